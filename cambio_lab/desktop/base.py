@@ -1,0 +1,248 @@
+"""What a desktop is to everyone else: a screen, a mouse, a keyboard, a shell and a home directory.
+
+Coordinates are pixels of the screenshot, origin top left, ``0 <= x < width``. A point outside raises
+:class:`~cambio_lab.errors.ActionError`; nothing is ever clamped. Durations are seconds in arguments and milliseconds
+in results. Every method may raise :class:`~cambio_lab.errors.DesktopLost`, and every one may be cancelled: keys and
+buttons are released whatever happens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
+
+Button = Literal["left", "middle", "right"]
+Direction = Literal["up", "down", "left", "right"]
+
+
+class Size(NamedTuple):
+    """Pixels."""
+
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+
+class Point(NamedTuple):
+    """Pixels of the screenshot, origin top left."""
+
+    x: int
+    y: int
+
+
+class Region(NamedTuple):
+    """``x0 <= x < x1``, ``y0 <= y < y1`` in pixels of the screenshot."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded image: PNG unless the settings say otherwise."""
+
+    data: bytes
+    media_type: str
+    width: int
+    height: int
+    encode_ms: float = 0.0
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest of the encoded bytes; screenshots are stored under it."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """How long an action waited for the screen to become quiet.
+
+    ``quiet`` is false when the cap ended the wait. ``action_ms`` is the input itself.
+    """
+
+    waited_ms: float = 0.0
+    quiet: bool = True
+    action_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """What a shell command left. ``exit_code`` is ``None`` after a time-out; ``truncated`` says output was cut."""
+
+    stdout: str
+    stderr: str
+    exit_code: int | None
+    timed_out: bool = False
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VncEndpoint:
+    """Where this desktop's RFB server listens: TCP on loopback, or a Unix socket; ``password`` for VncAuth."""
+
+    host: str | None = None
+    port: int | None = None
+    unix_path: str | None = None
+    password: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """One entry of a listing; ``path`` is relative to the desktop's home."""
+
+    path: str
+    size: int
+    modified: float
+    is_dir: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DesktopOptions:
+    """What a session asks of its desktop. ``network`` is ``open``, ``none`` or ``allow`` with ``allow_hosts``."""
+
+    size: Size = Size(1280, 800)
+    network: Literal["open", "none", "allow"] = "open"
+    allow_hosts: tuple[str, ...] = ()
+    image: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderHealth:
+    """``up`` decides ``/health``; ``summary`` is one line for people, ``mend`` the command that helps."""
+
+    name: str
+    up: bool
+    summary: str
+    mend: str = ""
+
+
+@runtime_checkable
+class Desktop(Protocol):
+    """One live desktop, held by one session."""
+
+    desktop_id: str
+    """Stable across a server restart: the container's id, or the local desktop's directory name."""
+    container_id: str | None
+    vnc_port: int | None
+    isolated: bool
+    image_digest: str | None
+
+    @property
+    def size(self) -> Size:
+        """Size of the screenshots, and the coordinate space of every action."""
+
+    # Eyes
+    async def screenshot(self) -> Picture:
+        """The settled screen, encoded. The cursor is in the picture."""
+
+    async def zoom(self, region: Region) -> Picture:
+        """``region`` from true pixels, scaled to fit the screenshot size, aspect kept."""
+
+    async def thumbnail(self, width: int = 320) -> Picture:
+        """A small JPEG of the screen as it is now; does not wait for it to settle."""
+
+    async def settle(self) -> Settled:
+        """Wait until the screen is quiet, or the cap."""
+
+    async def cursor_position(self) -> Point:
+        """Where the pointer is, also after a person moved it."""
+
+    # Hands: each returns when the screen has settled after it
+    async def move(self, point: Point) -> Settled: ...
+
+    async def click(
+        self, button: Button = "left", point: Point | None = None, *, count: int = 1, modifiers: str | None = None
+    ) -> Settled:
+        """Click ``count`` times at ``point`` (else where the pointer is) with ``modifiers`` (``ctrl+shift``) held."""
+
+    async def button_down(self, button: Button = "left") -> Settled: ...
+
+    async def button_up(self, button: Button = "left") -> Settled: ...
+
+    async def drag(self, start: Point, end: Point, *, modifiers: str | None = None) -> Settled: ...
+
+    async def scroll(
+        self, direction: Direction, amount: int, point: Point | None = None, *, modifiers: str | None = None
+    ) -> Settled:
+        """``amount`` wheel clicks, 1 to 50."""
+
+    async def key(self, combo: str, repeat: int = 1) -> Settled:
+        """Press ``combo`` (``ctrl+s``, ``Return``) ``repeat`` times, 1 to 100."""
+
+    async def hold_key(self, combo: str, seconds: float) -> Settled:
+        """Hold ``combo`` for 0 to 300 seconds."""
+
+    async def type_text(self, text: str) -> Settled:
+        """Type any Unicode text at the focus; newlines are Return, tabs are Tab."""
+
+    async def release_all(self) -> None:
+        """Release every key and button we hold; safe at any time."""
+
+    # Clipboard
+    async def get_clipboard(self) -> str: ...
+
+    async def set_clipboard(self, text: str) -> None: ...
+
+    # Shell and files, inside the desktop's own container or user environment
+    async def run_command(self, command: str, timeout: float = 120.0) -> CommandResult:
+        """Run in the session's one persistent bash; ``cd`` and variables stay. A time-out kills and restarts it."""
+
+    async def restart_shell(self) -> None: ...
+
+    async def execute(
+        self, argv: Sequence[str], *, stdin: bytes | None = None, timeout: float = 30.0, limit: int = 10_000_000
+    ) -> tuple[int, bytes, bytes]:
+        """Run one program (no shell state): exit code, stdout, stderr; output is cut at ``limit`` bytes."""
+
+    async def read_file(self, path: str) -> AsyncIterator[bytes]:
+        """Stream a file; relative paths are below home. :class:`~cambio_lab.errors.ActionError` if it cannot."""
+
+    async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
+        """Write a file below home, creating folders; bytes written."""
+
+    async def list_files(self, path: str = "") -> list[FileInfo]: ...
+
+    # Life
+    async def resize(self, size: Size) -> None: ...
+
+    def endpoint(self) -> VncEndpoint:
+        """For the server's own VNC proxy; never leaves the server."""
+
+    async def alive(self) -> bool: ...
+
+    async def lost(self) -> str:
+        """Wait until this desktop dies by itself and return the reason; never returns after :meth:`close`."""
+
+    async def close(self) -> None:
+        """Remove the desktop and everything it holds; idempotent, bounded in time."""
+
+
+class DesktopProvider(Protocol):
+    """Where desktops come from."""
+
+    name: str
+
+    async def start(self) -> None:
+        """Begin filling the pool in the background; returns at once."""
+
+    async def acquire(self, session_id: str, options: DesktopOptions) -> Desktop:
+        """A usable desktop. :class:`~cambio_lab.errors.DesktopUnavailable` says why not and what to do."""
+
+    async def adopt(self, desktop_id: str, session_id: str) -> Desktop | None:
+        """Take back a desktop that outlived the server, or ``None`` when it is gone."""
+
+    async def reap(self, keep: frozenset[str]) -> list[str]:
+        """Remove this server's desktops whose ``desktop_id`` is not in ``keep``; what was removed."""
+
+    async def health(self) -> ProviderHealth: ...
+
+    async def stop(self, *, keep: frozenset[str] = frozenset()) -> None:
+        """Remove the pool and every desktop but ``keep``; within 10 seconds."""

@@ -1,0 +1,271 @@
+"""What can happen in a session: one small frozen class each.
+
+The agent's loop yields them, ``sessions`` stamps them with a sequence and a time, stores and broadcasts them, and
+``api`` translates them to the documented messages. Nothing here imports anything of ours, so the loop can be
+tested without a database and the notebook can share the vocabulary.
+
+Times are seconds since the epoch (UTC), durations are milliseconds unless the name says seconds, money is US dollars.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Status = Literal["idle", "thinking", "acting", "waiting_approval", "paused", "stopped", "ended", "error"]
+"""The documented values of a ``status`` event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens by kind and what they cost. Adds up with ``+``."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    thinking_tokens: int = 0
+    requests: int = 0
+    cost_usd: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cache_creation_input_tokens + other.cache_creation_input_tokens,
+            self.cache_read_input_tokens + other.cache_read_input_tokens,
+            self.thinking_tokens + other.thinking_tokens,
+            self.requests + other.requests,
+            self.cost_usd + other.cost_usd,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the time of one tool call went, in milliseconds.
+
+    ``action`` is the input or command itself, ``settle`` the wait for the screen to become quiet, ``encode`` the
+    picture's encoding, ``total`` everything from the call's start to its result.
+    """
+
+    action: float = 0.0
+    settle: float = 0.0
+    encode: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all events."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatusChanged(Event):
+    """The session's state changed; ``content`` says it in words, ``metadata`` has the particulars."""
+
+    status: Status
+    content: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta(Event):
+    """A piece of the agent's visible text. The pieces since the last tool call add up to the final text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingDelta(Event):
+    """A piece of the model's thinking summary or progress note."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolAnnounced(Event):
+    """The model began to write a call; its arguments are not known yet ("about to click")."""
+
+    tool_use_id: str
+    tool: str
+    toolset: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSent(Event):
+    """A request is about to leave for the model. ``body_sha256`` names its exact bytes."""
+
+    request_index: int
+    model: str
+    body_sha256: str
+    body_bytes: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryAppended(Event):
+    """A message joined the conversation as the model sees it.
+
+    The loop yields it *before* it acts on it: the session stores it first, so a crash between the two finds the
+    assistant's calls on disk and closes them as interrupted. ``message`` is a Messages API message (``role``,
+    ``content``); picture data stays inline.
+    """
+
+    message: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryDropped(Event):
+    """The last ``count`` messages left the conversation (a refused turn, a compaction)."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReplied(Event):
+    """A whole reply arrived. ``stop_reason`` is the service's."""
+
+    request_index: int
+    stop_reason: str
+    usage: Usage
+    model_ms: float
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStarted(Event):
+    """A call begins to run (after any approval)."""
+
+    tool_use_id: str
+    tool: str
+    toolset: str | None
+    arguments: dict[str, Any]
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFinished(Event):
+    """A call ended, well or badly. ``image`` is the encoded picture the model will see, if any."""
+
+    tool_use_id: str
+    tool: str
+    toolset: str | None
+    arguments: dict[str, Any]
+    step: int
+    is_error: bool
+    text: str
+    timing: Timing = Timing()
+    image: bytes | None = None
+    media_type: str = "image/png"
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRequested(Event):
+    """A call waits for a person. ``shown`` is exactly what will run, invisible characters escaped."""
+
+    tool_use_id: str
+    tool: str
+    arguments: dict[str, Any]
+    shown: str
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalDecided(Event):
+    """How a request for approval ended: ``approved``, ``denied``, ``timeout`` or ``stopped``."""
+
+    tool_use_id: str
+    verdict: Literal["approved", "denied", "timeout", "stopped"]
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying(Event):
+    """The model service could not answer; the loop waits ``delay_seconds`` and asks again."""
+
+    attempt: int
+    delay_seconds: float
+    retry_at: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HumanInput(Event):
+    """A person used the desktop. Counts since the last such event, never what was typed."""
+
+    viewer: str
+    pointer_events: int = 0
+    key_events: int = 0
+    clipboard_events: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ControlChanged(Event):
+    """Who holds the mouse: a viewer's name, or ``None`` for the agent."""
+
+    viewer: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationCleared(Event):
+    """History and the agent's memory of it were cleared."""
+
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class UserMessage(Event):
+    """A person's message was accepted and is on disk."""
+
+    message_id: str
+    content: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFinished(Event):
+    """The one good end of a turn.
+
+    ``limit`` names a limit that ended it (``max_steps``, ``max_cost_usd``, ``max_tokens``, ``max_seconds``),
+    ``needs_input`` is true when the agent asks the user something.
+    """
+
+    text: str
+    tool_calls: list[str]
+    processing_time: float
+    usage: Usage
+    stopped: bool = False
+    limit: str | None = None
+    needs_input: bool = False
+    stop_reason: str = "end_turn"
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFailed(Event):
+    """The one bad end of a turn. ``error`` is short, ``details`` says what to do; ``fatal`` ends the session."""
+
+    error: str
+    details: str
+    processing_time: float
+    usage: Usage
+    tool_calls: list[str] = field(default_factory=list)
+    fatal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stamped:
+    """An event as the session broadcasts it.
+
+    ``sequence`` counts the events that every reader sees; ``stream_sequence`` counts those and the pieces of text
+    that only readers with ``?stream=true`` see. Each is gapless, from 1, per session. An event that no socket
+    shows (``HistoryAppended``) is stored but not stamped.
+    """
+
+    sequence: int
+    stream_sequence: int
+    time: float
+    event: Event
+    body: dict[str, Any] = field(default_factory=dict)
+    """What a socket sends: the event's JSON, made once for all readers. ``sequence`` is filled in per reader."""

@@ -1,0 +1,101 @@
+"""Every setting once: name, default, meaning.
+
+Each is settable as ``c.CambioLab.<name>`` in a Jupyter configuration file, ``--CambioLab.<name>=...`` on a command line
+and ``CAMBIO_LAB_<NAME>`` in the environment (the strongest last: default, file, environment, command line).
+``docs/settings.md`` is checked against this table.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from .errors import ConfigurationError
+
+
+def _setting(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The whole configuration of one server. Times are seconds, sizes bytes unless the name says otherwise."""
+
+    # Model
+    model: str = _setting("claude-sonnet-5-5", "Model of a session that names none; `demo` needs no key.")
+    platform: str = _setting("anthropic", "Where the model runs: anthropic, bedrock, google, foundry.")
+    base_url: str = _setting("", "Messages API address; empty: the SDK's own (or ANTHROPIC_BASE_URL).")
+    effort: str = _setting("medium", "Default effort: low, medium, high, xhigh, max.")
+    max_tokens: int = _setting(16_000, "Largest reply of the model in tokens, thinking included.")
+    model_retries: int = _setting(8, "Attempts after the first before a turn fails with the service's error.")
+    model_stall: float = _setting(120.0, "Seconds without a byte of a reply before it is dropped and asked again.")
+    # Limits of a session
+    max_steps: int = _setting(200, "Tool calls in one turn.")
+    max_cost_usd: float = _setting(10.0, "Money one session may spend.")
+    max_turn_seconds: float = _setting(3600.0, "Wall time of one turn.")
+    max_turn_tokens: int = _setting(0, "Tokens (input and output) of one turn; 0: no limit.")
+    session_timeout: float = _setting(4 * 3600.0, "Life of a session that names no `timeout`; 0: no limit.")
+    idle_timeout: float = _setting(0.0, "A session without message, viewer or socket for this long ends; 0: never.")
+    approval: str = _setting("risky", "Default approval policy: never, risky, always.")
+    approval_timeout: float = _setting(300.0, "No answer within this many seconds is a denial.")
+    # Desktops
+    desktop: str = _setting("auto", "docker, local, or auto: Docker if an engine answers.")
+    display: str = _setting("1280x800", "Screen size in pixels.")
+    image: str = _setting("cambio-lab-desktop", "Name of the container image, without tag.")
+    pool_size: int = _setting(1, "Desktops kept ready.")
+    max_desktops: int = _setting(32, "Desktops at once; one more is refused with 503.")
+    network: str = _setting("open", "Default network of a container: open or none.")
+    desktop_memory: int = _setting(2 * 1024**3, "Memory limit of a container.")
+    desktop_cpus: float = _setting(2.0, "CPU limit of a container.")
+    desktop_pids: int = _setting(512, "Process limit of a container.")
+    desktop_tmp: int = _setting(512 * 1024**2, "Size limit of a container's home, /tmp and /dev/shm, each.")
+    image_format: str = _setting("png", "Screenshots: png, jpeg or webp.")
+    settle_quiet: float = _setting(0.08, "Seconds without damage that count as settled.")
+    settle_cap: float = _setting(2.0, "Longest wait for the screen to settle.")
+    shell_timeout: float = _setting(120.0, "Time limit of one shell command of the agent.")
+    shell_output: int = _setting(30_000, "Characters of shell output that the model sees.")
+    max_file_bytes: int = _setting(256 * 1024**2, "Largest file sent to or from a desktop.")
+    # Server
+    data_dir: str = _setting("", "Database, screenshots; empty: `cambio_lab` in Jupyter's data directory.")
+    redis_url: str = _setting("", "Share the rate limits through this Redis; empty: in memory.")
+    rate_general: str = _setting("100/minute", "Requests per client address; empty: no limit.")
+    rate_create: str = _setting("10/minute", "Session creations per client address; empty: no limit.")
+    rate_websocket: str = _setting("5/minute", "Connections to /ws per client address; empty: no limit.")
+    heartbeat: float = _setting(30.0, "Seconds between heartbeats on /ws.")
+    keep_sessions: bool = _setting(False, "Keep desktops when the server stops, to adopt them at its next start.")
+    max_body: int = _setting(1024 * 1024, "Largest JSON body of a request.")
+    queue_bytes: int = _setting(4 * 1024**2, "Events waiting for one slow reader before it must resynchronise.")
+    # Records
+    record: str = _setting("", "Default recording mode of bound sessions: once, none, all.")
+    runs_max_age_days: float = _setting(0.0, "`runs prune` removes older ones; 0: keep.")
+    runs_max_bytes: int = _setting(0, "`runs prune` removes the oldest beyond this much disk; 0: keep.")
+
+
+def read_environment(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The settings that ``CAMBIO_LAB_<NAME>`` variables give, converted to their types.
+
+    Raises :class:`~cambio_lab.errors.ConfigurationError` naming the variable when a value does not convert.
+    """
+    environment = os.environ if environment is None else environment
+    found: dict[str, Any] = {}
+    for item in fields(Settings):
+        variable = f"CAMBIO_LAB_{item.name.upper()}"
+        if (text := environment.get(variable)) is not None:
+            found[item.name] = convert(variable, text, type(item.default))
+    return found
+
+
+def convert(name: str, text: str, kind: type) -> Any:
+    """``text`` as a ``bool``, ``int``, ``float`` or ``str``; ``name`` is for the error."""
+    if kind is bool:
+        if text.lower() in {"1", "true", "yes", "on"}:
+            return True
+        if text.lower() in {"0", "false", "no", "off", ""}:
+            return False
+        raise ConfigurationError(f"{name} is {text!r}.", hint="Set it to true or false.")
+    try:
+        return kind(text)
+    except ValueError:
+        raise ConfigurationError(f"{name} is {text!r}.", hint=f"Set it to a {kind.__name__}.") from None
