@@ -1,0 +1,72 @@
+"""Fixtures that more than one area uses. Real parts only: an engine, a server process, a browser."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .live_server import LiveServer
+
+ROOT = Path(__file__).resolve().parent.parent
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """With ``CI=true`` a skip is a failure: a missing engine, browser or server must not look like success."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") == "true":
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and CI=true allows no skip: {report.longrepr}"
+
+
+@pytest.fixture(scope="session")
+def docker_host() -> Iterator[str]:
+    """The engine that answers, else one of our own for the length of the test run; sets ``DOCKER_HOST``."""
+    script = ROOT / "scripts" / "engine"
+    found = subprocess.run([script, "host"], capture_output=True, text=True)
+    started = found.returncode != 0
+    if started:
+        found = subprocess.run([script, "start"], capture_output=True, text=True, check=True)
+    host = found.stdout.strip()
+    before = os.environ.get("DOCKER_HOST")
+    os.environ["DOCKER_HOST"] = host
+    yield host
+    if before is None:
+        del os.environ["DOCKER_HOST"]
+    else:
+        os.environ["DOCKER_HOST"] = before
+    if started:
+        subprocess.run([script, "stop"], check=True)
+
+
+@pytest.fixture
+async def start_server(tmp_path: Path) -> AsyncIterator[Callable[..., LiveServer]]:
+    """``await start_server("--no-token", desktop="local", env={...})``: a real server process, stopped afterwards.
+
+    Each has its own data directory below ``tmp_path`` unless ``data_dir`` says otherwise.
+    """
+    servers: list[LiveServer] = []
+
+    async def start(*arguments: str, **options: object) -> LiveServer:
+        options.setdefault("data_dir", tmp_path / f"data-{len(servers)}")
+        server = LiveServer(*arguments, **options)  # type: ignore[arg-type]
+        servers.append(server)
+        await server.start()
+        return server
+
+    yield start  # type: ignore[misc]
+    for server in servers:
+        await server.stop()
