@@ -1,0 +1,41 @@
+# The two commands: `make run` and `make test`. Both do all their own set-up; see scripts/setup.
+.PHONY: run test check format bench clean setup
+SHELL := /bin/bash
+BIN := .venv/bin
+
+run: ## JupyterLab on port 8000 with the first notebook
+	@scripts/setup run
+	@scripts/run
+
+test: ## set-up, checks and every test, nothing skipped
+	@scripts/setup test
+	@$(MAKE) --no-print-directory check-code
+	@scripts/test $(PYTEST)
+
+check: ## formatting, lint, types (Python and TypeScript), audits
+	@scripts/setup test
+	@$(MAKE) --no-print-directory check-code audit
+
+check-code:
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	PATH=$(CURDIR)/$(BIN):$$PATH npm --prefix labextension --silent run check
+
+audit: ## known vulnerabilities in what we depend on (asks the advisory databases)
+	@scripts/audit
+
+format: ## put Python in shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: ## the numbers of DESIGN, measured here, as ratios
+	@scripts/setup test
+	@scripts/bench $(BENCH)
+
+setup:
+	@scripts/setup test
+
+clean: ## what the build made; the engine's data and your sessions stay
+	rm -rf .venv dist build labextension/lib labextension/node_modules cambio_lab/labextension
+	find cambio_lab/static -mindepth 1 ! -name .keep -delete
