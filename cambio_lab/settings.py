@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from .errors import ConfigurationError
-
 
 def _setting(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
@@ -76,7 +74,7 @@ class Settings:
 def read_environment(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The settings that ``CAMBIO_LAB_<NAME>`` variables give, converted to their types.
 
-    Raises :class:`~cambio_lab.errors.ConfigurationError` naming the variable when a value does not convert.
+    Raises ``ValueError`` naming the variable when a value does not convert.
     """
     environment = os.environ if environment is None else environment
     found: dict[str, Any] = {}
@@ -94,8 +92,8 @@ def convert(name: str, text: str, kind: type) -> Any:
             return True
         if text.lower() in {"0", "false", "no", "off", ""}:
             return False
-        raise ConfigurationError(f"{name} is {text!r}.", hint="Set it to true or false.")
+        raise ValueError(f"{name} is {text!r}: set it to true or false")
     try:
         return kind(text)
     except ValueError:
-        raise ConfigurationError(f"{name} is {text!r}.", hint=f"Set it to a {kind.__name__}.") from None
+        raise ValueError(f"{name} is {text!r}: set it to a {kind.__name__}") from None
