@@ -1,0 +1,56 @@
+// Builds everything a browser loads: the ESM modules of cambio_lab/static, and lib/ for the JupyterLab builder.
+import { copyFile, mkdir, readFile, rm } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import path from 'node:path';
+import * as esbuild from 'esbuild';
+
+const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
+const out = path.join(path.dirname(root), 'cambio_lab', 'static');
+const { version } = JSON.parse(await readFile(path.join(root, 'package.json'), 'utf8'));
+
+const common = {
+  absWorkingDir: root,
+  bundle: true,
+  format: 'esm',
+  target: 'es2022',
+  minify: !process.argv.includes('--development'),
+  sourcemap: process.argv.includes('--development') ? 'inline' : false,
+  jsx: 'automatic',
+  jsxImportSource: 'preact',
+  define: { VERSION: JSON.stringify(version) },
+  legalComments: 'none',
+  logLevel: 'warning'
+};
+
+await mkdir(out, { recursive: true });
+await rm(path.join(out, 'chunks'), { recursive: true, force: true });
+await Promise.all([
+  // Modules of the server's static route. They share chunks, so that a page with a notebook panel, the sidebar and a
+  // viewer has one copy of the session model, and with it one socket for each session.
+  esbuild.build({
+    ...common,
+    entryPoints: { panel: 'panel/panel.ts', agents: 'panel/agents.ts', runs: 'panel/runs.ts', viewer: 'viewer/viewer.tsx' },
+    splitting: true,
+    chunkNames: 'chunks/[name]-[hash]',
+    external: ['./novnc.js', '../novnc.js'],
+    outdir: out
+  }),
+  // noVNC uses top-level await and is 50 KB: loaded when a desktop is first shown.
+  esbuild.build({ ...common, entryPoints: { novnc: 'novnc/novnc.ts' }, outdir: out }),
+  // The notebook's module travels inside every saved widget state, so it is a few lines that load the rest.
+  esbuild.build({ ...common, entryPoints: { widget: 'widget/widget.ts' }, outdir: out }),
+  esbuild.build({
+    ...common,
+    entryPoints: { panel: 'shared/style/panel.css', viewer: 'viewer/viewer.css', widget: 'widget/widget.css' },
+    outdir: out
+  }),
+  // The JupyterLab plugin: one file, everything of JupyterLab's own left for its builder to share.
+  esbuild.build({
+    ...common,
+    minify: false,
+    entryPoints: { index: 'src/index.ts' },
+    packages: 'external',
+    outdir: path.join(root, 'lib')
+  })
+]);
+await copyFile(path.join(root, 'node_modules/@novnc/novnc/LICENSE.txt'), path.join(out, 'novnc.LICENSE.txt'));

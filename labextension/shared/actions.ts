@@ -1,0 +1,106 @@
+/** What a tool call does, in words and as marks on the picture. */
+
+import type { Json } from './messages';
+import { plain, shorten } from './text';
+
+export type Mark =
+  | { kind: 'point'; x: number; y: number; times: number }
+  | { kind: 'line'; x: number; y: number; toX: number; toY: number }
+  | { kind: 'scroll'; x: number; y: number; direction: string }
+  | { kind: 'region'; x: number; y: number; toX: number; toY: number };
+
+export interface Described {
+  /** A short label: "Click at 412, 300". */
+  label: string;
+  mark: Mark | null;
+}
+
+type Pair = [number, number];
+
+function pair(value: unknown): Pair | null {
+  if (!Array.isArray(value)) return null;
+  const [x, y] = value as unknown[];
+  return typeof x === 'number' && typeof y === 'number' ? [x, y] : null;
+}
+
+/** The computer tool exists as one tool with an `action`, and as a toolset whose members are the actions. */
+function actionName(tool: string, input: Json): string {
+  return typeof input['action'] === 'string' ? input['action'] : tool;
+}
+
+function quoted(value: unknown, length = 60): string {
+  return `“${shorten(plain(String(value ?? '')).replaceAll('\n', '⏎'), length)}”`;
+}
+
+const CLICKS: Record<string, [string, number]> = {
+  left_click: ['Click', 1],
+  right_click: ['Right click', 1],
+  middle_click: ['Middle click', 1],
+  double_click: ['Double click', 2],
+  triple_click: ['Triple click', 3],
+  mouse_move: ['Move the mouse', 0],
+  left_mouse_down: ['Press the button', 1],
+  left_mouse_up: ['Release the button', 1]
+};
+
+export function describe(tool: string, input: Json): Described {
+  const action = actionName(tool, input);
+  const at = pair(input['coordinate']);
+  const click = CLICKS[action];
+  if (click) {
+    const label = at ? `${click[0]} at ${at[0]}, ${at[1]}` : click[0];
+    return { label, mark: at ? { kind: 'point', x: at[0], y: at[1], times: click[1] } : null };
+  }
+  switch (action) {
+    case 'left_click_drag':
+      return describeDrag(at, pair(input['start_coordinate']));
+    case 'scroll':
+      return describeScroll(at, input);
+    case 'zoom':
+      return describeZoom(input['region']);
+    case 'type':
+      return { label: `Type ${quoted(input['text'])}`, mark: null };
+    case 'key':
+    case 'hold_key':
+      return { label: `${action === 'key' ? 'Press' : 'Hold'} ${plain(String(input['text'] ?? input['key'] ?? ''))}`, mark: null };
+    case 'wait':
+      return { label: `Wait ${String(input['duration'] ?? '')} s`, mark: null };
+    case 'screenshot':
+      return { label: 'Look at the screen', mark: null };
+    case 'cursor_position':
+      return { label: 'Ask where the mouse is', mark: null };
+    case 'bash':
+      return { label: input['restart'] ? 'Restart the shell' : `Run ${quoted(input['command'], 80)}`, mark: null };
+    default:
+      return describeOther(action, input);
+  }
+}
+
+function describeDrag(to: Pair | null, from: Pair | null): Described {
+  if (!to || !from) return { label: 'Drag', mark: null };
+  return {
+    label: `Drag from ${from[0]}, ${from[1]} to ${to[0]}, ${to[1]}`,
+    mark: { kind: 'line', x: from[0], y: from[1], toX: to[0], toY: to[1] }
+  };
+}
+
+function describeScroll(at: Pair | null, input: Json): Described {
+  const direction = String(input['scroll_direction'] ?? input['direction'] ?? 'down');
+  const label = `Scroll ${direction}${at ? ` at ${at[0]}, ${at[1]}` : ''}`;
+  return { label, mark: at ? { kind: 'scroll', x: at[0], y: at[1], direction } : null };
+}
+
+function describeZoom(region: unknown): Described {
+  const [x, y, toX, toY] = (Array.isArray(region) ? region : []).map(Number);
+  if (x === undefined || y === undefined || toX === undefined || toY === undefined) return { label: 'Zoom', mark: null };
+  return { label: `Zoom into ${x}, ${y} – ${toX}, ${toY}`, mark: { kind: 'region', x, y, toX, toY } };
+}
+
+function describeOther(action: string, input: Json): Described {
+  if (typeof input['path'] === 'string') {
+    const verb = { view: 'Read', create: 'Write', str_replace: 'Edit', insert: 'Edit', undo_edit: 'Undo in' };
+    const command = String(input['command'] ?? '');
+    return { label: `${verb[command as keyof typeof verb] ?? command} ${quoted(input['path'])}`, mark: null };
+  }
+  return { label: plain(action).replaceAll('_', ' '), mark: null };
+}

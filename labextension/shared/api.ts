@@ -1,0 +1,167 @@
+/** The documented REST API. One class, no state but the address. */
+
+import { headers, resolve, type Address } from './address';
+import type { Json, Status, Usage } from './messages';
+
+export class ApiError extends Error {
+  constructor(
+    message: string,
+    readonly status: number,
+    readonly details: Json = {},
+    readonly retryAfter: number | null = null
+  ) {
+    super(message);
+    this.name = 'ApiError';
+  }
+}
+
+export interface SessionSummary {
+  id: string;
+  name: string;
+  status: 'active' | 'inactive' | 'error';
+  created_at: string;
+  ended_at?: string | null;
+  end_reason?: string | null;
+  vnc_url?: string;
+  websocket_url?: string;
+  state?: Status;
+  model?: string;
+  steps?: number;
+  usage?: Usage;
+  desktop?: string;
+  container_id?: string | null;
+  control?: string | null;
+  config?: Json;
+}
+
+export interface HistoryMessage {
+  id: string;
+  role: 'user' | 'assistant';
+  content: string;
+  timestamp: string;
+  metadata: Json;
+}
+
+export interface Page<T> {
+  items: T[];
+  total: number;
+}
+
+/** Told when a request must wait because the server counted too many (429). */
+export type WaitListener = (seconds: number) => void;
+
+const LONGEST_WAIT = 70;
+
+export class Api {
+  constructor(
+    readonly address: Address,
+    private readonly onWait: WaitListener = () => undefined,
+    private readonly fetcher: typeof fetch = (...args) => fetch(...args)
+  ) {}
+
+  url(path: string): string {
+    return resolve(this.address, path);
+  }
+
+  createSession(name: string | null, config: Json): Promise<SessionSummary> {
+    return this.json('POST', 'sessions', name ? { name, config } : { config });
+  }
+
+  session(id: string): Promise<SessionSummary> {
+    return this.json('GET', `sessions/${encodeURIComponent(id)}`);
+  }
+
+  async sessions(query: Record<string, string | number>): Promise<Page<SessionSummary>> {
+    const body = await this.json<{ sessions: SessionSummary[]; total: number }>('GET', `sessions?${search(query)}`);
+    return { items: body.sessions, total: body.total };
+  }
+
+  endSession(id: string): Promise<{ ended_at: string }> {
+    return this.json('DELETE', `sessions/${encodeURIComponent(id)}`);
+  }
+
+  changeSession(id: string, change: Json): Promise<SessionSummary> {
+    return this.json('PATCH', `sessions/${encodeURIComponent(id)}`, change);
+  }
+
+  async history(id: string, limit = 200): Promise<HistoryMessage[]> {
+    const path = `sessions/${encodeURIComponent(id)}/history?${search({ limit, sort: 'timestamp:desc' })}`;
+    const body = await this.json<{ messages: HistoryMessage[] }>('GET', path);
+    return body.messages;
+  }
+
+  async steps(id: string, limit = 200): Promise<Json[]> {
+    const path = `sessions/${encodeURIComponent(id)}/steps?${search({ limit })}`;
+    const body = await this.json<{ steps: Json[] }>('GET', path);
+    return body.steps;
+  }
+
+  clearHistory(id: string): Promise<{ cleared_messages: number }> {
+    return this.json('DELETE', `sessions/${encodeURIComponent(id)}/history`);
+  }
+
+  models(): Promise<{ models: Json[] }> {
+    return this.json('GET', 'cambio/models');
+  }
+
+  defaults(): Promise<Json> {
+    return this.json('GET', 'cambio/defaults');
+  }
+
+  /** The picture of now, as PNG. */
+  async screenshot(id: string): Promise<Blob> {
+    return (await this.request('GET', `sessions/${encodeURIComponent(id)}/screenshot`)).blob();
+  }
+
+  async run(id: string): Promise<Blob> {
+    return (await this.request('GET', `sessions/${encodeURIComponent(id)}/run`)).blob();
+  }
+
+  private async json<T>(method: string, path: string, body?: Json): Promise<T> {
+    return (await (await this.request(method, path, body)).json()) as T;
+  }
+
+  /** Repeats a request that was refused with 429, after the time that the server names. */
+  async request(method: string, path: string, body?: Json): Promise<Response> {
+    for (;;) {
+      const response = await this.fetcher(this.url(path), {
+        method,
+        credentials: 'same-origin',
+        headers: {
+          ...headers(this.address),
+          ...(body === undefined ? {} : { 'Content-Type': 'application/json' })
+        },
+        ...(body === undefined ? {} : { body: JSON.stringify(body) })
+      });
+      if (response.ok) return response;
+      const wait = retryAfter(response);
+      if (response.status !== 429 || wait === null || wait > LONGEST_WAIT) throw await failure(response);
+      this.onWait(wait);
+      await new Promise(done => setTimeout(done, wait * 1000));
+    }
+  }
+}
+
+function search(query: Record<string, string | number>): string {
+  const parameters = new URLSearchParams();
+  for (const [name, value] of Object.entries(query)) if (value !== '') parameters.set(name, String(value));
+  return parameters.toString();
+}
+
+/** Seconds, at least one: a server that says 0 would otherwise be asked in a tight loop. */
+export function retryAfter(response: Response): number | null {
+  const seconds = Number(response.headers.get('Retry-After') ?? NaN);
+  return Number.isFinite(seconds) ? Math.max(1, seconds) : null;
+}
+
+async function failure(response: Response): Promise<ApiError> {
+  let body: { message?: string; error?: string; details?: Json } = {};
+  try {
+    body = (await response.json()) as typeof body;
+  } catch {
+    // A proxy in between answers in HTML: the status is all there is to say.
+  }
+  const hint = typeof body.details?.['hint'] === 'string' ? ` ${body.details['hint']}` : '';
+  const message = (body.message ?? body.error ?? `The server answered ${response.status}.`) + hint;
+  return new ApiError(message, response.status, body.details ?? {}, retryAfter(response));
+}

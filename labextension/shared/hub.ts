@@ -1,0 +1,184 @@
+/**
+ * The sessions that this page shows. All views of one session share one model and one socket: they agree by
+ * construction, and a page with five views counts as one connection.
+ */
+
+import { Api, ApiError } from './api';
+import type { Address } from './address';
+import { Connection, type ConnectionState } from './connection';
+import type { ClientMessage, ServerMessage } from './messages';
+import { emptyView, merge, reduce, type SessionView } from './state';
+
+export interface Line {
+  send(message: ClientMessage): boolean;
+  retry(): void;
+  close(): void;
+}
+
+export type OpenLine = (
+  onMessage: (message: ServerMessage) => void,
+  onState: (state: ConnectionState) => void,
+  onOpen: (resumed: boolean) => void
+) => Line;
+
+type Listener = () => void;
+
+/** A name for this page, so that it knows when it holds the mouse itself. It outlives a reload, not the tab. */
+export function viewerName(storage: Storage | undefined = globalThis.sessionStorage): string {
+  const key = 'cambio-lab-viewer';
+  try {
+    const known = storage?.getItem(key);
+    if (known) return known;
+    const made = `viewer-${crypto.randomUUID().slice(0, 8)}`;
+    storage?.setItem(key, made);
+    return made;
+  } catch {
+    return 'viewer'; // storage is forbidden (a sandboxed frame): control works, a reload forgets it
+  }
+}
+
+export class SessionModel {
+  view: SessionView;
+  connection: ConnectionState = { phase: 'connecting', reason: 'Connecting', retryAt: 0 };
+  /** Seconds that a request waits because of the rate limit, and since when. */
+  notice = '';
+  readonly viewer = viewerName();
+  private readonly line: Line;
+  private readonly listeners = new Set<Listener>();
+  private scheduled = false;
+  private closed = false;
+
+  constructor(
+    readonly api: Api,
+    readonly id: string,
+    openLine: OpenLine
+  ) {
+    this.view = emptyView(id);
+    this.line = openLine(this.onMessage, this.onState, this.onOpen);
+  }
+
+  subscribe(listener: Listener): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  send(message: ClientMessage): boolean {
+    return this.line.send(message);
+  }
+
+  command(type: 'stop' | 'pause' | 'resume' | 'take_control' | 'give_back'): void {
+    this.send(type === 'take_control' || type === 'give_back' ? { type, viewer: this.viewer } : { type });
+  }
+
+  decide(approve: boolean): void {
+    const pending = this.view.approval;
+    if (pending) this.send({ type: approve ? 'approve' : 'deny', tool_use_id: pending.toolUseId, viewer: this.viewer });
+  }
+
+  retry(): void {
+    this.line.retry();
+  }
+
+  get controls(): boolean {
+    return this.view.control === this.viewer;
+  }
+
+  say(notice: string): void {
+    this.notice = notice;
+    this.changed();
+  }
+
+  /** What REST knows; the socket only tells what happens from now on. */
+  async load(): Promise<void> {
+    try {
+      const [session, history, steps] = await Promise.all([
+        this.api.session(this.id),
+        this.api.history(this.id),
+        this.api.steps(this.id)
+      ]);
+      if (this.closed) return;
+      this.view = merge(this.view, session, history, steps);
+      this.notice = '';
+    } catch (error) {
+      this.notice = error instanceof ApiError ? error.message : 'The history could not be read.';
+    }
+    this.changed();
+  }
+
+  close(): void {
+    this.closed = true;
+    this.line.close();
+  }
+
+  private readonly onMessage = (message: ServerMessage): void => {
+    this.view = reduce(this.view, message);
+    if (message.type === 'agent_response' || (message.type === 'error' && this.view.loaded)) void this.refresh();
+    this.changed();
+  };
+
+  private readonly onState = (state: ConnectionState): void => {
+    this.connection = state;
+    this.changed();
+  };
+
+  private readonly onOpen = (resumed: boolean): void => {
+    if (!resumed || !this.view.loaded) void this.load();
+  };
+
+  /** The session's own count of money and steps, once a turn: the meter must not add up on its own. */
+  private async refresh(): Promise<void> {
+    try {
+      const session = await this.api.session(this.id);
+      this.view = { ...this.view, usage: session.usage ?? this.view.usage, ended: session.status !== 'active' };
+      this.changed();
+    } catch {
+      // The next turn asks again; an old figure in the meter is no reason to disturb anyone.
+    }
+  }
+
+  /** Listeners hear once a frame, however many pieces of text arrive in it. */
+  private changed(): void {
+    if (this.scheduled) return;
+    this.scheduled = true;
+    const later = document.hidden ? (run: () => void) => setTimeout(run, 100) : requestAnimationFrame;
+    later(() => {
+      this.scheduled = false;
+      for (const listener of [...this.listeners]) listener();
+    });
+  }
+}
+
+const open = new Map<string, { model: SessionModel; users: number }>();
+
+/** The page's model of a session; call the second element when you no longer need it. */
+export function acquire(address: Address, id: string): [SessionModel, () => void] {
+  const key = `${address.baseUrl} ${id}`;
+  let shared = open.get(key);
+  if (!shared) {
+    const model: SessionModel = new SessionModel(
+      new Api(address, wait => model.say(`Too many requests; waiting ${Math.ceil(wait)} s as the server asks.`)),
+      id,
+      (onMessage, onState, onOpen) =>
+        new Connection({ address, path: `ws/${encodeURIComponent(id)}`, stream: true, onMessage, onState, onOpen })
+    );
+    shared = { model, users: 0 };
+    open.set(key, shared);
+  }
+  const held = shared;
+  held.users += 1;
+  let released = false;
+  return [
+    held.model,
+    () => {
+      if (released) return;
+      released = true;
+      held.users -= 1;
+      // A view that moves (drag to another area, a cell that runs again) comes back within a moment.
+      setTimeout(() => {
+        if (held.users > 0 || open.get(key) !== held) return;
+        open.delete(key);
+        held.model.close();
+      }, 1500);
+    }
+  ];
+}

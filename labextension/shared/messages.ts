@@ -1,0 +1,134 @@
+/** What travels over `/ws`, as docs/asyncapi describes it. Everything from the server is optional until looked at. */
+
+export type Status =
+  | 'idle'
+  | 'thinking'
+  | 'acting'
+  | 'waiting_approval'
+  | 'paused'
+  | 'stopped'
+  | 'ended'
+  | 'error';
+
+export type Json = Record<string, unknown>;
+
+export interface Usage {
+  input_tokens?: number;
+  output_tokens?: number;
+  cache_creation_input_tokens?: number;
+  cache_read_input_tokens?: number;
+  thinking_tokens?: number;
+  requests?: number;
+  cost_usd?: number;
+}
+
+interface Envelope {
+  timestamp?: string;
+  sequence?: number;
+  /** On the socket of all sessions only. */
+  session_id?: string;
+}
+
+export interface StatusMessage extends Envelope {
+  type: 'status';
+  status: Status;
+  content?: string;
+  metadata?: Json;
+}
+
+export interface ToolTiming {
+  action_ms?: number;
+  settle_ms?: number;
+  encode_ms?: number;
+  total_ms?: number;
+}
+
+export interface ToolResult {
+  image_path?: string;
+  dimensions?: string;
+  text?: string;
+  timing?: ToolTiming;
+}
+
+export interface ToolMessage extends Envelope {
+  type: 'tool_execution';
+  tool: string;
+  status: 'started' | 'completed' | 'failed';
+  tool_use_id?: string;
+  step?: number;
+  arguments?: Json;
+  result?: ToolResult;
+  metadata?: Json;
+}
+
+export interface ResponseMessage extends Envelope {
+  type: 'agent_response';
+  content: string;
+  metadata?: Json & { usage?: Usage };
+}
+
+export interface ErrorMessage extends Envelope {
+  type: 'error';
+  error: string;
+  details?: string;
+  metadata?: Json;
+}
+
+export interface DeltaMessage extends Envelope {
+  type: 'agent_delta';
+  content: string;
+  metadata?: { kind?: 'text' | 'thinking' | 'announce'; tool?: string; tool_use_id?: string };
+}
+
+export interface HeartbeatMessage extends Envelope {
+  type: 'heartbeat';
+}
+
+export interface ThumbnailMessage extends Envelope {
+  type: 'thumbnail';
+  /** A `data:` URL of a small JPEG. */
+  image: string;
+}
+
+export type ServerMessage =
+  | StatusMessage
+  | ToolMessage
+  | ResponseMessage
+  | ErrorMessage
+  | DeltaMessage
+  | HeartbeatMessage
+  | ThumbnailMessage;
+
+export type Command = 'stop' | 'pause' | 'resume' | 'approve' | 'deny' | 'take_control' | 'give_back';
+
+export type ClientMessage =
+  | { content: string; metadata?: Json }
+  | { type: Command; tool_use_id?: string; viewer?: string }
+  | { type: 'watch'; sessions: string[]; width: number };
+
+/** One step as REST lists it and as the timeline shows it. */
+export interface Step {
+  id: string;
+  step: number;
+  tool: string;
+  arguments: Json;
+  status: 'started' | 'completed' | 'failed';
+  text: string;
+  image: string | null;
+  width: number;
+  height: number;
+  timing: ToolTiming;
+  time: number;
+}
+
+/** `text` parsed as a server message, or null when it is none of ours. */
+export function parseMessage(text: string): ServerMessage | null {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return null;
+  }
+  if (typeof value !== 'object' || value === null || typeof (value as Json).type !== 'string') return null;
+  return value as ServerMessage;
+}

@@ -1,0 +1,30 @@
+import type { VNode } from 'preact';
+import { useEffect, useRef } from 'preact/hooks';
+import type { SessionModel } from '../hub';
+import { translate as t } from '../language';
+import type { Approval } from '../state';
+import { Button } from './bar';
+import { useCountdown } from './hooks';
+
+/** What waits for a person: exactly what will run, and the two answers. */
+export function ApprovalCard({ model, approval }: { model: SessionModel; approval: Approval }): VNode {
+  const left = useCountdown(approval.expiresAt);
+  const card = useRef<HTMLDivElement>(null);
+  useEffect(() => card.current?.scrollIntoView({ block: 'nearest' }), [approval.toolUseId]);
+  const minutes = left >= 60 ? t('%1 min %2 s', Math.floor(left / 60), left % 60) : t('%1 s', left);
+  return (
+    <div class="cl-approval" ref={card} role="group" aria-label={t('Approval request')}>
+      <p role="alert">
+        <strong>{t('The agent asks for permission: %1', approval.tool.replaceAll('_', ' '))}</strong>
+        {left > 0 && <span class="cl-dim"> {t('Denied in %1 without an answer.', minutes)}</span>}
+      </p>
+      <pre class="cl-shown" tabIndex={0} aria-label={t('What will run')}>
+        {approval.shown}
+      </pre>
+      <div class="cl-row">
+        <Button icon="check" label={t('Approve')} kind="primary" wordy onClick={() => model.decide(true)} />
+        <Button icon="cross" label={t('Deny')} wordy onClick={() => model.decide(false)} />
+      </div>
+    </div>
+  );
+}

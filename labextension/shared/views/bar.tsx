@@ -1,0 +1,58 @@
+import type { VNode } from 'preact';
+import { translate as t } from '../language';
+import { Icon, type IconName } from './icons';
+
+export interface ButtonProps {
+  icon: IconName;
+  label: string;
+  onClick: () => void;
+  disabled?: boolean;
+  /** Shows the label beside the icon where there is room. */
+  wordy?: boolean;
+  kind?: 'danger' | 'primary' | '';
+  pressed?: boolean;
+  keys?: string;
+}
+
+export function Button({ icon, label, onClick, disabled, wordy, kind = '', pressed, keys }: ButtonProps): VNode {
+  return (
+    <button
+      type="button"
+      class={`cl-button${kind ? ` cl-${kind}` : ''}${wordy ? ' cl-wordy' : ''}`}
+      title={keys ? `${label} (${keys})` : label}
+      aria-label={label}
+      aria-pressed={pressed}
+      aria-keyshortcuts={keys}
+      disabled={disabled}
+      onClick={onClick}
+    >
+      <Icon name={icon} />
+      {wordy && <span>{label}</span>}
+    </button>
+  );
+}
+
+const WORDS: Record<string, string> = {
+  idle: 'Idle',
+  thinking: 'Thinking',
+  acting: 'Acting',
+  waiting_approval: 'Waiting for approval',
+  paused: 'Paused',
+  stopped: 'Stopped',
+  ended: 'Ended',
+  error: 'Error'
+};
+
+export function statusWords(status: string): string {
+  return t(WORDS[status] ?? status);
+}
+
+/** The state in a word and a colour; the colour is never the only sign. */
+export function StatusBadge({ status, text }: { status: string; text?: string }): VNode {
+  return (
+    <span class="cl-status" data-status={status} title={text || statusWords(status)}>
+      <span class="cl-dot" aria-hidden="true" />
+      {statusWords(status)}
+    </span>
+  );
+}

@@ -1,0 +1,77 @@
+import type { VNode } from 'preact';
+import type { SessionModel } from '../hub';
+import { translate as t } from '../language';
+import { Button } from './bar';
+import { useCountdown } from './hooks';
+
+/** Whether the agent is at work on a message (also while it is paused or waits). */
+export function working(status: string): boolean {
+  return ['thinking', 'acting', 'waiting_approval', 'paused'].includes(status);
+}
+
+/** Who holds the mouse, in words. */
+export function driver(model: SessionModel): string {
+  if (model.controls) return t('You have control');
+  if (model.view.control) return t('Someone else has control');
+  return working(model.view.status) ? t('The agent has control') : t('View only');
+}
+
+export function TurnButtons({ model, wordy }: { model: SessionModel; wordy?: boolean }): VNode {
+  const { status, ended } = model.view;
+  const busy = working(status) && !ended;
+  const paused = status === 'paused';
+  return (
+    <>
+      <Button icon="stop" label={t('Stop')} kind="danger" keys="Escape" wordy={wordy ?? false} disabled={!busy} onClick={() => model.command('stop')} />
+      <Button
+        icon={paused ? 'play' : 'pause'}
+        label={paused ? t('Resume') : t('Pause')}
+        disabled={!busy}
+        onClick={() => model.command(paused ? 'resume' : 'pause')}
+      />
+    </>
+  );
+}
+
+export function ControlButton({ model, wordy = true }: { model: SessionModel; wordy?: boolean }): VNode {
+  const mine = model.controls;
+  return (
+    <Button
+      icon={mine ? 'back' : 'mouse'}
+      label={mine ? t('Give back') : t('Take control')}
+      wordy={wordy}
+      kind={mine ? 'primary' : ''}
+      disabled={model.view.ended || model.connection.phase !== 'open'}
+      onClick={() => model.command(mine ? 'give_back' : 'take_control')}
+    />
+  );
+}
+
+/** Nothing while all is well; otherwise what is wrong and what happens next. */
+export function ConnectionNotice({ model }: { model: SessionModel }): VNode {
+  const { phase, reason, retryAt } = model.connection;
+  const left = useCountdown(retryAt);
+  const wait = useCountdown(model.view.waiting?.until ?? 0);
+  const bad = phase !== 'open' && !(phase === 'closed' && model.view.ended);
+  return (
+    <div class="cl-notices" role="status">
+      {bad && (
+        <p class="cl-notice" data-phase={phase}>
+          {phase === 'connecting' && <span class="cl-spinner" aria-hidden="true" />}
+          {t(reason)} {left > 0 && t('Next try in %1 s.', left)}
+          {phase === 'waiting' && (
+            <button type="button" class="cl-link" onClick={() => model.retry()}>
+              {t('Try now')}
+            </button>
+          )}
+        </p>
+      )}
+      {model.view.waiting && (
+        <p class="cl-notice">
+          {t('The model service is busy (%1).', model.view.waiting.reason)} {wait > 0 && t('Trying again in %1 s.', wait)}
+        </p>
+      )}
+      {model.notice && <p class="cl-notice">{model.notice}</p>}
+    </div>
+  );
+}

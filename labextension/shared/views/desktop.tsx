@@ -1,0 +1,75 @@
+import type { VNode } from 'preact';
+import { useEffect, useRef, useState } from 'preact/hooks';
+import type { ConnectionState } from '../connection';
+import { translate as t } from '../language';
+import type { Screen, ShowScreen } from '../screen';
+import { useCountdown } from './hooks';
+
+export interface DesktopProps {
+  show: ShowScreen;
+  interactive: boolean;
+  /** Said in the corner: who drives. */
+  driver: string;
+  ended: boolean;
+}
+
+const CONNECTING: ConnectionState = { phase: 'connecting', reason: 'Connecting to the desktop', retryAt: 0 };
+
+/** The live desktop, with a veil that says what is wrong when it is not live. */
+export function Desktop({ show, interactive, driver, ended }: DesktopProps): VNode {
+  const holder = useRef<HTMLDivElement>(null);
+  const screen = useRef<Screen | null>(null);
+  const [state, setState] = useState<ConnectionState>(CONNECTING);
+  const [ratio, setRatio] = useState('1280 / 800');
+  useEffect(() => {
+    if (!holder.current) return undefined;
+    const shown = show(holder.current, {
+      onState: setState,
+      onSize: (width, height) => width && height && setRatio(`${width} / ${height}`)
+    });
+    screen.current = shown;
+    return () => shown.close();
+  }, [show]);
+  useEffect(() => {
+    if (!screen.current) return;
+    screen.current.interactive = interactive;
+    if (interactive) screen.current.focus();
+  }, [interactive, show]);
+  const live = state.phase === 'open' && !ended;
+  return (
+    <section class={`cl-desktop${interactive ? ' cl-mine' : ''}`} aria-label={t('Desktop')} data-phase={state.phase}>
+      <div
+        class="cl-screen"
+        ref={holder}
+        style={{ aspectRatio: ratio }}
+        role="img"
+        aria-label={interactive ? t('Live desktop. Mouse and keyboard go to it.') : t('Live desktop, view only')}
+      />
+      {live ? (
+        <span class="cl-driver" aria-hidden="true">
+          {driver}
+        </span>
+      ) : (
+        <Veil state={ended ? { phase: 'closed', reason: t('This session has ended.'), retryAt: 0 } : state} retry={() => screen.current?.retry()} />
+      )}
+    </section>
+  );
+}
+
+function Veil({ state, retry }: { state: ConnectionState; retry: () => void }): VNode {
+  const left = useCountdown(state.retryAt);
+  return (
+    <div class="cl-veil" role="status">
+      <p>
+        {state.phase === 'connecting' && <span class="cl-spinner" aria-hidden="true" />}
+        {t(state.reason)}
+        {left > 0 && ` ${t('Next try in %1 s.', left)}`}
+      </p>
+      {state.phase === 'waiting' && (
+        <button type="button" class="cl-button" onClick={retry}>
+          {t('Try now')}
+        </button>
+      )}
+    </div>
+  );
+}
