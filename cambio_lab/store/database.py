@@ -1,0 +1,272 @@
+"""Connections: one writer thread that groups commits, readers of their own.
+
+A write is an :data:`Operation`, a function of the connection. Those that wait together are committed together: one
+``fsync`` for all of them. When the caller of :meth:`Database.write` goes on, its rows are on disk (WAL with
+``synchronous=FULL``). An operation must bear being run twice: when one of a group fails, the group is rolled back
+and each is tried alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cambio_lab.errors import StoreCorrupt, StoreError, StoreUnavailable
+
+from .migrations import migrate
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+Operation = Callable[[sqlite3.Connection], T]
+
+BUSY_SECONDS = 5.0
+"""How long a write waits for another program that holds the file (a person with the ``sqlite3`` shell)."""
+LARGEST_GROUP = 512
+READERS = 4
+WAITING_WRITES = 4096
+WAITING_READS = 256
+SECONDS_FOR_ROOM = 10.0
+CHECKED_AT_START = 64 * 1024 * 1024
+"""A larger file is checked for damage where it is used, not from end to end before the server starts."""
+
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    operation: Operation[Any]
+    done: asyncio.Future[Any]
+
+
+class Database:
+    """One SQLite file. Make it with :meth:`open`; all methods belong to the event loop that opened it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.failure: StoreError | None = None
+        """Why the last write failed; ``None`` as long as the disk takes what it is given."""
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._room = asyncio.Semaphore(WAITING_WRITES)
+        self._read_room = asyncio.Semaphore(WAITING_READS)
+        self._readers = ThreadPoolExecutor(READERS, "cambio-store-read")
+        self._local = threading.local()
+        self._open_readers: list[sqlite3.Connection] = []
+        self._writer: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def open(self) -> None:
+        """Create or open the file, check it, bring its schema up to date.
+
+        Raises :class:`StoreCorrupt` when the file is damaged and :class:`StoreUnavailable` when the disk is full or
+        another program holds the file.
+        """
+        self._loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = self._loop.create_future()
+        self._writer = threading.Thread(target=self._write_all, args=(ready,), name="cambio-store-write", daemon=True)
+        self._writer.start()
+        try:
+            await ready
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Commit what waits, fold the log into the file, close; idempotent."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            self._jobs.put(None)
+            await asyncio.get_running_loop().run_in_executor(None, writer.join)
+        self._readers.shutdown(wait=True)
+        while self._open_readers:
+            self._open_readers.pop().close()
+
+    async def write(self, operation: Operation[T]) -> T:
+        """Run ``operation`` in a transaction and return its result once that is on disk.
+
+        Raises :class:`StoreUnavailable` (nothing was written) when the disk is full, the file is held by another
+        program or too many writes wait. Cancelling the caller does not undo the write.
+        """
+        if self._writer is None or self._loop is None:
+            raise StoreUnavailable("The store is closed.")
+        try:
+            async with asyncio.timeout(SECONDS_FOR_ROOM):
+                await self._room.acquire()
+        except TimeoutError:
+            raise StoreUnavailable("The store cannot keep up.", hint="Try again in a moment.") from None
+        job = _Job(operation, self._loop.create_future())
+        job.done.add_done_callback(lambda _: self._room.release())
+        self._jobs.put(job)
+        result: T = await asyncio.shield(job.done)
+        return result
+
+    async def read(self, operation: Operation[T]) -> T:
+        """Run ``operation`` on a read-only connection in a thread; it sees every write that was acknowledged."""
+        async with self._read_room:
+            try:
+                return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, operation)
+            except sqlite3.Error as error:
+                raise _translate(error) from error
+
+    # The writer's thread
+
+    def _write_all(self, ready: asyncio.Future[None]) -> None:
+        assert self._loop is not None
+        try:
+            connection = self._connect()
+            try:
+                _check(connection, self.path)
+                migrate(connection)
+            except BaseException:
+                connection.close()
+                raise
+        except Exception as error:
+            failure = _translate(error) if isinstance(error, sqlite3.Error) else error
+            self._loop.call_soon_threadsafe(_settle, ready, None, failure)
+            return
+        self._loop.call_soon_threadsafe(_settle, ready, None, None)
+        try:
+            while jobs := self._take():
+                outcomes = self._commit(connection, jobs)
+                self._loop.call_soon_threadsafe(_settle_all, jobs, outcomes)
+        finally:
+            connection.close()
+
+    def _take(self) -> list[_Job]:
+        """Everything that waits now, at least one job; empty when the database closes."""
+        first = self._jobs.get()
+        if first is None:
+            return []
+        jobs = [first]
+        while len(jobs) < LARGEST_GROUP:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                break
+            if job is None:
+                self._jobs.put(None)  # close() comes after these
+                break
+            jobs.append(job)
+        return jobs
+
+    def _commit(self, connection: sqlite3.Connection, jobs: list[_Job]) -> list[tuple[Any, Exception | None]]:
+        """Run ``jobs`` in one transaction; a result or an error for each, in order."""
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            outcomes: list[tuple[Any, Exception | None]] = [(job.operation(connection), None) for job in jobs]
+            connection.execute("COMMIT")
+        except Exception as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            failure = _translate(error) if isinstance(error, sqlite3.OperationalError) else error
+            if isinstance(failure, StoreError):  # the disk, not the operation: each alone would fail as well
+                self._failed(failure)
+                return [(None, failure)] * len(jobs)
+            if len(jobs) > 1:
+                return [self._commit(connection, [job])[0] for job in jobs]
+            return [(None, _translate(error) if isinstance(error, sqlite3.DatabaseError) else error)]
+        if self.failure is not None:
+            logger.warning("the store takes writes again")
+            self.failure = None
+        return outcomes
+
+    def _failed(self, failure: StoreError) -> None:
+        if self.failure is None:
+            logger.error("the store refuses writes: %s (%s)", failure.describe(), failure.__cause__)
+        self.failure = failure
+
+    def _connect(self) -> sqlite3.Connection:
+        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    # The readers' threads
+
+    def _read(self, operation: Operation[T]) -> T:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            connection.execute("PRAGMA query_only = ON")
+            self._local.connection = connection
+            self._open_readers.append(connection)
+        connection.execute("BEGIN")  # one snapshot: a page and its total agree
+        try:
+            return operation(connection)
+        finally:
+            connection.execute("ROLLBACK")
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if path.stat().st_size <= CHECKED_AT_START:
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise StoreCorrupt(f"The database is damaged: {verdict}")
+
+
+def _translate(error: Exception) -> Exception:
+    """SQLite's words as ours. The original is the cause, for the log; its text never reaches a client."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None or not isinstance(error, sqlite3.DatabaseError):
+        return error
+    primary = code & 0xFF
+    found: StoreError
+    if primary in _DAMAGED:
+        found = StoreCorrupt("The database is damaged.", hint="Restart the server: it sets the file aside.")
+    elif primary in _REASONS:
+        reason, hint = _REASONS[primary]
+        found = StoreUnavailable(f"The store cannot take this now: {reason}.", hint=hint)
+    else:
+        return error
+    found.__cause__ = error
+    return found
+
+
+_REASONS = {
+    sqlite3.SQLITE_FULL: ("the disk is full", "Free some space; the server goes on by itself."),
+    sqlite3.SQLITE_IOERR: ("the disk does not take it", "See the server's log."),
+    sqlite3.SQLITE_BUSY: ("another program holds the database", "Close it; the server goes on by itself."),
+    sqlite3.SQLITE_LOCKED: ("another program holds the database", "Close it; the server goes on by itself."),
+    sqlite3.SQLITE_READONLY: ("the database is read-only", "Make it writable for the server's user."),
+    sqlite3.SQLITE_CANTOPEN: ("the database cannot be opened", "See the server's log."),
+}
+
+
+def _settle(done: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+    if done.done():
+        return
+    if error is None:
+        done.set_result(result)
+    else:
+        done.set_exception(error)
+        done.exception()  # the caller may have been cancelled: then nobody asks
+
+
+def _settle_all(jobs: list[_Job], outcomes: list[tuple[Any, Exception | None]]) -> None:
+    for job, (result, error) in zip(jobs, outcomes, strict=True):
+        _settle(job.done, result, error)
+
+
+def together(*operations: Operation[Any]) -> Operation[list[Any]]:
+    """One operation that does all of them, in order: all of their rows are written, or none."""
+    return partial(_run_all, operations)
+
+
+def _run_all(operations: tuple[Operation[Any], ...], connection: sqlite3.Connection) -> list[Any]:
+    return [operation(connection) for operation in operations]

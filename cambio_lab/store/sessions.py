@@ -1,0 +1,172 @@
+"""Sessions as rows: what a listing shows and what the next start of the server needs."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any, Generic, Literal, TypeVar
+
+from .database import Database, Operation
+
+Row = TypeVar("Row")
+SessionStatus = Literal["active", "inactive", "error"]
+SORT_KEYS = frozenset({"created_at", "ended_at", "id", "name", "status", "model", "steps"})
+"""What a listing may be sorted by."""
+_JSON = frozenset({"config", "usage"})
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """One session. Times are seconds since the epoch; ``turn_message_id`` names the message being worked on."""
+
+    id: str
+    name: str
+    status: SessionStatus
+    created_at: float
+    config: dict[str, Any]
+    model: str = ""
+    desktop_kind: str = ""
+    desktop_id: str | None = None
+    container_id: str | None = None
+    vnc_port: int | None = None
+    ended_at: float | None = None
+    end_reason: str | None = None
+    steps: int = 0
+    usage: dict[str, Any] = field(default_factory=dict)
+    turn_message_id: str | None = None
+    user_messages: int = 0
+    """Messages ever sent; clearing the history does not lower it."""
+    last_sequence: int = 0
+    last_stream_sequence: int = 0
+    message_count: int = 0
+    """Messages in the history now."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionQuery:
+    """Which sessions, in which order. ``created_after`` and ``created_before`` are exclusive, in epoch seconds.
+
+    ``sort`` is a list of ``(key of SORT_KEYS, ascending)``; rows that tie are listed newest first.
+    """
+
+    status: str | None = None
+    created_after: float | None = None
+    created_before: float | None = None
+    sort: Sequence[tuple[str, bool]] = (("created_at", False),)
+    limit: int = 50
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Row]):
+    """Some rows and how many there are in all that match."""
+
+    rows: list[Row]
+    total: int
+
+
+class SessionTable:
+    """The ``sessions`` table. Methods without ``async`` give an operation to combine in one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def insert(self, row: SessionRow) -> None:
+        await self._database.write(self.inserting(row))
+
+    def inserting(self, row: SessionRow) -> Operation[None]:
+        values = {name: _encode(name, getattr(row, name)) for name in _COLUMNS}
+        sql = f"INSERT INTO sessions ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})"
+        return partial(_execute, sql, tuple(values.values()))
+
+    async def update(self, session_id: str, **changes: Any) -> None:
+        """Change the named columns; an unknown column is a ``KeyError``."""
+        await self._database.write(self.updating(session_id, **changes))
+
+    def updating(self, session_id: str, **changes: Any) -> Operation[None]:
+        if unknown := changes.keys() - set(_COLUMNS):
+            raise KeyError(f"sessions has no column {sorted(unknown)}")
+        values = tuple(_encode(name, value) for name, value in changes.items())
+        sql = f"UPDATE sessions SET {', '.join(f'{name} = ?' for name in changes)} WHERE id = ?"
+        return partial(_execute, sql, (*values, session_id))
+
+    async def get(self, session_id: str) -> SessionRow | None:
+        return await self._database.read(partial(_get, session_id))
+
+    async def live(self) -> list[SessionRow]:
+        """Sessions whose status is ``active``, oldest first: after a crash, those to adopt."""
+        return await self._database.read(_live)
+
+    async def page(self, query: SessionQuery) -> Page[SessionRow]:
+        """Newest first unless ``query.sort`` says otherwise; ``ValueError`` for a key that cannot be sorted by."""
+        if unknown := [key for key, _ in query.sort if key not in SORT_KEYS]:
+            raise ValueError(f"cannot sort by {', '.join(unknown)}")
+        return await self._database.read(partial(_page, query))
+
+    async def remove(self, session_id: str) -> None:
+        """Forget an ended session: its row, history and record (pictures are removed by ``screenshots.sweep``)."""
+        await self._database.write(partial(_remove, session_id))
+
+
+_COLUMNS = tuple(item.name for item in fields(SessionRow))
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM sessions"
+
+
+def _execute(sql: str, values: tuple[Any, ...], connection: sqlite3.Connection) -> None:
+    connection.execute(sql, values)
+
+
+def _encode(name: str, value: Any) -> Any:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False) if name in _JSON else value
+
+
+def _decode(row: tuple[Any, ...]) -> SessionRow:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    return SessionRow(**{name: json.loads(value) if name in _JSON else value for name, value in values.items()})
+
+
+def _get(session_id: str, connection: sqlite3.Connection) -> SessionRow | None:
+    row = connection.execute(f"{_SELECT} WHERE id = ?", (session_id,)).fetchone()
+    return row and _decode(row)
+
+
+def _live(connection: sqlite3.Connection) -> list[SessionRow]:
+    return [
+        _decode(row) for row in connection.execute(f"{_SELECT} WHERE status = 'active' ORDER BY created_at, number")
+    ]
+
+
+def _page(query: SessionQuery, connection: sqlite3.Connection) -> Page[SessionRow]:
+    conditions: list[str] = []
+    values: list[Any] = []
+    for condition, value in (
+        ("status = ?", query.status),
+        ("created_at > ?", query.created_after),
+        ("created_at < ?", query.created_before),
+    ):
+        if value is not None:
+            conditions.append(condition)
+            values.append(value)
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    if query.created_after is None and query.created_before is None:
+        only, chosen = (" WHERE status = ?", (query.status,)) if query.status else ("", ())
+        sql, counted = f"SELECT coalesce(sum(sessions), 0) FROM session_counts{only}", chosen
+    else:
+        sql, counted = f"SELECT count(*) FROM sessions{where}", tuple(values)
+    (total,) = connection.execute(sql, counted).fetchone()
+    order = [f"{key} {'ASC' if ascending else 'DESC'}" for key, ascending in query.sort]
+    last = "ASC" if query.sort and query.sort[-1][1] else "DESC"  # an index is read one way
+    found = connection.execute(
+        f"{_SELECT}{where} ORDER BY {', '.join([*order, f'number {last}'])} LIMIT ? OFFSET ?",
+        (*values, query.limit, query.offset),
+    )
+    return Page([_decode(row) for row in found], total)
+
+
+def _remove(session_id: str, connection: sqlite3.Connection) -> None:
+    for table in ("messages", "transcript", "steps", "events", "exchanges"):
+        connection.execute(f"DELETE FROM {table} WHERE session_id = ?", (session_id,))
+    connection.execute("DELETE FROM sessions WHERE id = ? AND status <> 'active'", (session_id,))
