@@ -1,0 +1,74 @@
+"""``vnc_url`` in a real browser: the pixels of ``screenshot``, and a click that moves the same desktop."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.async_api import Page, async_playwright
+
+from tests.conftest import CHROMIUM_FLAGS
+from tests.messages_api import Script, member, reply, screenshot
+
+from .chat import chat
+from .conftest import Bench, OpenBench
+
+CURSOR = 40  # pixels round the pointer: the picture has the cursor drawn in, a viewer draws its own
+
+
+def pixels(png: bytes) -> np.ndarray[Any, Any]:
+    with Image.open(io.BytesIO(png)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+async def canvas(page: Page) -> np.ndarray[Any, Any]:
+    """The framebuffer as noVNC holds it, whatever size it is shown at."""
+    url = await page.locator("canvas").first.evaluate("canvas => canvas.toDataURL('image/png')")
+    return pixels(base64.b64decode(url.split(",")[1]))
+
+
+async def pointer(b: Bench) -> tuple[int, int]:
+    """Where the agent's own `cursor_position` says the pointer is."""
+    b.api.policy = Script([reply(member("cursor_position"))])
+    seen = await chat(b.server.ws_url, b.session["id"], "where?")
+    text = next(m["result"]["text"] for m in seen if m["type"] == "tool_execution" and m["status"] == "completed")
+    x, y = text.replace("X=", "").replace("Y=", "").split(",")
+    return int(x), int(y)
+
+
+@pytest.mark.browser
+async def test_a_page_shows_the_same_pixels_and_its_click_moves_the_desktop(bench: OpenBench, desktop: str) -> None:
+    async with bench(desktop) as b, async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_FLAGS)
+        page = await browser.new_page(viewport={"width": 1400, "height": 950})
+        b.api.policy = Script([reply(member("mouse_move", coordinate=[640, 400]), screenshot())])
+        await chat(b.server.ws_url, b.session["id"], "look")
+
+        await page.goto(b.server.url + b.session["vnc_url"])
+        await page.wait_for_function(
+            "() => { const c = document.querySelector('canvas'); return c && c.width === 1280 && c.height === 800 }"
+        )
+        seen = np.zeros(0)
+        for _ in range(50):
+            seen = await canvas(page)
+            shot = pixels((await b.client.get(f"{b.path}/screenshot")).content)
+            different = (seen != shot).any(axis=2)
+            different[400 - CURSOR : 400 + CURSOR, 640 - CURSOR : 640 + CURSOR] = False
+            if not different.any():
+                break
+            await page.wait_for_timeout(100)
+        assert seen.std() > 1, "the page is blank"
+        assert not different.any(), f"{different.sum()} pixels differ"
+
+        box = await page.locator("canvas").first.bounding_box()
+        assert box is not None
+        await page.mouse.click(box["x"] + box["width"] * 0.25, box["y"] + box["height"] * 0.75)
+        await page.wait_for_timeout(300)
+        x, y = await pointer(b)
+        assert abs(x - 320) <= 2, (x, y)
+        assert abs(y - 600) <= 2, (x, y)
+        await browser.close()
