@@ -37,6 +37,8 @@ await Promise.all([
   }),
   // noVNC uses top-level await and is 50 KB: loaded when a desktop is first shown.
   esbuild.build({ ...common, entryPoints: { novnc: 'novnc/novnc.ts' }, outdir: out }),
+  // The panel in one piece, for pages that cannot reach the server: a kernel sends it as text.
+  esbuild.build({ ...common, entryPoints: { relay: 'panel/relay.tsx' }, external: ['./novnc.js'], outdir: out }),
   // The notebook's module travels inside every saved widget state, so it is a few lines that load the rest.
   esbuild.build({ ...common, entryPoints: { widget: 'widget/widget.ts' }, outdir: out }),
   esbuild.build({

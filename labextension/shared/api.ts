@@ -56,7 +56,9 @@ export class Api {
   constructor(
     readonly address: Address,
     private readonly onWait: WaitListener = () => undefined,
-    private readonly fetcher: typeof fetch = (...args) => fetch(...args)
+    private readonly fetcher: typeof fetch = (...args) => fetch(...args),
+    /** True where a kernel carries the requests: URLs of the server then mean nothing to the page. */
+    readonly relayed = false
   ) {}
 
   url(path: string): string {

@@ -118,6 +118,8 @@ export interface Step {
   width: number;
   height: number;
   timing: ToolTiming;
+  /** US dollars of the model's reply that asked for this step, shared among its steps; 0 when unknown. */
+  cost: number;
   time: number;
 }
 

@@ -282,6 +282,7 @@ function stepOf(id: string, row: Json, before?: Step): Step {
     width: width || before?.width || 0,
     height: height || before?.height || 0,
     timing: (result['timing'] as Step['timing'] | undefined) ?? before?.timing ?? {},
+    cost: number((row['metadata'] as Json | undefined)?.['cost_usd']) || number(row['cost_usd']) || (before?.cost ?? 0),
     time: before?.time ?? moment(text(row['timestamp']) || text(row['started_at']) || undefined)
   };
 }

@@ -1,1 +1,138 @@
-export {};
+/**
+ * The notebook's view. It travels inside every notebook that saves widget state, so it holds no more than the decision
+ * how to reach the server; everything else is loaded from the server, or through the kernel where that cannot be.
+ */
+
+import type { Json } from '../shared/messages';
+
+interface WidgetModel {
+  get(name: string): unknown;
+  on(event: string, listener: (...values: never[]) => void): void;
+  off(event: string, listener: (...values: never[]) => void): void;
+  send(content: unknown): void;
+}
+
+interface Frontend {
+  mountPanel(element: HTMLElement, options: Json): Promise<() => void>;
+}
+
+interface Relay {
+  mountRelay(element: HTMLElement, wire: Wire, options: Json): () => void;
+}
+
+export interface Wire {
+  send(message: Json): void;
+  /** Listens to the kernel's messages until the returned function is called. */
+  listen(listener: (message: Json, buffers: DataView[]) => void): () => void;
+}
+
+const PATIENCE = 8000;
+
+/** The absolute base URL of the Jupyter server that serves this page, or "". */
+function pageServer(): { baseUrl: string; token: string } | null {
+  try {
+    const text = document.getElementById('jupyter-config-data')?.textContent;
+    const config = text ? (JSON.parse(text) as { baseUrl?: string; token?: string }) : {};
+    const path = config.baseUrl ?? document.body.dataset['baseUrl'];
+    if (!path) return null;
+    const url = new URL(path, location.href);
+    return { baseUrl: url.href.endsWith('/') ? url.href : `${url.href}/`, token: config.token ?? '' };
+  } catch {
+    return null;
+  }
+}
+
+/** Whether the page's own server has the session: a kernel may use a server elsewhere. */
+async function owns(server: { baseUrl: string; token: string }, id: string): Promise<boolean> {
+  try {
+    const headers: Record<string, string> = server.token ? { Authorization: `token ${server.token}` } : {};
+    const response = await fetch(`${server.baseUrl}sessions/${encodeURIComponent(id)}`, { headers });
+    return response.ok || response.status === 429;
+  } catch {
+    return false;
+  }
+}
+
+function options(model: WidgetModel): { sessionId: string; mode: string; height: number } {
+  return {
+    sessionId: String(model.get('session_id') ?? ''),
+    mode: String(model.get('mode') ?? 'panel'),
+    height: Number(model.get('height') ?? 560)
+  };
+}
+
+async function mount(model: WidgetModel, element: HTMLElement): Promise<() => void> {
+  const wanted = options(model);
+  const server = model.get('relay') ? null : pageServer();
+  if (server && (await owns(server, wanted.sessionId))) {
+    const url = `${server.baseUrl}cambio/static/panel.js`;
+    const panel = (await import(url)) as Frontend;
+    return panel.mountPanel(element, { address: server, ...wanted });
+  }
+  const wire = makeWire(model);
+  const [code, style] = await Promise.all([ask(wire, 'relay.js'), ask(wire, 'panel.css')]);
+  const url = URL.createObjectURL(new Blob([code], { type: 'text/javascript' }));
+  const relay = (await import(url)) as Relay;
+  URL.revokeObjectURL(url);
+  return relay.mountRelay(element, wire, { ...wanted, style, elsewhere: server !== null });
+}
+
+function makeWire(model: WidgetModel): Wire {
+  return {
+    send: message => model.send(message),
+    listen: listener => {
+      const heard = (message: Json, buffers: DataView[]): void => listener(message, buffers);
+      model.on('msg:custom', heard);
+      return () => model.off('msg:custom', heard);
+    }
+  };
+}
+
+/** A file of our own package, through the kernel. */
+function ask(wire: Wire, name: string): Promise<string> {
+  return new Promise((done, fail) => {
+    const timer = setTimeout(() => (stop(), fail(new Error('no kernel'))), PATIENCE);
+    const stop = wire.listen(message => {
+      if (message['kind'] !== 'module' || message['name'] !== name) return;
+      clearTimeout(timer);
+      stop();
+      done(String(message['text']));
+    });
+    wire.send({ kind: 'module', name });
+  });
+}
+
+function render({ model, el }: { model: WidgetModel; el: HTMLElement }): () => void {
+  let unmount: (() => void) | null = null;
+  let turn = 0;
+  const show = async (): Promise<void> => {
+    turn += 1;
+    const mine = turn;
+    unmount?.();
+    unmount = null;
+    const element = document.createElement('div');
+    element.className = 'cambio-lab-widget';
+    element.style.minHeight = `${options(model).height}px`;
+    element.textContent = 'Opening the agent’s desktop…';
+    el.replaceChildren(element);
+    try {
+      const mounted = document.createElement('div');
+      const undo = await mount(model, mounted);
+      if (mine !== turn) return undo();
+      unmount = undo;
+      el.replaceChildren(mounted);
+    } catch {
+      element.style.minHeight = '';
+      element.textContent = 'This was a live desktop. Run the cell again to see it, or look at the recorded steps.';
+    }
+  };
+  for (const name of ['session_id', 'mode', 'height', 'relay']) model.on(`change:${name}`, show);
+  void show();
+  return () => {
+    turn += 1;
+    for (const name of ['session_id', 'mode', 'height', 'relay']) model.off(`change:${name}`, show);
+    unmount?.();
+  };
+}
+
+export default { render };

@@ -33,8 +33,9 @@ export function TurnButtons({ model, wordy }: { model: SessionModel; wordy?: boo
   );
 }
 
-export function ControlButton({ model, wordy = true }: { model: SessionModel; wordy?: boolean }): VNode {
+export function ControlButton({ model, wordy = true }: { model: SessionModel; wordy?: boolean }): VNode | null {
   const mine = model.controls;
+  if (model.api.relayed) return null; // pictures come, but neither mouse nor keyboard go
   return (
     <Button
       icon={mine ? 'back' : 'mouse'}

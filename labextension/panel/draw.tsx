@@ -1,0 +1,24 @@
+import { render } from 'preact';
+import type { SessionModel } from '../shared/hub';
+import type { ShowScreen } from '../shared/screen';
+import { followTheme } from '../shared/theme';
+import { Panel, type Mode } from '../shared/views/panel';
+
+/** Draws the panel into `element` until the returned function is called. `height` in pixels; 0 fills the element. */
+export function draw(
+  element: HTMLElement,
+  model: SessionModel,
+  show: ShowScreen,
+  mode: Mode,
+  height: number,
+  remark = ''
+): () => void {
+  const unfollow = followTheme(element);
+  element.classList.add('cl-host');
+  element.style.height = height ? `${height}px` : '100%';
+  render(<Panel model={model} show={show} mode={mode} remark={remark} />, element);
+  return () => {
+    render(null, element);
+    unfollow();
+  };
+}

@@ -1,0 +1,191 @@
+import type { VNode } from 'preact';
+import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
+import { describe } from '../actions';
+import type { SessionModel } from '../hub';
+import { translate as t } from '../language';
+import { Markdown } from '../markdown';
+import type { Entry } from '../state';
+import { plain, shorten } from '../text';
+import { ApprovalCard } from './approval';
+import { Button } from './bar';
+import { working } from './controls';
+
+const SHOWN = 100;
+
+export interface ChatProps {
+  model: SessionModel;
+  select: (step: string) => void;
+}
+
+export function Chat({ model, select }: ChatProps): VNode {
+  const { view } = model;
+  return (
+    <section class="cl-chat" aria-label={t('Conversation')}>
+      <Log model={model} select={select} />
+      {view.approval && <ApprovalCard model={model} approval={view.approval} />}
+      <Composer model={model} />
+    </section>
+  );
+}
+
+function Log({ model, select }: ChatProps): VNode {
+  const { view } = model;
+  const [shown, setShown] = useState(SHOWN);
+  const list = useRef<HTMLDivElement>(null);
+  const follows = useRef(true);
+  useLayoutEffect(() => {
+    if (follows.current && list.current) list.current.scrollTop = list.current.scrollHeight;
+  });
+  const onScroll = (): void => {
+    const element = list.current;
+    if (element) follows.current = element.scrollHeight - element.scrollTop - element.clientHeight < 40;
+  };
+  const hidden = Math.max(0, view.entries.length - shown);
+  return (
+    <div class="cl-log" ref={list} onScroll={onScroll} tabIndex={0} role="log" aria-label={t('Messages')}>
+      {hidden > 0 && (
+        <button type="button" class="cl-link" onClick={() => setShown(shown + SHOWN)}>
+          {t('Show earlier messages (%1)', hidden)}
+        </button>
+      )}
+      {view.entries.length === 0 && !view.draft && <Welcome model={model} />}
+      {view.entries.slice(hidden).map(entry => (
+        <EntryView key={entry.key} entry={entry} model={model} select={select} />
+      ))}
+      <Draft model={model} />
+    </div>
+  );
+}
+
+function Welcome({ model }: { model: SessionModel }): VNode {
+  return (
+    <p class="cl-empty cl-dim">
+      {model.view.loaded ? t('Say what the agent shall do on this desktop. You can stop it or take the mouse at any time.') : t('Loading the conversation…')}
+    </p>
+  );
+}
+
+function EntryView({ entry, model, select }: { entry: Entry; model: SessionModel; select: (step: string) => void }): VNode {
+  switch (entry.kind) {
+    case 'actions':
+      return <Actions entry={entry} model={model} select={select} />;
+    case 'user':
+      return (
+        <article class="cl-message cl-user" aria-label={t('You')}>
+          <div class="cl-plain">{plain(entry.text)}</div>
+        </article>
+      );
+    case 'agent':
+      return (
+        <article class="cl-message cl-agent" aria-label={t('Agent')}>
+          <Markdown text={entry.text} />
+          {entry.remark && <p class="cl-remark">{t(entry.remark)}</p>}
+        </article>
+      );
+    case 'error':
+      return (
+        <article class="cl-message cl-error" aria-label={t('Error')}>
+          <div class="cl-plain">{shorten(plain(entry.text), 4000)}</div>
+        </article>
+      );
+    case 'note':
+      return <p class="cl-note cl-dim">{entry.text}</p>;
+  }
+}
+
+/** What the agent did between two things that it said; a long list shows its end. */
+function Actions({ entry, model, select }: { entry: Entry; model: SessionModel; select: (step: string) => void }): VNode {
+  const [all, setAll] = useState(false);
+  const from = all ? 0 : Math.max(0, entry.steps.length - 6);
+  return (
+    <ul class="cl-actions" aria-label={t('Actions')}>
+      {from > 0 && (
+        <li>
+          <button type="button" class="cl-link" onClick={() => setAll(true)}>
+            {t('%1 earlier actions', from)}
+          </button>
+        </li>
+      )}
+      {entry.steps.slice(from).map(id => {
+        const step = model.view.steps.get(id);
+        if (!step) return null;
+        return (
+          <li key={id} data-status={step.status}>
+            <button type="button" class="cl-action" onClick={() => select(id)}>
+              <span class="cl-dot" aria-hidden="true" />
+              {describe(step.tool, step.arguments).label}
+              {step.status === 'failed' && ` – ${t('failed')}`}
+            </button>
+          </li>
+        );
+      })}
+    </ul>
+  );
+}
+
+/** What is being said right now. Not announced piece by piece: the finished message is. */
+function Draft({ model }: { model: SessionModel }): VNode | null {
+  const { draft, thinking, announced, status } = model.view;
+  if (!working(status) && !draft) return null;
+  const hint = announced ? t('About to: %1', describe(announced, {}).label) : status === 'thinking' ? t('Thinking…') : '';
+  return (
+    <div aria-live="off" aria-busy="true">
+      {thinking && !draft && <p class="cl-thinking cl-dim">{shorten(plain(thinking.slice(-600)), 600)}</p>}
+      {draft && (
+        <article class="cl-message cl-agent cl-draft">
+          <Markdown text={draft} />
+        </article>
+      )}
+      {hint && (
+        <p class="cl-note cl-dim">
+          <span class="cl-spinner" aria-hidden="true" />
+          {hint}
+        </p>
+      )}
+    </div>
+  );
+}
+
+function Composer({ model }: { model: SessionModel }): VNode {
+  const [text, setText] = useState('');
+  const area = useRef<HTMLTextAreaElement>(null);
+  const { status, ended, approval } = model.view;
+  const busy = working(status);
+  useEffect(() => {
+    const element = area.current;
+    if (!element) return;
+    element.style.height = 'auto';
+    element.style.height = `${Math.min(140, element.scrollHeight + 2)}px`;
+  }, [text]);
+  const send = (): void => {
+    if (!text.trim() || busy || ended) return;
+    model.send({ content: text });
+    setText('');
+    area.current?.focus();
+  };
+  const onKey = (event: KeyboardEvent): void => {
+    if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    send();
+  };
+  const hint = ended ? t('This session has ended.') : approval ? t('Answer the request above first.') : busy ? t('The agent is at work…') : t('Message to the agent');
+  return (
+    <form class="cl-composer" onSubmit={event => (event.preventDefault(), send())}>
+      <textarea
+        ref={area}
+        rows={1}
+        value={text}
+        placeholder={hint}
+        aria-label={t('Message to the agent')}
+        disabled={ended}
+        onInput={event => setText(event.currentTarget.value)}
+        onKeyDown={onKey}
+      />
+      {busy && !ended ? (
+        <Button icon="stop" label={t('Stop')} kind="danger" onClick={() => model.command('stop')} />
+      ) : (
+        <Button icon="send" label={t('Send')} kind="primary" disabled={ended || !text.trim()} onClick={send} />
+      )}
+    </form>
+  );
+}

@@ -1,0 +1,121 @@
+import type { VNode } from 'preact';
+import { useRef, useState } from 'preact/hooks';
+import type { SessionModel } from '../hub';
+import { translate as t } from '../language';
+import type { ShowScreen } from '../screen';
+import { count, money } from '../text';
+import { Button, StatusBadge } from './bar';
+import { Chat } from './chat';
+import { ConnectionNotice, ControlButton, driver, TurnButtons, working } from './controls';
+import { Desktop } from './desktop';
+import { toggleFullScreen } from './fullscreen';
+import { useModel } from './hooks';
+import { StepDetail, Timeline } from './timeline';
+
+export type Mode = 'panel' | 'desktop' | 'chat';
+
+export interface PanelProps {
+  model: SessionModel;
+  show: ShowScreen;
+  mode: Mode;
+  /** Said above everything else, for a panel that works in a lesser way. */
+  remark?: string;
+}
+
+export function Panel({ model, show, mode, remark }: PanelProps): VNode {
+  useModel(model);
+  const root = useRef<HTMLElement>(null);
+  const [selected, setSelected] = useState<string | null>(null);
+  const { view } = model;
+  const step = selected ? view.steps.get(selected) : undefined;
+  const onKey = (event: KeyboardEvent): void => {
+    const onDesktop = event.target instanceof HTMLCanvasElement;
+    if (event.key === 'Escape' && !onDesktop && working(view.status)) model.command('stop');
+  };
+  const name = view.name || t('Agent session');
+  const desktop = (
+    <div class="cl-stage">
+      {step && <StepDetail model={model} step={step} close={() => setSelected(null)} />}
+      <Desktop show={show} interactive={model.controls} driver={driver(model)} ended={view.ended} />
+    </div>
+  );
+  return (
+    <section
+      ref={root}
+      class={`cl-root cl-panel cl-${mode}`}
+      aria-label={name}
+      onKeyDown={onKey}
+      data-lm-suppress-shortcuts="true"
+    >
+      <div class="cl-bar" role="toolbar" aria-label={t('Session')}>
+        <span class="cl-name" title={view.id}>
+          {name}
+        </span>
+        <StatusBadge status={view.ended ? 'ended' : view.status} text={view.statusText} />
+        <span class="cl-space" />
+        <Meter model={model} />
+        <TurnButtons model={model} />
+        {mode !== 'chat' && (
+          <>
+            <ControlButton model={model} />
+            <Button icon="camera" label={t('Save a screenshot')} disabled={view.ended} onClick={() => void save(model)} />
+            <Button icon="expand" label={t('Full screen')} onClick={() => root.current && void toggleFullScreen(root.current)} />
+          </>
+        )}
+      </div>
+      {remark && <p class="cl-notice">{remark}</p>}
+      <ConnectionNotice model={model} />
+      <div class="cl-body">
+        {mode !== 'chat' && (
+          <div class="cl-left">
+            {desktop}
+            {mode === 'panel' && <Timeline model={model} selected={selected} select={setSelected} />}
+          </div>
+        )}
+        {mode === 'chat' && step && <StepDetail model={model} step={step} close={() => setSelected(null)} />}
+        {mode !== 'desktop' && <Chat model={model} select={id => setSelected(id)} />}
+      </div>
+    </section>
+  );
+}
+
+/** Tokens and money of the session, and how much of the allowance is used. */
+function Meter({ model }: { model: SessionModel }): VNode {
+  const { usage, maxCost, stepCount } = model.view;
+  const tokens =
+    (usage.input_tokens ?? 0) + (usage.output_tokens ?? 0) + (usage.cache_read_input_tokens ?? 0) + (usage.cache_creation_input_tokens ?? 0);
+  const cost = usage.cost_usd ?? 0;
+  const words = t('%1 steps, %2 tokens, %3', stepCount, count(tokens), money(cost));
+  const title = maxCost ? t('%1 of at most %2', words, money(maxCost)) : words;
+  return (
+    <span class="cl-meter" title={title} role="img" aria-label={title}>
+      <span>{t('%1 steps', stepCount)}</span>
+      <span>{t('%1 tok', count(tokens))}</span>
+      <span>{money(cost)}</span>
+      {maxCost > 0 && (
+        <span class="cl-gauge">
+          <span style={{ width: `${Math.min(100, (100 * cost) / maxCost)}%` }} />
+        </span>
+      )}
+    </span>
+  );
+}
+
+async function save(model: SessionModel): Promise<void> {
+  try {
+    const blob = await model.api.screenshot(model.id);
+    const stamp = new Date().toISOString().slice(0, 19).replaceAll(':', '-');
+    download(blob, `${model.view.name || 'desktop'} ${stamp}.png`);
+    model.say('');
+  } catch (error) {
+    model.say(error instanceof Error ? error.message : String(error));
+  }
+}
+
+export function download(blob: Blob, name: string): void {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(blob);
+  link.download = name.replace(/[/\\:*?"<>|]+/g, '-');
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}

@@ -1,0 +1,104 @@
+import type { VNode } from 'preact';
+import { useEffect, useRef } from 'preact/hooks';
+import { describe } from '../actions';
+import type { SessionModel } from '../hub';
+import { translate as t } from '../language';
+import type { Step } from '../messages';
+import { duration, money, plain, shorten } from '../text';
+import { Button } from './bar';
+import { Picture } from './picture';
+
+/** Steps that the strip shows; earlier ones are in the recorded run. */
+const SHOWN = 200;
+
+export interface TimelineProps {
+  model: SessionModel;
+  selected: string | null;
+  select: (id: string | null) => void;
+}
+
+/** The filmstrip: one card a step, the newest at the end. Arrow keys walk through it. */
+export function Timeline({ model, selected, select }: TimelineProps): VNode {
+  const strip = useRef<HTMLOListElement>(null);
+  const steps = [...model.view.steps.values()].slice(-SHOWN);
+  const newest = steps.at(-1)?.id;
+  useEffect(() => {
+    if (!selected && strip.current) strip.current.scrollLeft = strip.current.scrollWidth;
+  }, [newest, selected]);
+  const walk = (event: KeyboardEvent): void => {
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    const cards = [...(strip.current?.querySelectorAll('button') ?? [])];
+    cards[cards.indexOf(document.activeElement as HTMLButtonElement) + by]?.focus();
+  };
+  return (
+    <section class="cl-timeline" aria-label={t('Steps')}>
+      {steps.length === 0 && <p class="cl-empty cl-dim">{t('Steps of the agent appear here.')}</p>}
+      <ol ref={strip} onKeyDown={walk}>
+        {steps.map(step => (
+          <li key={step.id}>
+            <Card model={model} step={step} selected={selected === step.id} select={select} />
+          </li>
+        ))}
+      </ol>
+    </section>
+  );
+}
+
+function Card({ model, step, selected, select }: { model: SessionModel; step: Step; selected: boolean; select: TimelineProps['select'] }): VNode {
+  const { label, mark } = describe(step.tool, step.arguments);
+  const total = step.timing.total_ms;
+  return (
+    <button
+      type="button"
+      class="cl-card"
+      data-status={step.status}
+      aria-pressed={selected}
+      aria-label={t('Step %1: %2', step.step, label) + (step.status === 'failed' ? `, ${t('failed')}` : '')}
+      title={label}
+      onClick={() => select(selected ? null : step.id)}
+    >
+      {step.image ? (
+        <Picture api={model.api} path={step.image} width={step.width} height={step.height} mark={mark} alt="" thumbnail={240} />
+      ) : (
+        <span class="cl-picture cl-words">{shorten(plain(step.text) || (step.status === 'started' ? '…' : label), 120)}</span>
+      )}
+      <span class="cl-caption">
+        <b>{step.step}</b> {label}
+      </span>
+      <span class="cl-caption cl-dim">
+        {step.status === 'started' ? t('running') : total === undefined ? '' : duration(total)}
+        {step.cost > 0 && ` · ${money(step.cost)}`}
+      </span>
+    </button>
+  );
+}
+
+/** One step in full: the picture with the action on it, what came back, where the time went. */
+export function StepDetail({ model, step, close }: { model: SessionModel; step: Step; close: () => void }): VNode {
+  const { label, mark } = describe(step.tool, step.arguments);
+  const { action_ms: action, settle_ms: settle, encode_ms: encode, total_ms: total } = step.timing;
+  return (
+    <section class="cl-detail" aria-label={t('Step %1: %2', step.step, label)}>
+      <header class="cl-row">
+        <strong>
+          {step.step}. {label}
+        </strong>
+        <span class="cl-space" />
+        <Button icon="screen" label={t('Back to live')} wordy onClick={close} />
+      </header>
+      {step.image && <Picture api={model.api} path={step.image} width={step.width} height={step.height} mark={mark} alt={t('The desktop after: %1', label)} />}
+      {step.text && (
+        <pre class="cl-shown" tabIndex={0}>
+          {shorten(plain(step.text), 20_000)}
+        </pre>
+      )}
+      {total !== undefined && (
+        <p class="cl-dim">
+          {t('%1 in all: action %2, settling %3, encoding %4', duration(total), duration(action ?? 0), duration(settle ?? 0), duration(encode ?? 0))}
+        </p>
+      )}
+    </section>
+  );
+}
