@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from .live_server import LiveServer
+from .messages_api.fixtures import messages_api  # noqa: F401  (a fixture)
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM_FLAGS = [
