@@ -1,0 +1,40 @@
+"""A screen, a mouse, a keyboard, a shell and a home directory: see :mod:`cambio_lab.desktop.base`.
+
+Importing this costs nothing; :func:`make_provider` imports what the chosen kind needs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from ..settings import Settings
+    from .base import DesktopProvider
+
+Kind = Literal["docker", "local", "auto"]
+
+__all__ = ["Kind", "make_provider"]
+
+
+async def make_provider(settings: Settings, *, server_id: str, kind: str | None = None) -> DesktopProvider:
+    """The provider that ``kind`` (default: ``settings.desktop``) names; ``auto`` is Docker if an engine answers.
+
+    ``server_id`` must be the same at each start of one server: containers are labelled with it, and only those are
+    adopted or reaped. Raises :class:`~cambio_lab.errors.ConfigurationError` for an unknown kind.
+    """
+    from ..errors import ConfigurationError
+
+    kind = kind or settings.desktop
+    if kind == "auto":
+        from .probe import engine_answers
+
+        kind = "docker" if await engine_answers() else "local"
+    if kind == "docker":
+        from .docker import DockerProvider
+
+        return DockerProvider(settings, server_id=server_id)
+    if kind == "local":
+        from .local import LocalProvider
+
+        return LocalProvider(settings, server_id=server_id)
+    raise ConfigurationError(f"The desktop kind {kind!r} is unknown.", hint="Use docker, local or auto.")

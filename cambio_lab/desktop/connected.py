@@ -1,0 +1,225 @@
+"""A desktop made of an RFB connection (eyes and hands) and a machine (shell and files)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from ..errors import ActionError
+from ..settings import Settings
+from . import files, keys, png
+from .base import (
+    Button,
+    CommandResult,
+    Direction,
+    FileInfo,
+    Picture,
+    Point,
+    Region,
+    Settled,
+    Size,
+    VncEndpoint,
+)
+from .connection import Connection
+from .hands import Hands
+from .machine import Machine, run
+from .pointer import Pointer
+from .shell import Shell
+from .view import View, fit_inside, fit_model
+
+_ENCODERS = ThreadPoolExecutor(2, thread_name_prefix="encode")
+
+
+class ConnectedDesktop:
+    """Implements :class:`~cambio_lab.desktop.base.Desktop`; providers subclass it for life and death."""
+
+    isolated = False
+    container_id: str | None = None
+    vnc_port: int | None = None
+    image_digest: str | None = None
+
+    def __init__(self, desktop_id: str, endpoint: VncEndpoint, machine: Machine, settings: Settings) -> None:
+        self.desktop_id = desktop_id
+        self.settings = settings
+        self.machine = machine
+        self._endpoint = endpoint
+        self._connection = Connection(endpoint, self.alive, quiet=settings.settle_quiet, cap=settings.settle_cap)
+        self._pointer = Pointer(machine)
+        self._hands = Hands(self._connection, self._pointer.locate)
+        self._shell = Shell(machine)
+        self._limits: tuple[int, int] | None = None
+        self._last: tuple[tuple[int, Size], Picture] | None = None
+        self._closed = False
+
+    async def open(self) -> None:
+        """Connect; the whole screen has been asked for."""
+        await self._connection.open()
+
+    # Size
+    @property
+    def true_size(self) -> Size:
+        """Size of the X screen."""
+        return self._connection.screen.size
+
+    @property
+    def size(self) -> Size:
+        return self._view.picture
+
+    @property
+    def _view(self) -> View:
+        screen = self.true_size
+        return View(screen, fit_model(screen, *self._limits) if self._limits else fit_model(screen))
+
+    def limit_pictures(self, long_edge: int, patches: int) -> None:
+        """Scale screenshots to what an older model takes; the default is what current ones take."""
+        self._limits = (long_edge, patches)
+
+    # Eyes
+    async def screenshot(self) -> Picture:
+        await self._connection.settle()
+        return await self._picture()
+
+    async def _picture(self) -> Picture:
+        view, screen = self._view, self._connection.screen
+        key = (screen.serial, view.picture)
+        if self._last is not None and self._last[0] == key:
+            return self._last[1]
+        picture = await self._encode(screen.crop(), view.picture)
+        self._last = (key, picture)
+        return picture
+
+    async def _encode(self, frame: png.Frame, size: Size, kind: str | None = None, quality: int = 85) -> Picture:
+        kind = kind or self.settings.image_format
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(_ENCODERS, lambda: png.encode(frame, kind, size, quality=quality))
+
+    async def zoom(self, region: Region) -> Picture:
+        await self._connection.settle()
+        view = self._view
+        true = view.region_to_screen(region)
+        size = Size(true.x1 - true.x0, true.y1 - true.y0)
+        return await self._encode(self._connection.screen.crop(true), fit_inside(size, view.picture))
+
+    async def thumbnail(self, width: int = 320) -> Picture:
+        if not 16 <= width <= 4096:
+            raise ActionError("A thumbnail is between 16 and 4096 pixels wide.")
+        await self._connection.client()
+        screen = self.true_size
+        size = Size(width, max(1, round(screen.height * width / screen.width)))
+        return await self._encode(self._connection.screen.crop(), size, "jpeg", 80)
+
+    async def settle(self) -> Settled:
+        return await self._connection.settle()
+
+    async def cursor_position(self) -> Point:
+        return self._view.to_picture(await self._pointer.locate())
+
+    # Hands
+    async def _act(self, action: Callable[[], Awaitable[None]]) -> Settled:
+        begin = time.perf_counter()
+        await action()
+        took = (time.perf_counter() - begin) * 1000
+        settled = await self._connection.settle()
+        return Settled(settled.waited_ms, settled.quiet, took)
+
+    def _screen_point(self, point: Point | None) -> Point | None:
+        return None if point is None else self._view.to_screen(point)
+
+    async def move(self, point: Point) -> Settled:
+        target = self._view.to_screen(point)
+        return await self._act(lambda: self._hands.move(target))
+
+    async def click(
+        self, button: Button = "left", point: Point | None = None, *, count: int = 1, modifiers: str | None = None
+    ) -> Settled:
+        target = self._screen_point(point)
+        return await self._act(lambda: self._hands.click(button, target, count, modifiers))
+
+    async def button_down(self, button: Button = "left") -> Settled:
+        return await self._act(lambda: self._hands.button(button, True))
+
+    async def button_up(self, button: Button = "left") -> Settled:
+        return await self._act(lambda: self._hands.button(button, False))
+
+    async def drag(self, start: Point, end: Point, *, modifiers: str | None = None) -> Settled:
+        begin, finish = self._view.to_screen(start), self._view.to_screen(end)
+        return await self._act(lambda: self._hands.drag(begin, finish, modifiers))
+
+    async def scroll(
+        self, direction: Direction, amount: int, point: Point | None = None, *, modifiers: str | None = None
+    ) -> Settled:
+        target = self._screen_point(point)
+        return await self._act(lambda: self._hands.scroll(direction, amount, target, modifiers))
+
+    async def key(self, combo: str, repeat: int = 1) -> Settled:
+        return await self._act(lambda: self._hands.key(combo, repeat))
+
+    async def hold_key(self, combo: str, seconds: float) -> Settled:
+        return await self._act(lambda: self._hands.hold(combo, seconds))
+
+    async def type_text(self, text: str) -> Settled:
+        symbols = [keys.character(char) for char in text.replace("\r\n", "\n")]
+        return await self._act(lambda: self._hands.type_keysyms(symbols))
+
+    async def release_all(self) -> None:
+        await self._hands.release_all()
+
+    # Clipboard
+    async def get_clipboard(self) -> str:
+        return await (await self._connection.client()).fetch_text()
+
+    async def set_clipboard(self, text: str) -> None:
+        client = await self._connection.client()
+        client.offer_text(text)
+        await client.sync()
+
+    # Shell and files
+    async def run_command(self, command: str, timeout: float = 120.0) -> CommandResult:
+        return await self._shell.run(command, timeout)
+
+    async def restart_shell(self) -> None:
+        await self._shell.restart()
+
+    async def execute(
+        self, argv: Sequence[str], *, stdin: bytes | None = None, timeout: float = 30.0, limit: int = 10_000_000
+    ) -> tuple[int, bytes, bytes]:
+        return await run(self.machine, argv, stdin=stdin, timeout=timeout, limit=limit)
+
+    async def read_file(self, path: str) -> AsyncIterator[bytes]:
+        return await files.read(self.machine, path, self.settings.max_file_bytes)
+
+    async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
+        return await files.write(self.machine, path, chunks, self.settings.max_file_bytes)
+
+    async def list_files(self, path: str = "") -> list[FileInfo]:
+        return await files.entries(self.machine, path)
+
+    # Life
+    async def resize(self, size: Size) -> None:
+        if not (320 <= size.width <= 7680 and 240 <= size.height <= 4320):
+            raise ActionError(f"{size} is no possible screen size.", hint="From 320x240 to 7680x4320.")
+        await (await self._connection.client()).resize(size)
+        await self._connection.settle()
+
+    def endpoint(self) -> VncEndpoint:
+        return self._endpoint
+
+    async def alive(self) -> bool:
+        raise NotImplementedError
+
+    async def lost(self) -> str:
+        return await self._connection.lost()
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        await self._connection.close()
+        await self._shell.close()
+        self._pointer.close()
+        await self._destroy()
+
+    async def _destroy(self) -> None:
+        raise NotImplementedError

@@ -1,0 +1,128 @@
+"""Runs inside the desktop (``python3 -I -S -c``): reads, writes and lists files without leaving the allowed folders.
+
+Nothing of ours can be imported here. Arguments: verb, home, roots joined by ``:``, path. Answers one JSON line on
+standard output, then the content for ``read``. ``write`` takes chunks with a four-byte length; a chunk of length 0
+commits, and without it nothing changes.
+"""
+
+import json
+import os
+import stat
+import sys
+
+
+class Refused(Exception):
+    pass
+
+
+def resolve(home, roots, path):
+    """The real path, which must lie in home (relative paths) or one of the roots; links are followed first."""
+    if "\0" in path:
+        raise Refused("the path contains a NUL character")
+    absolute = path.startswith("/")
+    allowed = [os.path.realpath(root) for root in (roots if absolute else [home])]
+    real = os.path.realpath(path if absolute else os.path.join(home, path))
+    if not any(real == root or real.startswith(root.rstrip("/") + "/") for root in allowed):
+        raise Refused("the path leads outside the desktop's home")
+    return real
+
+
+def open_parent(real, create):
+    """An open folder above the last name, walked without following links: what was checked is what is opened."""
+    parts = [part for part in real.split("/") if part]
+    folder = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    for part in parts[:-1]:
+        try:
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+        except FileNotFoundError:
+            if not create:
+                raise
+            os.mkdir(part, 0o755, dir_fd=folder)
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    return folder, parts[-1] if parts else "."
+
+
+def answer(**fields):
+    sys.stdout.buffer.write(json.dumps(fields).encode() + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def read(real):
+    folder, name = open_parent(real, False)
+    # O_NONBLOCK: opening a pipe must not hang before we see that it is one.
+    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode):
+        raise Refused("not a regular file")
+    answer(size=status.st_size)
+    while True:
+        data = os.read(file, 1 << 18)
+        if not data:
+            break
+        sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def exactly(count):
+    data = sys.stdin.buffer.read(count)
+    if len(data) != count:
+        raise Refused("the upload was cut off")
+    return data
+
+
+def write(real):
+    folder, name = open_parent(real, True)
+    if name in (".", "..") or os.path.isdir(real):
+        raise Refused("there is a folder of this name")
+    temporary = ".%s.%d.part" % (name[:100], os.getpid())
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=folder)
+    total = 0
+    try:
+        while True:
+            length = int.from_bytes(exactly(4), "big")
+            if length == 0:
+                break
+            data = exactly(length)
+            total += length
+            while data:
+                data = data[os.write(file, data) :]
+        os.close(file)
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        os.unlink(temporary, dir_fd=folder)
+        raise
+    answer(size=total)
+
+
+def entries(real, home):
+    folder, name = open_parent(real, False)
+    listing = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+    base = os.path.realpath(home).rstrip("/") + "/"
+    found = []
+    for entry in sorted(os.listdir(listing))[:10000]:
+        status = os.stat(entry, dir_fd=listing, follow_symlinks=False)
+        path = real.rstrip("/") + "/" + entry
+        path = path[len(base) :] if path.startswith(base) else path
+        found.append([path, status.st_size, status.st_mtime, stat.S_ISDIR(status.st_mode)])
+    answer(entries=found)
+
+
+def main():
+    verb, home, roots, path = sys.argv[1:5]
+    try:
+        real = resolve(home, roots.split(":"), path)
+        if verb == "read":
+            read(real)
+        elif verb == "write":
+            write(real)
+        else:
+            entries(real, home)
+    except Refused as error:
+        answer(error=str(error))
+    except OSError as error:
+        answer(error=(error.strerror or "failed").lower())
+
+
+main()

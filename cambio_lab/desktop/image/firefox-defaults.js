@@ -1,0 +1,19 @@
+// The notice about Firefox's own sandbox: the container is the sandbox here, and has no user namespaces to give.
+pref("security.sandbox.warn_unprivileged_namespaces", false);
+pref("browser.startup.homepage_override.mstone", "ignore");
+pref("browser.aboutwelcome.enabled", false);
+pref("browser.startup.firstrunSkipsHomepage", true);
+pref("browser.messaging-system.whatsNewPanel.enabled", false);
+pref("browser.newtabpage.activity-stream.asrouter.userprefs.cfr.addons", false);
+pref("browser.newtabpage.activity-stream.asrouter.userprefs.cfr.features", false);
+pref("browser.region.update.enabled", false);
+pref("browser.search.update", false);
+pref("extensions.getAddons.cache.enabled", false);
+pref("extensions.systemAddon.update.enabled", false);
+pref("extensions.update.enabled", false);
+pref("app.normandy.enabled", false);
+pref("network.connectivity-service.enabled", false);
+pref("services.settings.server", "");
+pref("browser.safebrowsing.downloads.remote.enabled", false);
+pref("browser.sessionstore.resume_from_crash", false);
+pref("ui.prefersReducedMotion", 1);

@@ -1,0 +1,149 @@
+"""Key names to X keysyms: case-insensitive, with the aliases people and models use.
+
+A keysym says which character or key is meant, not where it sits on a keyboard, so the layout does not matter.
+Numbers are from X11's ``keysymdef.h``; any character has one (Latin-1: its code; others: 0x01000000 + code point).
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import NamedTuple
+
+from ..errors import ActionError
+
+SHIFT, CTRL, ALT, SUPER = 0xFFE1, 0xFFE3, 0xFFE9, 0xFFEB
+RETURN, TAB, BACKSPACE, ESCAPE = 0xFF0D, 0xFF09, 0xFF08, 0xFF1B
+
+MODIFIERS = {
+    "shift": SHIFT, "shift_l": SHIFT, "shift_r": 0xFFE2,
+    "ctrl": CTRL, "control": CTRL, "control_l": CTRL, "ctrl_l": CTRL, "control_r": 0xFFE4, "ctrl_r": 0xFFE4,
+    "alt": ALT, "alt_l": ALT, "option": ALT, "opt": ALT, "alt_r": 0xFFEA,
+    "altgr": 0xFE03, "iso_level3_shift": 0xFE03,
+    "super": SUPER, "super_l": SUPER, "super_r": 0xFFEC, "cmd": SUPER, "command": SUPER, "win": SUPER,
+    "windows": SUPER, "meta": 0xFFE7, "meta_l": 0xFFE7, "meta_r": 0xFFE8, "hyper_l": 0xFFED, "hyper_r": 0xFFEE,
+}  # fmt: skip
+
+_NAMED = {
+    "return": RETURN, "enter": RETURN, "linefeed": 0xFF0A, "kp_enter": 0xFF8D, "tab": TAB, "iso_left_tab": 0xFE20,
+    "backspace": BACKSPACE, "back_space": BACKSPACE, "delete": 0xFFFF, "del": 0xFFFF, "escape": ESCAPE, "esc": ESCAPE,
+    "space": 0x20, "spacebar": 0x20, "insert": 0xFF63, "ins": 0xFF63, "home": 0xFF50, "end": 0xFF57,
+    "left": 0xFF51, "up": 0xFF52, "right": 0xFF53, "down": 0xFF54,
+    "arrowleft": 0xFF51, "arrowup": 0xFF52, "arrowright": 0xFF53, "arrowdown": 0xFF54,
+    "left_arrow": 0xFF51, "up_arrow": 0xFF52, "right_arrow": 0xFF53, "down_arrow": 0xFF54,
+    "page_up": 0xFF55, "pageup": 0xFF55, "pgup": 0xFF55, "prior": 0xFF55,
+    "page_down": 0xFF56, "pagedown": 0xFF56, "pgdn": 0xFF56, "next": 0xFF56,
+    "print": 0xFF61, "print_screen": 0xFF61, "printscreen": 0xFF61, "prtsc": 0xFF61, "sys_req": 0xFF15,
+    "pause": 0xFF13, "break": 0xFF6B, "scroll_lock": 0xFF14, "caps_lock": 0xFFE5, "capslock": 0xFFE5,
+    "num_lock": 0xFF7F, "numlock": 0xFF7F, "menu": 0xFF67, "apps": 0xFF67, "clear": 0xFF0B, "begin": 0xFF58,
+    "undo": 0xFF65, "redo": 0xFF66, "find": 0xFF68, "cancel": 0xFF69, "help": 0xFF6A, "select": 0xFF60,
+    "plus": 0x2B, "minus": 0x2D, "hyphen": 0x2D, "equal": 0x3D, "equals": 0x3D, "comma": 0x2C, "period": 0x2E,
+    "dot": 0x2E, "slash": 0x2F, "backslash": 0x5C, "semicolon": 0x3B, "colon": 0x3A, "apostrophe": 0x27,
+    "quoteright": 0x27, "quotedbl": 0x22, "grave": 0x60, "quoteleft": 0x60, "backtick": 0x60,
+    "bracketleft": 0x5B, "bracketright": 0x5D, "braceleft": 0x7B, "braceright": 0x7D, "parenleft": 0x28,
+    "parenright": 0x29, "less": 0x3C, "greater": 0x3E, "underscore": 0x5F, "exclam": 0x21, "at": 0x40,
+    "numbersign": 0x23, "dollar": 0x24, "percent": 0x25, "asciicircum": 0x5E, "ampersand": 0x26, "asterisk": 0x2A,
+    "question": 0x3F, "bar": 0x7C, "asciitilde": 0x7E, "eurosign": 0x20AC,
+    "kp_add": 0xFFAB, "kp_subtract": 0xFFAD, "kp_multiply": 0xFFAA, "kp_divide": 0xFFAF, "kp_decimal": 0xFFAE,
+    "kp_separator": 0xFFAC, "kp_equal": 0xFFBD, "kp_space": 0xFF80, "kp_tab": 0xFF89, "kp_home": 0xFF95,
+    "kp_left": 0xFF96, "kp_up": 0xFF97, "kp_right": 0xFF98, "kp_down": 0xFF99, "kp_page_up": 0xFF9A,
+    "kp_page_down": 0xFF9B, "kp_end": 0xFF9C, "kp_begin": 0xFF9D, "kp_insert": 0xFF9E, "kp_delete": 0xFF9F,
+    "xf86audiomute": 0x1008FF12, "xf86audiolowervolume": 0x1008FF11, "xf86audioraisevolume": 0x1008FF13,
+    "xf86back": 0x1008FF26, "xf86forward": 0x1008FF27, "xf86refresh": 0x1008FF29, "xf86homepage": 0x1008FF18,
+    "xf86search": 0x1008FF1B, "multi_key": 0xFF20, "compose": 0xFF20,
+}  # fmt: skip
+_NAMED |= {f"f{n}": 0xFFBE + n - 1 for n in range(1, 36)}
+_NAMED |= {f"kp_{n}": 0xFFB0 + n for n in range(10)}
+NAMES = MODIFIERS | _NAMED
+
+# What shift makes of a key on the layout that Xvnc starts with. A server that is told "shift down, then 1" would lift
+# shift to give the 1 that was asked for; a person who says shift+1 means the key.
+_SHIFTED = dict(zip("`1234567890-=[]\\;',./", '~!@#$%^&*()_+{}|:"<>?', strict=True))
+
+
+class Combo(NamedTuple):
+    """Modifiers to hold, in order, and the key to press (``None``: the last modifier itself is the key)."""
+
+    modifiers: tuple[int, ...]
+    key: int
+
+
+def character(char: str) -> int:
+    """The keysym that types one character; newline is Return, tab is Tab. Raises for control characters."""
+    code = ord(char)
+    if char in "\r\n":
+        return RETURN
+    if char == "\t":
+        return TAB
+    if code == 8:
+        return BACKSPACE
+    if code == 27:
+        return ESCAPE
+    if code < 0x20 or 0x7F <= code < 0xA0:
+        raise ActionError(f"The control character U+{code:04X} cannot be typed.", hint="Use a key name with `key`.")
+    return code if code < 0x100 else 0x01000000 + code
+
+
+def parse(combo: str) -> Combo:
+    """``ctrl+shift+t``, ``Return``, ``+``, ``ctrl++`` ... Raises ``ActionError`` that suggests near names."""
+    parts = _split(combo)
+    symbols = [_lookup(part) for part in parts]
+    modifier_symbols = set(MODIFIERS.values())
+    for name, symbol in zip(parts[:-1], symbols[:-1], strict=True):
+        if symbol not in modifier_symbols:
+            raise ActionError(f"{name!r} is not a modifier key.", hint="Modifiers are shift, ctrl, alt and super.")
+    key = symbols[-1]
+    if any(symbol in (SHIFT, 0xFFE2) for symbol in symbols[:-1]) and len(parts[-1]) == 1:
+        shifted = _SHIFTED.get(parts[-1], parts[-1].upper())
+        key = character(shifted) if len(shifted) == 1 else key
+    return Combo(tuple(symbols[:-1]), key)
+
+
+def parse_modifiers(text: str | None) -> tuple[int, ...]:
+    """``shift+ctrl`` as keysyms; empty for ``None`` or an empty text."""
+    if not text:
+        return ()
+    symbols = []
+    for part in _split(text):
+        symbol = MODIFIERS.get(part.lower())
+        if symbol is None:
+            raise ActionError(f"{part!r} is not a modifier key.", hint="Modifiers are shift, ctrl, alt and super.")
+        symbols.append(symbol)
+    return tuple(dict.fromkeys(symbols))
+
+
+def _split(combo: str) -> list[str]:
+    text = combo if combo in (" ", "\t", "\n") else combo.strip()
+    if not text:
+        raise ActionError("An empty key name.", hint="Name a key, such as Return or ctrl+s.")
+    if text == "+":
+        return ["+"]
+    if text.endswith("++"):
+        return [*_split(text[:-2]), "+"] if len(text) > 2 else ["+"]
+    parts = [part if part == " " else part.strip() for part in text.split("+")]
+    if not all(parts):
+        raise ActionError(f"{combo!r} is not a key combination.", hint="Join keys with one +, as in ctrl+s.")
+    return parts
+
+
+def _lookup(name: str) -> int:
+    symbol = NAMES.get(name.lower())
+    if symbol is None and len(name) == 1:
+        return character(name)
+    if symbol is None:
+        symbol = NAMES.get(name.lower().replace("-", "_").replace(" ", "_"))
+    if symbol is None and (code := _unicode_name(name)) is not None:
+        return character(chr(code))
+    if symbol is None:
+        near = difflib.get_close_matches(name.lower(), NAMES, n=3, cutoff=0.6)
+        suggestion = f"Did you mean {' or '.join(near)}?" if near else "Names are those of X11, such as Page_Down."
+        raise ActionError(f"No key is called {name!r}.", hint=suggestion)
+    return symbol
+
+
+def _unicode_name(name: str) -> int | None:
+    """``U+00E4`` splits at its plus and never arrives here; ``U00E4`` is X11's own way to say it."""
+    digits = name[1:]
+    if name[0] in "uU" and 4 <= len(digits) <= 6 and all(digit in "0123456789abcdefABCDEF" for digit in digits):
+        code = int(digits, 16)
+        return code if code <= 0x10FFFF and not 0xD800 <= code < 0xE000 else None
+    return None

@@ -1,0 +1,81 @@
+"""Where a desktop's programs run: a container or a user environment of this machine.
+
+One primitive, :meth:`Machine.spawn`; shell, files and single programs are all built on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+STDOUT, STDERR = 1, 2
+
+
+class Process(Protocol):
+    """One running program with its three streams."""
+
+    async def write(self, data: bytes) -> None:
+        """Send to standard input; waits while the program does not read. ``OSError`` when it is gone."""
+
+    async def close_stdin(self) -> None: ...
+
+    async def read(self) -> tuple[int, bytes] | None:
+        """The next piece of output (1 or 2 says of which stream), ``None`` at the end of both."""
+
+    async def wait(self) -> int:
+        """The exit code, after the end of the output; negative for a signal."""
+
+    async def kill(self, spare: Sequence[int] = ()) -> None:
+        """Kill the program's whole session except the process groups in ``spare``."""
+
+    def abandon(self) -> None:
+        """Let go of the streams without waiting."""
+
+
+class Machine(Protocol):
+    """Starts programs as the desktop's own user, with its own home and display."""
+
+    home: str
+    roots: tuple[str, ...]
+    """Folders that absolute paths of files may lie in."""
+    python: str
+
+    async def spawn(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Process:
+        """Start ``argv``. :class:`~cambio_lab.errors.DesktopLost` when the machine is gone."""
+
+
+async def run(
+    machine: Machine, argv: Sequence[str], *, stdin: bytes | None = None, timeout: float = 30.0, limit: int = 10_000_000
+) -> tuple[int, bytes, bytes]:
+    """Run one program: exit code, stdout and stderr, each cut at ``limit`` bytes. ``TimeoutError`` after ``timeout``."""
+    process = await machine.spawn(argv)
+    output = {STDOUT: bytearray(), STDERR: bytearray()}
+    try:
+        async with asyncio.timeout(timeout):
+            feeding = asyncio.create_task(_feed(process, stdin or b""))
+            try:
+                while (piece := await process.read()) is not None:
+                    kept = output[piece[0]]
+                    kept += piece[1][: max(0, limit - len(kept))]
+            finally:
+                feeding.cancel()
+                await asyncio.wait([feeding])
+            code = await process.wait()
+    except BaseException:
+        # Also when cancelled: what nobody waits for must not go on.
+        with suppress(Exception):
+            await asyncio.shield(asyncio.wait_for(process.kill(), 5))
+        raise
+    finally:
+        process.abandon()
+    return code, bytes(output[STDOUT]), bytes(output[STDERR])
+
+
+async def _feed(process: Process, data: bytes) -> None:
+    # A program need not read what it is given.
+    with suppress(OSError):
+        for start in range(0, len(data), 65536):
+            await process.write(data[start : start + 65536])
+        await process.close_stdin()
