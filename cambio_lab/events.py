@@ -183,12 +183,17 @@ class ApprovalDecided(Event):
 
 @dataclass(frozen=True, slots=True)
 class Retrying(Event):
-    """The model service could not answer; the loop waits ``delay_seconds`` and asks again."""
+    """The model service could not answer; the loop waits ``delay_seconds`` and asks again.
+
+    ``dropped_text`` is how many characters of text pieces, already streamed, belong to a reply that broke off: they
+    are void, and the next reply begins anew.
+    """
 
     attempt: int
     delay_seconds: float
     retry_at: float
     reason: str
+    dropped_text: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,21 @@
+"""From a message to actions: the agent's loop over the Claude API and one desktop."""
+
+from .gate import ApprovalPolicy, Gate, LimitReached, Stopped, parse_policy
+from .loop import Agent
+from .options import AgentOptions, TurnOptions
+from .tools.extra import ExtraResult, ExtraTools
+from .transcript import close_open_batch
+
+__all__ = [
+    "Agent",
+    "AgentOptions",
+    "ApprovalPolicy",
+    "ExtraResult",
+    "ExtraTools",
+    "Gate",
+    "LimitReached",
+    "Stopped",
+    "TurnOptions",
+    "close_open_batch",
+    "parse_policy",
+]

@@ -1,0 +1,286 @@
+"""Stop, pause, approve: the one place where a person reaches into a running turn.
+
+A :class:`Gate` lives as long as its session. While a turn runs, everything the loop waits for passes through
+:meth:`Gate.race` or :meth:`Gate.stream`, which end at once when the turn is halted: by a person (:class:`Stopped`),
+by a limit of time (:class:`LimitReached`) or by the death of the desktop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any, Literal, TypeVar
+
+from ..errors import InvalidRequest
+from ..events import ApprovalRequested
+
+T = TypeVar("T")
+Verdict = Literal["approved", "denied", "timeout", "stopped"]
+ApprovalPolicy = Literal["never", "risky", "always"] | frozenset[str]
+
+LOOKS = frozenset({"screenshot", "zoom", "cursor_position", "wait"})
+CLICKS = frozenset({"left_click", "right_click", "middle_click", "double_click", "triple_click"})
+POINTER = frozenset({"left_click_drag", "mouse_move", "left_mouse_down", "left_mouse_up", "scroll"})
+KEYBOARD = frozenset({"type", "key", "hold_key"})
+MEMBERS = LOOKS | CLICKS | POINTER | KEYBOARD
+SHELL = "bash"
+EDITOR = "str_replace_based_edit_tool"
+EDITOR_READS = frozenset({"view"})
+CANCEL_PATIENCE = 0.08  # a cancelled call that cleans up for longer is left to finish behind the turn's back
+log = logging.getLogger(__name__)
+
+
+class TurnHalted(Exception):
+    """Something from outside ended the turn; the subclasses say what."""
+
+
+class Stopped(TurnHalted):
+    """A person stopped the turn."""
+
+
+class LimitReached(TurnHalted):
+    """A limit of the session or the message was reached; ``name`` is the option's."""
+
+    def __init__(self, name: str, words: str) -> None:
+        super().__init__(words)
+        self.name = name
+        self.words = words
+
+
+def parse_policy(value: Any) -> ApprovalPolicy:
+    """``never``, ``risky``, ``always`` or a list of tool members; else InvalidRequest."""
+    if value in ("never", "risky", "always"):
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, frozenset | set | list | tuple) and all(isinstance(item, str) for item in value):
+        names = frozenset(value)
+        if unknown := names - MEMBERS - {SHELL, EDITOR}:
+            raise InvalidRequest(
+                f"approval names unknown members: {', '.join(sorted(unknown))}.",
+                hint=f"Known are {', '.join(sorted(MEMBERS | {SHELL, EDITOR}))}.",
+                details={"approval": f"unknown: {', '.join(sorted(unknown))}"},
+            )
+        return names
+    raise InvalidRequest(
+        "approval must be never, risky, always or a list of members.", details={"approval": "not a policy"}
+    )
+
+
+def needs_approval(policy: ApprovalPolicy, tool: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether a person must agree before ``tool`` (a member's or tool's name) runs."""
+    if policy == "never":
+        return False
+    if policy == "always":
+        return True
+    if policy == "risky":
+        if tool == EDITOR:
+            return arguments.get("command") not in EDITOR_READS
+        return tool == SHELL or tool in KEYBOARD
+    return tool in policy
+
+
+def shown(tool: str, arguments: Mapping[str, Any]) -> str:
+    """Exactly what will run, as one line of ASCII: invisible and look-alike characters are escaped."""
+    return f"{tool} {json.dumps(dict(arguments), ensure_ascii=True, default=str)}"
+
+
+class Gate:
+    """One per session; survives turns. All methods belong to the event loop's thread."""
+
+    def __init__(self, policy: ApprovalPolicy = "risky", timeout: float = 300.0) -> None:
+        self.policy: ApprovalPolicy = policy
+        self.timeout = timeout
+        self.pending: ApprovalRequested | None = None
+        self._verdict: asyncio.Future[tuple[Verdict, str]] | None = None
+        self._halt: asyncio.Future[TurnHalted | Exception] | None = None
+        self._resumed = asyncio.Event()
+        self._resumed.set()
+        self._admitted: set[str] = set()
+        self._stragglers: set[asyncio.Task[Any]] = set()
+
+    # A person's side
+    @property
+    def paused(self) -> bool:
+        return not self._resumed.is_set()
+
+    @property
+    def stopping(self) -> bool:
+        return self._halt is not None and self._halt.done() and isinstance(self._halt.result(), Stopped)
+
+    def stop(self) -> None:
+        """End the running turn now; without one, nothing happens."""
+        self.halt(Stopped("the user stopped the agent"))
+
+    def pause(self) -> None:
+        """Hold before the next action or request; what runs now finishes."""
+        self._resumed.clear()
+
+    def resume(self) -> None:
+        self._resumed.set()
+
+    def decide(self, tool_use_id: str | None, approve: bool, by: str = "") -> bool:
+        """Answer the pending request; ``None`` means whichever it is. False when nothing matches."""
+        if self.pending is None or self._verdict is None or self._verdict.done():
+            return False
+        if tool_use_id is not None and tool_use_id != self.pending.tool_use_id:
+            return False
+        self._verdict.set_result(("approved" if approve else "denied", by))
+        return True
+
+    # The loop's side
+    def begin(self) -> None:
+        """A turn starts: a stop from before it is forgotten, a pause is not."""
+        self._halt = asyncio.get_running_loop().create_future()
+        self._admitted.clear()
+
+    def end(self) -> None:
+        """The turn is over; nothing can be halted any more."""
+        self._halt = None
+        self._admitted.clear()
+
+    def halt(self, reason: TurnHalted | Exception) -> None:
+        """End the running turn with ``reason``; the first reason counts."""
+        if self._halt is not None and not self._halt.done():
+            self._halt.set_result(reason)
+
+    def check(self) -> None:
+        """Raise the reason if the turn has been halted."""
+        if self._halt is not None and self._halt.done():
+            raise self._halt.result()
+
+    async def race(self, awaitable: Awaitable[T]) -> T:
+        """The awaitable's result, unless the turn is halted first: then it is cancelled and the reason raised."""
+        task = asyncio.ensure_future(awaitable)
+        halt = self._halt
+        try:
+            if halt is None:
+                return await task
+            both: set[asyncio.Future[Any]] = {task, halt}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise halt.result()
+        finally:
+            if not task.done():
+                await self._cancel(task)
+
+    async def stream(self, source: AsyncIterator[T]) -> AsyncGenerator[T, None]:
+        """The source's items, read ahead a little by a task of our own; a halt ends it between any two bytes."""
+        queue: asyncio.Queue[tuple[T | None, BaseException | None]] = asyncio.Queue(maxsize=64)
+        pump = asyncio.create_task(_pump(source, queue))
+        wake = self._on_halt(lambda reason: _flood(queue, reason))
+        try:
+            while True:
+                item, error = await queue.get()
+                if isinstance(error, StopAsyncIteration):
+                    return
+                if error is not None:
+                    raise error
+                yield item  # type: ignore[misc]
+        finally:
+            wake()
+            if not pump.done():
+                await self._cancel(pump)
+
+    async def passage(self) -> None:
+        """Wait while paused; raises when halted."""
+        self.check()
+        if self.paused:
+            await self.race(self._resumed.wait())
+
+    def request(self, tool_use_id: str, tool: str, arguments: dict[str, Any]) -> ApprovalRequested:
+        """Open a request for approval; :meth:`verdict` waits for its answer."""
+        self.pending = ApprovalRequested(
+            tool_use_id=tool_use_id,
+            tool=tool,
+            arguments=arguments,
+            shown=shown(tool, arguments),
+            expires_at=time.time() + self.timeout,
+        )
+        self._verdict = asyncio.get_running_loop().create_future()
+        return self.pending
+
+    async def verdict(self) -> tuple[Verdict, str]:
+        """How the open request ended, and by whom; no answer in time is a denial (``timeout``)."""
+        assert self._verdict is not None, "request() comes first"
+        try:
+            return await self.race(asyncio.wait_for(self._verdict, self.timeout))
+        except TimeoutError:
+            return "timeout", ""
+        finally:
+            self.pending = self._verdict = None
+
+    def admit(self, tool_use_id: str) -> None:
+        """This call passed the policy; the toolset checks it again right before it acts."""
+        self._admitted.add(tool_use_id)
+
+    def admitted(self, tool_use_id: str) -> bool:
+        return tool_use_id in self._admitted
+
+    async def settle(self) -> None:
+        """Wait until calls that were cancelled earlier have cleaned up behind themselves."""
+        if self._stragglers:
+            await self.race(asyncio.wait(set(self._stragglers)))
+
+    async def aclose(self) -> None:
+        """Halt the turn and wait for everything that was started through this gate."""
+        self.stop()
+        for task in self._stragglers:
+            task.cancel()
+        if self._stragglers:
+            await asyncio.wait(set(self._stragglers), timeout=5)
+
+    def _on_halt(self, act: Callable[[Exception], None]) -> Callable[[], None]:
+        halt = self._halt
+        if halt is None:
+            return lambda: None
+
+        def called(done: asyncio.Future[TurnHalted | Exception]) -> None:
+            act(done.result())
+
+        halt.add_done_callback(called)
+        return lambda: void(halt.remove_done_callback(called))
+
+    async def _cancel(self, task: asyncio.Future[Any]) -> None:
+        task.cancel()
+        await asyncio.wait({task}, timeout=CANCEL_PATIENCE)
+        if task.done():
+            _swallow(task)
+        elif isinstance(task, asyncio.Task):
+            self._stragglers.add(task)
+            task.add_done_callback(self._stragglers.discard)
+            task.add_done_callback(_swallow)
+
+
+def void(_: object) -> None:
+    return None
+
+
+async def _pump(source: AsyncIterator[T], queue: asyncio.Queue[tuple[T | None, BaseException | None]]) -> None:
+    try:
+        async for item in source:
+            await queue.put((item, None))
+    except Exception as error:
+        await queue.put((None, error))
+    else:
+        await queue.put((None, StopAsyncIteration()))
+    finally:
+        if (close := getattr(source, "aclose", None)) is not None:
+            await close()
+
+
+def _flood(queue: asyncio.Queue[Any], reason: Exception) -> None:
+    """Put the reason in front of everything that was read ahead."""
+    with suppress(asyncio.QueueEmpty):
+        while True:
+            queue.get_nowait()
+    queue.put_nowait((None, reason))
+
+
+def _swallow(task: asyncio.Future[Any]) -> None:
+    """Fetch a cancelled call's outcome: an error while it cleaned up is told to the log, not lost."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("a cancelled call failed while it cleaned up: %s", error)

@@ -1,0 +1,272 @@
+"""Which models the agent can drive, where, with which tool, and what they cost: one table.
+
+Sources are Anthropic's computer-use and model pages as of autumn 2026. A price that no page states is an estimate
+(``estimated``), set to the dearest sibling so that the money limit errs on the safe side.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..errors import UnsupportedModel
+from ..events import Usage
+
+PLATFORMS = ("anthropic", "bedrock", "google", "foundry")
+TOOLSET = "computer_toolset_20260801"
+TOOL_2025_11 = "computer_20251124"
+TOOL_2025_01 = "computer_20250124"
+TOOL_BETAS = {TOOLSET: (), TOOL_2025_11: ("computer-use-2025-11-24",), TOOL_2025_01: ("computer-use-2025-01-24",)}
+EFFORTS = ("low", "medium", "high", "xhigh", "max")
+DEMO = "demo"
+
+Thinking = Literal["always", "between", "default", "adaptive", "budget", "none"]
+"""How a model may think: ``always`` (cannot be turned off), ``between`` (at least between tools), ``default`` (on,
+may be disabled at effort up to high), ``adaptive`` (may be disabled), ``budget`` (``budget_tokens``), ``none``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """US dollars for a million tokens. Prompts above ``long_above`` tokens cost ``long_factor`` times as much."""
+
+    input: float
+    output: float
+    write_5m: float
+    write_1h: float
+    read: float
+    estimated: bool = False
+    long_above: int = 0
+    long_factor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What one picture may measure. Above ``many`` pictures in one request each side is held to ``many_edge``."""
+
+    edge: int
+    tokens: int
+    many: int = 20
+    many_edge: int = 2000
+    per_request: int = 100
+    shrinks: bool = False
+    """The service scales a larger picture down by itself, so coordinates would no longer match."""
+
+    def cost(self, width: int, height: int) -> int:
+        """Tokens of a ``width`` x ``height`` picture."""
+        return math.ceil(width / 28) * math.ceil(height / 28)
+
+    def problem(self, width: int, height: int) -> str | None:
+        """Why pictures of this size cannot be sent one to one, or ``None``."""
+        if max(width, height) > self.edge:
+            return f"a side of {max(width, height)} pixels is over the model's {self.edge}"
+        if self.cost(width, height) > self.tokens:
+            return f"{self.cost(width, height)} visual tokens are over the model's {self.tokens}"
+        return None
+
+
+HIGH_RESOLUTION = ImageLimits(edge=2576, tokens=4784)
+LOW_RESOLUTION = ImageLimits(edge=1568, tokens=1568, shrinks=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """One model on one platform, as the loop needs it."""
+
+    model: str
+    platform: str
+    tool: str
+    betas: tuple[str, ...]
+    prices: Prices
+    bound: bool
+    """Thinking is tied to everything before it: the history is append-only."""
+    thinking: Thinking
+    effort: bool
+    images: ImageLimits
+    compaction: bool
+    """The service can summarise old context by itself (``compact_20260112``)."""
+    context: int = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    tools: Mapping[str, str]
+    prices: Prices
+    thinking: Thinking = "adaptive"
+    bound: bool = False
+    effort: bool = True
+    images: ImageLimits = HIGH_RESOLUTION
+    compaction: bool = True
+    context: int = 1_000_000
+
+
+def _guess(base: Prices) -> Prices:
+    return Prices(base.input, base.output, base.write_5m, base.write_1h, base.read, estimated=True)
+
+
+_FABLE = Prices(10, 50, 12.5, 20, 0.25)
+_FABLE_5_2 = Prices(8, 40, 10, 16, 0.20, estimated=True)
+_OPUS_5_5 = Prices(4, 20, 5, 8, 0.20)
+_OPUS = Prices(5, 25, 6.25, 10, 0.50)
+_OPUS_4_1 = Prices(15, 75, 18.75, 30, 1.50)
+_SONNET_5_5 = Prices(2, 10, 2.50, 4, 0.10)
+_SONNET_5 = Prices(2, 10, 2.50, 4, 0.20)
+_SONNET_4 = Prices(3, 15, 3.75, 6, 0.30)
+_HAIKU_5_5 = Prices(0.10, 0.50, 0.125, 0.20, 0.01, long_above=100_000, long_factor=5)
+_HAIKU_4_5 = Prices(1, 5, 1.25, 2, 0.10)
+
+_API = ("anthropic", "google")
+_NEWEST: dict[str, str] = {
+    **dict.fromkeys(_API, TOOLSET),
+    "bedrock": TOOL_2025_11,
+}  # not on Foundry under any listed tool
+_BOTH: dict[str, str] = {**dict.fromkeys(_API, TOOLSET), "bedrock": TOOL_2025_11, "foundry": TOOL_2025_11}
+_SINGLE: dict[str, str] = dict.fromkeys(PLATFORMS, TOOL_2025_11)
+_FIRST: dict[str, str] = dict.fromkeys(PLATFORMS, TOOL_2025_01)
+
+TABLE: dict[str, _Row] = {
+    "claude-fable-5-2": _Row(_NEWEST, _FABLE_5_2, "always", bound=True),
+    "claude-mythos-5-2": _Row(_NEWEST, _guess(_FABLE), "always", bound=True),
+    "claude-haiku-5-5": _Row(dict.fromkeys(_API, TOOLSET), _HAIKU_5_5, "default", bound=True),
+    "claude-sonnet-5-5": _Row(_NEWEST, _SONNET_5_5, "between", bound=True),
+    "claude-opus-5-5": _Row(_NEWEST, _OPUS_5_5, "always", bound=True),
+    "claude-fable-5-1": _Row(_BOTH, _FABLE, "always", bound=True),
+    "claude-mythos-5-1": _Row(_BOTH, _guess(_FABLE), "always", bound=True),
+    "claude-sonnet-5": _Row(_BOTH, _SONNET_5),
+    "claude-fable-5": _Row(_BOTH, _guess(_FABLE)),
+    "claude-mythos-5": _Row(_BOTH, _guess(_FABLE)),
+    "claude-opus-5": _Row(_BOTH, _OPUS),
+    "claude-opus-4-8": _Row(_BOTH, _guess(_OPUS)),
+    "claude-opus-4-7": _Row(_SINGLE, _guess(_OPUS)),
+    "claude-opus-4-6": _Row(_SINGLE, _guess(_OPUS), images=LOW_RESOLUTION),
+    "claude-sonnet-4-6": _Row(_SINGLE, _guess(_SONNET_4), images=LOW_RESOLUTION),
+    "claude-opus-4-5": _Row(
+        _SINGLE, _guess(_OPUS), "budget", effort=False, images=LOW_RESOLUTION, compaction=False, context=200_000
+    ),
+    **{
+        name: _Row(_FIRST, price, "budget", effort=False, images=LOW_RESOLUTION, compaction=False, context=200_000)
+        for name, price in {
+            "claude-sonnet-4-5": _guess(_SONNET_4),
+            "claude-haiku-4-5": _guess(_HAIKU_4_5),
+            "claude-opus-4-1": _guess(_OPUS_4_1),
+            "claude-opus-4": _guess(_OPUS_4_1),
+            "claude-sonnet-4": _guess(_SONNET_4),
+        }.items()
+    },
+}
+DEMO_ROW = _Row(
+    dict.fromkeys(PLATFORMS, TOOLSET), Prices(0, 0, 0, 0, 0), "none", effort=False, compaction=False, context=1_000_000
+)
+
+_DECORATIONS = re.compile(r"^(?:(?:us|eu|jp|au|apac|global)\.)?(?:anthropic\.)?|(?:-v\d+(?::\d+)?)?$")
+_DATE = re.compile(r"(?:[-@]20\d{6}|@latest|@default|-0)$")
+
+
+def canonical(model: str) -> str:
+    """The table's name of a model: ``us.anthropic.claude-sonnet-4-5-20250929-v1:0`` is ``claude-sonnet-4-5``."""
+    return _DATE.sub("", _DECORATIONS.sub("", model.strip()))
+
+
+def resolve(model: str, platform: str = "anthropic") -> ModelInfo:
+    """The row for a pair. :class:`~cambio_lab.errors.UnsupportedModel` lists the pairs when it is not there."""
+    row = DEMO_ROW if model == DEMO else TABLE.get(canonical(model))
+    tool = row.tools.get(platform) if row else None
+    if row is None or tool is None:
+        raise UnsupportedModel(
+            f"The model {model!r} cannot drive a desktop on the platform {platform!r}.",
+            hint=f"Choose one of: {', '.join(f'{m} ({p})' for m, p in pairs())}.",
+            details={"model": model, "platform": platform},
+        )
+    return ModelInfo(
+        model=model,
+        platform=platform,
+        tool=tool,
+        betas=TOOL_BETAS[tool],
+        prices=row.prices,
+        bound=row.bound,
+        thinking=row.thinking,
+        effort=row.effort,
+        images=row.images,
+        compaction=row.compaction and platform in _API,  # elsewhere no page promises it
+        context=row.context,
+    )
+
+
+def pairs() -> list[tuple[str, str]]:
+    """Every (model, platform) that the table lists."""
+    return [(model, platform) for model, row in TABLE.items() for platform in PLATFORMS if platform in row.tools]
+
+
+def describe() -> list[dict[str, Any]]:
+    """The table as JSON-able rows: model, platform, tool, prices in dollars per million tokens, limits."""
+    rows = []
+    for model, platform in pairs():
+        info = resolve(model, platform)
+        rows.append(
+            {
+                "model": model,
+                "platform": platform,
+                "tool": info.tool,
+                "thinking": info.thinking,
+                "efforts": list(EFFORTS) if info.effort else [],
+                "prices": {
+                    "input": info.prices.input,
+                    "output": info.prices.output,
+                    "cache_write": info.prices.write_5m,
+                    "cache_read": info.prices.read,
+                    "estimated": info.prices.estimated,
+                },
+                "max_image_edge": info.images.edge,
+                "context": info.context,
+            }
+        )
+    return rows
+
+
+def price(model: str, usage: Mapping[str, Any]) -> Usage:
+    """What one reply cost: ``usage`` is the service's object, compaction iterations included.
+
+    Compaction entries of ``iterations`` are not in the top-level sums, so they are added here.
+    """
+    row = DEMO_ROW if model == DEMO else TABLE.get(canonical(model))
+    if row is None:
+        raise UnsupportedModel(f"No price is known for the model {model!r}.")
+    total = _price_one(row.prices, usage)
+    for entry in usage.get("iterations") or ():
+        if entry.get("type") == "compaction":
+            total = total + _price_one(row.prices, entry)
+    return Usage(
+        total.input_tokens,
+        total.output_tokens,
+        total.cache_creation_input_tokens,
+        total.cache_read_input_tokens,
+        total.thinking_tokens,
+        1,
+        total.cost_usd,
+    )
+
+
+def _price_one(prices: Prices, usage: Mapping[str, Any]) -> Usage:
+    fresh = _count(usage, "input_tokens")
+    output = _count(usage, "output_tokens")
+    written = _count(usage, "cache_creation_input_tokens")
+    read = _count(usage, "cache_read_input_tokens")
+    hour = min(_count(usage.get("cache_creation") or {}, "ephemeral_1h_input_tokens"), written)
+    dollars = (
+        fresh * prices.input
+        + output * prices.output
+        + (written - hour) * prices.write_5m
+        + hour * prices.write_1h
+        + read * prices.read
+    ) / 1e6
+    if prices.long_above and fresh + written + read > prices.long_above:
+        dollars *= prices.long_factor
+    thinking = _count(usage.get("output_tokens_details") or {}, "thinking_tokens")
+    return Usage(fresh, output, written, read, thinking, 0, dollars)
+
+
+def _count(usage: Mapping[str, Any], key: str) -> int:
+    value = usage.get(key)
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,150 @@
+"""What a session and a single message may ask of the agent, checked before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidRequest
+from ..settings import Settings
+from . import models
+
+if TYPE_CHECKING:
+    from .tools.extra import ExtraTools
+
+IMAGE_FORMATS = ("png", "jpeg", "webp")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """One session's settings. Times are seconds, money US dollars; 0 turns a limit off.
+
+    ``thinking`` is ``""`` (the model's default), ``"on"``, ``"off"`` or ``"between_tools"``.
+    """
+
+    model: str = "claude-sonnet-5-5"
+    platform: str = "anthropic"
+    base_url: str = ""
+    system: str = ""
+    effort: str = "medium"
+    thinking: str = ""
+    max_tokens: int = 16_000
+    max_steps: int = 200
+    max_cost_usd: float = 10.0
+    max_turn_tokens: int = 0
+    max_turn_seconds: float = 3600.0
+    model_retries: int = 8
+    model_stall: float = 120.0
+    shell_timeout: float = 120.0
+    shell_output: int = 30_000
+    image_format: str = "png"
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @classmethod
+    def from_settings(cls, settings: Settings, session: Mapping[str, Any] | None = None) -> AgentOptions:
+        """The server's settings with a session's ``config`` on top; ``None`` values of it are ignored.
+
+        :class:`~cambio_lab.errors.InvalidRequest` names a value that makes no sense,
+        :class:`~cambio_lab.errors.UnsupportedModel` a pair that the table does not list.
+        """
+        names = {item.name for item in fields(cls)}
+        values = {name: getattr(settings, name) for name in names if hasattr(settings, name)}
+        values |= {name: value for name, value in (session or {}).items() if name in names and value is not None}
+        return cls(**values)
+
+    def with_turn(self, turn: TurnOptions | None) -> AgentOptions:
+        """These options with one message's on top. The tool version must stay the same within a conversation."""
+        if turn is None:
+            return self
+        values = {
+            item.name: value
+            for item in fields(turn)
+            if item.name != "extra_tools" and (value := getattr(turn, item.name)) is not None
+        }
+        merged = replace(self, **values)
+        old, new = models.resolve(self.model, self.platform), models.resolve(merged.model, merged.platform)
+        if old.tool != new.tool or (models.DEMO in (self.model, merged.model) and self.model != merged.model):
+            raise InvalidRequest(
+                f"{merged.model} uses another computer tool than this session's {self.model}.",
+                hint="Start a new session for it.",
+                details={"model": f"needs {new.tool}, the session has {old.tool}"},
+            )
+        return merged
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOptions:
+    """What one message may change for its own turn; ``None`` keeps the session's value."""
+
+    model: str | None = None
+    effort: str | None = None
+    thinking: str | None = None
+    max_tokens: int | None = None
+    max_steps: int | None = None
+    max_cost_usd: float | None = None
+    max_turn_tokens: int | None = None
+    max_turn_seconds: float | None = None
+    extra_tools: ExtraTools | None = None
+
+
+def check(options: AgentOptions) -> None:
+    """Refuse what no request could carry, naming each field."""
+    info = models.resolve(options.model, options.platform)
+    wrong: dict[str, object] = {}
+    if options.effort not in models.EFFORTS:
+        wrong["effort"] = f"must be one of {', '.join(models.EFFORTS)}"
+    if options.thinking not in ("", "on", "off", "between_tools"):
+        wrong["thinking"] = "must be on, off, between_tools or empty"
+    elif problem := thinking_problem(info, options.thinking, options.effort):
+        wrong["thinking"] = problem
+    if options.image_format not in IMAGE_FORMATS:
+        wrong["image_format"] = f"must be one of {', '.join(IMAGE_FORMATS)}"
+    if options.max_tokens < 1024:
+        wrong["max_tokens"] = "must be at least 1024: thinking counts towards it"
+    for name in ("max_steps", "max_cost_usd", "max_turn_tokens", "max_turn_seconds", "model_retries"):
+        if getattr(options, name) < 0:
+            wrong[name] = "must not be negative"
+    for name in ("model_stall", "shell_timeout", "shell_output"):
+        if getattr(options, name) <= 0:
+            wrong[name] = "must be positive"
+    if wrong:
+        raise InvalidRequest("The agent's options are not valid.", details=wrong)
+
+
+def thinking_problem(info: models.ModelInfo, thinking: str, effort: str) -> str | None:
+    """Why this model refuses this setting (the service would answer 400), or ``None``."""
+    if thinking == "off":
+        if info.thinking in ("always", "between"):
+            return f"{info.model} always thinks; remove the setting" + (
+                " or use between_tools" if info.thinking == "between" else ""
+            )
+        if info.thinking == "default" and effort in ("xhigh", "max"):
+            return f"{info.model} can be told not to think only up to effort high"
+    if thinking == "between_tools":
+        if info.thinking != "between":
+            return f"{info.model} does not know between_tools"
+        if effort in ("xhigh", "max"):
+            return "between_tools needs an effort up to high"
+    return None
+
+
+def thinking_parameters(info: models.ModelInfo, options: AgentOptions) -> dict[str, Any]:
+    """The ``thinking`` and ``output_config`` of a request; summaries are asked for, else a chat falls silent."""
+    parameters: dict[str, Any] = {}
+    if info.effort:
+        parameters["output_config"] = {"effort": options.effort}
+    if info.thinking == "none" or (options.thinking == "" and info.thinking == "budget"):
+        return parameters
+    if options.thinking == "off":
+        if info.thinking != "budget":
+            parameters["thinking"] = {"type": "disabled"}
+    elif options.thinking == "between_tools":
+        parameters["thinking"] = {"type": "between_tools"}
+    elif info.thinking == "budget":
+        parameters["thinking"] = {"type": "enabled", "budget_tokens": max(1024, options.max_tokens // 2)}
+    else:
+        parameters["thinking"] = {"type": "adaptive", "display": "summarized"}
+    return parameters

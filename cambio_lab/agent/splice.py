@@ -1,0 +1,52 @@
+"""A request's messages as prepared bytes, and their digest, both at the cost of what is new."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class PrefixDigest:
+    """SHA-256 of growing sequences of chunks: chunks that were there last time are not hashed again."""
+
+    def __init__(self) -> None:
+        self._chunks: list[bytes] = []
+        self._states: list[hashlib._Hash] = []
+
+    def digest(self, chunks: Sequence[bytes]) -> str:
+        """The hex digest of all chunks together. Chunks are compared by identity, except the first, short one."""
+        known = 0
+        for old, new in zip(self._chunks, chunks, strict=False):
+            if old is not new and not (known == 0 and old == new):
+                break
+            known += 1
+        del self._chunks[known:], self._states[known:]
+        state = self._states[-1].copy() if self._states else hashlib.sha256()
+        for chunk in chunks[known:]:
+            state.update(chunk)
+            self._chunks.append(chunk)
+            self._states.append(state.copy())
+        return state.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """``messages`` are the JSON of one message each; ``images`` is how many pictures they hold."""
+
+    messages: Sequence[bytes]
+    images: int
+    hasher: PrefixDigest
+
+    def assemble(self, head: bytes, tail: bytes) -> tuple[bytes, str]:
+        """The whole request body and its SHA-256: ``head``, the messages as a JSON array, ``tail``."""
+        chunks = [head + b"["]
+        for index, message in enumerate(self.messages):
+            if index:
+                chunks.append(COMMA)
+            chunks.append(message)
+        chunks.append(b"]" + tail)
+        return b"".join(chunks), self.hasher.digest(chunks)
+
+
+COMMA = b","
