@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from ..settings import Settings
+    from cambio_lab.settings import Settings
+
     from .base import DesktopProvider
 
 Kind = Literal["docker", "local", "auto"]
@@ -22,7 +23,7 @@ async def make_provider(settings: Settings, *, server_id: str, kind: str | None 
     ``server_id`` must be the same at each start of one server: containers are labelled with it, and only those are
     adopted or reaped. Raises :class:`~cambio_lab.errors.ConfigurationError` for an unknown kind.
     """
-    from ..errors import ConfigurationError
+    from cambio_lab.errors import ConfigurationError
 
     kind = kind or settings.desktop
     if kind == "auto":

@@ -7,8 +7,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from ..errors import ActionError
-from ..settings import Settings
+from cambio_lab.errors import ActionError
+from cambio_lab.settings import Settings
+
 from . import files, keys, png
 from .base import (
     Button,

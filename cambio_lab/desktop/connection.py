@@ -6,7 +6,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from ..errors import DesktopLost
+from cambio_lab.errors import DesktopLost
+
 from .base import Settled, Size, VncEndpoint
 from .rfb import RfbClient
 from .screen import Rect, Screen

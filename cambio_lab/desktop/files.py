@@ -9,7 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..errors import ActionError
+from cambio_lab.errors import ActionError
+
 from .base import FileInfo
 from .machine import STDOUT, Machine, Process
 

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
-from ..errors import ActionError, DesktopLost
+from cambio_lab.errors import ActionError, DesktopLost
+
 from . import keys
 from .base import Button, Direction, Point
 from .connection import Connection

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 
-from ..errors import DesktopLost
+from cambio_lab.errors import DesktopLost
+
 from .stream import ByteStream
 from .vncauth import answer
 

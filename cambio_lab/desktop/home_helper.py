@@ -1,3 +1,4 @@
+# ruff: noqa: PTH  (folder descriptors are the point here; pathlib has none)
 """Runs inside the desktop (``python3 -I -S -c``): reads, writes and lists files without leaving the allowed folders.
 
 Nothing of ours can be imported here. Arguments: verb, home, roots joined by ``:``, path. Answers one JSON line on
@@ -15,7 +16,7 @@ class Refused(Exception):
     pass
 
 
-def resolve(home, roots, path):
+def resolve(home: str, roots: list[str], path: str) -> str:
     """The real path, which must lie in home (relative paths) or one of the roots; links are followed first."""
     if "\0" in path:
         raise Refused("the path contains a NUL character")
@@ -27,7 +28,7 @@ def resolve(home, roots, path):
     return real
 
 
-def open_parent(real, create):
+def open_parent(real: str, create: bool) -> tuple[int, str]:
     """An open folder above the last name, walked without following links: what was checked is what is opened."""
     parts = [part for part in real.split("/") if part]
     folder = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
@@ -44,12 +45,12 @@ def open_parent(real, create):
     return folder, parts[-1] if parts else "."
 
 
-def answer(**fields):
+def answer(**fields: object) -> None:
     sys.stdout.buffer.write(json.dumps(fields).encode() + b"\n")
     sys.stdout.buffer.flush()
 
 
-def read(real):
+def read(real: str) -> None:
     folder, name = open_parent(real, False)
     # O_NONBLOCK: opening a pipe must not hang before we see that it is one.
     file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
@@ -65,18 +66,18 @@ def read(real):
     sys.stdout.buffer.flush()
 
 
-def exactly(count):
+def exactly(count: int) -> bytes:
     data = sys.stdin.buffer.read(count)
     if len(data) != count:
         raise Refused("the upload was cut off")
     return data
 
 
-def write(real):
+def write(real: str) -> None:
     folder, name = open_parent(real, True)
     if name in (".", "..") or os.path.isdir(real):
         raise Refused("there is a folder of this name")
-    temporary = ".%s.%d.part" % (name[:100], os.getpid())
+    temporary = f".{name[:100]}.{os.getpid()}.part"
     file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=folder)
     total = 0
     try:
@@ -96,7 +97,7 @@ def write(real):
     answer(size=total)
 
 
-def entries(real, home):
+def entries(real: str, home: str) -> None:
     folder, name = open_parent(real, False)
     listing = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
     base = os.path.realpath(home).rstrip("/") + "/"
@@ -109,7 +110,7 @@ def entries(real, home):
     answer(entries=found)
 
 
-def main():
+def main() -> None:
     verb, home, roots, path = sys.argv[1:5]
     try:
         real = resolve(home, roots.split(":"), path)
@@ -125,4 +126,5 @@ def main():
         answer(error=(error.strerror or "failed").lower())
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from typing import NamedTuple
 
-from ..errors import ActionError
+from cambio_lab.errors import ActionError
 
 SHIFT, CTRL, ALT, SUPER = 0xFFE1, 0xFFE3, 0xFFE9, 0xFFEB
 RETURN, TAB, BACKSPACE, ESCAPE = 0xFF0D, 0xFF09, 0xFF08, 0xFF1B

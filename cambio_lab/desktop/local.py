@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ..errors import CapacityReached, DesktopUnavailable
-from ..settings import Settings
+from cambio_lab.errors import CapacityReached, DesktopUnavailable
+from cambio_lab.settings import Settings
+
 from .base import DesktopOptions, ProviderHealth, VncEndpoint
 from .connected import ConnectedDesktop
 from .process import LocalProcess
@@ -24,7 +25,8 @@ log = logging.getLogger(__name__)
 
 PROGRAMS = ("Xvnc", "openbox", "xterm", "setpriv")
 INSTALL = "apt install tigervnc-standalone-server openbox xterm util-linux"
-_OPENBOX = Path(__file__).with_name("image") / "openbox" / "rc.xml"
+_IMAGE = Path(__file__).with_name("image")
+"""The container's configuration files; the window manager's keys and the terminal's fonts are the same here."""
 _START_TIMEOUT = 15.0
 
 
@@ -45,6 +47,7 @@ class LocalMachine:
             "USER": os.environ.get("USER", "user"),
             "DISPLAY": display,
             "XAUTHORITY": str(cookie_file),
+            "XENVIRONMENT": str(_IMAGE / "Xresources"),
             "TMPDIR": str(home / "tmp"),
             "XDG_RUNTIME_DIR": str(home.parent),
             "NO_AT_BRIDGE": "1",
@@ -220,7 +223,7 @@ async def _start_xvnc(
 
 
 async def _start_clients(machine: LocalMachine, children: list[asyncio.subprocess.Process]) -> None:
-    commands = [["openbox", "--config-file", str(_OPENBOX)]]
+    commands = [["openbox", "--config-file", str(_IMAGE / "openbox" / "rc.xml")]]
     if shutil.which("xsetroot"):
         commands.append(["xsetroot", "-solid", "#2f5d86"])
     for command in commands:

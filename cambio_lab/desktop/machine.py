@@ -38,7 +38,7 @@ class Machine(Protocol):
     """Starts programs as the desktop's own user, with its own home and display."""
 
     home: str
-    roots: tuple[str, ...]
+    roots: Sequence[str]
     """Folders that absolute paths of files may lie in."""
     python: str
 
@@ -49,7 +49,7 @@ class Machine(Protocol):
 async def run(
     machine: Machine, argv: Sequence[str], *, stdin: bytes | None = None, timeout: float = 30.0, limit: int = 10_000_000
 ) -> tuple[int, bytes, bytes]:
-    """Run one program: exit code, stdout and stderr, each cut at ``limit`` bytes. ``TimeoutError`` after ``timeout``."""
+    """Run one program: exit code, stdout and stderr, each cut at ``limit`` bytes. May raise ``TimeoutError``."""
     process = await machine.spawn(argv)
     output = {STDOUT: bytearray(), STDERR: bytearray()}
     try:

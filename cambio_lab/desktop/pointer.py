@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from ..errors import DesktopError
+from cambio_lab.errors import DesktopError
+
 from .base import Point
 from .machine import STDOUT, Machine, Process
 

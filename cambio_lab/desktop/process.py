@@ -7,8 +7,10 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
-from ..errors import DesktopLost
+from cambio_lab.errors import DesktopLost
+
 from .machine import STDERR, STDOUT
 
 _QUEUE = 16
@@ -95,8 +97,8 @@ def _session(session: int) -> list[tuple[int, int]]:
         if not entry.name.isdigit():
             continue
         with suppress(OSError, ValueError):
-            with open(f"/proc/{entry.name}/stat", encoding="utf-8", errors="replace") as file:
-                fields = file.read().rpartition(")")[2].split()
+            text = Path(entry.path, "stat").read_text("utf-8", "replace")
+            fields = text.rpartition(")")[2].split()
             if int(fields[3]) == session:
                 found.append((int(entry.name), int(fields[2])))
     return found

@@ -11,9 +11,10 @@ import asyncio
 import logging
 import struct
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from ..errors import DesktopError, DesktopLost
+from cambio_lab.errors import DesktopError, DesktopLost
+
 from . import clipboard
 from .base import Size, VncEndpoint
 from .handshake import authenticate
@@ -163,7 +164,8 @@ class RfbClient:
             await asyncio.wait([self._reader])
 
     async def _answered(self, future: asyncio.Future[T], timeout: float) -> T:
-        await asyncio.wait([future, self.closed], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        either: list[asyncio.Future[Any]] = [future, self.closed]
+        await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if future.done():
             return future.result()
         if self.closed.done():
@@ -260,8 +262,9 @@ class RfbClient:
         if flags & _FENCE_REQUEST:
             self._can_fence = True
             self._stream.write(struct.pack(">BxxxIB", 248, flags & 0x7, length) + payload)
-        elif length == 4 and (future := self._fences.get(struct.unpack(">I", payload)[0])) is not None:
-            if not future.done():
+        elif length == 4:
+            future = self._fences.get(struct.unpack(">I", payload)[0])
+            if future is not None and not future.done():
                 future.set_result(None)
 
     async def _cut_text(self) -> None:

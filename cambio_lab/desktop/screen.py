@@ -47,7 +47,7 @@ class Screen:
     def rows(self, rect: Rect) -> memoryview | None:
         """The memory of ``rect`` if it spans whole rows, so that pixels can be received in place."""
         if rect.x == 0 and rect.width == self.size.width and rect.width * rect.height:
-            return memoryview(self.frame[rect.y : rect.y + rect.height]).cast("B")
+            return self.frame[rect.y : rect.y + rect.height].data.cast("B")
         return None
 
     def put(self, rect: Rect, pixels: bytearray) -> None:

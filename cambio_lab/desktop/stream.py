@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from ..errors import DesktopLost
+from cambio_lab.errors import DesktopLost
+
 from .base import VncEndpoint
 
 _BUFFER = 256 * 1024
@@ -40,6 +41,7 @@ class ByteStream(asyncio.BufferedProtocol):
                 if endpoint.unix_path is not None:
                     _, stream = await loop.create_unix_connection(cls, endpoint.unix_path)
                 else:
+                    assert endpoint.port is not None
                     _, stream = await loop.create_connection(cls, endpoint.host, endpoint.port)
         except (OSError, TimeoutError) as error:
             raise DesktopLost("The desktop's VNC server does not answer.") from error

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from ..errors import ActionError
+from cambio_lab.errors import ActionError
+
 from .base import Point, Region, Size
 
 LONG_EDGE, PATCH, PATCHES = 2576, 28, 4784

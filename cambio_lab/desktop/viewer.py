@@ -1,0 +1,121 @@
+"""A viewer's messages to the desktop, told apart: what only looks passes, what acts passes while the viewer may act."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+_CUT_TEXT, _POINTER, _KEY = 6, 5, 4
+_LARGEST = 16 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class InputCounts:
+    """What a viewer did since it was last asked; never what was typed."""
+
+    pointer: int = 0
+    keys: int = 0
+    clipboard: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.pointer or self.keys or self.clipboard)
+
+
+class ViewerInput:
+    """Feed it the viewer's bytes from ClientInit on; it returns what may go to the desktop.
+
+    Messages are recognised by their lengths only (RFC 6143 section 7.5 and the extensions noVNC and TigerVNC's viewers
+    use), so a message that is dropped leaves the stream whole. Dropped while :attr:`may_act` is false: keys, pointer
+    buttons and moves, clipboard, resizing.
+    """
+
+    def __init__(self, *, may_act: bool = False) -> None:
+        self.may_act = may_act
+        self.dropped = 0
+        self.counts = InputCounts()
+        self._buffer = bytearray()
+        self._greeted = False
+        self._skip = 0
+        self._skip_passes = False
+
+    def feed(self, data: bytes) -> bytes:
+        """``ValueError`` for a message of unknown kind: the connection cannot be followed any further."""
+        self._buffer += data
+        out = bytearray()
+        if not self._greeted and self._buffer:
+            # ClientInit: always shared, whatever the viewer says; an exclusive one would throw the agent out.
+            out += b"\x01"
+            del self._buffer[:1]
+            self._greeted = True
+        while self._buffer:
+            if self._skip:
+                part = min(self._skip, len(self._buffer))
+                out += self._buffer[:part] if self._skip_passes else b""
+                del self._buffer[:part]
+                self._skip -= part
+                continue
+            taken = self._header()
+            if taken is None:
+                break
+            header, body = taken
+            passes = self._passes(header)
+            out += header if passes else b""
+            del self._buffer[: len(header)]
+            self._skip, self._skip_passes = body, passes
+        return bytes(out)
+
+    def take_counts(self) -> InputCounts:
+        """The counts since the last call."""
+        counts, self.counts = self.counts, InputCounts()
+        return counts
+
+    def _header(self) -> tuple[bytes, int] | None:
+        """The next message's fixed part and how much follows it; ``None`` while it is incomplete."""
+        buffer = self._buffer
+        kind = buffer[0]
+        length = _FIXED.get(kind)
+        if length is None:
+            raise ValueError(f"a viewer's message of unknown kind {kind}")
+        if len(buffer) < length:
+            return None
+        body = 0
+        if kind == 2:
+            body = 4 * int.from_bytes(buffer[2:4], "big")
+        elif kind == _CUT_TEXT:
+            (signed,) = struct.unpack_from(">i", buffer, 4)
+            body = abs(signed)
+            if body > _LARGEST:
+                raise ValueError("a viewer's clipboard of impossible length")
+            if signed < 0 and body >= 4:  # the extended clipboard: its flags belong to the fixed part
+                length, body = length + 4, body - 4
+                if len(buffer) < length:
+                    return None
+        elif kind == 248:
+            body = buffer[8]
+        elif kind == 251:
+            body = 16 * buffer[6]
+        return bytes(buffer[:length]), body
+
+    def _passes(self, header: bytes) -> bool:
+        kind = header[0]
+        if kind not in _ACTS:
+            return True
+        if kind == _CUT_TEXT and len(header) == 12 and header[8] & _NEGOTIATES:
+            return True
+        if not self.may_act:
+            self.dropped += 1
+            return False
+        if kind == _POINTER:
+            self.counts.pointer += 1
+        elif kind == _CUT_TEXT:
+            self.counts.clipboard += 1
+        elif kind in (_KEY, 255):
+            self.counts.keys += 1
+        return True
+
+
+# Kind of message -> bytes of its fixed part.
+_FIXED = {0: 20, 2: 4, 3: 10, _KEY: 8, _POINTER: 6, _CUT_TEXT: 8, 150: 10, 248: 9, 250: 4, 251: 8, 255: 12}
+_NEGOTIATES = 0b0011
+"""Extended clipboard actions that set nothing: telling capabilities, asking for the text."""
+_ACTS = {_KEY, _POINTER, _CUT_TEXT, 250, 251, 255}
