@@ -30,10 +30,14 @@ carry a path of the server, a secret or a traceback: they travel to clients and 
     ├── StoreError
     │   ├── StoreUnavailable        disk full, database locked: try again later
     │   └── StoreCorrupt
-    └── RunError
-        ├── BundleRefused           damaged, foreign or hostile
-        ├── RecordingMissing        mode ``none`` and nothing recorded
-        └── ReplayDiverged          the run asks or sees something that the recording did not
+    ├── RunError
+    │   ├── BundleRefused           damaged, foreign or hostile
+    │   ├── RecordingMissing        mode ``none`` and nothing recorded
+    │   └── ReplayDiverged          the run asks or sees something that the recording did not
+    └── ServerError                 what a client of the API meets: the server failed
+        ├── ServerUnreachable       nobody answers at the address
+        ├── AccessDenied            401 or 403: token missing, wrong or not enough
+        └── RateLimited             429, and waiting as told did not help
 """
 
 from __future__ import annotations
@@ -49,6 +53,8 @@ class CambioError(Exception):
         self.message = message
         self.hint = hint
         self.details: dict[str, object] = dict(details or {})
+        if hint:
+            self.add_note(hint)  # tracebacks, also those in a notebook, show it below the message
 
     def describe(self) -> str:
         """The message followed by what to do about it, for a person."""
@@ -165,3 +171,19 @@ class RecordingMissing(RunError):
 
 class ReplayDiverged(RunError):
     """The run asks or sees something that the recording did not."""
+
+
+class ServerError(CambioError):
+    """A client of the API met a failing server (5xx, or an answer that is not the documented one)."""
+
+
+class ServerUnreachable(ServerError):
+    """Nobody answers at the server's address."""
+
+
+class AccessDenied(ServerError):
+    """401 or 403: the token is missing, wrong or not enough."""
+
+
+class RateLimited(ServerError):
+    """429, and waiting as the server told did not help."""

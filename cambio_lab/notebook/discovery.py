@@ -1,0 +1,174 @@
+"""Which server is mine? Arguments, environment, JupyterHub, the server that started this kernel, the only one running.
+
+Running servers are known from the JSON files that Jupyter Server writes into its runtime directory; nothing of
+Jupyter Server is imported. A token never leaves this module except inside :class:`Address`, whose ``repr`` hides it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit, urlunsplit
+
+from ..errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Address:
+    """A server: its URL with the base path and without a trailing slash, and a token that no ``repr`` shows."""
+
+    url: str
+    token: str = field(default="", repr=False)
+    found_by: str = "arguments"
+    parent: bool = False
+    """This server started the kernel, so a page that shows the notebook reaches it on its own origin."""
+
+    @property
+    def ws_url(self) -> str:
+        """The same address for WebSockets."""
+        return "ws" + self.url.removeprefix("http")
+
+    @property
+    def base_path(self) -> str:
+        """The path of the URL with a trailing slash: Jupyter's ``base_url``."""
+        return urlsplit(self.url).path.rstrip("/") + "/"
+
+    @property
+    def loopback(self) -> bool:
+        """The server is on this machine."""
+        return urlsplit(self.url).hostname in ("127.0.0.1", "localhost", "::1")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"token {self.token}"} if self.token else {}
+
+
+def find_server(
+    url: str | None = None, token: str | None = None, *, environment: Mapping[str, str] | None = None
+) -> Address:
+    """The server to use, in the documented order.
+
+    Raises :class:`~cambio_lab.errors.ConfigurationError` that says what to set when none or several qualify.
+    """
+    environment = os.environ if environment is None else environment
+    if url is None:
+        url = environment.get("CAMBIO_LAB_URL") or None
+        source = "CAMBIO_LAB_URL"
+    else:
+        source = "arguments"
+    given = token if token is not None else environment.get("CAMBIO_LAB_TOKEN")
+    running = _running_servers(environment)
+    if url is not None:
+        return _from_url(url, given, source, running, environment)
+    for found in (_from_hub(environment), _parent(running, environment)):
+        if found is not None:
+            return found if given is None else _with_token(found, given)
+    if len(running) == 1:
+        found = _address(running[0], "the only running server")
+        return found if given is None else _with_token(found, given)
+    raise _nothing_found(running)
+
+
+def _from_url(
+    url: str, token: str | None, source: str, running: list[dict[str, Any]], environment: Mapping[str, str]
+) -> Address:
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ConfigurationError(f"{_without_secrets(url)!r} is no address of a server.", hint="Use http://HOST:PORT/.")
+    in_query = parse_qs(parts.query).get("token", [""])[0]
+    plain = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
+    known = next((server for server in running if _same(_address(server, "").url, plain)), None)
+    if token is None:
+        token = in_query or (str(known.get("token", "")) if known else "")
+    parent = known is not None and str(known.get("pid")) == environment.get("JPY_PARENT_PID")
+    return Address(plain, token, source, parent)
+
+
+def _from_hub(environment: Mapping[str, str]) -> Address | None:
+    """A single-user server of JupyterHub tells its kernels where it is and lends them its token."""
+    service, token = environment.get("JUPYTERHUB_SERVICE_URL"), environment.get("JUPYTERHUB_API_TOKEN")
+    if not service or not token:
+        return None
+    parts = urlsplit(service)
+    host = "127.0.0.1" if parts.hostname in (None, "", "0.0.0.0", "::") else parts.hostname
+    netloc = f"{host}:{parts.port}" if parts.port else str(host)
+    path = (environment.get("JUPYTERHUB_SERVICE_PREFIX") or parts.path).rstrip("/")
+    return Address(urlunsplit((parts.scheme or "http", netloc, path, "", "")), token, "JupyterHub", True)
+
+
+def _parent(running: list[dict[str, Any]], environment: Mapping[str, str]) -> Address | None:
+    pid = environment.get("JPY_PARENT_PID")
+    for server in running:
+        if pid and str(server.get("pid")) == pid:
+            return _address(server, "JPY_PARENT_PID", parent=True)
+    return None
+
+
+def _running_servers(environment: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What ``jpserver-PID.json`` files say, newest first; those of dead processes and unreadable ones are left out."""
+    found: list[tuple[float, dict[str, Any]]] = []
+    for path in _runtime_directory(environment).glob("jpserver-*.json"):
+        try:
+            server = json.loads(path.read_text(encoding="utf-8"))
+            changed = path.stat().st_mtime
+        except (OSError, ValueError):
+            continue  # being written or removed at this moment, or not ours to read
+        if isinstance(server, dict) and server.get("url") and not server.get("sock") and _alive(server.get("pid")):
+            found.append((changed, server))
+    return [server for _, server in sorted(found, key=lambda item: item[0], reverse=True)]
+
+
+def _runtime_directory(environment: Mapping[str, str]) -> Path:
+    if directory := environment.get("JUPYTER_RUNTIME_DIR"):
+        return Path(directory)
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    return Path(jupyter_runtime_dir())
+
+
+def _alive(pid: Any) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except (OSError, TypeError, ValueError):
+        return False
+    return True
+
+
+def _address(server: Mapping[str, Any], found_by: str, *, parent: bool = False) -> Address:
+    parts = urlsplit(str(server["url"]))
+    host = "127.0.0.1" if parts.hostname in ("0.0.0.0", "::", "localhost") else parts.hostname
+    netloc = f"[{host}]" if host and ":" in host else str(host)
+    netloc += f":{parts.port}" if parts.port else ""
+    path = str(server.get("base_url") or parts.path).rstrip("/")
+    return Address(urlunsplit((parts.scheme, netloc, path, "", "")), str(server.get("token") or ""), found_by, parent)
+
+
+def _same(one: str, other: str) -> bool:
+    return one.replace("//localhost:", "//127.0.0.1:") == other.replace("//localhost:", "//127.0.0.1:")
+
+
+def _with_token(address: Address, token: str) -> Address:
+    return Address(address.url, token, address.found_by, address.parent)
+
+
+def _without_secrets(url: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(query="", fragment=""))
+
+
+def _nothing_found(running: list[dict[str, Any]]) -> ConfigurationError:
+    if running:
+        urls = ", ".join(_address(server, "").url for server in running)
+        return ConfigurationError(
+            f"{len(running)} Jupyter servers are running: {urls}.",
+            hint="Say which: Workbench(url, token), or set CAMBIO_LAB_URL and CAMBIO_LAB_TOKEN.",
+        )
+    return ConfigurationError(
+        "No Jupyter server with cambio_lab was found.",
+        hint="Start one with `cambio-lab serve` or `jupyter lab`, or set CAMBIO_LAB_URL and CAMBIO_LAB_TOKEN.",
+    )

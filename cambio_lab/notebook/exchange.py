@@ -1,0 +1,71 @@
+"""One message's feed, turn and display, driven by ``await`` or by blocking."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CambioError, InvalidRequest
+from . import shell
+from .feed import Feed
+from .live import live
+from .message import Message
+from .portal import portal
+from .turn import Turn, TurnBuilder
+
+if TYPE_CHECKING:
+    from .session import Session
+
+
+class Exchange:
+    """Made for each message; :class:`Session` drives it."""
+
+    def __init__(
+        self,
+        session: Session,
+        content: str,
+        metadata: Mapping[str, Any] | None,
+        show: bool | None,
+        *,
+        pictures: bool | None = None,
+    ) -> None:
+        if not isinstance(content, str) or not content.strip():
+            raise InvalidRequest("The message is empty.", hint='session.send("Open a terminal")')
+        self.turn = Turn(content, session.id, session.name)
+        self._builder = TurnBuilder(self.turn)
+        self._display = live(show)
+        self.feed = Feed(
+            session.channel,
+            session.lab.rest,
+            content,
+            metadata,
+            pictures=shell.in_kernel() if pictures is None else pictures,
+        )
+        session.turns.append(self.turn)
+
+    def take(self, batch: list[Message]) -> None:
+        for message in batch:
+            if self._builder.feed(message):
+                self._display.changed(self._builder, message)
+
+    def leave(self) -> None:
+        """Stop the turn without waiting for it."""
+        portal.submit(self.feed.abandon())
+
+    def finish(self) -> None:
+        portal.submit(self.feed.close())
+        self._display.finished(self.turn)
+
+    def result(self) -> Turn:
+        if self.turn.error is not None:
+            raise self.turn.error
+        return self.turn
+
+
+async def in_spite_of_cancellation(exchange: Exchange) -> list[Message]:
+    """A cancelled task may still await; a second interrupt ends the wait."""
+    try:
+        return await portal.call(exchange.feed.abandon())
+    except (asyncio.CancelledError, KeyboardInterrupt, CambioError):
+        return []

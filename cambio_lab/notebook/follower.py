@@ -1,0 +1,104 @@
+"""Follows a session from its beginning, whoever drives it, and keeps the record below its panel up to date.
+
+A panel's chat goes from the browser to the server without the kernel; a saved notebook shall show it all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from ..errors import CambioError
+from . import record
+from .channel import Channel
+from .discovery import Address
+from .frames import fetch_now, fetch_some
+from .message import Message
+from .rest import Rest
+from .turn import Turn, TurnBuilder
+
+
+class Handle(Protocol):
+    """An output that can be replaced."""
+
+    def update(self, content: dict[str, Any], *, raw: bool) -> None: ...
+
+
+class Follower:
+    """Lives on the portal's loop; ``start()`` once, ``add()`` outputs, ``close()`` when the session is over."""
+
+    def __init__(self, address: Address, rest: Rest, session_id: str, name: str) -> None:
+        self.turns: list[Turn] = []
+        self.failure: CambioError | None = None
+        self._rest = rest
+        self._name = name
+        self._session_id = session_id
+        self._channel = Channel(address, session_id, after=0, stream=False)
+        self._handles: list[Handle] = []
+        self._builder: TurnBuilder | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._follow(), name=f"record of {self._session_id}")
+
+    async def add(self, handle: Handle) -> None:
+        """Keep ``handle`` up to date from now on."""
+        self._handles.append(handle)
+        await self._show()
+
+    async def close(self) -> None:
+        """Stop following; what is shown stays."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._channel.close()
+
+    async def _follow(self) -> None:
+        listener = self._channel.listen()
+        try:
+            await self._channel.connect()
+            while True:
+                changed = False
+                for message in await listener.get():
+                    changed = await self._take(message) or changed
+                if changed:
+                    await self._show()
+        except CambioError as error:
+            self.failure = error  # the session is over, or the server went away: the record stays as it is
+        finally:
+            listener.close()
+
+    async def _take(self, message: Message) -> bool:
+        """Whether a turn ended."""
+        if message.event == "user_message":
+            turn = Turn(str(message.metadata.get("message", "")), self._session_id, self._name)
+            self.turns.append(turn)
+            self._builder = TurnBuilder(turn)
+        if self._builder is None:
+            return False
+        self._builder.feed(message)
+        if not message.ends_turn:
+            return False
+        await fetch_some(self._rest, self._builder.turn.steps)
+        self._builder = None
+        return True
+
+    async def _show(self) -> None:
+        if not self._handles:
+            return
+        if self.turns and (final := await fetch_now(self._rest, self._session_id, f"The desktop of {self._name}")):
+            self.turns[-1].screenshot = final
+        content = await asyncio.to_thread(folded, list(self.turns), self._name)
+        for handle in self._handles:
+            handle.update(content, raw=True)
+
+
+def folded(turns: list[Turn], name: str) -> dict[str, Any]:
+    """The record of a whole session, folded away where ``details`` is known, readable everywhere."""
+    title = f"Record of {name}: {len(turns)} turn{'' if len(turns) == 1 else 's'}"
+    page = record.bundle(turns)
+    return {
+        "text/html": f"<details><summary>{record.escape(title, 300)}</summary>\n{page['text/html']}\n</details>",
+        "text/plain": f"{title}\n{page['text/plain']}".rstrip(),
+    }

@@ -1,0 +1,68 @@
+"""One message of the agent socket, as a reader of :meth:`Session.stream` sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Message:
+    """``type`` is one of the documented five, ``agent_delta``, or ``connection``, which this client says itself."""
+
+    type: str
+    content: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    sequence: int | None = None
+    timestamp: str = ""
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The whole decoded message."""
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any]) -> Message:
+        """From decoded JSON; fields that a message does not have stay empty."""
+        metadata, content, sequence = raw.get("metadata"), raw.get("content"), raw.get("sequence")
+        return cls(
+            type=str(raw.get("type", "")),
+            content=content if isinstance(content, str) else "",
+            metadata=metadata if isinstance(metadata, Mapping) else {},
+            sequence=sequence if isinstance(sequence, int) else None,
+            timestamp=str(raw.get("timestamp", "")),
+            raw=raw,
+        )
+
+    @property
+    def event(self) -> str:
+        """What a ``status`` message is about (``user_message``, ``approval``, ...), else empty."""
+        return str(self.metadata.get("event", "")) if self.type == "status" else ""
+
+    @property
+    def status(self) -> str:
+        """``status`` of a ``status`` or ``tool_execution`` message."""
+        return str(self.raw.get("status", ""))
+
+    @property
+    def tool(self) -> str:
+        """The tool of a ``tool_execution`` message, or of the call that an ``agent_delta`` announces."""
+        return str(self.raw.get("tool") or self.metadata.get("tool") or "")
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        found = self.raw.get("arguments")
+        return found if isinstance(found, Mapping) else {}
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        found = self.raw.get("result")
+        return found if isinstance(found, Mapping) else {}
+
+    @property
+    def ends_turn(self) -> bool:
+        """The one good or bad end of a turn."""
+        return self.type in ("agent_response", "error")
+
+
+def connection(content: str, **metadata: Any) -> Message:
+    """What this client has to say about its own connection."""
+    return Message("connection", content, metadata)

@@ -1,0 +1,78 @@
+"""A screenshot in a kernel: shows itself in a cell, saves itself, and can be made small for a saved page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Encoded bytes (PNG, JPEG or WebP) and what they show in words."""
+
+    data: bytes = field(repr=False)
+    media_type: str = "image/png"
+    alt: str = "Screenshot of the desktop"
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """``(width, height)`` in pixels."""
+        with _open(self.data) as image:
+            return int(image.width), int(image.height)
+
+    def image(self) -> Image:
+        """A Pillow image, decoded, of mode RGB."""
+        with _open(self.data) as image:
+            picture: Image = image.convert("RGB")
+        return picture
+
+    def save(self, path: str | Path) -> Path:
+        """Write the bytes as they came; returns the path."""
+        target = Path(path)
+        target.write_bytes(self.data)
+        return target
+
+    def jpeg(self, *, width: int | None = None, quality: int = 80) -> Picture:
+        """A JPEG at most ``width`` pixels wide."""
+        image = self.image()
+        if width is not None and image.width > width:
+            image = image.resize((width, max(1, round(image.height * width / image.width))), 1)  # 1: Lanczos
+        target = io.BytesIO()
+        image.save(target, "JPEG", quality=quality, optimize=True)
+        return Picture(target.getvalue(), "image/jpeg", self.alt)
+
+    @cached_property
+    def data_uri(self) -> str:
+        return f"data:{self.media_type};base64,{base64.b64encode(self.data).decode()}"
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
+        data = self.data
+        if self.media_type != "image/png":
+            target = io.BytesIO()
+            self.image().save(target, "PNG")
+            data = target.getvalue()
+        width, height = self.size
+        return data, {"width": width, "height": height, "alt": self.alt}
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The cheaper of PNG and JPEG, with its text: a saved notebook stays small, text stays legible."""
+        shown = self if self.media_type in ("image/png", "image/jpeg") else self.jpeg(quality=85)
+        if len(shown.data) > 60_000 and len(small := self.jpeg(quality=85).data) < len(shown.data):
+            shown = Picture(small, "image/jpeg", self.alt)
+        encoded = base64.b64encode(shown.data).decode()
+        width, height = self.size
+        metadata = {shown.media_type: {"width": width, "height": height, "alt": self.alt}}
+        return {shown.media_type: encoded, "text/plain": f"{self.alt} ({width}x{height})"}, metadata
+
+
+def _open(data: bytes) -> Any:
+    from PIL import Image
+
+    return Image.open(io.BytesIO(data))

@@ -1,0 +1,109 @@
+"""One background event loop for everything that talks to a server.
+
+A kernel's own loop stands still while a cell computes, differs from script to script and cannot be waited on from a
+magic. Sockets therefore live on a loop of their own, in one daemon thread of the process; cells and scripts reach it
+through :class:`Portal`. Whoever waits wakes every 0.25 s, because a kernel interrupt is only seen by a thread that
+runs Python.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+WAKE_SECONDS = 0.25
+
+
+class Portal:
+    """A daemon thread with an event loop, and the ways into it. Starts on first use."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Start ``work`` on the background loop; the answer is in the future."""
+        return asyncio.run_coroutine_threadsafe(work, self._running_loop())
+
+    async def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await ``work`` from another loop. Cancelling the caller cancels the work."""
+        future = self.submit(work)
+        wrapped = asyncio.wrap_future(future)
+        try:
+            while not wrapped.done():
+                await asyncio.wait({wrapped}, timeout=WAKE_SECONDS)
+        except BaseException:
+            future.cancel()
+            raise
+        return wrapped.result()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for ``work`` from code that is not ``async``. An interrupt cancels the work."""
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError("The background loop cannot wait for itself; await the coroutine instead.")
+        future = self.submit(work)
+        try:
+            while True:
+                done, _ = concurrent.futures.wait({future}, timeout=WAKE_SECONDS)
+                if done:
+                    return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Cancel what runs, stop the thread, close the loop."""
+        with self._lock:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is None or thread is None or not thread.is_alive():
+            return
+        asyncio.run_coroutine_threadsafe(_finish(loop), loop)
+        thread.join(timeout)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=_serve, args=(self._loop,), name="cambio-lab", daemon=True)
+                self._thread.start()
+            return self._loop
+
+    def forget(self) -> None:
+        """After a fork: the thread did not come along, and its loop belongs to the parent."""
+        self._lock = threading.Lock()
+        self._loop = self._thread = None
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+async def _finish(loop: asyncio.AbstractEventLoop) -> None:
+    tasks = asyncio.all_tasks(loop) - {asyncio.current_task(loop)}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    loop.stop()
+
+
+portal = Portal()
+"""The process's portal."""
+
+atexit.register(portal.close)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=portal.forget)
