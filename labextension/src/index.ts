@@ -1,1 +1,118 @@
-export default [];
+/** The JupyterLab plugins: agents (sidebar, tabs, commands, notifications) and recorded runs. */
+
+import { ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndPlugin } from '@jupyterlab/application';
+import { ICommandPalette } from '@jupyterlab/apputils';
+import { ILauncher } from '@jupyterlab/launcher';
+import { ISettingRegistry } from '@jupyterlab/settingregistry';
+import { IStatusBar } from '@jupyterlab/statusbar';
+import { ITranslator, nullTranslator, type TranslationBundle } from '@jupyterlab/translation';
+import type { Roster } from '../shared/roster';
+import type { AgentActions } from '../shared/views/agents';
+import { addCommands } from './commands';
+import type { Defaults } from './dialogs';
+import { Documents } from './documents';
+import { address, loadAgents, loadPanel } from './frontend';
+import { COMMAND, NAMESPACE, PLUGIN, SELECTOR } from './names';
+import { announce } from './news';
+import { runs } from './runs';
+import { Sidebar } from './sidebar';
+import { StatusItem } from './status';
+
+interface Preferences extends Defaults {
+  approvals: boolean;
+  turns: boolean;
+  statusBar: boolean;
+}
+
+const PREFERENCES: Preferences = { model: '', approval: 'risky', maxSteps: 0, maxCostUsd: 0, approvals: true, turns: true, statusBar: true };
+
+const agents: JupyterFrontEndPlugin<void> = {
+  id: PLUGIN.agents,
+  description: 'Agents with desktops of their own: list, tabs, notifications.',
+  autoStart: true,
+  optional: [ICommandPalette, ILauncher, ILayoutRestorer, ISettingRegistry, IStatusBar, ITranslator],
+  activate: (
+    app: JupyterFrontEnd,
+    palette: ICommandPalette | null,
+    launcher: ILauncher | null,
+    restorer: ILayoutRestorer | null,
+    registry: ISettingRegistry | null,
+    statusBar: IStatusBar | null,
+    translator: ITranslator | null
+  ) => {
+    const trans = (translator ?? nullTranslator).load('cambio_lab');
+    const preferences = { ...PREFERENCES };
+    const roster = loadRoster(app, trans);
+    let list: Roster | undefined;
+    const documents = new Documents(app, trans, id => list?.rows.get(id)?.name ?? id.slice(0, 8));
+    const { commands } = app;
+    const actions: AgentActions = {
+      create: () => void commands.execute(COMMAND.create),
+      openDesktop: id => void commands.execute(COMMAND.desktop, { id }),
+      openChat: id => void commands.execute(COMMAND.chat, { id }),
+      menu: (id, x, y) => openMenu(id, x, y)
+    };
+    const sidebar = new Sidebar(trans.__('Agents'), roster, actions);
+    app.shell.add(sidebar, 'left', { rank: 450 });
+    const showList = (): void => app.shell.activateById(sidebar.id);
+    addCommands({ app, trans, documents, roster, defaults: () => preferences, showList });
+    restorer?.add(sidebar, sidebar.id);
+    if (restorer) documents.restore(restorer);
+    launcher?.add({ command: COMMAND.create, category: trans.__('Other'), rank: 10 });
+    addToPalette(palette, trans);
+    void readSettings(registry, preferences);
+
+    const item = new StatusItem(trans, showList);
+    item.hide();
+    statusBar?.registerStatusItem('cambio-lab:agents', { item, align: 'left', rank: 30, isActive: () => preferences.statusBar });
+    const visible = (id: string): boolean =>
+      !document.hidden && documents.tracker.filter(tab => tab.isVisible && tab.content.sessionId === id).length > 0;
+    void roster.then(loaded => {
+      list = loaded;
+      announce({ roster: loaded, trans, open: actions.openDesktop, visible, enabled: () => preferences });
+      const refresh = (): void => {
+        item.refresh(loaded);
+        documents.retitle();
+      };
+      loaded.subscribe(refresh);
+      refresh();
+    });
+  }
+};
+
+/** The list of sessions, once the page is up: nothing of ours delays JupyterLab's own start. */
+async function loadRoster(app: JupyterFrontEnd, trans: TranslationBundle): Promise<Roster> {
+  await app.started;
+  const [module, panel] = await Promise.all([loadAgents(), loadPanel()]);
+  const host = (text: string): string => trans.__(text);
+  module.useTranslation(host);
+  panel.useTranslation(host);
+  return new module.Roster(address());
+}
+
+/** The application's own context menu, from a row's button (so also from the keyboard). */
+function openMenu(id: string, x: number, y: number): void {
+  const row = document.querySelector(`${SELECTOR}[data-session-id="${CSS.escape(id)}"]`);
+  row?.dispatchEvent(new MouseEvent('contextmenu', { bubbles: true, cancelable: true, clientX: x, clientY: y, detail: 1 }));
+}
+
+function addToPalette(palette: ICommandPalette | null, trans: TranslationBundle): void {
+  const category = trans.__('Agents');
+  for (const command of [COMMAND.create, COMMAND.open, COMMAND.stopAll, COMMAND.focus, COMMAND.stop, COMMAND.pause, COMMAND.resume, COMMAND.chat]) {
+    palette?.addItem({ command, category, args: { isPalette: true } });
+  }
+}
+
+async function readSettings(registry: ISettingRegistry | null, preferences: Preferences): Promise<void> {
+  if (!registry) return;
+  try {
+    const settings = await registry.load(PLUGIN.agents);
+    const apply = (): void => void Object.assign(preferences, settings.composite);
+    settings.changed.connect(apply);
+    apply();
+  } catch (error) {
+    console.warn(`${NAMESPACE}: settings could not be read`, error);
+  }
+}
+
+export default [agents, ...runs];

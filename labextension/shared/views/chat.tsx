@@ -6,9 +6,9 @@ import { translate as t } from '../language';
 import { Markdown } from '../markdown';
 import type { Entry } from '../state';
 import { plain, shorten } from '../text';
+import { working } from '../working';
 import { ApprovalCard } from './approval';
 import { Button } from './bar';
-import { working } from './controls';
 
 const SHOWN = 100;
 

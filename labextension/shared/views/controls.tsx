@@ -1,13 +1,9 @@
 import type { VNode } from 'preact';
 import type { SessionModel } from '../hub';
 import { translate as t } from '../language';
+import { working } from '../working';
 import { Button } from './bar';
 import { useCountdown } from './hooks';
-
-/** Whether the agent is at work on a message (also while it is paused or waits). */
-export function working(status: string): boolean {
-  return ['thinking', 'acting', 'waiting_approval', 'paused'].includes(status);
-}
 
 /** Who holds the mouse, in words. */
 export function driver(model: SessionModel): string {

@@ -1,0 +1,228 @@
+/** All sessions of a server: listed once over REST, kept up to date by one socket (`/ws` without an id). */
+
+import { Api, type SessionSummary } from './api';
+import type { Address } from './address';
+import { Connection, type ConnectionState } from './connection';
+import type { Command, Json, ServerMessage, Status, StatusMessage, Usage } from './messages';
+import type { Approval } from './state';
+import { working } from './working';
+
+export interface Row {
+  id: string;
+  name: string;
+  status: Status;
+  text: string;
+  model: string;
+  steps: number;
+  cost: number;
+  created: string;
+  ended: boolean;
+  approval: Approval | null;
+  /** A `data:` URL, once one came. */
+  thumbnail: string;
+}
+
+/** Something that a person may want to be told about. */
+export type News =
+  | { kind: 'approval'; row: Row; approval: Approval }
+  | { kind: 'decided'; row: Row }
+  | { kind: 'finished'; row: Row }
+  | { kind: 'failed'; row: Row };
+
+export class Roster {
+  rows: ReadonlyMap<string, Row> = new Map();
+  connection: ConnectionState = { phase: 'connecting', reason: 'Connecting', retryAt: 0 };
+  loaded = false;
+  notice = '';
+  readonly api: Api;
+  private readonly line: Connection;
+  private readonly listeners = new Set<() => void>();
+  private readonly readers = new Set<(news: News) => void>();
+  private readonly watched = new Map<string, number>();
+  private sent = '';
+  private timer: ReturnType<typeof setTimeout> | undefined;
+  private scheduled = false;
+
+  constructor(readonly address: Address) {
+    this.api = new Api(address, seconds => this.say(`Too many requests; waiting ${Math.ceil(seconds)} s as the server asks.`));
+    this.line = new Connection({
+      address,
+      path: 'ws',
+      onMessage: message => this.receive(message),
+      onState: state => {
+        this.connection = state;
+        this.changed();
+      },
+      onOpen: () => {
+        this.sent = '';
+        this.tellWatched();
+        void this.load();
+      }
+    });
+  }
+
+  subscribe(listener: () => void): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  /** `reader` hears of approvals and of turns that end, from now on. */
+  follow(reader: (news: News) => void): () => void {
+    this.readers.add(reader);
+    return () => this.readers.delete(reader);
+  }
+
+  command(type: Command, id: string, toolUseId?: string): void {
+    this.line.send({ type, session_id: id, ...(toolUseId ? { tool_use_id: toolUseId } : {}) });
+  }
+
+  retry(): void {
+    this.line.retry();
+  }
+
+  async load(): Promise<void> {
+    try {
+      const [active, recent] = await Promise.all([
+        this.api.sessions({ status: 'active', limit: 200 }),
+        this.api.sessions({ limit: 50 })
+      ]);
+      const rows = new Map<string, Row>();
+      for (const session of [...active.items, ...recent.items]) rows.set(session.id, rowOf(session, this.rows.get(session.id)));
+      this.rows = rows;
+      this.loaded = true;
+      this.notice = '';
+    } catch (error) {
+      this.notice = error instanceof Error ? error.message : String(error);
+    }
+    this.changed();
+  }
+
+  /** Asks for pictures of `id` while somebody can see them; call the result when nobody can any more. */
+  watch(id: string): () => void {
+    this.watched.set(id, (this.watched.get(id) ?? 0) + 1);
+    this.tellSoon();
+    return () => {
+      const left = (this.watched.get(id) ?? 1) - 1;
+      if (left) this.watched.set(id, left);
+      else this.watched.delete(id);
+      this.tellSoon();
+    };
+  }
+
+  close(): void {
+    clearTimeout(this.timer);
+    this.line.close();
+  }
+
+  private tellSoon(): void {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.tellWatched(), 100);
+  }
+
+  private tellWatched(): void {
+    const sessions = [...this.watched.keys()].filter(id => !this.rows.get(id)?.ended).sort();
+    const text = sessions.join();
+    if (text === this.sent || this.connection.phase !== 'open') return;
+    this.sent = text;
+    this.line.send({ type: 'watch', sessions, width: 240 });
+  }
+
+  private receive(message: ServerMessage): void {
+    const id = message.session_id;
+    if (!id) return;
+    if (message.type === 'thumbnail') this.put(id, { thumbnail: message.image });
+    else if (message.type === 'status') this.onStatus(id, message);
+  }
+
+  private onStatus(id: string, message: StatusMessage): void {
+    const before = this.rows.get(id);
+    const row = applyStatus(before ?? blank(id, message.timestamp ?? ''), message);
+    this.rows = new Map(this.rows).set(id, row);
+    this.changed();
+    this.tellSoon();
+    if (before) for (const news of compare(before, row)) for (const reader of this.readers) reader(news);
+    else if (row.approval) for (const reader of this.readers) reader({ kind: 'approval', row, approval: row.approval });
+  }
+
+  private put(id: string, change: Partial<Row>): void {
+    const row = this.rows.get(id);
+    if (!row) return;
+    this.rows = new Map(this.rows).set(id, { ...row, ...change });
+    this.changed();
+  }
+
+  private say(notice: string): void {
+    this.notice = notice;
+    this.changed();
+  }
+
+  private changed(): void {
+    if (this.scheduled) return;
+    this.scheduled = true;
+    setTimeout(() => {
+      this.scheduled = false;
+      for (const listener of [...this.listeners]) listener();
+    }, 50);
+  }
+}
+
+function blank(id: string, created: string): Row {
+  const text = '';
+  return { id, name: id.slice(0, 8), status: 'idle', text, model: '', steps: 0, cost: 0, created, ended: false, approval: null, thumbnail: '' };
+}
+
+function rowOf(session: SessionSummary, before: Row | undefined): Row {
+  const ended = session.status !== 'active';
+  return {
+    ...(before ?? blank(session.id, session.created_at)),
+    name: session.name || session.id.slice(0, 8),
+    status: session.status === 'error' ? 'error' : ended ? 'ended' : (session.state ?? before?.status ?? 'idle'),
+    model: session.model ?? before?.model ?? '',
+    steps: session.steps ?? before?.steps ?? 0,
+    cost: session.usage?.cost_usd ?? before?.cost ?? 0,
+    created: session.created_at,
+    ended
+  };
+}
+
+export function applyStatus(row: Row, message: StatusMessage): Row {
+  const data = message.metadata ?? {};
+  const usage = data['usage'] as Usage | undefined;
+  const pending = pendingApproval(data);
+  return {
+    ...row,
+    status: message.status,
+    text: message.content ?? '',
+    ended: row.ended || message.status === 'ended',
+    name: typeof data['name'] === 'string' && data['name'] ? data['name'] : row.name,
+    model: typeof data['model'] === 'string' ? data['model'] : row.model,
+    created: typeof data['created_at'] === 'string' ? data['created_at'] : row.created,
+    steps: typeof data['steps'] === 'number' ? data['steps'] : row.steps,
+    cost: usage?.cost_usd ?? row.cost,
+    approval: message.status === 'waiting_approval' ? (pending ?? row.approval) : null
+  };
+}
+
+function pendingApproval(data: Json): Approval | null {
+  const source = data['event'] === 'approval' ? data : (data['approval'] as Json | null | undefined);
+  if (!source || typeof source !== 'object' || typeof source['tool_use_id'] !== 'string') return null;
+  const expires = source['expires_at'];
+  return {
+    toolUseId: source['tool_use_id'],
+    tool: String(source['tool'] ?? ''),
+    shown: String(source['shown'] ?? ''),
+    expiresAt: typeof expires === 'number' ? expires * 1000 : Date.parse(String(expires)) || 0
+  };
+}
+
+/** What happened between two states of a row. */
+export function compare(before: Row, after: Row): News[] {
+  const news: News[] = [];
+  if (after.approval && after.approval.toolUseId !== before.approval?.toolUseId) {
+    news.push({ kind: 'approval', row: after, approval: after.approval });
+  }
+  if (before.approval && !after.approval) news.push({ kind: 'decided', row: after });
+  if (working(before.status) && after.status === 'error') news.push({ kind: 'failed', row: after });
+  if (working(before.status) && after.status === 'idle') news.push({ kind: 'finished', row: after });
+  return news;
+}

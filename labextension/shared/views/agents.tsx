@@ -1,0 +1,142 @@
+import type { VNode } from 'preact';
+import { useEffect, useMemo, useReducer, useState } from 'preact/hooks';
+import { translate as t } from '../language';
+import type { Roster, Row } from '../roster';
+import { age, money } from '../text';
+import { working } from '../working';
+import { Button, StatusBadge } from './bar';
+import { useCountdown, useVisible } from './hooks';
+
+/** What a host (JupyterLab) does when somebody asks for it. */
+export interface AgentActions {
+  create: () => void;
+  openDesktop: (id: string) => void;
+  openChat: (id: string) => void;
+  /** Shows the host's menu for a row, at a place on the page. */
+  menu: (id: string, x: number, y: number) => void;
+}
+
+export type Filter = 'active' | 'working' | 'ended' | 'all';
+
+const FILTERS: [Filter, string][] = [
+  ['active', 'Active'],
+  ['working', 'Working'],
+  ['ended', 'Ended'],
+  ['all', 'All']
+];
+
+export function keep(row: Row, filter: Filter, words: string): boolean {
+  const fits =
+    filter === 'all' || (filter === 'ended' ? row.ended : !row.ended && (filter === 'active' || working(row.status)));
+  const text = `${row.name} ${row.id} ${row.model}`.toLowerCase();
+  return fits && words.toLowerCase().split(/\s+/).every(word => text.includes(word));
+}
+
+export function Agents({ roster, actions }: { roster: Roster; actions: AgentActions }): VNode {
+  const [, redraw] = useReducer((value: number) => value + 1, 0);
+  const [filter, setFilter] = useState<Filter>('active');
+  const [words, setWords] = useState('');
+  useEffect(() => roster.subscribe(() => redraw(undefined)), [roster]);
+  useEffect(() => {
+    const timer = setInterval(() => redraw(undefined), 60_000); // ages
+    return () => clearInterval(timer);
+  }, []);
+  const rows = useMemo(
+    () => [...roster.rows.values()].filter(row => keep(row, filter, words)).sort((a, b) => b.created.localeCompare(a.created)),
+    [roster.rows, filter, words]
+  );
+  return (
+    <section class="cl-root cl-agents" aria-label={t('Agents')} data-lm-suppress-shortcuts="true">
+      <div class="cl-row cl-agents-head">
+        <input
+          type="search"
+          value={words}
+          placeholder={t('Search sessions')}
+          aria-label={t('Search sessions')}
+          onInput={event => setWords(event.currentTarget.value)}
+        />
+        <Button icon="plus" label={t('New agent session')} kind="primary" onClick={actions.create} />
+      </div>
+      <div class="cl-filters" role="group" aria-label={t('Filter')}>
+        {FILTERS.map(([name, label]) => (
+          <button key={name} type="button" class="cl-filter" aria-pressed={filter === name} onClick={() => setFilter(name)}>
+            {t(label)}
+          </button>
+        ))}
+      </div>
+      <RosterNotice roster={roster} />
+      {roster.loaded && rows.length === 0 && <Nothing all={roster.rows.size === 0} create={actions.create} />}
+      <ul class="cl-rows">
+        {rows.map(row => (
+          <AgentRow key={row.id} roster={roster} row={row} actions={actions} />
+        ))}
+      </ul>
+    </section>
+  );
+}
+
+function Nothing({ all, create }: { all: boolean; create: () => void }): VNode {
+  if (!all) return <p class="cl-empty cl-dim">{t('No session fits.')}</p>;
+  return (
+    <div class="cl-empty">
+      <p>{t('No agents yet. A session is a desktop of its own with an agent that you can talk to.')}</p>
+      <Button icon="plus" label={t('New agent session')} kind="primary" wordy onClick={create} />
+    </div>
+  );
+}
+
+function RosterNotice({ roster }: { roster: Roster }): VNode {
+  const { phase, reason, retryAt } = roster.connection;
+  const left = useCountdown(retryAt);
+  const words = phase !== 'open' && !(phase === 'connecting' && !roster.loaded) ? t(reason) : roster.notice;
+  return (
+    <div role="status">
+      {words && (
+        <p class="cl-notice">
+          {words} {left > 0 && t('Next try in %1 s.', left)}
+          {phase === 'waiting' && (
+            <button type="button" class="cl-link" onClick={() => roster.retry()}>
+              {t('Try now')}
+            </button>
+          )}
+        </p>
+      )}
+    </div>
+  );
+}
+
+function AgentRow({ roster, row, actions }: { roster: Roster; row: Row; actions: AgentActions }): VNode {
+  const [element, visible] = useVisible<HTMLLIElement>();
+  const live = visible && !row.ended;
+  useEffect(() => (live ? roster.watch(row.id) : undefined), [live, roster, row.id]);
+  const menu = (event: MouseEvent): void => {
+    const { left, bottom } = (event.currentTarget as HTMLElement).getBoundingClientRect();
+    actions.menu(row.id, left, bottom);
+  };
+  return (
+    <li class="cl-agent" ref={element} data-session-id={row.id} data-status={row.status}>
+      <button type="button" class="cl-agent-open" onClick={() => actions.openDesktop(row.id)} title={t('Open the desktop of %1', row.name)}>
+        <span class="cl-thumb">
+          {row.thumbnail ? <img src={row.thumbnail} alt="" draggable={false} /> : <span class="cl-no-thumb" aria-hidden="true" />}
+        </span>
+        <span class="cl-agent-text">
+          <span class="cl-agent-name">{row.name}</span>
+          <StatusBadge status={row.status} text={row.text} />
+          <span class="cl-agent-facts cl-dim">
+            {t('%1 steps', row.steps)} · {money(row.cost)} · {age(row.created)}
+          </span>
+        </span>
+      </button>
+      <span class="cl-agent-buttons">
+        {row.approval && (
+          <Button icon="check" label={t('Approve: %1', row.approval.tool)} kind="primary" onClick={() => roster.command('approve', row.id, row.approval?.toolUseId)} />
+        )}
+        {working(row.status) && <Button icon="stop" label={t('Stop %1', row.name)} kind="danger" onClick={() => roster.command('stop', row.id)} />}
+        <Button icon="chat" label={t('Open the chat of %1', row.name)} onClick={() => actions.openChat(row.id)} />
+        <button type="button" class="cl-button" aria-haspopup="menu" aria-label={t('More about %1', row.name)} title={t('More')} onClick={menu}>
+          <span aria-hidden="true">⋮</span>
+        </button>
+      </span>
+    </li>
+  );
+}

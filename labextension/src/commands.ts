@@ -1,0 +1,155 @@
+/** What one can do with sessions, as commands of JupyterLab. */
+
+import type { JupyterFrontEnd } from '@jupyterlab/application';
+import { Clipboard, Dialog, Notification, showDialog, showErrorMessage } from '@jupyterlab/apputils';
+import type { TranslationBundle } from '@jupyterlab/translation';
+import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
+import type { Roster, Row } from '../shared/roster';
+import type { Mode } from '../shared/views/panel';
+import { working } from '../shared/working';
+import { askForNew, choose, type Defaults } from './dialogs';
+import type { Documents } from './documents';
+import { agentIcon } from './icon';
+import { COMMAND, SELECTOR } from './names';
+
+export interface CommandContext {
+  app: JupyterFrontEnd;
+  trans: TranslationBundle;
+  documents: Documents;
+  roster: Promise<Roster>;
+  defaults: () => Defaults;
+  showList: () => void;
+}
+
+type Args = ReadonlyPartialJSONObject;
+
+export function addCommands(context: CommandContext): void {
+  addGeneral(context);
+  addForOne(context);
+}
+
+function addGeneral({ app, trans, documents, roster, defaults, showList }: CommandContext): void {
+  const { commands } = app;
+  commands.addCommand(COMMAND.focus, { label: trans.__('Show agents'), icon: agentIcon, execute: showList });
+  commands.addCommand(COMMAND.create, {
+    label: args => (args['isPalette'] ? trans.__('New agent desktop…') : trans.__('Agent desktop')),
+    caption: trans.__('A desktop of its own with an agent to talk to'),
+    icon: agentIcon,
+    execute: async () => {
+      const list = await roster;
+      const models = await list.api.models().catch(() => ({ models: [] }));
+      const names = models.models.map(model => String(model['model'] ?? model['id'] ?? model['name'] ?? ''));
+      const wanted = await askForNew(trans, defaults(), names);
+      if (!wanted) return;
+      const made = list.api.createSession(wanted.name || null, wanted.config);
+      Notification.promise(made.then(session => session.id), {
+        pending: { message: trans.__('Starting a desktop…'), options: { autoClose: false } },
+        success: { message: () => trans.__('The desktop is ready'), options: { autoClose: 2000 } },
+        error: { message: reason => String((reason as Error).message), options: { autoClose: false } }
+      });
+      const session = await made.catch(() => null);
+      if (!session) return;
+      await list.load();
+      documents.open(session.id, 'panel');
+    }
+  });
+  commands.addCommand(COMMAND.open, {
+    label: trans.__('Open agent session…'),
+    execute: async () => {
+      const row = await choose(trans, await roster);
+      if (row) documents.open(row.id, 'panel');
+    }
+  });
+  commands.addCommand(COMMAND.stopAll, {
+    label: trans.__('Stop all agents'),
+    execute: async () => {
+      const list = await roster;
+      for (const row of list.rows.values()) if (working(row.status)) list.command('stop', row.id);
+    }
+  });
+}
+
+function addForOne(context: CommandContext): void {
+  const { app, trans, documents, roster } = context;
+  let rows: Roster | undefined;
+  void roster.then(list => (rows = list));
+  /** The session that a command means: its argument, the row under the menu, or the tab in front. */
+  const idOf = (args: Args): string =>
+    String(args['id'] ?? app.contextMenuHitTest(node => node.matches(SELECTOR))?.dataset['sessionId'] ?? documents.current ?? '');
+  const rowOf = (args: Args): Row | undefined => rows?.rows.get(idOf(args));
+  const add = (name: string, label: string, run: (row: Row, list: Roster, args: Args) => unknown, fits: (row: Row) => boolean): void => {
+    app.commands.addCommand(name, {
+      label,
+      isEnabled: args => {
+        const row = rowOf(args);
+        return row ? fits(row) : name === COMMAND.desktop && Boolean(args['id']);
+      },
+      execute: async args => {
+        const list = await roster;
+        const id = idOf(args);
+        const row = list.rows.get(id);
+        if (row) return run(row, list, args);
+        // A restored layout opens its tabs before the list has come.
+        return id && name === COMMAND.desktop ? documents.open(id, modeOf(args), false) : undefined;
+      }
+    });
+  };
+  const alive = (row: Row): boolean => !row.ended;
+  const busy = (row: Row): boolean => alive(row) && working(row.status);
+  add(COMMAND.desktop, trans.__('Open desktop'), (row, _, args) => documents.open(row.id, modeOf(args)), () => true);
+  add(COMMAND.chat, trans.__('Open chat'), row => documents.open(row.id, 'chat'), () => true);
+  add(COMMAND.stop, trans.__('Stop'), (row, list) => list.command('stop', row.id), busy);
+  add(COMMAND.pause, trans.__('Pause'), (row, list) => list.command('pause', row.id), row => busy(row) && row.status !== 'paused');
+  add(COMMAND.resume, trans.__('Resume'), (row, list) => list.command('resume', row.id), row => row.status === 'paused');
+  add(COMMAND.end, trans.__('End session…'), (row, list) => end(context, row, list), alive);
+  add(COMMAND.copyId, trans.__('Copy session ID'), row => Clipboard.copyToSystem(row.id), () => true);
+  add(COMMAND.download, trans.__('Download run'), (row, list) => downloadRun(row, list), () => true);
+  add(COMMAND.attach, trans.__('Insert code that attaches to it'), row => insertCode(context, row), alive);
+}
+
+function modeOf(args: Args): Mode {
+  const mode = args['mode'];
+  return mode === 'desktop' || mode === 'chat' ? mode : 'panel';
+}
+
+async function end({ trans, documents }: CommandContext, row: Row, list: Roster): Promise<void> {
+  const answer = await showDialog({
+    title: trans.__('End %1?', row.name),
+    body: trans.__('Its desktop and everything on it is thrown away. The conversation and the recorded steps stay.'),
+    buttons: [Dialog.cancelButton(), Dialog.warnButton({ label: trans.__('End session') })]
+  });
+  if (!answer.button.accept) return;
+  try {
+    await list.api.endSession(row.id);
+    documents.closeAll(row.id);
+  } catch (error) {
+    await showErrorMessage(trans.__('The session could not be ended'), error as Error);
+  }
+  await list.load();
+}
+
+async function downloadRun(row: Row, list: Roster): Promise<void> {
+  try {
+    const blob = await list.api.run(row.id);
+    const link = document.createElement('a');
+    link.href = URL.createObjectURL(blob);
+    link.download = `${row.name.replace(/[^\p{L}\p{N}._-]+/gu, '-')}.cambio`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  } catch (error) {
+    await showErrorMessage('Download', error as Error);
+  }
+}
+
+/** Into the active notebook; without one, to the clipboard. */
+async function insertCode({ app, trans }: CommandContext, row: Row): Promise<void> {
+  const code = `from cambio_lab import Workbench\n\nlab = Workbench()\nsession = await lab.attach("${row.id}")\nsession`;
+  const { commands } = app;
+  if (commands.hasCommand('notebook:replace-selection') && commands.isEnabled('notebook:replace-selection')) {
+    await commands.execute('notebook:insert-cell-below');
+    await commands.execute('notebook:replace-selection', { text: code });
+    return;
+  }
+  Clipboard.copyToSystem(code);
+  Notification.info(trans.__('No notebook is open: the code is on the clipboard.'), { autoClose: 4000 });
+}

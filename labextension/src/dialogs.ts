@@ -1,0 +1,107 @@
+/** The form of a new session, and the list to choose one from. */
+
+import { Dialog, InputDialog, showDialog } from '@jupyterlab/apputils';
+import type { TranslationBundle } from '@jupyterlab/translation';
+import { Widget } from '@lumino/widgets';
+import type { Json } from '../shared/messages';
+import type { Roster, Row } from '../shared/roster';
+
+export interface Defaults {
+  model: string;
+  approval: string;
+  maxSteps: number;
+  maxCostUsd: number;
+}
+
+export interface NewSession {
+  name: string;
+  config: Json;
+}
+
+class Form extends Widget implements Dialog.IBodyWidget<NewSession> {
+  private readonly fields = new Map<string, HTMLInputElement | HTMLSelectElement>();
+
+  constructor(trans: TranslationBundle, defaults: Defaults, models: string[]) {
+    super();
+    this.addClass('cl-form');
+    this.field('name', trans.__('Name'), this.input('text', '', trans.__('Made up when empty')));
+    this.field('model', trans.__('Model'), this.select(models, defaults.model));
+    this.field('approval', trans.__('Ask before'), this.choices(trans, defaults.approval));
+    this.field('max_steps', trans.__('At most steps in a turn'), this.input('number', defaults.maxSteps || ''));
+    this.field('max_cost_usd', trans.__('At most US dollars'), this.input('number', defaults.maxCostUsd || ''));
+  }
+
+  getValue(): NewSession {
+    const text = (name: string): string => this.fields.get(name)?.value.trim() ?? '';
+    const config: Json = {};
+    for (const name of ['model', 'approval']) if (text(name)) config[name] = text(name);
+    for (const name of ['max_steps', 'max_cost_usd']) if (Number(text(name)) > 0) config[name] = Number(text(name));
+    return { name: text('name'), config };
+  }
+
+  private field(name: string, words: string, field: HTMLInputElement | HTMLSelectElement): void {
+    const label = document.createElement('label');
+    const span = document.createElement('span');
+    span.textContent = words;
+    label.append(span, field);
+    this.fields.set(name, field);
+    this.node.append(label);
+  }
+
+  private input(type: string, value: string | number, hint = ''): HTMLInputElement {
+    const input = document.createElement('input');
+    input.type = type;
+    input.value = String(value);
+    input.placeholder = hint;
+    input.className = 'jp-mod-styled';
+    if (type === 'number') {
+      input.min = '0';
+      input.step = 'any';
+    }
+    return input;
+  }
+
+  private select(values: string[], chosen: string): HTMLSelectElement {
+    return this.options(values.map(value => [value, value]), chosen);
+  }
+
+  private choices(trans: TranslationBundle, chosen: string): HTMLSelectElement {
+    const words: [string, string][] = [
+      ['never', trans.__('nothing')],
+      ['risky', trans.__('risky actions')],
+      ['always', trans.__('every action')]
+    ];
+    return this.options(words, chosen);
+  }
+
+  private options(pairs: [string, string][], chosen: string): HTMLSelectElement {
+    const select = document.createElement('select');
+    select.className = 'jp-mod-styled';
+    for (const [value, words] of pairs) select.add(new Option(words, value, false, value === chosen));
+    return select;
+  }
+}
+
+/** What the person asked for, or null when they thought better of it. */
+export async function askForNew(trans: TranslationBundle, defaults: Defaults, models: string[]): Promise<NewSession | null> {
+  const all = [...new Set([defaults.model, ...models].filter(Boolean))];
+  const answer = await showDialog({
+    title: trans.__('New agent desktop'),
+    body: new Form(trans, defaults, all),
+    buttons: [Dialog.cancelButton(), Dialog.okButton({ label: trans.__('Create') })],
+    focusNodeSelector: 'input'
+  });
+  return answer.button.accept ? answer.value : null;
+}
+
+/** The session that the person chose, or null. */
+export async function choose(trans: TranslationBundle, roster: Roster): Promise<Row | null> {
+  const rows = [...roster.rows.values()].sort((a, b) => Number(a.ended) - Number(b.ended) || b.created.localeCompare(a.created));
+  const labels = rows.map(row => `${row.name} – ${row.ended ? trans.__('ended') : row.status} (${row.id.slice(0, 8)})`);
+  if (!labels.length) {
+    await showDialog({ title: trans.__('No agent sessions yet'), buttons: [Dialog.okButton()] });
+    return null;
+  }
+  const answer = await InputDialog.getItem({ title: trans.__('Open agent session'), items: labels, okLabel: trans.__('Open') });
+  return answer.button.accept && answer.value !== null ? (rows[labels.indexOf(answer.value)] ?? null) : null;
+}

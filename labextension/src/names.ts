@@ -1,0 +1,27 @@
+/** Constants of the plugin, apart from anything that acts. */
+
+export const NAMESPACE = 'cambio-lab';
+
+export const PLUGIN = {
+  agents: 'cambio-lab:agents',
+  runs: 'cambio-lab:runs'
+} as const;
+
+export const COMMAND = {
+  create: 'cambio-lab:new',
+  open: 'cambio-lab:open',
+  desktop: 'cambio-lab:open-desktop',
+  chat: 'cambio-lab:open-chat',
+  stop: 'cambio-lab:stop',
+  stopAll: 'cambio-lab:stop-all',
+  pause: 'cambio-lab:pause',
+  resume: 'cambio-lab:resume',
+  end: 'cambio-lab:end',
+  copyId: 'cambio-lab:copy-id',
+  download: 'cambio-lab:download-run',
+  attach: 'cambio-lab:insert-code',
+  focus: 'cambio-lab:show-agents',
+  compare: 'cambio-lab:compare-runs'
+} as const;
+
+export const SELECTOR = '.cl-agent';

@@ -1,0 +1,49 @@
+/** Notifications: a request for approval, and the end of a turn that nobody is looking at. */
+
+import { Notification } from '@jupyterlab/apputils';
+import type { TranslationBundle } from '@jupyterlab/translation';
+import type { News, Roster } from '../shared/roster';
+
+const SHOWN = 300;
+
+export interface NewsOptions {
+  roster: Roster;
+  trans: TranslationBundle;
+  open: (id: string) => void;
+  /** Whether the session can be seen right now. */
+  visible: (id: string) => boolean;
+  enabled: () => { approvals: boolean; turns: boolean };
+}
+
+export function announce({ roster, trans, open, visible, enabled }: NewsOptions): () => void {
+  const asked = new Map<string, string>();
+  const withdraw = (id: string): void => {
+    const known = asked.get(id);
+    asked.delete(id);
+    if (known) Notification.dismiss(known);
+  };
+  const ask = (news: News & { kind: 'approval' }): void => {
+    const { row, approval } = news;
+    withdraw(row.id);
+    const answer = (verdict: 'approve' | 'deny') => () => roster.command(verdict, row.id, approval.toolUseId);
+    const id = Notification.warning(`${trans.__('%1 asks for permission', row.name)}: ${approval.shown.slice(0, SHOWN)}`, {
+      autoClose: false,
+      actions: [
+        { label: trans.__('Approve'), callback: answer('approve'), displayType: 'accent' },
+        { label: trans.__('Deny'), callback: answer('deny'), displayType: 'warn' },
+        { label: trans.__('Look'), callback: () => open(row.id) }
+      ]
+    });
+    asked.set(row.id, id);
+  };
+  return roster.follow(news => {
+    const { row } = news;
+    if (news.kind === 'decided') return withdraw(row.id);
+    if (news.kind === 'approval') return enabled().approvals ? ask(news) : undefined;
+    if (!enabled().turns || visible(row.id)) return undefined;
+    const actions = [{ label: trans.__('Open'), callback: () => open(row.id) }];
+    if (news.kind === 'finished') Notification.info(trans.__('%1 has finished', row.name), { autoClose: 8000, actions });
+    else Notification.error(trans.__('%1 has failed: %2', row.name, row.text), { autoClose: false, actions });
+    return undefined;
+  });
+}

@@ -1,0 +1,48 @@
+import { Widget } from '@lumino/widgets';
+import type { Roster } from '../shared/roster';
+import type { AgentActions } from '../shared/views/agents';
+import { address, loadAgents, loadPanel } from './frontend';
+import { agentIcon } from './icon';
+
+/** The "Agents" side bar. Its list is drawn only while it can be seen. */
+export class Sidebar extends Widget {
+  private unmount: (() => void) | null = null;
+
+  constructor(
+    title: string,
+    private readonly roster: Promise<Roster>,
+    private readonly actions: AgentActions
+  ) {
+    super();
+    this.id = 'cambio-lab-agents';
+    this.addClass('cl-sidebar');
+    this.title.icon = agentIcon;
+    this.title.caption = title;
+    this.node.setAttribute('role', 'region');
+    this.node.setAttribute('aria-label', title);
+  }
+
+  protected override onBeforeShow(): void {
+    void this.mount();
+  }
+
+  protected override onAfterHide(): void {
+    this.unmount?.();
+    this.unmount = null;
+  }
+
+  override dispose(): void {
+    this.onAfterHide();
+    super.dispose();
+  }
+
+  private async mount(): Promise<void> {
+    try {
+      const [agents, panel, roster] = await Promise.all([loadAgents(), loadPanel(), this.roster]);
+      await panel.ensureStyle(address());
+      if (!this.unmount && this.isVisible) this.unmount = agents.mountAgents(this.node, roster, this.actions);
+    } catch (error) {
+      this.node.textContent = `The list of agents could not be loaded from the server (${String(error)}).`;
+    }
+  }
+}
