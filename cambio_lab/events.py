@@ -249,7 +249,10 @@ class TurnFinished(Event):
 
 @dataclass(frozen=True, slots=True)
 class TurnFailed(Event):
-    """The one bad end of a turn. ``error`` is short, ``details`` says what to do; ``fatal`` ends the session."""
+    """The one bad end of a turn. ``error`` is short, ``details`` says what to do; ``fatal`` ends the session.
+
+    ``kind`` is the name of the class of :mod:`cambio_lab.errors` behind it, empty for a mistake of ours.
+    """
 
     error: str
     details: str
@@ -257,6 +260,7 @@ class TurnFailed(Event):
     usage: Usage
     tool_calls: list[str] = field(default_factory=list)
     fatal: bool = False
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ class Turn:
             stop_reason="stopped" if stopped else self.stop_reason,
         )
 
-    def failed(self, error: str, details: str, *, fatal: bool = False) -> TurnFailed:
+    def failed(self, error: str, details: str, *, fatal: bool = False, kind: str = "") -> TurnFailed:
         return TurnFailed(
             error=error,
             details=details,
@@ -85,6 +85,7 @@ class Turn:
             usage=self.limits.used,
             tool_calls=list(self.calls),
             fatal=fatal,
+            kind=kind,
         )
 
 
