@@ -1,0 +1,1 @@
+"""HTTP transports under the SDK: the demo model, and recorded exchanges. There is one loop, never two."""
