@@ -23,7 +23,7 @@ OPENING = (
 
 def fold(messages: Sequence[Message]) -> Message:
     """One user message that stands for all of ``messages``."""
-    requests, lines, picture = [], [], None
+    requests, lines = [], []
     answers = _answers(messages)
     for message in messages:
         for block in message["content"]:
@@ -37,14 +37,22 @@ def fold(messages: Sequence[Message]) -> Message:
                 lines.append(f"SUMMARY: {_short(block['content'], MOST_REQUEST)}")
             elif kind == "tool_use":
                 lines.append(_line(block, answers.get(block["id"], "")))
-            picture = _picture(block) or picture
     if len(lines) > MOST_LINES:
         lines = [f"[{len(lines) - MOST_LINES} earlier lines left out]", *lines[-MOST_LINES:]]
     text = "\n".join([OPENING, "", "What the user asked:", *requests, "", "What happened:", *lines])
     content: list[dict[str, Any]] = [{"type": "text", "text": _short(text, MOST_TOTAL)}]
-    if picture is not None:
+    if (picture := latest_picture(messages)) is not None:
         content.append(picture)
     return {"role": "user", "content": content}
+
+
+def latest_picture(messages: Sequence[Message]) -> dict[str, Any] | None:
+    """The newest image block, wherever it stands."""
+    for message in reversed(messages):
+        for block in reversed(message["content"]):
+            if (picture := _picture(block)) is not None:
+                return picture
+    return None
 
 
 def _answers(messages: Sequence[Message]) -> dict[str, str]:

@@ -50,7 +50,7 @@ class ImageLimits:
     tokens: int
     many: int = 20
     many_edge: int = 2000
-    per_request: int = 100
+    per_request: int = 600
     shrinks: bool = False
     """The service scales a larger picture down by itself, so coordinates would no longer match."""
 
@@ -68,7 +68,7 @@ class ImageLimits:
 
 
 HIGH_RESOLUTION = ImageLimits(edge=2576, tokens=4784)
-LOW_RESOLUTION = ImageLimits(edge=1568, tokens=1568, shrinks=True)
+LOW_RESOLUTION = ImageLimits(edge=1568, tokens=1568, per_request=100, shrinks=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,8 @@ class ModelInfo:
     thinking: Thinking
     effort: bool
     images: ImageLimits
-    compaction: bool
-    """The service can summarise old context by itself (``compact_20260112``)."""
+    managed: bool
+    """The service clears and summarises old context when asked to."""
     context: int = 200_000
 
 
@@ -98,7 +98,7 @@ class _Row:
     bound: bool = False
     effort: bool = True
     images: ImageLimits = HIGH_RESOLUTION
-    compaction: bool = True
+    managed: bool = True
     context: int = 1_000_000
 
 
@@ -143,10 +143,10 @@ TABLE: dict[str, _Row] = {
     "claude-opus-4-6": _Row(_SINGLE, _guess(_OPUS), images=LOW_RESOLUTION),
     "claude-sonnet-4-6": _Row(_SINGLE, _guess(_SONNET_4), images=LOW_RESOLUTION),
     "claude-opus-4-5": _Row(
-        _SINGLE, _guess(_OPUS), "budget", effort=False, images=LOW_RESOLUTION, compaction=False, context=200_000
+        _SINGLE, _guess(_OPUS), "budget", effort=False, images=LOW_RESOLUTION, managed=False, context=200_000
     ),
     **{
-        name: _Row(_FIRST, price, "budget", effort=False, images=LOW_RESOLUTION, compaction=False, context=200_000)
+        name: _Row(_FIRST, price, "budget", effort=False, images=LOW_RESOLUTION, managed=False, context=200_000)
         for name, price in {
             "claude-sonnet-4-5": _guess(_SONNET_4),
             "claude-haiku-4-5": _guess(_HAIKU_4_5),
@@ -157,7 +157,7 @@ TABLE: dict[str, _Row] = {
     },
 }
 DEMO_ROW = _Row(
-    dict.fromkeys(PLATFORMS, TOOLSET), Prices(0, 0, 0, 0, 0), "none", effort=False, compaction=False, context=1_000_000
+    dict.fromkeys(PLATFORMS, TOOLSET), Prices(0, 0, 0, 0, 0), "none", effort=False, managed=False, context=1_000_000
 )
 
 _DECORATIONS = re.compile(r"^(?:(?:us|eu|jp|au|apac|global)\.)?(?:anthropic\.)?|(?:-v\d+(?::\d+)?)?$")
@@ -189,7 +189,7 @@ def resolve(model: str, platform: str = "anthropic") -> ModelInfo:
         thinking=row.thinking,
         effort=row.effort,
         images=row.images,
-        compaction=row.compaction and platform in _API,  # elsewhere no page promises it
+        managed=row.managed and platform in _API,  # elsewhere no page promises it
         context=row.context,
     )
 

@@ -62,9 +62,21 @@ class Reply:
         return "".join(block["text"] for block in self.content if block.get("type") == "text")
 
     @property
+    def message(self) -> dict[str, Any]:
+        """This reply as it joins the history."""
+        return {"role": "assistant", "content": self.content}
+
+    @property
+    def says_anything(self) -> bool:
+        """Whether there is more than thinking in it; otherwise the service would refuse to have it back."""
+        return any(block.get("type") not in ("thinking", "redacted_thinking") for block in self.content)
+
+    @property
     def compacted(self) -> bool:
         """The service summarised what came before; the summary is the first block."""
-        return bool(self.content) and self.content[0].get("type") == "compaction" and bool(self.content[0]["content"])
+        return (
+            bool(self.content) and self.content[0].get("type") == "compaction" and bool(self.content[0].get("content"))
+        )
 
 
 Piece = Sent | Started | Text | Thought | Announced | Reply
@@ -119,8 +131,8 @@ class Reader:
         except ValueError:
             raise BrokenReply("it holds what JSON cannot") from None
         return Reply(
-            # the service sends empty text blocks now and then, and refuses to have them back
-            content=[block for block in content if block.get("type") != "text" or block.get("text")],
+            # the service sends blank text blocks now and then, and refuses to have them back
+            content=[block for block in content if block.get("type") != "text" or str(block.get("text", "")).strip()],
             calls=calls,
             stop_reason=str(message.stop_reason),
             stop_details=message.stop_details.to_dict() if message.stop_details else {},

@@ -1,8 +1,9 @@
 """The conversation as the model sees it: what is sent, what it weighs, and how it is kept within every limit.
 
 Models whose thinking is bound to what precedes it get an append-only history; the service summarises it when it is
-asked to (``compact_20260112``), which is also what shrinks the requests. For the others old pictures are taken out in
-batches, so that the cache breaks seldom. Where neither helps, the conversation is folded into a summary of our own.
+asked to, which is also what shrinks the requests, and clears old results in between. For the others old pictures are
+taken out in batches, so that the cache breaks seldom. Where the service does neither, the conversation is folded into a
+summary of our own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import models
-from .fold import fold
+from .fold import fold, latest_picture
 from .splice import Body, PrefixDigest
 from .tools.call import CRASHED
 
@@ -27,8 +28,15 @@ MEGABYTE = 1_000_000
 REQUEST_BYTES = {"anthropic": 32 * MEGABYTE, "google": 30 * MEGABYTE, "bedrock": 20 * MEGABYTE}
 SAFE = 0.9  # of a limit; the rest is for the system prompt, the tools and what the next step adds
 MOST_PICTURES = 0.9
-COMPACT_LEAST, COMPACT_MOST = 50_000, 100_000  # input tokens; the service takes nothing below 50,000
-COMPACT_BETA = "compact-2026-01-12"
+COMPACT_AT = 100_000  # input tokens of a request: what is read from the cache costs too, and focus suffers
+ONWARD = "Go on with the task. The picture shows the screen as you saw it last."
+CLEARING = {
+    # `keep` counts calls, not turns: a click, a text and a screenshot are three. Measured in benchmarks/thrift.py.
+    "type": "clear_tool_uses_20250919",
+    "trigger": {"type": "input_tokens", "value": 40_000},
+    "keep": {"type": "tool_uses", "value": 16},
+    "clear_at_least": {"type": "input_tokens", "value": 15_000},
+}
 
 
 @dataclass(slots=True)
@@ -50,9 +58,9 @@ class Transcript:
     def __init__(self, history: Iterable[Message], info: models.ModelInfo, *, pictures_side: int = 1280) -> None:
         self.info = info
         self.pictures_side = pictures_side
+        self.compactable = info.managed
         self.input_tokens = 0
         """Of the last request, cached ones included: what the context weighs."""
-        self._sent_bytes = 0
         self._hasher = PrefixDigest()
         self._entries = [_entry(message) for message in history]
 
@@ -82,12 +90,13 @@ class Transcript:
 
     def clear(self) -> None:
         self._entries.clear()
-        self.input_tokens = self._sent_bytes = 0
+        self.input_tokens = 0
 
     def adopt_compaction(self, reply: Message) -> int:
         """A reply that begins with a summary replaces everything before it; how many messages left."""
         count = len(self._entries)
         self._entries = [_entry(reply)]
+        self.input_tokens = 0
         return count
 
     def body(self) -> Body:
@@ -98,49 +107,43 @@ class Transcript:
             chunks[index] = chunks[index][:-3] + MARK + chunks[index][-3:]  # before the last block's closing }]}
         return Body(chunks, self.pictures, self._hasher)
 
-    def measure(self, input_tokens: int, sent_bytes: int) -> None:
-        """What the service counted for the last request of this size."""
-        self.input_tokens, self._sent_bytes = input_tokens, sent_bytes
+    def prune(self) -> None:
+        """Take out all pictures but the last few, together, where the model allows it: each time costs the cache."""
+        batch = min(PRUNE_EVERY, self._most_pictures() - KEPT_PICTURES - 1)
+        if self.info.bound or self.pictures <= KEPT_PICTURES + batch:
+            return
+        excess = self.pictures - KEPT_PICTURES
+        for index, entry in enumerate(self._entries):
+            if excess > 0 and entry.pictures:
+                excess -= entry.pictures
+                self._entries[index] = _entry(_without_pictures(entry.message))
 
-    def make_room(self) -> tuple[int, Message] | None:
-        """Before a request: keep it within the limits on bytes, pictures and context.
-
-        Pictures are taken out silently where that is allowed. When the whole conversation had to be folded, returns
-        how many messages left and the one that stands for them.
-        """
-        if not self.info.bound and self.pictures > KEPT_PICTURES + min(PRUNE_EVERY, self._most_pictures() - 4):
-            self._prune()
-        if self._fits():
-            return None
-        return self.fold()
+    @property
+    def crowded(self) -> bool:
+        """Whether the next request would come near a limit on bytes, pictures or context."""
+        heavy = self.input_tokens > min(COMPACT_AT, int(SAFE * self.info.context))
+        return heavy or self.size > self._most_bytes() or self.pictures > self._most_pictures()
 
     def fold(self) -> tuple[int, Message]:
-        """Replace everything by a summary made here; used where the service cannot or did not make one."""
+        """Replace everything by a summary made here, where the service cannot or did not make one.
+
+        Returns how many messages left and the one that stands for them.
+        """
         count, message = len(self._entries), fold(self.messages)
         self.clear()
         self._entries = [_entry(message)]
         return count, message
 
+    def onward(self) -> Message:
+        """What follows a summary: a word to go on and the latest picture, so that no turn is spent on asking for it."""
+        picture = latest_picture(self.messages)
+        return {"role": "user", "content": [{"type": "text", "text": ONWARD}, *([picture] if picture else [])]}
+
     def context_management(self) -> dict[str, Any] | None:
-        """The service's own compaction, set from what a request of this conversation weighs."""
-        if not self.info.compaction:
+        """The service's own clearing of old results, for models whose history must not be touched here."""
+        if not (self.info.bound and self.info.managed):
             return None
-        trigger = {"type": "input_tokens", "value": self.compact_at()}
-        return {"edits": [{"type": "compact_20260112", "trigger": trigger}]}
-
-    def compact_at(self) -> int:
-        """Input tokens at which to compact: well before the request's bytes or pictures meet their limits."""
-        value = COMPACT_MOST
-        if self.input_tokens > 10_000 and self._sent_bytes:
-            by_bytes = 0.7 * self._most_bytes() * self.input_tokens / self._sent_bytes
-            value = min(value, int(by_bytes))
-        if self.pictures > 2 and self.input_tokens > 10_000:
-            value = min(value, int(0.7 * self._most_pictures() * self.input_tokens / self.pictures))
-        return max(COMPACT_LEAST, value // 10_000 * 10_000)
-
-    def _fits(self) -> bool:
-        too_long = not self.info.compaction and self.input_tokens > 0.8 * self.info.context
-        return self.size <= self._most_bytes() and self.pictures <= self._most_pictures() and not too_long
+        return {"edits": [CLEARING]}
 
     def _most_bytes(self) -> int:
         return int(SAFE * REQUEST_BYTES.get(self.info.platform, 32 * MEGABYTE))
@@ -150,16 +153,6 @@ class Transcript:
         if self.pictures_side > limits.many_edge:
             return limits.many - 1
         return int(MOST_PICTURES * limits.per_request)
-
-    def _prune(self) -> None:
-        """Take out all pictures but the last few, together: each time costs the cache what follows the first."""
-        excess = self.pictures - KEPT_PICTURES
-        for index, entry in enumerate(self._entries):
-            if excess <= 0:
-                return
-            if entry.pictures:
-                excess -= entry.pictures
-                self._entries[index] = _entry(_without_pictures(entry.message))
 
 
 def close_open_batch(history: Sequence[Message]) -> list[Message]:

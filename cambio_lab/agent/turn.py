@@ -20,14 +20,15 @@ class Turn:
     options: AgentOptions
     info: models.ModelInfo
     limits: Limits
-    tools: Sequence[Tool]
     system: str
-    definitions: list[dict[str, Any]]
     first_step: int
     """How many calls the session had made before this turn."""
     first_message: int
     """Where this turn's own messages begin in the history; a refusal takes them out again."""
     max_tokens: int
+    tools: Sequence[Tool] = ()
+    definitions: list[dict[str, Any]] = field(default_factory=list)
+    done: bool = False
     calls: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     """What the agent has said since its last call."""

@@ -1,0 +1,149 @@
+"""One whole reply from the model, however often that has to be tried, and what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ModelUnavailable
+from ..events import Event, ModelReplied, RequestSent, Retrying, TextDelta, ThinkingDelta, ToolAnnounced, Usage
+from . import models
+from .client import Announced, ModelClient, ModelRequest, Reply, Sent, Started, Text, Thought, Transient, wire_model
+from .gate import Gate
+from .options import thinking_parameters
+from .transcript import Transcript
+from .turn import Turn
+
+MOST_BROKEN = 3
+BINDING_BETA = "thinking-binding-controls-2026-08-01"
+CLEARING_BETA = "context-management-2025-06-27"
+COMPACTION_BETA = "compact-2026-09-04"
+NOTHING = Usage()
+
+
+@dataclass
+class Ask:
+    """Asks the model of one session. Nothing of a broken reply is kept, so asking again is always safe."""
+
+    client: ModelClient
+    gate: Gate
+    transcript: Transcript
+    requests: int = 0
+    _identity: str = ""
+    _drop_thinking: bool = False
+
+    async def reply(self, turn: Turn, *, compact: bool = False) -> AsyncGenerator[Event | Reply, None]:
+        """Events, and last one whole :class:`Reply`; with ``compact`` it is a summary of the conversation."""
+        attempt = broken = 0
+        while True:
+            turn.partial.clear()
+            try:
+                async with aclosing(self._once(turn, compact)) as answers:
+                    async for answer in answers:
+                        yield answer
+                return
+            except Transient as problem:
+                attempt += 1
+                broken += problem.broken
+                if attempt > turn.options.model_retries or broken > MOST_BROKEN:
+                    raise ModelUnavailable(
+                        f"The model could not answer: {problem.reason}.",
+                        hint=f"It was asked {attempt} times; send the message again later.",
+                    ) from problem
+                delay = backoff(attempt, problem.retry_after)
+                dropped = sum(map(len, turn.partial))
+                yield Retrying(attempt, delay, time.time() + delay, problem.reason, dropped)
+            turn.partial.clear()
+            await self.gate.race(asyncio.sleep(delay))
+            turn.limits.before_request()
+
+    async def _once(self, turn: Turn, compact: bool) -> AsyncGenerator[Event | Reply, None]:
+        request = self._request(turn, compact)
+        started_at = time.perf_counter()
+        begun: dict[str, Any] = {}
+        try:
+            async with aclosing(self.gate.stream(self.client.stream(request))) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, Sent):
+                        self.requests += 1
+                        yield RequestSent(self.requests, turn.options.model, piece.sha256, piece.size, piece.images)
+                    elif isinstance(piece, Started):
+                        begun = piece.usage
+                    elif isinstance(piece, Reply):
+                        begun = {}
+                        yield self._replied(turn, piece, (time.perf_counter() - started_at) * 1000)
+                        yield piece
+                    elif (event := _delta(turn, piece)) is not None:
+                        yield event
+        finally:
+            if begun:  # the service counted the input, though the reply was dropped
+                turn.limits.used += models.price(turn.options.model, begun)
+
+    def _replied(self, turn: Turn, reply: Reply, took: float) -> ModelReplied:
+        usage = models.price(turn.options.model, reply.usage)
+        turn.limits.used += usage
+        if not reply.compacted:
+            self.transcript.input_tokens = _context(reply.usage)
+        turn.partial.clear()
+        turn.said.append(reply.text)
+        return ModelReplied(self.requests, reply.stop_reason, usage, took, reply.text)
+
+    def _request(self, turn: Turn, compact: bool) -> ModelRequest:
+        """The SDK's keyword arguments; nothing in them changes within a session but what the model forces."""
+        parameters: dict[str, Any] = {
+            "model": wire_model(turn.options.model, turn.options.platform),
+            "max_tokens": turn.max_tokens,
+            "system": [{"type": "text", "text": turn.system, "cache_control": {"type": "ephemeral"}}],
+            "tools": turn.definitions,
+            **thinking_parameters(turn.info, turn.options),
+        }
+        betas = list(turn.info.betas)
+        if (management := self.transcript.context_management()) is not None:
+            parameters["context_management"] = management
+            betas.append(CLEARING_BETA)
+        if compact:
+            parameters["compaction"] = {"type": "summarize"}
+            betas.append(COMPACTION_BETA)
+        if self._thinking_is_stale(turn) and parameters.get("thinking", {}).get("type") == "adaptive":
+            parameters["thinking"]["block_binding"] = {"prefix_mismatch_behavior": "drop_block"}
+            betas.append(BINDING_BETA)
+        if betas:
+            parameters["betas"] = betas
+        return ModelRequest(parameters, self.transcript.body())
+
+    def _thinking_is_stale(self, turn: Turn) -> bool:
+        """Whether the tools or the prompt changed under earlier thinking of a model that is bound to them."""
+        identity = json.dumps([turn.system, turn.definitions], sort_keys=True)
+        if self._identity and identity != self._identity and turn.info.bound:
+            self._drop_thinking = True
+        self._identity = identity
+        return self._drop_thinking
+
+
+def _delta(turn: Turn, piece: Any) -> Event | None:
+    if isinstance(piece, Text):
+        turn.partial.append(piece.text)
+        return TextDelta(piece.text)
+    if isinstance(piece, Thought):
+        return ThinkingDelta(piece.text)
+    if isinstance(piece, Announced):
+        return ToolAnnounced(piece.id, piece.name, piece.toolset)
+    return None
+
+
+def _context(usage: dict[str, Any]) -> int:
+    keys = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+    return sum(usage.get(key) or 0 for key in keys)
+
+
+def backoff(attempt: int, retry_after: float | None) -> float:
+    """Seconds to wait: what the service asks for and a little more, else doubling from half a second to 30."""
+    if retry_after is not None:
+        return retry_after + random.uniform(0, min(1.0, 0.1 * retry_after + 0.1))
+    return min(0.5 * 2.0 ** (attempt - 1), 30.0) * random.uniform(0.5, 1.0)
