@@ -16,16 +16,20 @@ interface RelayOptions {
   mode: Mode;
   height: number;
   style: string;
+  /** The server's base URL path, with which the addresses that it gives begin. */
+  base: string;
   /** The page is Jupyter's, but its server is another one. */
   elsewhere: boolean;
 }
 
-const NOWHERE = 'https://relay.invalid/';
+/** Stands for the server's origin, which only the kernel knows. */
+const NOWHERE = 'https://relay.invalid';
 const ANSWER_WITHIN = 30_000;
 const FRAME_EVERY = 400;
 
 export function mountRelay(element: HTMLElement, wire: Wire, options: RelayOptions): () => void {
-  const api = new Api(makeAddress(NOWHERE), wait => model.say(t('Too many requests; waiting %1 s as the server asks.', Math.ceil(wait))), relayFetch(wire), true);
+  const address = makeAddress(options.base, NOWHERE);
+  const api = new Api(address, wait => model.say(t('Too many requests; waiting %1 s as the server asks.', Math.ceil(wait))), relayFetch(wire, address.baseUrl), true);
   const model: SessionModel = new SessionModel(api, options.sessionId, relayLine(wire));
   const style = document.createElement('style');
   style.textContent = options.style;
@@ -43,7 +47,7 @@ export function mountRelay(element: HTMLElement, wire: Wire, options: RelayOptio
 }
 
 /** `fetch` for `Api`, over the wire. Paths are relative to the server's base URL. */
-function relayFetch(wire: Wire): typeof fetch {
+function relayFetch(wire: Wire, base: string): typeof fetch {
   let last = 0;
   return (input, init) =>
     new Promise((done, fail) => {
@@ -55,7 +59,7 @@ function relayFetch(wire: Wire): typeof fetch {
         stop();
         done(answer(message, buffers));
       });
-      const path = String(input).replace(NOWHERE, '');
+      const path = String(input).replace(base, '');
       const body = typeof init?.body === 'string' ? { body: JSON.parse(init.body) as Json } : {};
       wire.send({ kind: 'rest', id, method: init?.method ?? 'GET', path, ...body });
     });

@@ -120,7 +120,7 @@ export class Connection {
 
   private async lost(opened: boolean, event: CloseEvent): Promise<void> {
     this.drop();
-    if (opened && event.code === 1000 && /ended/i.test(event.reason)) return this.set('closed', event.reason);
+    if (opened && event.code === 1000 && /\b(over|ended)\b/i.test(event.reason)) return this.set('closed', event.reason);
     this.failures += 1;
     // A handshake that fails tells a page nothing, so a plain request asks what was wrong.
     const refused = opened ? null : await this.askWhy();

@@ -131,8 +131,7 @@ function facts(data: Json, view: SessionView): Partial<SessionView> {
   return {
     ...(usage ? { usage } : {}),
     ...(typeof data['steps'] === 'number' ? { stepCount: data['steps'] } : {}),
-    ...('control' in data ? { control: (data['control'] as string | null) ?? null } : {}),
-    ...(pending && typeof pending === 'object' ? { approval: approval(pending) } : {}),
+    ...(data['event'] === 'snapshot' ? { control: text(data['viewer']) || null } : {}),
     ...(typeof data['name'] === 'string' ? { name: data['name'] } : {}),
     ...(typeof data['model'] === 'string' ? { model: data['model'] } : {}),
     approval: pending && typeof pending === 'object' ? approval(pending) : view.approval

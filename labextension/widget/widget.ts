@@ -74,7 +74,7 @@ async function mount(model: WidgetModel, element: HTMLElement): Promise<() => vo
   const url = URL.createObjectURL(new Blob([code], { type: 'text/javascript' }));
   const relay = (await import(url)) as Relay;
   URL.revokeObjectURL(url);
-  return relay.mountRelay(element, wire, { ...wanted, style, elsewhere: server !== null });
+  return relay.mountRelay(element, wire, { ...wanted, style, base: String(model.get('base_url_hint') || '/'), elsewhere: server !== null });
 }
 
 function makeWire(model: WidgetModel): Wire {

@@ -1,0 +1,39 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { describe } from '../shared/actions';
+
+const cases: [string, Record<string, unknown>, string, string | undefined][] = [
+  ['left_click', { coordinate: [412, 300] }, 'Click at 412, 300', 'point'],
+  ['triple_click', { coordinate: [1, 2] }, 'Triple click at 1, 2', 'point'],
+  ['mouse_move', { coordinate: [5, 6] }, 'Move the mouse at 5, 6', 'point'],
+  ['left_click_drag', { start_coordinate: [1, 2], coordinate: [30, 40] }, 'Drag from 1, 2 to 30, 40', 'line'],
+  ['scroll', { coordinate: [9, 9], scroll_direction: 'up', scroll_amount: 3 }, 'Scroll up at 9, 9', 'scroll'],
+  ['zoom', { region: [0, 0, 640, 400] }, 'Zoom into 0, 0 – 640, 400', 'region'],
+  ['type', { text: 'hello\nworld' }, 'Type “hello⏎world”', undefined],
+  ['key', { text: 'ctrl+s' }, 'Press ctrl+s', undefined],
+  ['hold_key', { text: 'shift', duration: 1 }, 'Hold shift', undefined],
+  ['wait', { duration: 2 }, 'Wait 2 s', undefined],
+  ['screenshot', {}, 'Look at the screen', undefined],
+  ['cursor_position', {}, 'Ask where the mouse is', undefined],
+  ['bash', { command: 'ls -l' }, 'Run “ls -l”', undefined],
+  ['bash', { restart: true }, 'Restart the shell', undefined],
+  ['str_replace_based_edit_tool', { command: 'create', path: '/tmp/a' }, 'Write “/tmp/a”', undefined],
+  ['computer', { action: 'left_click', coordinate: [3, 4] }, 'Click at 3, 4', 'point'],
+  ['get_weather', { city: 'Bern' }, 'get weather', undefined]
+];
+
+for (const [tool, input, label, mark] of cases) {
+  test(`${tool} ${JSON.stringify(input)}`, () => {
+    const described = describe(tool, input);
+    assert.equal(described.label, label);
+    assert.equal(described.mark?.kind, mark);
+  });
+}
+
+test('arguments that make no sense are still described', () => {
+  for (const value of [null, 'x', [1], [NaN, 'a'], { a: 1 }]) {
+    assert.equal(typeof describe('left_click', { coordinate: value }).label, 'string');
+    assert.equal(describe('zoom', { region: value }).label.startsWith('Zoom'), true);
+    assert.equal(describe('left_click_drag', { coordinate: value }).mark, null);
+  }
+});

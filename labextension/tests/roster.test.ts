@@ -1,0 +1,40 @@
+import './page';
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { StatusMessage } from '../shared/messages';
+import { applyStatus, compare, type Row } from '../shared/roster';
+import { keep } from '../shared/views/agents';
+
+const row: Row = { id: 'a1b2', name: 'Flights', status: 'idle', text: '', model: 'demo', steps: 0, cost: 0, created: '2024-01-15T10:30:00Z', ended: false, approval: null, thumbnail: '' };
+const status = (value: string, metadata = {}): StatusMessage => ({ type: 'status', status: value, metadata }) as StatusMessage;
+
+test('a status brings a row up to date', () => {
+  const next = applyStatus(row, status('acting', { steps: 3, usage: { cost_usd: 0.25 }, name: 'Hotels' }));
+  assert.deepEqual([next.status, next.steps, next.cost, next.name], ['acting', 3, 0.25, 'Hotels']);
+  assert.equal(applyStatus(row, status('ended')).ended, true);
+});
+
+test('an approval is news once, its decision too', () => {
+  const asked = applyStatus(row, status('waiting_approval', { event: 'approval', tool_use_id: 't1', tool: 'bash', shown: 'ls' }));
+  assert.deepEqual(compare(row, asked).map(news => news.kind), ['approval']);
+  const same = applyStatus(asked, status('waiting_approval'));
+  assert.deepEqual(compare(asked, same), []);
+  assert.deepEqual(compare(same, applyStatus(same, status('acting'))).map(news => news.kind), ['decided']);
+});
+
+test('the end of a turn is news, an idle row is not', () => {
+  const busy = { ...row, status: 'acting' as const };
+  assert.deepEqual(compare(busy, applyStatus(busy, status('idle'))).map(news => news.kind), ['finished']);
+  assert.deepEqual(compare(busy, applyStatus(busy, status('error'))).map(news => news.kind), ['failed']);
+  assert.deepEqual(compare(row, applyStatus(row, status('idle'))), []);
+});
+
+test('filter and search', () => {
+  const ended = { ...row, status: 'ended' as const, ended: true };
+  const busy = { ...row, status: 'paused' as const };
+  assert.deepEqual([row, busy, ended].map(one => keep(one, 'active', '')), [true, true, false]);
+  assert.deepEqual([row, busy, ended].map(one => keep(one, 'working', '')), [false, true, false]);
+  assert.deepEqual([row, busy, ended].map(one => keep(one, 'ended', '')), [false, false, true]);
+  assert.equal(keep(row, 'all', 'fli DEMO'), true);
+  assert.equal(keep(row, 'all', 'hotel'), false);
+});
