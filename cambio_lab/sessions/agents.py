@@ -1,0 +1,70 @@
+"""How a session gets its agent: what it must tell, and the agent that is built when nobody says otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cambio_lab.agent.gate import Gate
+from cambio_lab.agent.options import AgentOptions, TurnOptions
+from cambio_lab.desktop.base import Desktop
+from cambio_lab.events import Event, Usage
+from cambio_lab.settings import Settings
+
+from .config import SessionConfig
+
+
+class SessionAgent(Protocol):
+    """What a session asks of an agent; :class:`cambio_lab.agent.loop.Agent` is one."""
+
+    @property
+    def history(self) -> list[dict[str, Any]]: ...
+
+    def run(self, content: str, *, options: TurnOptions | None = None) -> AsyncGenerator[Event, None]:
+        """One turn; ends with exactly one ``TurnFinished`` or ``TurnFailed``."""
+
+    def clear(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRequest:
+    """Everything an agent needs to begin, or to go on after a restart (``history``, ``spent``, ``steps``)."""
+
+    session_id: str
+    config: SessionConfig
+    desktop: Desktop
+    gate: Gate
+    history: Sequence[dict[str, Any]] = ()
+    spent: Usage = Usage()
+    steps: int = 0
+
+
+AgentFactory = Callable[[AgentRequest], Awaitable[SessionAgent]]
+
+
+def default_factory(settings: Settings) -> AgentFactory:
+    """The real agent with the real SDK, nothing recorded."""
+
+    async def build(request: AgentRequest) -> SessionAgent:
+        loop = await asyncio.to_thread(_loop_module)
+        agent: SessionAgent = loop.Agent(
+            desktop=request.desktop,
+            options=AgentOptions.from_settings(settings, request.config.given()),
+            gate=request.gate,
+            history=request.history,
+            spent=request.spent,
+            steps=request.steps,
+        )
+        return agent
+
+    return build
+
+
+def _loop_module() -> Any:
+    from cambio_lab.agent import loop
+
+    return loop

@@ -1,0 +1,167 @@
+"""Events to many listeners. Each has a queue with a limit in bytes; who falls behind reads on from the store.
+
+A reader gets every event after its position once and in order, whether it comes from memory or from disk, because
+an event is published only after it was stored. Nothing here grows with a slow reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Self
+
+from cambio_lab.errors import InvalidRequest
+
+Fetch = Callable[[int, bool], Awaitable[list[tuple[int, str]]]]
+"""``(position, stream)`` -> the next stored ``(sequence, body without sequence)``, oldest first."""
+
+
+class Published:
+    """One stored event. Its JSON was made once; each kind of reader's number is put in once."""
+
+    __slots__ = ("_plain", "_stream", "body", "sequence", "stream_sequence")
+
+    def __init__(self, body: str, sequence: int | None, stream_sequence: int) -> None:
+        self.body = body
+        self.sequence = sequence
+        self.stream_sequence = stream_sequence
+        self._plain: str | None = None
+        self._stream: str | None = None
+
+    def text(self, stream: bool) -> str:
+        if stream:
+            self._stream = self._stream or with_sequence(self.body, self.stream_sequence)
+            return self._stream
+        assert self.sequence is not None, "plain readers do not see this"
+        self._plain = self._plain or with_sequence(self.body, self.sequence)
+        return self._plain
+
+
+def with_sequence(body: str, sequence: int) -> str:
+    """``body`` (a JSON object with at least one key) with ``"sequence"`` added."""
+    return f'{body[:-1]},"sequence":{sequence}}}'
+
+
+class Broadcast:
+    """The listeners of one session."""
+
+    def __init__(self, fetch: Fetch, sequence: int = 0, stream_sequence: int = 0) -> None:
+        self.sequence = sequence
+        self.stream_sequence = stream_sequence
+        self.closed = False
+        self._fetch = fetch
+        self._readers: set[Subscription] = set()
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+    def subscribe(self, *, after: int | None, stream: bool, max_bytes: int) -> Subscription:
+        """A reader from ``after`` on, or from now; :class:`InvalidRequest` for a number that was never given."""
+        newest = self.newest(stream)
+        if after is not None and not 0 <= after <= newest:
+            raise InvalidRequest(
+                f"after is {after}, and the last event is {newest}.", details={"after": f"between 0 and {newest}"}
+            )
+        reader = Subscription(self, self._fetch, newest if after is None else after, stream, max_bytes)
+        self._readers.add(reader)
+        return reader
+
+    def publish(self, events: Iterable[Published]) -> None:
+        """Hand out events that are stored; never waits for a reader."""
+        for event in events:
+            self.stream_sequence = event.stream_sequence
+            self.sequence = event.sequence or self.sequence
+            for reader in self._readers:
+                reader._offer(event)
+
+    def newest(self, stream: bool) -> int:
+        return self.stream_sequence if stream else self.sequence
+
+    def close(self) -> None:
+        """Let every reader end once it has read everything."""
+        self.closed = True
+        for reader in self._readers:
+            reader._wake.set()
+
+    def _leave(self, reader: Subscription) -> None:
+        self._readers.discard(reader)
+
+
+class Subscription:
+    """One reader: an asynchronous iterator of ``(sequence, JSON text)``. Close it with :meth:`close`."""
+
+    def __init__(self, source: Broadcast, fetch: Fetch, position: int, stream: bool, max_bytes: int) -> None:
+        self.position = position
+        """The number of the last event that was handed out (at first: the one to continue from)."""
+        self.stream = stream
+        self.lagged = 0
+        """How often the queue was full and the reader was sent to the store."""
+        self._source = source
+        self._fetch = fetch
+        self._max_bytes = max_bytes
+        self._queue: deque[tuple[int, str]] = deque()
+        self._bytes = 0
+        self._behind = position < source.newest(stream)
+        self._wake = asyncio.Event()
+        self._closed = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> tuple[int, str]:
+        """The next event; ends after the session's last one or :meth:`close`.
+
+        Raises :class:`~cambio_lab.errors.StoreError` when what was missed cannot be read now.
+        """
+        while not self._closed:
+            if self._queue:
+                sequence, text = self._queue.popleft()
+                self._bytes -= len(text)
+                self.position = sequence
+                return sequence, text
+            if self._behind:
+                await self._catch_up()
+                continue
+            if self._source.closed:
+                break
+            self._wake.clear()
+            await self._wake.wait()
+        raise StopAsyncIteration
+
+    def close(self) -> None:
+        """Leave; whoever waits in this reader gets its end. Idempotent."""
+        self._closed = True
+        self._queue.clear()
+        self._source._leave(self)
+        self._wake.set()
+
+    def _offer(self, event: Published) -> None:
+        if not self.stream and event.sequence is None:
+            return
+        if self._behind:
+            return  # it is in the store, where this reader is reading
+        text = event.text(self.stream)
+        if self._bytes + len(text) > self._max_bytes and self._queue:
+            self._queue.clear()
+            self._bytes = 0
+            self._behind = True
+            self.lagged += 1
+        else:
+            number = event.stream_sequence if self.stream else event.sequence
+            assert number is not None
+            self._queue.append((number, text))
+            self._bytes += len(text)
+        self._wake.set()
+
+    async def _catch_up(self) -> None:
+        """Read one page of what was missed; the reader is live again once it has the newest."""
+        rows = await self._fetch(self.position, self.stream)
+        for sequence, body in rows:
+            text = with_sequence(body, sequence)
+            self._queue.append((sequence, text))
+            self._bytes += len(text)
+        reached = rows[-1][0] if rows else self.position
+        # No await from here to the return: nothing can be published in between.
+        # Without rows there is nothing to wait for: an ended session's record may have been pruned meanwhile.
+        self._behind = bool(rows) and reached < self._source.newest(self.stream)

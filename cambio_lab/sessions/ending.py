@@ -1,0 +1,111 @@
+"""How a session ends, whatever the reason: once, in order, with everything given back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import asdict
+
+from cambio_lab.errors import SessionEnded
+from cambio_lab.events import StatusChanged
+from cambio_lab.store import SessionStatus
+
+from .session import Session
+from .state import Phase
+
+logger = logging.getLogger(__name__)
+TURN_SECONDS = 3.0
+"""For a running turn to end well once it was told to stop."""
+RECORD_SECONDS = 5.0
+"""For the store to take the end; it goes on trying behind the caller's back."""
+CLOSE_SECONDS = 20.0
+"""For the desktop to be removed."""
+
+REASONS = {
+    "request": "The session was ended",
+    "timeout": "The session's time is up",
+    "idle": "Nobody used the session",
+    "shutdown": "The server is stopping",
+    "restart": "The server was restarted",
+}
+"""Reasons in words. Any other reason is its own words."""
+
+
+async def end_session(session: Session, reason: str, *, status: SessionStatus = "inactive") -> bool:
+    """Stop its turn, tell everybody, remove its desktop. False when the store has not taken the end yet.
+
+    Raises :class:`SessionEnded` if someone else ends it already.
+    """
+    async with session.admission:
+        if session.life.over:
+            raise SessionEnded("The session is over already.", hint="Start a new one.")
+        session.end_reason = reason
+        session.life.move(Phase.ENDING)
+    try:
+        await stop_turn(session, REASONS.get(reason, reason))
+        recorded = await _record_end(session, reason, status)
+    finally:
+        await _give_back(session, REASONS.get(reason, reason))
+    return recorded
+
+
+async def suspend_session(session: Session) -> None:
+    """Leave the session as it is for the server's next start: its desktop goes on, its turn does not."""
+    async with session.admission:
+        if session.life.over:
+            return
+        session.life.move(Phase.ENDING)
+    await stop_turn(session, "The server is stopping")
+    for viewer in list(session.viewers):
+        viewer.session_ended("The server is stopping")
+    await session.journal.aclose(RECORD_SECONDS)
+    await session.agent.aclose()
+    session.life.move(Phase.ENDED)
+
+
+async def stop_turn(session: Session, why: str) -> None:
+    """End a running turn: well if it can be, else by cutting it off. It gets its one end in any case."""
+    task = session.turn_task
+    if task is None or task.done():
+        return
+    session.gate.stop()
+    await asyncio.wait({task}, timeout=TURN_SECONDS)
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task})
+        if session.turn is not None and session.journal.failure is None:
+            await session.turn.abandon("The turn was ended", f"{why}.")
+
+
+async def _record_end(session: Session, reason: str, status: SessionStatus) -> bool:
+    session.status = status
+    session.ended_at = session.now()
+    session.show("error" if status == "error" else "ended")
+    words = REASONS.get(reason, reason)
+    event = StatusChanged(session.state, words, {"event": "ended", "reason": reason, "session_status": status})
+    operation = session.store.sessions.updating(
+        session.id,
+        status=status,
+        ended_at=session.ended_at,
+        end_reason=reason,
+        steps=session.steps,
+        usage=asdict(session.usage),
+        turn_message_id=None,
+    )
+    await session.journal.post(session.moment(event), operations=[operation])
+    return await session.journal.drain(RECORD_SECONDS)
+
+
+async def _give_back(session: Session, words: str) -> None:
+    """Everything the session holds, each part even if another fails."""
+    for viewer in list(session.viewers):
+        viewer.session_ended(words)
+    session.viewers.clear()
+    session.journal.broadcast.close()
+    for name, closing in (("agent", session.agent.aclose()), ("desktop", session.desktop.close())):
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await closing
+        except Exception:
+            logger.exception("session %s: its %s could not be closed", session.id, name)
+    session.life.move(Phase.ENDED)

@@ -1,0 +1,239 @@
+"""Stamp, store, publish: the one way by which anything a session does becomes visible.
+
+Events wait in line; a task takes all that wait, numbers them, writes them and the rows that belong to them in one
+transaction, and only then shows them to readers. When the disk does not take them they stay in line, in order and
+without a gap, until it does: the numbers are given when the write succeeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from cambio_lab.errors import StoreError, StoreUnavailable
+from cambio_lab.events import Event, HistoryAppended, TextDelta, ThinkingDelta, ToolAnnounced
+from cambio_lab.store import EventRow, Operation, Store
+
+from .broadcast import Broadcast, Published
+
+logger = logging.getLogger(__name__)
+
+STREAM_ONLY = (TextDelta, ThinkingDelta, ToolAnnounced)
+"""What only readers with ``?stream=true`` see; the record has the whole text elsewhere."""
+LINE = 512
+"""Entries that may wait before :meth:`Journal.post` waits too."""
+FIRST_RETRY, LONGEST_RETRY = 0.25, 2.0
+
+
+@dataclass(slots=True)
+class Moment:
+    """An event with what is known about it: its time, the body a socket is sent, the digest of its picture."""
+
+    event: Event
+    time: float
+    body: dict[str, Any] | None
+    image_sha256: str | None = None
+
+
+@dataclass(slots=True)
+class _Entry:
+    rows: list[EventRow]
+    operations: tuple[Operation[Any], ...]
+    stored: asyncio.Future[list[Any]]
+    refusable: bool
+
+
+class Journal:
+    """One session's events, in order. ``sequence`` and ``stream_sequence`` are the last numbers that were given."""
+
+    def __init__(self, session_id: str, store: Store, *, sequence: int = 0, stream_sequence: int = 0) -> None:
+        self.broadcast = Broadcast(self._fetch, sequence, stream_sequence)
+        self.failure: StoreError | None = None
+        """Why nothing can be stored at the moment."""
+        self._session_id = session_id
+        self._store = store
+        self._line: deque[_Entry] = deque()
+        self._writer: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def emit(
+        self, *moments: Moment, operations: Sequence[Operation[Any]] = (), refusable: bool = False
+    ) -> list[Any]:
+        """Store events and ``operations`` together and publish the events; returns the operations' results.
+
+        Waits for as long as the disk takes nothing, unless ``refusable``: then :class:`StoreUnavailable` is raised
+        and nothing is stored. Cancelling the caller does not take the events back.
+        """
+        return await asyncio.shield(self._join(moments, operations, refusable))
+
+    async def post(self, moment: Moment, operations: Sequence[Operation[Any]] = ()) -> None:
+        """Like :meth:`emit`, without waiting for the disk, unless very much waits for it already."""
+        stored = self._join((moment,), operations, False)
+        if len(self._line) > LINE:
+            await asyncio.shield(stored)
+
+    async def drain(self, patience: float) -> bool:
+        """Wait until everything is stored; false when that took longer than ``patience`` seconds."""
+        writer = self._writer
+        if writer is not None:
+            await asyncio.wait({writer}, timeout=patience)
+        return not self._line
+
+    async def aclose(self, patience: float = 0.0) -> bool:
+        """Store what waits, or give it up after ``patience`` seconds (false); readers end."""
+        done = await self.drain(patience)
+        self._closed = True
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.wait({self._writer})
+        for entry in self._line:
+            entry.stored.cancel()
+        self._line.clear()
+        self.broadcast.close()
+        return done
+
+    def _join(
+        self, moments: Sequence[Moment], operations: Sequence[Operation[Any]], refusable: bool
+    ) -> asyncio.Future[list[Any]]:
+        stored: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        stored.add_done_callback(_forget)
+        if self._closed:
+            stored.set_exception(StoreUnavailable("The session's journal is closed."))
+            return stored
+        if refusable and self.failure is not None:
+            stored.set_exception(self.failure)
+            return stored
+        rows = [self._row(moment) for moment in moments]
+        self._line.append(_Entry(rows, tuple(operations), stored, refusable))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write(), name=f"journal {self._session_id}")
+            self._writer.add_done_callback(self._rest)
+        return stored
+
+    def _row(self, moment: Moment) -> EventRow:
+        """The event as a row that has no numbers yet."""
+        event = moment.event
+        return EventRow(
+            session_id=self._session_id,
+            sequence=None,
+            stream_sequence=None,
+            time=moment.time,
+            kind=type(event).__name__,
+            body=None if moment.body is None else _dump(moment.body),
+            record=None if isinstance(event, STREAM_ONLY) else _dump(record(event, moment.image_sha256)),
+        )
+
+    def _rest(self, task: asyncio.Task[None]) -> None:
+        if self._writer is task:
+            self._writer = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("the journal of %s stopped", self._session_id, exc_info=error)
+
+    async def _write(self) -> None:
+        """Write what waits until nothing does."""
+        delay, largest = FIRST_RETRY, LINE
+        while self._line:
+            entries = [self._line[number] for number in range(min(len(self._line), largest))]
+            numbered = self._number(entries)
+            operations = [operation for entry in entries for operation in entry.operations]
+            try:
+                results = await self._store.write(self._store.events.appending(numbered), *operations)
+            except StoreError as error:
+                self._refuse(error)
+                if self._line:
+                    await asyncio.sleep(delay)
+                    delay = min(delay * 2, LONGEST_RETRY)
+                continue
+            except Exception as error:
+                if len(entries) > 1:
+                    largest = 1  # find the one that cannot be written
+                else:
+                    self._line.popleft()
+                    _fail(entries[0], error)
+                continue
+            self.failure, delay, largest = None, FIRST_RETRY, LINE
+            self._done(entries, numbered, results[1:])
+
+    def _number(self, entries: Sequence[_Entry]) -> list[EventRow]:
+        sequence, stream_sequence = self.broadcast.sequence, self.broadcast.stream_sequence
+        numbered = []
+        for row in (row for entry in entries for row in entry.rows):
+            if row.body is None:
+                numbered.append(row)
+                continue
+            stream_sequence += 1
+            seen_by_all = row.record is not None
+            sequence += seen_by_all
+            numbered.append(
+                EventRow(
+                    row.session_id,
+                    sequence if seen_by_all else None,
+                    stream_sequence,
+                    row.time,
+                    row.kind,
+                    row.body,
+                    row.record,
+                )
+            )
+        return numbered
+
+    def _done(self, entries: Sequence[_Entry], numbered: Sequence[EventRow], results: list[Any]) -> None:
+        self.broadcast.publish(
+            Published(row.body, row.sequence, row.stream_sequence)
+            for row in numbered
+            if row.body is not None and row.stream_sequence is not None
+        )
+        at = 0
+        for entry in entries:
+            self._line.popleft()
+            if not entry.stored.done():
+                entry.stored.set_result(results[at : at + len(entry.operations)])
+            at += len(entry.operations)
+
+    def _refuse(self, error: StoreError) -> None:
+        """Take out of line what may be refused; the rest has happened and must be told some day."""
+        self.failure = error
+        kept = [entry for entry in self._line if not entry.refusable]
+        for entry in self._line:
+            if entry.refusable:
+                _fail(entry, error)
+        self._line = deque(kept)
+
+    async def _fetch(self, position: int, stream: bool) -> list[tuple[int, str]]:
+        return await self._store.events.after(self._session_id, position, stream=stream)
+
+
+def record(event: Event, image_sha256: str | None = None) -> dict[str, Any]:
+    """The event's fields for the session's record: pictures by digest, the model's messages left to the transcript."""
+    values = {item.name: getattr(event, item.name) for item in fields(event)}
+    if isinstance(event, HistoryAppended):
+        values["message"] = {"role": event.message.get("role")}
+    if "image" in values:
+        values["image"] = image_sha256
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return {item.name: getattr(value, item.name) for item in fields(value)}
+    return value
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+
+
+def _fail(entry: _Entry, error: Exception) -> None:
+    if not entry.stored.done():
+        entry.stored.set_exception(error)
+
+
+def _forget(stored: asyncio.Future[list[Any]]) -> None:
+    """Nobody may be waiting for this entry: then its error was told by the journal's failure."""
+    if not stored.cancelled():
+        stored.exception()

@@ -1,0 +1,313 @@
+"""All sessions of a server: create, find, end; start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from cambio_lab.agent.gate import Gate, parse_policy
+from cambio_lab.agent.options import AgentOptions
+from cambio_lab.desktop.base import Desktop, DesktopProvider
+from cambio_lab.errors import CapacityReached, DesktopUnavailable, SessionEnded, SessionNotFound, StoreUnavailable
+from cambio_lab.events import Usage
+from cambio_lab.settings import Settings
+from cambio_lab.store import Page, SessionQuery, SessionRow, SessionStatus, Store
+
+from .adoption import Adoption
+from .agents import AgentFactory, AgentRequest, default_factory
+from .config import SessionConfig, check_name
+from .ending import end_session, suspend_session
+from .expiry import Expiry
+from .session import Session, Surroundings
+from .views import Clock, Encode, SystemClock, describe_row, iso
+from .watch import Watch
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+LOOK_SECONDS = 1.0
+"""How often the housekeeping looks for sessions whose time is up."""
+STOP_SECONDS = 9.0
+REMEMBERED = 10_000
+"""Ended sessions that :meth:`Registry.get` can tell from unknown ones without asking the store."""
+
+
+class Registry:
+    """Made by the composition root; belongs to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        store: Store,
+        provider_for: Callable[[str], DesktopProvider],
+        encode: Encode,
+        build_agent: AgentFactory | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """``provider_for`` maps ``auto``, ``docker`` and ``local`` to a provider (the same one each time)."""
+        self.settings = settings
+        self.store = store
+        self.provider_for = provider_for
+        self.encode = encode
+        self.clock = clock or SystemClock()
+        self.build_agent = build_agent or default_factory(settings)
+        self._around = Surroundings(
+            settings, store, encode, self.clock, self.build_agent, changed=self._changed, broken=self._broken
+        )
+        self._live: dict[str, Session] = {}
+        self._ended: dict[str, None] = {}
+        self._creating = 0
+        self._watches: set[Watch] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._lost_watchers: dict[str, asyncio.Task[None]] = {}
+        self._expiry = Expiry(settings)
+        self._adoption = Adoption(self)
+        self._stopping = False
+
+    # Life of the registry
+
+    async def start(self) -> None:
+        """Take up what an earlier server left, remove its orphans, fill the pool in the background."""
+        ended = await self.store.sessions.page(SessionQuery(limit=REMEMBERED))
+        self._ended = {row.id: None for row in reversed(ended.rows) if row.status != "active"}
+        await self._adoption.begin()
+        self._own(self._housekeeping(), "housekeeping of sessions")
+
+    async def stop(self) -> None:
+        """End all sessions, or leave them to the next start (setting ``keep_sessions``); within ten seconds."""
+        self._stopping = True
+        sessions = list(self._live.values())
+        keep = self.settings.keep_sessions
+        kept = frozenset(session.desktop.desktop_id for session in sessions) if keep else frozenset[str]()
+        if keep:
+            kept |= self._adoption.waiting_desktops
+        for watcher in self._lost_watchers.values():
+            watcher.cancel()
+        work = [asyncio.ensure_future(suspend_session(one) if keep else self._end(one, "shutdown")) for one in sessions]
+        if work:
+            _, late = await asyncio.wait(work, timeout=STOP_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._lost_watchers.values(), return_exceptions=True)
+        for watch in list(self._watches):
+            watch.close()
+        for provider in self._adoption.providers():
+            await provider.stop(keep=kept)
+
+    # Sessions
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The live ones, oldest first."""
+        return list(self._live.values())
+
+    async def create(self, name: str | None = None, config: dict[str, Any] | None = None) -> Session:
+        """A new session; returns when its desktop is usable.
+
+        Raises :class:`InvalidRequest`, :class:`UnsupportedModel`, :class:`DesktopUnavailable` (also
+        :class:`CapacityReached`) or :class:`StoreUnavailable`; then nothing is left behind.
+        """
+        parsed, title = SessionConfig.parse(config), check_name(name)
+        options = AgentOptions.from_settings(self.settings, parsed.given())
+        if self._stopping:
+            raise DesktopUnavailable("The server is stopping.")
+        if len(self._live) + self._creating + len(self._adoption.waiting) >= self.settings.max_desktops:
+            raise CapacityReached(
+                f"All {self.settings.max_desktops} desktops of this server are in use.",
+                hint="End a session, or raise the setting max_desktops.",
+            )
+        if self.store.failure is not None and (failure := await self.store.health()) is not None:
+            raise failure
+        self._creating += 1
+        try:
+            return await self._create(title, parsed, options)
+        finally:
+            self._creating -= 1
+
+    async def _create(self, title: str | None, config: SessionConfig, options: AgentOptions) -> Session:
+        session_id, began = str(uuid.uuid4()), self.clock.monotonic()
+        provider = self.provider_for(config.desktop or self.settings.desktop)
+        desktop = await provider.acquire(session_id, config.desktop_options(self.settings))
+        try:
+            row = SessionRow(
+                id=session_id,
+                name=title or f"Session {session_id[:8]}",
+                status="active",
+                created_at=self.clock.time(),
+                config=config.given(),
+                model=options.model,
+                desktop_kind=provider.name,
+                desktop_id=desktop.desktop_id,
+                container_id=desktop.container_id,
+                vnc_port=desktop.vnc_port,
+            )
+            session = await self.assemble(row, config, desktop, began=began)
+            await self.store.sessions.insert(row)
+            if self._stopping:
+                await self.store.sessions.update(session_id, status="inactive", end_reason="shutdown")
+                raise DesktopUnavailable("The server is stopping.")
+        except BaseException:
+            await asyncio.shield(asyncio.ensure_future(desktop.close()))
+            raise
+        self.admit(session)
+        return session
+
+    async def assemble(
+        self,
+        row: SessionRow,
+        config: SessionConfig,
+        desktop: Desktop,
+        *,
+        began: float,
+        history: list[dict[str, Any]] | None = None,
+    ) -> Session:
+        """The parts of a session, put together; nothing runs yet."""
+        timeout = config.approval_timeout
+        gate = Gate(
+            parse_policy(self.settings.approval if config.approval is None else config.approval),
+            self.settings.approval_timeout if timeout is None else timeout,
+        )
+        request = AgentRequest(row.id, config, desktop, gate, history or [], Usage(**row.usage), row.steps)
+        agent = await self.build_agent(request)
+        return Session(row, config=config, desktop=desktop, agent=agent, gate=gate, around=self._around, began=began)
+
+    def admit(self, session: Session) -> None:
+        """From now on the session is found, watched and ended in time."""
+        self._live[session.id] = session
+        self._lost_watchers[session.id] = asyncio.create_task(
+            self._watch_desktop(session), name=f"desktop of session {session.id}"
+        )
+        self._changed(session)
+
+    def get(self, session_id: str) -> Session:
+        """The live session. Raises :class:`SessionNotFound`, :class:`SessionEnded`, or :class:`DesktopUnavailable`
+        while it is not yet known whether its desktop survived a restart."""
+        session = self._live.get(session_id)
+        if session is not None:
+            return session
+        if session_id in self._ended:
+            raise SessionEnded("The session is over.", hint="Start a new one.")
+        if session_id in self._adoption.waiting:
+            raise DesktopUnavailable("The session's desktop cannot be reached yet.", hint="Start its engine.")
+        raise SessionNotFound(f"There is no session {session_id[:60]!r}.")
+
+    def state_of(self, session_id: str) -> str | None:
+        """The live session's state; ``None`` when it is not live."""
+        session = self._live.get(session_id)
+        return None if session is None else session.state
+
+    async def describe(self, session_id: str) -> dict[str, Any]:
+        """The body of ``GET /sessions/{id}``, of a live session or of one that ended."""
+        if (session := self._live.get(session_id)) is not None:
+            return session.describe()
+        row = await self.store.sessions.get(session_id)
+        if row is None:
+            raise SessionNotFound(f"There is no session {session_id[:60]!r}.")
+        return describe_row(row)
+
+    async def page(self, query: SessionQuery) -> Page[SessionRow]:
+        return await self.store.sessions.page(query)
+
+    async def end(self, session_id: str, reason: str = "request") -> dict[str, Any]:
+        """End a session and free its desktop; ``{"ended_at": ...}``.
+
+        Raises :class:`SessionNotFound`, :class:`SessionEnded`, or :class:`StoreUnavailable` when the desktop is
+        gone but the end could not be written yet (that is done as soon as the disk takes it).
+        """
+        if (session := self._live.get(session_id)) is None:
+            row = await self.store.sessions.get(session_id)
+            if row is None:
+                raise SessionNotFound(f"There is no session {session_id[:60]!r}.")
+            if row.status != "active" or session_id not in self._adoption.waiting:
+                raise SessionEnded("The session is over already.", hint="Start a new one.")
+            row = await self._adoption.give_up(session_id, reason)
+            return {"ended_at": iso(row.ended_at or self.clock.time())}
+        if not await asyncio.shield(self._own(self._end(session, reason), f"end of session {session_id}")):
+            raise StoreUnavailable("The session's desktop is freed; its end is not on disk yet.")
+        assert session.ended_at is not None
+        return {"ended_at": iso(session.ended_at)}
+
+    def watch(self) -> Watch:
+        """News of all sessions, the live ones as they are first."""
+        return Watch(self._watches, self.sessions)
+
+    # Housekeeping
+
+    def remember_end(self, session_id: str) -> None:
+        """From now on this id is that of an ended session."""
+        if len(self._ended) >= REMEMBERED:
+            self._ended.pop(next(iter(self._ended)))
+        self._ended[session_id] = None
+
+    async def _end(self, session: Session, reason: str, status: SessionStatus = "inactive") -> bool:
+        try:
+            recorded = await end_session(session, reason, status=status)
+        finally:
+            if session.life.over and session.ended_at is not None:
+                self._live.pop(session.id, None)
+                self.remember_end(session.id)
+                self._expiry.forget(session)
+                self._changed(session)
+                watcher = self._lost_watchers.pop(session.id, None)
+                if watcher is not None and watcher is not asyncio.current_task():
+                    watcher.cancel()
+        if recorded:
+            await session.journal.aclose()
+        else:
+            self._own(_finish_recording(session), f"last words of session {session.id}")
+        return recorded
+
+    async def _watch_desktop(self, session: Session) -> None:
+        reason = await session.desktop.lost()
+        self._broken(session, reason)
+
+    def _broken(self, session: Session, reason: str) -> None:
+        """The session cannot go on: end it as ``error``, unless it is ending already."""
+        if not session.life.over:
+            logger.warning("session %s cannot go on: %s", session.id, reason)
+            self._own(self._end_if_live(session, reason, "error"), f"end of session {session.id}")
+
+    async def _end_if_live(self, session: Session, reason: str, status: SessionStatus = "inactive") -> None:
+        try:
+            await self._end(session, reason, status)
+        except SessionEnded:
+            logger.debug("session %s was ended by someone else meanwhile", session.id)
+
+    async def _housekeeping(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            await self._adoption.retry()
+            for session in self.sessions:
+                if not session.life.over and (reason := await self._expiry.look(session)) is not None:
+                    self._own(self._end_if_live(session, reason), f"end of session {session.id}")
+
+    def _own(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            if isinstance(error, SessionEnded | StoreUnavailable):
+                logger.info("%s: %s", task.get_name(), error)
+            else:
+                logger.error("%s failed", task.get_name(), exc_info=error)
+
+    def _changed(self, session: Session) -> None:
+        for watch in self._watches:
+            watch.tell(session)
+
+
+async def _finish_recording(session: Session) -> None:
+    """The store took nothing when the session ended: go on trying until it does."""
+    while not await session.journal.drain(60.0):
+        logger.warning("session %s: its end is not on disk yet", session.id)
+    await session.journal.aclose()

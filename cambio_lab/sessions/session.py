@@ -1,0 +1,411 @@
+"""A session: one desktop, one conversation, one state machine.
+
+Everything that anybody does to a session goes through here, one thing at a time where order matters (a lock for
+sending, clearing and ending). The agent's turn is a task that the session owns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from cambio_lab.agent.gate import Gate, parse_policy
+from cambio_lab.agent.options import TurnOptions
+from cambio_lab.agent.tools.extra import ExtraTools
+from cambio_lab.desktop.base import Desktop
+from cambio_lab.errors import MessageLimitReached, SessionConflict, SessionEnded, StoreUnavailable, TurnRunning
+from cambio_lab.events import (
+    ControlChanged,
+    ConversationCleared,
+    Event,
+    HumanInput,
+    Status,
+    Usage,
+    UserMessage,
+)
+from cambio_lab.settings import Settings
+from cambio_lab.store import SessionRow, SessionStatus, Store, new_message_id
+
+from .agents import AgentFactory, AgentRequest, SessionAgent
+from .broadcast import Subscription
+from .config import SessionConfig, check_name, parse_display
+from .journal import Journal, Moment
+from .recovery import stored_conversation
+from .request import check_content, check_metadata, turn_options
+from .state import Life, Phase
+from .turn import Turn
+from .views import Clock, Encode, SessionView, Viewer, describe_usage, iso
+
+T = TypeVar("T")
+WINDING_UP = 5.0
+"""Seconds an ended turn may take to let go of the agent before the next message."""
+RETRY = 0.5
+WORDS: dict[Status, str] = {
+    "idle": "Waiting for a message",
+    "thinking": "The agent thinks",
+    "acting": "The agent acts",
+    "waiting_approval": "Waiting for approval",
+    "paused": "Paused",
+    "stopped": "Stopped",
+    "ended": "The session is over",
+    "error": "The session failed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a session is given by its registry and shares with the others."""
+
+    settings: Settings
+    store: Store
+    encode: Encode
+    clock: Clock
+    build_agent: AgentFactory
+    changed: Callable[[Session], None]
+    """Called after anything that a listing shows has changed."""
+    broken: Callable[[Session, str], None]
+    """Called when the session cannot go on, with the reason; whoever is called ends it."""
+
+
+class Session:
+    """Made by the registry. ``status`` is ``active``, ``inactive`` or ``error``; ``state`` is finer."""
+
+    def __init__(
+        self,
+        row: SessionRow,
+        *,
+        config: SessionConfig,
+        desktop: Desktop,
+        agent: SessionAgent,
+        gate: Gate,
+        around: Surroundings,
+        began: float,
+    ) -> None:
+        """``began`` is the monotonic time at which its life began (before a restart: earlier than this process)."""
+        self.id = row.id
+        self.name = row.name
+        self.config = config
+        self.status: SessionStatus = "active"
+        self.state: Status = "idle"
+        self.created_at = row.created_at
+        self.began = began
+        self.ended_at: float | None = None
+        self.end_reason: str | None = None
+        self.model = row.model
+        self.desktop_kind = row.desktop_kind
+        self.desktop = desktop
+        self.agent = agent
+        self.gate = gate
+        self.usage = Usage(**row.usage)
+        self.steps = row.steps
+        self.control: str | None = None
+        """The viewer who has the mouse; ``None``: the agent."""
+        self.extra_tools: ExtraTools | None = None
+        """Functions that a client offers to the agent from its next turn on."""
+        self.store = around.store
+        self.clock = around.clock
+        self.journal = Journal(
+            row.id, around.store, sequence=row.last_sequence, stream_sequence=row.last_stream_sequence
+        )
+        self.admission = asyncio.Lock()
+        """Held while a message is accepted, the history is cleared or the session is ended."""
+        self.life = Life()
+        self.active_at = self.clock.monotonic()
+        self.turn: Turn | None = None
+        self.turn_task: asyncio.Task[None] | None = None
+        self.viewers: set[Viewer] = set()
+        self._around = around
+        self._user_messages = row.user_messages
+        self._paused = False
+        self._last_time = row.created_at
+
+    # Messages
+
+    async def send(self, content: object, metadata: object = None) -> str:
+        """Accept a message and start the agent's turn; its id, once it is on disk.
+
+        Raises :class:`InvalidRequest`, :class:`SessionEnded`, :class:`TurnRunning`, :class:`MessageLimitReached`
+        or :class:`StoreUnavailable`; then nothing is stored.
+        """
+        text, extra = check_content(content), check_metadata(metadata)
+        options = TurnOptions(**turn_options(extra), extra_tools=self.extra_tools)
+        async with self.admission:
+            self._require_ready("A message is refused")
+            limit = self.config.max_messages
+            if limit is not None and self._user_messages >= limit:
+                raise MessageLimitReached(
+                    f"This session takes {limit} messages, and they have been sent.", hint="Start a new session."
+                )
+            await self._turn_wound_up()
+            if self.turn is not None and self.turn.broken_off:
+                await self._renew_agent()
+            message_id = new_message_id()
+            operations = [
+                self.store.messages.appending(message_id, self.id, "user", text, extra, self.now()),
+                self.store.sessions.updating(
+                    self.id, turn_message_id=message_id, user_messages=self._user_messages + 1
+                ),
+            ]
+            event = UserMessage(message_id, text, extra)
+            await self.journal.emit(self.moment(event), operations=operations, refusable=True)
+            self._user_messages += 1
+            self.touch()
+            self.life.move(Phase.WORKING)
+            self.show("thinking")
+            self.turn = Turn(self, message_id, text, options)
+            self.turn_task = asyncio.create_task(self.turn.run(), name=f"turn of session {self.id}")
+            return message_id
+
+    async def clear_history(self) -> int:
+        """Forget the conversation, the agent's memory of it included; how many messages there were.
+
+        Raises :class:`TurnRunning` while the agent works, :class:`SessionEnded`, :class:`StoreUnavailable`.
+        """
+        async with self.admission:
+            self._require_ready("The history cannot be cleared")
+            await self._turn_wound_up()
+            row = await self.store.sessions.get(self.id)
+            count = 0 if row is None else row.message_count
+            operations = [self.store.messages.clearing(self.id), self.store.transcript.clearing(self.id)]
+            await self.journal.emit(self.moment(ConversationCleared(count)), operations=operations, refusable=True)
+            self.agent.clear()
+            self.touch()
+            return count
+
+    # What people do while it works
+
+    async def stop(self) -> None:
+        """End the running turn now; without one, nothing happens."""
+        self._require_live()
+        if self.life.phase is Phase.WORKING:
+            self.life.move(Phase.STOPPING)
+        if self.life.phase is Phase.STOPPING:
+            self.gate.stop()
+
+    async def pause(self) -> None:
+        """Hold the agent before its next action; without a running turn, nothing happens."""
+        self._require_live()
+        self._paused = self._paused or self.life.working
+        self._hold()
+
+    async def resume(self) -> None:
+        """Let the agent go on. :class:`SessionConflict` while a viewer has the mouse."""
+        self._require_live()
+        if self.control is not None:
+            raise SessionConflict(f"{self.control} has the mouse.", hint="The agent goes on when it is given back.")
+        self._paused = False
+        self._hold()
+
+    async def approve(self, tool_use_id: str | None = None, by: str = "") -> None:
+        """Allow the call that waits; :class:`SessionConflict` when none (or another) does."""
+        self._decide(tool_use_id, True, by)
+
+    async def deny(self, tool_use_id: str | None = None, by: str = "") -> None:
+        """Refuse the call that waits."""
+        self._decide(tool_use_id, False, by)
+
+    async def take_control(self, viewer: str) -> None:
+        """Give the mouse to a viewer; the agent pauses until it is given back. Who takes it last has it."""
+        self._require_live()
+        if self.control != viewer:
+            self.control = viewer
+            self._hold()
+            self.touch()
+            await self.journal.emit(self.moment(ControlChanged(viewer)))
+
+    async def give_back(self, viewer: str | None = None) -> None:
+        """Give the mouse back to the agent; nothing happens when ``viewer`` does not have it."""
+        self._require_live()
+        if self.control is not None and viewer in (None, self.control):
+            self.control = None
+            self._hold()
+            await self.journal.emit(self.moment(ControlChanged(None)))
+
+    async def record_human_input(self, event: HumanInput) -> None:
+        """Note that a person used the desktop; how much, never what."""
+        self._require_live()
+        self.touch()
+        await self.journal.post(self.moment(event))
+
+    async def change(
+        self, *, name: str | None = None, approval: str | list[str] | None = None, display: str | None = None
+    ) -> None:
+        """Change what may be changed while it lives; what is ``None`` stays."""
+        self._require_live()
+        values = self.config.given()
+        if approval is not None:
+            self.gate.policy = parse_policy(approval)
+            values["approval"] = approval
+        if display is not None:
+            await self.desktop.resize(parse_display(display))
+            values["display"] = display
+        self.config = SessionConfig.parse(values)
+        self.name = check_name(name) or self.name
+        await self.store.sessions.update(self.id, name=self.name, config=self.config.given())
+        self._around.changed(self)
+
+    # Those who watch
+
+    def subscribe(
+        self, *, after: int | None = None, stream: bool = False, max_bytes: int | None = None
+    ) -> Subscription:
+        """A reader of this session's events, from the one after ``after`` on (default: from now)."""
+        self.touch()
+        most = self._around.settings.queue_bytes if max_bytes is None else max_bytes
+        return self.journal.broadcast.subscribe(after=after, stream=stream, max_bytes=most)
+
+    def add_viewer(self, viewer: Viewer) -> None:
+        """``viewer.session_ended`` is called when the session ends. :class:`SessionEnded` if it has."""
+        self._require_live()
+        self.touch()
+        self.viewers.add(viewer)
+
+    async def remove_viewer(self, viewer: Viewer) -> None:
+        """A viewer left; if nobody of that name is left, the mouse is the agent's again."""
+        self.viewers.discard(viewer)
+        if not self.life.over:
+            self.touch()
+            if viewer.name == self.control and all(other.name != viewer.name for other in self.viewers):
+                await self.give_back(viewer.name)
+
+    def touch(self) -> None:
+        """Somebody is here: the time until the session counts as idle begins anew."""
+        self.active_at = self.clock.monotonic()
+
+    def snapshot_status(self) -> dict[str, Any]:
+        """``status``, ``content`` and ``metadata`` of the first message a new reader is sent."""
+        metadata: dict[str, Any] = {
+            "event": "snapshot",
+            "session_status": self.status,
+            "name": self.name,
+            "steps": self.steps,
+            "usage": describe_usage(self.usage),
+            "viewer": self.control,
+            "message_id": self.turn.message_id if self.turn and self.life.working else None,
+        }
+        if (pending := self.gate.pending) is not None:
+            metadata["approval"] = {
+                "tool_use_id": pending.tool_use_id,
+                "tool": pending.tool,
+                "arguments": pending.arguments,
+                "shown": pending.shown,
+                "expires_at": iso(pending.expires_at),
+            }
+        words = WORDS[self.state]
+        if self.journal.failure is not None:
+            words = f"{words}. {self.journal.failure.describe()}"
+        return {"status": self.state, "content": words, "metadata": metadata}
+
+    def describe(self) -> dict[str, Any]:
+        """The body of ``GET /sessions/{id}`` without addresses."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "status": self.status,
+            "state": self.state,
+            "created_at": iso(self.created_at),
+            "ended_at": None if self.ended_at is None else iso(self.ended_at),
+            "end_reason": self.end_reason,
+            "container_id": self.desktop.container_id,
+            "vnc_port": self.desktop.vnc_port,
+            "desktop": self.desktop_kind,
+            "isolated": self.desktop.isolated,
+            "display": str(self.desktop.size),
+            "image_digest": self.desktop.image_digest,
+            "model": self.model,
+            "config": self.config.given(),
+            "steps": self.steps,
+            "usage": describe_usage(self.usage),
+            "control": self.control,
+            "sequence": self.journal.broadcast.sequence,
+        }
+
+    # For the turn, the registry and what ends a session
+
+    def now(self) -> float:
+        """Wall time that never goes back within this session."""
+        self._last_time = max(self._last_time, self.clock.time())
+        return self._last_time
+
+    def moment(self, event: Event, *, image_sha256: str | None = None, reply_id: str | None = None) -> Moment:
+        """``event`` as it happens now, translated once for all readers."""
+        time = self.now()
+        view = SessionView(
+            session_id=self.id,
+            time=time,
+            state=self.state,
+            steps=self.steps,
+            usage=self.usage,
+            message_id=self.turn.message_id if self.turn else None,
+            reply_id=reply_id,
+            image_sha256=image_sha256,
+            control=self.control,
+        )
+        return Moment(event, time, self._around.encode(event, view), image_sha256)
+
+    def show(self, state: Status) -> None:
+        self.state = state
+        self._around.changed(self)
+
+    async def patiently(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Do ``write`` (a picture, mostly) again until the disk takes it: what has happened must be told."""
+        while True:
+            try:
+                return await write()
+            except StoreUnavailable as error:
+                self.journal.failure = error
+                await asyncio.sleep(RETRY)
+
+    @property
+    def stop_wanted(self) -> bool:
+        return self.life.phase is Phase.STOPPING
+
+    def turn_over(self, turn: Turn) -> None:
+        """The turn has ended: the next message may come, unless the session cannot go on."""
+        self._paused = False
+        self._hold()
+        if turn.fatal is not None:
+            self.show("error")
+            self._around.broken(self, turn.fatal)
+        elif not self.life.over:
+            self.life.move(Phase.READY)
+            self.show("idle")
+        self.touch()
+
+    async def _renew_agent(self) -> None:
+        """An agent that remembers what is stored, in place of one that may remember more."""
+        history = await stored_conversation(self.store, self.id)
+        await self.agent.aclose()
+        self.agent = await self._around.build_agent(
+            AgentRequest(self.id, self.config, self.desktop, self.gate, history, self.usage, self.steps)
+        )
+        self.turn = None
+
+    def _decide(self, tool_use_id: str | None, approve: bool, by: str) -> None:
+        self._require_live()
+        if not self.gate.decide(tool_use_id, approve, by):
+            raise SessionConflict("Nothing waits for approval.", hint="It was decided or timed out meanwhile.")
+
+    def _hold(self) -> None:
+        if self._paused or self.control is not None:
+            self.gate.pause()
+        else:
+            self.gate.resume()
+
+    def _require_live(self) -> None:
+        if self.life.over:
+            raise SessionEnded(f"The session is over: {self.end_reason or 'it ended'}.", hint="Start a new one.")
+
+    def _require_ready(self, what: str) -> None:
+        self._require_live()
+        if self.life.phase is not Phase.READY:
+            raise TurnRunning(f"{what}: the agent is at work.", hint="Wait for its answer, or stop it.")
+
+    async def _turn_wound_up(self) -> None:
+        """The answer is shown a moment before the agent has let go of its turn."""
+        if self.turn_task is not None and not self.turn_task.done():
+            await asyncio.wait({self.turn_task}, timeout=WINDING_UP)
+            if not self.turn_task.done():
+                raise self.journal.failure or TurnRunning("The agent is still ending its turn.", hint="Try again.")

@@ -1,0 +1,217 @@
+"""One turn: takes the agent's events one by one, keeps each before it asks for the next."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from cambio_lab import events
+from cambio_lab.agent.options import TurnOptions
+from cambio_lab.errors import CambioError
+from cambio_lab.store import StepRow, new_message_id
+
+from .views import describe_usage
+
+if TYPE_CHECKING:
+    from .session import Session
+
+logger = logging.getLogger(__name__)
+
+
+class Turn:
+    """The work on one user message. ``finished`` is true once its end was kept and shown."""
+
+    def __init__(self, session: Session, message_id: str, content: str, options: TurnOptions) -> None:
+        self.message_id = message_id
+        self.finished = False
+        self.fatal: str | None = None
+        """Why the session cannot go on, when it cannot."""
+        self.broken_off = False
+        """The agent's memory may differ from what is stored; the next turn begins with what is stored."""
+        self._session = session
+        self._store = session.store
+        self._content = content
+        self._options = options
+        self._spent_before = session.usage
+        self._began = session.clock.monotonic()
+        self._step_started: dict[int, float] = {}
+        self._tool_calls: list[str] = []
+
+    async def run(self) -> None:
+        """Carry the turn to its one end. Cancelling leaves it without: :meth:`abandon` gives it one."""
+        try:
+            async with aclosing(self._session.agent.run(self._content, options=self._options)) as happenings:
+                async for event in happenings:
+                    await self._take(event)
+                    if self._session.stop_wanted:  # a stop from before the agent had begun
+                        self._session.gate.stop()
+        except CambioError as error:
+            logger.warning("session %s: the turn failed: %s", self._session.id, error.describe())
+            await self._break_off(error.message, error.hint)
+        except Exception:
+            logger.exception("session %s: the turn failed", self._session.id)
+            await self._break_off("The turn failed inside the server.", "Its log has the particulars. Send it again.")
+        else:
+            if not self.finished:
+                logger.error("session %s: the agent ended a turn without saying how", self._session.id)
+                await self._break_off("The turn ended without an answer.", "Send the message again.")
+
+    async def abandon(self, error: str, details: str) -> None:
+        """Give a turn that was cut off its end."""
+        await self._break_off(error, details)
+
+    async def _take(self, event: events.Event) -> None:
+        handler = _HANDLERS.get(type(event))
+        if handler is None:
+            await self._session.journal.post(self._session.moment(event))
+        else:
+            await handler(self, event)
+
+    async def _history(self, event: events.HistoryAppended) -> None:
+        operation = await self._session.patiently(
+            lambda: self._store.transcript.appending(self._session.id, event.message)
+        )
+        await self._session.journal.emit(self._session.moment(event), operations=[operation])
+
+    async def _dropped(self, event: events.HistoryDropped) -> None:
+        operation = self._store.transcript.dropping(self._session.id, event.count)
+        await self._session.journal.emit(self._session.moment(event), operations=[operation])
+
+    async def _status(self, event: events.StatusChanged) -> None:
+        self._session.show(event.status)
+        await self._session.journal.post(self._session.moment(event))
+
+    async def _asked(self, event: events.ApprovalRequested) -> None:
+        self._session.show("waiting_approval")
+        await self._session.journal.emit(self._session.moment(event))
+
+    async def _decided(self, event: events.ApprovalDecided) -> None:
+        self._session.show("acting")
+        await self._session.journal.emit(self._session.moment(event))
+
+    async def _replied(self, event: events.ModelReplied) -> None:
+        session = self._session
+        session.usage += event.usage
+        operation = self._store.sessions.updating(session.id, usage=asdict(session.usage))
+        await session.journal.post(session.moment(event), operations=[operation])
+
+    async def _started(self, event: events.ToolStarted) -> None:
+        session = self._session
+        session.steps = max(session.steps, event.step)
+        session.show("acting")
+        self._tool_calls.append(event.tool)
+        self._step_started[event.step] = session.now()
+        operations = [
+            self._store.steps.appending(self._step(event, "started")),
+            self._store.sessions.updating(session.id, steps=session.steps),
+        ]
+        await session.journal.post(session.moment(event), operations=operations)
+
+    async def _finished(self, event: events.ToolFinished) -> None:
+        session = self._session
+        sha256 = None
+        if event.image is not None:
+            picture, media_type = event.image, event.media_type
+            sha256 = await session.patiently(lambda: self._store.screenshots.put(picture, media_type))
+        row = self._step(event, "failed" if event.is_error else "completed", sha256)
+        operations = [
+            self._store.steps.appending(row),
+            self._store.sessions.updating(session.id, steps=max(session.steps, event.step)),
+        ]
+        session.steps = max(session.steps, event.step)
+        await session.journal.emit(session.moment(event, image_sha256=sha256), operations=operations)
+
+    def _step(self, event: events.ToolStarted | events.ToolFinished, status: Any, sha256: str | None = None) -> StepRow:
+        now = self._session.now()
+        row = StepRow(
+            self._session.id,
+            event.step,
+            event.tool_use_id,
+            event.tool,
+            event.toolset,
+            event.arguments,
+            status,
+            self._step_started.get(event.step, now),
+        )
+        if isinstance(event, events.ToolStarted):
+            return row
+        return StepRow(
+            *(row.session_id, row.step, row.tool_use_id, row.tool, row.toolset, row.arguments, row.status),
+            row.started_at,
+            ended_at=now,
+            text=event.text,
+            timing=asdict(event.timing),
+            sha256=sha256,
+            media_type=event.media_type if sha256 else None,
+            width=event.width,
+            height=event.height,
+        )
+
+    async def _answered(self, event: events.TurnFinished) -> None:
+        session = self._session
+        reply_id = new_message_id()
+        metadata = {
+            "tool_calls": event.tool_calls,
+            "processing_time": round(event.processing_time, 3),
+            "usage": describe_usage(event.usage),
+            "stopped": event.stopped,
+            "limit": event.limit,
+            "needs_input": event.needs_input,
+            "reply_to": self.message_id,
+        }
+        message = self._store.messages.appending(reply_id, session.id, "assistant", event.text, metadata, session.now())
+        await self._close(event, [message], reply_id)
+
+    async def _failed(self, event: events.TurnFailed) -> None:
+        if event.fatal:
+            self.fatal = event.error
+        await self._close(event, [self._store.steps.interrupting(self._session.id, self._session.now())])
+
+    async def _break_off(self, error: str, details: str) -> None:
+        """End with an error of our own, unless the turn has ended already."""
+        self.broken_off = True
+        if self.finished:
+            return
+        seconds = self._session.clock.monotonic() - self._began
+        used = self._used()
+        await self._failed(events.TurnFailed(error, details or error, seconds, used, tool_calls=list(self._tool_calls)))
+
+    def _used(self) -> events.Usage:
+        now, before = self._session.usage, self._spent_before
+        return events.Usage(**{name: value - getattr(before, name) for name, value in asdict(now).items()})
+
+    async def _close(
+        self, event: events.TurnFinished | events.TurnFailed, operations: list[Any], reply_id: str | None = None
+    ) -> None:
+        """Keep and show the end and the return to ``idle`` as one: whoever sees the answer may send again."""
+        session = self._session
+        session.usage = self._spent_before + event.usage  # with what a dropped reply had cost
+        moments = [session.moment(event, reply_id=reply_id)]
+        session.turn_over(self)
+        if session.state == "idle":
+            moments.append(session.moment(events.StatusChanged("idle", "Waiting for a message")))
+        self.finished = True
+        operations.append(
+            self._store.sessions.updating(
+                session.id, turn_message_id=None, steps=session.steps, usage=asdict(session.usage)
+            )
+        )
+        await session.journal.emit(*moments, operations=operations)
+
+
+_HANDLERS: dict[type[events.Event], Callable[[Turn, Any], Awaitable[None]]] = {
+    events.HistoryAppended: Turn._history,
+    events.HistoryDropped: Turn._dropped,
+    events.StatusChanged: Turn._status,
+    events.ApprovalRequested: Turn._asked,
+    events.ApprovalDecided: Turn._decided,
+    events.ModelReplied: Turn._replied,
+    events.ToolStarted: Turn._started,
+    events.ToolFinished: Turn._finished,
+    events.TurnFinished: Turn._answered,
+    events.TurnFailed: Turn._failed,
+}
+"""Events that mean more than a row and a message; the others are posted as they come."""

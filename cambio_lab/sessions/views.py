@@ -1,0 +1,100 @@
+"""What a session tells about itself, and what it hands to whoever turns its events into messages."""
+
+from __future__ import annotations
+
+import datetime
+import time as clock
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cambio_lab.events import Event, Status, Usage
+from cambio_lab.store import SessionRow
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """The session at the moment of one event. ``time`` is the event's, in epoch seconds.
+
+    ``message_id`` is the user message of the running turn, ``reply_id`` the stored answer (at its end only),
+    ``image_sha256`` the digest of the picture that the event carries: its address ends in it.
+    """
+
+    session_id: str
+    time: float
+    state: Status
+    steps: int
+    usage: Usage
+    message_id: str | None = None
+    reply_id: str | None = None
+    image_sha256: str | None = None
+    control: str | None = None
+
+
+Encode = Callable[[Event, SessionView], dict[str, Any] | None]
+"""Turns an event into the body of a message (without ``sequence``), or ``None`` when no socket shows it."""
+
+
+class Viewer(Protocol):
+    """Someone who watches the desktop."""
+
+    name: str
+
+    def session_ended(self, reason: str) -> None:
+        """Called once, on the event loop, when there is nothing to watch any more."""
+
+
+class Clock(Protocol):
+    """Wall time for what people read, monotonic time for how long things last: the wall clock may be set."""
+
+    def time(self) -> float: ...
+
+    def monotonic(self) -> float: ...
+
+
+class SystemClock:
+    def time(self) -> float:
+        return clock.time()
+
+    def monotonic(self) -> float:
+        return clock.monotonic()
+
+
+def iso(seconds: float) -> str:
+    """Epoch seconds as ``2024-01-15T10:30:00Z``."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def describe_usage(usage: Usage) -> dict[str, Any]:
+    """Tokens by kind, requests and ``cost_usd``, as a message or a row carries them."""
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_creation_input_tokens": usage.cache_creation_input_tokens,
+        "cache_read_input_tokens": usage.cache_read_input_tokens,
+        "thinking_tokens": usage.thinking_tokens,
+        "requests": usage.requests,
+        "cost_usd": round(usage.cost_usd, 6),
+    }
+
+
+def describe_row(row: SessionRow) -> dict[str, Any]:
+    """The body of ``GET /sessions/{id}`` for a session that is not live."""
+    return {
+        "id": row.id,
+        "name": row.name,
+        "status": row.status,
+        "state": "error" if row.status == "error" else "ended",
+        "created_at": iso(row.created_at),
+        "ended_at": None if row.ended_at is None else iso(row.ended_at),
+        "end_reason": row.end_reason,
+        "container_id": row.container_id,
+        "vnc_port": None,
+        "desktop": row.desktop_kind,
+        "model": row.model,
+        "config": row.config,
+        "steps": row.steps,
+        "usage": describe_usage(Usage(**row.usage)),
+        "control": None,
+        "sequence": row.last_sequence,
+    }
