@@ -28,14 +28,14 @@ MEGABYTE = 1_000_000
 REQUEST_BYTES = {"anthropic": 32 * MEGABYTE, "google": 30 * MEGABYTE, "bedrock": 20 * MEGABYTE}
 SAFE = 0.9  # of a limit; the rest is for the system prompt, the tools and what the next step adds
 MOST_PICTURES = 0.9
-COMPACT_AT = 100_000  # input tokens of a request: what is read from the cache costs too, and focus suffers
+COMPACT_AT = 60_000  # input tokens of a request: what is read from the cache costs too, and focus suffers
 ONWARD = "Go on with the task. The picture shows the screen as you saw it last."
 CLEARING = {
     # `keep` counts calls, not turns: a click, a text and a screenshot are three. Measured in benchmarks/thrift.py.
     "type": "clear_tool_uses_20250919",
-    "trigger": {"type": "input_tokens", "value": 40_000},
-    "keep": {"type": "tool_uses", "value": 16},
-    "clear_at_least": {"type": "input_tokens", "value": 15_000},
+    "trigger": {"type": "input_tokens", "value": 50_000},
+    "keep": {"type": "tool_uses", "value": 10},
+    "clear_at_least": {"type": "input_tokens", "value": 30_000},
 }
 
 
