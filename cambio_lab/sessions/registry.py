@@ -11,7 +11,14 @@ from typing import Any, TypeVar
 from cambio_lab.agent.gate import Gate, parse_policy
 from cambio_lab.agent.options import AgentOptions
 from cambio_lab.desktop.base import Desktop, DesktopProvider
-from cambio_lab.errors import CapacityReached, DesktopUnavailable, SessionEnded, SessionNotFound, StoreUnavailable
+from cambio_lab.errors import (
+    CapacityReached,
+    DesktopLost,
+    DesktopUnavailable,
+    SessionEnded,
+    SessionNotFound,
+    StoreUnavailable,
+)
 from cambio_lab.events import Usage
 from cambio_lab.settings import Settings
 from cambio_lab.store import Page, SessionQuery, SessionRow, SessionStatus, Store
@@ -76,8 +83,11 @@ class Registry:
         await self._adoption.begin()
         self._own(self._housekeeping(), "housekeeping of sessions")
 
-    async def stop(self) -> None:
-        """End all sessions, or leave them to the next start (setting ``keep_sessions``); within ten seconds."""
+    async def stop(self) -> frozenset[str]:
+        """End all sessions, or leave them to the next start (setting ``keep_sessions``); within ten seconds.
+
+        Returns the ``desktop_id`` of each desktop that must stay when its provider is stopped.
+        """
         self._stopping = True
         sessions = list(self._live.values())
         keep = self.settings.keep_sessions
@@ -97,8 +107,7 @@ class Registry:
         await asyncio.gather(*self._tasks, *self._lost_watchers.values(), return_exceptions=True)
         for watch in list(self._watches):
             watch.close()
-        for provider in self._adoption.providers():
-            await provider.stop(keep=kept)
+        return kept
 
     # Sessions
 
@@ -265,6 +274,7 @@ class Registry:
 
     async def _watch_desktop(self, session: Session) -> None:
         reason = await session.desktop.lost()
+        session.gate.halt(DesktopLost(reason, hint="Start a new session."))  # before the end stops the turn
         self._broken(session, reason)
 
     def _broken(self, session: Session, reason: str) -> None:

@@ -31,27 +31,18 @@ from cambio_lab.store import SessionRow, SessionStatus, Store, new_message_id
 from .agents import AgentFactory, AgentRequest, SessionAgent
 from .broadcast import Subscription
 from .config import SessionConfig, check_name, parse_display
+from .description import describe, snapshot
 from .journal import Journal, Moment
 from .recovery import stored_conversation
 from .request import check_content, check_metadata, turn_options
 from .state import Life, Phase
 from .turn import Turn
-from .views import Clock, Encode, SessionView, Viewer, describe_usage, iso
+from .views import Clock, Encode, SessionView, Viewer
 
 T = TypeVar("T")
 WINDING_UP = 5.0
 """Seconds an ended turn may take to let go of the agent before the next message."""
 RETRY = 0.5
-WORDS: dict[Status, str] = {
-    "idle": "Waiting for a message",
-    "thinking": "The agent thinks",
-    "acting": "The agent acts",
-    "waiting_approval": "Waiting for approval",
-    "paused": "Paused",
-    "stopped": "Stopped",
-    "ended": "The session is over",
-    "error": "The session failed",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,51 +267,11 @@ class Session:
 
     def snapshot_status(self) -> dict[str, Any]:
         """``status``, ``content`` and ``metadata`` of the first message a new reader is sent."""
-        metadata: dict[str, Any] = {
-            "event": "snapshot",
-            "session_status": self.status,
-            "name": self.name,
-            "steps": self.steps,
-            "usage": describe_usage(self.usage),
-            "viewer": self.control,
-            "message_id": self.turn.message_id if self.turn and self.life.working else None,
-        }
-        if (pending := self.gate.pending) is not None:
-            metadata["approval"] = {
-                "tool_use_id": pending.tool_use_id,
-                "tool": pending.tool,
-                "arguments": pending.arguments,
-                "shown": pending.shown,
-                "expires_at": iso(pending.expires_at),
-            }
-        words = WORDS[self.state]
-        if self.journal.failure is not None:
-            words = f"{words}. {self.journal.failure.describe()}"
-        return {"status": self.state, "content": words, "metadata": metadata}
+        return snapshot(self)
 
     def describe(self) -> dict[str, Any]:
         """The body of ``GET /sessions/{id}`` without addresses."""
-        return {
-            "id": self.id,
-            "name": self.name,
-            "status": self.status,
-            "state": self.state,
-            "created_at": iso(self.created_at),
-            "ended_at": None if self.ended_at is None else iso(self.ended_at),
-            "end_reason": self.end_reason,
-            "container_id": self.desktop.container_id,
-            "vnc_port": self.desktop.vnc_port,
-            "desktop": self.desktop_kind,
-            "isolated": self.desktop.isolated,
-            "display": str(self.desktop.size),
-            "image_digest": self.desktop.image_digest,
-            "model": self.model,
-            "config": self.config.given(),
-            "steps": self.steps,
-            "usage": describe_usage(self.usage),
-            "control": self.control,
-            "sequence": self.journal.broadcast.sequence,
-        }
+        return describe(self)
 
     # For the turn, the registry and what ends a session
 

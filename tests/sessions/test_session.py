@@ -1,0 +1,360 @@
+"""A session from its first message to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+
+from cambio_lab.errors import (
+    InvalidRequest,
+    MessageLimitReached,
+    SessionConflict,
+    SessionEnded,
+    SessionNotFound,
+    TurnRunning,
+)
+from cambio_lab.events import ApprovalDecided, Event, HumanInput, StatusChanged, TurnFinished, Usage
+from cambio_lab.sessions import Session
+from cambio_lab.sessions.broadcast import Subscription
+from cambio_lab.store import MessageQuery
+
+from .parts import Bench, ScriptedAgent, kinds, until, within, work
+
+
+async def heard(reader: Subscription, until_kind: str) -> list[dict[str, Any]]:
+    """Messages up to the one of this kind; checks that sequences have no gap."""
+    found: list[dict[str, Any]] = []
+    position = reader.position
+    async with asyncio.timeout(10):
+        async for sequence, text in reader:
+            message = json.loads(text)
+            assert message["sequence"] == sequence == position + 1
+            position = sequence
+            found.append(message)
+            if kinds([message]) == [until_kind]:
+                return found
+    raise AssertionError(f"ended without {until_kind}: {kinds(found)}")
+
+
+async def test_a_turn_is_told_in_order_and_stored(bench: Bench) -> None:
+    bench.script = work(2)
+    session = await bench.registry.create("first", {"timeout": 60})
+    reader = session.subscribe()
+    message_id = await session.send("Look", {"who": "me"})
+    page = await bench.store.messages.page(session.id, MessageQuery())
+    assert [(row.id, row.content, row.metadata) for row in page.rows] == [(message_id, "Look", {"who": "me"})]
+
+    messages = await heard(reader, "status:idle")
+    assert kinds(messages) == [
+        "status:user_message",
+        *["tool_execution:started", "tool_execution:completed"] * 2,
+        "agent_response",
+        "status:idle",
+    ]
+    assert messages[0]["metadata"]["message_id"] == message_id
+    done = messages[2]
+    assert done["result"]["dimensions"] == "320x320"
+    sha256 = done["result"]["image_path"].rsplit("/", 1)[1].removesuffix(".png")
+    assert (await bench.store.screenshots.read(sha256)) is not None
+    reply = messages[-2]
+    assert (reply["content"], reply["metadata"]["tool_calls"]) == ("Done.", ["screenshot", "screenshot"])
+
+    stored = (await bench.store.messages.page(session.id, MessageQuery(role="assistant"))).rows
+    assert [(row.id, row.content) for row in stored] == [(reply["metadata"]["message_id"], "Done.")]
+    assert stored[0].metadata["tool_calls"] == ["screenshot", "screenshot"]
+    assert [step.status for step in await bench.store.steps.of(session.id)] == ["completed", "completed"]
+    assert await bench.store.transcript.load(session.id) == bench.agents[0].history
+    assert session.describe()["usage"]["cost_usd"] == 0.25
+
+
+async def test_who_sees_the_answer_may_send_at_once(bench: Bench) -> None:
+    session = await bench.registry.create()
+    reader = session.subscribe()
+    for number in range(20):
+        await session.send(f"message {number}")
+        await heard(reader, "agent_response")
+    assert (await bench.store.messages.page(session.id, MessageQuery())).total == 40
+
+
+async def test_a_second_message_is_refused_while_one_runs(bench: Bench) -> None:
+    hold = asyncio.Event()
+    bench.script = work(1, hold=hold)
+    session = await bench.registry.create()
+    reader = session.subscribe()
+    outcomes = await asyncio.gather(*(session.send(f"m{n}") for n in range(5)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [str] + [TurnRunning] * 4
+    with pytest.raises(TurnRunning):
+        await session.clear_history()
+    hold.set()
+    await heard(reader, "status:idle")
+    assert (await bench.store.messages.page(session.id, MessageQuery(role="user"))).total == 1
+
+
+@pytest.mark.parametrize("when", ["at once", "later"])
+async def test_stop_ends_the_turn_with_an_answer(bench: Bench, when: str) -> None:
+    bench.script = work(1, hold=asyncio.Event())
+    session = await bench.registry.create()
+    reader = session.subscribe()
+    await session.stop()  # nothing runs: nothing happens
+    await session.send("Look")
+    if when == "later":
+        await heard(reader, "tool_execution:started")
+    await session.stop()
+    messages = await within(1, heard(reader, "status:idle"))
+    assert kinds(messages)[-2:] == ["agent_response", "status:idle"]
+    assert messages[-2]["metadata"]["stopped"] is True
+    bench.script = work(1)
+    await session.send("Again")
+    assert kinds(await heard(reader, "status:idle"))[-2] == "agent_response"
+
+
+async def test_pause_and_control_hold_the_agent(bench: Bench) -> None:
+    bench.script = work(3, pause=0.01)
+    session = await bench.registry.create()
+    reader = session.subscribe()
+    await session.take_control("ann")
+    await session.send("Look")
+    await asyncio.sleep(0.05)
+    assert session.steps == 0
+    with pytest.raises(SessionConflict, match="ann"):
+        await session.resume()
+    await session.give_back("bob")
+    assert session.control == "ann"
+    await session.record_human_input(HumanInput("ann", pointer_events=3))
+    await session.give_back("ann")
+    messages = await heard(reader, "status:idle")
+    assert kinds(messages)[:4] == ["status:control", "status:user_message", "status:human_input", "status:control"]
+    assert messages[3]["metadata"]["viewer"] is None
+
+    await session.send("Once more")
+    await heard(reader, "tool_execution:started")
+    await session.pause()
+    await until(lambda: session.gate.paused)
+    before = session.steps
+    await asyncio.sleep(0.05)
+    assert session.steps <= before + 1
+    await session.resume()
+    await heard(reader, "status:idle")
+
+
+async def test_the_mouse_comes_back_when_its_holder_leaves(bench: Bench) -> None:
+    class Ann:
+        name = "ann"
+
+        def session_ended(self, reason: str) -> None: ...
+
+    session = await bench.registry.create()
+    one, two = Ann(), Ann()
+    session.add_viewer(one)
+    session.add_viewer(two)
+    await session.take_control("ann")
+    await session.remove_viewer(one)
+    assert session.control == "ann"
+    await session.remove_viewer(two)
+    assert session.control is None
+
+
+async def test_approval_is_asked_shown_and_decided(bench: Bench) -> None:
+    async def script(agent: ScriptedAgent, content: str) -> AsyncGenerator[Event, None]:
+        yield agent.gate.request("toolu_9", "type", {"text": content})
+        verdict, by = await agent.gate.verdict()
+        yield ApprovalDecided("toolu_9", verdict, by)
+        yield TurnFinished(verdict, [], 0.1, Usage())
+
+    bench.script = script
+    session = await bench.registry.create()
+    reader = session.subscribe()
+    with pytest.raises(SessionConflict):
+        await session.approve()
+    await session.send("hello")
+    await heard(reader, "status:approval")
+    assert session.state == "waiting_approval"
+    assert session.snapshot_status()["metadata"]["approval"]["tool_use_id"] == "toolu_9"
+    with pytest.raises(SessionConflict):
+        await session.approve("toolu_1")
+    await session.approve("toolu_9", by="ann")
+    messages = await heard(reader, "agent_response")
+    assert messages[-1]["content"] == "approved"
+    assert messages[0]["metadata"]["by"] == "ann"
+
+
+async def test_clearing_forgets_everything_and_says_how_much(bench: Bench) -> None:
+    session = await bench.registry.create()
+    reader = session.subscribe()
+    for number in range(3):
+        await session.send(str(number))
+        await heard(reader, "status:idle")
+    assert await session.clear_history() == 6
+    assert bench.agents[0].history == []
+    assert await bench.store.transcript.load(session.id) == []
+    (message,) = await heard(reader, "status:cleared")
+    assert message["metadata"]["cleared_messages"] == 6
+
+
+async def test_max_messages_refuses_and_the_session_stays(bench: Bench) -> None:
+    session = await bench.registry.create(None, {"max_messages": 2})
+    reader = session.subscribe()
+    for number in range(2):
+        await session.send(str(number))
+        await heard(reader, "status:idle")
+    await session.clear_history()
+    with pytest.raises(MessageLimitReached):
+        await session.send("one more")
+    assert session.status == "active"
+    assert (await bench.store.messages.page(session.id, MessageQuery())).total == 0
+
+
+@pytest.mark.parametrize("content", [None, 5, "", "  \n", ["x"], "\ud800", "x" * 200_001])
+async def test_odd_content_is_refused(bench: Bench, content: object) -> None:
+    session = await bench.registry.create()
+    with pytest.raises(InvalidRequest):
+        await session.send(content)
+    assert session.state == "idle"
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [5, [], {1: 2}, {"x": float("nan")}, {"x": "y" * 70_000}, {"options": 3}, {"options": {"colour": "red"}},
+     {"options": {"max_steps": True}}, {"options": {"max_steps": -1}}, {"options": {"effort": 5}}],
+)  # fmt: skip
+async def test_odd_metadata_is_refused(bench: Bench, metadata: object) -> None:
+    session = await bench.registry.create()
+    with pytest.raises(InvalidRequest):
+        await session.send("x", metadata)
+
+
+async def test_options_reach_the_agent_for_one_turn(bench: Bench) -> None:
+    session = await bench.registry.create()
+    reader = session.subscribe()
+    await session.send("x", {"options": {"effort": "high", "max_steps": 3}})
+    await heard(reader, "status:idle")
+    options = bench.agents[0].options
+    assert options is not None
+    assert (options.effort, options.max_steps) == ("high", 3)
+    await session.send("x")
+    await heard(reader, "status:idle")
+    assert bench.agents[0].options is not None
+    assert bench.agents[0].options.effort is None
+
+
+async def test_an_agent_that_breaks_is_an_error_and_the_session_goes_on(bench: Bench) -> None:
+    async def script(agent: ScriptedAgent, content: str) -> AsyncGenerator[Event, None]:
+        yield agent.say("assistant", [{"type": "tool_use", "id": "t", "name": "bash", "input": {}}])
+        raise ZeroDivisionError("secret words")
+
+    bench.script = script
+    session = await bench.registry.create()
+    reader = session.subscribe()
+    await session.send("x")
+    messages = await heard(reader, "status:idle")
+    assert kinds(messages)[-2] == "error"
+    assert "secret" not in json.dumps(messages)
+    bench.script = work(0)
+    await session.send("y")
+    await heard(reader, "status:idle")
+    history = bench.agents[-1].history
+    assert [message["role"] for message in history] == ["user", "assistant", "user", "user", "assistant"]
+    assert history[2]["content"][0]["tool_use_id"] == "t"  # the open call was closed before the next message
+    assert await bench.store.transcript.load(session.id) == history
+
+
+async def test_an_agent_that_just_stops_is_an_error(bench: Bench) -> None:
+    async def script(agent: ScriptedAgent, content: str) -> AsyncGenerator[Event, None]:
+        yield StatusChanged("thinking")
+
+    bench.script = script
+    session = await bench.registry.create()
+    reader = session.subscribe()
+    await session.send("x")
+    assert kinds(await heard(reader, "status:idle"))[-2] == "error"
+
+
+async def test_ending_while_it_works(bench: Bench) -> None:
+    bench.script = work(1, hold=asyncio.Event())
+    session = await bench.registry.create()
+    ended: list[str] = []
+
+    class Viewer:
+        name = "v"
+
+        def session_ended(self, reason: str) -> None:
+            ended.append(reason)
+
+    session.add_viewer(Viewer())
+    reader = session.subscribe()
+    await session.send("Look")
+    await heard(reader, "tool_execution:started")
+    outcomes = await asyncio.gather(*(bench.registry.end(session.id) for _ in range(3)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [dict, SessionEnded, SessionEnded]
+    messages = [json.loads(text) async for _, text in reader]
+    assert kinds(messages) == ["agent_response", "status:ended"]
+    assert ended == ["The session was ended"]
+    assert bench.provider.open == {}
+    assert bench.agents[0].closed
+    row = await bench.store.sessions.get(session.id)
+    assert row is not None
+    assert (row.status, row.end_reason, row.turn_message_id) == ("inactive", "request", None)
+    assert row.ended_at is not None
+    for refused in (session.send("x"), session.clear_history(), session.stop(), session.take_control("a")):
+        with pytest.raises(SessionEnded):
+            await refused
+    with pytest.raises(SessionEnded):
+        bench.registry.get(session.id)
+    with pytest.raises(SessionEnded):
+        await bench.registry.end(session.id)
+    with pytest.raises(SessionNotFound):
+        await bench.registry.end("nobody")
+    assert (await bench.registry.describe(session.id))["end_reason"] == "request"
+
+
+async def test_a_turn_that_does_not_stop_is_cut_off(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cambio_lab.sessions.ending.TURN_SECONDS", 0.1)
+
+    async def script(agent: ScriptedAgent, content: str) -> AsyncGenerator[Event, None]:
+        yield StatusChanged("acting")
+        await asyncio.sleep(60)
+
+    bench.script = script
+    session = await bench.registry.create()
+    reader = session.subscribe()
+    await session.send("x")
+    await heard(reader, "status:acting")
+    await within(2, bench.registry.end(session.id))
+    assert kinds([json.loads(text) async for _, text in reader]) == ["error", "status:ended"]
+
+
+@pytest.mark.parametrize("working", [False, True])
+async def test_a_desktop_that_dies_ends_the_session_as_error(bench: Bench, working: bool) -> None:
+    bench.script = work(5, pause=0.02)
+    session = await bench.registry.create()
+    reader = session.subscribe()
+    if working:
+        await session.send("x")
+        await heard(reader, "tool_execution:completed")
+    bench.provider.open[session.desktop.desktop_id].die("The container was killed.")
+    messages = [json.loads(text) async for _, text in reader]
+    assert kinds(messages)[-1] == "status:ended"
+    assert messages[-1]["status"] == "error"
+    assert kinds(messages).count("error") == working
+    row = await bench.store.sessions.get(session.id)
+    assert row is not None
+    assert row.status == "error"
+
+
+async def test_changing_name_approval_and_display(bench: Bench) -> None:
+    session: Session = await bench.registry.create("old")
+    await session.change(name="new", approval=["type"], display="640x480")
+    described = session.describe()
+    assert (described["name"], described["display"]) == ("new", "640x480")
+    assert described["config"]["approval"] == ["type"]
+    row = await bench.store.sessions.get(session.id)
+    assert row is not None
+    assert (row.name, row.config["display"]) == ("new", "640x480")
+    with pytest.raises(InvalidRequest):
+        await session.change(display="9x9")
+    with pytest.raises(InvalidRequest):
+        await session.change(approval="sometimes")
