@@ -42,6 +42,7 @@ class Settings:
     desktop: str = _setting("auto", "docker, local, or auto: Docker if an engine answers.")
     display: str = _setting("1280x800", "Screen size in pixels.")
     image: str = _setting("cambio-lab-desktop", "Name of the container image, without tag.")
+    dockerfile: str = _setting("", "A Dockerfile (`ARG BASE`, `FROM $BASE`) that extends the desktop's image.")
     pool_size: int = _setting(1, "Desktops kept ready.")
     max_desktops: int = _setting(32, "Desktops at once; one more is refused with 503.")
     network: str = _setting("open", "Default network of a container: open or none.")

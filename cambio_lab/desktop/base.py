@@ -9,7 +9,7 @@ buttons are released whatever happens.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
@@ -104,6 +104,14 @@ class FileInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """``text`` is one line for people, ``fraction`` from 0 to 1 where it is known."""
+
+    text: str
+    fraction: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DesktopOptions:
     """What a session asks of its desktop. ``network`` is ``open``, ``none`` or ``allow`` with ``allow_hosts``."""
 
@@ -112,6 +120,8 @@ class DesktopOptions:
     allow_hosts: tuple[str, ...] = ()
     image: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    progress: Callable[[Progress], None] | None = field(default=None, compare=False)
+    """Told how far the slow first time (pulling or building the image) is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,9 @@ class ConnectedDesktop:
         self.settings = settings
         self.machine = machine
         self._endpoint = endpoint
-        self._connection = Connection(endpoint, self.alive, quiet=settings.settle_quiet, cap=settings.settle_cap)
+        self._connection = Connection(
+            endpoint, self.alive, self.cause, quiet=settings.settle_quiet, cap=settings.settle_cap
+        )
         self._pointer = Pointer(machine)
         self._hands = Hands(self._connection, self._pointer.locate)
         self._shell = Shell(machine)
@@ -210,17 +212,30 @@ class ConnectedDesktop:
     async def alive(self) -> bool:
         raise NotImplementedError
 
+    async def cause(self) -> str:
+        """Why it is not alive any more, for people and the model."""
+        return "The desktop stopped."
+
+    @property
+    def connected(self) -> bool:
+        """Whether the RFB connection stands."""
+        return self._connection.connected
+
+    async def release(self) -> None:
+        """Let go of a desktop that is to outlive this server."""
+        if not self._closed:
+            self._closed = True
+            await self._connection.close()
+            await self._shell.close()
+            self._pointer.close()
+
     async def lost(self) -> str:
         return await self._connection.lost()
 
     async def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        await self._connection.close()
-        await self._shell.close()
-        self._pointer.close()
-        await self._destroy()
+        if not self._closed:
+            await self.release()
+            await self._destroy()
 
     async def _destroy(self) -> None:
         raise NotImplementedError

@@ -20,13 +20,20 @@ _PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 
 
 class Connection:
-    """``alive`` is asked when the connection drops: is there still a desktop to reconnect to?"""
+    """``alive`` is asked when the connection drops: is there still a desktop to reconnect to? ``cause``: why not?"""
 
     def __init__(
-        self, endpoint: VncEndpoint, alive: Callable[[], Awaitable[bool]], *, quiet: float, cap: float
+        self,
+        endpoint: VncEndpoint,
+        alive: Callable[[], Awaitable[bool]],
+        cause: Callable[[], Awaitable[str]],
+        *,
+        quiet: float,
+        cap: float,
     ) -> None:
         self._endpoint = endpoint
         self._alive = alive
+        self._cause = cause
         self._quiet, self._cap = quiet, cap
         self._client: RfbClient | None = None
         self._watch: Watch | None = None
@@ -69,7 +76,7 @@ class Connection:
             if not await self._reconnect():
                 break
         if not self._reason.done():
-            self._reason.set_result("The desktop stopped.")
+            self._reason.set_result(await self._cause())
         self._ready.set()
 
     async def _reconnect(self) -> bool:
@@ -86,6 +93,11 @@ class Connection:
             log.info("the connection to a desktop was dropped and restored")
             return True
         return False
+
+    @property
+    def connected(self) -> bool:
+        """Whether the desktop answered last."""
+        return self._client is not None and not self._client.closed.done() and not self._reason.done()
 
     async def client(self) -> RfbClient:
         """The living client; waits while it reconnects. :class:`~cambio_lab.errors.DesktopLost` when that is over."""

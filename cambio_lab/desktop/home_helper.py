@@ -1,4 +1,3 @@
-# ruff: noqa: PTH  (folder descriptors are the point here; pathlib has none)
 """Runs inside the desktop (``python3 -I -S -c``): reads, writes and lists files without leaving the allowed folders.
 
 Nothing of ours can be imported here. Arguments: verb, home, roots joined by ``:``, path. Answers one JSON line on

@@ -37,7 +37,7 @@ class LocalMachine:
 
     def __init__(self, home: Path, display: str, cookie_file: Path) -> None:
         self.home = str(home)
-        self.roots = (self.home,)
+        self.roots: Sequence[str] = (self.home,)
         # Nothing of the server's environment: an API key in it is not the desktop's business.
         self.environment = {
             "HOME": self.home,

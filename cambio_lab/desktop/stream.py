@@ -41,7 +41,7 @@ class ByteStream(asyncio.BufferedProtocol):
                 if endpoint.unix_path is not None:
                     _, stream = await loop.create_unix_connection(cls, endpoint.unix_path)
                 else:
-                    assert endpoint.port is not None
+                    assert endpoint.host is not None and endpoint.port is not None
                     _, stream = await loop.create_connection(cls, endpoint.host, endpoint.port)
         except (OSError, TimeoutError) as error:
             raise DesktopLost("The desktop's VNC server does not answer.") from error

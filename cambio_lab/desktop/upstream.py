@@ -53,7 +53,7 @@ class RfbUpstream(asyncio.BufferedProtocol):
                 if endpoint.unix_path is not None:
                     _, upstream = await loop.create_unix_connection(cls, endpoint.unix_path)
                 else:
-                    assert endpoint.port is not None
+                    assert endpoint.host is not None and endpoint.port is not None
                     _, upstream = await loop.create_connection(cls, endpoint.host, endpoint.port)
                 await upstream._authenticate(endpoint.password)
         except (OSError, TimeoutError) as error:
@@ -175,7 +175,7 @@ class Greeting:
         self._received = bytearray()
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """``(to send to the viewer, to pass to the desktop)``. ``ValueError`` when the viewer does not speak RFB 3.8."""
+        """``(for the viewer, for the desktop)``. ``ValueError`` when the viewer does not speak RFB 3.8."""
         if self.done:
             return b"", data
         self._received += data

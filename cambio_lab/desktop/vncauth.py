@@ -25,10 +25,21 @@ def obfuscate(password: str) -> bytes:
     return _des(_FILE_KEY, password.encode("latin-1")[:8].ljust(8, b"\0"))
 
 
+def reveal(obfuscated: bytes) -> str:
+    """The password in the eight bytes of a ``vncpasswd`` file."""
+    from Crypto.Cipher import DES
+
+    plain: bytes = DES.new(_reverse_bits(_FILE_KEY), DES.MODE_ECB).decrypt(obfuscated[:8])
+    return plain.rstrip(b"\0").decode("latin-1")
+
+
+def _reverse_bits(key: bytes) -> bytes:
+    return bytes(int(f"{byte:08b}"[::-1], 2) for byte in key)
+
+
 def _des(key: bytes, data: bytes) -> bytes:
     from Crypto.Cipher import DES  # imported on first use: a third of this package's import time
 
-    reversed_bits = bytes(int(f"{byte:08b}"[::-1], 2) for byte in key)
     # The protocol fixes cipher and mode; the password is random and the port is on loopback.
-    encrypted: bytes = DES.new(reversed_bits, DES.MODE_ECB).encrypt(data)
+    encrypted: bytes = DES.new(_reverse_bits(key), DES.MODE_ECB).encrypt(data)
     return encrypted

@@ -1,0 +1,57 @@
+"""What this machine has for desktops; for ``auto`` and for ``cambio-lab doctor``."""
+
+from __future__ import annotations
+
+import shutil
+
+from cambio_lab.settings import Settings
+
+from .base import ProviderHealth
+from .engine import START_DOCKER, Engine
+
+
+async def engine_answers() -> bool:
+    """Whether the engine that ``DOCKER_HOST`` names (else the default one) answers a ping."""
+    engine = Engine()
+    try:
+        return await engine.answers()
+    finally:
+        engine.close()
+
+
+async def probe_engine() -> ProviderHealth:
+    """Is there a Docker Engine? ``mend`` says what to do when there is none."""
+    engine = Engine()
+    try:
+        if not await engine.answers():
+            return ProviderHealth("engine", False, f"no Docker Engine answers at {engine.host}", START_DOCKER)
+        version = await engine.call(lambda client: client.version())
+        return ProviderHealth("engine", True, f"Docker Engine {version['Version']} at {engine.host}")
+    finally:
+        engine.close()
+
+
+async def probe_image(settings: Settings) -> ProviderHealth:
+    """Is the desktop's image built, in the version that this package describes?"""
+    from .image import image_exists, image_tag
+
+    engine = Engine()
+    reference = image_tag(settings.image)
+    try:
+        if not await engine.answers():
+            return ProviderHealth("image", False, "needs a Docker Engine", START_DOCKER)
+        if await image_exists(engine, reference):
+            return ProviderHealth("image", True, reference)
+        return ProviderHealth("image", False, f"{reference} is not built", "cambio-lab image build")
+    finally:
+        engine.close()
+
+
+async def probe_local() -> ProviderHealth:
+    """Are the programs of the local desktop there?"""
+    from .local import INSTALL, PROGRAMS
+
+    missing = [program for program in PROGRAMS if shutil.which(program) is None]
+    if missing:
+        return ProviderHealth("local desktop", False, f"missing: {', '.join(missing)}", INSTALL)
+    return ProviderHealth("local desktop", True, "Xvnc and a window manager are there (not isolated)")
