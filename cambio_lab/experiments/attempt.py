@@ -1,0 +1,203 @@
+"""One attempt at a cell: session, setup, turns, check, record. The same on this machine and on a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..desktop.base import Desktop
+from ..errors import ActionError, CambioError, DesktopError
+from ..events import TurnFailed, TurnFinished
+from . import failure, live
+from .engines.base import Job
+from .failure import Judgement, Stage
+from .live import Live
+from .outcome import Outcome, Progress
+from .task import Verdict
+
+if TYPE_CHECKING:
+    from ..sessions import Session
+    from .watch import Watch
+    from .workplace import Workplace
+
+logger = logging.getLogger(__name__)
+ENDING = 30.0
+"""Seconds that ending a session and packing its record may take before the attempt gives up on them."""
+THUMBNAIL_SECONDS, THUMBNAIL_WIDTH = 2.0, 240
+ANSWER = 2_000
+"""Characters of the final text that the table keeps; the recorded run has all of it."""
+
+
+class Attempt:
+    """Runs once. :meth:`progress` may be asked meanwhile."""
+
+    def __init__(self, place: Workplace, job: Job, worker: str = "") -> None:
+        self.job = job
+        self._place = place
+        self._worker = worker
+        self._stage: Stage = "start"
+        self._session: Session | None = None
+        self._watch: Watch | None = None
+        self._live: Live | None = None
+        self._verdict = Verdict(False, 0.0)
+        self._limit = ""
+        self._thumbnail: bytes | None = None
+        self._thumbnail_at = 0.0
+
+    async def run(self) -> Outcome:
+        """From start to record. Cancelling it ends the session; whatever else happens is in the outcome."""
+        started_at, began = time.time(), time.monotonic()
+        judgement = await self._judge()
+        outcome = Outcome(
+            self.job.attempt,
+            self.job.cell.cell_id,
+            success=self._verdict.success,
+            score=self._verdict.score,
+            reason=self._verdict.reason,
+            failure=judgement.failure if judgement else None,
+            error=judgement.error if judgement else "",
+            fatal=judgement.fatal if judgement else False,
+            started_at=started_at,
+            worker=self._worker,
+        )
+        outcome = self._measured(outcome)
+        record = await self._finish()
+        wall = time.monotonic() - began
+        return replace(outcome, **record, wall_seconds=wall, environment=self._environment())
+
+    async def progress(self, *, thumbnails: bool) -> Progress:
+        session, watch = self._session, self._watch
+        if session is None or watch is None:
+            return Progress(self.job.attempt, self.job.cell.cell_id)
+        state = session.state if self._stage == "turn" else self._stage
+        if thumbnails and time.monotonic() - self._thumbnail_at >= THUMBNAIL_SECONDS:
+            self._thumbnail_at = time.monotonic()
+            try:
+                async with asyncio.timeout(2):
+                    self._thumbnail = (await session.desktop.thumbnail(THUMBNAIL_WIDTH)).data
+            except (TimeoutError, DesktopError):  # it is going away; the last picture stays
+                logger.debug("no thumbnail of %s", self.job.cell.cell_id)
+        return Progress(
+            self.job.attempt, self.job.cell.cell_id, state, watch.steps, watch.usage.cost_usd, self._thumbnail
+        )
+
+    # From start to verdict
+
+    async def _judge(self) -> Judgement | None:
+        """Do it all; ``None`` when the check says yes. A cancelled attempt ends its session before it goes."""
+        seconds = self.job.cell.task.timeout
+        try:
+            async with asyncio.timeout(seconds) as clock:
+                return await self._go()
+        except asyncio.CancelledError:
+            await self._finish()
+            raise
+        except Exception as error:
+            if isinstance(error, TimeoutError) and clock.expired() and self._stage in ("turn", "check"):
+                return Judgement("limit", f"The task's time of {seconds:g} s was over.")
+            judgement = failure.of_exception(self._stage, error)
+            if judgement.failure == "task":
+                logger.warning("%s", self.job.cell.cell_id, exc_info=error)
+            return judgement
+
+    async def _go(self) -> Judgement | None:
+        task = self.job.cell.task
+        session, watch = await self._place.create(self.job)
+        self._session, self._watch = session, watch
+        watch.most_steps = self.job.steps
+        desktop: Desktop = session.desktop
+        self._live = Live(session, desktop, self.job.cell.seed)
+        self._stage = "setup"
+        if task.setup is not None:
+            await live.call(task.setup, self._live)
+        self._stage = "turn"
+        for text in task.texts(self._live):
+            if judgement := await self._turn(text):
+                return judgement
+            if self._limit:
+                break
+        self._stage = "check"
+        self._verdict = await self._check()
+        if self._verdict.success:
+            return None
+        if self._limit:
+            return Judgement("limit", f"The agent reached {self._limit}.")
+        return Judgement("agent", self._verdict.reason or "The check says no.")
+
+    async def _turn(self, text: str) -> Judgement | None:
+        """Send one message and wait for the turn's end."""
+        assert self._session is not None and self._watch is not None and self._live is not None
+        session, watch = self._session, self._watch
+        await session.send(text)
+        turn = session.turn_task
+        assert turn is not None
+        over = asyncio.create_task(watch.out_of_steps.wait())
+        try:
+            await asyncio.wait({turn, over}, return_when=asyncio.FIRST_COMPLETED)
+            if not turn.done():
+                self._limit = "max_steps"
+                await session.stop()
+            await asyncio.wait({turn})
+        finally:
+            over.cancel()
+        end = watch.end
+        if not isinstance(end, TurnFinished):
+            rejected = watch.client.rejected if watch.client else None
+            return failure.of_turn(end if isinstance(end, TurnFailed) else None, rejected)
+        self._live.answers.append(end.text)
+        self._limit = self._limit or end.limit or ""
+        return None
+
+    async def _check(self) -> Verdict:
+        """The author's verdict. What the agent did not make (a missing file) and a failed ``assert`` are a no."""
+        check = self.job.cell.task.check
+        if check is None:  # ended its turn: all that was asked
+            return Verdict(not self._limit, float(not self._limit))
+        assert self._live is not None
+        try:
+            return Verdict.of(await live.call(check, self._live))
+        except AssertionError as error:
+            return Verdict(False, 0.0, f"not so: {error}" if str(error) else "an assertion of the check failed")
+        except ActionError as error:
+            return Verdict(False, 0.0, error.message)
+
+    # What it leaves
+
+    def _measured(self, outcome: Outcome) -> Outcome:
+        if self._watch is None or self._session is None:
+            return outcome
+        watch = self._watch
+        return replace(
+            outcome,
+            answer=(self._live.answer if self._live else "")[:ANSWER],
+            steps=watch.steps,
+            usage=watch.usage,
+            model_seconds=watch.model_seconds,
+            desktop_seconds=watch.desktop_seconds,
+            run_id=self._session.id,
+        )
+
+    def _environment(self) -> dict[str, str]:
+        digest = self._session.desktop.image_digest if self._session is not None else None
+        return {**self._place.versions, **({"image": digest} if digest else {})}
+
+    async def _finish(self) -> dict[str, Any]:
+        """End the session and pack its record; neither may lose the outcome, and a stop must not leave a desktop."""
+        session = self._session
+        if session is None:
+            return {}
+        record: dict[str, Any] = await asyncio.shield(_bounded(self._place.close_session(session.id, self.job)))
+        return record
+
+
+async def _bounded(work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    try:
+        async with asyncio.timeout(ENDING):
+            return await work
+    except (TimeoutError, CambioError, OSError) as error:
+        logger.error("a session could not be wound up: %s", error)
+        return {}

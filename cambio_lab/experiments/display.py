@@ -1,0 +1,187 @@
+"""How an experiment looks while it runs: a line in a terminal, a bar and a wall of desktops in a notebook.
+
+The notebook's picture is plain HTML that is updated in place, not a widget: it needs no kernel to be seen later.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import sys
+import time
+from collections.abc import Callable
+from typing import IO, Any, Protocol
+
+from .outcome import Progress
+from .scheduler import Tally
+
+LINE_SECONDS = 1.0
+HTML_SECONDS = 0.5
+WALL = 24
+"""At most this many thumbnails on the wall."""
+_COLOURS = {"success": "#3d9970", "other": "#d9822b", "failed": "#c0392b", "running": "#2a6fbb", "open": "#d7dbe0"}
+
+
+class Display(Protocol):
+    """Shows a tally. ``thumbnails`` says whether it wants pictures."""
+
+    thumbnails: bool
+
+    def show(self, tally: Tally) -> None: ...
+
+    def close(self, tally: Tally) -> None: ...
+
+
+class Silent:
+    """Shows nothing."""
+
+    thumbnails = False
+
+    def show(self, tally: Tally) -> None:
+        """Nothing to do."""
+
+    def close(self, tally: Tally) -> None:
+        """Nothing to do."""
+
+
+class Terminal:
+    """One line, rewritten in place on a terminal and repeated every half minute in a log file."""
+
+    thumbnails = False
+
+    def __init__(self, stream: IO[str] | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._rewrites = self._stream.isatty()
+        self._last = -1e9
+
+    def show(self, tally: Tally) -> None:
+        now = time.monotonic()
+        if now - self._last < (LINE_SECONDS if self._rewrites else 30.0):
+            return
+        self._last = now
+        self._write(tally, last=False)
+
+    def close(self, tally: Tally) -> None:
+        self._write(tally, last=True)
+
+    def _write(self, tally: Tally, *, last: bool) -> None:
+        text = f"{_bar(tally)} {words(tally)}"
+        end = "\n" if last or not self._rewrites else ""
+        self._stream.write(("\r\x1b[K" if self._rewrites else "") + text + end)
+        self._stream.flush()
+
+
+class Page:
+    """A notebook's output, updated in place. ``update`` is given HTML."""
+
+    thumbnails = True
+
+    def __init__(self, update: Callable[[str], None]) -> None:
+        self._update = update
+        self._last = -1e9
+
+    def show(self, tally: Tally) -> None:
+        now = time.monotonic()
+        if now - self._last >= HTML_SECONDS:
+            self._last = now
+            self._update(as_html(tally))
+
+    def close(self, tally: Tally) -> None:
+        self._update(as_html(tally))
+
+
+def choose(progress: bool | Display) -> Display:
+    """The display for where we are: a page in a kernel, a line elsewhere, nothing for ``False``."""
+    if not isinstance(progress, bool):
+        return progress
+    if not progress:
+        return Silent()
+    shell = _kernel()
+    if shell is None:
+        return Terminal()
+    from IPython import display
+
+    page: Any = display
+    handle = page.display(page.HTML(""), display_id=True)
+    return Page(lambda text: handle.update(page.HTML(text)))
+
+
+def _kernel() -> Any:
+    """The running IPython kernel's shell, if we are in one; does not import IPython."""
+    module = sys.modules.get("IPython")
+    shell = module.get_ipython() if module is not None else None
+    return shell if getattr(shell, "kernel", None) is not None else None
+
+
+def words(tally: Tally) -> str:
+    """The tally as a line: done, failed, running, spend, time left."""
+    parts = [f"{tally.done + tally.failed}/{tally.total} done", f"{tally.success} succeeded"]
+    if tally.failed:
+        parts.append(f"{tally.failed} failed")
+    if tally.retries:
+        parts.append(f"{tally.retries} tried again")
+    if not tally.ended:
+        parts.append(f"{tally.running} running")
+    parts.append(f"${tally.spent_usd:.2f}")
+    if tally.ended:
+        parts.append(f"{duration(tally.seconds)}, {tally.ended.replace('_', ' ')}")
+    elif tally.left_seconds is not None:
+        parts.append(f"{duration(tally.left_seconds)} left")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``3:05 min``, ``2:07 h``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02} h"
+
+
+def _bar(tally: Tally, width: int = 24) -> str:
+    done = (tally.done + tally.failed) * width // max(1, tally.total)
+    return f"[{'#' * done}{'.' * (width - done)}]"
+
+
+def as_html(tally: Tally) -> str:
+    """Bar, line and wall of thumbnails; readable where styles are taken out, too."""
+    left = tally.total - tally.done - tally.failed - tally.running
+    shares = (
+        ("success", tally.success),
+        ("other", tally.done - tally.success),
+        ("failed", tally.failed),
+        ("running", tally.running),
+        ("open", max(0, left)),
+    )
+    bar = "".join(
+        f'<div title="{count} {name}" style="width:{100 * count / max(1, tally.total):.2f}%;'
+        f'background:{_COLOURS[name]}"></div>'
+        for name, count in shares
+        if count
+    )
+    label = html.escape(words(tally))
+    return (
+        f'<div style="font:13px sans-serif"><div role="progressbar" aria-valuemin="0" aria-valuemax="{tally.total}"'
+        f' aria-valuenow="{tally.done + tally.failed}" aria-label="{label}"'
+        f' style="display:flex;height:10px;border-radius:5px;overflow:hidden;background:#d7dbe0">{bar}</div>'
+        f'<p style="margin:6px 0">{label}</p>{_wall(tally.live)}</div>'
+    )
+
+
+def _wall(live: list[Progress]) -> str:
+    tiles = [_tile(item) for item in live[:WALL]]
+    if len(live) > WALL:
+        tiles.append(f"<div>and {len(live) - WALL} more</div>")
+    return f'<div style="display:flex;flex-wrap:wrap;gap:8px">{"".join(tiles)}</div>' if tiles else ""
+
+
+def _tile(item: Progress) -> str:
+    name = html.escape(item.cell_id)
+    caption = f"{name}<br>{html.escape(item.state)}, {item.steps} steps, ${item.cost_usd:.2f}"
+    picture = '<div style="width:200px;height:125px;background:#eceff3"></div>'
+    if item.thumbnail:
+        data = base64.b64encode(item.thumbnail).decode()
+        picture = f'<img alt="desktop of {name}" width="200" src="data:image/jpeg;base64,{data}">'
+    return f'<div style="width:200px;font-size:11px;overflow-wrap:anywhere">{picture}<div>{caption}</div></div>'

@@ -1,0 +1,247 @@
+"""Task x model x setting x repeat, run to the end however often it is interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from ..agent.options import AgentOptions
+from ..errors import ConfigurationError
+from ..sessions import SessionConfig
+from ..settings import Settings, read_environment
+from ..store import Store
+from ..store.store import FILE_NAME
+from . import display, plots, results
+from .budget import Budget, Caps
+from .engines import choose as choose_engine
+from .engines.base import Engine, Plan
+from .grid import Grid, name_settings
+from .ledger import CellRow, Ledger, open_for_reading, read_cells
+from .scheduler import Scheduler, Tally
+from .task import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..runs import Run
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,79}")
+UNATTENDED = {"approval": "never"}
+"""Nobody watches an experiment by night; a setting or task may say otherwise."""
+
+
+class Experiment:
+    """A grid of runs with a folder of its own, ``directory/name``: the ledger and one recorded run for each cell.
+
+    ``settings`` are named changes of the session's configuration (a dict, or a list that is named after its content),
+    ``config`` is what all cells share, ``lab`` overrides :class:`cambio_lab.settings.Settings` for these runs
+    (``{"desktop": "docker", "image": "mine"}``). Caps count money, steps and the wall time of one ``run``.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        *,
+        models: Sequence[str],
+        settings: Sequence[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]] | None = None,
+        repeats: int = 5,
+        seed: int = 1,
+        name: str = "experiment",
+        directory: str | Path = "experiments",
+        config: Mapping[str, Any] | None = None,
+        lab: Mapping[str, Any] | None = None,
+        max_cost_usd: float | None = None,
+        max_steps: int | None = None,
+        max_seconds: float | None = None,
+        retries: int = 2,
+        make_provider: Any = None,
+    ) -> None:
+        if not _NAME.fullmatch(name):
+            raise ConfigurationError(f"{name!r} is no name for an experiment.", hint="Use letters, digits and . _ -")
+        shared = {**UNATTENDED, **(config or {})}
+        self.grid = Grid(list(tasks), list(models), name_settings(settings), repeats, seed, shared)
+        self.name = name
+        self.directory = Path(directory) / name
+        self.caps = Caps(max_cost_usd, max_steps, max_seconds)
+        self.retries = retries
+        self.lab = dict(lab or {})
+        self.settings = _settings(self.lab)
+        self._check()
+        self.tally = Tally(len(self.grid))
+        self._make_provider = make_provider
+        self._scheduler: Scheduler | None = None
+        self._task: asyncio.Task[Tally] | None = None
+
+    async def run(
+        self, *, concurrency: int | None = None, engine: Any = None, progress: bool | display.Display = True
+    ) -> Tally:
+        """Run every cell that is not done yet; run it again after any interruption and it goes on.
+
+        ``engine`` is ``None`` (this machine), a ``dask.distributed.Client``, or an :class:`Engine`. ``concurrency``
+        is how many cells run at once; ``None`` takes what memory and cores (or the workers) allow.
+        Raises :class:`~cambio_lab.experiments.scheduler.ExperimentStopped` when going on would be in vain.
+        """
+        if self._scheduler is not None:
+            raise ConfigurationError("This experiment is running already.", hint="Stop it first: experiment.stop().")
+        shown = display.choose(progress)
+        chosen: Engine = choose_engine(engine)
+        async with self._ledger() as ledger:
+            try:
+                await chosen.start(await self._plan(ledger, concurrency))
+                await self._recover(ledger, chosen)
+                return await self._schedule(ledger, chosen, shown)
+            finally:
+                self._scheduler = None
+                await chosen.stop()
+                shown.close(self.tally)
+
+    def start(self, **options: Any) -> asyncio.Task[Tally]:
+        """:meth:`run` in the background: the cell ends at once, and :meth:`stop` works from the next one."""
+        if self._task is not None and not self._task.done():
+            raise ConfigurationError("This experiment is running already.", hint="Stop it first: experiment.stop().")
+        self._task = asyncio.create_task(self.run(**options), name=f"experiment {self.name}")
+        return self._task
+
+    def stop(self) -> None:
+        """End what runs now and start nothing more; finished cells are kept, ``run`` goes on from there."""
+        if self._scheduler is not None:
+            self._scheduler.stopping = True
+
+    async def _schedule(self, ledger: Ledger, engine: Engine, shown: display.Display) -> Tally:
+        await ledger.forget(failed_only=True)  # a new call is a new chance for what the infrastructure spoiled
+        known = {row.cell_id: row for row in await ledger.cells()}
+        ids = {cell.cell_id for cell in self.grid}
+        done = [row for row in known.values() if row.state == "done" and row.cell_id in ids]
+        spent_usd, spent_steps = await ledger.spent()
+        scheduler = self._scheduler = Scheduler(
+            engine=engine,
+            ledger=ledger,
+            budget=Budget(self.caps, spent_usd=spent_usd, spent_steps=spent_steps),
+            retries=self.retries,
+            show=shown.show,
+            thumbnails=shown.thumbnails,
+        )
+        try:
+            return await scheduler.run(
+                (cell for cell in self.grid if known[cell.cell_id].state == "open"),
+                total=len(self.grid),
+                done=len(done),
+                success=sum(row.outcome is not None and row.outcome.success for row in done),
+            )
+        finally:
+            self.tally = scheduler.tally
+
+    async def _recover(self, ledger: Ledger, engine: Engine) -> None:
+        """Settle attempts that a killed process left: count what finished unseen, charge and reopen the rest."""
+        running = await ledger.attempts("running")
+        for outcome in await engine.recover(running):
+            await ledger.finish(outcome, final=outcome.failure != "infrastructure" and not outcome.fatal)
+            await engine.settled(outcome)
+        for attempt in running:  # no effect on those that were just finished
+            await ledger.lose(attempt.attempt, "the process that ran it died")
+
+    async def _plan(self, ledger: Ledger, concurrency: int | None) -> Plan:
+        facts = await ledger.facts()
+        if "id" not in facts:
+            facts = await ledger.facts(id=uuid4().hex, name=self.name)
+        (self.directory / "runs").mkdir(exist_ok=True)
+        return Plan(
+            name=self.name,
+            experiment_id=facts["id"],
+            directory=self.directory,
+            settings=self.settings,
+            lab=self.lab,
+            store=ledger.store,
+            models=self.grid.models,
+            wanted=concurrency,
+            make_provider=self._make_provider,
+        )
+
+    @asynccontextmanager
+    async def _ledger(self) -> AsyncIterator[Ledger]:
+        """The ledger, held by this process alone; another that runs the experiment is named in the error."""
+        store = await Store.open(self.directory)
+        try:
+            ledger = Ledger(store)
+            await ledger.prepare(self.grid)
+            yield ledger
+        finally:
+            await store.close()
+
+    def _check(self) -> None:
+        """Refuse a grid that no session would take, before anything is spent: models, limits, names of settings."""
+        seen = set()
+        for cell in self.grid:
+            asked = (cell.task.name, cell.model, cell.setting)
+            if asked not in seen:
+                seen.add(asked)
+                config = SessionConfig.parse(cell.config)
+                AgentOptions.from_settings(self.settings, config.given())
+
+    # What came of it
+
+    @property
+    def cells(self) -> list[CellRow]:
+        """Every cell as it stands, also while the experiment runs here or elsewhere."""
+        return load_cells(self.directory)
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """One row for each cell; ``docs/experiments.md`` lists the columns."""
+        return results.frame(self.cells, self.directory / "runs")
+
+    def summary(self, by: Sequence[str] = ("model", "setting"), *, k: Sequence[int] = ()) -> pd.DataFrame:
+        """Success rate with intervals, pass@k, cost and time per success, for each group of ``by``."""
+        return results.summarise(self.results, by, k=k)
+
+    def difference(self, column: str, first: str, second: str) -> dict[str, Any]:
+        """The difference of two success rates, paired by task, with its interval."""
+        return results.difference(self.results, column, first, second)
+
+    def plot(self, kind: str = "success") -> Any:
+        """A matplotlib figure: ``success`` (rates with intervals), ``tasks`` (task x model) or ``cost``."""
+        if kind == "success":
+            return plots.success_rates(self.summary())
+        if kind in ("tasks", "cost"):
+            return (plots.heat if kind == "tasks" else plots.cost_and_time)(self.results)
+        raise ConfigurationError(f"There is no plot {kind!r}.", hint="Choose success, tasks or cost.")
+
+    def open(self, task: str, model: str, setting: str = "default", repeat: int = 0) -> Run:
+        """The recorded run of a cell: read it, replay it, compare it with another, fork it."""
+        from ..runs import Run
+
+        wanted = "/".join((task, model, setting, str(repeat)))
+        for cell in self.cells:
+            if cell.cell_id == wanted and cell.outcome is not None and cell.outcome.bundle:
+                return Run.load(self.directory / "runs" / cell.outcome.bundle)
+        raise ConfigurationError(f"There is no recorded run of {wanted!r}.", hint="See experiment.results.")
+
+    async def forget(self, task: str | None = None) -> int:
+        """Open finished cells again (all, or those of one task); what was spent stays on the books. How many."""
+        store = await Store.open(self.directory)
+        try:
+            return await Ledger(store).forget(task=task)
+        finally:
+            await store.close()
+
+    def __len__(self) -> int:
+        return len(self.grid)
+
+
+def load_cells(directory: Path) -> list[CellRow]:
+    """The cells of the experiment in ``directory``; :class:`~cambio_lab.errors.StoreError` when there is none."""
+    with closing(open_for_reading(directory / FILE_NAME)) as connection:
+        return read_cells(connection)
+
+
+def _settings(changes: Mapping[str, Any]) -> Settings:
+    known = {item.name for item in dataclasses.fields(Settings)}
+    if unknown := sorted(changes.keys() - known):
+        raise ConfigurationError(f"There is no setting {', '.join(unknown)}.", hint="See docs/settings.md.")
+    return dataclasses.replace(Settings(**read_environment()), **changes)

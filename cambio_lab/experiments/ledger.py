@@ -1,0 +1,248 @@
+"""The experiment's memory: which cells are done, what each attempt cost. Tables in the store's database.
+
+A cell is done once: the row's change from open to done and the attempt's end commit together, and a second result for
+the same cell is kept as a discarded attempt (its money counts, its verdict does not).
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigurationError, StoreError
+from ..store import Store
+from .grid import Cell
+from .outcome import Outcome
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS experiment_facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS experiment_cells (
+    cell_id TEXT PRIMARY KEY, position INTEGER NOT NULL, task TEXT NOT NULL, model TEXT NOT NULL,
+    setting TEXT NOT NULL, repeat INTEGER NOT NULL, seed INTEGER NOT NULL, digest TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'open', attempt TEXT, attempts INTEGER NOT NULL DEFAULT 0, outcome TEXT);
+CREATE TABLE IF NOT EXISTS experiment_attempts (
+    attempt TEXT PRIMARY KEY, cell_id TEXT NOT NULL, state TEXT NOT NULL, started_at REAL NOT NULL, ended_at REAL,
+    worker TEXT NOT NULL DEFAULT '', run_id TEXT NOT NULL DEFAULT '', steps INTEGER NOT NULL DEFAULT 0,
+    cost_usd REAL NOT NULL DEFAULT 0, failure TEXT, error TEXT NOT NULL DEFAULT '');
+CREATE INDEX IF NOT EXISTS experiment_attempts_state ON experiment_attempts (state);
+"""
+_CELL = "cell_id, task, model, setting, repeat, seed, state, attempts, outcome"
+
+
+@dataclass(frozen=True, slots=True)
+class CellRow:
+    """A cell as it stands: ``state`` is ``open``, ``done`` or ``failed`` (infrastructure, tries used up)."""
+
+    cell_id: str
+    task: str
+    model: str
+    setting: str
+    repeat: int
+    seed: int
+    state: str
+    attempts: int
+    outcome: Outcome | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """An attempt that has begun; ``run_id`` is its session's id once there is one."""
+
+    attempt: str
+    cell_id: str
+    state: str
+    worker: str
+    run_id: str
+    steps: int
+    cost_usd: float
+
+
+class Ledger:
+    """Reads and writes of one experiment; every write is on disk when it returns."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    async def prepare(self, cells: Iterable[Cell]) -> None:
+        """Make the tables and add the cells that are new.
+
+        Raises :class:`ConfigurationError` naming the tasks whose question changed since results were counted.
+        """
+        rows = [
+            (cell.cell_id, number, cell.task.name, cell.model, cell.setting, cell.repeat, cell.seed, cell.digest)
+            for number, cell in enumerate(cells)
+        ]
+        changed = await self.store.database.write(partial(_prepare, rows))
+        if changed:
+            raise ConfigurationError(
+                f"These tasks are not the ones that were run before: {', '.join(changed)}.",
+                hint="Give the experiment another name, or forget their results with experiment.forget(task=...).",
+                details={"tasks": changed},
+            )
+
+    async def begin(self, attempt: str, cell_id: str) -> None:
+        """An attempt is about to start; on disk before anything is spent."""
+        await self.store.database.write(partial(_begin, attempt, cell_id, time.time()))
+
+    async def note(self, attempt: str, *, worker: str, run_id: str, steps: int, cost_usd: float) -> None:
+        """What a running attempt has used so far, so that a killed one is charged."""
+        await self.store.database.write(partial(_note, (worker, run_id, steps, cost_usd, attempt)))
+
+    async def finish(self, outcome: Outcome, *, final: bool) -> bool:
+        """Count ``outcome``; ``False`` when the cell was already done. ``final=False`` leaves the cell open."""
+        return await self.store.database.write(partial(_finish, outcome, final, time.time()))
+
+    async def lose(self, attempt: str, error: str) -> None:
+        """An attempt is gone without a result (killed process or worker); its cell stays open."""
+        await self.store.database.write(partial(_lose, attempt, error, time.time()))
+
+    async def forget(self, *, task: str | None = None, failed_only: bool = False) -> int:
+        """Open cells again; what was spent stays on the books. How many."""
+        return await self.store.database.write(partial(_forget, task, failed_only))
+
+    async def cells(self) -> list[CellRow]:
+        return await self.store.database.read(read_cells)
+
+    async def attempts(self, state: str) -> list[AttemptRow]:
+        """Attempts that are ``running``, ``done``, ``lost``, ``failed`` or ``discarded``."""
+        return await self.store.database.read(partial(_attempts, state))
+
+    async def spent(self) -> tuple[float, int]:
+        """Dollars and steps of all attempts, whatever became of them."""
+        return await self.store.database.read(read_spent)
+
+    async def facts(self, **facts: str) -> dict[str, str]:
+        """What is known about the experiment (``id``, ``name``), with ``facts`` added."""
+        return await self.store.database.write(partial(_facts, facts))
+
+
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """A read-only connection to an experiment's database, also while another process runs it.
+
+    Raises :class:`StoreError` when there is none.
+    """
+    if not path.is_file():
+        raise StoreError(f"There is no experiment in {path.parent.name!r}.", hint="Name its folder, or run it first.")
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def read_cells(connection: sqlite3.Connection) -> list[CellRow]:
+    found = connection.execute(f"SELECT {_CELL} FROM experiment_cells ORDER BY position")
+    return [CellRow(*row[:8], outcome=_outcome(row[8])) for row in found]
+
+
+def read_spent(connection: sqlite3.Connection) -> tuple[float, int]:
+    row = connection.execute("SELECT total(cost_usd), sum(steps) FROM experiment_attempts").fetchone()
+    return float(row[0]), int(row[1] or 0)
+
+
+def read_counts(connection: sqlite3.Connection) -> dict[str, int]:
+    """How many cells are ``open``, ``done`` and ``failed``, and how many attempts ``running``."""
+    counts = dict.fromkeys(("open", "done", "failed"), 0)
+    counts |= dict(connection.execute("SELECT state, count(*) FROM experiment_cells GROUP BY state"))
+    query = "SELECT count(*) FROM experiment_attempts WHERE state = 'running'"
+    return counts | {"running": int(connection.execute(query).fetchone()[0])}
+
+
+def _outcome(text: str | None) -> Outcome | None:
+    return None if text is None else Outcome.from_json(json.loads(text))
+
+
+def _prepare(rows: list[tuple[Any, ...]], connection: sqlite3.Connection) -> list[str]:
+    for statement in filter(str.strip, SCHEMA.split(";")):
+        connection.execute(statement)
+    known = dict(connection.execute("SELECT cell_id, digest FROM experiment_cells WHERE state <> 'open'"))
+    if changed := sorted({row[2] for row in rows if known.get(row[0], row[7]) != row[7]}):
+        return changed
+    connection.execute("UPDATE experiment_cells SET position = position + ?", (len(rows),))
+    connection.executemany(
+        "INSERT INTO experiment_cells (cell_id, position, task, model, setting, repeat, seed, digest)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (cell_id) DO UPDATE SET position = excluded.position, seed = excluded.seed,"
+        " digest = excluded.digest",
+        rows,
+    )
+    return []
+
+
+def _begin(attempt: str, cell_id: str, now: float, connection: sqlite3.Connection) -> None:
+    connection.execute(
+        "INSERT INTO experiment_attempts (attempt, cell_id, state, started_at) VALUES (?, ?, 'running', ?)",
+        (attempt, cell_id, now),
+    )
+    connection.execute(
+        "UPDATE experiment_cells SET attempt = ?, attempts = attempts + 1 WHERE cell_id = ?", (attempt, cell_id)
+    )
+
+
+def _note(values: tuple[Any, ...], connection: sqlite3.Connection) -> None:
+    connection.execute(
+        "UPDATE experiment_attempts SET worker = ?, run_id = ?, steps = ?, cost_usd = ?"
+        " WHERE attempt = ? AND state = 'running'",
+        values,
+    )
+
+
+def _finish(outcome: Outcome, final: bool, now: float, connection: sqlite3.Connection) -> bool:
+    counted = False
+    if final:
+        state = "failed" if outcome.failure == "infrastructure" else "done"
+        text = json.dumps(outcome.to_json(), separators=(",", ":"))
+        counted = (
+            connection.execute(
+                "UPDATE experiment_cells SET state = ?, outcome = ?, attempt = ? WHERE cell_id = ? AND state = 'open'",
+                (state, text, outcome.attempt, outcome.cell_id),
+            ).rowcount
+            == 1
+        )
+    attempt_state = "done" if counted else ("discarded" if final else "failed")
+    connection.execute(
+        "INSERT INTO experiment_attempts"
+        " (attempt, cell_id, state, started_at, ended_at, worker, run_id, steps, cost_usd, failure, error)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (attempt) DO UPDATE SET state = excluded.state,"
+        " ended_at = excluded.ended_at, worker = excluded.worker, run_id = excluded.run_id, steps = excluded.steps,"
+        " cost_usd = excluded.cost_usd, failure = excluded.failure, error = excluded.error"
+        " WHERE experiment_attempts.state <> 'done'",
+        (
+            *(outcome.attempt, outcome.cell_id, attempt_state, outcome.started_at or now, now, outcome.worker),
+            *(outcome.run_id, outcome.steps, outcome.usage.cost_usd, outcome.failure, outcome.error),
+        ),
+    )
+    return counted
+
+
+def _lose(attempt: str, error: str, now: float, connection: sqlite3.Connection) -> None:
+    connection.execute(
+        "UPDATE experiment_attempts SET state = 'lost', ended_at = ?, failure = 'infrastructure', error = ?"
+        " WHERE attempt = ? AND state = 'running'",
+        (now, error, attempt),
+    )
+
+
+def _forget(task: str | None, failed_only: bool, connection: sqlite3.Connection) -> int:
+    states = "('failed')" if failed_only else "('done', 'failed')"
+    only, values = (" AND task = ?", (task,)) if task else ("", ())
+    return connection.execute(
+        f"UPDATE experiment_cells SET state = 'open', outcome = NULL WHERE state IN {states}{only}", values
+    ).rowcount
+
+
+def _attempts(state: str, connection: sqlite3.Connection) -> list[AttemptRow]:
+    found = connection.execute(
+        "SELECT attempt, cell_id, state, worker, run_id, steps, cost_usd FROM experiment_attempts WHERE state = ?",
+        (state,),
+    )
+    return [AttemptRow(*row) for row in found]
+
+
+def _facts(facts: Mapping[str, str], connection: sqlite3.Connection) -> dict[str, str]:
+    connection.executemany("INSERT OR REPLACE INTO experiment_facts VALUES (?, ?)", list(facts.items()))
+    return dict(connection.execute("SELECT name, value FROM experiment_facts"))

@@ -1,0 +1,114 @@
+"""What ``setup`` and ``check`` are given: the desktop of the running session, in few words."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..desktop.base import CommandResult, Desktop, FileInfo, Picture
+from ..events import Usage
+
+if TYPE_CHECKING:
+    from ..sessions import Session
+
+T = TypeVar("T")
+
+
+class Live:
+    """A running session for the author of a task. Paths are below the desktop's home unless they are absolute.
+
+    ``random`` is seeded by the cell: the same draws for every model and setting of one repeat. ``values`` carries
+    what ``setup`` drew to ``message`` and ``check``. ``answers`` are the agent's final texts, one for each message.
+    """
+
+    def __init__(self, session: Session, desktop: Desktop, seed: int) -> None:
+        self.session = session
+        self.desktop = desktop
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.values: dict[str, Any] = {}
+        self.answers: list[str] = []
+
+    @property
+    def answer(self) -> str:
+        """The agent's last final text, empty before there is one."""
+        return self.answers[-1] if self.answers else ""
+
+    @property
+    def steps(self) -> int:
+        """Tool calls so far."""
+        return self.session.steps
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens and dollars so far."""
+        return self.session.usage
+
+    async def shell(self, command: str, timeout: float = 60.0) -> CommandResult:
+        """Run a bash command line inside the desktop, apart from the agent's own shell. Does not raise on failure."""
+        code, out, err = await self.desktop.execute(["bash", "-c", command], timeout=timeout)
+        return CommandResult(out.decode(errors="replace"), err.decode(errors="replace"), code)
+
+    async def spawn(self, command: str) -> None:
+        """Start a program that stays (a window, a server) and return at once."""
+        await self.desktop.execute(["bash", "-c", f"setsid nohup {command} >/dev/null 2>&1 </dev/null &"])
+
+    async def read(self, path: str) -> str:
+        """A text file's content; :class:`~cambio_lab.errors.ActionError` when it is not there."""
+        return (await self.read_bytes(path)).decode()
+
+    async def read_bytes(self, path: str) -> bytes:
+        chunks = self.desktop.read_file(path)
+        stream = await chunks if inspect.isawaitable(chunks) else chunks
+        return b"".join([chunk async for chunk in stream])
+
+    async def write(self, path: str, content: str | bytes) -> None:
+        """Write a file, creating folders."""
+        await self.desktop.write_file(path, content.encode() if isinstance(content, str) else content)
+
+    async def exists(self, path: str) -> bool:
+        code, _, _ = await self.desktop.execute(["test", "-e", path])
+        return code == 0
+
+    async def wait_for(self, path: str, timeout: float = 20.0) -> None:
+        """Wait until ``path`` exists (what a started program leaves when it is ready); ``TimeoutError`` if never."""
+        waiting = ["bash", "-c", 'until [ -e "$1" ]; do sleep 0.1; done', "wait", path]
+        await self.desktop.execute(waiting, timeout=timeout)
+
+    async def files(self, path: str = "") -> list[FileInfo]:
+        return await self.desktop.list_files(path)
+
+    async def screenshot(self) -> Picture:
+        """The settled screen."""
+        return await self.desktop.screenshot()
+
+
+class BlockingLive:
+    """The same for plain functions, which run in a thread: every method blocks until it is done."""
+
+    def __init__(self, live: Live, loop: asyncio.AbstractEventLoop) -> None:
+        self._live = live
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._live, name)
+        if not inspect.iscoroutinefunction(value):
+            return value
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            coroutine: Coroutine[Any, Any, Any] = value(*arguments, **options)
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+        return call
+
+
+async def call(function: Callable[[Any], Any], live: Live) -> Any:
+    """Call an author's function, plain (in a thread) or async."""
+    if inspect.iscoroutinefunction(function):
+        return await function(live)
+    blocking = BlockingLive(live, asyncio.get_running_loop())
+    result = await asyncio.to_thread(function, blocking)
+    return await result if inspect.isawaitable(result) else result

@@ -1,0 +1,109 @@
+"""One pace for all: when the model service says "too fast" to one session, the others wait, too.
+
+Without it every session would find out for itself, and each finding is another refused request. After the wait one
+request goes first; when it is answered the rest follow, a little apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from ..agent.client import ModelClient, ModelRequest, Transient
+from ..errors import CambioError
+
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
+APART = 0.05
+"""Seconds between requests that were held back together."""
+
+
+class Pace:
+    """Shared by every model client of a process. Times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self.holds = 0
+        """How often the service asked to wait."""
+        self._until = 0.0
+        self._wait = FIRST_WAIT
+        self._probe: asyncio.Lock = asyncio.Lock()
+        self._open = True
+        self._next = 0.0
+
+    @property
+    def hold_seconds(self) -> float:
+        """How long requests are held back from now; 0 when they are not."""
+        return max(0.0, self._until - time.monotonic())
+
+    async def ready(self) -> bool:
+        """Wait until a request may go. ``True``: it goes first; :meth:`answered` or :meth:`hold` must follow."""
+        if self._open:
+            return False
+        await self._probe.acquire()
+        if self._open:  # the first was answered while we waited
+            self._probe.release()
+            await self._line_up()
+            return False
+        try:
+            await asyncio.sleep(self.hold_seconds)
+        except BaseException:
+            self._probe.release()
+            raise
+        return True
+
+    def hold(self, seconds: float | None) -> None:
+        """The service (or another process that uses it) asks to wait; ``None``: it does not say how long."""
+        self.holds += 1
+        pause = self._wait if seconds is None else seconds
+        if seconds is None:
+            self._wait = min(self._wait * 2, LONGEST_WAIT)
+        self._until = max(self._until, time.monotonic() + pause)
+        self._open = False
+
+    def answered(self) -> None:
+        """The service answers again."""
+        self._open, self._wait = True, FIRST_WAIT
+
+    def release(self) -> None:
+        """The request that went first has ended, well or badly: the next in line may go."""
+        self._probe.release()
+
+    async def _line_up(self) -> None:
+        now = time.monotonic()
+        self._next = max(self._next + APART, now)
+        await asyncio.sleep(self._next - now)
+
+
+class PacedClient(ModelClient):
+    """The real client, held back by a shared :class:`Pace`. ``rejected`` is the last error that no retry mends."""
+
+    pace: Pace
+    rejected: CambioError | None = None
+
+    @classmethod
+    def made(cls, pace: Pace, **options: Any) -> PacedClient:
+        client = cls(**options)
+        client.pace = pace
+        return client
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[Any, None]:
+        first = await self.pace.ready()
+        try:
+            async with aclosing(super().stream(request)) as pieces:
+                async for piece in pieces:
+                    yield piece
+                    if first:
+                        self.pace.answered()
+            self.pace.answered()
+        except Transient as problem:
+            if not problem.broken:
+                self.pace.hold(problem.retry_after)
+            raise
+        except CambioError as error:
+            self.rejected = error
+            raise
+        finally:
+            if first:
+                self.pace.release()

@@ -1,0 +1,150 @@
+"""The ledger as tables. pandas is imported on first use: ``pip install "cambio-lab[analysis]"``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigurationError
+from . import statistics
+from .ledger import CellRow
+from .outcome import EVIDENCE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TOKENS = (
+    "input_tokens",
+    "output_tokens",
+    "cache_creation_input_tokens",
+    "cache_read_input_tokens",
+    "thinking_tokens",
+)
+COLUMNS = (
+    *("task", "model", "setting", "repeat", "seed", "state", "counted", "success", "score", "failure", "reason"),
+    *("error", "answer", "steps", *TOKENS, "requests", "cost_usd", "wall_seconds", "model_seconds"),
+    *("desktop_seconds", "started_at", "attempts", "worker", "run_id", "run"),
+)
+
+
+def _pandas() -> Any:
+    try:
+        import pandas
+    except ImportError:
+        raise ConfigurationError(
+            "Tables need pandas.", hint='Install it with: pip install "cambio-lab[analysis]".'
+        ) from None
+    return pandas
+
+
+def rows(cells: Sequence[CellRow], runs: Path) -> list[dict[str, Any]]:
+    """One plain row for each cell, those still open included; ``run`` is the bundle's path."""
+    return [_row(cell, runs) for cell in cells]
+
+
+def _row(cell: CellRow, runs: Path) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(COLUMNS)
+    for name in ("task", "model", "setting", "repeat", "seed", "state", "attempts"):
+        row[name] = getattr(cell, name)
+    outcome = cell.outcome
+    row["counted"] = outcome is not None and outcome.failure in EVIDENCE
+    if outcome is None:
+        return row
+    for name in ("score", "failure", "reason", "error", "answer", "steps", "worker", "run_id", "started_at"):
+        row[name] = getattr(outcome, name)
+    row["success"] = outcome.success if row["counted"] else None
+    row["score"] = outcome.score if row["counted"] else None
+    for name in (*TOKENS, "requests", "cost_usd"):
+        row[name] = getattr(outcome.usage, name)
+    for name in ("wall_seconds", "model_seconds", "desktop_seconds"):
+        row[name] = round(getattr(outcome, name), 4)
+    row["run"] = str(runs / outcome.bundle) if outcome.bundle else None
+    return row
+
+
+def frame(cells: Sequence[CellRow], runs: Path) -> pd.DataFrame:
+    """The cells as a DataFrame of :data:`COLUMNS`."""
+    pandas = _pandas()
+    table = pandas.DataFrame(rows(cells, runs), columns=list(COLUMNS))
+    table["started_at"] = pandas.to_datetime(pandas.to_numeric(table["started_at"]), unit="s", utc=True)
+    counts = (*TOKENS, "steps", "requests")
+    kinds = {"success": "boolean", "counted": bool, "score": float, "cost_usd": float} | dict.fromkeys(counts, "Int64")
+    kinds |= dict.fromkeys(("wall_seconds", "model_seconds", "desktop_seconds"), float)
+    return table.astype(kinds)
+
+
+def summarise(
+    results: pd.DataFrame, by: Sequence[str] = ("model", "setting"), *, k: Sequence[int] = (), confidence: float = 0.95
+) -> pd.DataFrame:
+    """One row for each group of ``by``: rate, intervals, pass@k, and what one success costs.
+
+    ``low`` and ``high`` are Wilson's interval of the rate over all runs; ``task_low`` and ``task_high`` draw whole
+    tasks (bootstrap) and answer "on other tasks like these?", which is wider when tasks differ. Runs that say nothing
+    about the agent (infrastructure, task) are in ``not_counted``; their money is in ``cost_usd``.
+    """
+    pandas = _pandas()
+    finished = results[results["state"] != "open"]
+    repeats = int(results["repeat"].max()) + 1 if len(results) else 1
+    wanted = tuple(k) or tuple(sorted({1, repeats}))
+    table = [
+        dict(zip(by, names if isinstance(names, tuple) else (names,), strict=True)) | _group(runs, wanted, confidence)
+        for names, runs in finished.groupby(list(by), sort=True)
+    ]
+    return pandas.DataFrame(table).set_index(list(by)) if table else pandas.DataFrame()
+
+
+def _group(runs: pd.DataFrame, k: Sequence[int], confidence: float) -> dict[str, Any]:
+    counted = runs[runs["counted"]]
+    outcomes = [[bool(value) for value in group["success"]] for _, group in counted.groupby("task")]
+    good, trials = sum(map(sum, outcomes)), len(counted)
+    wilson = statistics.wilson(good, trials, confidence)
+    tasks = statistics.bootstrap(outcomes, confidence)
+    cost, wall = float(runs["cost_usd"].sum()), float(runs["wall_seconds"].sum())
+    return {
+        "runs": trials,
+        "successes": good,
+        "success_rate": good / trials if trials else float("nan"),
+        "low": wilson.low,
+        "high": wilson.high,
+        "task_low": tasks.low,
+        "task_high": tasks.high,
+        **{f"pass@{number}": statistics.mean_pass_at_k(outcomes, number) for number in k},
+        "mean_score": float(counted["score"].mean()) if trials else float("nan"),
+        "mean_steps": float(counted["steps"].mean()) if trials else float("nan"),
+        "cost_usd": cost,
+        "cost_per_success": statistics.per_success(cost, good),
+        "seconds_per_success": statistics.per_success(wall, good),
+        "limits": int((counted["failure"] == "limit").sum()),
+        "not_counted": len(runs) - trials,
+    }
+
+
+def difference(
+    results: pd.DataFrame, column: str, first: str, second: str, *, confidence: float = 0.95
+) -> dict[str, Any]:
+    """How much higher the success rate of ``first`` is than that of ``second`` (values of ``column``), task by task.
+
+    ``separate`` says whether the interval excludes zero.
+    """
+    counted = results[results["counted"]]
+    tasks = sorted(set(counted["task"]))
+    series = [
+        [
+            [float(v) for v in counted[(counted["task"] == task) & (counted[column] == name)]["success"]]
+            for task in tasks
+        ]
+        for name in (first, second)
+    ]
+    mean, interval = statistics.paired_difference(*series, confidence)
+    return {
+        "difference": mean,
+        "low": interval.low,
+        "high": interval.high,
+        "tasks": sum(bool(mine and theirs) for mine, theirs in zip(one, other, strict=True)),
+        "separate": interval.low > 0 or interval.high < 0,
+    }
+
+
+def _by_task(runs: pd.DataFrame, tasks: Sequence[str]) -> list[list[float]]:
+    return [[float(value) for value in runs[runs["task"] == task]["success"]] for task in tasks]

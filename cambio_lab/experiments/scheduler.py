@@ -1,0 +1,265 @@
+"""Hands cells to an engine until all are done, a cap is reached or someone stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from ..errors import CambioError
+from .budget import Budget
+from .engines.base import AttemptLost, Engine, Job
+from .grid import Cell
+from .ledger import AttemptRow, Ledger
+from .outcome import Outcome, Progress
+
+logger = logging.getLogger(__name__)
+TICK = 0.25
+"""Seconds between looks at the world; a kernel's interrupt is seen no later."""
+NOTE_SECONDS = 2.0
+RETRY_SECONDS = 2.0
+"""Pause before an infrastructure failure is tried again, doubled each time, at most a minute."""
+HOPELESS = 6
+"""This many failures of the infrastructure in a row for each slot, without one result, end the run with an error."""
+
+
+class ExperimentStopped(CambioError):
+    """The experiment cannot go on; every finished cell is kept. The hint says what to do before running it again."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a progress bar shows. ``success`` of ``done``; ``failed`` are infrastructure, tries used up."""
+
+    total: int
+    done: int = 0
+    success: int = 0
+    failed: int = 0
+    running: int = 0
+    spent_usd: float = 0.0
+    spent_steps: int = 0
+    seconds: float = 0.0
+    left_seconds: float | None = None
+    retries: int = 0
+    slots: int = 0
+    ended: str = ""
+    """Why it ended: ``complete``, ``stopped``, or the cap that was reached; empty while it runs."""
+    live: list[Progress] = field(default_factory=list)
+
+
+class Scheduler:
+    """One call of ``run``. ``show`` is told of changes a few times a second."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        ledger: Ledger,
+        budget: Budget,
+        retries: int,
+        show: Callable[[Tally], None],
+        thumbnails: bool = False,
+    ) -> None:
+        self._engine, self._ledger, self._budget = engine, ledger, budget
+        self._retries, self._show, self._thumbnails = retries, show, thumbnails
+        self._queue: deque[Cell] = deque()
+        self._later: list[tuple[float, Cell]] = []
+        self._running: dict[asyncio.Task[Outcome], Job] = {}
+        self._tries: dict[str, int] = {}
+        self._failures_in_a_row = 0
+        self._last_note = 0.0
+        self._finished_here = 0
+        self._began = time.monotonic()
+        self._noted: dict[str, AttemptRow] = {}
+        self.stopping = False
+        self.tally = Tally(0)
+
+    async def run(self, cells: Iterable[Cell], *, total: int, done: int = 0, success: int = 0) -> Tally:
+        """Run ``cells`` (those still open); ``total``, ``done`` and ``success`` count the whole grid.
+
+        Raises :class:`ExperimentStopped`. Cancelling it cancels what runs; nothing that ended is lost.
+        """
+        self._queue.extend(cells)
+        self.tally = Tally(total, done, success, spent_usd=self._budget.spent_usd, spent_steps=self._budget.spent_steps)
+        watcher = asyncio.create_task(self._watch())
+        try:
+            while not self.tally.ended:
+                await self._fill()
+                if not self._running and not self._later:
+                    self.tally.ended = self._why_idle()
+                    break
+                await self._collect()
+        finally:
+            watcher.cancel()
+            await self._abandon()
+            await asyncio.gather(watcher, return_exceptions=True)
+            self.tally.live = []
+            self._refresh()
+        return self.tally
+
+    def _why_idle(self) -> str:
+        if self.stopping:
+            return "stopped"
+        return (self._budget.reached or "max_cost_usd") if self._queue else "complete"
+
+    async def _fill(self) -> None:
+        """Start attempts while there is room, money and a cell."""
+        now = time.monotonic()
+        ready = [cell for due, cell in self._later if due <= now]
+        if ready:
+            self._later = [(due, cell) for due, cell in self._later if due > now]
+            self._queue.extendleft(ready)
+        if self.stopping or self._budget.reached:
+            self._later.clear()
+            if self.stopping or self._budget.reached == "max_seconds":
+                await self._abandon()
+            return
+        self.tally.slots = await self._engine.slots()
+        while self._queue and len(self._running) < self.tally.slots:
+            job = self._admit(self._queue[0])
+            if job is None:
+                return
+            self._queue.popleft()
+            await self._ledger.begin(job.attempt, job.cell.cell_id)
+            self._running[asyncio.create_task(self._engine.run(job), name=job.attempt)] = job
+
+    def _admit(self, cell: Cell) -> Job | None:
+        """A job with an allowance of its own, or ``None`` while others hold what is left."""
+        attempt = uuid4().hex
+        limits: Mapping[str, Any] = cell.config
+        allowance = self._budget.admit(
+            attempt,
+            cost_usd=float(limits.get("max_cost_usd") or 0),
+            steps=int(limits.get("max_steps") or 0) * max(1, _turns(cell)),
+        )
+        if allowance is None:
+            return None
+        config = dict(limits)
+        if allowance.cost_usd:
+            config["max_cost_usd"] = allowance.cost_usd
+        return Job(attempt, cell, config, allowance.steps, allowance.short)
+
+    async def _collect(self) -> None:
+        """Wait a moment for attempts to end and settle those that did."""
+        if not self._running:
+            await asyncio.sleep(TICK)
+            return
+        done, _ = await asyncio.wait(self._running, timeout=TICK, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            job = self._running[task]
+            outcome = _outcome(task, job)
+            await self._settle(job, outcome)
+            del self._running[task]
+            self._give_up_if_hopeless(outcome)
+
+    async def _settle(self, job: Job, outcome: Outcome) -> None:
+        cell = job.cell
+        infrastructure = outcome.failure == "infrastructure"
+        tries = self._tries[cell.cell_id] = self._tries.get(cell.cell_id, 0) + 1
+        again = infrastructure and not outcome.fatal and tries <= self._retries
+        cut_short = job.short and outcome.failure == "limit"  # by the experiment's cap: no result, the cell stays open
+        counted = await self._ledger.finish(outcome, final=not (again or outcome.fatal or cut_short))
+        noted = self._noted.pop(job.attempt, None)
+        cost = max(outcome.usage.cost_usd, noted.cost_usd if noted else 0.0)
+        self._budget.settle(job.attempt, cost_usd=cost, steps=max(outcome.steps, noted.steps if noted else 0))
+        await self._engine.settled(outcome)
+        self._failures_in_a_row = self._failures_in_a_row + 1 if infrastructure else 0
+        if again:
+            self.tally.retries += 1
+            pause = min(RETRY_SECONDS * 2 ** (tries - 1), 60.0)
+            self._later.append((time.monotonic() + pause, cell))
+            logger.info("%s: %s; again in %.0f s", cell.cell_id, outcome.error, pause)
+        elif counted:
+            self._finished_here += 1
+            self.tally.failed += infrastructure
+            self.tally.done += not infrastructure
+            self.tally.success += outcome.success
+
+    def _give_up_if_hopeless(self, outcome: Outcome) -> None:
+        """Raise when going on would burn the grid for nothing."""
+        if outcome.fatal:
+            raise ExperimentStopped(outcome.error, hint="Every other cell would fail the same way. Mend it, run again.")
+        if self._failures_in_a_row >= HOPELESS * max(1, self.tally.slots):
+            raise ExperimentStopped(
+                f"{self._failures_in_a_row} attempts in a row failed before the agent was at fault: {outcome.error}",
+                hint="Mend it (cambio-lab doctor tells), then run the experiment again: it goes on where it was.",
+            )
+
+    async def _abandon(self) -> None:
+        """End what runs; its cells stay open, what it spent stays on the books."""
+        if not self._running:
+            return
+        for task in self._running:
+            task.cancel()
+        await asyncio.wait(self._running)
+        for task, job in self._running.items():
+            if not task.cancelled() and task.exception() is None:  # it ended just before
+                await self._settle(job, task.result())
+                continue
+            noted = self._noted.pop(job.attempt, None)
+            self._budget.settle(
+                job.attempt, cost_usd=noted.cost_usd if noted else 0.0, steps=noted.steps if noted else 0
+            )
+            await self._ledger.lose(job.attempt, "stopped")
+            self._queue.appendleft(job.cell)
+        self._running.clear()
+
+    async def _watch(self) -> None:
+        """Look at what runs, tell the display, and note what attempts have spent so far."""
+        while True:
+            try:
+                self.tally.live = await self._engine.progress(thumbnails=self._thumbnails)
+                if time.monotonic() - self._last_note >= NOTE_SECONDS:
+                    self._last_note = time.monotonic()
+                    await self._note()
+            except (CambioError, OSError) as error:  # a worker that just died; its attempt will say so
+                logger.warning("no progress to show: %s", error)
+            self._refresh()
+            await asyncio.sleep(TICK * 2)
+
+    async def _note(self) -> None:
+        for item in self.tally.live:
+            noted = AttemptRow(item.attempt, item.cell_id, "running", "", "", item.steps, item.cost_usd)
+            if item.cost_usd or item.steps:
+                if noted == self._noted.get(item.attempt):
+                    continue
+                self._noted[item.attempt] = noted
+                await self._ledger.note(item.attempt, worker="", run_id="", steps=item.steps, cost_usd=item.cost_usd)
+
+    def _refresh(self) -> None:
+        tally = self.tally
+        tally.running = len(self._running)
+        tally.seconds = time.monotonic() - self._began
+        tally.spent_usd = self._budget.spent_usd + sum(item.cost_usd for item in tally.live)
+        tally.spent_steps = self._budget.spent_steps + sum(item.steps for item in tally.live)
+        left = tally.total - tally.done - tally.failed
+        tally.left_seconds = tally.seconds / self._finished_here * left if self._finished_here else None
+        self._show(tally)
+
+
+def _turns(cell: Cell) -> int:
+    message = cell.task.message
+    return 1 if isinstance(message, str) or callable(message) else len(message)
+
+
+def _outcome(task: asyncio.Task[Outcome], job: Job) -> Outcome:
+    """The attempt's own outcome, or what its loss means."""
+    if task.cancelled():
+        return _lost(job, "the attempt was cancelled")
+    error = task.exception()
+    if error is None:
+        return task.result()
+    if isinstance(error, AttemptLost):
+        return _lost(job, error.describe())
+    raise error  # a mistake of ours: never hide it in a table
+
+
+def _lost(job: Job, error: str) -> Outcome:
+    return Outcome(
+        job.attempt, job.cell.cell_id, failure="infrastructure", error=error, started_at=time.time(), wall_seconds=0.0
+    )

@@ -1,0 +1,30 @@
+"""Ten small, checkable tasks for a desktop: files, an editor, a terminal, a window, a browser on local pages.
+
+Each is seeded: names, numbers and places differ from repeat to repeat, and are the same for every model of a repeat.
+None needs the internet. ``docs/experiments.md`` shows how to add yours.
+"""
+
+from __future__ import annotations
+
+from ..task import Task
+from .browser import FILL_FORM, READ_PAGE
+from .editor import REPLACE_WORD, WRITE_LETTER
+from .files import MAKE_FOLDERS, RENAME_PHOTOS, SORT_FILES
+from .terminal import COUNT_ERRORS, FIX_SCRIPT
+from .window import PRESS_BUTTON
+
+TASKS: tuple[Task, ...] = (
+    MAKE_FOLDERS,
+    SORT_FILES,
+    RENAME_PHOTOS,
+    REPLACE_WORD,
+    WRITE_LETTER,
+    COUNT_ERRORS,
+    FIX_SCRIPT,
+    PRESS_BUTTON,
+    FILL_FORM,
+    READ_PAGE,
+)
+"""All ten, in the order of the modules."""
+
+__all__ = ["TASKS"]

@@ -1,0 +1,72 @@
+"""What an attempt sees of its agent: every event as the loop yields it, before the session keeps it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from ..agent.options import TurnOptions
+from ..events import Event, ModelReplied, ToolFinished, ToolStarted, TurnFailed, TurnFinished, Usage
+from ..runs.recorder import Recorder
+from ..sessions.agents import SessionAgent
+from .pace import PacedClient
+
+
+class Watch:
+    """Counts of one session. Times are seconds."""
+
+    def __init__(self, client: PacedClient | None) -> None:
+        self.client = client
+        self.steps = 0
+        self.most_steps = 0
+        """Tool calls the attempt may make in all its turns; 0: no limit of ours."""
+        self.usage = Usage()
+        self.model_seconds = 0.0
+        self.desktop_seconds = 0.0
+        self.end: TurnFinished | TurnFailed | None = None
+        """How the last turn ended."""
+        self.out_of_steps = asyncio.Event()
+
+    def see(self, event: Event) -> None:
+        if isinstance(event, ModelReplied):
+            self.usage += event.usage
+            self.model_seconds += event.model_ms / 1000
+        elif isinstance(event, ToolStarted):
+            self.steps += 1
+            if self.most_steps and self.steps > self.most_steps:
+                self.out_of_steps.set()
+        elif isinstance(event, ToolFinished):
+            self.desktop_seconds += event.timing.total / 1000
+        elif isinstance(event, TurnFinished | TurnFailed):
+            self.end = event
+
+
+class WatchedAgent:
+    """An agent whose events a :class:`Watch` sees; a session cannot tell it from the agent itself."""
+
+    def __init__(self, agent: SessionAgent, watch: Watch, recorder: Recorder) -> None:
+        self._agent = agent
+        self._recorder = recorder
+        self.watch = watch
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        return self._agent.history
+
+    async def run(self, content: str, *, options: TurnOptions | None = None) -> AsyncGenerator[Event, None]:
+        self.watch.end = None
+        async with aclosing(self._agent.run(content, options=options)) as happenings:
+            async for event in happenings:
+                self.watch.see(event)
+                yield event
+
+    def clear(self) -> None:
+        self._agent.clear()
+
+    async def aclose(self) -> None:
+        await self._agent.aclose()
+        if self.watch.client is not None:
+            await self.watch.client.aclose()
+        await self._recorder.aclose()

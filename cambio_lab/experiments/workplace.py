@@ -1,0 +1,237 @@
+"""Where runs happen: store, desktops and sessions composed in a plain process, without Jupyter or a web server.
+
+A worker of a cluster and a notebook's kernel use the same. The agent is the real one; it is built here so that its
+model client keeps the shared pace and its events are seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._version import __version__
+from ..agent.client import ModelClient
+from ..agent.models import DEMO
+from ..agent.options import AgentOptions
+from ..desktop import make_provider
+from ..desktop.base import Desktop, DesktopProvider
+from ..errors import ConfigurationError, MissingKey, SessionError
+from ..events import Usage
+from ..runs.bundle import save
+from ..runs.collect import collect
+from ..runs.contents import Contents
+from ..runs.recorder import Recorder
+from ..sessions import AgentRequest, Registry, Session, SessionAgent
+from ..settings import Settings
+from ..store import SessionQuery, SessionRow, Store
+from .engines.base import Job
+from .outcome import Outcome
+from .pace import Pace, PacedClient
+from .watch import Watch, WatchedAgent
+
+if TYPE_CHECKING:
+    import httpx2
+
+logger = logging.getLogger(__name__)
+KEY_FILE = "ANTHROPIC_API_KEY_FILE"
+"""Names a file that holds the API key, where a process's environment is not the place for it."""
+MakeProvider = Callable[..., Awaitable[DesktopProvider]]
+"""``await make(settings, server_id=..., kind=...)``: the package's :func:`cambio_lab.desktop.make_provider` is one."""
+
+
+class Workplace:
+    """One per process. ``owner`` labels its desktops: only those are ever removed by it."""
+
+    def __init__(
+        self, store: Store, settings: Settings, *, owner: str, runs: Path, make: MakeProvider | None = None
+    ) -> None:
+        # The pool serves people who wait; here nobody does, and each desktop kept ready is one that does no work.
+        self.settings = replace(settings, pool_size=0, keep_sessions=False, session_timeout=0.0, idle_timeout=0.0)
+        self.store = store
+        self.runs = runs
+        self.pace = Pace()
+        self.versions: Mapping[str, str] = {"cambio_lab": __version__, "host": platform.node()}
+        self._owner = owner
+        self._make: MakeProvider = make or make_provider
+        self._providers: dict[str, DesktopProvider] = {}
+        self._registry: Registry | None = None
+        self._watches: dict[str, Watch] = {}
+        self._key: str | None = None
+
+    async def open(self, models: Sequence[str] = ()) -> None:
+        """Make the provider, end what an earlier process of this owner left, remove its desktops.
+
+        Raises :class:`~cambio_lab.errors.ConfigurationError` when there is no desktop to be had and
+        :class:`~cambio_lab.errors.MissingKey` when one of ``models`` needs a key and there is none.
+        """
+        self._key = await asyncio.to_thread(read_key_file)
+        require_key(self._key, models, self.settings.platform)
+        kind = self.settings.desktop
+        provider = await self._make(self.settings, server_id=self._owner, kind=kind)
+        self._providers = {kind: provider, provider.name: provider}
+        health = await provider.health()
+        if not health.up:
+            raise ConfigurationError(f"No desktop can be had: {health.summary}.", hint=health.mend)
+        for row in await self.store.sessions.live():
+            await self.store.sessions.update(
+                row.id, status="error", end_reason="its process died", ended_at=time.time(), turn_message_id=None
+            )
+        self._registry = Registry(
+            settings=self.settings,
+            store=self.store,
+            provider_for=self._provider_for,
+            encode=lambda event, view: None,  # nobody listens on a socket
+            build_agent=self._build_agent,
+        )
+        await self._registry.start()
+
+    async def close(self) -> None:
+        """End every session and remove every desktop; idempotent."""
+        registry, self._registry = self._registry, None
+        if registry is not None:
+            await registry.stop()
+        for provider in {id(one): one for one in self._providers.values()}.values():
+            await provider.stop()
+        self._providers.clear()
+
+    async def create(self, job: Job) -> tuple[Session, Watch]:
+        """A session for an attempt, and the watch on its agent. Raises what ``Registry.create`` raises."""
+        session = await self._running.create(job.attempt, dict(job.config))
+        return session, self._watches[session.id]
+
+    async def close_session(self, session_id: str, job: Job) -> dict[str, Any]:
+        """End a session, keep its run as a bundle, forget its rows. What the outcome says of the bundle."""
+        self._watches.pop(session_id, None)
+        try:
+            await self._running.end(session_id, "request")
+        except SessionError:
+            logger.debug("session %s was over already", session_id)
+        self.runs.mkdir(parents=True, exist_ok=True)
+        contents = await collect(self.store, session_id)
+        record = await asyncio.to_thread(_save, contents, self.runs / f"{job.attempt}.cambio")
+        await self.store.sessions.remove(session_id)
+        return record
+
+    def lost(self, attempt: str, cell_id: str, row: SessionRow) -> Outcome:
+        """An attempt whose process died, as far as its session is on disk."""
+        return Outcome(
+            attempt,
+            cell_id,
+            failure="infrastructure",
+            error="the process that ran it died",
+            steps=row.steps,
+            usage=Usage(**row.usage),
+            started_at=row.created_at,
+            run_id=row.id,
+        )
+
+    async def session_named(self, attempt: str) -> SessionRow | None:
+        """The stored row of an attempt's session, or ``None``: what a killed process had spent."""
+        rows = (await self.store.sessions.page(SessionQuery(limit=200))).rows
+        return next((row for row in rows if row.name == attempt), None)
+
+    @property
+    def _running(self) -> Registry:
+        if self._registry is None:
+            raise ConfigurationError("The workplace is not open.")
+        return self._registry
+
+    def _provider_for(self, kind: str) -> DesktopProvider:
+        if kind not in self._providers:
+            raise ConfigurationError(
+                f"This experiment runs on {self.settings.desktop} desktops, not on {kind} ones.",
+                hint="Say lab={'desktop': ...} for the whole experiment.",
+            )
+        return self._providers[kind]
+
+    async def _build_agent(self, request: AgentRequest) -> SessionAgent:
+        options = AgentOptions.from_settings(self.settings, request.config.given())
+        recorder = await Recorder.open(self.store, request.session_id)
+        await recorder.begin({"image": request.desktop.image_digest or "", "experiment": request.config.given()})
+        client = PacedClient.made(
+            self.pace,
+            platform=options.platform,
+            base_url=options.base_url,
+            stall=options.model_stall,
+            transport=recorder.transport(await asyncio.to_thread(_network, options.model)),
+            api_key=self._key,
+        )
+        watch = self._watches[request.session_id] = Watch(client)
+        agent = await asyncio.to_thread(_agent, request, options, client, recorder.desktop(request.desktop))
+        return WatchedAgent(agent, watch, recorder)
+
+
+def read_key_file(environment: Mapping[str, str] | None = None) -> str | None:
+    """The key in the file that :data:`KEY_FILE` names; ``None`` without the variable.
+
+    Raises :class:`ConfigurationError` when the file cannot be read, never with its content.
+    """
+    path = (os.environ if environment is None else environment).get(KEY_FILE)
+    if not path:
+        return None
+    try:
+        key = Path(path).read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(f"{KEY_FILE} names a file that cannot be read: {error.strerror}.") from None
+    if not key:
+        raise ConfigurationError(f"{KEY_FILE} names an empty file.", hint="Write the key into it.")
+    return key
+
+
+def require_key(key: str | None, models: Sequence[str], platform: str) -> None:
+    """:class:`MissingKey` when there is no key for a model that needs one; other platforms have their own."""
+    if platform != "anthropic" or set(models) <= {DEMO} or key:
+        return
+    if not any(os.environ.get(name) for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")):
+        raise MissingKey(
+            "There is no key for the Claude API here.",
+            hint=f"Set ANTHROPIC_API_KEY in this process's environment, or {KEY_FILE} to a file that holds it.",
+        )
+
+
+def free_bytes(folder: Path) -> int:
+    """Room on the disk that holds ``folder``."""
+    return shutil.disk_usage(folder).free
+
+
+def _network(model: str) -> httpx2.AsyncBaseTransport:
+    """What the recorder sits on: the network, or the demo model."""
+    import httpx2
+
+    if model == DEMO:
+        from ..agent.transports.demo import DemoTransport
+
+        return DemoTransport()
+    return httpx2.AsyncHTTPTransport(limits=httpx2.Limits(max_connections=4, keepalive_expiry=60.0))
+
+
+def _agent(request: AgentRequest, options: AgentOptions, client: ModelClient, desktop: Desktop) -> SessionAgent:
+    from ..agent.loop import Agent
+
+    agent: SessionAgent = Agent(
+        desktop=desktop,
+        options=options,
+        gate=request.gate,
+        client=client,
+        history=request.history,
+        spent=request.spent,
+        steps=request.steps,
+    )
+    return agent
+
+
+def _save(contents: Contents, path: Path) -> dict[str, Any]:
+    """Write the bundle; what the outcome says of it."""
+    save(contents, path)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bundle": path.name, "bundle_sha256": digest, "bundle_bytes": file.tell()}
