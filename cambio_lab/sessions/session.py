@@ -206,6 +206,10 @@ class Session:
             self.touch()
             await self.journal.emit(self.moment(ControlChanged(viewer)))
 
+    def may_act(self, viewer: str) -> bool:
+        """Whether a viewer's mouse and keyboard count: it has control, or nobody has and the agent is idle."""
+        return self.control == viewer or (self.control is None and not self.life.working)
+
     async def give_back(self, viewer: str | None = None) -> None:
         """Give the mouse back to the agent; nothing happens when ``viewer`` does not have it."""
         self._require_live()

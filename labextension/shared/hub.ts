@@ -3,6 +3,7 @@
  * construction, and a page with five views counts as one connection.
  */
 
+import { working } from './working';
 import { Api, ApiError } from './api';
 import type { Address } from './address';
 import { Connection, type ConnectionState } from './connection';
@@ -77,6 +78,12 @@ export class SessionModel {
 
   retry(): void {
     this.line.retry();
+  }
+
+  /** Whether mouse and keyboard of this page reach the desktop: with control, or while the agent is idle and nobody has it. */
+  get interactive(): boolean {
+    const { control, status, ended } = this.view;
+    return this.controls || (!ended && !control && !working(status));
   }
 
   get controls(): boolean {

@@ -35,7 +35,7 @@ function Viewer({ model }: { model: SessionModel }): VNode {
       </header>
       <ConnectionNotice model={model} />
       {view.approval && <ApprovalCard model={model} approval={view.approval} />}
-      <Desktop show={show} interactive={model.controls} driver={driver(model)} ended={view.ended} />
+      <Desktop show={show} interactive={model.interactive} focused={model.controls} driver={driver(model)} ended={view.ended} />
     </main>
   );
 }

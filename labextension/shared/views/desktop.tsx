@@ -8,6 +8,8 @@ import { useCountdown } from './hooks';
 export interface DesktopProps {
   show: ShowScreen;
   interactive: boolean;
+  /** Take the keyboard when this becomes true. */
+  focused: boolean;
   /** Said in the corner: who drives. */
   driver: string;
   ended: boolean;
@@ -16,7 +18,7 @@ export interface DesktopProps {
 const CONNECTING: ConnectionState = { phase: 'connecting', reason: 'Connecting to the desktop', retryAt: 0 };
 
 /** The live desktop, with a veil that says what is wrong when it is not live. */
-export function Desktop({ show, interactive, driver, ended }: DesktopProps): VNode {
+export function Desktop({ show, interactive, focused, driver, ended }: DesktopProps): VNode {
   const holder = useRef<HTMLDivElement>(null);
   const screen = useRef<Screen | null>(null);
   const [state, setState] = useState<ConnectionState>(CONNECTING);
@@ -33,8 +35,8 @@ export function Desktop({ show, interactive, driver, ended }: DesktopProps): VNo
   useEffect(() => {
     if (!screen.current) return;
     screen.current.interactive = interactive;
-    if (interactive) screen.current.focus();
-  }, [interactive, show]);
+    if (focused) screen.current.focus();
+  }, [interactive, focused, show]);
   const live = state.phase === 'open' && !ended;
   return (
     <section class={`cl-desktop${interactive ? ' cl-mine' : ''}`} aria-label={t('Desktop')} data-phase={state.phase}>

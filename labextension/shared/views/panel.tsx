@@ -37,7 +37,7 @@ export function Panel({ model, show, mode, remark }: PanelProps): VNode {
   const desktop = (
     <div class="cl-stage">
       {step && <StepDetail model={model} step={step} close={() => setSelected(null)} />}
-      <Desktop show={show} interactive={model.controls} driver={driver(model)} ended={view.ended} />
+      <Desktop show={show} interactive={model.interactive} focused={model.controls} driver={driver(model)} ended={view.ended} />
     </div>
   );
   return (
