@@ -29,7 +29,7 @@ await Promise.all([
   // viewer has one copy of the session model, and with it one socket for each session.
   esbuild.build({
     ...common,
-    entryPoints: { panel: 'panel/panel.ts', agents: 'panel/agents.tsx', runs: 'panel/runs.ts', viewer: 'viewer/viewer.tsx' },
+    entryPoints: { panel: 'panel/panel.ts', agents: 'panel/agents.tsx', runs: 'panel/runs.tsx', viewer: 'viewer/viewer.tsx' },
     splitting: true,
     chunkNames: 'chunks/[name]-[hash]',
     external: ['./novnc.js', '../novnc.js'],

@@ -93,7 +93,7 @@ export class Api {
   }
 
   async steps(id: string, limit = 200): Promise<Json[]> {
-    const path = `sessions/${encodeURIComponent(id)}/steps?${search({ limit })}`;
+    const path = `sessions/${encodeURIComponent(id)}/steps?${search({ limit, sort: 'step:desc' })}`;
     const body = await this.json<{ steps: Json[] }>('GET', path);
     return body.steps;
   }

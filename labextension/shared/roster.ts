@@ -29,6 +29,9 @@ export type News =
   | { kind: 'finished'; row: Row }
   | { kind: 'failed'; row: Row };
 
+/** What the server allows one socket. */
+const MOST_WATCHED = 100;
+
 export class Roster {
   rows: ReadonlyMap<string, Row> = new Map();
   connection: ConnectionState = { phase: 'connecting', reason: 'Connecting', retryAt: 0 };
@@ -120,7 +123,7 @@ export class Roster {
   }
 
   private tellWatched(): void {
-    const sessions = [...this.watched.keys()].filter(id => !this.rows.get(id)?.ended).sort();
+    const sessions = [...this.watched.keys()].filter(id => !this.rows.get(id)?.ended).sort().slice(0, MOST_WATCHED);
     const text = sessions.join();
     if (text === this.sent || this.connection.phase !== 'open') return;
     this.sent = text;
@@ -128,6 +131,7 @@ export class Roster {
   }
 
   private receive(message: ServerMessage): void {
+    if (message.type === 'error') this.say(message.details || message.error);
     const id = message.session_id;
     if (!id) return;
     if (message.type === 'thumbnail') this.put(id, { thumbnail: message.image });

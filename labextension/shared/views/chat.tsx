@@ -96,7 +96,7 @@ function EntryView({ entry, model, select }: { entry: Entry; model: SessionModel
 /** What the agent did between two things that it said; a long list shows its end. */
 function Actions({ entry, model, select }: { entry: Entry; model: SessionModel; select: (step: string) => void }): VNode {
   const [all, setAll] = useState(false);
-  const from = all ? 0 : Math.max(0, entry.steps.length - 6);
+  const from = all || entry.steps.length <= 8 ? 0 : entry.steps.length - 6;
   return (
     <ul class="cl-actions" aria-label={t('Actions')}>
       {from > 0 && (

@@ -1,0 +1,62 @@
+/** The viewer of recorded runs, for JupyterLab's and Notebook's `.cambio` documents. */
+
+import { render } from 'preact';
+import { RecordedRun, RunRefused } from '../shared/bundle';
+import { plain } from '../shared/text';
+import { followTheme } from '../shared/theme';
+import { RunView } from '../shared/views/run';
+
+export { useTranslation } from '../shared/language';
+
+export interface RunViewer {
+  /** Shows another run beside the first. */
+  compareWith(bytes: Uint8Array): void;
+  close(): void;
+}
+
+/** Shows a run in `element`. `compare` is called when the person wants to choose a second one. */
+export function mountRun(element: HTMLElement, bytes: Uint8Array, compare: (() => void) | null): RunViewer {
+  const unfollow = followTheme(element);
+  element.classList.add('cl-host');
+  let run: RecordedRun;
+  try {
+    run = new RecordedRun(bytes);
+  } catch (error) {
+    refuse(element, error);
+    return { compareWith: () => undefined, close: unfollow };
+  }
+  let other: RecordedRun | null = null;
+  const single = (): void => {
+    other?.close();
+    other = null;
+    draw();
+  };
+  const draw = (): void => render(<RunView run={run} other={other} compare={compare} single={single} />, element);
+  draw();
+  return {
+    compareWith: more => {
+      const next = new RecordedRun(more);
+      other?.close();
+      other = next;
+      draw();
+    },
+    close: () => {
+      render(null, element);
+      run.close();
+      other?.close();
+      unfollow();
+    }
+  };
+}
+
+function refuse(element: HTMLElement, error: unknown): void {
+  const words = error instanceof RunRefused ? error.message : `This run cannot be shown: ${String(error)}`;
+  render(
+    <section class="cl-root cl-run">
+      <p class="cl-notice" role="alert">
+        {plain(words)}
+      </p>
+    </section>,
+    element
+  );
+}
