@@ -103,6 +103,8 @@ class ViewerInput:
         if kind == _CUT_TEXT and len(header) == 12 and header[8] & _NEGOTIATES:
             return True
         if not self.may_act:
+            if kind == _KEY and not header[1]:
+                return True  # a key that went down while it counted must come up again
             self.dropped += 1
             return False
         if kind == _POINTER:
