@@ -1,0 +1,1 @@
+"""The documented surface: one module for each section of the API reference. ``routes.py`` is the map."""

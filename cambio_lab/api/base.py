@@ -1,0 +1,329 @@
+"""Who may call, request ids, error envelope, JSON bodies: what every handler of ours has in common.
+
+The order of the checks is the order of :meth:`Guarded.prepare`. They replace Jupyter's own ``prepare`` because that
+one redirects to a login page, answers 403 where the reference says 401, and 404 where it says 403; what decides is
+still Jupyter's identity provider, authorizer and configuration of hosts and origins.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from jupyter_server.auth.utils import HTTP_METHOD_TO_AUTH_ACTION
+from jupyter_server.base.call_context import CallContext
+from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.utils import ensure_async
+from tornado.web import HTTPError, stream_request_body
+
+from ..errors import InvalidRequest
+from . import metrics
+from .failure import MESSAGES, Refused, describe
+from .rate_limit import LimitName, Verdict
+from .services import KEY, Services
+from .strict_json import BadJson, parse
+
+READS = frozenset({"GET", "HEAD", "OPTIONS"})
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+
+
+class Guarded(JupyterHandler):  # type: ignore[misc]
+    """Checks, headers and envelope. Handlers inherit it through :class:`Rest` or the socket handlers."""
+
+    auth_resource = "cambio_lab"
+    limits: ClassVar[tuple[LimitName, ...]] = ("general",)
+    """The windows a request counts in; a method may add to them in :meth:`windows`."""
+    public: ClassVar[bool] = False
+    """Answered without a token."""
+    methods: ClassVar[tuple[str, ...]] = ("GET", "HEAD")
+    """What the route knows besides OPTIONS."""
+    endpoint = "unknown"
+    _verdict: Verdict | None = None
+    _id = ""
+
+    def initialize(self, endpoint: str = "unknown") -> None:
+        """``endpoint`` is the route's template, for metrics."""
+        self.endpoint = endpoint
+
+    # What handlers use
+
+    @property
+    def services(self) -> Services:
+        found: Services = self.settings[KEY]
+        return found
+
+    @property
+    def request_id(self) -> str:
+        """The caller's ``X-Request-ID`` where it is a plain word, else one of ours."""
+        if not self._id:
+            given = self.request.headers.get("X-Request-ID", "")
+            self._id = given if _REQUEST_ID.match(given) else f"req-{uuid.uuid4().hex[:12]}"
+        return self._id
+
+    def url(self, *parts: str) -> str:
+        """A path on this server, with its base URL."""
+        return str(self.base_url) + "/".join(parts)
+
+    def argument(self, name: str, default: str) -> str:
+        """A query parameter; given twice it is a 400."""
+        values = self.request.query_arguments.get(name, [])
+        if len(values) > 1:
+            raise Refused(400, f"The query parameter {name} is given {len(values)} times.", {name: "give it once"})
+        return str(self.get_query_argument(name, default, strip=False))
+
+    # Checks
+
+    async def prepare(self) -> None:
+        """Rate limit, host, identity, origin, method, permission, forgery: the first that fails answers."""
+        CallContext.set(CallContext.JUPYTER_HANDLER, self)
+        self.current_user = self._jupyter_current_user = None
+        await self._count()
+        if not self.check_host():
+            raise Refused(403, "This server does not answer to the name in the Host header.")
+        await self._identify()
+        self._refuse_foreign_origins()
+        self.set_cors_headers()
+        if self.request.method == "OPTIONS":
+            return
+        if self.request.method not in self.methods:
+            raise Refused(405, headers={"Allow": self.allow})
+        if not self.public:
+            await self._authorize()
+        if self.request.method not in READS:
+            self.check_xsrf_cookie()
+
+    def windows(self) -> tuple[LimitName, ...]:
+        """The windows that this request counts in."""
+        return self.limits
+
+    async def _count(self) -> None:
+        if windows := self.windows():
+            self._verdict = await self.services.limiter.hit(windows, self.request.remote_ip or "")
+            if self._verdict is None:
+                return
+            self.set_rate_headers()
+            if not self._verdict.allowed:
+                metrics.RATE_LIMITED.labels(self._verdict.name).inc()
+                seconds = self._verdict.retry_after
+                raise Refused(429, f"Too many requests from this address: try again in {seconds} s.")
+
+    async def _identify(self) -> None:
+        user = await ensure_async(self.identity_provider.get_user(self))
+        self.current_user = self._jupyter_current_user = user
+        if user is None and not self.public and self.request.method != "OPTIONS":
+            raise Refused(401, headers={"WWW-Authenticate": 'Bearer realm="cambio_lab"'})
+
+    def _refuse_foreign_origins(self) -> None:
+        """A page of another origin may not call with somebody's cookie, nor where no token is asked for."""
+        if self.public or self.request.method == "OPTIONS":
+            return
+        if not self.check_origin():
+            raise Refused(403, "Pages of this origin may not call this server.")
+        changes = self.request.method not in READS or self.upgrading
+        if changes and not (self.same_site or self.token_authenticated or self.allowed_origin):
+            raise Refused(403, "A page of another site may not do this.")
+
+    @property
+    def upgrading(self) -> bool:
+        """A WebSocket handshake."""
+        return str(self.request.headers.get("Upgrade", "")).lower() == "websocket"
+
+    @property
+    def same_site(self) -> bool:
+        """The browser says the request came from our own page or from the user; a program says nothing."""
+        return self.request.headers.get("Sec-Fetch-Site", "none") in {"same-origin", "none"}
+
+    @property
+    def allowed_origin(self) -> bool:
+        """The server's configuration of ``allow_origin`` names this request's Origin."""
+        configured = bool(self.allow_origin or self.allow_origin_pat)
+        return configured and self.get_origin() is not None and bool(self.check_origin())
+
+    async def _authorize(self) -> None:
+        action = HTTP_METHOD_TO_AUTH_ACTION["WEBSOCKET" if self.upgrading else self.request.method]
+        user = self.current_user
+        if not await ensure_async(self.authorizer.is_authorized(self, user, action, self.auth_resource)):
+            raise Refused(403, f"You may not {action} the resource {self.auth_resource}.")
+
+    def check_xsrf_cookie(self) -> None:
+        """Jupyter's check, except where no token is asked for.
+
+        The reference's clients send neither token nor cookie. With authentication off, a request may pass when no
+        page of another site can have sent it: its origin was checked before, and a body that is JSON (or a method
+        other than POST) makes a browser ask first, which we never grant.
+        """
+        if not hasattr(self, "_jupyter_current_user") or self.token_authenticated:
+            return
+        if not self.identity_provider.auth_enabled and self.same_site and self._origin_is_ours():
+            if self.request.method != "POST" or self.is_json:
+                return
+            raise Refused(415)
+        try:
+            super().check_xsrf_cookie()
+        except HTTPError:
+            raise Refused(
+                403, "The X-XSRFToken header is missing or wrong; a request with a token needs none."
+            ) from None
+
+    def _origin_is_ours(self) -> bool:
+        origin = self.get_origin()
+        return origin is None or bool(self.check_origin())
+
+    @property
+    def is_json(self) -> bool:
+        """The body says that it is JSON."""
+        kind = str(self.request.headers.get("Content-Type", "")).partition(";")[0].strip().lower()
+        return kind == "application/json" or kind.endswith("+json")
+
+    # Headers and failures
+
+    @property
+    def allow(self) -> str:
+        return ", ".join((*self.methods, "OPTIONS"))
+
+    def set_default_headers(self) -> None:
+        """Also after ``send_error`` has cleared what was set: request id and rate limit stay on every answer."""
+        super().set_default_headers()
+        self.set_header("X-Request-ID", self.request_id)
+        self.set_header("Cross-Origin-Resource-Policy", "same-origin")
+        self.set_header("Cache-Control", "no-store")
+        self.set_rate_headers()
+
+    def set_rate_headers(self) -> None:
+        if self._verdict is not None:
+            for name, value in self._verdict.headers().items():
+                self.set_header(name, value)
+
+    @property
+    def content_security_policy(self) -> str:
+        return f"{super().content_security_policy}; default-src 'none'"
+
+    def set_cors_headers(self) -> None:
+        """Only what ``allow_origin`` says: a token is for programs, so it opens nothing to pages elsewhere."""
+        if self.allow_origin or self.allow_origin_pat:
+            super().set_cors_headers()
+
+    def options(self, *args: str, **kwargs: str) -> None:
+        """A browser's question before a cross-origin request; without ``allow_origin`` nothing is granted."""
+        self.set_header("Allow", self.allow)
+        if self.allow_origin or self.allow_origin_pat:
+            self.set_header("Access-Control-Allow-Methods", self.allow)
+            self.set_header("Access-Control-Allow-Headers", "accept, content-type, authorization, x-xsrftoken")
+        self.set_status(204)
+        self.finish()
+
+    def _handle_request_exception(self, error: BaseException) -> None:
+        """Deliberate errors are answers, not accidents: no traceback in the log for them."""
+        failure = describe(error, error.status_code if isinstance(error, HTTPError) else 500)
+        if failure.status == 500 or self._finished or self._headers_written:
+            super()._handle_request_exception(error)
+            return
+        self.send_error(failure.status, failure=failure)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """The documented envelope for every failure, whoever raised it."""
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        failure = kwargs.get("failure") or describe(error, status_code)
+        if failure.status == 405:
+            self.set_header("Allow", self.allow)
+        for name, value in failure.headers.items():
+            self.set_header(name, value)
+        level = self.log.error if failure.status >= 500 else self.log.info
+        level("%s %s %s: %s", self.request_id, failure.status, self.endpoint, failure.message)
+        self.set_status(failure.status)
+        self.write_json(failure.envelope(self.request_id))
+
+    def write_json(self, body: Mapping[str, Any] | bytes) -> None:
+        """Finish with JSON."""
+        self.set_header("Content-Type", "application/json")
+        self.finish(body if isinstance(body, bytes) else encode(body))
+
+    def on_finish(self) -> None:
+        method = self.request.method if self.request.method in METHODS else "OTHER"
+        metrics.REQUESTS.labels(method, self.endpoint).inc()
+        metrics.RESPONSES.labels(method, self.endpoint, str(self.get_status())).inc()
+        seconds = time.time() - self.request._start_time
+        metrics.REQUEST_SECONDS.labels(method, self.endpoint).observe(max(0.0, seconds))
+        super().on_finish()
+
+
+@stream_request_body
+class Rest(Guarded):
+    """A REST handler. Bodies arrive in pieces, so that a large one is refused before it is in memory."""
+
+    max_body: int | None = None
+    """Bytes; the setting ``max_body`` unless the handler says otherwise."""
+
+    def initialize(self, endpoint: str = "unknown") -> None:
+        super().initialize(endpoint)
+        self._body = bytearray()
+        self._too_large = False
+
+    async def prepare(self) -> None:
+        await super().prepare()
+        length = self.request.headers.get("Content-Length", "0")
+        if length.isdigit() and int(length) > self._limit():
+            raise self._refuse_size()
+
+    def _limit(self) -> int:
+        return self.services.settings.max_body if self.max_body is None else self.max_body
+
+    def _refuse_size(self) -> Refused:
+        # The rest of the body is not worth reading, so the connection ends with the answer.
+        return Refused(413, f"The body may have at most {self._limit()} bytes.", headers={"Connection": "close"})
+
+    def data_received(self, chunk: bytes) -> None:
+        """A piece of the body (Tornado calls it)."""
+        if self._too_large or len(self._body) + len(chunk) > self._limit():
+            self._too_large = True
+            self._body.clear()
+        else:
+            self._body += chunk
+
+    def head(self, *args: str, **kwargs: str) -> Any:
+        """GET without its body, where GET is known."""
+        return self.get(*args, **kwargs)
+
+    def json_object(self, *, allowed: frozenset[str], optional: bool = False) -> dict[str, Any]:
+        """The body as a JSON object with no key but ``allowed``. ``optional``: no body is ``{}``."""
+        if self._too_large:
+            raise self._refuse_size()
+        if not self._body:
+            if optional:
+                return {}
+            raise Refused(400, "The body is empty; a JSON object is expected.")
+        if not self.is_json:
+            raise Refused(415)
+        try:
+            value = parse(bytes(self._body))
+        except BadJson as error:
+            raise Refused(400, f"The body is not JSON: {error}") from None
+        if not isinstance(value, dict):
+            raise InvalidRequest("The body must be a JSON object.", details={"body": "must be an object"})
+        if unknown := sorted(value.keys() - allowed):
+            raise InvalidRequest("The body has unknown keys.", details=dict.fromkeys(unknown[:20], "unknown"))
+        return value
+
+
+class NotFound(Rest):
+    """Every address below ours that nothing answers to."""
+
+    methods = METHODS[:-1]
+
+    def _answer(self, *args: str, **kwargs: str) -> None:
+        raise Refused(404, MESSAGES[404])
+
+    get = post = put = patch = delete = _answer
+
+    def check_xsrf_cookie(self) -> None:
+        """Nothing happens here that could be forged."""
+
+
+def encode(body: Any) -> bytes:
+    """Compact UTF-8 JSON."""
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8")

@@ -1,0 +1,139 @@
+"""Every failure of every route of ours as one envelope: which status, which words.
+
+``describe`` is the only place that turns an exception into something a client reads, so it is also the place that
+lets no traceback, path or secret out: an exception that nobody raised on purpose becomes a plain 500.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from tornado.web import HTTPError
+
+from .. import errors
+
+STATUS: dict[type[errors.CambioError], int] = {
+    errors.InvalidRequest: 422,
+    errors.UnsupportedModel: 422,
+    errors.ActionError: 422,
+    errors.BundleRefused: 422,
+    errors.SessionNotFound: 404,
+    errors.MessageNotFound: 404,
+    errors.SessionConflict: 409,
+    errors.MessageLimitReached: 409,
+    errors.RecordingMissing: 409,
+    errors.ReplayDiverged: 409,
+    errors.DesktopUnavailable: 503,
+    errors.DesktopLost: 503,
+    errors.StoreError: 503,
+    errors.ModelError: 503,
+    errors.ConfigurationError: 503,
+}
+"""The nearest class in an error's family decides; a deliberate error that is not listed is a 500."""
+
+NAMES = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    409: "Conflict",
+    413: "Payload Too Large",
+    415: "Unsupported Media Type",
+    422: "Validation Error",
+    426: "Upgrade Required",
+    429: "Rate Limited",
+    500: "Internal Server Error",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+}
+MESSAGES = {
+    400: "The request cannot be parsed.",
+    401: "No valid token: send the header 'Authorization: token TOKEN' or ?token=TOKEN. The server prints it at start.",
+    403: "This is not allowed for you, or not from this page.",
+    404: "There is nothing at this address.",
+    405: "This address does not know this method; the Allow header lists those it knows.",
+    413: "The body is too large.",
+    415: "The body must be JSON: send the header 'Content-Type: application/json'.",
+    500: "Something went wrong inside the server. Its log has the particulars under this request_id.",
+}
+RETRY_AFTER = {503: "5"}
+"""Seconds; what a client can do about the lack of a desktop or of disk space is wait and try again."""
+
+
+class Refused(HTTPError):
+    """An HTTP error whose words are for the client. ``details`` maps fields to what is wrong with each."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str = "",
+        details: dict[str, Any] | None = None,
+        *,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        # log_message is a %-format in Tornado, and our words may contain a percent sign.
+        super().__init__(status, "%s", message or MESSAGES.get(status, NAMES.get(status, "")))
+        self.message = message
+        self.details = details or {}
+        self.headers = headers or {}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a client gets to read."""
+
+    status: int
+    message: str
+    details: dict[str, Any] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def envelope(self, request_id: str) -> dict[str, Any]:
+        """The documented body."""
+        return {
+            "error": NAMES.get(self.status, "Error"),
+            "message": self.message,
+            "details": self.details,
+            "timestamp": timestamp(),
+            "request_id": request_id,
+        }
+
+
+def describe(error: BaseException | None, status: int) -> Failure:
+    """``error`` (or the bare ``status``) as a client may see it."""
+    if isinstance(error, errors.CambioError):
+        status = status_of(error)
+        if status == 500:
+            return Failure(500, MESSAGES[500])
+        headers = {"Retry-After": RETRY_AFTER[status]} if status in RETRY_AFTER else {}
+        return Failure(status, error.describe(), {k: plain(v) for k, v in error.details.items()}, headers)
+    if isinstance(error, Refused):
+        message = error.message or MESSAGES.get(error.status_code, NAMES.get(error.status_code, "Error"))
+        return Failure(error.status_code, message, error.details, error.headers)
+    # Tornado's and Jupyter's own refusals: keep the status, never their text (it may quote the request).
+    return Failure(status, MESSAGES.get(status, NAMES.get(status, "Error")))
+
+
+def status_of(error: errors.CambioError) -> int:
+    """The HTTP status of a deliberate error."""
+    for kind in type(error).__mro__:
+        if (status := STATUS.get(kind)) is not None:
+            return status
+    return 500
+
+
+def plain(value: object) -> Any:
+    """``value`` if JSON has it, else its text."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def timestamp(seconds: float | None = None) -> str:
+    """UTC as the reference writes it: ``2024-01-15T10:30:00Z``; now unless ``seconds`` since the epoch are given."""
+    moment = datetime.now(UTC) if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

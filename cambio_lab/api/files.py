@@ -1,0 +1,101 @@
+"""Files to and from a desktop's home, streamed: neither side of the server ever holds a whole one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import mimetypes
+from collections.abc import AsyncIterator
+from urllib.parse import quote
+
+from ..desktop.base import Desktop
+from .base import Rest
+from .failure import timestamp
+
+PIECES = 16
+"""Pieces of a body (64 KB each) that may wait for the desktop."""
+
+
+class Files(Rest):
+    """``/sessions/{session_id}/files/{path}``; a path that is empty or ends in a slash is a folder's listing."""
+
+    methods = ("GET", "HEAD", "PUT")
+    _pieces: asyncio.Queue[bytes | None] | None = None
+    _writing: asyncio.Task[int] | None = None
+
+    def _limit(self) -> int:
+        return self.services.settings.max_file_bytes
+
+    async def _desktop(self, session_id: str) -> Desktop:
+        registry = await self.services.registry()
+        desktop: Desktop = registry.get(session_id).desktop
+        return desktop
+
+    async def prepare(self) -> None:
+        """A PUT begins to write before its body has arrived."""
+        await super().prepare()
+        if self.request.method == "PUT" and not self._finished:
+            session_id, path = self.path_args
+            desktop = await self._desktop(session_id)
+            self._pieces = asyncio.Queue(PIECES)
+            self._writing = asyncio.create_task(desktop.write_file(path, self._arriving()), name="file upload")
+
+    async def _arriving(self) -> AsyncIterator[bytes]:
+        assert self._pieces is not None
+        while (piece := await self._pieces.get()) is not None:
+            yield piece
+
+    async def data_received(self, chunk: bytes) -> None:  # type: ignore[override]
+        """A piece of the body; the next one is read from the socket when there is room for it."""
+        if self._pieces is None or self._writing is None or self._writing.done():
+            return
+        putting = asyncio.ensure_future(self._pieces.put(bytes(chunk)))
+        await asyncio.wait({putting, self._writing}, return_when=asyncio.FIRST_COMPLETED)
+        putting.cancel()
+
+    async def put(self, session_id: str, path: str) -> None:
+        assert self._pieces is not None and self._writing is not None
+        if not self._writing.done():
+            putting = asyncio.ensure_future(self._pieces.put(None))
+            await asyncio.wait({putting, self._writing}, return_when=asyncio.FIRST_COMPLETED)
+        size = await self._writing
+        self.write_json({"path": path, "size": size})
+
+    async def get(self, session_id: str, path: str) -> None:
+        desktop = await self._desktop(session_id)
+        if not path or path.endswith("/"):
+            await self._list(desktop, path)
+            return
+        content = await desktop.read_file(path)
+        name = path.rpartition("/")[2]
+        self.set_header("Content-Type", mimetypes.guess_type(name)[0] or "application/octet-stream")
+        # Never shown by the browser in this origin: the file may be a page that the desktop made up.
+        self.set_header("Content-Disposition", f"attachment; filename*=UTF-8''{quote(name)}")
+        async with contextlib.aclosing(content):  # type: ignore[type-var]
+            async for piece in content:
+                self.write(piece)
+                await self.flush()
+        self.finish()
+
+    async def _list(self, desktop: Desktop, path: str) -> None:
+        entries = [
+            {
+                "path": entry.path,
+                "size": entry.size,
+                "modified": timestamp(entry.modified),
+                "type": "folder" if entry.is_dir else "file",
+            }
+            for entry in await desktop.list_files(path.rstrip("/"))
+        ]
+        self.write_json({"path": path, "files": entries})
+
+    def on_connection_close(self) -> None:
+        """The sender left in the middle: nothing of the file appears."""
+        if self._writing is not None:
+            self._writing.cancel()
+        super().on_connection_close()
+
+    def on_finish(self) -> None:
+        if self._writing is not None and not self._writing.done():
+            self._writing.cancel()
+        super().on_finish()

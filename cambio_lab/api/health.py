@@ -1,0 +1,106 @@
+"""``/health``: real questions to each service, with a time limit, asked at most once a second."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable
+from typing import Any
+
+from .._version import __version__
+from ..desktop.base import ProviderHealth
+from . import metrics
+from .base import Rest
+from .failure import timestamp
+from .services import Services
+
+PATIENCE = 2.0
+"""Seconds that one service may take to answer."""
+FRESH = 1.0
+"""Seconds for which an answer is good."""
+logger = logging.getLogger(__name__)
+
+
+class HealthCheck:
+    """Asks everything a session needs. Simultaneous callers share one round of questions."""
+
+    def __init__(self, services: Services, provider: Any) -> None:
+        self._services = services
+        self._provider = provider
+        self._answer: dict[str, Any] = {}
+        self._asked_at = float("-inf")
+        self._round: asyncio.Task[dict[str, Any]] | None = None
+
+    async def ask(self) -> dict[str, Any]:
+        """The documented body without the time; ``status`` is healthy, degraded or unhealthy."""
+        if time.monotonic() - self._asked_at < FRESH:
+            return self._answer
+        if self._round is None or self._round.done():
+            self._round = asyncio.create_task(self._ask(), name="cambio_lab health")
+        return await asyncio.shield(self._round)
+
+    async def _ask(self) -> dict[str, Any]:
+        database, redis, desktop = await asyncio.gather(
+            _within(self._database()), _within(self._services.limiter.ping()), _within(self._provider.health())
+        )
+        services = {
+            "database": database or "down",
+            "redis": redis or "down",
+            **_desktop(desktop or ProviderHealth(str(self._provider.name), False, "no answer")),
+        }
+        if services["database"] != "up" or "down" in (services["docker"], services["desktop"]):
+            status = "unhealthy"
+        else:
+            status = "degraded" if services["redis"] == "down" else "healthy"
+        self._answer = {"status": status, "services": services, "version": __version__}
+        self._asked_at = time.monotonic()
+        return self._answer
+
+    async def _database(self) -> str:
+        store = await self._services.store()
+        return "down" if await store.health() is not None else "up"
+
+
+def _desktop(health: ProviderHealth) -> dict[str, str]:
+    if health.name == "docker":
+        state = "up" if health.up else "down"
+        return {"docker": state, "desktop": state}
+    return {"docker": "disabled", "desktop": "local (not isolated)" if health.up else "down"}
+
+
+async def _within(question: Awaitable[Any]) -> Any:
+    """The answer, or ``None`` when there is none in time: a health check must not fail itself."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await question
+    except Exception as error:
+        logger.warning("health: %s", str(error) or type(error).__name__)
+        return None
+
+
+class Health(Rest):
+    """``/health``: open to everybody and not rate limited, for load balancers and people who wonder."""
+
+    public = True
+    limits = ()
+
+    async def get(self) -> None:
+        services = self.services
+        await services.settled()
+        if services.health is None:
+            down = {"database": "down", "redis": "disabled", "docker": "down", "desktop": "down"}
+            answer: dict[str, Any] = {"status": "unhealthy", "services": down, "version": __version__}
+        else:
+            answer = await services.health.ask()
+        if answer["status"] == "unhealthy":
+            self.set_status(503)
+        self.write_json({"status": answer["status"], "timestamp": timestamp(), **answer})
+
+
+async def watch_disk(services: Services, period: float = 60.0) -> None:
+    """Keep the disk gauge current until cancelled."""
+    while True:
+        store = await services.store()
+        metrics.DISK_BYTES.set(await store.disk_bytes())
+        await asyncio.sleep(period)

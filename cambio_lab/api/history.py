@@ -1,0 +1,78 @@
+"""Chat history and the steps behind it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidRequest, SessionNotFound
+from .base import Rest
+from .failure import timestamp
+from .listing import choice, limits, moment, order, page
+
+if TYPE_CHECKING:
+    from ..store import MessageRow
+
+ROLES = ("user", "assistant")
+
+
+class History(Rest):
+    """``/sessions/{session_id}/history``"""
+
+    methods = ("GET", "HEAD", "DELETE")
+
+    async def get(self, session_id: str) -> None:
+        """One page, in the order of the conversation unless ``sort=timestamp:desc``."""
+        store = await self.services.store()
+        from ..store import MessageQuery  # loaded by the start hook, off the loop
+
+        limit, offset = limits(self, 100)
+        sort = order(self, ("created_at", "timestamp"))
+        query = MessageQuery(
+            role=choice(self, "role", ROLES),  # type: ignore[arg-type]
+            created_after=moment(self, "created_after"),
+            created_before=moment(self, "created_before"),
+            newest_first=bool(sort) and not sort[0][1],
+            limit=limit,
+            offset=offset,
+        )
+        found = await store.messages.page(session_id, query)
+        if not found.total and await store.sessions.get(session_id) is None:
+            raise SessionNotFound(f"There is no session {session_id[:60]!r}.")
+        rows = [message(row) for row in found.rows]
+        body = page("messages", rows, found.total, limit, offset)
+        self.write_json({**body, "session_id": session_id})
+
+    async def delete(self, session_id: str) -> None:
+        """Forget the conversation, the agent's memory of it included."""
+        registry = await self.services.registry()
+        cleared = await registry.get(session_id).clear_history()
+        self.write_json({"message": "Chat history cleared", "session_id": session_id, "cleared_messages": cleared})
+
+
+def message(row: MessageRow) -> dict[str, Any]:
+    """A stored message as documented."""
+    return {
+        "id": row.id,
+        "role": row.role,
+        "content": row.content,
+        "timestamp": timestamp(row.created_at),
+        "metadata": row.metadata,
+    }
+
+
+class Clipboard(Rest):
+    """``/sessions/{session_id}/clipboard``"""
+
+    methods = ("GET", "HEAD", "PUT")
+
+    async def get(self, session_id: str) -> None:
+        registry = await self.services.registry()
+        self.write_json({"text": await registry.get(session_id).desktop.get_clipboard()})
+
+    async def put(self, session_id: str) -> None:
+        text = self.json_object(allowed=frozenset({"text"})).get("text")
+        if not isinstance(text, str):
+            raise InvalidRequest("text must be a string.", details={"text": "must be a string"})
+        registry = await self.services.registry()
+        await registry.get(session_id).desktop.set_clipboard(text)
+        self.write_json({"text": text})

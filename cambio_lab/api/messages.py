@@ -1,0 +1,244 @@
+"""What happens in a session, as the messages that ``/ws`` documents.
+
+Five types for everybody (``status``, ``tool_execution``, ``agent_response``, ``error``, ``heartbeat``) and
+``agent_delta`` for those who ask for ``?stream=true``. Each event is translated once, whatever the number of readers;
+a reader's own ``sequence`` is put in front when it is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import singledispatch
+from typing import TYPE_CHECKING, Any
+
+from .. import events
+
+if TYPE_CHECKING:
+    from ..sessions.views import SessionView
+from .failure import timestamp
+
+Body = dict[str, Any]
+Translation = Callable[[Any, "SessionView"], Body]
+
+
+def usage(spent: events.Usage) -> Body:
+    """Tokens by kind, requests and ``cost_usd``."""
+    return {**asdict(spent), "cost_usd": round(spent.cost_usd, 6)}
+
+
+class Encoder:
+    """Translates for one server: pictures are named by their address on it."""
+
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url
+
+    def __call__(self, event: events.Event, view: SessionView) -> Body | None:
+        """The message for ``event`` (without ``sequence``), or ``None`` when no socket shows it."""
+        body = _body(event, view)
+        if body is None:
+            return None
+        if isinstance(event, events.ToolFinished) and view.image_sha256 is not None:
+            body["result"] |= {
+                "image_path": picture_path(self._base_url, view.session_id, view.image_sha256, event.media_type),
+                "dimensions": f"{event.width}x{event.height}",
+            }
+        body["timestamp"] = timestamp(view.time)
+        return body
+
+
+def picture_path(base_url: str, session_id: str, sha256: str, media_type: str = "image/png") -> str:
+    """Where this server returns a recorded picture."""
+    return f"{base_url}sessions/{session_id}/screenshots/{sha256}.{media_type.removeprefix('image/')}"
+
+
+def heartbeat() -> Body:
+    return {"type": "heartbeat", "timestamp": timestamp()}
+
+
+def failure(error: str, details: str, metadata: dict[str, Any] | None = None) -> Body:
+    """An ``error`` for one reader alone: it has no sequence."""
+    body: Body = {"type": "error", "error": error, "details": details, "timestamp": timestamp()}
+    return body | {"metadata": metadata} if metadata else body
+
+
+def _status(status: str, content: str, **metadata: Any) -> Body:
+    return {"type": "status", "status": status, "content": content, "metadata": metadata}
+
+
+@singledispatch
+def _body(event: events.Event, view: SessionView) -> Body | None:
+    """Events that are not registered below are records, not news."""
+    return None
+
+
+def _register(
+    kind: type[events.Event],
+) -> Callable[[Callable[[Any, SessionView], Body]], Callable[[Any, SessionView], Body]]:
+    return lambda function: _body.register(kind)(function)
+
+
+@_register(events.StatusChanged)
+def _(event: events.StatusChanged, view: SessionView) -> Body:
+    return _status(event.status, event.content or event.status.replace("_", " "), **event.metadata)
+
+
+@_register(events.UserMessage)
+def _(event: events.UserMessage, view: SessionView) -> Body:
+    return _status(
+        "thinking",
+        "Message received",
+        **event.metadata,
+        event="user_message",
+        message_id=event.message_id,
+        message=event.content,
+    )
+
+
+@_register(events.TextDelta)
+def _(event: events.TextDelta, view: SessionView) -> Body:
+    return {"type": "agent_delta", "content": event.text, "metadata": {"kind": "text"}}
+
+
+@_register(events.ThinkingDelta)
+def _(event: events.ThinkingDelta, view: SessionView) -> Body:
+    return {"type": "agent_delta", "content": event.text, "metadata": {"kind": "thinking"}}
+
+
+@_register(events.ToolAnnounced)
+def _(event: events.ToolAnnounced, view: SessionView) -> Body:
+    metadata = {"kind": "announce", "tool": event.tool, "tool_use_id": event.tool_use_id}
+    return {"type": "agent_delta", "content": "", "metadata": metadata}
+
+
+@_register(events.ToolStarted)
+def _(event: events.ToolStarted, view: SessionView) -> Body:
+    return {
+        "type": "tool_execution",
+        "tool": event.tool,
+        "status": "started",
+        "tool_use_id": event.tool_use_id,
+        "step": event.step,
+        "arguments": event.arguments,
+        "metadata": {"toolset": event.toolset},
+    }
+
+
+@_register(events.ToolFinished)
+def _(event: events.ToolFinished, view: SessionView) -> Body:
+    timing = event.timing
+    result: dict[str, Any] = {
+        "text": event.text,
+        "timing": {
+            "action_ms": round(timing.action, 2),
+            "settle_ms": round(timing.settle, 2),
+            "encode_ms": round(timing.encode, 2),
+            "total_ms": round(timing.total, 2),
+        },
+    }
+    return {
+        "type": "tool_execution",
+        "tool": event.tool,
+        "status": "failed" if event.is_error else "completed",
+        "tool_use_id": event.tool_use_id,
+        "step": event.step,
+        "arguments": event.arguments,
+        "result": result,
+        "metadata": {"toolset": event.toolset},
+    }
+
+
+@_register(events.ApprovalRequested)
+def _(event: events.ApprovalRequested, view: SessionView) -> Body:
+    return _status(
+        "waiting_approval",
+        f"Waiting for approval: {event.tool}",
+        event="approval",
+        tool_use_id=event.tool_use_id,
+        tool=event.tool,
+        arguments=event.arguments,
+        shown=event.shown,
+        expires_at=timestamp(event.expires_at),
+    )
+
+
+@_register(events.ApprovalDecided)
+def _(event: events.ApprovalDecided, view: SessionView) -> Body:
+    return _status(
+        view.state,
+        f"Approval: {event.verdict}",
+        event="approval_decided",
+        tool_use_id=event.tool_use_id,
+        verdict=event.verdict,
+        by=event.by,
+    )
+
+
+@_register(events.Retrying)
+def _(event: events.Retrying, view: SessionView) -> Body:
+    return _status(
+        view.state,
+        f"The model's service cannot answer now ({event.reason}); trying again in {event.delay_seconds:.0f} s",
+        event="retry",
+        attempt=event.attempt,
+        delay_seconds=round(event.delay_seconds, 1),
+        retry_at=timestamp(event.retry_at),
+        reason=event.reason,
+    )
+
+
+@_register(events.HumanInput)
+def _(event: events.HumanInput, view: SessionView) -> Body:
+    return _status(
+        view.state,
+        f"{event.viewer} used the desktop",
+        event="human_input",
+        viewer=event.viewer,
+        pointer_events=event.pointer_events,
+        key_events=event.key_events,
+        clipboard_events=event.clipboard_events,
+    )
+
+
+@_register(events.ControlChanged)
+def _(event: events.ControlChanged, view: SessionView) -> Body:
+    words = f"{event.viewer} has the mouse" if event.viewer else "The agent has the mouse"
+    return _status(view.state, words, event="control", viewer=event.viewer)
+
+
+@_register(events.ConversationCleared)
+def _(event: events.ConversationCleared, view: SessionView) -> Body:
+    return _status(view.state, "History cleared", event="cleared", cleared_messages=event.messages)
+
+
+@_register(events.TurnFinished)
+def _(event: events.TurnFinished, view: SessionView) -> Body:
+    return {
+        "type": "agent_response",
+        "content": event.text,
+        "metadata": {
+            "tool_calls": event.tool_calls,
+            "processing_time": round(event.processing_time, 3),
+            "usage": usage(event.usage),
+            "stopped": event.stopped,
+            "limit": event.limit,
+            "needs_input": event.needs_input,
+            "stop_reason": event.stop_reason,
+            "message_id": view.reply_id,
+        },
+    }
+
+
+@_register(events.TurnFailed)
+def _(event: events.TurnFailed, view: SessionView) -> Body:
+    return {
+        "type": "error",
+        "error": event.error,
+        "details": event.details,
+        "metadata": {
+            "tool_calls": event.tool_calls,
+            "processing_time": round(event.processing_time, 3),
+            "usage": usage(event.usage),
+            "fatal": event.fatal,
+        },
+    }

@@ -1,0 +1,126 @@
+"""What a browser loads: the viewer's page, front-end modules, the API's description and its rendered page."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tornado.web import StaticFileHandler
+
+from .base import Guarded, Rest
+from .failure import Refused
+
+PACKAGE = Path(__file__).resolve().parent.parent
+STATIC = PACKAGE / "static"
+HERE = Path(__file__).resolve().parent
+VIEWER_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+)
+"""``style-src`` has 'unsafe-inline' because noVNC sizes its canvas with style attributes."""
+DOCS_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+)
+_VIEWER = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>cambio_lab</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="{static}viewer.css">
+</head>
+<body>
+<noscript>This page shows a live desktop and needs JavaScript.</noscript>
+<script id="cambio-config" type="application/json">{config}</script>
+<script type="module" src="{static}viewer.js"></script>
+</body>
+</html>
+"""
+
+
+def viewer(handler: Guarded, session_id: str) -> None:
+    """Answer with the page that shows one desktop."""
+    if not (STATIC / "viewer.js").exists():
+        raise Refused(503, "The front end is not built. Run: npm --prefix labextension install && make setup")
+    config = {
+        "base_url": handler.url(),
+        "session_id": session_id,
+        "ws_path": handler.url("ws", session_id),
+        "vnc_path": handler.url("vnc", session_id),
+    }
+    # The page may be opened without having seen the cookie that its own requests must echo.
+    handler.xsrf_token  # noqa: B018
+    handler.set_header("Content-Security-Policy", VIEWER_POLICY)
+    handler.set_header("Content-Type", "text/html; charset=utf-8")
+    text = json.dumps(config).replace("<", "\\u003c")
+    handler.finish(_VIEWER.format(static=html.escape(handler.url("cambio", "static", "")), config=text))
+
+
+class Static(Guarded, StaticFileHandler):  # type: ignore[misc]
+    """``/cambio/static/{path}``: built modules. They hold no secrets, and a login page must be able to load them."""
+
+    public = True
+    limits = ()
+
+    def initialize(self, endpoint: str = "unknown") -> None:
+        Guarded.initialize(self, endpoint)
+        StaticFileHandler.initialize(self, str(STATIC))
+
+    def set_extra_headers(self, path: str) -> None:
+        """Checked again on each use (an ETag answers cheaply), so that an upgrade is seen at once."""
+        self.set_header("Cache-Control", "no-cache")
+
+    def get_content_type(self) -> str:
+        """Browsers refuse modules that are not called JavaScript, and not every system knows ``.mjs``."""
+        kinds = {".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css", ".wasm": "application/wasm"}
+        suffix = Path(self.absolute_path or "").suffix
+        return f"{kinds[suffix]}; charset=utf-8" if suffix in kinds else str(super().get_content_type())
+
+
+class Description(Rest):
+    """``/cambio/openapi.yaml`` and ``/cambio/asyncapi.yaml``"""
+
+    public = True
+
+    async def get(self, name: str) -> None:
+        self.set_header("Content-Type", "application/yaml; charset=utf-8")
+        self.finish(await asyncio.to_thread(_description, name, self.url().rstrip("/") or "/"))
+
+
+class Docs(Rest):
+    """``/cambio/docs``: both descriptions as one page without scripts or outside resources."""
+
+    public = True
+
+    async def get(self) -> None:
+        self.set_header("Content-Security-Policy", DOCS_POLICY)
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.finish(await asyncio.to_thread(_docs))
+
+
+@cache
+def _text(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
+
+
+def _description(name: str, base: str) -> str:
+    return _text(name).replace("url: /\n", f"url: {base}\n", 1)
+
+
+@cache
+def _docs() -> str:
+    from .docs_page import render
+
+    return render(_load("openapi.yaml"), _load("asyncapi.yaml"))
+
+
+def _load(name: str) -> dict[str, Any]:
+    import yaml
+
+    loaded: dict[str, Any] = yaml.safe_load(_text(name))
+    return loaded

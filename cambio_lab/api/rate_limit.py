@@ -1,0 +1,191 @@
+"""The three documented limits, counted per client address with the ``limits`` library.
+
+In memory, or shared by several servers through Redis. When Redis fails, requests go on with counts in memory: said
+once in the log, on ``/health`` and in a metric, and Redis is asked again every few seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import ConfigurationError
+from ..settings import Settings
+from . import metrics
+
+if TYPE_CHECKING:
+    from limits import RateLimitItem
+    from limits.aio.strategies import FixedWindowRateLimiter
+
+logger = logging.getLogger(__name__)
+LimitName = Literal["general", "create", "websocket"]
+REDIS_PATIENCE = 0.5
+"""Seconds that one request may wait for Redis before it is counted in memory."""
+REDIS_RETRY = 2.0
+"""Seconds between attempts to reach a Redis that failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The tightest window a request counted in. ``reset`` is in epoch seconds, rounded up."""
+
+    allowed: bool
+    limit: int
+    remaining: int
+    reset: int
+    name: str
+
+    @property
+    def retry_after(self) -> int:
+        """Whole seconds until the window ends, at least 1."""
+        return max(1, self.reset - int(time.time()))
+
+    def headers(self) -> dict[str, str]:
+        """The documented headers; ``Retry-After`` only on a refusal."""
+        found = {
+            "X-RateLimit-Limit": str(self.limit),
+            "X-RateLimit-Remaining": str(self.remaining),
+            "X-RateLimit-Reset": str(self.reset),
+        }
+        if not self.allowed:
+            found["Retry-After"] = str(self.retry_after)
+        return found
+
+
+class RateLimiter:
+    """Counts requests. Windows begin with a client's first request in them and last as long as the setting says."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._items: dict[LimitName, RateLimitItem | None] = {
+            "general": _item("rate_general", settings.rate_general),
+            "create": _item("rate_create", settings.rate_create),
+            "websocket": _item("rate_websocket", settings.rate_websocket),
+        }
+        self._redis_url = settings.redis_url
+        self._memory: FixedWindowRateLimiter | None = None
+        self._redis: FixedWindowRateLimiter | None = None
+        self._redis_failed_at: float | None = None
+
+    async def start(self) -> None:
+        """Make the storages; the Redis client is imported in a thread because that takes a while."""
+        if self._redis_url:
+            self._redis = await asyncio.to_thread(_redis_limiter, self._redis_url)
+            await self.ping()
+
+    async def stop(self) -> None:
+        """Close the connections to Redis."""
+        if self._redis is not None:
+            storage: Any = self._redis.storage
+            await storage.bridge.get_connection().aclose()
+
+    async def hit(self, names: tuple[LimitName, ...], address: str) -> Verdict | None:
+        """Count one request of ``address`` in each window; ``None`` when none of the limits is set."""
+        items = [(name, item) for name in names if (item := self._items[name]) is not None]
+        if not items:
+            return None
+        if self._redis is not None and self._redis_is_due():
+            try:
+                async with asyncio.timeout(REDIS_PATIENCE):
+                    verdict = await _tightest(self._redis, items, address)
+            except Exception as error:
+                # Whatever the client or the server of Redis does, requests must go on.
+                self._redis_fell(error)
+            else:
+                self._redis_rose()
+                return verdict
+        if self._memory is None:
+            self._memory = _memory_limiter()
+        return await _tightest(self._memory, items, address)
+
+    async def ping(self) -> Literal["up", "down", "disabled"]:
+        """Whether Redis answers now; a failure is logged when it is news."""
+        if self._redis is None:
+            return "disabled"
+        try:
+            async with asyncio.timeout(REDIS_PATIENCE):
+                alive = await self._redis.storage.check()
+        except Exception as error:  # as above: health must be able to say "down"
+            self._redis_fell(error)
+            return "down"
+        if not alive:
+            self._redis_fell(ConnectionError("no answer to PING"))
+            return "down"
+        self._redis_rose()
+        return "up"
+
+    def _redis_is_due(self) -> bool:
+        return self._redis_failed_at is None or time.monotonic() - self._redis_failed_at > REDIS_RETRY
+
+    def _redis_fell(self, error: Exception) -> None:
+        if self._redis_failed_at is None:
+            reason = str(error) or type(error).__name__
+            logger.error("Redis failed (%s): rate limits are counted in this server's memory until it answers.", reason)
+        metrics.REDIS_FAILURES.inc()
+        self._redis_failed_at = time.monotonic()
+
+    def _redis_rose(self) -> None:
+        if self._redis_failed_at is not None:
+            logger.warning("Redis answers again: rate limits are shared again.")
+            self._redis_failed_at = None
+
+
+async def _tightest(
+    limiter: FixedWindowRateLimiter, items: list[tuple[LimitName, RateLimitItem]], address: str
+) -> Verdict:
+    verdicts = []
+    for name, item in items:
+        allowed = await limiter.hit(item, name, address)
+        reset, remaining = await limiter.get_window_stats(item, name, address)
+        verdicts.append(Verdict(allowed, item.amount, int(remaining), math.ceil(reset), name))
+    refused = [verdict for verdict in verdicts if not verdict.allowed]
+    if refused:
+        return max(refused, key=lambda verdict: verdict.reset)
+    return min(verdicts, key=lambda verdict: (verdict.remaining, verdict.limit))
+
+
+def _item(name: str, text: str) -> RateLimitItem | None:
+    if not text.strip():
+        return None
+    from limits import parse
+
+    try:
+        return parse(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"The setting {name} is {text!r}.", hint="Write it like 100/minute, or leave it empty for no limit."
+        ) from None
+
+
+def _memory_limiter() -> FixedWindowRateLimiter:
+    from limits.aio.storage import MemoryStorage
+    from limits.aio.strategies import FixedWindowRateLimiter
+
+    return FixedWindowRateLimiter(MemoryStorage())
+
+
+def _redis_limiter(url: str) -> FixedWindowRateLimiter:
+    from limits.aio.storage import RedisStorage
+    from limits.aio.strategies import FixedWindowRateLimiter
+    from limits.errors import ConfigurationError as MissingDependency
+
+    try:
+        storage = RedisStorage(
+            url,
+            implementation="redispy",
+            key_prefix="cambio-lab",
+            socket_timeout=REDIS_PATIENCE,
+            socket_connect_timeout=REDIS_PATIENCE,
+        )
+    except MissingDependency:
+        raise ConfigurationError(
+            "redis_url is set, but the Redis client is missing.", hint="Run: pip install 'cambio-lab[redis]'"
+        ) from None
+    except ValueError:
+        raise ConfigurationError(
+            "redis_url is not an address of a Redis server.", hint="Write it like redis://localhost:6379/0"
+        ) from None
+    return FixedWindowRateLimiter(storage)

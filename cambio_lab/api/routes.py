@@ -1,0 +1,45 @@
+"""The map: every URL of ours and its handler. Trailing slashes work too; the base URL is put in front by Jupyter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import catalogue, files, health, history, pages, screenshots, sessions
+from .agent_socket import AgentSocket
+from .base import NotFound
+from .overview_socket import OverviewSocket
+from .vnc_socket import VncSocket
+
+ID = r"([^/]+)"
+
+ROUTES: tuple[tuple[str, str, type[Any]], ...] = (
+    # (template, pattern, handler)
+    ("/sessions", r"/sessions/?", sessions.Sessions),
+    ("/sessions/{session_id}", rf"/sessions/{ID}/?", sessions.OneSession),
+    ("/sessions/{session_id}/history", rf"/sessions/{ID}/history/?", history.History),
+    ("/sessions/{session_id}/steps", rf"/sessions/{ID}/steps/?", screenshots.Steps),
+    ("/sessions/{session_id}/screenshot", rf"/sessions/{ID}/screenshot/?", screenshots.Screenshot),
+    (
+        "/sessions/{session_id}/screenshots/{name}",
+        rf"/sessions/{ID}/screenshots/([0-9a-f]{{64}})(?:\.\w{{1,5}})?",
+        screenshots.Recorded,
+    ),
+    ("/sessions/{session_id}/files/{path}", rf"/sessions/{ID}/files/(.*)", files.Files),
+    ("/sessions/{session_id}/clipboard", rf"/sessions/{ID}/clipboard/?", history.Clipboard),
+    ("/sessions/{session_id}/run", rf"/sessions/{ID}/run/?", catalogue.Run),
+    ("/health", r"/health/?", health.Health),
+    ("/ws", r"/ws/?", OverviewSocket),
+    ("/ws/{session_id}", rf"/ws/{ID}/?", AgentSocket),
+    ("/vnc/{session_id}", rf"/vnc/{ID}/?", VncSocket),
+    ("/cambio/models", r"/cambio/models/?", catalogue.Models),
+    ("/cambio/defaults", r"/cambio/defaults/?", catalogue.Defaults),
+    ("/cambio/{name}.yaml", r"/cambio/((?:openapi|asyncapi)\.yaml)", pages.Description),
+    ("/cambio/docs", r"/cambio/docs/?", pages.Docs),
+    ("/cambio/static/{path}", r"/cambio/static/(.+)", pages.Static),
+    ("unknown", r"/(?:sessions|health|ws|vnc|cambio)(?:/.*)?", NotFound),
+)
+
+
+def handlers() -> list[tuple[str, type[Any], dict[str, Any]]]:
+    """For Tornado. The last one answers every address below ours that nothing else does, with the envelope."""
+    return [(pattern, handler, {"endpoint": template}) for template, pattern, handler in ROUTES]

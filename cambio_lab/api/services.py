@@ -1,0 +1,70 @@
+"""What the handlers work with: made by the extension, found by every handler in Tornado's settings."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ..errors import CambioError, StoreUnavailable
+from ..settings import Settings
+from .rate_limit import RateLimiter
+from .thumbnails import Thumbnails
+
+if TYPE_CHECKING:
+    from ..sessions.registry import Registry
+    from ..store import Store
+    from .health import HealthCheck
+
+KEY = "cambio_lab_services"
+
+
+class Services:
+    """Settings, rate limiter, and the registry once the start hook has built it.
+
+    Requests that come before that wait for it; when it could not be built they are answered with the reason (503).
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.limiter = RateLimiter(settings)
+        self.failure: CambioError | None = None
+        self.health: HealthCheck | None = None
+        self.thumbnails = Thumbnails()
+        self.desktop_kind = settings.desktop
+        """``docker`` or ``local``, once the start hook knows."""
+        self._registry: Registry | None = None
+        self._store: Store | None = None
+        self._settled = asyncio.Event()
+
+    def ready(self, registry: Registry, store: Store) -> None:
+        """The start hook is done."""
+        self._registry, self._store = registry, store
+        self._settled.set()
+
+    def failed(self, error: CambioError) -> None:
+        """The start hook gave up; every request that needs a session is answered with ``error``."""
+        self.failure = error
+        self._settled.set()
+
+    def stopping(self) -> None:
+        """The server goes down; nothing new is begun."""
+        self.failed(StoreUnavailable("The server is shutting down."))
+
+    async def settled(self) -> None:
+        """Wait until the start hook is done, well or badly."""
+        await self._settled.wait()
+
+    async def registry(self) -> Registry:
+        """The registry, once it exists. Raises what kept it from existing."""
+        if self.failure is not None:
+            raise self.failure
+        if self._registry is None:
+            await self._settled.wait()
+            return await self.registry()
+        return self._registry
+
+    async def store(self) -> Store:
+        """The store, once it is open. Raises what kept it from opening."""
+        await self.registry()
+        assert self._store is not None
+        return self._store

@@ -1,0 +1,115 @@
+"""Sessions: create, list, describe, change, end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidRequest
+from .base import Guarded, Rest
+from .failure import timestamp
+from .listing import choice, limits, moment, order, page
+from .rate_limit import LimitName
+
+if TYPE_CHECKING:
+    from ..store import SessionRow
+
+SORT_KEYS = ("created_at", "ended_at", "id", "model", "name", "status", "steps")
+STATUSES = ("active", "inactive", "error")
+
+
+def addresses(handler: Guarded, session_id: str) -> dict[str, str]:
+    """The documented addresses of a session, with the server's base URL."""
+    return {"vnc_url": handler.url("vnc", session_id), "websocket_url": handler.url("ws", session_id)}
+
+
+def described(handler: Guarded, body: dict[str, Any]) -> dict[str, Any]:
+    """A session's body as ``GET /sessions/{id}`` returns it."""
+    return {"id": body["id"], "status": body["status"], **addresses(handler, body["id"]), **body}
+
+
+class Sessions(Rest):
+    """``/sessions``"""
+
+    methods = ("GET", "HEAD", "POST")
+
+    def windows(self) -> tuple[LimitName, ...]:
+        return ("general", "create") if self.request.method == "POST" else ("general",)
+
+    async def get(self) -> None:
+        """One page, newest first."""
+        store = await self.services.store()
+        from ..store import SessionQuery  # loaded by the start hook, off the loop
+
+        limit, offset = limits(self, 50)
+        query = SessionQuery(
+            status=choice(self, "status", STATUSES),
+            created_after=moment(self, "created_after"),
+            created_before=moment(self, "created_before"),
+            sort=order(self, SORT_KEYS) or (("created_at", False),),
+            limit=limit,
+            offset=offset,
+        )
+        found = await store.sessions.page(query)
+        registry = await self.services.registry()
+        rows = [self._row(row, registry.state_of(row.id)) for row in found.rows]
+        self.write_json(page("sessions", rows, found.total, limit, offset))
+
+    async def post(self) -> None:
+        """Create; answers when the desktop is usable."""
+        body = self.json_object(allowed=frozenset({"name", "config"}), optional=True)
+        name, config = body.get("name"), body.get("config")
+        if config is not None and not isinstance(config, dict):
+            raise InvalidRequest("config must be an object.", details={"config": "must be an object"})
+        self._check_desktop(config or {})
+        registry = await self.services.registry()
+        session = await registry.create(name, config or {})
+        self.write_json(described(self, session.describe()))
+
+    def _check_desktop(self, config: dict[str, Any]) -> None:
+        """Who runs the server decides how well sessions are sealed; only ``auto`` leaves the choice to others."""
+        offered = self.services.settings.desktop
+        if offered != "auto" and config.get("desktop") not in (None, "auto", offered):
+            problem = {"config.desktop": f"this server offers {offered} only"}
+            raise InvalidRequest(f"This server offers {offered} desktops only.", details=problem)
+
+    def _row(self, row: SessionRow, state: str | None) -> dict[str, Any]:
+        return {
+            "id": row.id,
+            "name": row.name,
+            "status": row.status,
+            "state": state or ("error" if row.status == "error" else "ended"),
+            "created_at": timestamp(row.created_at),
+            "ended_at": None if row.ended_at is None else timestamp(row.ended_at),
+            "end_reason": row.end_reason,
+            **addresses(self, row.id),
+            "model": row.model,
+            "desktop": row.desktop_kind,
+            "steps": row.steps,
+            "usage": row.usage,
+        }
+
+
+class OneSession(Rest):
+    """``/sessions/{session_id}``"""
+
+    methods = ("GET", "HEAD", "PATCH", "DELETE")
+
+    async def get(self, session_id: str) -> None:
+        registry = await self.services.registry()
+        self.write_json(described(self, await registry.describe(session_id)))
+
+    async def patch(self, session_id: str) -> None:
+        """Change ``name``, ``approval`` or ``display``; what is not named stays."""
+        changes = self.json_object(allowed=frozenset({"name", "approval", "display"}))
+        registry = await self.services.registry()
+        session = registry.get(session_id)
+        await session.change(**changes)
+        self.write_json(described(self, session.describe()))
+
+    async def delete(self, session_id: str) -> None:
+        """End it and free its desktop."""
+        registry = await self.services.registry()
+        ended = await registry.end(session_id)
+        self.write_json(
+            {"message": "Session ended successfully", "session_id": session_id, "ended_at": ended["ended_at"]}
+        )

@@ -1,0 +1,182 @@
+"""``cambio-lab serve | doctor | image | runs | replay | experiment``.
+
+A part of the package adds its commands with a module ``commands`` that has
+``add_commands(subcommands: argparse._SubParsersAction) -> None``; each parser sets ``run`` to a function that takes the
+parsed arguments and returns the exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+from .errors import CambioError
+
+if TYPE_CHECKING:
+    from .desktop.base import Progress
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MOUNTED = ("cambio_lab.runs.commands", "cambio_lab.experiments.commands")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    parser = _parser()
+    parsed, rest = parser.parse_known_args(arguments)
+    if rest and parsed.command != "serve":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    parsed.rest = rest
+    run: Callable[[argparse.Namespace], int] = parsed.run
+    try:
+        return run(parsed)
+    except CambioError as error:
+        print(f"cambio-lab: {error.describe()}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("cambio-lab", description="Claude computer-use agents with desktops of their own.")
+    parser.add_argument("--version", action="version", version=f"cambio-lab {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_serve(commands)
+    doctor = commands.add_parser("doctor", help="say what is ready, and the command that mends what is not")
+    doctor.set_defaults(run=_doctor)
+    _add_image(commands)
+    for name in MOUNTED:
+        if _exists(name):
+            import_module(name).add_commands(commands)
+    return parser
+
+
+def _exists(name: str) -> bool:
+    return find_spec(name.rpartition(".")[0]) is not None and find_spec(name) is not None
+
+
+def _add_serve(commands: Any) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="run the server alone, without JupyterLab",
+        description="Serve the documented API. Further options are Jupyter Server's and ours: --CambioLab.model=demo",
+    )
+    serve.add_argument("--port", type=int, default=8000, help="default: 8000")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on; default: this machine only")
+    serve.add_argument("--name", action="append", default=[], help="host name by which clients call this server")
+    serve.add_argument("--base-url", default="/", help="prefix of every URL")
+    serve.add_argument("--desktop", choices=("docker", "local", "auto"), help="where desktops come from; default: auto")
+    serve.add_argument("--no-token", action="store_true", help="ask nobody for a token; this machine only")
+    serve.set_defaults(run=_serve)
+
+
+def _add_image(commands: Any) -> None:
+    image = commands.add_parser("image", help="the container image of the desktops")
+    actions = image.add_subparsers(dest="action", required=True, metavar="ACTION")
+    build = actions.add_parser("build", help="build it unless it is there")
+    build.add_argument("--from", dest="dockerfile", type=Path, help="a Dockerfile with ARG BASE / FROM $BASE on top")
+    build.add_argument("--force", action="store_true", help="build even if it is there")
+    build.set_defaults(run=_build_image)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    if arguments.no_token and arguments.host not in LOOPBACK:
+        print("cambio-lab: --no-token listens on this machine only; leave out --host", file=sys.stderr)
+        return 2
+    from .serving import serve
+
+    serve(jupyter_options(arguments))
+    return 0
+
+
+def jupyter_options(arguments: argparse.Namespace) -> list[str]:
+    """What ``serve`` means in Jupyter Server's own options."""
+    options = [
+        f"--ServerApp.ip={arguments.host}",
+        f"--ServerApp.port={arguments.port}",
+        "--ServerApp.port_retries=0",
+        f"--ServerApp.base_url={arguments.base_url}",
+        "--ServerApp.open_browser=False",
+        "--ServerApp.answer_yes=True",
+        # Listening on every address turns Jupyter's check of the Host header off, and with it what keeps a page
+        # elsewhere from reaching this server under a name of its own (DNS rebinding): say it explicitly.
+        "--ServerApp.allow_remote_access=False",
+        *(f"--ServerApp.local_hostnames={name}" for name in ("localhost", *_names(arguments))),
+    ]
+    if arguments.no_token:
+        options += ["--IdentityProvider.token=", "--PasswordIdentityProvider.hashed_password="]
+    if arguments.desktop:
+        options.append(f"--CambioLab.desktop={arguments.desktop}")
+    if os.geteuid() == 0:
+        options.append("--allow-root")
+    return [*options, *arguments.rest]
+
+
+def _names(arguments: argparse.Namespace) -> list[str]:
+    if arguments.host in LOOPBACK:
+        return list(arguments.name)
+    import socket
+
+    return [*arguments.name, socket.gethostname(), socket.getfqdn()]
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from .doctor import examine
+
+    return asyncio.run(examine(print))
+
+
+def _build_image(arguments: argparse.Namespace) -> int:
+    from .desktop.engine import Engine
+    from .desktop.image import build_image
+    from .settings import Settings, read_environment
+
+    async def build() -> str:
+        engine = Engine()
+        try:
+            return await build_image(
+                engine,
+                Settings(**read_environment()).image,
+                Bar(sys.stderr),
+                dockerfile=arguments.dockerfile,
+                force=arguments.force,
+            )
+        finally:
+            engine.close()
+
+    print(asyncio.run(build()))
+    return 0
+
+
+class Bar:
+    """A progress bar on a terminal, one line for each step elsewhere."""
+
+    WIDTH = 30
+
+    def __init__(self, out: Any) -> None:
+        self._out = out
+        self._live = bool(out.isatty())
+        self._last = ""
+
+    def __call__(self, progress: Progress) -> None:
+        text, done = progress.text, progress.fraction
+        if not self._live:
+            if text != self._last:
+                print(text, file=self._out, flush=True)
+        else:
+            filled = round(self.WIDTH * (done or 0.0))
+            bar = "#" * filled + "." * (self.WIDTH - filled)
+            end = "\n" if done == 1.0 else ""
+            print(f"\r\033[K[{bar}] {text[:90]}", end=end, file=self._out, flush=True)
+        self._last = text
+
+
+if __name__ == "__main__":
+    sys.exit(main())
