@@ -80,6 +80,8 @@ class Channel:
         self.snapshot: Message | None = None
         """The last ``status`` message."""
         self.connections = 0
+        self.admission = asyncio.Lock()
+        """Held by whoever waits to be accepted: a refusal carries no name, so only one may be meant."""
         self._stream = stream
         self._notice = notice
         self._socket: ClientConnection | None = None
@@ -123,17 +125,17 @@ class Channel:
             self._ready.clear()
             await asyncio.sleep(BACKOFF_SECONDS[0])
 
-    async def ask(self, message: Mapping[str, Any], reply: str) -> Message:
-        """Send, and return the message of type ``reply`` that answers it. Raises a refusal."""
+    async def ask(self, message: Mapping[str, Any], answers: Callable[[Message], bool]) -> Message:
+        """Send, and return the first message that ``answers`` recognises. Raises a refusal."""
         listener = self.listen()
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(ANSWER_SECONDS), self.admission:
                 await self.send(message)
                 while True:
                     for found in await listener.get():
-                        if found.type == reply:
+                        if answers(found):
                             return found
-                        if found.type == "error" and found.sequence is None:
+                        if found.refusal:
                             raise from_event(found.raw)
         except TimeoutError:
             raise ServerError(f"The server did not answer {message.get('type')!r}.", hint=OLD_SERVER) from None

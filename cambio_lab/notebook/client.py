@@ -34,7 +34,9 @@ class Workbench:
 
     def __init__(self, url: str | None = None, token: str | None = None) -> None:
         self.address: Address = find_server(url, token)
-        self.rest = Rest(self.address, notice=self.notice)
+        self.rest = Rest(self.address, notice=notice)
+        # A client that is simply forgotten leaves no socket behind.
+        weakref.finalize(self, _close, self.rest)
         self._sessions: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
 
     async def create_session(self, name: str | None = None, **config: Any) -> Session:
@@ -102,10 +104,6 @@ class Workbench:
         """A URL path that the server gave as a whole URL, without any token."""
         return urljoin(self.address.url + "/", path)
 
-    def notice(self, text: str) -> None:
-        """Something a person should know while waiting."""
-        print(text, file=sys.stderr)
-
     async def aclose(self) -> None:
         """Close the connections of this client; sessions go on."""
         for session in list(self._sessions.values()):
@@ -151,6 +149,15 @@ class Workbench:
                 offset += len(page)
                 ended = not page or offset >= page.total
         return None
+
+
+def notice(text: str) -> None:
+    """Something a person should know while waiting."""
+    print(text, file=sys.stderr)
+
+
+def _close(rest: Rest) -> None:
+    portal.submit(rest.aclose())
 
 
 def _is_id(text: str) -> bool:

@@ -33,6 +33,7 @@ class Exchange:
         if not isinstance(content, str) or not content.strip():
             raise InvalidRequest("The message is empty.", hint='session.send("Open a terminal")')
         self.turn = Turn(content, session.id, session.name)
+        self._tools = session.tools
         self._builder = TurnBuilder(self.turn)
         self._display = live(show)
         self.feed = Feed(
@@ -43,6 +44,11 @@ class Exchange:
             pictures=shell.in_kernel() if pictures is None else pictures,
         )
         session.turns.append(self.turn)
+
+    async def begin(self) -> None:
+        """Send the message, after the tools that were offered before it. Awaited on the portal's loop."""
+        await self._tools.settled()
+        await self.feed.start()
 
     def take(self, batch: list[Message]) -> None:
         for message in batch:

@@ -38,11 +38,11 @@ class Feed:
         self._listener: Listener | None = None
         self._accepted = False
         self._over = False
+        self._unsettled = False
         self._builder = TurnBuilder(Turn(content))
         self._fetching: asyncio.Task[None] | None = None
         self._fetched: list[Message] = []
 
-    @property
     def over(self) -> bool:
         """The turn's end, or a refusal of the message, was seen."""
         return self._over
@@ -50,17 +50,19 @@ class Feed:
     async def start(self) -> None:
         """Send the message. Raises when the server cannot be reached or the session is not there."""
         await self._channel.connect()
+        await self._channel.admission.acquire()
+        self._unsettled = True
         self._listener = self._channel.listen()
         await self._channel.send({"content": self._content, "metadata": self._metadata})
 
     async def next(self) -> list[Message]:
         """The next messages of the turn, at least one; an empty list after its end. Raises a refusal."""
         assert self._listener is not None
-        while not self.over:
+        while not self.over():
             found: list[Message] = []
             for message in await self._listener.get():
                 found.extend(await self._take(message))
-                if self.over:
+                if self.over():
                     return [*found, *await self._last_pictures()]
             fetched, self._fetched = self._fetched, []
             if found or fetched:
@@ -85,6 +87,7 @@ class Feed:
         return found
 
     async def close(self) -> None:
+        self._settled()
         if self._fetching is not None:
             self._fetching.cancel()
         if self._listener is not None:
@@ -97,6 +100,8 @@ class Feed:
             return [message]
         if not self._accepted:
             return self._wait_for_acceptance(message)
+        if message.refusal:  # of something else that this client asked for
+            return []
         self._builder.feed(message)
         self._over = message.ends_turn
         if self._pictures and message.type == "tool_execution" and message.result.get("image_path"):
@@ -107,12 +112,20 @@ class Feed:
         """Nothing is ours before our message was accepted; the refusal of it names it."""
         if message.event == "user_message" and self._is_ours(message.metadata):
             self._accepted = True
+            self._settled()
             self.message_id = str(message.metadata.get("message_id", ""))
             return [message]
-        if message.type == "error" and message.sequence is None:  # said to this connection alone: a refusal
-            self._accepted = self._over = True
+        if message.refusal:
+            self._over = True
+            self._settled()
             return [message]
         return []
+
+    def _settled(self) -> None:
+        """Accepted, refused or given up: the next one may ask."""
+        if self._unsettled:
+            self._unsettled = False
+            self._channel.admission.release()
 
     def _is_ours(self, metadata: Mapping[str, Any]) -> bool:
         inner = metadata.get("metadata")

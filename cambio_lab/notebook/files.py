@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 CHUNK = 256 * 1024
-COLUMNS = ("name", "type", "size", "modified")
+COLUMNS = ("path", "type", "size", "modified")
 
 
 class Files:
@@ -61,8 +61,9 @@ class Files:
 
     async def list(self, path: str = "") -> Table:
         """The files of a directory, by default the home directory."""
-        page = await portal.call(self._session.lab.rest.json("GET", self._url(path.rstrip("/") + "/")))
-        return Table(page.get("files") or page.get("entries") or [], COLUMNS)
+        folder = f"{path.rstrip('/')}/" if path else ""
+        page = await portal.call(self._session.lab.rest.json("GET", self._url(folder)))
+        return Table(page["files"], COLUMNS)
 
     def _url(self, path: str) -> str:
         return f"{self._session.path}/files/{quote(path.removeprefix('~/'))}"

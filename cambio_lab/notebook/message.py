@@ -58,9 +58,14 @@ class Message:
         return found if isinstance(found, Mapping) else {}
 
     @property
+    def refusal(self) -> bool:
+        """An error that was said to this connection alone: what it asked for was refused."""
+        return self.type == "error" and self.sequence is None
+
+    @property
     def ends_turn(self) -> bool:
         """The one good or bad end of a turn."""
-        return self.type in ("agent_response", "error")
+        return self.type == "agent_response" or (self.type == "error" and not self.refusal)
 
 
 def connection(content: str, **metadata: Any) -> Message:

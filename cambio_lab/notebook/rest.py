@@ -24,7 +24,7 @@ class Rest:
 
     def __init__(self, address: Address, *, notice: Notice, transport: httpx2.AsyncBaseTransport | None = None) -> None:
         self.address = address
-        self._notice = notice
+        self.notice = notice
         # A proxy variable must not send a loopback address, and its token, to another machine.
         self._client = httpx2.AsyncClient(
             base_url=address.url,
@@ -87,7 +87,7 @@ class Rest:
             if delay is None or delay > patience:
                 raise self._failure(response)
             patience -= delay
-            self._notice(f"The server asks to wait {delay:.0f} s (rate limit).")
+            self.notice(f"The server asks to wait {delay:.0f} s (rate limit).")
             await asyncio.sleep(delay)
 
     @asynccontextmanager

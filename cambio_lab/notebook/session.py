@@ -44,7 +44,7 @@ class Session:
         self.files = Files(self)
         self.clipboard = Clipboard(self)
         self.tools = Tools(self)
-        self._channel = Channel(lab.address, self.id, notice=lab.notice)
+        self._channel = Channel(lab.address, self.id, notice=lab.rest.notice)
         self.tools.attach(self._channel)
         self._follower: Follower | None = None
 
@@ -62,15 +62,23 @@ class Session:
         """Opens the desktop in a browser that is logged in to the server."""
         return self.lab.absolute(str(self.description.get("vnc_url") or f"/vnc/{self.id}"))
 
-    async def send(self, content: str, *, metadata: Mapping[str, Any] | None = None, show: bool | None = None) -> Turn:
+    async def send(
+        self,
+        content: str,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        show: bool | None = None,
+        pictures: bool | None = None,
+    ) -> Turn:
         """Send a message, show the turn as it goes on, return it when it has ended.
 
         In a notebook the cell shows it; in a terminal, or with ``show=True``, text is printed; ``show=False`` shows
-        nothing. An interrupt or a cancellation stops the turn. Raises the error that the turn ended with.
+        nothing. ``pictures`` fetches the steps' screenshots (default: in a notebook). An interrupt or a cancellation
+        stops the turn. Raises the error that the turn ended with.
         """
-        exchange = Exchange(self, content, metadata, show)
+        exchange = Exchange(self, content, metadata, show, pictures=pictures)
         try:
-            await portal.call(exchange.feed.start())
+            await portal.call(exchange.begin())
             while batch := await portal.call(exchange.feed.next()):
                 exchange.take(batch)
         except GeneratorExit:
@@ -85,12 +93,17 @@ class Session:
         return exchange.result()
 
     def send_blocking(
-        self, content: str, *, metadata: Mapping[str, Any] | None = None, show: bool | None = None
+        self,
+        content: str,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        show: bool | None = None,
+        pictures: bool | None = None,
     ) -> Turn:
         """:meth:`send` for code that is not ``async`` (magics, a script's main thread)."""
-        exchange = Exchange(self, content, metadata, show)
+        exchange = Exchange(self, content, metadata, show, pictures=pictures)
         try:
-            portal.run(exchange.feed.start())
+            portal.run(exchange.begin())
             while batch := portal.run(exchange.feed.next()):
                 exchange.take(batch)
         except KeyboardInterrupt:
@@ -108,7 +121,7 @@ class Session:
         """
         exchange = Exchange(self, content, metadata, False, pictures=False)
         try:
-            await portal.call(exchange.feed.start())
+            await portal.call(exchange.begin())
             while batch := await portal.call(exchange.feed.next()):
                 exchange.take(batch)
                 for message in batch:
@@ -154,12 +167,12 @@ class Session:
         await self._say("resume")
 
     async def approve(self, tool_use_id: str | None = None) -> None:
-        """Let the waiting action run."""
-        await self._say("approve", tool_use_id)
+        """Let the waiting action run. Raises ``SessionConflict`` when none waits."""
+        await self._decide("approve", tool_use_id)
 
     async def deny(self, tool_use_id: str | None = None) -> None:
         """Refuse the waiting action; the agent is told and goes on without it."""
-        await self._say("deny", tool_use_id)
+        await self._decide("deny", tool_use_id)
 
     async def wait_for(self, status: str, *, timeout: float = 60.0) -> Message:
         """Wait until the session's state is ``status`` (``idle``, ``waiting_approval``, ...); returns its message."""
@@ -234,9 +247,12 @@ class Session:
             await self._follower.start()
         await self._follower.add(handle)
 
-    async def _say(self, kind: str, tool_use_id: str | None = None) -> None:
+    async def _say(self, kind: str) -> None:
+        await portal.call(self._channel.send({"type": kind}))
+
+    async def _decide(self, kind: str, tool_use_id: str | None) -> None:
         message = {"type": kind, **({} if tool_use_id is None else {"tool_use_id": tool_use_id})}
-        await portal.call(self._channel.send(message))
+        await portal.call(self._channel.ask(message, lambda found: found.event == "approval_decided"))
 
     async def _json(self, method: str, below: str, **options: Any) -> Any:
         return await portal.call(self.lab.rest.json(method, self.path + below, **options))

@@ -7,10 +7,11 @@ import contextvars
 import inspect
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import InvalidRequest
+from ..errors import CambioError, InvalidRequest
 from .action import visible
 from .channel import Channel
 from .message import Message
@@ -53,6 +54,8 @@ class Tools:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._offered: dict[str, Offered] = {}
+        self._accepted: dict[str, Offered] = {}
+        self._pending: list[tuple[dict[str, Offered], Future[None]]] = []
         self._running: set[asyncio.Task[None]] = set()
         self._channel: Channel | None = None
 
@@ -62,7 +65,8 @@ class Tools:
         Parameters are annotated (str, int, float, bool, list, dict, Literal, Enum, unions); the docstring tells the
         agent what it does. An ``async`` function runs on the loop of the cell that added it, another one in a thread.
         What it returns is given to the agent as text, an exception as an error; after ``timeout`` seconds it is
-        given up. Raises :class:`~cambio_lab.errors.InvalidRequest` when it cannot be described.
+        given up. Raises :class:`~cambio_lab.errors.InvalidRequest` when it cannot be described; what the server
+        says against it is raised by the next message.
         """
         about = describe_function(function, name=name, description=description)
         if timeout <= 0:
@@ -72,16 +76,8 @@ class Tools:
         except RuntimeError:
             loop = None
         offered = Offered(function, about, float(timeout), loop, contextvars.copy_context())
-        before = self._offered.get(about.name)
         self._offered[about.name] = offered
-        try:
-            self._offer()
-        except BaseException:
-            if before is None:
-                del self._offered[about.name]
-            else:
-                self._offered[about.name] = before
-            raise
+        self._offer()
         return function
 
     def remove(self, name: str | Callable[..., Any]) -> None:
@@ -110,10 +106,25 @@ class Tools:
         return [{"type": "offer_tools", "tools": [offered.entry() for offered in self._offered.values()]}]
 
     def _offer(self) -> None:
-        """Tell the server now, so that a refusal is seen in the cell that caused it."""
+        """Tell the server without waiting; the next message waits, so it finds the offer made."""
+        offered = dict(self._offered)
+        request = {"type": "offer_tools", "tools": [offer.entry() for offer in offered.values()]}
+        self._pending.append((offered, portal.submit(self._ask(request))))
+
+    async def _ask(self, request: dict[str, Any]) -> None:
         assert self._channel is not None
-        entries = [offered.entry() for offered in self._offered.values()]
-        portal.run(self._channel.ask({"type": "offer_tools", "tools": entries}, "tools_offered"))
+        await self._channel.ask(request, lambda message: message.type == "tools_offered")
+
+    async def settled(self) -> None:
+        """Wait for the server's answers to offers. Raises its refusal and goes back to what it had accepted."""
+        while self._pending:
+            offered, answer = self._pending.pop(0)
+            try:
+                await asyncio.wrap_future(answer)
+            except CambioError:
+                self._offered = dict(self._accepted)
+                raise
+            self._accepted = offered
 
     def _handle(self, message: Message) -> bool:
         if message.type != "tool_call":

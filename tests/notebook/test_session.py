@@ -1,0 +1,233 @@
+"""Sessions as a script uses them: send, stream, refusals, lost connections, rate limits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from aiohttp import web
+
+from cambio_lab.errors import (
+    AccessDenied,
+    CambioError,
+    InvalidRequest,
+    ServerUnreachable,
+    SessionNotFound,
+    TurnRunning,
+)
+from cambio_lab.notebook.client import Workbench
+from cambio_lab.notebook.portal import portal
+
+from .small_server import TOKEN, SmallServer, SmallSession, endless
+
+
+async def test_send_returns_the_turn(lab: Workbench) -> None:
+    async with await lab.create_session("Flights", model="demo") as session:
+        turn = await session.send("hello", pictures=True)
+    assert turn.text == str(turn) == "I typed hello."
+    assert [step.summary for step in turn.steps] == ["screenshot", "type 'hello'"]
+    assert turn.steps[0].timing["settle_ms"] == 80.0
+    assert turn.items[0] == "Let me look. "
+    assert turn.cost == 0.0012 and turn.seconds == 1.5 and turn.done and not turn.stopped
+    assert turn.screenshot is not None and turn.screenshot.size == (640, 400)
+    assert all(step.picture is not None and step.picture.media_type == "image/jpeg" for step in turn.steps)
+    assert session.turns == [turn]
+    assert session.status == "inactive"
+
+
+async def test_stream_gives_every_message(lab: Workbench) -> None:
+    session = await lab.create_session()
+    kinds = [message.type async for message in session.stream("hi")]
+    assert kinds[0] == "status" and kinds[-1] == "agent_response"
+    assert kinds.count("agent_delta") == 4 and kinds.count("tool_execution") == 4
+
+
+async def test_leaving_a_stream_stops_the_turn(lab: Workbench, server: SmallServer) -> None:
+    server.script = endless
+    session = await lab.create_session()
+    stream = session.stream("work")
+    async for message in stream:
+        if message.type == "agent_delta":
+            break
+    await stream.aclose()
+    await asyncio.wait_for(server.sessions[session.id].stopped.wait(), 2)
+
+
+async def test_many_turns_use_one_connection(lab: Workbench, server: SmallServer) -> None:
+    session = await lab.create_session()
+    for number in range(8):
+        assert (await session.send(f"n{number}")).text == f"I typed n{number}."
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("positions", [{0}, {1}, {3}, {5}, {1, 2, 4, 6, 8}])
+async def test_a_lost_connection_is_mended(lab: Workbench, server: SmallServer, positions: set[int]) -> None:
+    session = await lab.create_session()
+    server.sessions[session.id].drop_before = set(positions)
+    turn = await session.send("again")
+    assert turn.text == "I typed again."
+    assert [step.number for step in turn.steps] == [1, 2]
+    assert "".join(item for item in turn.items if isinstance(item, str)) == "Let me look. I typed again."
+    assert len(server.sessions[session.id].history) == 1, "the message was sent twice"
+    assert server.connections == len(positions) + 1
+
+
+async def test_a_message_that_was_lost_on_the_way_is_sent_again(lab: Workbench, server: SmallServer) -> None:
+    session = await lab.create_session()
+    small = server.sessions[session.id]
+    real, first = server._frame, True
+
+    async def lose_the_first(session: SmallSession, socket: web.WebSocketResponse, body: dict[str, object]) -> None:
+        nonlocal first
+        if first:
+            first = False
+            assert socket._req is not None and socket._req.transport is not None
+            socket._req.transport.abort()
+            return
+        await real(session, socket, body)
+
+    server._frame = lose_the_first  # type: ignore[method-assign]
+    assert (await session.send("twice?")).text == "I typed twice?."
+    assert [row["content"] for row in small.history] == ["twice?"]
+
+
+async def test_429_is_waited_out_on_rest_and_socket(lab: Workbench, server: SmallServer) -> None:
+    def refusal() -> web.Response:
+        return web.json_response({"message": "Too many."}, status=429, headers={"Retry-After": "0.3"})
+
+    server.refuse = [("POST /sessions", refusal), ("GET /ws/", refusal)]
+    started = time.monotonic()
+    session = await lab.create_session()
+    assert time.monotonic() - started >= 0.3
+    started = time.monotonic()
+    turn = await session.send("patience")
+    assert turn.done and time.monotonic() - started >= 0.3
+    assert server.connections == 1
+
+
+async def test_errors_are_exceptions_with_the_servers_words(lab: Workbench, server: SmallServer) -> None:
+    with pytest.raises(InvalidRequest, match="Unknown configuration: frobs") as caught:
+        await lab.create_session(frobs=1)
+    assert caught.value.details == {"config": ["frobs"]}
+    with pytest.raises(SessionNotFound):
+        await lab.session("Nobody")
+    async with Workbench(server.url, "wrong") as stranger:
+        with pytest.raises(AccessDenied) as denied:
+            await stranger.sessions()
+    assert "CAMBIO_LAB_TOKEN" in denied.value.hint
+    assert denied.value.__notes__ == [denied.value.hint]
+    with pytest.raises(InvalidRequest):
+        await (await lab.create_session()).send("   ")
+
+
+async def test_nobody_there_is_said_quickly() -> None:
+    started = time.monotonic()
+    async with Workbench("http://127.0.0.1:9", "t") as lab:
+        with pytest.raises(ServerUnreachable, match=r"Nobody answers at http://127\.0\.0\.1:9"):
+            await lab.sessions()
+    assert time.monotonic() - started < 3
+
+
+async def test_a_second_message_is_refused(lab: Workbench, server: SmallServer) -> None:
+    server.script = endless
+    session = await lab.create_session()
+    first = asyncio.create_task(session.send("one"))
+    await asyncio.wait_for(_until(lambda: bool(server.sessions[session.id].history)), 2)
+    with pytest.raises(TurnRunning, match="at work"):
+        await session.send("two")
+    await session.stop()
+    assert (await first).stopped
+
+
+async def test_a_failed_turn_raises_its_error(lab: Workbench, server: SmallServer) -> None:
+    async def fails(session: SmallSession, content: str) -> AsyncIterator[dict[str, object]]:
+        yield {"type": "error", "error": "Missing key", "details": "Set ANTHROPIC_API_KEY.", "metadata": {}}
+
+    server.script = fails
+    session = await lab.create_session()
+    with pytest.raises(CambioError, match="ANTHROPIC_API_KEY") as caught:
+        await session.send("go")
+    assert type(caught.value).__name__ == "MissingKey"
+    assert session.turns[0].error is caught.value and session.turns[0].done
+
+
+async def test_cancelling_stops_the_turn_within_half_a_second(lab: Workbench, server: SmallServer) -> None:
+    server.script = endless
+    session = await lab.create_session()
+    task = asyncio.create_task(session.send("work"))
+    await asyncio.wait_for(_until(lambda: bool(session.turns and session.turns[0].items)), 3)
+    started = time.monotonic()
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert time.monotonic() - started < 0.5
+    assert task.cancelled() and session.turns[0].stopped and session.turns[0].text == "Working on it"
+
+
+async def test_blocking_send_and_several_loops(server: SmallServer) -> None:
+    """A session made in one ``asyncio.run`` serves the next one, and code that is not async."""
+
+    def script() -> tuple[str, str]:
+        lab = Workbench(server.url, TOKEN)
+        session = asyncio.run(lab.create_session())
+        first = asyncio.run(session.send("one")).text
+        second = session.send_blocking("two").text
+        asyncio.run(lab.aclose())
+        return first, second
+
+    assert await asyncio.to_thread(script) == ("I typed one.", "I typed two.")
+
+
+async def test_attach_by_name_and_id(lab: Workbench) -> None:
+    older, newer = await lab.create_session("Same"), await lab.create_session("Same")
+    assert await lab.session("Same") is newer
+    assert await lab.session(older.id) is older
+    await newer.end()
+    await newer.end()  # a second time is no error
+    assert await lab.session("Same") is older
+
+
+async def test_tables_and_health(lab: Workbench) -> None:
+    session = await lab.create_session("<b>bold</b>")
+    await session.send("x")
+    table = await lab.sessions(status="active")
+    assert table.total == 1 and table[0]["id"] == session.id
+    assert "&lt;b&gt;bold" in table._repr_html_() and "<b>bold" in repr(table)
+    history = await session.history(role="user")
+    assert [row["content"] for row in history] == ["x"]
+    assert (await lab.health())["status"] == "unhealthy"
+
+
+async def test_no_repr_shows_the_token(lab: Workbench) -> None:
+    session = await lab.create_session()
+    shown = f"{lab!r} {lab.address!r} {session!r} {session.vnc_url} {session.tools!r}"
+    assert TOKEN not in shown
+
+
+async def test_a_socket_that_ends_a_session_is_an_error_not_a_hang(lab: Workbench, server: SmallServer) -> None:
+    server.script = endless
+    session = await lab.create_session()
+    task = asyncio.create_task(session.send("work"))
+    small = server.sessions[session.id]
+    await asyncio.wait_for(_until(lambda: bool(small.history)), 2)
+    await small.publish({"type": "status", "status": "ended", "content": "The session is over", "metadata": {}})
+    for reader in list(small.readers):
+        await reader.close()
+    with pytest.raises(CambioError, match="over"):
+        await asyncio.wait_for(task, 3)
+
+
+def test_portal_refuses_to_wait_for_itself() -> None:
+    async def wait_for_itself() -> None:
+        portal.run(asyncio.sleep(0))
+
+    with pytest.raises(RuntimeError, match="cannot wait for itself"):
+        portal.run(wait_for_itself())
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - what it waits for happens on another loop
+        await asyncio.sleep(0.01)
