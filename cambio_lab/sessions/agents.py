@@ -12,6 +12,7 @@ from cambio_lab.agent.options import AgentOptions, TurnOptions
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.events import Event, Usage
 from cambio_lab.settings import Settings
+from cambio_lab.store import Store
 
 from .config import SessionConfig
 
@@ -46,12 +47,14 @@ class AgentRequest:
 AgentFactory = Callable[[AgentRequest], Awaitable[SessionAgent]]
 
 
-def default_factory(settings: Settings) -> AgentFactory:
-    """The real agent with the real SDK, nothing recorded."""
+def default_factory(settings: Settings, store: Store) -> AgentFactory:
+    """The real agent with the real SDK, recorded as it works; on a recorded desktop it is replayed."""
 
     async def build(request: AgentRequest) -> SessionAgent:
-        loop = await asyncio.to_thread(_loop_module)
-        agent: SessionAgent = loop.Agent(
+        recorded = await asyncio.to_thread(_module)
+        agent: SessionAgent = await recorded.build_agent(
+            store,
+            request.session_id,
             desktop=request.desktop,
             options=AgentOptions.from_settings(settings, request.config.given()),
             gate=request.gate,
@@ -64,7 +67,7 @@ def default_factory(settings: Settings) -> AgentFactory:
     return build
 
 
-def _loop_module() -> Any:
-    from cambio_lab.agent import loop
+def _module() -> Any:
+    from cambio_lab.runs import recorded_agent
 
-    return loop
+    return recorded_agent

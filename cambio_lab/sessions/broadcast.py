@@ -103,6 +103,7 @@ class Subscription:
         self._queue: deque[tuple[int, str]] = deque()
         self._bytes = 0
         self._behind = position < source.newest(stream)
+        self._last = position
         self._wake = asyncio.Event()
         self._closed = False
 
@@ -141,17 +142,21 @@ class Subscription:
             return
         if self._behind:
             return  # it is in the store, where this reader is reading
+        number = event.stream_sequence if self.stream else event.sequence
+        assert number is not None
+        if number <= self._last:
+            return  # read from the store already, which has it a moment before it is published
         text = event.text(self.stream)
         if self._bytes + len(text) > self._max_bytes and self._queue:
             self._queue.clear()
             self._bytes = 0
+            self._last = self.position
             self._behind = True
             self.lagged += 1
         else:
-            number = event.stream_sequence if self.stream else event.sequence
-            assert number is not None
             self._queue.append((number, text))
             self._bytes += len(text)
+            self._last = number
         self._wake.set()
 
     async def _catch_up(self) -> None:
@@ -161,7 +166,7 @@ class Subscription:
             text = with_sequence(body, sequence)
             self._queue.append((sequence, text))
             self._bytes += len(text)
-        reached = rows[-1][0] if rows else self.position
+        self._last = rows[-1][0] if rows else self.position
         # No await from here to the return: nothing can be published in between.
         # Without rows there is nothing to wait for: an ended session's record may have been pruned meanwhile.
-        self._behind = bool(rows) and reached < self._source.newest(self.stream)
+        self._behind = bool(rows) and self._last < self._source.newest(self.stream)

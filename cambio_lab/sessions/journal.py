@@ -105,7 +105,7 @@ class Journal:
         if self._closed:
             stored.set_exception(StoreUnavailable("The session's journal is closed."))
             return stored
-        if refusable and self.failure is not None:
+        if refusable and self.failure is not None and self._line:
             stored.set_exception(self.failure)
             return stored
         rows = [self._row(moment) for moment in moments]
@@ -203,6 +203,8 @@ class Journal:
             if entry.refusable:
                 _fail(entry, error)
         self._line = deque(kept)
+        if not kept:
+            self.failure = None  # nothing waits: the next one finds out for itself
 
     async def _fetch(self, position: int, stream: bool) -> list[tuple[int, str]]:
         return await self._store.events.after(self._session_id, position, stream=stream)

@@ -20,6 +20,8 @@ from cambio_lab.errors import (
     StoreUnavailable,
 )
 from cambio_lab.events import Usage
+from cambio_lab.runs.binding import to_replay
+from cambio_lab.runs.replay_desktop import ReplayDesktop, ReplayProvider
 from cambio_lab.settings import Settings
 from cambio_lab.store import Page, SessionQuery, SessionRow, SessionStatus, Store
 
@@ -60,7 +62,7 @@ class Registry:
         self.provider_for = provider_for
         self.encode = encode
         self.clock = clock or SystemClock()
-        self.build_agent = build_agent or default_factory(settings)
+        self.build_agent = build_agent or default_factory(settings, store)
         self._around = Surroundings(
             settings, store, encode, self.clock, self.build_agent, changed=self._changed, broken=self._broken
         )
@@ -141,7 +143,7 @@ class Registry:
 
     async def _create(self, title: str | None, config: SessionConfig, options: AgentOptions) -> Session:
         session_id, began = str(uuid.uuid4()), self.clock.monotonic()
-        provider = self.provider_for(config.desktop or self.settings.desktop)
+        provider = await self._provider(config)
         desktop = await provider.acquire(session_id, config.desktop_options(self.settings))
         try:
             row = SessionRow(
@@ -166,6 +168,13 @@ class Registry:
             raise
         self.admit(session)
         return session
+
+    async def _provider(self, config: SessionConfig) -> DesktopProvider:
+        """Where the session's desktop comes from: a recording that it replays, or the engine that was asked for."""
+        recording = await to_replay(config.record, config.record_mode or self.settings.record or "once")
+        if recording is not None:
+            return ReplayProvider(ReplayDesktop(recording))
+        return self.provider_for(config.desktop or self.settings.desktop)
 
     async def assemble(
         self,
