@@ -65,6 +65,8 @@ class ModelClient:
     stall: float = 120.0
     transport: httpx2.AsyncBaseTransport | None = None
     api_key: str | None = None
+    wrap: Callable[[httpx2.AsyncBaseTransport], httpx2.AsyncBaseTransport] | None = None
+    """Puts something between the SDK and whatever transport it uses, proxies included: a recorder."""
     _client: Any = None
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     _bodies: dict[str, tuple[Body, Callable[[Sent], None]]] = field(default_factory=dict)
@@ -147,6 +149,10 @@ class ModelClient:
         if transport is None and model == models.DEMO:
             transport = _demo_transport()
         http = _http_class()(splice=self._splice, timeout=_timeout(self.stall), transport=transport)
+        if self.wrap is not None:
+            # httpx2 offers no way round: `transport=` would replace its own, with its proxies and limits
+            http._transport = self.wrap(http._transport)
+            http._mounts = {pattern: one and self.wrap(one) for pattern, one in http._mounts.items()}
         options: dict[str, Any] = {"http_client": http, "max_retries": 0}
         if self.base_url:
             options["base_url"] = self.base_url

@@ -6,8 +6,10 @@ import asyncio
 import logging
 from dataclasses import asdict
 
-from cambio_lab.errors import SessionEnded
+from cambio_lab.errors import CambioError, SessionEnded
 from cambio_lab.events import StatusChanged
+from cambio_lab.runs.binding import keep
+from cambio_lab.runs.replay_desktop import ReplayDesktop
 from cambio_lab.store import SessionStatus
 
 from .session import Session
@@ -108,4 +110,16 @@ async def _give_back(session: Session, words: str) -> None:
                 await closing
         except Exception:
             logger.exception("session %s: its %s could not be closed", session.id, name)
+    await _keep_recording(session)
     session.life.move(Phase.ENDED)
+
+
+async def _keep_recording(session: Session) -> None:
+    """Write the file that the session is bound to, unless it was replayed from it."""
+    record = session.config.record
+    if not record or isinstance(session.desktop, ReplayDesktop):
+        return
+    try:
+        await keep(session.store, session.id, record)
+    except (CambioError, OSError):
+        logger.exception("session %s: its recording could not be written", session.id)

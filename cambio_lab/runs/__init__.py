@@ -1,0 +1,22 @@
+"""Recorded runs: one file each, that can be read, shared, repeated, compared and gone on from."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .compare import Comparison as Comparison
+    from .compare import compare as compare
+    from .run import Run as Run
+
+_PLACES = {"Run": ".run", "compare": ".compare", "Comparison": ".compare"}
+__all__ = ["Comparison", "Run", "compare"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_PLACES[name], __name__), name)
+    globals()[name] = value
+    return value

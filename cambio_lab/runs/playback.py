@@ -1,0 +1,174 @@
+"""Recorded replay: the real loop over recorded replies and observations. No desktop, no network, no key."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ..agent.client import ModelClient
+from ..agent.gate import Gate, parse_policy
+from ..agent.loop import Agent
+from ..agent.options import AgentOptions, TurnOptions
+from ..agent.transports.replay import Recorded, ReplayTransport
+from ..errors import ReplayDiverged
+from ..events import ApprovalRequested, Event, TurnFailed
+from . import requests
+from .contents import Contents, Json
+from .replay_desktop import ReplayDesktop
+from .skeleton import Skeletons
+
+
+class Playback:
+    """One replay of one run: give the agent :attr:`transport` and :attr:`desktop`'s ``for_agent``."""
+
+    def __init__(
+        self, contents: Contents, gate: Gate, *, pace: float = 0.0, desktop: ReplayDesktop | None = None
+    ) -> None:
+        """``gate`` is the agent's: recorded stops and approvals are pressed there. ``pace`` 0: at once, 1: as then."""
+        self.contents = contents
+        self.gate = gate
+        self._skeletons = Skeletons()
+        kept = [i for i in range(len(contents.exchanges)) if pace or not _tried_again(contents, i)]
+        self._recorded = [contents.skeletons[i] for i in kept]
+        replies = [_reply(contents.exchanges[i]) for i in kept]
+        self.transport = ReplayTransport(replies, self._compare, pace=pace, cut=gate.stop)
+        self.desktop = desktop or ReplayDesktop(contents, pace=pace)
+        self.desktop.cut = gate.stop
+        decided = [event for event in contents.events if event["kind"] == "ApprovalDecided"]
+        self._verdicts = {event["tool_use_id"]: event for event in decided}
+
+    @property
+    def divergence(self) -> ReplayDiverged | None:
+        """What the run did that the recording did not, if anything."""
+        return self.transport.divergence or self.desktop.divergence
+
+    def check_exhausted(self) -> None:
+        """Raise :class:`ReplayDiverged` when the run diverged, or ended before the recording did."""
+        if self.divergence is not None:
+            raise self.divergence
+        if not self.transport.exhausted:
+            left = self.transport.position
+            raise ReplayDiverged(f"the run ended after {left} of {len(self._recorded)} recorded requests to the model")
+
+    def decide(self, request: ApprovalRequested) -> None:
+        """Press what was pressed: approve, deny, stop; or let the time run out."""
+        recorded = self._verdicts.get(request.tool_use_id)
+        verdict = recorded["verdict"] if recorded else "denied"
+        if verdict == "stopped":
+            self.gate.stop()
+        elif verdict == "timeout":
+            self.gate.timeout = 0.01
+        else:
+            self.gate.decide(request.tool_use_id, verdict == "approved", recorded["by"] if recorded else "")
+
+    def _compare(self, index: int, body: bytes) -> str | None:
+        made = self._skeletons.make(body)
+        return None if made == self._recorded[index] else requests.difference(self._recorded[index], made)
+
+
+class PlayedAgent:
+    """An agent whose approvals are answered as they were recorded; otherwise the agent itself."""
+
+    def __init__(self, agent: Agent, playback: Playback) -> None:
+        self._agent = agent
+        self.playback = playback
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._agent, name)
+
+    async def run(self, content: str, *, options: TurnOptions | None = None) -> AsyncGenerator[Event, None]:
+        async with aclosing(self._agent.run(content, options=options)) as events:
+            async for event in events:
+                if isinstance(event, ApprovalRequested):
+                    asyncio.get_running_loop().call_soon(self.playback.decide, event)
+                yield event
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A finished replay. ``messages`` is the conversation, pictures inline; ``seconds`` what it took."""
+
+    messages: list[Json]
+    events: list[Event]
+    identical: bool
+    seconds: float
+
+
+def build(contents: Contents, *, pace: float = 0.0) -> PlayedAgent:
+    """The real agent over a recording, set up as it was recorded."""
+    environment = contents.manifest.get("environment", {})
+    options = _options(environment.get("options") or {"model": contents.manifest.get("model", "demo")})
+    gate = Gate(parse_policy(environment.get("approval") or "never"), 300.0)
+    playback = Playback(contents, gate, pace=pace)
+    client = ModelClient(options.platform, options.base_url, options.model_stall, transport=playback.transport)
+    agent = Agent(desktop=playback.desktop.for_agent, options=options, gate=gate, client=client)
+    return PlayedAgent(agent, playback)
+
+
+async def replay(contents: Contents, *, pace: float = 0.0, on_event: Callable[[Event], None] | None = None) -> Replayed:
+    """Play a whole run again. :class:`~cambio_lab.errors.ReplayDiverged` when it does not come out the same."""
+    loop = asyncio.get_running_loop()
+    began, happened = loop.time(), []
+    played = build(contents, pace=pace)
+    try:
+        for event in contents.events:
+            if event["kind"] == "ConversationCleared":
+                played.clear()
+            if event["kind"] != "UserMessage":
+                continue
+            turn = TurnOptions(**(event.get("metadata") or {}).get("options", {}))
+            async with aclosing(played.run(event["content"], options=turn)) as events:
+                async for happening in events:
+                    happened.append(happening)
+                    if on_event is not None:
+                        on_event(happening)
+            if isinstance(happened[-1], TurnFailed) and played.playback.divergence is not None:
+                raise played.playback.divergence
+        played.playback.check_exhausted()
+        messages = played.history
+    finally:
+        await played.aclose()
+    identical = _bytes(messages) == _bytes(await asyncio.to_thread(contents.conversation))
+    return Replayed(messages, happened, identical, loop.time() - began)
+
+
+def _bytes(messages: list[Json]) -> bytes:
+    return json.dumps(messages, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _options(values: Json) -> AgentOptions:
+    names = {item.name for item in fields(AgentOptions)}
+    return AgentOptions(**{name: value for name, value in values.items() if name in names})
+
+
+def _reply(exchange: Json) -> Recorded:
+    return Recorded(
+        status=exchange.get("status"),
+        headers=exchange["headers"],
+        response=response_bytes(exchange),
+        first_byte_ms=exchange.get("first_byte_ms") or 0.0,
+        total_ms=exchange.get("total_ms") or 0.0,
+        error=exchange.get("error"),
+    )
+
+
+def response_bytes(exchange: Json) -> bytes:
+    """A recorded reply's bytes."""
+    response = exchange.get("response") or ""
+    if isinstance(response, dict):
+        import base64
+
+        return base64.b64decode(response["base64"])
+    return str(response).encode()
+
+
+def _tried_again(contents: Contents, index: int) -> bool:
+    """A failed try of a request that was sent again: what the loop waited for need not be waited for twice."""
+    exchange = contents.exchanges[index]
+    whole = exchange.get("status") == 200 and not exchange.get("error") and b"message_stop" in response_bytes(exchange)
+    after = contents.skeletons[index + 1] if index + 1 < len(contents.skeletons) else None
+    return not whole and exchange.get("error") != "cancelled" and after == contents.skeletons[index]

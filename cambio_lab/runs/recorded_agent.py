@@ -1,0 +1,81 @@
+"""The agent of a session: recorded as it works, or replayed from a record. Either way the same loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from ..agent.client import ModelClient
+from ..agent.gate import Gate
+from ..agent.loop import Agent
+from ..agent.options import AgentOptions, TurnOptions
+from ..desktop.base import Desktop
+from ..events import Event, Usage
+from ..store import Store
+from .playback import Playback, PlayedAgent
+from .recorder import Recorder
+from .replay_desktop import ReplayDesktop
+
+
+class RecordedAgent:
+    """An agent whose client and record end with it. Everything else is the agent's own."""
+
+    def __init__(self, agent: Agent | PlayedAgent, client: ModelClient, recorder: Recorder) -> None:
+        self._agent = agent
+        self._client = client
+        self._recorder = recorder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._agent, name)
+
+    def run(self, content: str, *, options: TurnOptions | None = None) -> AsyncGenerator[Event, None]:
+        return self._agent.run(content, options=options)
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        history: list[dict[str, Any]] = self._agent.history
+        return history
+
+    def clear(self) -> None:
+        self._agent.clear()
+
+    async def aclose(self) -> None:
+        await self._agent.aclose()
+        await self._client.aclose()
+        await self._recorder.aclose()
+
+
+async def build_agent(
+    store: Store,
+    session_id: str,
+    *,
+    desktop: Desktop,
+    options: AgentOptions,
+    gate: Gate,
+    history: Sequence[dict[str, Any]] = (),
+    spent: Usage = Usage(),  # noqa: B008 - frozen
+    steps: int = 0,
+) -> RecordedAgent:
+    """An agent for this desktop. One that is a recording is replayed: no key, no network."""
+    recorder = await Recorder.open(store, session_id)
+    await recorder.begin(options=options, desktop=desktop, approval=gate.policy)
+    connection: dict[str, Any] = {
+        "platform": options.platform,
+        "base_url": options.base_url,
+        "stall": options.model_stall,
+        "wrap": recorder.transport,
+    }
+    playback = Playback(desktop.contents, gate, desktop=desktop) if isinstance(desktop, ReplayDesktop) else None
+    if playback is not None:
+        connection["transport"] = playback.transport
+    client = ModelClient(**connection)
+    agent = Agent(
+        desktop=recorder.desktop(playback.desktop.for_agent if playback else desktop),
+        options=options,
+        gate=gate,
+        client=client,
+        history=history,
+        spent=spent,
+        steps=steps,
+    )
+    return RecordedAgent(PlayedAgent(agent, playback) if playback else agent, client, recorder)

@@ -1,0 +1,198 @@
+"""A desktop that exists only as a record: the agent gets the recorded results, a viewer the recorded pictures."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from ..desktop.base import Desktop, DesktopOptions, Picture, ProviderHealth, Settled, Size, VncEndpoint
+from ..errors import ActionError, DesktopLost, ReplayDiverged
+from . import observations
+from .contents import Contents, Json
+
+NOT_LIVE = "This is a recorded desktop: it can be looked at, not touched."
+UNMATCHED = frozenset({"release_all", "resize"})
+"""Housekeeping: whether it happens depends on timing, and nothing is seen of it."""
+
+
+class ReplayDesktop:
+    """What people see of a replayed session. :attr:`for_agent` is what its agent works with."""
+
+    isolated = True
+    container_id: str | None = None
+    vnc_port: int | None = None
+
+    def __init__(self, contents: Contents, *, pace: float = 0.0, cut: Callable[[], None] | None = None) -> None:
+        """``pace`` 0 makes nobody wait, 1 takes as long as it took; ``cut`` is called where a person stopped it."""
+        self.desktop_id = f"recording-{contents.manifest['session'].get('id', '')}"
+        self.image_digest: str | None = contents.manifest.get("desktop", {}).get("image_digest")
+        self.contents = contents
+        self.divergence: ReplayDiverged | None = None
+        self.cut = cut
+        self._size = _size(contents)
+        self._find = contents.find
+        self._calls = [call for call in contents.observations if call["method"] not in UNMATCHED]
+        self._position = 0
+        self._pace = pace
+        self._picture: Picture | None = None
+        self._closed = asyncio.Event()
+
+    @property
+    def for_agent(self) -> Desktop:
+        agent_side: Any = _AgentSide(self)
+        return agent_side  # type: ignore[no-any-return]
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every recorded call was made."""
+        return self._position == len(self._calls)
+
+    @property
+    def size(self) -> Size:
+        return self._size
+
+    async def screenshot(self) -> Picture:
+        """The picture the agent saw last; before its first, its first."""
+        if self._picture is None:
+            recorded = (call["result"]["picture"] for call in self._calls if "picture" in call.get("result", {}))
+            if (first := next(recorded, None)) is None:
+                raise ActionError(NOT_LIVE)
+            self._picture = observations.decode({"picture": first}, self._find)
+        return self._picture
+
+    async def thumbnail(self, width: int = 320) -> Picture:
+        picture = await self.screenshot()
+        return await asyncio.to_thread(_shrink, picture, width)
+
+    async def settle(self) -> Settled:
+        return Settled()
+
+    async def resize(self, size: Size) -> None:
+        raise ActionError(NOT_LIVE)
+
+    def endpoint(self) -> VncEndpoint:
+        raise ActionError(NOT_LIVE)
+
+    async def alive(self) -> bool:
+        return not self._closed.is_set()
+
+    async def lost(self) -> str:
+        await asyncio.Event().wait()  # never by itself
+        raise AssertionError
+
+    async def release_all(self) -> None:
+        """Nothing is held."""
+
+    async def close(self) -> None:
+        self._closed.set()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in observations.METHODS:
+
+            async def refuse(*args: Any, **kwargs: Any) -> Any:
+                raise ActionError(NOT_LIVE)
+
+            return refuse
+        raise AttributeError(name)
+
+    async def replay(self, method: str, arguments: Json) -> Any:
+        """The recorded result of the next call, which must be this one."""
+        if self.divergence is None:
+            self._check(method, arguments)
+        if self.divergence is not None:
+            raise DesktopLost(self.divergence.message)
+        call = self._calls[self._position]
+        self._position += 1
+        await asyncio.sleep(self._pace * call["ms"] / 1000)
+        if "error" in call:
+            if call["error"].get("type") == "Cancelled":
+                if self.cut is not None:
+                    self.cut()
+                await asyncio.Event().wait()  # until whoever stopped it lets go, as then
+            if call["error"].get("type") == "Unexpected":
+                raise RuntimeError("recorded failure")
+            raise observations.decode_error(call["error"])
+        result = observations.decode(call["result"], self._find)
+        if isinstance(result, Picture):
+            self._picture = result
+        return result
+
+    def _check(self, method: str, arguments: Json) -> None:
+        said = f"{method}({', '.join(f'{name}={value!r}' for name, value in arguments.items() if value is not None)})"
+        if self.exhausted:
+            self.divergence = ReplayDiverged(f"the run calls {said}, the recording ends after {self._position} calls")
+            return
+        call = self._calls[self._position]
+        if (call["method"], call["arguments"]) != (method, arguments):
+            step = f"step {call['step']}" if call.get("step") else f"call {self._position + 1}"
+            self.divergence = ReplayDiverged(
+                f"at {step} the run calls {said[:300]}, the recording has {call['method']} {call['arguments']!r:.300}"
+            )
+
+
+class _AgentSide:
+    """The recorded calls, one after the other."""
+
+    def __init__(self, desktop: ReplayDesktop) -> None:
+        self._desktop = desktop
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "read_file":
+            return self._read_file
+        if name not in observations.METHODS or name in UNMATCHED:
+            return getattr(self._desktop, name)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            return await self._desktop.replay(name, observations.name_arguments(name, args, kwargs))
+
+        return call
+
+    async def _read_file(self, path: str) -> AsyncIterator[bytes]:
+        yield await self._desktop.replay("read_file", {"path": path})
+
+
+class ReplayProvider:
+    """Gives one session its recorded desktop."""
+
+    name = "recording"
+
+    def __init__(self, desktop: ReplayDesktop) -> None:
+        self._desktop = desktop
+
+    async def start(self) -> None:
+        """Nothing to prepare."""
+
+    async def acquire(self, session_id: str, options: DesktopOptions) -> Desktop:
+        desktop: Any = self._desktop
+        return desktop  # type: ignore[no-any-return]
+
+    async def adopt(self, desktop_id: str, session_id: str) -> Desktop | None:
+        return None
+
+    async def reap(self, keep: frozenset[str]) -> list[str]:
+        return []
+
+    async def health(self) -> ProviderHealth:
+        return ProviderHealth(self.name, True, "a recording")
+
+    async def stop(self, *, keep: frozenset[str] = frozenset()) -> None:
+        await self._desktop.close()
+
+
+def _size(contents: Contents) -> Size:
+    display = contents.manifest.get("desktop", {}).get("display")
+    if isinstance(display, list) and len(display) == 2:
+        return Size(*display)
+    return Size(1280, 800)
+
+
+def _shrink(picture: Picture, width: int) -> Picture:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(picture.data)) as image:
+        height = max(1, round(image.height * width / image.width))
+        out = io.BytesIO()
+        image.convert("RGB").resize((width, height)).save(out, "JPEG", quality=80)
+    return Picture(out.getvalue(), "image/jpeg", width, height)

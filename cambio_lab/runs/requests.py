@@ -1,0 +1,100 @@
+"""Where two requests to the model differ, in words for a person."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+LONGEST = 160
+
+
+def difference(recorded: bytes, now: bytes) -> str | None:
+    """What is different about ``now`` (both without pictures), or ``None`` when it asks the same.
+
+    The model, the conversation and the system prompt count. Tools, limits and cache markers may change with a new
+    version of this package without making a recording useless.
+    """
+    try:
+        old, new = json.loads(_readable(recorded)), json.loads(_readable(now))
+    except ValueError:
+        return "the request is not the recorded one"
+    if old.get("model") != new.get("model"):
+        return f"the run asks the model {new.get('model')}, the recording has {old.get('model')}"
+    found = _conversation(old.get("messages", []), new.get("messages", []))
+    if found is not None:
+        return found
+    before, after = _words(old.get("system")), _words(new.get("system"))
+    if before != after:
+        return f"the system prompt differs: {_around(before, after)}"
+    return None
+
+
+def _readable(skeleton: bytes) -> bytes:
+    return skeleton.replace(b"\x01", b"sha256:")
+
+
+def _conversation(old: list[Any], new: list[Any]) -> str | None:
+    for index, (before, after) in enumerate(zip(old, new, strict=False)):
+        before, after = _unmarked(before), _unmarked(after)
+        if before != after:
+            return _message(index, before, after)
+    if len(old) != len(new):
+        return f"the conversation has {len(new)} messages, the recording has {len(old)} at this point"
+    return None
+
+
+def _message(index: int, old: dict[str, Any], new: dict[str, Any]) -> str:
+    if old.get("role") != new.get("role"):
+        return f"message {index + 1} is the {new.get('role')}'s, in the recording it is the {old.get('role')}'s"
+    for before, after in zip(_blocks(old), _blocks(new), strict=False):
+        if before == after:
+            continue
+        if new["role"] == "user" and after.get("type") == "text" and before.get("type") == "text":
+            return (
+                f"the user now asks something that the recording did not: {_short(after['text'])} "
+                f"instead of {_short(before['text'])}"
+            )
+        if after.get("type") == "tool_result":
+            return f"the result of call {after.get('tool_use_id')} is {_result(after)} instead of {_result(before)}"
+        return f"message {index + 1} has {_short(json.dumps(after))} instead of {_short(json.dumps(before))}"
+    return f"message {index + 1} has {len(_blocks(new))} blocks instead of {len(_blocks(old))}"
+
+
+def _blocks(message: dict[str, Any]) -> list[dict[str, Any]]:
+    content = message.get("content")
+    return content if isinstance(content, list) else [{"type": "text", "text": str(content)}]
+
+
+def _unmarked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _unmarked(inner) for name, inner in value.items() if name != "cache_control"}
+    return [_unmarked(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _result(block: dict[str, Any]) -> str:
+    parts = block.get("content") or []
+    if isinstance(parts, str):
+        return _short(parts)
+    words = [
+        part.get("text") or f"picture {part.get('source', {}).get('data', '')[7:19]}"
+        for part in parts
+        if isinstance(part, dict)
+    ]
+    return _short(", ".join(words))
+
+
+def _words(system: Any) -> str:
+    if isinstance(system, list):
+        return "\n".join(str(block.get("text", "")) for block in system)
+    return str(system or "")
+
+
+def _around(before: str, after: str) -> str:
+    """The first place where two texts part."""
+    at = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after)))
+    start = max(0, at - 30)
+    return f"{_short(after[start:])} instead of {_short(before[start:])}"
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")
