@@ -94,8 +94,8 @@ class Experiment:
         async with self._ledger() as ledger:
             try:
                 await chosen.start(await self._plan(ledger, concurrency))
-                await self._recover(ledger, chosen)
-                return await self._schedule(ledger, chosen, shown)
+                alive = await self._recover(ledger, chosen)
+                return await self._schedule(ledger, chosen, shown, alive)
             finally:
                 self._scheduler = None
                 await chosen.stop()
@@ -113,7 +113,9 @@ class Experiment:
         if self._scheduler is not None:
             self._scheduler.stopping = True
 
-    async def _schedule(self, ledger: Ledger, engine: Engine, shown: display.Display) -> Tally:
+    async def _schedule(
+        self, ledger: Ledger, engine: Engine, shown: display.Display, alive: Mapping[str, str]
+    ) -> Tally:
         await ledger.forget(failed_only=True)  # a new call is a new chance for what the infrastructure spoiled
         known = {row.cell_id: row for row in await ledger.cells()}
         ids = {cell.cell_id for cell in self.grid}
@@ -133,18 +135,25 @@ class Experiment:
                 total=len(self.grid),
                 done=len(done),
                 success=sum(row.outcome is not None and row.outcome.success for row in done),
+                alive=alive,
             )
         finally:
             self.tally = scheduler.tally
 
-    async def _recover(self, ledger: Ledger, engine: Engine) -> None:
-        """Settle attempts that a killed process left: count what finished unseen, charge and reopen the rest."""
+    async def _recover(self, ledger: Ledger, engine: Engine) -> dict[str, str]:
+        """Settle attempts that a killed process left: count what finished unseen, charge and reopen the rest.
+
+        Cell -> attempt of those that still run on a worker: they are gone on with.
+        """
         running = await ledger.attempts("running")
-        for outcome in await engine.recover(running):
+        outcomes, alive = await engine.recover(running)
+        for outcome in outcomes:
             await ledger.finish(outcome, final=outcome.failure != "infrastructure" and not outcome.fatal)
             await engine.settled(outcome)
         for attempt in running:  # no effect on those that were just finished
-            await ledger.lose(attempt.attempt, "the process that ran it died")
+            if attempt.attempt not in alive:
+                await ledger.lose(attempt.attempt, "the process that ran it died")
+        return {attempt.cell_id: attempt.attempt for attempt in running if attempt.attempt in alive}
 
     async def _plan(self, ledger: Ledger, concurrency: int | None) -> Plan:
         facts = await ledger.facts()

@@ -136,7 +136,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
 
 def read_cells(connection: sqlite3.Connection) -> list[CellRow]:
     found = connection.execute(f"SELECT {_CELL} FROM experiment_cells ORDER BY position")
-    return [CellRow(*row[:8], outcome=_outcome(row[8])) for row in found]
+    return [CellRow(*row[:8], outcome=None if row[8] is None else _outcome(row[8])) for row in found]
 
 
 def read_spent(connection: sqlite3.Connection) -> tuple[float, int]:
@@ -152,8 +152,8 @@ def read_counts(connection: sqlite3.Connection) -> dict[str, int]:
     return counts | {"running": int(connection.execute(query).fetchone()[0])}
 
 
-def _outcome(text: str | None) -> Outcome | None:
-    return None if text is None else Outcome.from_json(json.loads(text))
+def _outcome(text: str) -> Outcome:
+    return Outcome.from_json(json.loads(text))
 
 
 def _prepare(rows: list[tuple[Any, ...]], connection: sqlite3.Connection) -> list[str]:
@@ -175,9 +175,11 @@ def _prepare(rows: list[tuple[Any, ...]], connection: sqlite3.Connection) -> lis
 
 def _begin(attempt: str, cell_id: str, now: float, connection: sqlite3.Connection) -> None:
     connection.execute(
-        "INSERT INTO experiment_attempts (attempt, cell_id, state, started_at) VALUES (?, ?, 'running', ?)",
+        "INSERT OR IGNORE INTO experiment_attempts (attempt, cell_id, state, started_at) VALUES (?, ?, 'running', ?)",
         (attempt, cell_id, now),
     )
+    if connection.execute("SELECT changes()").fetchone()[0] == 0:
+        return  # taken up again: a worker went on with it while nobody listened
     connection.execute(
         "UPDATE experiment_cells SET attempt = ?, attempts = attempts + 1 WHERE cell_id = ?", (attempt, cell_id)
     )
@@ -208,8 +210,10 @@ def _finish(outcome: Outcome, final: bool, now: float, connection: sqlite3.Conne
         "INSERT INTO experiment_attempts"
         " (attempt, cell_id, state, started_at, ended_at, worker, run_id, steps, cost_usd, failure, error)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (attempt) DO UPDATE SET state = excluded.state,"
-        " ended_at = excluded.ended_at, worker = excluded.worker, run_id = excluded.run_id, steps = excluded.steps,"
-        " cost_usd = excluded.cost_usd, failure = excluded.failure, error = excluded.error"
+        " ended_at = excluded.ended_at, worker = excluded.worker, run_id = excluded.run_id,"
+        " steps = max(experiment_attempts.steps, excluded.steps),"
+        " cost_usd = max(experiment_attempts.cost_usd, excluded.cost_usd),"
+        " failure = excluded.failure, error = excluded.error"
         " WHERE experiment_attempts.state <> 'done'",
         (
             *(outcome.attempt, outcome.cell_id, attempt_state, outcome.started_at or now, now, outcome.worker),

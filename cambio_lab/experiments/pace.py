@@ -29,7 +29,7 @@ class Pace:
         self._until = 0.0
         self._wait = FIRST_WAIT
         self._probe: asyncio.Lock = asyncio.Lock()
-        self._open = True
+        self._held = False
         self._next = 0.0
 
     @property
@@ -39,10 +39,10 @@ class Pace:
 
     async def ready(self) -> bool:
         """Wait until a request may go. ``True``: it goes first; :meth:`answered` or :meth:`hold` must follow."""
-        if self._open:
+        if not self._held:
             return False
         await self._probe.acquire()
-        if self._open:  # the first was answered while we waited
+        if not self._is_held():  # the first was answered while we waited
             self._probe.release()
             await self._line_up()
             return False
@@ -60,11 +60,14 @@ class Pace:
         if seconds is None:
             self._wait = min(self._wait * 2, LONGEST_WAIT)
         self._until = max(self._until, time.monotonic() + pause)
-        self._open = False
+        self._held = True
 
     def answered(self) -> None:
         """The service answers again."""
-        self._open, self._wait = True, FIRST_WAIT
+        self._held, self._wait = False, FIRST_WAIT
+
+    def _is_held(self) -> bool:
+        return self._held
 
     def release(self) -> None:
         """The request that went first has ended, well or badly: the next in line may go."""
@@ -96,7 +99,6 @@ class PacedClient(ModelClient):
                     yield piece
                     if first:
                         self.pace.answered()
-            self.pace.answered()
         except Transient as problem:
             if not problem.broken:
                 self.pace.hold(problem.retry_after)

@@ -129,14 +129,8 @@ def difference(
     """
     counted = results[results["counted"]]
     tasks = sorted(set(counted["task"]))
-    series = [
-        [
-            [float(v) for v in counted[(counted["task"] == task) & (counted[column] == name)]["success"]]
-            for task in tasks
-        ]
-        for name in (first, second)
-    ]
-    mean, interval = statistics.paired_difference(*series, confidence)
+    one, other = (_by_task(counted[counted[column] == name], tasks) for name in (first, second))
+    mean, interval = statistics.paired_difference(one, other, confidence)
     return {
         "difference": mean,
         "low": interval.low,

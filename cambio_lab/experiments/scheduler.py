@@ -76,15 +76,27 @@ class Scheduler:
         self._finished_here = 0
         self._began = time.monotonic()
         self._noted: dict[str, AttemptRow] = {}
+        self._alive: dict[str, str] = {}
         self.stopping = False
         self.tally = Tally(0)
 
-    async def run(self, cells: Iterable[Cell], *, total: int, done: int = 0, success: int = 0) -> Tally:
+    async def run(
+        self,
+        cells: Iterable[Cell],
+        *,
+        total: int,
+        done: int = 0,
+        success: int = 0,
+        alive: Mapping[str, str] | None = None,
+    ) -> Tally:
         """Run ``cells`` (those still open); ``total``, ``done`` and ``success`` count the whole grid.
+
+        ``alive`` maps cells to attempts that an earlier process started and that still run: they come first.
 
         Raises :class:`ExperimentStopped`. Cancelling it cancels what runs; nothing that ended is lost.
         """
-        self._queue.extend(cells)
+        self._alive = dict(alive or {})
+        self._queue.extend(sorted(cells, key=lambda cell: cell.cell_id not in self._alive))
         self.tally = Tally(total, done, success, spent_usd=self._budget.spent_usd, spent_steps=self._budget.spent_steps)
         watcher = asyncio.create_task(self._watch())
         try:
@@ -125,12 +137,13 @@ class Scheduler:
             if job is None:
                 return
             self._queue.popleft()
+            self._alive.pop(job.cell.cell_id, None)
             await self._ledger.begin(job.attempt, job.cell.cell_id)
             self._running[asyncio.create_task(self._engine.run(job), name=job.attempt)] = job
 
     def _admit(self, cell: Cell) -> Job | None:
         """A job with an allowance of its own, or ``None`` while others hold what is left."""
-        attempt = uuid4().hex
+        attempt = self._alive.get(cell.cell_id) or uuid4().hex
         limits: Mapping[str, Any] = cell.config
         allowance = self._budget.admit(
             attempt,

@@ -24,6 +24,7 @@ from ..agent.models import DEMO
 from ..agent.options import AgentOptions
 from ..desktop import make_provider
 from ..desktop.base import Desktop, DesktopProvider
+from ..desktop.probe import probe_image
 from ..errors import ConfigurationError, MissingKey, SessionError
 from ..events import Usage
 from ..runs.bundle import save
@@ -67,9 +68,10 @@ class Workplace:
         self._watches: dict[str, Watch] = {}
         self._key: str | None = None
 
-    async def open(self, models: Sequence[str] = ()) -> None:
+    async def open(self, models: Sequence[str] = (), *, need_image: bool = False) -> None:
         """Make the provider, end what an earlier process of this owner left, remove its desktops.
 
+        ``need_image``: the container's image must be here already, else it is built with the first session.
         Raises :class:`~cambio_lab.errors.ConfigurationError` when there is no desktop to be had and
         :class:`~cambio_lab.errors.MissingKey` when one of ``models`` needs a key and there is none.
         """
@@ -79,6 +81,8 @@ class Workplace:
         provider = await self._make(self.settings, server_id=self._owner, kind=kind)
         self._providers = {kind: provider, provider.name: provider}
         health = await provider.health()
+        if health.up and need_image and provider.name == "docker":
+            health = await probe_image(self.settings)
         if not health.up:
             raise ConfigurationError(f"No desktop can be had: {health.summary}.", hint=health.mend)
         for row in await self.store.sessions.live():

@@ -66,8 +66,11 @@ class Engine(Protocol):
     async def slots(self) -> int:
         """How many attempts may be handed over at once, now; may grow and shrink."""
 
-    async def recover(self, attempts: Sequence[AttemptRow]) -> list[Outcome]:
-        """Results of attempts that ended while nobody listened; afterwards none of ``attempts`` is running."""
+    async def recover(self, attempts: Sequence[AttemptRow]) -> tuple[list[Outcome], set[str]]:
+        """Results of attempts that ended while nobody listened, and the attempts that still run somewhere.
+
+        :meth:`run` with one of the latter goes on with it instead of starting anew.
+        """
 
     async def run(self, job: Job) -> Outcome:
         """One attempt from start to its bundle in the plan's ``runs`` folder.

@@ -48,7 +48,7 @@ class LocalEngine:
     async def slots(self) -> int:
         return self._slots
 
-    async def recover(self, attempts: Sequence[AttemptRow]) -> list[Outcome]:
+    async def recover(self, attempts: Sequence[AttemptRow]) -> tuple[list[Outcome], set[str]]:
         """Nothing ends while nobody listens: attempts die with their process. What they spent is in the store."""
         place = self._running
         outcomes = []
@@ -56,7 +56,7 @@ class LocalEngine:
             row = await place.session_named(attempt.attempt)
             if row is not None:
                 outcomes.append(place.lost(attempt.attempt, attempt.cell_id, row))
-        return outcomes
+        return outcomes, set()
 
     async def run(self, job: Job) -> Outcome:
         attempt = self._attempts[job.attempt] = Attempt(self._running, job)

@@ -1,0 +1,241 @@
+"""One worker's place for one experiment: runs attempts, keeps their results until they are fetched.
+
+The sessions live in an event loop and a thread of their own: an author's slow check must not delay the worker's
+heartbeats, nor the worker's work a click. Results wait in an outbox on this worker's disk, so that neither a lost
+connection nor a driver that was killed loses a finished run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from ..._version import __version__
+from ...errors import CambioError, ConfigurationError
+from ...settings import Settings, read_environment
+from ...store import Store
+from ..attempt import Attempt
+from ..outcome import Outcome
+from ..workplace import Workplace
+from .base import Job
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+PIECE = 4 * 1024 * 1024
+"""Bytes of a bundle in one reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSpec:
+    """What a worker is told. No secret is in it: it passes the scheduler."""
+
+    experiment_id: str
+    models: tuple[str, ...]
+    lab: Mapping[str, Any] = field(default_factory=dict)
+    make_provider: Any = None
+    version: str = __version__
+
+
+class Site:
+    """Made in the worker's process; every method may be called from any thread."""
+
+    def __init__(self, spec: SiteSpec, worker: str) -> None:
+        self.spec = spec
+        self.worker = worker
+        self._root = _root(spec.experiment_id)
+        self._name = f"{spec.experiment_id[:8]}-{uuid4().hex}"
+        self.folder = self._root / self._name
+        self._attempts: dict[str, tuple[Attempt, asyncio.Task[Outcome]]] = {}
+        self._place: Workplace | None = None
+        self._store: Store | None = None
+        self._opening: asyncio.Lock | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="cambio-lab-site", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run ``work`` in the site's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    # In the site's loop
+
+    async def check(self) -> list[str]:
+        """What is missing here, in words; empty when attempts can run. Opens the place."""
+        if self.spec.version != __version__:
+            return [f"cambio-lab is {__version__} here and {self.spec.version} where the experiment was started"]
+        try:
+            await self._open()
+        except CambioError as error:
+            return [error.describe()]
+        return []
+
+    async def perform(self, job: Job) -> dict[str, Any]:
+        """Run an attempt and put its result into the outbox; the same attempt is never run twice here."""
+        if (found := self._result(job.attempt)) is not None:
+            return found
+        if job.attempt not in self._attempts:
+            attempt = Attempt(await self._open(), job, self.worker)
+            task = asyncio.create_task(self._carry_out(attempt), name=job.attempt)
+            self._attempts[job.attempt] = (attempt, task)
+        outcome = await asyncio.shield(self._attempts[job.attempt][1])
+        return outcome.to_json()
+
+    async def status(self, *, thumbnails: bool = False, hold: float = 0.0) -> dict[str, Any]:
+        """What runs (with progress), what waits to be fetched, and how long the model service wants us to wait."""
+        if self._place is not None and hold > self._place.pace.hold_seconds + 1.0:
+            self._place.pace.hold(hold)
+        running = await asyncio.gather(*(one.progress(thumbnails=thumbnails) for one, _ in self._attempts.values()))
+        return {
+            "worker": self.worker,
+            "running": [
+                [item.attempt, item.cell_id, item.state, item.steps, item.cost_usd, item.thumbnail] for item in running
+            ],
+            "finished": [path.stem for path in self._outbox.glob("*.json")],
+            "hold": self._place.pace.hold_seconds if self._place else 0.0,
+        }
+
+    async def result(self, attempt: str) -> dict[str, Any] | None:
+        return self._result(attempt)
+
+    async def piece(self, attempt: str, offset: int) -> bytes:
+        """The part of an attempt's bundle that begins at ``offset``; empty at its end."""
+        return await asyncio.to_thread(_read_piece, self._outbox / f"{_plain(attempt)}.cambio", offset)
+
+    async def forget(self, attempt: str) -> None:
+        """The driver has it: the result and its bundle may go."""
+        for suffix in (".json", ".cambio"):
+            (self._outbox / f"{_plain(attempt)}{suffix}").unlink(missing_ok=True)
+
+    async def cancel(self, attempt: str) -> None:
+        """Stop an attempt and wait until its desktop is gone."""
+        if (found := self._attempts.get(attempt)) is not None:
+            found[1].cancel()
+            await asyncio.wait({found[1]})
+
+    async def sweep(self) -> list[str]:
+        """Clear up after workers of this machine that died: their desktops go, their results are ours now."""
+        swept = []
+        for folder in await asyncio.to_thread(lambda: sorted(self._root.iterdir()) if self._root.is_dir() else []):
+            if folder.name == self._name or not (folder / "lock").exists():
+                continue
+            try:
+                store = await Store.open(folder)
+            except ConfigurationError:  # its process lives
+                continue
+            try:
+                place = Workplace(
+                    store, self._settings, owner=folder.name, runs=folder / "runs", make=self.spec.make_provider
+                )
+                await place.open()
+                await place.close()
+            finally:
+                await store.close()
+            await asyncio.to_thread(_inherit, folder / "outbox", self._outbox)
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            swept.append(folder.name)
+        return swept
+
+    async def _open(self) -> Workplace:
+        if self._opening is None:
+            self._opening = asyncio.Lock()
+        async with self._opening:
+            if self._place is None:
+                store = self._store or await Store.open(self.folder)
+                self._store = store
+                self._outbox.mkdir(exist_ok=True)
+                place = Workplace(
+                    store, self._settings, owner=self._name, runs=self._outbox, make=self.spec.make_provider
+                )
+                await place.open(self.spec.models, need_image=True)
+                self._place = place
+                await self.sweep()
+            return self._place
+
+    async def _carry_out(self, attempt: Attempt) -> Outcome:
+        try:
+            outcome = replace(await attempt.run(), worker=self.worker)
+            path = self._outbox / f"{outcome.attempt}.json"
+            await asyncio.to_thread(_write, path, json.dumps(outcome.to_json()))
+            return outcome
+        finally:
+            del self._attempts[attempt.job.attempt]
+
+    async def _close(self) -> None:
+        for _, task in list(self._attempts.values()):
+            task.cancel()
+        if tasks := [task for _, task in self._attempts.values()]:
+            await asyncio.wait(tasks)
+        if self._place is not None:
+            await self._place.close()
+        if self._store is not None:
+            await self._store.close()
+
+    def close(self) -> None:
+        """End everything and remove this site's files; blocks."""
+        self.submit(self._close()).result(60)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _result(self, attempt: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = json.loads((self._outbox / f"{_plain(attempt)}.json").read_text())
+        except FileNotFoundError:
+            return None
+        return {**found, "worker": self.worker}
+
+    @property
+    def _outbox(self) -> Path:
+        return self.folder / "outbox"
+
+    @property
+    def _settings(self) -> Settings:
+        """Defaults, then this worker's own environment, then what the experiment says."""
+        return replace(Settings(**read_environment()), **self.spec.lab)
+
+
+def _root(experiment_id: str) -> Path:
+    """Where sites of this experiment on this engine keep their files; others on the same engine look there, too.
+
+    Not in Dask's own scratch folder: that is removed with its worker, and the results in it.
+    """
+    engine = hashlib.sha256(os.environ.get("DOCKER_HOST", "").encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"cambio-lab-workers-{os.getuid()}" / _plain(experiment_id) / engine
+
+
+def _plain(name: str) -> str:
+    if not name.isalnum():  # it becomes part of a path
+        raise ConfigurationError("That is no attempt's name.")
+    return name
+
+
+def _read_piece(path: Path, offset: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(PIECE)
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_suffix(".part")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def _inherit(source: Path, target: Path) -> None:
+    """Take over results, each bundle before the file that announces it."""
+    for pattern in ("*.cambio", "*.json"):
+        for path in source.glob(pattern):
+            shutil.move(path, target / path.name)
