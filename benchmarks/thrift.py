@@ -60,10 +60,9 @@ async def measure(model: str, steps: int, *, heavy: bool = False, batch: int = 2
         async for last in agent.run("Make the steps."):
             if isinstance(last, HistoryDropped):
                 summaries, dropped = summaries + 1, True
-            elif isinstance(last, HistoryAppended):
-                if not (dropped and not any(_is_call_or_result(block) for block in last.message["content"])):
-                    told.append(last.message)
-                    dropped = False
+            elif isinstance(last, HistoryAppended) and not (dropped and _is_summary(last.message)):
+                told.append(last.message)
+                dropped = False
         await agent.aclose()
         await client.aclose()
         if not isinstance(last, TurnFinished) or api.refusals:
@@ -77,7 +76,7 @@ async def measure(model: str, steps: int, *, heavy: bool = False, batch: int = 2
 
 
 def demo_cost(model_id: str, first: dict[str, Any], told: list[dict[str, Any]]) -> float:
-    """The same conversation, sent as computer-use-demo does with prompt caching on (``only_n_most_recent_images`` 0)."""
+    """The same conversation as computer-use-demo sends it with prompt caching (``only_n_most_recent_images`` is 0)."""
     model, cache, measured, total = MODELS[model_id], stand_in_prompt.PromptCache(), Measured(), 0.0
     for index, message in enumerate(told):
         if message["role"] != "assistant":
@@ -108,8 +107,9 @@ def _marked(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return marked
 
 
-def _is_call_or_result(block: dict[str, Any]) -> bool:
-    return block["type"] in {"tool_use", "tool_result"}
+def _is_summary(message: dict[str, Any]) -> bool:
+    """Whether a message only stands for others that left: the demo's loop has no such thing."""
+    return not any(block["type"] in {"tool_use", "tool_result"} for block in message["content"])
 
 
 def _pictures(body: dict[str, Any]) -> int:
