@@ -102,7 +102,7 @@ export class Api {
     return this.json('DELETE', `sessions/${encodeURIComponent(id)}/history`);
   }
 
-  models(): Promise<{ models: Json[] }> {
+  models(): Promise<{ models: Json[]; default: string }> {
     return this.json('GET', 'cambio/models');
   }
 

@@ -9,11 +9,11 @@ function fill(text: string, values: unknown[]): string {
   });
 }
 
-let lookUp: (text: string) => string = text => text;
+let current: Translate = (text, ...values) => fill(text, values);
 
 /** `%1`, `%2` in `text` are replaced by `values`, after the translation. */
-export const translate: Translate = (text, ...values) => fill(lookUp(text), values);
+export const translate: Translate = (text, ...values) => current(text, ...values);
 
-export function useTranslation(host: (text: string) => string): void {
-  lookUp = host;
+export function useTranslation(host: Translate): void {
+  current = host;
 }

@@ -197,7 +197,8 @@ function onDelta(view: SessionView, message: DeltaMessage): SessionView {
 }
 
 function onError(view: SessionView, error: string, details: string, time?: string, sequence?: number): SessionView {
-  const words = details && details !== error ? `${error}: ${details}` : error;
+  // The details often begin with the short form.
+  const words = details.startsWith(error.replace(/\.$/, '')) ? details : [error, details].filter(Boolean).join(': ');
   const next = { ...view, draft: '', thinking: '', announced: '', waiting: null, approval: null };
   return addEntry(next, 'error', words, time, `error-${sequence ?? `${view.entries.length}-${time}`}`);
 }

@@ -4,10 +4,11 @@ import type { JupyterFrontEnd } from '@jupyterlab/application';
 import { Clipboard, Dialog, Notification, showDialog, showErrorMessage } from '@jupyterlab/apputils';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
+import type { Json } from '../shared/messages';
 import type { Roster, Row } from '../shared/roster';
 import type { Mode } from '../shared/views/panel';
 import { working } from '../shared/working';
-import { askForNew, choose, type Defaults } from './dialogs';
+import { askForNew, choose, type Choices, type Defaults } from './dialogs';
 import type { Documents } from './documents';
 import { agentIcon } from './icon';
 import { COMMAND, SELECTOR } from './names';
@@ -37,9 +38,7 @@ function addGeneral({ app, trans, documents, roster, defaults, showList }: Comma
     icon: agentIcon,
     execute: async () => {
       const list = await roster;
-      const models = await list.api.models().catch(() => ({ models: [] }));
-      const names = models.models.map(model => String(model['model'] ?? model['id'] ?? model['name'] ?? ''));
-      const wanted = await askForNew(trans, defaults(), names);
+      const wanted = await askForNew(trans, defaults(), await choices(list));
       if (!wanted) return;
       const made = list.api.createSession(wanted.name || null, wanted.config);
       Notification.promise(made.then(session => session.id), {
@@ -67,6 +66,17 @@ function addGeneral({ app, trans, documents, roster, defaults, showList }: Comma
       for (const row of list.rows.values()) if (working(row.status)) list.command('stop', row.id);
     }
   });
+}
+
+/** What the server offers; an old or busy server's form is plainer, not absent. */
+async function choices(list: Roster): Promise<Choices> {
+  const [table, defaults] = await Promise.all([
+    list.api.models().catch(() => ({ models: [], default: '' })),
+    list.api.defaults().catch((): Json => ({}))
+  ]);
+  const number = (name: string): number => (typeof defaults[name] === 'number' ? defaults[name] : 0);
+  const models = table.models.map(model => String(model['model'] ?? ''));
+  return { models: [table.default, ...models], maxSteps: number('max_steps'), maxCostUsd: number('max_cost_usd') };
 }
 
 function addForOne(context: CommandContext): void {
@@ -143,7 +153,7 @@ async function downloadRun(row: Row, list: Roster): Promise<void> {
 
 /** Into the active notebook; without one, to the clipboard. */
 async function insertCode({ app, trans }: CommandContext, row: Row): Promise<void> {
-  const code = `from cambio_lab import Workbench\n\nlab = Workbench()\nsession = await lab.attach("${row.id}")\nsession`;
+  const code = `from cambio_lab import Workbench\n\nlab = Workbench()\nsession = await lab.session("${row.id}")\nsession`;
   const { commands } = app;
   if (commands.hasCommand('notebook:replace-selection') && commands.isEnabled('notebook:replace-selection')) {
     await commands.execute('notebook:insert-cell-below');

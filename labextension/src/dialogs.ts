@@ -13,6 +13,13 @@ export interface Defaults {
   maxCostUsd: number;
 }
 
+/** What the server offers. */
+export interface Choices {
+  models: string[];
+  maxSteps: number;
+  maxCostUsd: number;
+}
+
 export interface NewSession {
   name: string;
   config: Json;
@@ -21,14 +28,15 @@ export interface NewSession {
 class Form extends Widget implements Dialog.IBodyWidget<NewSession> {
   private readonly fields = new Map<string, HTMLInputElement | HTMLSelectElement>();
 
-  constructor(trans: TranslationBundle, defaults: Defaults, models: string[]) {
+  constructor(trans: TranslationBundle, defaults: Defaults, choices: Choices) {
     super();
     this.addClass('cl-form');
+    const models = [...new Set([defaults.model, ...choices.models].filter(Boolean))];
     this.field('name', trans.__('Name'), this.input('text', '', trans.__('Made up when empty')));
-    this.field('model', trans.__('Model'), this.select(models, defaults.model));
+    this.field('model', trans.__('Model'), this.select(models, models[0] ?? ''));
     this.field('approval', trans.__('Ask before'), this.choices(trans, defaults.approval));
-    this.field('max_steps', trans.__('At most steps in a turn'), this.input('number', defaults.maxSteps || ''));
-    this.field('max_cost_usd', trans.__('At most US dollars'), this.input('number', defaults.maxCostUsd || ''));
+    this.field('max_steps', trans.__('At most steps in a turn'), this.input('number', defaults.maxSteps || '', String(choices.maxSteps || '')));
+    this.field('max_cost_usd', trans.__('At most US dollars'), this.input('number', defaults.maxCostUsd || '', String(choices.maxCostUsd || '')));
   }
 
   getValue(): NewSession {
@@ -83,11 +91,10 @@ class Form extends Widget implements Dialog.IBodyWidget<NewSession> {
 }
 
 /** What the person asked for, or null when they thought better of it. */
-export async function askForNew(trans: TranslationBundle, defaults: Defaults, models: string[]): Promise<NewSession | null> {
-  const all = [...new Set([defaults.model, ...models].filter(Boolean))];
+export async function askForNew(trans: TranslationBundle, defaults: Defaults, choices: Choices): Promise<NewSession | null> {
   const answer = await showDialog({
     title: trans.__('New agent desktop'),
-    body: new Form(trans, defaults, all),
+    body: new Form(trans, defaults, choices),
     buttons: [Dialog.cancelButton(), Dialog.okButton({ label: trans.__('Create') })],
     focusNodeSelector: 'input'
   });

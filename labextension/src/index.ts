@@ -84,7 +84,7 @@ const agents: JupyterFrontEndPlugin<void> = {
 async function loadRoster(app: JupyterFrontEnd, trans: TranslationBundle): Promise<Roster> {
   await app.started;
   const [module, panel] = await Promise.all([loadAgents(), loadPanel()]);
-  const host = (text: string): string => trans.__(text);
+  const host = (text: string, ...values: unknown[]): string => trans.__(text, ...values);
   module.useTranslation(host);
   panel.useTranslation(host);
   return new module.Roster(address());
