@@ -71,7 +71,7 @@ class Connection:
     async def _supervise(self) -> None:
         while True:
             assert self._client is not None
-            await self._client.closed
+            await asyncio.wait([self._client.closed])
             self._ready.clear()
             if not await self._reconnect():
                 break

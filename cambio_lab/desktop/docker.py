@@ -6,7 +6,6 @@ import asyncio
 import base64
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from .engine import START_DOCKER, Engine, EngineError
 from .image import build_image, image_exists, image_tag
 from .network import Networks, Placement
 from .pool import Pool
+from .reap import reap
 from .vncauth import new_password, obfuscate, reveal
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ class DockerProvider:
         self._engine = Engine()
         self._networks = Networks(self._engine, server_id, extra_hosts)
         self._desktops: dict[str, DockerDesktop] = {}
+        self._launching: set[str] = set()
         self._starting = 0
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._building = asyncio.Lock()
@@ -123,12 +124,15 @@ class DockerProvider:
         try:
             async with asyncio.timeout(_READY_TIMEOUT):
                 container = await self._create(image, options, placement)
+                self._launching.add(container)
                 desktop = await self._boot(container, image, placement)
                 desktop.placement = placement
                 return desktop
         except BaseException:
             await asyncio.shield(self._discard(container, placement))
             raise
+        finally:
+            self._launching.discard(container or "")
 
     async def _discard(self, container: str | None, placement: Placement) -> None:
         if container is not None:
@@ -211,31 +215,11 @@ class DockerProvider:
 
     async def reap(self, keep: frozenset[str]) -> list[str]:
         """Containers and networks with our label that no session and no pool holds."""
-        ours = {"label": f"{SERVER_LABEL}={self._server_id}"}
+        keep = keep | self._pool.ids() | frozenset(self._desktops) | frozenset(self._launching)
         try:
-            containers = await self._engine.call(lambda client: client.containers(all=True, filters=ours))
+            return await reap(self._engine, self._server_id, keep)
         except EngineError as error:
             raise DesktopUnavailable(f"The Docker Engine refused: {error}") from error
-        keep = keep | self._pool.ids() | frozenset(self._desktops)
-        kept_networks = {
-            name for item in containers if item["Id"] in keep for name in item["NetworkSettings"]["Networks"]
-        }
-        gone = [item["Id"] for item in containers if item["Id"] not in keep and not self._serves(item, kept_networks)]
-        await asyncio.gather(*(remove(self._engine, name) for name in gone))
-        for network in await self._engine.call(lambda client: client.networks(filters=ours)):
-            if network["Name"] not in kept_networks:
-                with suppress(EngineError):
-                    await self._engine.call(lambda client, name=network["Name"]: client.remove_network(name))
-        return gone
-
-    @staticmethod
-    def _serves(item: dict[str, Any], kept_networks: set[str]) -> bool:
-        """Whether a proxy stands on the inner network of a desktop that stays."""
-        if item["Labels"].get(ROLE_LABEL) != "proxy":
-            return False
-        return any(
-            name.startswith("cambio-a") and name in kept_networks for name in item["NetworkSettings"]["Networks"]
-        )
 
     async def health(self) -> ProviderHealth:
         if not await self._engine.answers():

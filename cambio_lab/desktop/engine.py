@@ -38,6 +38,7 @@ class Engine:
         self.host = host or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="docker")
         self._local = threading.local()
+        self._version: str | None = None
 
     def _client(self) -> Any:
         """A client of this thread's own: ``requests`` sessions are not made to be shared."""
@@ -46,7 +47,9 @@ class Engine:
 
             arguments = docker.utils.kwargs_from_env()
             arguments["base_url"] = self.host
-            self._local.client = docker.APIClient(**arguments, timeout=60)
+            client = docker.APIClient(**arguments, version=self._version, timeout=60)
+            self._version = client.api_version  # asked of the engine once, not once for each thread
+            self._local.client = client
         return self._local.client
 
     def _run(self, action: Callable[[Any], T]) -> T:
@@ -101,7 +104,7 @@ class Engine:
         reader, writer = await self._connect()
         data = json.dumps(body).encode()
         head = (
-            f"POST /v1.41{path} HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(data)}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
         )
         writer.write(head.encode() + data)

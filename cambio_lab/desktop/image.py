@@ -12,6 +12,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,16 +112,20 @@ async def _build(
                 _tell(text, report)
         for tag in tags[1:]:
             repository, _, version = tag.rpartition(":")
-            await engine.call(lambda client, to=(repository, version): client.tag(tags[0], *to, force=True))
+            await engine.call(partial(_tag, tags[0], repository, version))
     except EngineError as error:
         raise DesktopUnavailable(f"The image cannot be built: {error}") from error
+
+
+def _tag(reference: str, repository: str, version: str, client: Any) -> None:
+    client.tag(reference, repository, version, force=True)
 
 
 def _tell(text: str, report: Report) -> None:
     if match := _STEP.match(text):
         step, steps, what = int(match[1]), int(match[2]), match[3]
         report(Progress(f"step {step}/{steps}: {what[:100]}", (step - 1) / steps))
-    else:
+    elif not text.startswith(("--->", "Removing intermediate")):
         report(Progress(text[:200]))
 
 

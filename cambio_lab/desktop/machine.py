@@ -66,11 +66,16 @@ async def run(
     except BaseException:
         # Also when cancelled: what nobody waits for must not go on.
         with suppress(Exception):
-            await asyncio.shield(asyncio.wait_for(process.kill(), 5))
+            await asyncio.shield(_kill(process))
         raise
     finally:
         process.abandon()
     return code, bytes(output[STDOUT]), bytes(output[STDERR])
+
+
+async def _kill(process: Process) -> None:
+    async with asyncio.timeout(5):
+        await process.kill()
 
 
 async def _feed(process: Process, data: bytes) -> None:

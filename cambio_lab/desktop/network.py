@@ -47,10 +47,10 @@ table inet cambio_lab {{
   }}
   chain leaving {{
     ct state established,related accept
-    ip6 nexthdr != 0 drop
-    iifname "{closed}" drop
+    meta nfproto ipv6 drop
+    iifname "{closed}" reject
     iifname "cambio-a*" oifname "cambio-a*" tcp dport {proxy} accept
-    iifname "cambio-a*" drop
+    iifname "cambio-a*" reject
     ip daddr @resolvers udp dport 53 accept
     ip daddr @resolvers tcp dport 53 accept
     ip daddr @private reject
@@ -59,7 +59,7 @@ table inet cambio_lab {{
   chain input {{
     type filter hook input priority -5; policy accept;
     iifname "cambio-*" ct state established,related accept
-    iifname "cambio-*" drop
+    iifname "cambio-*" reject
   }}
 }}
 """
@@ -192,8 +192,7 @@ class Networks:
         return await self._proxied(image, allow_hosts)
 
     async def _proxied(self, image: str, allow_hosts: tuple[str, ...]) -> Placement:
-        token = secrets.token_hex(4)
-        inner = f"cambio-a{token}"
+        inner = f"cambio-a{secrets.token_hex(3)}"  # names of interfaces end at 15 characters
         labels = {SERVER_LABEL: self._server_id, ROLE_LABEL: "proxy"}
         placement = Placement(CLOSED, offline_names=True, inner=inner)
         try:

@@ -63,7 +63,8 @@ class Pool:
             await self._wanted.wait()
             self._wanted.clear()
             try:
-                await asyncio.wait_for(self._wanted.wait(), _BREATH)
+                async with asyncio.timeout(_BREATH):
+                    await self._wanted.wait()
                 continue  # another request came: wait for calm again
             except TimeoutError:
                 pass
