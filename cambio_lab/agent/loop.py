@@ -118,9 +118,9 @@ class Agent:
             yield StatusChanged("stopped", limit.words, {"event": "limit", "limit": limit.name})
             yield turn.finished(limit=limit.name)
         except DesktopLost as error:
-            yield turn.failed("The desktop is gone.", error.describe(), fatal=True)
+            yield turn.failed("The desktop is gone.", error.describe(), fatal=True, kind="DesktopLost")
         except CambioError as error:
-            yield turn.failed(error.message, error.describe())
+            yield turn.failed(error.message, error.describe(), kind=type(error).__name__)
         except Exception as error:
             log.exception("a turn failed")
             yield turn.failed("The agent failed.", f"An internal error ended the turn ({type(error).__name__}).")
