@@ -73,7 +73,7 @@ class Experiment:
         self.lab = dict(lab or {})
         self.settings = _settings(self.lab)
         self._check()
-        self.tally = Tally(len(self.grid))
+        self._tally = Tally(len(self.grid))
         self._make_provider = make_provider
         self._scheduler: Scheduler | None = None
         self._task: asyncio.Task[Tally] | None = None
@@ -113,6 +113,16 @@ class Experiment:
         if self._scheduler is not None:
             self._scheduler.stopping = True
 
+    @property
+    def tally(self) -> Tally:
+        """Where the running call of ``run`` is, or how the last one ended."""
+        return self._scheduler.tally if self._scheduler is not None else self._tally
+
+    @property
+    def stopping(self) -> bool:
+        """Whether :meth:`stop` was called and the run has not ended yet."""
+        return self._scheduler is not None and self._scheduler.stopping
+
     async def _schedule(
         self, ledger: Ledger, engine: Engine, shown: display.Display, alive: Mapping[str, str]
     ) -> Tally:
@@ -138,7 +148,7 @@ class Experiment:
                 alive=alive,
             )
         finally:
-            self.tally = scheduler.tally
+            self._tally = scheduler.tally
 
     async def _recover(self, ledger: Ledger, engine: Engine) -> dict[str, str]:
         """Settle attempts that a killed process left: count what finished unseen, charge and reopen the rest.
@@ -198,7 +208,12 @@ class Experiment:
     @property
     def cells(self) -> list[CellRow]:
         """Every cell as it stands, also while the experiment runs here or elsewhere."""
-        return load_cells(self.directory)
+        if (self.directory / FILE_NAME).is_file() and (found := load_cells(self.directory)):
+            return found
+        return [
+            CellRow(cell.cell_id, cell.task.name, cell.model, cell.setting, cell.repeat, cell.seed, "open", 0, None)
+            for cell in self.grid
+        ]
 
     @property
     def results(self) -> pd.DataFrame:

@@ -135,6 +135,9 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
 
 
 def read_cells(connection: sqlite3.Connection) -> list[CellRow]:
+    """All cells in the grid's order; none before the first ``run`` has made its tables."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiment_cells'").fetchone():
+        return []
     found = connection.execute(f"SELECT {_CELL} FROM experiment_cells ORDER BY position")
     return [CellRow(*row[:8], outcome=None if row[8] is None else _outcome(row[8])) for row in found]
 

@@ -1,0 +1,159 @@
+"""``cambio-lab experiment run | status | results``: the same experiments without a notebook, for batch systems."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import signal
+import sys
+from contextlib import closing
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..errors import ConfigurationError
+
+COMPLETE, FAILED, UNFINISHED = 0, 1, 3
+"""Exit status: all cells done; an error; stopped or capped (run it again and it goes on)."""
+
+
+def add_commands(subcommands: Any) -> None:
+    """Add ``experiment`` to the program's commands; each sets ``run``, a function of the arguments."""
+    parser = subcommands.add_parser("experiment", help="run an experiment, look at one, print its results")
+    commands = parser.add_subparsers(dest="experiment_command", required=True)
+
+    run = commands.add_parser("run", help="run every cell that is not done yet")
+    run.add_argument("file", type=Path, help="a Python file that makes a variable `experiment`")
+    run.add_argument(
+        "--dask", metavar="ADDRESS", help="a scheduler (tcp://HOST:PORT), or the path of its scheduler file"
+    )
+    run.add_argument("--concurrency", type=int, help="cells at once (default: what memory and cores allow)")
+    run.set_defaults(run=run_command)
+
+    status = commands.add_parser("status", help="how far an experiment is, also while it runs")
+    status.add_argument("folder", type=Path, help="the experiment's folder, or the file that made it")
+    status.set_defaults(run=status_command)
+
+    results = commands.add_parser("results", help="one line for each cell")
+    results.add_argument("folder", type=Path, help="the experiment's folder, or the file that made it")
+    results.add_argument("--csv", type=Path, metavar="FILE", help="write all columns there (- for standard output)")
+    results.set_defaults(run=results_command)
+
+
+def run_command(arguments: argparse.Namespace) -> int:
+    """Run the file's experiment; SIGTERM and SIGINT stop it in order, a second one at once."""
+    return asyncio.run(_run(arguments))
+
+
+async def _run(arguments: argparse.Namespace) -> int:
+    experiment = load(arguments.file)
+    loop = asyncio.get_running_loop()
+    task = asyncio.create_task(_engine_and_run(experiment, arguments))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: task.cancel() if experiment.stopping else experiment.stop())
+    try:
+        tally = await task
+    except asyncio.CancelledError:
+        print("stopped at once; finished cells are kept", file=sys.stderr)
+        return UNFINISHED
+    print(f"results: cambio-lab experiment results {experiment.directory}", file=sys.stderr)
+    return COMPLETE if tally.ended == "complete" and not tally.failed else UNFINISHED
+
+
+async def _engine_and_run(experiment: Any, arguments: argparse.Namespace) -> Any:
+    if not arguments.dask:
+        return await experiment.run(concurrency=arguments.concurrency)
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ConfigurationError("Dask is not installed.", hint='pip install "cambio-lab[dask]"') from None
+    is_file = not arguments.dask.startswith(("tcp://", "tls://", "ws://", "wss://", "ucx://"))
+    given = {"scheduler_file": arguments.dask} if is_file else {"address": arguments.dask}
+    try:
+        client = await Client(**given, asynchronous=True)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"No Dask scheduler answers at {arguments.dask}: {error}") from error
+    async with client:
+        return await experiment.run(engine=client, concurrency=arguments.concurrency)
+
+
+def status_command(arguments: argparse.Namespace) -> int:
+    """Counts and spend; reads only, so it may be asked at any time."""
+    from ..store.store import FILE_NAME
+    from .ledger import open_for_reading, read_counts, read_spent
+
+    folder = _folder(arguments.folder)
+    with closing(open_for_reading(folder / FILE_NAME)) as connection:
+        counts, (dollars, steps) = read_counts(connection), read_spent(connection)
+    total = counts["open"] + counts["done"] + counts["failed"]
+    print(f"{counts['done']}/{total} done, {counts['failed']} failed, {counts['running']} running")
+    print(f"${dollars:.2f}, {steps} steps")
+    return COMPLETE if counts["done"] == total else UNFINISHED
+
+
+def results_command(arguments: argparse.Namespace) -> int:
+    """A short table, or every column as CSV; needs no pandas."""
+    from .experiment import load_cells
+    from .results import COLUMNS, rows
+
+    folder = _folder(arguments.folder)
+    table = rows(load_cells(folder), folder / "runs")
+    if arguments.csv is None:
+        for row in table:
+            verdict = row["state"] if row["success"] is None else ("yes" if row["success"] else "no")
+            words = row["error"] or row["reason"] or ""
+            name = " / ".join(str(row[column]) for column in ("task", "model", "setting", "repeat"))
+            print(f"{verdict:6} {row['steps'] or 0:4} steps ${row['cost_usd'] or 0:.4f}  {name}  {words[:80]}")
+        return COMPLETE
+    if str(arguments.csv) == "-":
+        _write_csv(sys.stdout, COLUMNS, table)
+    else:
+        with arguments.csv.open("w", newline="") as file:
+            _write_csv(file, COLUMNS, table)
+    return COMPLETE
+
+
+def _write_csv(stream: Any, columns: Any, table: list[dict[str, Any]]) -> None:
+    import csv
+
+    writer = csv.DictWriter(stream, fieldnames=list(columns))
+    writer.writeheader()
+    writer.writerows(table)
+
+
+def load(path: Path) -> Any:
+    """The ``experiment`` of a Python file. Workers get its functions by value: the file need not be there.
+
+    Raises :class:`ConfigurationError` when there is no such file or variable; what the file itself raises passes.
+    """
+    from .experiment import Experiment
+
+    if not path.is_file():
+        raise ConfigurationError(f"There is no file {path}.")
+    spec = importlib.util.spec_from_file_location(f"cambio_lab_experiment_{path.stem}", path.resolve())
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(path.resolve().parent))
+    spec.loader.exec_module(module)
+    _by_value(module)
+    experiment = getattr(module, "experiment", None)
+    if not isinstance(experiment, Experiment):
+        raise ConfigurationError(f"{path.name} makes no experiment.", hint="It needs: experiment = Experiment(...)")
+    return experiment
+
+
+def _by_value(module: ModuleType) -> None:
+    try:
+        import cloudpickle
+    except ImportError:  # no Dask here: nothing travels
+        return
+    cloudpickle.register_pickle_by_value(module)
+
+
+def _folder(path: Path) -> Path:
+    if path.suffix == ".py":
+        folder: Path = load(path).directory
+        return folder
+    return path
