@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .experiments import Experiment as Experiment
+    from .experiments import Task as Task
     from .notebook.client import Workbench as Workbench
     from .notebook.session import Session as Session
     from .notebook.session import Turn as Turn
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from .runs import compare as compare
 
 _PUBLIC = {
+    "Experiment": ".experiments",
+    "Task": ".experiments",
     "Workbench": ".notebook.client",
     "Session": ".notebook.session",
     "Turn": ".notebook.session",
@@ -26,7 +30,7 @@ _PUBLIC = {
     "compare": ".runs",
 }
 
-__all__ = ["Run", "Session", "Turn", "Workbench", "__version__", "compare"]
+__all__ = ["Experiment", "Run", "Session", "Task", "Turn", "Workbench", "__version__", "compare"]
 
 
 def __getattr__(name: str) -> Any:
