@@ -35,7 +35,7 @@ def _readable(skeleton: bytes) -> bytes:
 
 def _conversation(old: list[Any], new: list[Any]) -> str | None:
     for index, (before, after) in enumerate(zip(old, new, strict=False)):
-        before, after = _unmarked(before), _unmarked(after)
+        before, after = unmarked(before), unmarked(after)
         if before != after:
             return _message(index, before, after)
     if len(old) != len(new):
@@ -65,10 +65,11 @@ def _blocks(message: dict[str, Any]) -> list[dict[str, Any]]:
     return content if isinstance(content, list) else [{"type": "text", "text": str(content)}]
 
 
-def _unmarked(value: Any) -> Any:
+def unmarked(value: Any) -> Any:
+    """A copy without cache markers."""
     if isinstance(value, dict):
-        return {name: _unmarked(inner) for name, inner in value.items() if name != "cache_control"}
-    return [_unmarked(inner) for inner in value] if isinstance(value, list) else value
+        return {name: unmarked(inner) for name, inner in value.items() if name != "cache_control"}
+    return [unmarked(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _result(block: dict[str, Any]) -> str:

@@ -1,0 +1,105 @@
+"""A run step by step: one flat row for each tool call."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from ..events import Usage
+from .contents import Contents, Json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = (
+    *("step", "turn", "action", "arguments", "status", "model_ms", "action_ms", "settle_ms", "encode_ms", "total_ms"),
+    *("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "thinking_tokens", "cost_usd"),
+    *("started_at", "screenshot", "text", "said"),
+)
+_USAGE = frozenset(item.name for item in fields(Usage))
+
+
+def rows(contents: Contents) -> list[Json]:
+    """One row with :data:`COLUMNS` for each step, in order.
+
+    Times are milliseconds (``started_at``: epoch seconds), ``screenshot`` is a digest or ``None``. What a reply of
+    the model cost, and what it ``said``, stands in the row of the first call it made.
+    """
+    told = _replies(contents)
+    return [_row(step, told.get(step["tool_use_id"], {})) for step in contents.steps]
+
+
+def _row(step: Json, reply: Json) -> Json:
+    timing, usage = step["timing"], reply.get("usage", Usage())
+    return {
+        "step": step["step"],
+        "turn": reply.get("turn", 0),
+        "action": step["tool"],
+        "arguments": step["arguments"],
+        "status": step["status"],
+        "model_ms": reply.get("model_ms", 0.0),
+        "action_ms": timing.get("action", 0.0),
+        "settle_ms": timing.get("settle", 0.0),
+        "encode_ms": timing.get("encode", 0.0),
+        "total_ms": timing.get("total", 0.0),
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_read_tokens": usage.cache_read_input_tokens,
+        "cache_write_tokens": usage.cache_creation_input_tokens,
+        "thinking_tokens": usage.thinking_tokens,
+        "cost_usd": usage.cost_usd,
+        "started_at": step.get("started_at", 0.0),
+        "screenshot": step.get("sha256"),
+        "text": step.get("text", ""),
+        "said": reply.get("text", ""),
+    }
+
+
+def _replies(contents: Contents) -> dict[str, Json]:
+    """By the id of the first call of each reply: what the reply took and said. Every call knows its turn."""
+    found: dict[str, Json] = {}
+    pending: Json = {}
+    turn = 0
+    for event in contents.events:
+        kind = event["kind"]
+        if kind == "UserMessage":
+            turn += 1
+        elif kind == "ModelReplied":
+            pending = {"model_ms": event["model_ms"], "text": event["text"], "usage": usage_of(event["usage"])}
+        elif kind == "ToolStarted" or (kind == "ToolFinished" and event["tool_use_id"] not in found):
+            found[event["tool_use_id"]] = {**pending, "turn": turn}
+            pending = {}
+    return found
+
+
+def usage_of(values: Json) -> Usage:
+    """A recorded usage; names that this version does not know are left out."""
+    return Usage(**{name: value for name, value in (values or {}).items() if name in _USAGE})
+
+
+def frame(contents: Contents) -> pd.DataFrame:
+    """The rows as a DataFrame; ``started_at`` becomes UTC time. Needs pandas (the ``analysis`` extra)."""
+    import pandas as pd
+
+    table = pd.DataFrame(rows(contents), columns=list(COLUMNS))
+    table["started_at"] = pd.to_datetime(table["started_at"], unit="s", utc=True)
+    return table.set_index("step", drop=False)
+
+
+def points(action: str, arguments: Json) -> list[tuple[int, int]]:
+    """Where on the screen an action points, in pixels: none, one, or the two ends of a drag."""
+    found = []
+    for name in ("start_coordinate", "coordinate"):
+        value: Any = arguments.get(name)
+        if isinstance(value, list) and len(value) == 2 and all(isinstance(item, int) for item in value):
+            found.append((value[0], value[1]))
+    return found
+
+
+def describe(action: str, arguments: Json) -> str:
+    """An action in a few words, such as ``left_click (640, 400)`` or ``type 'hello'``."""
+    said = [f"({x}, {y})" for x, y in points(action, arguments)]
+    for name, value in arguments.items():
+        if name not in {"coordinate", "start_coordinate"} and value is not None:
+            said.append(repr(value) if name in {"text", "command"} else f"{name}={value!r}")
+    return f"{action} {' '.join(said)}".strip()
