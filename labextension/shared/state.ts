@@ -118,7 +118,7 @@ function onStatusEvent(view: SessionView, message: StatusMessage, data: Json): S
     case 'cleared':
       return { ...view, entries: [], draft: '', thinking: '', announced: '' };
     case 'approval_decided':
-      return { ...addNote(view, `Approval: ${text(data['verdict'])}`, message), approval: null };
+      return { ...addNote(settleDraft(view, message.timestamp, text(data['tool_use_id'])), verdict(data), message), approval: null };
     default:
       return view;
   }
@@ -136,6 +136,17 @@ function facts(data: Json, view: SessionView): Partial<SessionView> {
     ...(typeof data['model'] === 'string' ? { model: data['model'] } : {}),
     approval: pending && typeof pending === 'object' ? approval(pending) : view.approval
   };
+}
+
+const VERDICTS: Record<string, string> = {
+  approved: 'Approved',
+  denied: 'Denied',
+  timeout: 'Denied, because nobody answered in time',
+  stopped: 'Not answered: the turn was stopped'
+};
+
+function verdict(data: Json): string {
+  return VERDICTS[text(data['verdict'])] ?? text(data['verdict']);
 }
 
 function approval(data: Json): Approval {

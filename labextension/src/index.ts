@@ -65,8 +65,7 @@ const agents: JupyterFrontEndPlugin<void> = {
     const item = new StatusItem(trans, showList);
     item.hide();
     statusBar?.registerStatusItem('cambio-lab:agents', { item, align: 'left', rank: 30, isActive: () => preferences.statusBar });
-    const visible = (id: string): boolean =>
-      !document.hidden && documents.tracker.filter(tab => tab.isVisible && tab.content.sessionId === id).length > 0;
+    const visible = (id: string): boolean => !document.hidden && isShown(id);
     void roster.then(loaded => {
       list = loaded;
       announce({ roster: loaded, trans, open: actions.openDesktop, visible, enabled: () => preferences });
@@ -79,6 +78,14 @@ const agents: JupyterFrontEndPlugin<void> = {
     });
   }
 };
+
+/** Whether a panel of the session is on the screen, in a tab of its own or in a notebook. */
+function isShown(id: string): boolean {
+  return [...document.querySelectorAll(`.cl-panel[data-session="${CSS.escape(id)}"]`)].some(panel => {
+    const box = panel.getBoundingClientRect();
+    return box.width > 0 && box.bottom > 0 && box.top < innerHeight;
+  });
+}
 
 /** The list of sessions, once the page is up: nothing of ours delays JupyterLab's own start. */
 async function loadRoster(app: JupyterFrontEnd, trans: TranslationBundle): Promise<Roster> {

@@ -49,7 +49,9 @@ test('an approval is shown until it is decided or the state moves on', () => {
   assert.equal(run([status('acting')], asked).approval, null);
   const decided = run([status('acting', { event: 'approval_decided', verdict: 'denied' }, 2)], asked);
   assert.equal(decided.approval, null);
-  assert.equal(decided.entries.at(-1)?.text, 'Approval: denied');
+  assert.equal(decided.entries.at(-1)?.text, 'Denied');
+  const said = run([status('acting', { event: 'approval_decided', verdict: 'approved', tool_use_id: 't9' }, 3)], { ...asked, draft: 'I open it.' });
+  assert.deepEqual(said.entries.map(entry => entry.kind), ['agent', 'note']);
 });
 
 test('the snapshot tells a newcomer of the pending approval, the money and who has the mouse', () => {

@@ -89,7 +89,7 @@ function EntryView({ entry, model, select }: { entry: Entry; model: SessionModel
         </article>
       );
     case 'note':
-      return <p class="cl-note cl-dim">{entry.text}</p>;
+      return <p class="cl-note cl-dim">{t(entry.text)}</p>;
   }
 }
 

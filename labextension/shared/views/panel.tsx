@@ -46,6 +46,7 @@ export function Panel({ model, show, mode, remark }: PanelProps): VNode {
       class={`cl-root cl-panel cl-${mode}`}
       aria-label={name}
       onKeyDown={onKey}
+      data-session={view.id}
       data-lm-suppress-shortcuts="true"
     >
       <div class="cl-bar" role="toolbar" aria-label={t('Session')}>
