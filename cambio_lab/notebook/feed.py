@@ -14,7 +14,7 @@ from .message import Message
 from .rest import Rest
 from .turn import Step, Turn, TurnBuilder
 
-STOP_SECONDS = 0.4
+STOP_SECONDS = 0.3
 """How long an interrupted cell waits for the turn's end before it returns without it."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..errors import CambioError
 from .picture import Picture
-from .record import MOST_FRAMES, thin
+from .record import FIRST_SIZE, MOST_FRAMES, thin
 from .rest import Rest
 from .turn import Step
 
@@ -25,8 +25,16 @@ async def fetch(rest: Rest, step: Step) -> bool:
     except CambioError:
         return False
     full = Picture(data, media_type or "image/png", f"The screen after step {step.number}")
-    step.picture = await asyncio.to_thread(full.jpeg, width=FRAME_WIDTH, quality=65)
+    step.picture = await asyncio.to_thread(_reduce, full)
     return True
+
+
+def _reduce(full: Picture) -> Picture:
+    """For the running cell; the size that a record usually takes is made along with it, off the kernel's thread."""
+    picture = full.jpeg(width=FRAME_WIDTH, quality=65)
+    width, quality = FIRST_SIZE
+    picture.jpeg(width=width, quality=quality)
+    return picture
 
 
 async def fetch_some(rest: Rest, steps: Sequence[Step]) -> list[Step]:

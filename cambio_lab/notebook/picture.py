@@ -40,7 +40,17 @@ class Picture:
         return target
 
     def jpeg(self, *, width: int | None = None, quality: int = 80) -> Picture:
-        """A JPEG at most ``width`` pixels wide."""
+        """A JPEG at most ``width`` pixels wide; each size is made once."""
+        key = (width, quality)
+        if key not in self._reduced:
+            self._reduced[key] = self._reduce(width, quality)
+        return self._reduced[key]
+
+    @cached_property
+    def _reduced(self) -> dict[tuple[int | None, int], Picture]:
+        return {}
+
+    def _reduce(self, width: int | None, quality: int) -> Picture:
         image = self.image()
         if width is not None and image.width > width:
             image = image.resize((width, max(1, round(image.height * width / image.width))), 1)  # 1: Lanczos

@@ -24,6 +24,7 @@ STEP_TEXT = 400
 MOST_FRAMES = 24
 """Pictures of one filmstrip; more steps than that are thinned out evenly, first and last kept."""
 _SIZES = ((480, 60), (360, 50), (280, 45), (200, 40), (140, 35))
+FIRST_SIZE = _SIZES[0]
 _FINAL = ((1280, 80), (1280, 60), (1024, 55), (800, 50), (640, 40))
 
 
