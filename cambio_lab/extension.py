@@ -90,8 +90,8 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
         self.settings[KEY] = self.services
         # Our modules log by name; the server's log is where people look. ServerApp does the same with Tornado's.
         logger = logging.getLogger("cambio_lab")
-        logger.parent = self.serverapp.log
-        logger.setLevel(self.serverapp.log.level)
+        logger.parent = self.log
+        logger.setLevel(self.log.level)
 
     def initialize_handlers(self) -> None:
         self.handlers.extend(routes.handlers())
@@ -124,7 +124,7 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
             settings=settings,
             store=self._store,
             provider_for=self._providers.provider_for,
-            encode=Measured(Encoder(self.serverapp.web_app.settings["base_url"])),
+            encode=Measured(Encoder(self.settings["base_url"])),
         )
         await self._registry.start()
         self.services.health = modules.HealthCheck(self.services, default)

@@ -7,10 +7,10 @@ from jupyter_server.serverapp import ServerApp
 from .extension import CambioLab
 
 
-class QuietServer(ServerApp):  # type: ignore[misc]
+class QuietServer(ServerApp):
     """Without kernels, terminals, files and notebooks: who may drive an agent need not run code on the server."""
 
-    default_services = ("auth", "api", "security", "shutdown")
+    default_services: tuple[str, ...] = ("auth", "api", "security", "shutdown")  # type: ignore[assignment]
 
 
 class Serve(CambioLab):
@@ -22,4 +22,4 @@ class Serve(CambioLab):
 
 def serve(options: list[str]) -> None:
     """Run until SIGTERM, SIGINT or ``POST /api/shutdown``. ``options`` are Jupyter's."""
-    Serve.launch_instance(options)
+    Serve.launch_instance(options)  # type: ignore[no-untyped-call]

@@ -36,7 +36,7 @@ class Settings:
     max_turn_tokens: int = _setting(0, "Tokens (input and output) of one turn; 0: no limit.")
     session_timeout: float = _setting(4 * 3600.0, "Life of a session that names no `timeout`; 0: no limit.")
     idle_timeout: float = _setting(0.0, "A session without message, viewer or socket for this long ends; 0: never.")
-    approval: str = _setting("never", "Default approval policy: never, risky, always. Documented clients cannot approve.")
+    approval: str = _setting("never", "Default approval policy: never, risky, always.")
     approval_timeout: float = _setting(300.0, "No answer within this many seconds is a denial.")
     # Desktops
     desktop: str = _setting("auto", "docker, local, or auto: Docker if an engine answers.")

@@ -105,7 +105,7 @@ class AgentSocket(EventSocket):
     session: Session
     subscription: Subscription | None = None
 
-    async def admit(self, session_id: str) -> None:
+    async def admit(self, session_id: str) -> None:  # type: ignore[override]
         """Find the session and begin to collect its events, so that none is missed during the handshake."""
         stream, after = self._stream(), self._after()
         registry = await self.services.registry()
@@ -123,6 +123,8 @@ class AgentSocket(EventSocket):
         if self.subscription is not None:
             self.tools.withdraw()
             self.subscription.close()
+            metrics.SLOW_READERS.inc(self.subscription.lagged)
+            self.subscription.lagged = 0
 
     def open(self, session_id: str) -> None:
         self.start(self._pump)

@@ -32,7 +32,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
 
-class Guarded(JupyterHandler):  # type: ignore[misc]
+class Guarded(JupyterHandler):
     """Checks, headers and envelope. Handlers inherit it through :class:`Rest` or the socket handlers."""
 
     auth_resource = "cambio_lab"
@@ -78,7 +78,7 @@ class Guarded(JupyterHandler):  # type: ignore[misc]
 
     # Checks
 
-    async def prepare(self) -> None:
+    async def prepare(self) -> None:  # type: ignore[override]
         """Rate limit, host, identity, origin, method, permission, forgery: the first that fails answers."""
         CallContext.set(CallContext.JUPYTER_HANDLER, self)
         self.current_user = self._jupyter_current_user = None
@@ -264,7 +264,7 @@ class Rest(Guarded):
         self._body = bytearray()
         self._too_large = False
 
-    async def prepare(self) -> None:
+    async def prepare(self) -> None:  # type: ignore[override]
         await super().prepare()
         length = self.request.headers.get("Content-Length", "0")
         if length.isdigit() and int(length) > self._limit():

@@ -31,7 +31,7 @@ class Files(Rest):
         desktop: Desktop = registry.get(session_id).desktop
         return desktop
 
-    async def prepare(self) -> None:
+    async def prepare(self) -> None:  # type: ignore[override]
         """A PUT begins to write before its body has arrived."""
         await super().prepare()
         if self.request.method == "PUT" and not self._finished:

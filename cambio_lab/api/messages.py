@@ -75,7 +75,11 @@ def _body(event: events.Event, view: SessionView) -> Body | None:
 def _register(
     kind: type[events.Event],
 ) -> Callable[[Callable[[Any, SessionView], Body]], Callable[[Any, SessionView], Body]]:
-    return lambda function: _body.register(kind)(function)
+    def register(function: Translation) -> Translation:
+        _body.register(kind, function)
+        return function
+
+    return register
 
 
 @_register(events.StatusChanged)

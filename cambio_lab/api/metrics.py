@@ -21,7 +21,7 @@ REDIS_FAILURES = Counter("cambio_lab_redis_failures_total", "Rate-limit requests
 
 SOCKETS = Gauge("cambio_lab_websocket_connections", "Open WebSockets", ["endpoint"])
 SOCKET_MESSAGES = Counter("cambio_lab_websocket_messages_total", "Messages on /ws", ["direction"])
-SLOW_READERS = Counter("cambio_lab_slow_readers_total", "Readers of /ws that were closed because they lagged")
+SLOW_READERS = Counter("cambio_lab_slow_readers_total", "Times that a reader of /ws was sent to the store to catch up")
 VNC_BYTES = Counter("cambio_lab_vnc_bytes_total", "Bytes through /vnc", ["direction"])
 
 SESSIONS = Gauge("cambio_lab_sessions_active", "Sessions that are active now")

@@ -60,6 +60,11 @@ class Measured:
         metrics.TURN_SECONDS.observe(event.processing_time)
 
     @_count.register
+    def _(self, event: events.StatusChanged) -> None:
+        if event.metadata.get("event") == "ended":
+            metrics.SESSIONS_ENDED.labels(event.status).inc()
+
+    @_count.register
     def _(self, event: events.Retrying) -> None:
         metrics.RETRIES.inc()
 

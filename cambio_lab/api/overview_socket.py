@@ -29,7 +29,7 @@ class OverviewSocket(EventSocket):
     registry: Registry
     watch: Watch | None = None
 
-    async def admit(self) -> None:
+    async def admit(self) -> None:  # type: ignore[override]
         self.registry = await self.services.registry()
         self.watch = self.registry.watch()
         self.watched: tuple[str, ...] = ()

@@ -61,13 +61,13 @@ def viewer(handler: Guarded, session_id: str) -> None:
     handler.finish(_VIEWER.format(static=html.escape(handler.url("cambio", "static", "")), config=text))
 
 
-class Static(Guarded, StaticFileHandler):  # type: ignore[misc]
+class Static(Guarded, StaticFileHandler):
     """``/cambio/static/{path}``: built modules. They hold no secrets, and a login page must be able to load them."""
 
     public = True
     limits = ()
 
-    def initialize(self, endpoint: str = "unknown") -> None:
+    def initialize(self, endpoint: str = "unknown") -> None:  # type: ignore[override]
         Guarded.initialize(self, endpoint)
         StaticFileHandler.initialize(self, str(STATIC))
 

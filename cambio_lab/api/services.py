@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import CambioError, StoreUnavailable
 from ..settings import Settings
+from . import metrics
 from .rate_limit import RateLimiter
 from .thumbnails import Thumbnails
 
@@ -39,6 +40,7 @@ class Services:
     def ready(self, registry: Registry, store: Store) -> None:
         """The start hook is done."""
         self._registry, self._store = registry, store
+        metrics.SESSIONS.set_function(lambda: len(registry.sessions))
         self._settled.set()
 
     def failed(self, error: CambioError) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest
+from . import metrics
 from .base import Guarded, Rest
 from .failure import timestamp
 from .listing import choice, limits, moment, order, page
@@ -62,7 +63,9 @@ class Sessions(Rest):
             raise InvalidRequest("config must be an object.", details={"config": "must be an object"})
         self._check_desktop(config or {})
         registry = await self.services.registry()
-        session = await registry.create(name, config or {})
+        with metrics.CREATE_SECONDS.time():
+            session = await registry.create(name, config or {})
+        metrics.SESSIONS_CREATED.inc()
         self.write_json(described(self, session.describe()))
 
     def _check_desktop(self, config: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ class Socket(Guarded):
         self._check_handshake()
         await self.admit(*args)
         try:
-            await super().get(*args, **kwargs)
+            await super().get(*args, **kwargs)  # type: ignore[misc]
         finally:
             self.released()
 

@@ -105,12 +105,12 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
     _joined = False
     _report: asyncio.TimerHandle | None = None
 
-    async def plain(self, session_id: str) -> None:
+    async def plain(self, session_id: str) -> None:  # type: ignore[override]
         """The page with noVNC, for people who open ``vnc_url`` in a browser."""
         await self._find(session_id)
         pages.viewer(self, session_id)
 
-    async def admit(self, session_id: str) -> None:
+    async def admit(self, session_id: str) -> None:  # type: ignore[override]
         """Connect to the desktop; whoever cannot be served gets an answer instead of a socket without life."""
         self.name = self.argument("viewer", "") or f"viewer-{uuid4().hex[:8]}"
         if len(self.name) > VIEWER_LENGTH:
