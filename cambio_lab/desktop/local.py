@@ -87,7 +87,7 @@ class LocalProvider:
 
     def __init__(self, settings: Settings, *, server_id: str) -> None:
         self._settings = settings
-        self._server_id = server_id
+        self._prefix = f"cambio-{server_id[:8]}-"
         self._desktops: dict[str, LocalDesktop] = {}
         self._starting = 0
 
@@ -117,7 +117,7 @@ class LocalProvider:
         return desktop
 
     async def _start_desktop(self, options: DesktopOptions) -> LocalDesktop:
-        folder = Path(tempfile.mkdtemp(prefix="cambio-"))
+        folder = Path(tempfile.mkdtemp(prefix=self._prefix))
         (folder / "home" / "tmp").mkdir(parents=True)
         children: list[asyncio.subprocess.Process] = []
         try:
@@ -146,7 +146,14 @@ class LocalProvider:
     async def reap(self, keep: frozenset[str]) -> list[str]:
         gone = [name for name in self._desktops if name not in keep]
         await asyncio.gather(*(self._desktops[name].close() for name in gone))
-        return gone
+        return gone + await asyncio.to_thread(self._remove_folders, frozenset(self._desktops))
+
+    def _remove_folders(self, used: frozenset[str]) -> list[str]:
+        """What a server with our identity left when it was killed; its processes died with it."""
+        left = [folder for folder in Path(tempfile.gettempdir()).glob(f"{self._prefix}*") if folder.name not in used]
+        for folder in left:
+            shutil.rmtree(folder, ignore_errors=True)
+        return [folder.name for folder in left]
 
     async def health(self) -> ProviderHealth:
         missing = [program for program in PROGRAMS if shutil.which(program) is None]

@@ -1,0 +1,184 @@
+"""``kill -9`` at a random moment of a run, again and again: what was acknowledged is there, and it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.live_server import LiveServer
+from tests.messages_api import MessagesApi
+from tests.messages_api.policies import Steps
+
+from .observer import Message, containers_of, create, observing
+
+DOCKER_ROUNDS = [3, pytest.param(100, marks=pytest.mark.slow)]
+SERVER = {"CAMBIO_LAB_POOL_SIZE": "0"}
+
+
+def processes_of(server: LiveServer) -> list[psutil.Process]:
+    """Every process that works in this server's directories or was started by it."""
+    mark = str(server.data_dir)
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        words = [*(process.info["cmdline"] or []), *(process.info["environ"] or {}).values()]
+        if any(mark in word for word in words) and process.pid != psutil.Process().pid:
+            found.append(process)
+    return found
+
+
+async def everything(server: LiveServer, session_id: str) -> dict[str, Any]:
+    """What the server says about a session: history, steps, and all events from the beginning."""
+    async with server.client() as client:
+        described = (await client.get(f"/sessions/{session_id}")).json()
+        history = (await client.get(f"/sessions/{session_id}/history?limit=200&sort=timestamp:desc")).json()["messages"]
+        steps = (await client.get(f"/sessions/{session_id}/steps?limit=200&sort=step:desc")).json()["steps"]
+    events: list[Message] = []
+    if described["status"] == "active":
+        async with observing(server, session_id, after=0) as observer:
+            last = described["sequence"]
+            await observer.wait_for(lambda message: message["sequence"] >= last)
+            events = observer.seen[:last]
+    return {"described": described, "history": history, "steps": steps, "events": events}
+
+
+class Witness:
+    """What was acknowledged to clients over all rounds."""
+
+    def __init__(self) -> None:
+        self.events: dict[int, Message] = {}
+        self.messages: list[str] = []
+
+    def note(self, seen: list[Message]) -> None:
+        for message in seen:
+            known = self.events.setdefault(message["sequence"], message)
+            assert known == message, "a number was given twice"
+            if message.get("metadata", {}).get("event") == "user_message":
+                identity = message["metadata"]["message_id"]
+                if identity not in self.messages:
+                    self.messages.append(identity)
+
+    def check(self, found: dict[str, Any]) -> None:
+        events = {message["sequence"]: message for message in found["events"]}
+        assert list(events) == list(range(1, len(events) + 1))
+        for number, message in self.events.items():
+            assert events[number] == message
+        stored = {message["id"] for message in found["history"]}
+        assert set(self.messages[-80:]) <= stored
+        statuses = {step["step"]: step["status"] for step in found["steps"]}
+        for message in self.events.values():
+            if message["type"] == "tool_execution" and message["step"] in statuses:
+                assert statuses[message["step"]] in (
+                    ("completed", "failed")
+                    if message["status"] != "started"
+                    else ("completed", "failed", "interrupted")
+                )
+                if message["status"] == "started":
+                    assert statuses[message["step"]] != "started"
+
+
+async def one_round(server: LiveServer, session_id: str, witness: Witness, delay: float) -> None:
+    """Send a message, watch, kill."""
+    async with observing(server, session_id) as observer:
+        await observer.send({"content": "Make your steps."})
+        await observer.wait_for(lambda message: message.get("metadata", {}).get("event") == "user_message")
+        await asyncio.sleep(delay)
+        await server.kill()
+        await asyncio.wait_for(observer.closed.wait(), 10)
+        witness.note(observer.seen)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("rounds", DOCKER_ROUNDS)
+@pytest.mark.timeout(3600)
+async def test_nothing_acknowledged_is_lost_and_the_conversation_goes_on(
+    start_server: Callable[..., Any], messages_api: MessagesApi, docker_host: str, tmp_path: Path, rounds: int
+) -> None:
+    messages_api.policy = Steps(count=40, batch=2)
+    options = {"desktop": "docker", "model": "claude-sonnet-5-5", "env": SERVER | messages_api.environment}
+    chance = random.Random(9)
+    witness = Witness()
+    server: LiveServer = await start_server(data_dir=tmp_path / "data", **options)
+    async with server.client() as client:
+        session = await create(client, max_steps=100_000, max_cost_usd=1e6)
+    for _ in range(rounds):
+        await one_round(server, session["id"], witness, chance.uniform(0.0, 2.5))
+        server = await start_server(data_dir=tmp_path / "data", **options)
+        found = await everything(server, session["id"])
+        assert found["described"]["status"] == "active", found["described"]
+        assert found["described"]["container_id"] == session["container_id"]
+        witness.check(found)
+        assert await containers_of(server, docker_host) == [session["container_id"]]
+
+    messages_api.policy = Steps(count=2)
+    async with observing(server, session["id"]) as observer:
+        await observer.send({"content": "And now to the end."})
+        assert (await observer.turn_end())["content"] == "Made 2 steps."
+    assert messages_api.refusals == []
+    steps = sum(message["type"] == "tool_execution" for message in witness.events.values())
+    print(f"\n{rounds} rounds, {len(witness.events)} events ({steps} of tools), {len(witness.messages)} messages")
+
+    async with server.client() as client:
+        assert (await client.delete(f"/sessions/{session['id']}")).status_code == 200
+    await server.stop()
+    assert await containers_of(server, docker_host) == []
+    assert processes_of(server) == []
+    assert list((tmp_path / "data").rglob(".writing-*")) == []
+    assert list((tmp_path / "data").rglob("*-wal")) == []
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.timeout(1200)
+async def test_local_desktops_die_with_their_server_and_leave_nothing(
+    start_server: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rounds: int
+) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="x"))  # short: a Unix socket's path must be
+    monkeypatch.setenv("TMPDIR", str(folder))
+    for number in range(rounds):
+        server = await start_server(data_dir=tmp_path / "data", desktop="local", env={"TMPDIR": str(folder)})
+        async with server.client() as client:
+            rows = (await client.get("/sessions")).json()["sessions"]
+            assert [row["status"] for row in rows] == ["error"] * number
+            session = await create(client)
+        async with observing(server, session["id"]) as observer:
+            await observer.send({"content": "hello"})
+            await asyncio.sleep(0.3 + number % 5 / 3)
+            await server.kill()
+        await gone(folder)
+        found = await history_after(start_server, tmp_path, folder, session["id"])
+        assert [message["content"] for message in found] == ["hello"]
+    assert left_in(folder) == []
+    shutil.rmtree(folder)
+
+
+async def history_after(start: Callable[..., Any], tmp_path: Path, folder: Path, session_id: str) -> list[Message]:
+    server = await start(data_dir=tmp_path / "data", desktop="local", env={"TMPDIR": str(folder)})
+    async with server.client() as client:
+        described = (await client.get(f"/sessions/{session_id}")).json()
+        assert described["status"] == "error"
+        found: list[Message] = (await client.get(f"/sessions/{session_id}/history?role=user")).json()["messages"]
+    await server.stop()
+    return found
+
+
+async def gone(folder: Path) -> None:
+    """Wait until no process uses this folder any more."""
+    async with asyncio.timeout(10):
+        while uses(folder):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+def uses(folder: Path) -> list[psutil.Process]:
+    found = psutil.process_iter(["cmdline"])
+    return [process for process in found if str(folder) in " ".join(process.info["cmdline"] or [])]
+
+
+def left_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
