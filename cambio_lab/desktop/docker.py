@@ -207,7 +207,10 @@ class DockerProvider:
             desktop = self._desktop(desktop_id, port, reveal(secret), state["Image"])
             desktop.placement = await self._networks.recall(state)
             await desktop.open()
+            desktop.forget_keyboard()
         except (EngineError, DesktopLost, DesktopUnavailable) as error:
+            if not await self._engine.answers():  # nothing is known about the desktop: ask again later
+                raise DesktopUnavailable("No Docker Engine answers.", hint=START_DOCKER) from error
             log.warning("a desktop could not be adopted: %s", error)
             return None
         self._desktops[desktop_id] = desktop

@@ -74,7 +74,7 @@ class Adoption:
             try:
                 async with asyncio.timeout(ADOPT_SECONDS):
                     session = await self._adopt(row)
-            except (DesktopUnavailable, StoreUnavailable, TimeoutError) as error:
+            except (DesktopUnavailable, StoreUnavailable, OSError) as error:  # OSError: TimeoutError, engine sockets
                 logger.warning("session %s waits for its desktop: %s", row.id, error)
                 return
             except CambioError as error:

@@ -51,6 +51,7 @@ class SessionConfig:
     image: str | None = None
     record: str | None = None
     record_mode: str | None = None
+    fork: dict[str, Any] | None = None
     effort: str | None = None
     thinking: str | None = None
     image_format: str | None = None
@@ -168,6 +169,13 @@ def _network(value: Any) -> str | None:
     return 'must be open, none or {"allow": [host, ...]}'
 
 
+def _fork(value: Any) -> str | None:
+    known = isinstance(value, dict) and set(value) == {"run", "step"} and isinstance(value["run"], str)
+    if known and isinstance(value["step"], int) and not isinstance(value["step"], bool) and value["step"] >= 0:
+        return None
+    return 'must be {"run": a session\'s id or a .cambio file, "step": a number from 0}'
+
+
 CHECKS: dict[str, Check] = {
     "timeout": _number(1),
     "max_messages": _number(1, whole=True),
@@ -188,6 +196,7 @@ CHECKS: dict[str, Check] = {
     "image": _text(),
     "record": _text(),
     "record_mode": _one_of(*RECORD_MODES),
+    "fork": _fork,
     "effort": _text(),
     "thinking": _text(),
     "image_format": _text(),

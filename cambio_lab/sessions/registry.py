@@ -20,7 +20,7 @@ from cambio_lab.errors import (
     StoreUnavailable,
 )
 from cambio_lab.events import Usage
-from cambio_lab.runs.binding import to_replay
+from cambio_lab.runs.binding import fork_point, to_replay
 from cambio_lab.runs.replay_desktop import ReplayDesktop, ReplayProvider
 from cambio_lab.settings import Settings
 from cambio_lab.store import Page, SessionQuery, SessionRow, SessionStatus, Store
@@ -158,8 +158,11 @@ class Registry:
                 container_id=desktop.container_id,
                 vnc_port=desktop.vnc_port,
             )
-            session = await self.assemble(row, config, desktop, began=began)
+            history = await self._fork(config, desktop)
+            session = await self.assemble(row, config, desktop, began=began, history=history)
             await self.store.sessions.insert(row)
+            for message in history:
+                await self.store.transcript.append(session_id, message)
             if self._stopping:
                 await self.store.sessions.update(session_id, status="inactive", end_reason="shutdown")
                 raise DesktopUnavailable("The server is stopping.")
@@ -175,6 +178,14 @@ class Registry:
         if recording is not None:
             return ReplayProvider(ReplayDesktop(recording))
         return self.provider_for(config.desktop or self.settings.desktop)
+
+    async def _fork(self, config: SessionConfig, desktop: Desktop) -> list[dict[str, Any]]:
+        """Bring the desktop to the point of another run that this session goes on from; its conversation up to there."""
+        if config.fork is None:
+            return []
+        point = await fork_point(self.store, config.fork["run"], config.fork["step"])
+        await point.bring(desktop)
+        return point.history
 
     async def assemble(
         self,

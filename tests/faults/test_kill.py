@@ -84,12 +84,14 @@ class Witness:
                     assert statuses[message["step"]] != "started"
 
 
-async def one_round(server: LiveServer, session_id: str, witness: Witness, delay: float) -> None:
-    """Send a message, watch, kill."""
+async def one_round(server: LiveServer, session_id: str, witness: Witness, chance: random.Random) -> None:
+    """Send a message, watch a random number of events, kill a random moment later."""
     async with observing(server, session_id) as observer:
         await observer.send({"content": "Make your steps."})
         await observer.wait_for(lambda message: message.get("metadata", {}).get("event") == "user_message")
-        await asyncio.sleep(delay)
+        wanted = chance.randrange(1, 40)
+        await observer.wait_for(lambda message: len(observer.seen) >= wanted)
+        await asyncio.sleep(chance.uniform(0.0, 0.3))
         await server.kill()
         await asyncio.wait_for(observer.closed.wait(), 10)
         witness.note(observer.seen)
@@ -109,7 +111,7 @@ async def test_nothing_acknowledged_is_lost_and_the_conversation_goes_on(
     async with server.client() as client:
         session = await create(client, max_steps=100_000, max_cost_usd=1e6)
     for _ in range(rounds):
-        await one_round(server, session["id"], witness, chance.uniform(0.0, 2.5))
+        await one_round(server, session["id"], witness, chance)
         server = await start_server(data_dir=tmp_path / "data", **options)
         found = await everything(server, session["id"])
         assert found["described"]["status"] == "active", found["described"]
