@@ -62,7 +62,10 @@ async def test_a_page_shows_the_same_pixels_and_its_click_moves_the_desktop(benc
                 break
             await page.wait_for_timeout(100)
         assert seen.std() > 1, "the page is blank"
-        assert not different.any(), f"{different.sum()} pixels differ"
+        rows, columns = different.nonzero()
+        where = f"{columns.min()},{rows.min()} to {columns.max()},{rows.max()}" if len(rows) else "nowhere"
+        worst = np.abs(seen.astype(int) - shot.astype(int)).max()
+        assert not different.any(), f"{len(rows)} pixels differ, by up to {worst}, from {where}"
 
         box = await page.locator("canvas").first.bounding_box()
         assert box is not None
