@@ -14,6 +14,7 @@ from ..errors import SessionNotFound
 from .discovery import Address, find_server
 from .portal import portal
 from .progress import Progress
+from .recordings import bound
 from .rest import Rest
 from .session import Session
 from .tables import Table
@@ -45,6 +46,7 @@ class Workbench:
         ``config`` is the documented configuration: ``timeout``, ``max_messages``, ``model``, ``max_steps``,
         ``max_cost_usd``, ``approval``, ``network``, ``record`` and so on. Unknown names are refused by the server.
         """
+        config = bound(config, loopback=self.address.loopback)
         body = {**({} if name is None else {"name": name}), "config": config}
         with Progress("Starting a desktop", delay=1.5) as bar:
             request = asyncio.ensure_future(

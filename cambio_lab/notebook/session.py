@@ -259,16 +259,12 @@ class Session:
 
     async def _load_run(self) -> Run:
         data, _ = await self.lab.rest.bytes(f"{self.path}/run")
-        return await asyncio.to_thread(_unpack, data)
+        run = await asyncio.to_thread(_unpack, data)
+        run.lab = self.lab
+        return run
 
 
 def _unpack(data: bytes) -> Run:
-    import tempfile
-    from pathlib import Path
-
     from ..runs import Run
 
-    with tempfile.TemporaryDirectory(prefix="cambio-run-") as directory:
-        path = Path(directory) / "session.cambio"
-        path.write_bytes(data)
-        return Run.load(path)
+    return Run.load(data)

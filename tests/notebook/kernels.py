@@ -19,7 +19,7 @@ OLD = "6.30.1"
 
 def other_ipykernel(directory: Path, version: str = OLD) -> Path:
     """Another ipykernel beside the installed one; everything it needs is there already."""
-    command = [
+    command: list[str | Path] = [
         sys.executable,
         "-m",
         "pip",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +14,7 @@ Block = dict[str, Any]
 Message = dict[str, Any]
 MOST_LINES = 20
 MOST_CHARACTERS = 1500
+OWN_TOOLS = frozenset({"computer", "bash", "str_replace_based_edit_tool"})
 LOOKS_FOR_TERMINAL = 4
 CHANGED = 0.02  # share of the screen that a new terminal changes at least
 STARTED_BY_SHELL = "(x-terminal-emulator || xterm || xfce4-terminal || konsole) >/dev/null 2>&1 &"
@@ -45,12 +48,42 @@ def next_reply(messages: Sequence[Message], tools: frozenset[str]) -> Reply:
     names = [call["name"] for call in calls]
     if not calls:
         return _say(f"{SAYS}First I look at the desktop.", _member("screenshot"))
+    if (wanted := _function(words, tools)) is not None and wanted["name"] not in names:
+        return _say(f"{SAYS}Your message names the function {wanted['name']}, so I call it.", wanted)
     if "type" in names:
         return _say(_report(words, opened="key" in names))
     pictures = list(_pictures(turn))
     if _terminal_is_open(messages, turn, pictures):
-        return _type(words)
+        return _type("\n".join([words, *_answers(turn, calls, tools)]))
     return _open_terminal(names, "bash" in tools)
+
+
+def _function(words: str, tools: frozenset[str]) -> Block | None:
+    """A call of the first offered function that ``words`` name, with the JSON object written after its name."""
+    for name in sorted(tools - OWN_TOOLS):
+        found = re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", words)
+        if found is None:
+            continue
+        arguments: Any = {}
+        rest = words[found.end() :].lstrip(" (`")
+        if rest.startswith("{"):
+            try:
+                arguments, _ = json.JSONDecoder().raw_decode(rest)
+            except ValueError:
+                arguments = {}
+        return {"type": "tool_use", "name": name, "input": arguments}
+    return None
+
+
+def _answers(turn: Sequence[Message], calls: Sequence[Block], tools: frozenset[str]) -> Iterator[str]:
+    """What the offered functions said, a line each."""
+    called = {call["id"]: call["name"] for call in calls if call["name"] in tools - OWN_TOOLS}
+    for message in turn:
+        for block in _blocks(message):
+            if block["type"] == "tool_result" and block["tool_use_id"] in called:
+                content = block.get("content") or ""
+                said = content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
+                yield f"{called[block['tool_use_id']]}: {said}"
 
 
 def _open_terminal(names: list[str], shell: bool) -> Reply:
