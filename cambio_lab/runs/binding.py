@@ -14,6 +14,7 @@ from ..store import Store
 from . import bundle
 from .collect import collect
 from .contents import Contents
+from .fork import ForkPoint
 
 SUFFIX = ".cambio"
 
@@ -62,3 +63,13 @@ async def keep(store: Store, session_id: str, record: str, root: Path | None = N
     contents = await collect(store, session_id)
     await asyncio.to_thread(bundle.save, contents, path)
     return path
+
+
+async def fork_point(store: Store, run: str, step: int, root: Path | None = None) -> ForkPoint:
+    """The point after ``step`` of a run: a session's id in this store, or a ``.cambio`` file below ``root``."""
+    if run.endswith(SUFFIX):
+        path = await asyncio.to_thread(place, run, root)
+        contents = await asyncio.to_thread(bundle.unpack, path)
+    else:
+        contents = await collect(store, run)
+    return await asyncio.to_thread(ForkPoint.after, contents, step)

@@ -52,6 +52,11 @@ async def collect(store: Store, session_id: str) -> Contents:
     )
 
 
+async def pictures_of(store: Store, session_id: str) -> set[str]:
+    """Digests of every picture that a session's record names."""
+    return set((await collect(store, session_id)).pictures)
+
+
 def _find(store: Store, digest: str) -> bytes | None:
     found = store.screenshots.read_now(digest)
     return found and found[0]

@@ -73,9 +73,19 @@ class Playback:
 class PlayedAgent:
     """An agent whose approvals are answered as they were recorded; otherwise the agent itself."""
 
-    def __init__(self, agent: Agent, playback: Playback) -> None:
+    def __init__(self, agent: Agent, playback: Playback, client: ModelClient) -> None:
         self._agent = agent
+        self._client = client
         self.playback = playback
+
+    async def open(self) -> None:
+        """Load the SDK now rather than in the first turn."""
+        await self._client.open(self._agent.options.model)
+        await self._client.parts()
+
+    async def aclose(self) -> None:
+        await self._agent.aclose()
+        await self._client.aclose()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._agent, name)
@@ -105,16 +115,23 @@ def build(contents: Contents, *, pace: float = 0.0) -> PlayedAgent:
     gate = Gate(parse_policy(environment.get("approval") or "never"), 300.0)
     playback = Playback(contents, gate, pace=pace)
     client = ModelClient(options.platform, options.base_url, options.model_stall, transport=playback.transport)
-    agent = Agent(desktop=playback.desktop.for_agent, options=options, gate=gate, client=client)
-    return PlayedAgent(agent, playback)
+    agent = Agent(
+        desktop=playback.desktop.for_agent,
+        options=options,
+        gate=gate,
+        client=client,
+        history=_history_before(contents),
+    )
+    return PlayedAgent(agent, playback, client)
 
 
 async def replay(contents: Contents, *, pace: float = 0.0, on_event: Callable[[Event], None] | None = None) -> Replayed:
     """Play a whole run again. :class:`~cambio_lab.errors.ReplayDiverged` when it does not come out the same."""
-    loop = asyncio.get_running_loop()
-    began, happened = loop.time(), []
+    loop, happened = asyncio.get_running_loop(), list[Event]()
     played = build(contents, pace=pace)
     try:
+        await played.open()
+        began = loop.time()
         for event in contents.events:
             if event["kind"] == "ConversationCleared":
                 played.clear()
@@ -134,6 +151,14 @@ async def replay(contents: Contents, *, pace: float = 0.0, on_event: Callable[[E
         await played.aclose()
     identical = _bytes(messages) == _bytes(await asyncio.to_thread(contents.conversation))
     return Replayed(messages, happened, identical, loop.time() - began)
+
+
+def _history_before(contents: Contents) -> list[Json]:
+    """What the conversation began with: that of the run it was forked from, or nothing."""
+    if not contents.exchanges:
+        return []
+    messages: list[Json] = requests.unmarked(json.loads(contents.request(0))["messages"])
+    return messages[:-1]
 
 
 def _bytes(messages: list[Json]) -> bytes:

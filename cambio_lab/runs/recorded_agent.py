@@ -78,4 +78,4 @@ async def build_agent(
         spent=spent,
         steps=steps,
     )
-    return RecordedAgent(PlayedAgent(agent, playback) if playback else agent, client, recorder)
+    return RecordedAgent(PlayedAgent(agent, playback, client) if playback else agent, client, recorder)

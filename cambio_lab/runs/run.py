@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ConfigurationError
 from ..events import Usage
 from . import bundle
 from .contents import Contents, Json
@@ -26,13 +26,19 @@ if TYPE_CHECKING:
 class Run:
     """One run. Make it with :meth:`load`, :meth:`from_store` or ``session.run``; it never changes."""
 
-    def __init__(self, contents: Contents) -> None:
+    def __init__(self, contents: Contents, *, source: Path | None = None) -> None:
         self.contents = contents
+        self.source = source
+        """The file it was loaded from."""
+        self.lab: Any = None
+        """The :class:`~cambio_lab.Workbench` that it came from; :meth:`fork` uses it."""
 
     @classmethod
     def load(cls, source: str | Path | bytes) -> Run:
         """The run in a ``.cambio`` file, or in its bytes. :class:`~cambio_lab.errors.BundleRefused` says why not."""
-        return cls(bundle.unpack(source if isinstance(source, bytes) else Path(source)))
+        if isinstance(source, bytes):
+            return cls(bundle.unpack(source))
+        return cls(bundle.unpack(Path(source)), source=Path(source))
 
     @classmethod
     async def from_store(cls, store: Store, session_id: str) -> Run:
@@ -143,11 +149,35 @@ class Run:
 
         return await replay_on(self.contents, desktop, masks=masks, tolerance=tolerance, stop_at_first=stop_at_first)
 
-    def fork(self, step: int) -> ForkPoint:
-        """The point after ``step``, from which a live session can go on with another model or message."""
+    def fork_point(self, step: int) -> ForkPoint:
+        """The point after ``step``: the conversation up to there, and how to bring a desktop there."""
         from .fork import ForkPoint
 
         return ForkPoint.after(self.contents, step)
+
+    async def fork(
+        self, step: int, *, model: str | None = None, message: str | None = None, lab: Any = None, **config: Any
+    ) -> Any:
+        """A live session that goes on from the point after ``step``, on a fresh desktop brought there.
+
+        ``model`` replaces the run's, ``message`` is sent at once, ``config`` is as for ``Workbench.create_session``.
+        A run that was loaded from a file needs a ``lab``, the workbench to go on in.
+        """
+        workbench = lab or self.lab
+        if workbench is None:
+            raise ConfigurationError("There is no server to go on in.", hint="Pass lab=Workbench().")
+        self.fork_point(step)  # says now what the server would say
+        options = {**self.manifest.get("config", {}), **config, "model": model or self.model}
+        for name in ("record", "record_mode", "fork"):
+            options.pop(name, None)
+        options |= {name: value for name, value in config.items() if name in ("record", "record_mode")}
+        origin = str(self.source.absolute()) if self.source is not None else self.id
+        session = await workbench.create_session(
+            f"{self.name} from step {step}", **options, fork={"run": origin, "step": step}
+        )
+        if message is not None:
+            await session.send(message)
+        return session
 
     # Showing and sharing
 
@@ -201,8 +231,3 @@ def _written(text: str, path: str | Path | None) -> str:
     if path is not None:
         Path(path).write_text(text, encoding="utf-8")
     return text
-
-
-def replay_now(run: Run, *, pace: float = 0.0) -> Replayed:
-    """:meth:`Run.replay` for a program without an event loop."""
-    return asyncio.run(run.replay(pace=pace))

@@ -75,6 +75,8 @@ class Registry:
         self._expiry = Expiry(settings)
         self._adoption = Adoption(self)
         self._stopping = False
+        self.revision = 0
+        """Grows with every change that a listing shows and that no write to the store tells."""
 
     # Life of the registry
 
@@ -180,11 +182,12 @@ class Registry:
         return self.provider_for(config.desktop or self.settings.desktop)
 
     async def _fork(self, config: SessionConfig, desktop: Desktop) -> list[dict[str, Any]]:
-        """Bring the desktop to the point of another run that this session goes on from; its conversation up to there."""
+        """Bring the desktop to the point of a run that this session goes on from; the conversation up to there."""
         if config.fork is None:
             return []
         point = await fork_point(self.store, config.fork["run"], config.fork["step"])
-        await point.bring(desktop)
+        if not isinstance(desktop, ReplayDesktop):
+            await point.bring(desktop)
         return point.history
 
     async def assemble(
@@ -332,6 +335,7 @@ class Registry:
                 logger.error("%s failed", task.get_name(), exc_info=error)
 
     def _changed(self, session: Session) -> None:
+        self.revision += 1
         for watch in self._watches:
             watch.tell(session)
 
