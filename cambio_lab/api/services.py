@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from ..errors import CambioError, StoreUnavailable
@@ -19,6 +20,30 @@ if TYPE_CHECKING:
 KEY = "cambio_lab_services"
 
 
+class Answers:
+    """Encoded answers of reads that are asked again and again, good while nothing has changed.
+
+    A tag is taken before the read that it belongs to, so an answer is never newer than its tag says it may be old.
+    """
+
+    MOST = 128
+    LARGEST = 512 * 1024
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[object, tuple[object, bytes]] = OrderedDict()
+
+    def get(self, key: object, tag: object) -> bytes | None:
+        kept = self._kept.get(key)
+        return kept[1] if kept is not None and kept[0] == tag else None
+
+    def put(self, key: object, tag: object, answer: bytes) -> None:
+        if len(answer) <= self.LARGEST:
+            self._kept[key] = (tag, answer)
+            self._kept.move_to_end(key)
+            if len(self._kept) > self.MOST:
+                self._kept.popitem(last=False)
+
+
 class Services:
     """Settings, rate limiter, and the registry once the start hook has built it.
 
@@ -31,6 +56,7 @@ class Services:
         self.failure: CambioError | None = None
         self.health: HealthCheck | None = None
         self.thumbnails = Thumbnails()
+        self.answers = Answers()
         self.desktop_kind = settings.desktop
         """``docker`` or ``local``, once the start hook knows."""
         self._registry: Registry | None = None
@@ -64,6 +90,11 @@ class Services:
             await self._settled.wait()
             return await self.registry()
         return self._registry
+
+    def tag(self) -> object:
+        """Changes whenever a session, stored or live, may look different."""
+        assert self._registry is not None and self._store is not None
+        return (self._store.database.commits, self._registry.revision)
 
     async def store(self) -> Store:
         """The store, once it is open. Raises what kept it from opening."""

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest
 from . import metrics
-from .base import Guarded, Rest
+from .base import Guarded, Rest, encode
 from .failure import timestamp
-from .listing import choice, limits, moment, order, page
+from .listing import choice, encoded_page, limits, moment, order
 from .rate_limit import LimitName
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Sessions(Rest):
 
     async def get(self) -> None:
         """One page, newest first."""
-        store = await self.services.store()
+        await self.services.registry()
         from ..store import SessionQuery  # loaded by the start hook, off the loop
 
         limit, offset = limits(self, 50)
@@ -46,14 +46,19 @@ class Sessions(Rest):
             status=choice(self, "status", STATUSES),
             created_after=moment(self, "created_after"),
             created_before=moment(self, "created_before"),
-            sort=order(self, SORT_KEYS) or (("created_at", False),),
+            sort=tuple(order(self, SORT_KEYS)) or (("created_at", False),),
             limit=limit,
             offset=offset,
         )
-        found = await store.sessions.page(query)
-        registry = await self.services.registry()
-        rows = [self._row(row, registry.state_of(row.id)) for row in found.rows]
-        self.write_json(page("sessions", rows, found.total, limit, offset))
+        tag = self.services.tag()
+        answer = self.services.answers.get(query, tag)
+        if answer is None:
+            registry = await self.services.registry()
+            found = await registry.page(query)
+            rows = [encode(self._row(row, registry.state_of(row.id))) for row in found.rows]
+            answer = encoded_page("sessions", rows, found.total, limit, offset)
+            self.services.answers.put(query, tag, answer)
+        self.write_json(answer)
 
     async def post(self) -> None:
         """Create; answers when the desktop is usable."""
@@ -99,7 +104,12 @@ class OneSession(Rest):
 
     async def get(self, session_id: str) -> None:
         registry = await self.services.registry()
-        self.write_json(described(self, await registry.describe(session_id)))
+        tag = self.services.tag()
+        answer = self.services.answers.get(session_id, tag)
+        if answer is None:
+            answer = encode(described(self, await registry.describe(session_id)))
+            self.services.answers.put(session_id, tag, answer)
+        self.write_json(answer)
 
     async def patch(self, session_id: str) -> None:
         """Change ``name``, ``approval`` or ``display``; what is not named stays."""
