@@ -25,9 +25,7 @@ def add_commands(subcommands: Any) -> None:
 
     run = commands.add_parser("run", help="run every cell that is not done yet")
     run.add_argument("file", type=Path, help="a Python file that makes a variable `experiment`")
-    run.add_argument(
-        "--dask", metavar="ADDRESS", help="a scheduler (tcp://HOST:PORT), or the path of its scheduler file"
-    )
+    run.add_argument("--dask", metavar="ADDRESS", help="scheduler (tcp://HOST:PORT), or the path of its file")
     run.add_argument("--concurrency", type=int, help="cells at once (default: what memory and cores allow)")
     run.set_defaults(run=run_command)
 
@@ -65,13 +63,14 @@ async def _engine_and_run(experiment: Any, arguments: argparse.Namespace) -> Any
     if not arguments.dask:
         return await experiment.run(concurrency=arguments.concurrency)
     try:
-        from distributed import Client
+        import distributed
     except ImportError:
         raise ConfigurationError("Dask is not installed.", hint='pip install "cambio-lab[dask]"') from None
     is_file = not arguments.dask.startswith(("tcp://", "tls://", "ws://", "wss://", "ucx://"))
     given = {"scheduler_file": arguments.dask} if is_file else {"address": arguments.dask}
     try:
-        client = await Client(**given, asynchronous=True)
+        connecting: Any = distributed.Client
+        client = await connecting(**given, asynchronous=True)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"No Dask scheduler answers at {arguments.dask}: {error}") from error
     async with client:

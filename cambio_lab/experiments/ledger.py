@@ -139,7 +139,10 @@ def read_cells(connection: sqlite3.Connection) -> list[CellRow]:
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiment_cells'").fetchone():
         return []
     found = connection.execute(f"SELECT {_CELL} FROM experiment_cells ORDER BY position")
-    return [CellRow(*row[:8], outcome=None if row[8] is None else _outcome(row[8])) for row in found]
+    return [
+        CellRow(cell_id, task, model, setting, repeat, seed, state, attempts, None if text is None else _outcome(text))
+        for cell_id, task, model, setting, repeat, seed, state, attempts, text in found
+    ]
 
 
 def read_spent(connection: sqlite3.Connection) -> tuple[float, int]:

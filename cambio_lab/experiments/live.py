@@ -78,6 +78,11 @@ class Live:
         waiting = ["bash", "-c", 'until [ -e "$1" ]; do sleep 0.1; done', "wait", path]
         await self.desktop.execute(waiting, timeout=timeout)
 
+    async def wait_for_window(self, title: str, timeout: float = 60.0) -> None:
+        """Wait until a window whose title contains ``title`` is open; ``TimeoutError`` if none ever is."""
+        waiting = 'until xwininfo -root -tree | grep -F -- "$1" >/dev/null; do sleep 0.2; done'
+        await self.desktop.execute(["bash", "-c", waiting, "wait", title], timeout=timeout)
+
     async def files(self, path: str = "") -> list[FileInfo]:
         return await self.desktop.list_files(path)
 

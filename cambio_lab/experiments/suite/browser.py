@@ -39,7 +39,7 @@ FORM = f"""{STYLE}<title>Order</title><h1>Order</h1><form method=post action=/or
 <p><button>Send order</button></form>"""
 
 
-async def _serve(live: Live, page: str) -> None:
+async def _serve(live: Live, page: str, title: str) -> None:
     """Start the server on a port of this run's own (local desktops share the machine) and the browser on it."""
     port = live.values["port"] = live.random.randrange(20_000, 32_000)
     await live.write(".page.html", page)
@@ -47,6 +47,7 @@ async def _serve(live: Live, page: str) -> None:
     await live.spawn(f"python3 .page.py {port}")
     await live.wait_for(".page-ready")
     await live.spawn(f"firefox-esr http://127.0.0.1:{port}/")
+    await live.wait_for_window(f"{title} — Mozilla Firefox")
 
 
 async def _open_form(live: Live) -> None:
@@ -55,7 +56,7 @@ async def _open_form(live: Live) -> None:
         "chairs": str(live.random.randrange(2, 60)),
         "wood": live.random.choice(("beech", "pine", "maple")),
     }
-    await _serve(live, FORM)
+    await _serve(live, FORM, "Order")
 
 
 def _ask_order(live: Live) -> str:
@@ -80,7 +81,7 @@ async def _open_prices(live: Live) -> None:
     prices = dict(zip(names, live.random.sample(range(105, 990), 8), strict=True))
     live.values["cheapest"] = min(prices, key=prices.__getitem__)
     rows = "".join(f"<tr><td>{name}<td align=right>{price / 100:.2f} €" for name, price in prices.items())
-    await _serve(live, f"{STYLE}<title>Prices</title><h1>Prices</h1><table cellpadding=8>{rows}</table>")
+    await _serve(live, f"{STYLE}<title>Prices</title><h1>Prices</h1><table cellpadding=8>{rows}</table>", "Prices")
 
 
 def _ask_price(live: Live) -> str:

@@ -15,6 +15,7 @@ async def _write_list(live: Live) -> None:
     live.values |= {"items": items, "old": old, "new": new}
     await live.write("list.txt", "\n".join(items) + "\n")
     await live.spawn("mousepad list.txt")
+    await live.wait_for_window("list.txt")
 
 
 def _ask_replace(live: Live) -> str:
@@ -33,6 +34,7 @@ async def _check_replaced(live: Live) -> Verdict:
 async def _open_editor(live: Live) -> None:
     await live.write("letter.txt", "")
     await live.spawn("mousepad letter.txt")
+    await live.wait_for_window("letter.txt")
 
 
 async def _check_letter(live: Live) -> Verdict:
