@@ -28,6 +28,7 @@ from .hands import Hands
 from .machine import Machine, run
 from .pointer import Pointer
 from .shell import Shell
+from .typist import Typist, expected_wait
 from .view import View, fit_inside, fit_model
 
 _ENCODERS = ThreadPoolExecutor(2, thread_name_prefix="encode")
@@ -51,6 +52,7 @@ class ConnectedDesktop:
         )
         self._pointer = Pointer(machine)
         self._hands = Hands(self._connection, self._pointer.locate)
+        self._typist = Typist(self._hands, self._connection, machine, machine.keymap)
         self._shell = Shell(machine)
         self._limits: tuple[int, int] | None = None
         self._last: tuple[tuple[int, Size], Picture] | None = None
@@ -120,11 +122,11 @@ class ConnectedDesktop:
         return self._view.to_picture(await self._pointer.locate())
 
     # Hands
-    async def _act(self, action: Callable[[], Awaitable[None]]) -> Settled:
+    async def _act(self, action: Callable[[], Awaitable[None]], expect: float = 0.0) -> Settled:
         begin = time.perf_counter()
         await action()
         took = (time.perf_counter() - begin) * 1000
-        settled = await self._connection.settle()
+        settled = await self._connection.settle(expect)
         return Settled(settled.waited_ms, settled.quiet, took)
 
     def _screen_point(self, point: Point | None) -> Point | None:
@@ -157,14 +159,19 @@ class ConnectedDesktop:
         return await self._act(lambda: self._hands.scroll(direction, amount, target, modifiers))
 
     async def key(self, combo: str, repeat: int = 1) -> Settled:
+        await self._typist.reserve(keys.parse(combo).key)
         return await self._act(lambda: self._hands.key(combo, repeat))
 
     async def hold_key(self, combo: str, seconds: float) -> Settled:
+        await self._typist.reserve(keys.parse(combo).key)
         return await self._act(lambda: self._hands.hold(combo, seconds))
 
     async def type_text(self, text: str) -> Settled:
-        symbols = [keys.character(char) for char in text.replace("\r\n", "\n")]
-        return await self._act(lambda: self._hands.type_keysyms(symbols))
+        return await self._act(lambda: self._typist.type(text), expected_wait(text))
+
+    def forget_keyboard(self) -> None:
+        """Another server typed on this desktop before us."""
+        self._typist.forget()
 
     async def release_all(self) -> None:
         await self._hands.release_all()

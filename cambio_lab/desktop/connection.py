@@ -115,10 +115,10 @@ class Connection:
         assert self._watch is not None, "open() comes first"
         return self._watch
 
-    async def settle(self) -> Settled:
+    async def settle(self, expect: float = 0.0) -> Settled:
         """Wait until the screen is quiet and not in the middle of an update."""
         client = await self.client()
-        settled = await self.watch.settle()
+        settled = await self.watch.settle(expect=expect)
         await client.whole()
         return settled
 

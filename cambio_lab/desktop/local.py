@@ -19,12 +19,13 @@ from cambio_lab.settings import Settings
 
 from .base import DesktopOptions, ProviderHealth, VncEndpoint
 from .connected import ConnectedDesktop
+from .machine import run
 from .process import LocalProcess
 
 log = logging.getLogger(__name__)
 
-PROGRAMS = ("Xvnc", "openbox", "xterm", "setpriv")
-INSTALL = "apt install tigervnc-standalone-server openbox xterm util-linux"
+PROGRAMS = ("Xvnc", "openbox", "xterm", "setpriv", "xkbcomp")
+INSTALL = "apt install tigervnc-standalone-server openbox xterm util-linux x11-xkb-utils"
 _IMAGE = Path(__file__).with_name("image")
 """The container's configuration files; the window manager's keys and the terminal's fonts are the same here."""
 _START_TIMEOUT = 15.0
@@ -34,6 +35,7 @@ class LocalMachine:
     """Programs run as the server's user, with a home, a display and an environment of their own."""
 
     python = sys.executable
+    keymap = str(_IMAGE / "keymap.xkb")
 
     def __init__(self, home: Path, display: str, cookie_file: Path) -> None:
         self.home = str(home)
@@ -126,6 +128,7 @@ class LocalProvider:
                 cookie.write_bytes(_cookie())
                 display = await _start_xvnc(folder, cookie, options, children)
                 machine = LocalMachine(folder / "home", display, cookie)
+                await run(machine, ["xkbcomp", "-w0", machine.keymap, display])
                 await _start_clients(machine, children)
                 desktop = _Owned(folder, machine, children, self._settings, self._desktops)
                 await desktop.open()

@@ -120,8 +120,12 @@ class Watch:
         self._changed[hit] = now
         return counts
 
-    async def settle(self) -> Settled:
-        """Wait until nothing that counts has changed for the quiet period, or the cap."""
+    async def settle(self, *, quiet: float | None = None, cap: float | None = None, expect: float = 0.0) -> Settled:
+        """Wait until nothing that counts has changed for the quiet period, or the cap.
+
+        ``expect``: something is known to come; for so many seconds after the last input, its absence is not quiet.
+        """
+        quiet, cap = quiet or self.quiet, cap or self.cap
         begin = self._clock()
         if not self._outstanding:
             if self._later is not None or begin >= self._attentive_until:
@@ -131,12 +135,16 @@ class Watch:
         try:
             while True:
                 now = self._clock()
-                quiet_at = max(self._last_input, self._last_damage, self._watching_since) + self.quiet
+                quiet_at = max(self._last_input, self._last_damage, self._watching_since) + quiet
+                if self._last_damage < self._last_input:
+                    quiet_at = max(quiet_at, self._last_input + expect)
                 if now >= quiet_at:
                     return Settled((now - begin) * 1000, True)
-                if now - begin >= self.cap:
+                if now - begin >= cap:
                     return Settled((now - begin) * 1000, False)
-                await asyncio.sleep(min(quiet_at, begin + self.cap) - now)
+                # Damage that was expected ends that wait before its time: look again soon.
+                pause = min(quiet_at, begin + cap) - now
+                await asyncio.sleep(min(pause, quiet) if expect else pause)
         finally:
             self._waiters -= 1
             self._attentive_until = self._clock() + ATTENTION
