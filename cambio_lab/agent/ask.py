@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import AsyncGenerator
@@ -35,7 +34,7 @@ class Ask:
     gate: Gate
     transcript: Transcript
     requests: int = 0
-    _identity: str = ""
+    _identity: tuple[str, list[dict[str, Any]]] | None = None
     _drop_thinking: bool = False
 
     async def reply(self, turn: Turn, *, compact: bool = False) -> AsyncGenerator[Event | Reply, None]:
@@ -119,7 +118,7 @@ class Ask:
 
     def _thinking_is_stale(self, turn: Turn) -> bool:
         """Whether the tools or the prompt changed under earlier thinking of a model that is bound to them."""
-        identity = json.dumps([turn.system, turn.definitions], sort_keys=True)
+        identity = (turn.system, turn.definitions)
         if self._identity and identity != self._identity and turn.info.bound:
             self._drop_thinking = True
         self._identity = identity

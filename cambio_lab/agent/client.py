@@ -22,7 +22,7 @@ from ..errors import ConfigurationError, MissingKey
 from . import models
 from .reply import Announced, Piece, Reader, Reply, Sent, Started, Text, Thought
 from .service_errors import Transient, classify
-from .splice import Body
+from .splice import Body, Chunks
 
 if TYPE_CHECKING:
     import httpx2
@@ -121,14 +121,14 @@ class ModelClient:
             warnings.simplefilter("ignore")
             return self._client.beta.messages.stream(messages=messages, **parameters)
 
-    def _splice(self, content: bytes) -> bytes:
-        """The body with the prepared messages where the placeholder stands."""
+    def _splice(self, content: bytes) -> Chunks | None:
+        """The body with the prepared messages where the placeholder stands; ``None`` where there is none."""
         found = PLACEHOLDER.search(content)
         if found is None:
-            return content
+            return None
         body, told = self._bodies[found[1].decode()]
         whole, digest = body.assemble(content[: found.start()], content[found.end() :])
-        told(Sent(digest, len(whole), body.images))
+        told(Sent(digest, whole.size, body.images))
         return whole
 
     def _check_key(self, model: str) -> None:
@@ -148,7 +148,12 @@ class ModelClient:
         transport = self.transport
         if transport is None and model == models.DEMO:
             transport = _demo_transport()
-        http = _http_class()(splice=self._splice, timeout=_timeout(self.stall), transport=transport)
+        http = _http_class()(
+            splice=self._splice,
+            signed=self.platform == "bedrock",
+            timeout=_timeout(self.stall),
+            transport=transport,
+        )
         if self.wrap is not None:
             # httpx2 offers no way round: `transport=` would replace its own, with its proxies and limits
             http._transport = self.wrap(http._transport)
@@ -218,15 +223,20 @@ def _http_class() -> Any:
     import anthropic
 
     class SplicingClient(anthropic.DefaultAsyncHttpxClient):
-        def __init__(self, *, splice: Callable[[bytes], bytes], transport: Any, **options: Any) -> None:
-            self._cambio_splice = splice
+        def __init__(
+            self, *, splice: Callable[[bytes], Chunks | None], signed: bool, transport: Any, **options: Any
+        ) -> None:
+            self._cambio_splice, self._cambio_signed = splice, signed
             if transport is not None:
                 options["transport"] = transport
             super().__init__(**options)
 
         def build_request(self, method: Any, url: Any, *, content: Any = None, **options: Any) -> httpx2.Request:
-            if isinstance(content, bytes):
-                content = self._cambio_splice(content)
+            if isinstance(content, bytes) and (whole := self._cambio_splice(content)) is not None:
+                if self._cambio_signed:  # AWS signs the body, so it must be there in one piece
+                    content = bytes(whole)
+                else:
+                    content, options["headers"]["content-length"] = whole, str(whole.size)
             return super().build_request(method, url, content=content, **options)
 
     return SplicingClient

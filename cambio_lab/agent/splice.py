@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 
@@ -38,7 +38,7 @@ class Body:
     images: int
     hasher: PrefixDigest
 
-    def assemble(self, head: bytes, tail: bytes) -> tuple[bytes, str]:
+    def assemble(self, head: bytes, tail: bytes) -> tuple[Chunks, str]:
         """The whole request body and its SHA-256: ``head``, the messages as a JSON array, ``tail``."""
         chunks = [head + b"["]
         for index, message in enumerate(self.messages):
@@ -46,7 +46,31 @@ class Body:
                 chunks.append(COMMA)
             chunks.append(message)
         chunks.append(b"]" + tail)
-        return b"".join(chunks), self.hasher.digest(chunks)
+        return Chunks(chunks), self.hasher.digest(chunks)
 
 
 COMMA = b","
+PIECE = 64 * 1024
+
+
+class Chunks:
+    """A body that is sent piece by piece, so that its headers leave before its megabytes are copied once more."""
+
+    def __init__(self, chunks: Sequence[bytes]) -> None:
+        self._chunks = chunks
+        self.size = sum(map(len, chunks))
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self._chunks)
+
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        small: list[bytes] = []
+        waiting = 0
+        for chunk in self._chunks:
+            small.append(chunk)
+            waiting += len(chunk)
+            if waiting >= PIECE:
+                yield b"".join(small) if len(small) > 1 else chunk
+                small, waiting = [], 0
+        if small:
+            yield b"".join(small)

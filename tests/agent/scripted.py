@@ -126,8 +126,8 @@ class Scripted(httpx2.AsyncBaseTransport):
         self.urls: list[str] = []
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        self.bodies.append(request.content)
-        self.requests.append(json.loads(request.content))
+        self.bodies.append(await request.aread())
+        self.requests.append(json.loads(self.bodies[-1]))
         self.headers.append(request.headers)
         self.urls.append(str(request.url))
         answer = self.answers[0] if self.repeat and len(self.answers) == 1 else self.answers.pop(0)
