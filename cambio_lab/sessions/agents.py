@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, cast
 
 from cambio_lab.agent.gate import Gate
 from cambio_lab.agent.options import AgentOptions, TurnOptions
@@ -15,6 +15,9 @@ from cambio_lab.settings import Settings
 from cambio_lab.store import Store
 
 from .config import SessionConfig
+from .secrets import SecretDesktop, introduction
+
+NOTHING = Usage()
 
 
 class SessionAgent(Protocol):
@@ -40,8 +43,25 @@ class AgentRequest:
     desktop: Desktop
     gate: Gate
     history: Sequence[dict[str, Any]] = ()
-    spent: Usage = Usage()
+    spent: Usage = NOTHING
     steps: int = 0
+
+
+def agent_request(
+    session_id: str,
+    config: SessionConfig,
+    desktop: Desktop,
+    gate: Gate,
+    history: Sequence[dict[str, Any]] = (),
+    spent: Usage = NOTHING,
+    steps: int = 0,
+) -> AgentRequest:
+    """The request for a session's agent; with secrets, its desktop fills them in and its prompt names them."""
+    if config.secrets:
+        desktop = cast(Desktop, SecretDesktop(desktop, config.secrets))
+        words = introduction(sorted(config.secrets))
+        config = replace(config, system=f"{config.system}\n\n{words}" if config.system else words)
+    return AgentRequest(session_id, config, desktop, gate, history, spent, steps)
 
 
 AgentFactory = Callable[[AgentRequest], Awaitable[SessionAgent]]

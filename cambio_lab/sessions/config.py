@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from cambio_lab.agent.gate import parse_policy
 from cambio_lab.desktop.base import DesktopOptions, Size
 from cambio_lab.errors import InvalidRequest
 from cambio_lab.settings import Settings
+
+from .secrets import check_secrets
 
 Check = Callable[[Any], str | None]
 """What is wrong with a value, or ``None``."""
@@ -55,6 +57,8 @@ class SessionConfig:
     effort: str | None = None
     thinking: str | None = None
     image_format: str | None = None
+    secrets: dict[str, str] | list[str] | None = field(default=None, repr=False)
+    """Values the agent may type without seeing them; see :mod:`.secrets`."""
 
     @classmethod
     def parse(cls, given: Mapping[str, Any] | None) -> SessionConfig:
@@ -72,8 +76,11 @@ class SessionConfig:
         return cls(**values)
 
     def given(self) -> dict[str, Any]:
-        """The keys that were given, as they are stored and shown."""
-        return {item.name: value for item in fields(self) if (value := getattr(self, item.name)) is not None}
+        """The keys that were given, as they are stored and shown; of secrets only the names."""
+        found = {item.name: value for item in fields(self) if (value := getattr(self, item.name)) is not None}
+        if self.secrets is not None:
+            found["secrets"] = sorted(self.secrets)
+        return found
 
     def life_seconds(self, settings: Settings) -> float:
         """How long the session lives; 0: no limit."""
@@ -200,4 +207,5 @@ CHECKS: dict[str, Check] = {
     "effort": _text(),
     "thinking": _text(),
     "image_format": _text(),
+    "secrets": check_secrets,
 }

@@ -26,7 +26,7 @@ from cambio_lab.settings import Settings
 from cambio_lab.store import Page, SessionQuery, SessionRow, SessionStatus, Store
 
 from .adoption import Adoption
-from .agents import AgentFactory, AgentRequest, default_factory
+from .agents import AgentFactory, agent_request, default_factory
 from .config import SessionConfig, check_name
 from .ending import end_session, suspend_session
 from .expiry import Expiry
@@ -205,7 +205,7 @@ class Registry:
             parse_policy(self.settings.approval if config.approval is None else config.approval),
             self.settings.approval_timeout if timeout is None else timeout,
         )
-        request = AgentRequest(row.id, config, desktop, gate, history or [], Usage(**row.usage), row.steps)
+        request = agent_request(row.id, config, desktop, gate, history or [], Usage(**row.usage), row.steps)
         agent = await self.build_agent(request)
         return Session(row, config=config, desktop=desktop, agent=agent, gate=gate, around=self._around, began=began)
 

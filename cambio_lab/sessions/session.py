@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from cambio_lab.agent.gate import Gate, parse_policy
@@ -28,13 +28,14 @@ from cambio_lab.events import (
 from cambio_lab.settings import Settings
 from cambio_lab.store import SessionRow, SessionStatus, Store, new_message_id
 
-from .agents import AgentFactory, AgentRequest, SessionAgent
+from .agents import AgentFactory, SessionAgent, agent_request
 from .broadcast import Subscription
 from .config import SessionConfig, check_name, parse_display
 from .description import describe, snapshot
 from .journal import Journal, Moment
 from .recovery import stored_conversation
 from .request import check_content, check_metadata, turn_options
+from .secrets import hide
 from .state import Life, Phase
 from .turn import Turn
 from .views import Clock, Encode, SessionView, Viewer
@@ -121,6 +122,8 @@ class Session:
         or :class:`StoreUnavailable`; then nothing is stored.
         """
         text, extra = check_content(content), check_metadata(metadata)
+        if isinstance(self.config.secrets, dict):
+            text = hide(text, self.config.secrets)
         options = TurnOptions(**turn_options(extra), extra_tools=self.extra_tools)
         async with self.admission:
             self._require_ready("A message is refused")
@@ -229,15 +232,15 @@ class Session:
     ) -> None:
         """Change what may be changed while it lives; what is ``None`` stays."""
         self._require_live()
-        values = self.config.given()
+        config, title = self.config, check_name(name)
         if approval is not None:
             self.gate.policy = parse_policy(approval)
-            values["approval"] = approval
+            config = replace(config, approval=approval)
         if display is not None:
             await self.desktop.resize(parse_display(display))
-            values["display"] = display
-        self.config = SessionConfig.parse(values)
-        self.name = check_name(name) or self.name
+            config = replace(config, display=display)
+        self.config = config
+        self.name = title or self.name
         await self.store.sessions.update(self.id, name=self.name, config=self.config.given())
         self._around.changed(self)
 
@@ -334,7 +337,7 @@ class Session:
         history = await stored_conversation(self.store, self.id)
         await self.agent.aclose()
         self.agent = await self._around.build_agent(
-            AgentRequest(self.id, self.config, self.desktop, self.gate, history, self.usage, self.steps)
+            agent_request(self.id, self.config, self.desktop, self.gate, history, self.usage, self.steps)
         )
         self.turn = None
 
