@@ -194,7 +194,10 @@ class DockerProvider:
 
     # After a restart
     async def adopt(self, desktop_id: str, session_id: str) -> DockerDesktop | None:
-        """The password is read from the container itself: nothing on our disk holds it."""
+        """The password is read from the container itself: nothing on our disk holds it.
+
+        ``None`` when it is gone. :class:`DesktopUnavailable` while it cannot be reached: then nothing is known yet.
+        """
         try:
             state = await self._engine.call(lambda client: client.inspect_container(desktop_id))
             if not state["State"]["Running"] or state["Config"]["Labels"].get(SERVER_LABEL) != self._server_id:
@@ -208,11 +211,10 @@ class DockerProvider:
             desktop.placement = await self._networks.recall(state)
             await desktop.open()
             desktop.forget_keyboard()
-        except (EngineError, DesktopLost, DesktopUnavailable) as error:
-            if not await self._engine.answers():  # nothing is known about the desktop: ask again later
-                raise DesktopUnavailable("No Docker Engine answers.", hint=START_DOCKER) from error
-            log.warning("a desktop could not be adopted: %s", error)
-            return None
+        except (EngineError, DesktopLost) as error:
+            if isinstance(error, EngineError) and error.status == 404:
+                return None
+            raise DesktopUnavailable(f"The desktop does not answer: {error}") from error
         self._desktops[desktop_id] = desktop
         return desktop
 

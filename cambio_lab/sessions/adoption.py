@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 ADOPT_SECONDS = 15.0
 AT_ONCE = 4
 RETRY_SECONDS = 5.0
+MOST_TRIES = 120
+"""Ten minutes at least: an engine may be slow to come back after the machine was restarted."""
 
 
 class Adoption:
@@ -36,6 +38,7 @@ class Adoption:
         self._kinds: dict[str, DesktopProvider] = {}
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._tried_at = 0.0
+        self._tries: dict[str, int] = {}
 
     def providers(self) -> list[DesktopProvider]:
         """Each provider that this server uses, once."""
@@ -76,6 +79,9 @@ class Adoption:
                     session = await self._adopt(row)
             except (DesktopUnavailable, StoreUnavailable, OSError) as error:  # OSError: TimeoutError, engine sockets
                 logger.warning("session %s waits for its desktop: %s", row.id, error)
+                self._tries[row.id] = self._tries.get(row.id, 0) + 1
+                if self._tries[row.id] >= MOST_TRIES:
+                    await self._bury(row, f"Its desktop could not be reached again: {error}", "error")
                 return
             except CambioError as error:
                 await self._bury(row, f"It could not be taken up again: {error.message}", "error")
