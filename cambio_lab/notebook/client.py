@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import os
 import sys
 import uuid
 import weakref
@@ -22,7 +20,6 @@ from .session import Session
 from .tables import Table
 
 SESSION_COLUMNS = ("name", "status", "created_at", "model", "id")
-_numbers = itertools.count(1)
 CREATE_SECONDS = 300.0
 """A first session may have to wait for an image that is still being loaded."""
 
@@ -50,7 +47,7 @@ class Workbench:
         ``max_cost_usd``, ``approval``, ``network``, ``record`` and so on. Unknown names are refused by the server.
         """
         config = bound(config, loopback=self.address.loopback)
-        body = {**({} if name is None else {"name": name}), "config": bound(config)}
+        body = {**({} if name is None else {"name": name}), "config": config}
         with Progress("Starting a desktop", delay=1.5) as bar:
             request = asyncio.ensure_future(
                 portal.call(self.rest.json("POST", "/sessions", body=body, timeout=CREATE_SECONDS))
@@ -154,12 +151,6 @@ class Workbench:
                 offset += len(page)
                 ended = not page or offset >= page.total
         return None
-
-
-def bound(config: dict[str, Any]) -> dict[str, Any]:
-    """``config`` with a recording when this notebook is being replayed or recorded (``cambio-lab replay``)."""
-    prefix = os.environ.get("CAMBIO_LAB_RECORDINGS")
-    return {**config, "record": f"{prefix}-{next(_numbers)}.cambio"} if prefix and "record" not in config else config
 
 
 def notice(text: str) -> None:

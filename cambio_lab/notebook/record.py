@@ -23,6 +23,7 @@ LONGEST_TEXT = 20_000
 STEP_TEXT = 400
 MOST_FRAMES = 24
 """Pictures of one filmstrip; more steps than that are thinned out evenly, first and last kept."""
+STRIP_COLUMNS, STRIP_WIDTH = 4, 240
 _SIZES = ((480, 60), (360, 50), (280, 45), (200, 40), (140, 35))
 FIRST_SIZE = _SIZES[0]
 _FINAL = ((1280, 80), (1280, 60), (1024, 55), (800, 50), (640, 40))
@@ -119,8 +120,9 @@ def _turn(turn: Turn, frames: dict[int, Picture], limit: int) -> Iterable[str]:
     yield f"<p><em>{escape(turn.outcome)}</em></p>"
     strip = [step for step in turn.steps if id(step) in frames]
     if strip:
-        yield "<details open><summary>Filmstrip: " + f"{len(strip)} of {len(turn.steps)} steps</summary>"
-        yield "<p>" + "\n".join(frame(step, frames[id(step)]) for step in strip) + "</p></details>"
+        yield f"<details open><summary>Filmstrip: {len(strip)} of {len(turn.steps)} steps</summary>"
+        yield _table([frame(step, frames[id(step)], width=STRIP_WIDTH) for step in strip])
+        yield "</details>"
 
 
 def _steps(steps: Sequence[Step], limit: int) -> Iterable[str]:
@@ -137,17 +139,28 @@ def _steps(steps: Sequence[Step], limit: int) -> Iterable[str]:
     yield "</ol>"
 
 
-def frame(step: Step, picture: Picture | None = None) -> str:
-    """``<img>`` of a step's picture, or nothing."""
+def frame(step: Step, picture: Picture | None = None, *, width: int = 0) -> str:
+    """``<img>`` of a step's picture with its caption, or nothing; ``width`` is the shown one in pixels."""
     picture = picture or step.picture
     words = f"Step {step.number}: {step.summary}"
-    return _img(picture, words, title=words) if picture is not None else ""
+    if picture is None:
+        return ""
+    return f"{_img(picture, words, title=words, width=width)}<br><small>{escape(clip(words, 60))}</small>"
 
 
-def _img(picture: Picture, alt: str, title: str = "") -> str:
-    width, height = picture.size
+def _table(cells: Sequence[str]) -> str:
+    """Cells in rows of a filmstrip: notebooks stack pictures that are in no table."""
+    rows = [cells[start : start + STRIP_COLUMNS] for start in range(0, len(cells), STRIP_COLUMNS)]
+    lines = ["".join(f'<td valign="top" style="text-align:left">{cell}</td>' for cell in row) for row in rows]
+    return "<table><tbody>" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "</tbody></table>"
+
+
+def _img(picture: Picture, alt: str, title: str = "", width: int = 0) -> str:
+    full, height = picture.size
+    width = min(width or full, full)
     more = f' title="{escape(title, 200)}"' if title else ""
-    return f'<img src="{picture.data_uri}" width="{width}" height="{height}" alt="{escape(alt, 200)}"{more}>'
+    size = f'width="{width}" height="{round(height * width / full)}"'
+    return f'<img src="{picture.data_uri}" {size} alt="{escape(alt, 200)}"{more}>'
 
 
 def _lines(value: str, limit: int) -> str:

@@ -24,9 +24,15 @@ class Table(list[dict[str, Any]]):
         return pandas.DataFrame(list(self))
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th scope="col">{html.escape(name.replace("_", " "))}</th>' for name in self.columns)
+        head = "".join(
+            f'<th scope="col" style="text-align:left">{html.escape(name.replace("_", " "))}</th>'
+            for name in self.columns
+        )
         body = "".join(
-            "<tr>" + "".join(f"<td>{_cell(row.get(name))}</td>" for name in self.columns) + "</tr>" for row in self
+            "<tr>"
+            + "".join(f'<td style="text-align:left">{_cell(row.get(name))}</td>' for name in self.columns)
+            + "</tr>"
+            for row in self
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{self._count()}</p>"
 

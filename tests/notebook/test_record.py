@@ -133,9 +133,10 @@ def test_hostile_text_is_only_text() -> None:
     page = record.render([bad], title=HOSTILE)
     parsed = Page(page)
     assert {tag for tag, _ in parsed.tags} <= {
-        *("div", "p", "strong", "em", "br", "ol", "li", "code", "small", "details", "summary", "img")
+        *("div", "p", "strong", "em", "br", "ol", "li", "code", "small", "details", "summary", "img"),
+        *("table", "tbody", "tr", "td"),
     }
-    allowed = {"class", "start", "open", "src", "width", "height", "alt", "title"}
+    allowed = {"class", "start", "open", "valign", "style", "src", "width", "height", "alt", "title"}
     for _, attributes in parsed.tags:
         assert set(attributes) <= allowed
     for image in parsed.images:
