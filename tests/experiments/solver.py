@@ -134,15 +134,11 @@ def _price(view: View, careful: bool) -> Reply:
     if not view.calls:
         page = f"curl -s http://127.0.0.1:{port[1]}/"
         return reply("I read the page.", tool("bash", command=f"{page} | tr '<' '\\n' | grep '^td'"), screenshot())
-    prices = re.findall(r"td>(\w+)\s+td align=right>([\d.]+)", view_text(view))
+    prices = re.findall(r"td>(\w+)\s+td align=right>([\d.]+)", view.result_text())
     if not prices:
         return reply("There are no prices.")
     chosen = (min if careful else max)(prices, key=lambda item: float(item[1]))
     return reply(chosen[0])
-
-
-def view_text(view: View) -> str:
-    return view.result_text()
 
 
 _POLICIES: dict[str, Callable[[View, bool], Reply]] = {

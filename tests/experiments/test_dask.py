@@ -5,182 +5,185 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from distributed import Client, LocalCluster, Worker
 
+from cambio_lab.desktop.base import ProviderHealth
 from cambio_lab.errors import ConfigurationError
-from cambio_lab.experiments import Experiment
-from cambio_lab.experiments.engines.dask import DaskEngine
+from cambio_lab.experiments import Experiment, Task
 from cambio_lab.experiments.engines.site import Site, SiteSpec
 from cambio_lab.runs.bundle import unpack
 from tests.messages_api import MessagesApi
 
-from .conftest import BAD, GOOD, word_task
-from .instant import OPEN_LOG, make_instant
+from .conftest import BAD, GOOD, word_task, write_word
+from .driver import build as build_killed
+from .instant import OPEN_LOG, InstantProvider, make_instant
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def desktops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], set[str]]:
-    """Desktops that were opened and not closed, over all processes."""
-    path = tmp_path / "desktops.log"
-    path.touch()
-    monkeypatch.setenv(OPEN_LOG, str(path))
+class Cluster:
+    """Worker processes, the service they ask, and a log of their desktops; shared by this module's tests."""
 
-    def still_open() -> set[str]:
+    def __init__(self, api: MessagesApi, dask: LocalCluster, log: Path) -> None:
+        self.api, self.dask, self._log = api, dask, log
+
+    @property
+    def address(self) -> str:
+        return str(self.dask.scheduler_address)
+
+    def client(self) -> Client:
+        return Client(self.address, asynchronous=True)
+
+    def open_desktops(self) -> set[str]:
+        """Opened and not closed, over all processes."""
         opened: set[str] = set()
-        for line in path.read_text().splitlines():
+        for line in self._log.read_text().splitlines():
             what, desktop, _ = line.split()
             (opened.add if what == "open" else opened.discard)(desktop)
         return opened
 
-    return still_open
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    log = tmp_path_factory.mktemp("cluster") / "desktops.log"
+    log.touch()
+    with pytest.MonkeyPatch.context() as patch, MessagesApi(policy=write_word) as api:
+        for name, value in {**api.environment, "PYTHONPATH": str(ROOT), OPEN_LOG: str(log)}.items():
+            patch.setenv(name, value)
+        options = {"threads_per_worker": 2, "dashboard_address": "127.0.0.1:0", "silence_logs": 50}
+        with LocalCluster(n_workers=2, processes=True, **options) as dask:
+            yield Cluster(api, dask, log)
 
 
-@pytest.fixture(autouse=True)
-def workers_find_the_tests(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    yield
+@pytest.fixture
+def cluster(shared: Cluster) -> Iterator[Cluster]:
+    shared.api.delay = 0.0
+    shared.api.requests.clear()
+    shared.api.refusals.clear()
+    yield shared
+    assert not shared.api.refusals
 
 
-@asynccontextmanager
-async def cluster(workers: int, **options: Any) -> AsyncIterator[tuple[LocalCluster, Client]]:
-    values = {"threads_per_worker": 2, "dashboard_address": None, "silence_logs": 50, **options}
-    async with (
-        LocalCluster(n_workers=workers, processes=True, asynchronous=True, **values) as made,
-        Client(made, asynchronous=True) as client,
-    ):
-        yield made, client
-
-
-def build(tmp_path: Path, **options: Any) -> Experiment:
+def build(tmp_path: Path, tasks: list[Task] | None = None, **options: Any) -> Experiment:
     values = {"models": [GOOD, BAD], "repeats": 3, "directory": tmp_path, "make_provider": make_instant, **options}
-    return Experiment([word_task()], **values)
+    return Experiment(tasks or [word_task()], **values)
 
 
-async def test_three_workers_give_what_one_machine_gives(
-    tmp_path: Path, api: MessagesApi, desktops: Callable[[], set[str]]
-) -> None:
+async def test_workers_give_what_one_machine_gives(tmp_path: Path, cluster: Cluster) -> None:
     local = build(tmp_path, name="local")
     await local.run(progress=False)
-    async with cluster(3) as (_, client):
+    async with cluster.client() as client:
         spread = build(tmp_path, name="spread")
         tally = await spread.run(engine=client, progress=False)
+        (one, other) = (await client.run(_resources)).values()
     assert (tally.ended, tally.done, tally.success) == ("complete", 6, 3)
     columns = ["task", "model", "setting", "repeat", "seed", "success", "steps", "output_tokens"]
     assert spread.results[columns].equals(local.results[columns])
-    assert spread.results["worker"].nunique() > 1, "more than one worker worked"
+    assert spread.results["worker"].nunique() == 2, "both worked"
     for cell in spread.cells:
         run = unpack(spread.directory / "runs" / cell.outcome.bundle)  # type: ignore[union-attr]
         assert run.manifest["complete"]
-    assert not desktops() and not api.refusals
+    assert not cluster.open_desktops()
+    assert one == other == {"desktop": 2}, "where nobody says how many desktops, threads and memory do"
 
 
-async def test_a_worker_killed_in_mid_run(tmp_path: Path, api: MessagesApi, desktops: Callable[[], set[str]]) -> None:
+async def test_a_worker_killed_in_mid_run(tmp_path: Path, cluster: Cluster) -> None:
     """Every cell is counted once; the victim's cells are run elsewhere; what it had spent is on the books."""
-    api.delay = 0.4
-    async with cluster(2) as (_, client):
-        grid = build(tmp_path, repeats=6)
+    cluster.api.delay = 0.4
+    async with cluster.client() as client:
+        grid = build(tmp_path, repeats=4)
         running = asyncio.create_task(grid.run(engine=client, progress=False))
-        victim = await _busy_worker(client, running)
-        os.kill(victim, signal.SIGKILL)
+        os.kill(await _busy_worker(client, running), signal.SIGKILL)
         tally = await running
-    assert (tally.ended, tally.done, tally.success, tally.failed) == ("complete", 12, 6, 0)
-    ids = [cell.outcome.run_id for cell in grid.cells if cell.outcome]
-    assert len(set(ids)) == 12
-    assert len(list((grid.directory / "runs").glob("*.cambio"))) == 12
-    assert tally.spent_usd >= sum(cell.outcome.usage.cost_usd for cell in grid.cells if cell.outcome) - 1e-9
+    assert (tally.ended, tally.done, tally.success, tally.failed) == ("complete", 8, 4, 0)
+    outcomes = [cell.outcome for cell in grid.cells if cell.outcome]
+    assert len({outcome.run_id for outcome in outcomes}) == 8
+    assert len(list((grid.directory / "runs").glob("*.cambio"))) == 8
+    assert tally.spent_usd >= sum(outcome.usage.cost_usd for outcome in outcomes) - 1e-9
 
 
-async def _busy_worker(client: Client, running: asyncio.Task[Any]) -> int:
+async def _busy_worker(client: Client, running: asyncio.Future[Any] | None = None) -> int:
     """The process id of a worker that has an attempt under way."""
     async with asyncio.timeout(60):
-        while not running.done():
-            processing = await client.processing()
+        while running is None or not running.done():
             pids = await client.run(os.getpid)
-            for address, keys in processing.items():
-                if keys and any("cambio-lab" in str(key) for key in keys):
+            for address, keys in (await client.processing()).items():
+                if any("cambio-lab" in str(key) for key in keys):
                     await asyncio.sleep(0.5)
                     return int(pids[address])
             await asyncio.sleep(0.05)
     raise AssertionError("no worker was ever busy")
 
 
-async def test_a_driver_that_lost_its_futures_finds_its_runs(tmp_path: Path, api: MessagesApi) -> None:
+async def test_a_driver_that_lost_its_futures_finds_its_runs(tmp_path: Path, cluster: Cluster) -> None:
     """What a cut connection does to a client: its futures are cancelled. The workers go on, and so do we."""
-    api.delay = 0.5
-    async with cluster(2) as (_, client):
+    cluster.api.delay = 0.5
+    async with cluster.client() as client:
         grid = build(tmp_path, repeats=2, models=[GOOD])
         running = asyncio.create_task(grid.run(engine=client, progress=False))
         await _busy_worker(client, running)
-        await asyncio.sleep(0.3)
         client.scheduler_comm.comm.abort()
         tally = await running
     assert (tally.done, tally.success) == (2, 2)
-    assert len(api.requests) == 4, "nothing was asked twice"
+    assert len(cluster.api.requests) == 4, "nothing was asked twice"
 
 
-async def test_a_driver_that_comes_back_takes_up_what_its_workers_finished(tmp_path: Path, api: MessagesApi) -> None:
-    """The driver dies between an attempt's start and its end; the next one counts the result, and runs nothing."""
-    api.delay = 0.3
-    async with cluster(1) as (_, client):
-        first = build(tmp_path, repeats=2, models=[GOOD])
-        running = asyncio.create_task(first.run(engine=_Dying(client), progress=False))
-        await _busy_worker(client, running)
-        with pytest.raises(RuntimeError, match="as if killed"):
-            await running
-        tally = await build(tmp_path, repeats=2, models=[GOOD]).run(engine=client, progress=False)
+async def test_a_killed_drivers_runs_are_taken_up(tmp_path: Path, cluster: Cluster) -> None:
+    """``kill -9`` of the driver while workers work for it: the next one counts their results and runs nothing."""
+    cluster.api.delay = 1.0
+    command = [sys.executable, "-m", "tests.experiments.driver", str(tmp_path), "2", cluster.address]
+    before = cluster.open_desktops()  # a worker that an earlier test killed could not say that it closed its own
+    driver = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
+    async with cluster.client() as client:
+        await _busy_worker(client)
+        driver.kill()
+        await driver.wait()
+        tally = await build_killed(tmp_path, 2).run(engine=client, progress=False)
     assert (tally.done, tally.success) == (2, 2)
-    assert len(api.requests) == 4, "two runs of two requests: none was run again"
+    assert len(cluster.api.requests) == 4, "two runs of two requests: none was run again"
+    assert cluster.open_desktops() == before
 
 
-class _Dying(DaskEngine):
-    """Dies while its attempts run, without the manners of a cancelled one: workers are told nothing."""
-
-    async def run(self, job: Any) -> Any:
-        future = self._submit(job)
-        await asyncio.sleep(1.5)
-        future._state = None  # keep the task: a killed client's release comes later than its runs' end
-        raise RuntimeError("as if killed")
-
-    async def stop(self) -> None:
-        self._plan = None
-
-
-async def test_the_key_is_nowhere_on_the_way(tmp_path: Path, api: MessagesApi) -> None:
-    """Seeded in the driver's and the workers' environment, then searched for in everything that came about."""
-    secret = api.key.encode()
+async def test_the_key_is_nowhere_on_the_way(tmp_path: Path, cluster: Cluster) -> None:
+    """Seeded in the environment of driver and workers, then searched for in everything that came about."""
+    secret = cluster.api.key.encode()
     seen: list[bytes] = []
-    async with cluster(1, dashboard_address="127.0.0.1:0", silence_logs=10) as (made, client):
+    async with cluster.client() as client:
         submit = client.submit
 
         def watched(function: Any, *arguments: Any, **options: Any) -> Any:
-            seen.append(repr(arguments).encode() + repr(options).encode())
+            seen.append(repr((arguments, options)).encode())
             return submit(function, *arguments, **options)
 
         client.submit = watched
         await build(tmp_path, repeats=1).run(engine=client, progress=False)
+        assert all(key == cluster.api.key for key in (await client.run(_seeded)).values())
         state = await client.run_on_scheduler(_everything)
         logs = repr(await client.get_worker_logs()) + repr(await client.get_scheduler_logs())
-        pages = await _pages(made.dashboard_link)
+    pages = await _pages(cluster.dask.dashboard_link)
     assert seen and secret not in b"".join(seen)
-    assert "cambio-lab-" in state and api.key not in state
-    assert api.key not in logs and api.key not in pages
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert "cambio-lab-" in state and cluster.api.key not in state
+    assert cluster.api.key not in logs
+    assert "cambio-lab" in pages and cluster.api.key not in pages
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]  # noqa: ASYNC240
     assert any(path.suffix == ".cambio" for path in files)
     assert not [path.name for path in files if secret in path.read_bytes()]
 
 
+def _seeded() -> str:
+    return os.environ["ANTHROPIC_API_KEY"]
+
+
 def _everything(dask_scheduler: Any) -> str:
-    """What the scheduler remembers of tasks, clients and events."""
-    events = [list(topic) for topic in (broker.events for broker in dask_scheduler._broker._topics.values())]
-    return repr([dask_scheduler.transition_log, events, dask_scheduler.plugins, dask_scheduler.worker_plugins])
+    """What the scheduler remembers of tasks, plugins and events."""
+    events = {topic: list(dask_scheduler.get_events(topic)) for topic in dask_scheduler._broker._topics}
+    return repr([list(dask_scheduler.transition_log), events, dask_scheduler.worker_plugins])
 
 
 async def _pages(link: str) -> str:
@@ -188,32 +191,45 @@ async def _pages(link: str) -> str:
 
     root = link.rsplit("/", 1)[0]
     async with httpx2.AsyncClient(timeout=20, follow_redirects=True) as http:
-        pages = [await http.get(f"{root}{path}") for path in ("/status", "/info/main/workers.html", "/info/main/tasks")]
+        paths = ("/status", "/info/main/workers.html", "/info/logs.html", "/json/counts.json", "/metrics")
+        pages = [await http.get(f"{root}{path}") for path in paths]
     return "\n".join(page.text for page in pages)
 
 
-async def test_a_task_that_contains_the_key_is_refused(tmp_path: Path, api: MessagesApi) -> None:
+async def test_a_task_that_contains_the_key_is_refused(
+    tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key = "sk-ant-a-long-secret-value"
-    os.environ["ANTHROPIC_API_KEY"] = key
-    careless = Experiment(
-        [word_task(check=lambda live: key in live.read("word.txt"))],
-        models=[GOOD],
-        repeats=1,
-        directory=tmp_path,
-        make_provider=make_instant,
-    )
-    async with cluster(1) as (_, client):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", key)
+    careless = build(tmp_path, repeats=1, models=[GOOD], tasks=[word_task(check=lambda live: key in live.answer)])
+    async with cluster.client() as client:
         with pytest.raises(ConfigurationError, match="ANTHROPIC_API_KEY"):
             await careless.run(engine=client, progress=False)
 
 
-async def test_workers_say_what_they_lack(tmp_path: Path, api: MessagesApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
-    grid = Experiment([word_task()], models=[GOOD], repeats=1, directory=tmp_path, lab={"desktop": "docker"})
-    async with cluster(1) as (_, client):
-        with pytest.raises(ConfigurationError, match="no Docker Engine answers|engine") as caught:
+async def test_workers_say_what_they_lack(tmp_path: Path, cluster: Cluster) -> None:
+    grid = build(tmp_path, repeats=1, models=[GOOD], make_provider=_no_engine)
+    async with cluster.client() as client:
+        with pytest.raises(ConfigurationError, match="no Docker Engine answers at nowhere") as caught:
             await grid.run(engine=client, progress=False)
-    assert "tcp://" in str(caught.value)
+        await client.run(_give_desktops)
+    assert str(caught.value).count("tcp://") == 2, "each worker speaks for itself"
+
+
+async def _no_engine(settings: Any, *, server_id: str, kind: str | None = None) -> Any:
+    class Away(InstantProvider):
+        async def health(self) -> ProviderHealth:
+            return ProviderHealth("docker", False, "no Docker Engine answers at nowhere", "Start it.")
+
+    return Away()
+
+
+def _resources(dask_worker: Worker) -> dict[str, float]:
+    return dict(dask_worker.state.total_resources)
+
+
+async def _give_desktops(dask_worker: Worker) -> None:
+    await dask_worker.set_resources(desktop=2)
 
 
 async def test_another_version_is_refused() -> None:
@@ -223,17 +239,6 @@ async def test_another_version_is_refused() -> None:
         assert "0.0.0-other where the experiment was started" in problem
     finally:
         await asyncio.to_thread(site.close)
-
-
-def _resources(dask_worker: Worker) -> dict[str, float]:
-    return dict(dask_worker.state.total_resources)
-
-
-async def test_workers_get_a_number_of_desktops_when_nobody_says(tmp_path: Path, api: MessagesApi) -> None:
-    async with cluster(1) as (_, client):
-        await build(tmp_path, repeats=1).run(engine=client, progress=False)
-        (resources,) = (await client.run(_resources)).values()
-    assert resources == {"desktop": 2}
 
 
 async def test_a_neighbour_clears_up_after_a_dead_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

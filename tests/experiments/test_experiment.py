@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +16,10 @@ from cambio_lab.runs.bundle import unpack
 from tests.messages_api import ErrorStatus, MessagesApi, View, rate_limited, reply, screenshot, tool
 
 from .conftest import BAD, GOOD, check, draw, word_task
+from .driver import build as build_killed
 from .instant import InstantProvider
 
+ROOT = Path(__file__).resolve().parents[2]
 Make = Callable[..., Experiment]
 
 
@@ -59,7 +63,7 @@ async def test_stop_and_go_on(experiment: Make, api: MessagesApi, provider: Inst
     grid = experiment(repeats=6)
     running = grid.start(concurrency=2, progress=False)
     async with asyncio.timeout(20):
-        while sum(cell.state == "done" for cell in grid.cells if not running.done()) < 2:
+        while grid.tally.done < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     grid.stop()
     tally = await running
@@ -239,7 +243,7 @@ async def test_without_a_key_it_says_so_before_it_begins(experiment: Make, monke
 
 
 async def test_the_key_may_live_in_a_file(
-    experiment: Make, api: MessagesApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    experiment: Make, api: MessagesApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("ANTHROPIC_API_KEY")
     (tmp_path / "key").write_text(f"{api.key}\n")
@@ -276,3 +280,25 @@ async def test_a_desktop_that_dies_is_infrastructure(
     grid = experiment([word_task(setup=kill_once, check=check)], repeats=1)
     tally = await grid.run(progress=False)
     assert tally.success == 1 and tally.retries == 1 and grid.cells[0].attempts == 2
+
+
+async def test_a_killed_kernel_goes_on_where_it_was(tmp_path: Path, api: MessagesApi) -> None:
+    """``kill -9`` at half time, then ``run`` again: the finished half is not run again."""
+    api.delay = 0.3
+    command = [sys.executable, "-m", "tests.experiments.driver", str(tmp_path), "8"]
+    driver = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
+    experiment = build_killed(tmp_path, 8)
+    async with asyncio.timeout(60):
+        while sum(cell.state == "done" for cell in experiment.cells) < 4:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    driver.kill()
+    await driver.wait()
+    before = {cell.cell_id: cell.outcome.run_id for cell in experiment.cells if cell.outcome}
+    requests = len(api.requests)
+    tally = await experiment.run(progress=False)
+    assert (tally.ended, tally.done, tally.success) == ("complete", 8, 8)
+    after = {cell.cell_id: cell.outcome.run_id for cell in experiment.cells if cell.outcome}
+    assert 4 <= len(before) < 8 and before.items() <= after.items()
+    assert len(api.requests) - requests == 2 * (8 - len(before))
+    assert len({*after.values()}) == 8
+    assert tally.spent_usd == pytest.approx(api.spent_usd, rel=1e-6), "what the killed runs had spent is on the books"
