@@ -63,8 +63,13 @@ const agents: JupyterFrontEndPlugin<void> = {
     void readSettings(registry, preferences);
 
     const item = new StatusItem(trans, showList);
-    item.hide();
-    statusBar?.registerStatusItem('cambio-lab:agents', { item, align: 'left', rank: 30, isActive: () => preferences.statusBar });
+    statusBar?.registerStatusItem('cambio-lab:agents', {
+      item,
+      align: 'left',
+      rank: 30,
+      isActive: () => preferences.statusBar && item.active,
+      activeStateChanged: item.activeChanged
+    });
     const visible = (id: string): boolean => !document.hidden && isShown(id);
     void roster.then(loaded => {
       list = loaded;

@@ -1,3 +1,4 @@
+import { Signal } from '@lumino/signaling';
 import { Widget } from '@lumino/widgets';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import type { Roster } from '../shared/roster';
@@ -9,6 +10,9 @@ const BUSY = ['thinking', 'acting', 'waiting_approval', 'paused'];
 export class StatusItem extends Widget {
   private readonly button = document.createElement('button');
   private readonly words = document.createElement('span');
+  /** Whether there is anything to tell. */
+  active = false;
+  readonly activeChanged = new Signal<this, void>(this);
 
   constructor(
     private readonly trans: TranslationBundle,
@@ -34,6 +38,8 @@ export class StatusItem extends Widget {
     parts.push(`$${spent.toFixed(2)}`);
     this.words.textContent = parts.join(' · ');
     this.button.setAttribute('aria-label', `${this.trans.__('Agents')}: ${parts.join(', ')}`);
-    this.setHidden(rows.length === 0);
+    if (this.active === rows.length > 0) return;
+    this.active = rows.length > 0;
+    this.activeChanged.emit();
   }
 }

@@ -1,0 +1,91 @@
+"""One JupyterLab with Docker desktops for all browser tests, and a fresh page for each."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, async_playwright
+
+from tests.conftest import CHROMIUM_FLAGS
+from tests.live_server import LiveServer
+
+from .lab import PATIENCE, ROOT, lab_server
+
+RESULTS = ROOT / "test-results"
+MakeSession = Callable[..., Awaitable[dict[str, Any]]]
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call":
+        item.stash[FAILED] = report.failed
+    return report
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        found = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_FLAGS)
+        yield found
+        await found.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def lab(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LiveServer]:
+    """JupyterLab below a JupyterHub-like base URL: what works there works at ``/`` too."""
+    server = lab_server(tmp_path_factory.mktemp("lab"), base_url="/user/ana/")
+    await server.start()
+    yield server
+    await server.stop(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def notebooks(lab: LiveServer) -> Path:
+    """Where the server's notebooks are."""
+    assert lab.cwd is not None
+    return lab.cwd
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def client(lab: LiveServer) -> AsyncIterator[httpx2.AsyncClient]:
+    async with lab.client() as found:
+        yield found
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def make_session(client: httpx2.AsyncClient) -> AsyncIterator[MakeSession]:
+    """``await make_session("Name", approval="never")``; ended after the test."""
+    made: list[str] = []
+
+    async def make(name: str, **config: Any) -> dict[str, Any]:
+        answer = await client.post("/sessions", json={"name": name, "config": {"model": "demo", **config}})
+        session: dict[str, Any] = answer.raise_for_status().json()
+        made.append(session["id"])
+        return session
+
+    yield make
+    for session_id in made:
+        await client.delete(f"/sessions/{session_id}")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def page(browser: Browser, request: pytest.FixtureRequest) -> AsyncIterator[Page]:
+    """A page of its own; an exception that nobody caught on it fails the test, and a failure leaves a picture."""
+    context = await browser.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(PATIENCE)
+    found = await context.new_page()
+    errors: list[str] = []
+    found.on("pageerror", lambda error: errors.append(str(error)))
+    yield found
+    if request.node.stash.get(FAILED, False):
+        RESULTS.mkdir(exist_ok=True)
+        await found.screenshot(path=RESULTS / f"{request.node.name}.png")
+    await context.close()
+    assert not errors, errors

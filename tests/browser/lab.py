@@ -1,0 +1,135 @@
+"""What the browser tests do on a page of JupyterLab, and where the built front end is found."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from playwright.async_api import Page, expect
+
+from tests.live_server import LiveServer
+
+ROOT = Path(__file__).resolve().parents[2]
+AXE = ROOT / "labextension" / "node_modules" / "axe-core" / "axe.min.js"
+LIVE = ".cl-desktop[data-phase=open] canvas"
+PATIENCE = 20_000.0  # milliseconds: two cores start JupyterLab, Chromium and a container at once
+
+
+def share(directory: Path) -> Path:
+    """A ``JUPYTER_PATH`` entry with the checkout's own build, whatever version is installed beside it."""
+    extensions = directory / "labextensions"
+    extensions.mkdir(parents=True)
+    (extensions / "cambio-lab").symlink_to(ROOT / "cambio_lab" / "labextension", target_is_directory=True)
+    return directory
+
+
+def lab_server(directory: Path, *arguments: str, env: dict[str, str] | None = None, **options: Any) -> LiveServer:
+    """``jupyter lab`` with our extension, a Docker desktop and the demo model unless told otherwise."""
+    notebooks = directory / "notebooks"
+    notebooks.mkdir()
+    quiet = directory / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
+    quiet.mkdir(parents=True)
+    (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    return LiveServer(
+        "--ServerApp.jpserver_extensions={'cambio_lab': True}",
+        "--LabApp.expose_app_in_browser=True",
+        *arguments,
+        data_dir=directory,
+        cwd=notebooks,
+        env={"JUPYTER_PATH": str(share(directory / "share")), "PYTHONPATH": str(ROOT), **(env or {})},
+        **{"command": "lab", "desktop": "docker", **options},
+    )
+
+
+def notebook(path: Path, *sources: str) -> None:
+    """Write a notebook whose cells are ``sources``."""
+    cells = [
+        {"cell_type": "code", "execution_count": None, "id": f"c{n}", "metadata": {}, "outputs": [], "source": source}
+        for n, source in enumerate(sources)
+    ]
+    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    path.write_text(json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
+
+
+async def open_lab(page: Page, server: LiveServer, path: str = "", theme: str = "") -> None:
+    """JupyterLab on ``page``, with an empty workspace; ``path`` as in ``tree/x.ipynb``."""
+    await page.goto(f"{server.url}/lab{'/' + path if path else ''}?token={server.token}&reset")
+    await page.locator("#jp-main-dock-panel .lm-TabBar-tab").first.wait_for(timeout=60_000)
+    await page.wait_for_function("() => window.jupyterapp && window.jupyterapp.restored")
+    await page.evaluate("() => window.jupyterapp.restored")
+    if theme:
+        await page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+        await page.wait_for_timeout(500)
+
+
+async def command(page: Page, name: str, **arguments: Any) -> None:
+    """Execute a command of JupyterLab and wait for its end."""
+    await page.evaluate("async ([name, args]) => { await jupyterapp.commands.execute(name, args) }", [name, arguments])
+
+
+async def run_cell(page: Page, index: int) -> None:
+    """Run one cell of the notebook in front."""
+    await page.locator(".jp-Notebook .jp-CodeCell").nth(index).locator(".cm-content").click()
+    await page.keyboard.press("Shift+Enter")
+
+
+async def kernel_ready(page: Page) -> None:
+    await page.wait_for_function(
+        "async () => { const context = jupyterapp.shell.currentWidget?.sessionContext; if (!context) return false;"
+        " await context.ready; const kernel = context.session?.kernel; if (!kernel) return false;"
+        " await kernel.info; return kernel.status === 'idle' }",
+        timeout=90_000,
+    )
+
+
+async def ask(page: Page, text: str, root: str = ".cl-panel") -> None:
+    """Write into a panel's composer and send."""
+    await page.locator(f"{root} .cl-composer textarea").fill(text)
+    await page.locator(f"{root} .cl-composer textarea").press("Enter")
+
+
+async def idle(page: Page, root: str = ".cl-panel", timeout: float = 60_000) -> None:
+    await expect(page.locator(f"{root} .cl-bar .cl-status")).to_have_attribute("data-status", "idle", timeout=timeout)
+
+
+async def pixels(page: Page, root: str = ".cl-panel") -> str:
+    """The picture in a panel's desktop; equal texts are equal pictures."""
+    picture: str = await page.locator(f"{root} canvas").evaluate("canvas => canvas.toDataURL('image/png')")
+    return picture
+
+
+async def changed(page: Page, before: str, root: str = ".cl-panel", seconds: float = 5.0) -> None:
+    """Return once the picture differs from ``before``."""
+    end = time.monotonic() + seconds
+    while await pixels(page, root) == before:
+        assert time.monotonic() < end, "the picture stayed the same"
+        await asyncio.sleep(0.05)
+
+
+async def state(client: httpx2.AsyncClient, session_id: str) -> dict[str, Any]:
+    answer = await client.get(f"/sessions/{session_id}")
+    found: dict[str, Any] = answer.raise_for_status().json()
+    return found
+
+
+async def until(client: httpx2.AsyncClient, session_id: str, wanted: str, seconds: float = 30.0) -> None:
+    """Return once the session's state is ``wanted``."""
+    end = time.monotonic() + seconds
+    while (now := (await state(client, session_id))["state"]) != wanted:
+        assert time.monotonic() < end, f"{now} instead of {wanted}"
+        await asyncio.sleep(0.05)
+
+
+async def violations(page: Page, selector: str) -> list[str]:
+    """What axe-core finds serious or critical below ``selector``."""
+    await page.add_script_tag(path=str(AXE))
+    found = await page.evaluate(
+        "async selector => (await axe.run(selector)).violations.filter(v => ['serious', 'critical'].includes(v.impact))"
+        ".map(v => `${v.id}: ${v.nodes.map(n => n.html.slice(0, 160)).join(' | ')}`)",
+        selector,
+    )
+    return list(found)

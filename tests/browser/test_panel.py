@@ -1,0 +1,233 @@
+"""The panel in a notebook: real JupyterLab, real Chromium, a Docker desktop, the demo model."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.live_server import LiveServer
+
+from .conftest import MakeSession
+from .lab import (
+    LIVE,
+    ask,
+    changed,
+    command,
+    idle,
+    kernel_ready,
+    notebook,
+    open_lab,
+    pixels,
+    run_cell,
+    until,
+    violations,
+)
+
+pytestmark = [pytest.mark.browser, pytest.mark.docker, pytest.mark.asyncio(loop_scope="session")]
+
+ATTACH = "from cambio_lab import Workbench\nlab = Workbench()\nsession = await lab.session('{id}')\nsession"
+
+
+async def panel_of(page: Page, lab: LiveServer, notebooks: Path, session_id: str, *more: str) -> None:
+    """A notebook with the session's panel as its first cell's value, live."""
+    name = f"{session_id[:8]}.ipynb"
+    notebook(notebooks / name, ATTACH.format(id=session_id), *more)
+    await open_lab(page, lab, f"tree/{name}")
+    await kernel_ready(page)
+    await run_cell(page, 0)
+    await page.locator(LIVE).first.wait_for(timeout=30_000)
+
+
+async def test_a_session_from_the_form_is_chatted_with_and_its_desktop_changes(
+    page: Page, lab: LiveServer, notebooks: Path, client: httpx2.AsyncClient
+) -> None:
+    notebook(notebooks / "form.ipynb", "from cambio_lab import Workbench\nWorkbench().panel()")
+    await open_lab(page, lab, "tree/form.ipynb")
+    await kernel_ready(page)
+    await run_cell(page, 0)
+    form = page.locator(".jp-OutputArea")
+    await form.get_by_placeholder("a name for the session").fill("From the form")
+    await form.get_by_placeholder("the server's default").fill("demo")
+    await form.get_by_label("Approval").select_option("Never ask")
+    await form.get_by_role("button", name="Create session").click()
+    await page.locator(LIVE).wait_for()
+    await expect(page.locator(".cl-name")).to_have_text("From the form")
+    await page.wait_for_timeout(500)
+    before = await pixels(page)
+
+    drafts: list[str] = []
+    await page.expose_function("seen", drafts.append)
+    await page.evaluate(
+        "() => new MutationObserver(() => { const d = document.querySelector('.cl-draft');"
+        " if (d) window.seen(d.textContent) })"
+        ".observe(document.querySelector('.cl-log'), {subtree: true, childList: true, characterData: true})"
+    )
+    await ask(page, "Wörter 漢字 🙂")
+    await idle(page)
+    growing = [len(text) for text in drafts]
+    assert any(0 < a < b for a, b in itertools.pairwise(growing)), "the text came in one piece"
+    assert await pixels(page) != before
+    await expect(page.locator(".cl-agent").last).to_contain_text("demo model")
+    cards = page.locator(".cl-timeline .cl-card")
+    assert await cards.count() >= 5
+    assert (
+        await page.locator(".cl-timeline img").last.evaluate("async i => { await i.decode(); return i.naturalWidth }")
+        > 0
+    )
+    await cards.filter(has_text="Type").first.click()
+    await expect(page.locator(".cl-detail")).to_contain_text("漢字")
+    await page.get_by_role("button", name="Back to live").click()
+    await expect(page.locator(".cl-detail")).to_have_count(0)
+
+    (row,) = [s for s in (await client.get("/sessions")).json()["sessions"] if s["name"] == "From the form"]
+    await page.locator(".jp-OutputArea").get_by_role("button", name="End session").click()
+    await until(client, row["id"], "ended")
+    await expect(page.locator(".cl-veil")).to_contain_text("ended")
+
+
+async def test_stop_reaches_the_agent_while_a_cell_runs(
+    page: Page, lab: LiveServer, notebooks: Path, make_session: MakeSession, client: httpx2.AsyncClient
+) -> None:
+    session = await make_session("Busy kernel", approval="never")
+    await panel_of(page, lab, notebooks, session["id"], "while True: pass")
+    await run_cell(page, 1)
+    await page.wait_for_timeout(300)
+    took = []
+    for _ in range(3):
+        await ask(page, "work for a while")
+        await expect(page.locator(".cl-timeline .cl-card[data-status=started]").first).to_be_visible()
+        await page.evaluate(
+            "() => { window.stillAfter = null; const at = performance.now();"
+            " document.querySelector('.cl-bar button[aria-label=Stop]').click();"
+            " const look = () => document.querySelector('.cl-bar .cl-status').dataset.status === 'idle'"
+            " ? (window.stillAfter = performance.now() - at) : requestAnimationFrame(look); look() }"
+        )
+        await page.wait_for_function("() => window.stillAfter !== null")
+        took.append(await page.evaluate("() => window.stillAfter"))
+        await until(client, session["id"], "idle", 1)
+    await expect(page.locator(".cl-remark").last).to_have_text("Stopped")
+    print(f"stop to stillness with a busy kernel: {sorted(took)} ms")
+    assert sorted(took)[1] <= 300, took
+    await command(page, "notebook:interrupt-kernel")
+
+
+async def test_the_mouse_is_taken_used_and_given_back_and_two_panels_agree(
+    page: Page, lab: LiveServer, notebooks: Path, make_session: MakeSession, client: httpx2.AsyncClient
+) -> None:
+    session = await make_session("Two panels", approval="never")
+    second = await page.context.new_page()
+    await panel_of(page, lab, notebooks, session["id"])
+    await second.goto(f"{lab.url}/vnc/{session['id']}?token={lab.token}")
+    await second.locator(LIVE).wait_for()
+    await ask(page, "take your time")
+    await expect(page.locator(".cl-driver")).to_have_text("The agent has control")
+    await page.get_by_role("button", name="Take control").click()
+    await expect(page.locator(".cl-driver")).to_have_text("You have control")
+    await expect(second.locator(".cl-driver")).to_have_text("Someone else has control")
+    for view in (page, second):
+        await expect(view.locator(".cl-bar .cl-status").first).to_have_attribute("data-status", "paused")
+    box = await page.locator(".cl-panel canvas").bounding_box()
+    assert box is not None
+    before = await pixels(second, ".cl-viewer")
+    await page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.9, button="right")
+    await changed(second, before, ".cl-viewer")
+    await page.keyboard.press("Escape")
+    await page.get_by_role("button", name="Give back").click()
+    await expect(second.locator(".cl-driver")).to_have_text("The agent has control")
+    await idle(page)
+    assert (await client.get(f"/sessions/{session['id']}")).json()["control"] is None
+    await second.close()
+
+
+async def test_a_risky_action_waits_and_is_approved_or_denied(
+    page: Page, lab: LiveServer, notebooks: Path, make_session: MakeSession
+) -> None:
+    session = await make_session("Careful", approval="always")
+    await panel_of(page, lab, notebooks, session["id"])
+    await ask(page, "hello")
+    card = page.locator(".cl-approval")
+    await expect(card.locator(".cl-shown")).to_contain_text("screenshot")
+    await card.get_by_role("button", name="Approve").click()
+    await expect(card.locator(".cl-shown")).to_contain_text("key")
+    assert await violations(page, ".cl-panel") == []
+    await card.get_by_role("button", name="Deny").click()
+    await expect(page.locator(".cl-note").filter(has_text="Denied").first).to_be_visible()
+    await page.get_by_role("button", name="Stop").first.click()
+    await idle(page)
+    await expect(card).to_have_count(0)
+
+
+async def test_a_reload_a_kernel_restart_and_a_lost_network_are_recovered_from(
+    page: Page, lab: LiveServer, notebooks: Path, make_session: MakeSession
+) -> None:
+    session = await make_session("Sturdy", approval="never")
+    await panel_of(page, lab, notebooks, session["id"])
+    await ask(page, "before everything")
+    await idle(page)
+
+    await page.context.set_offline(True)
+    await expect(page.locator(".cl-notice").first).to_contain_text("offline")
+    await expect(page.locator(".cl-veil")).to_contain_text("offline")
+    await page.context.set_offline(False)
+    await page.locator(LIVE).wait_for()
+    await expect(page.locator(".cl-notice")).to_have_count(0)
+    await ask(page, "after the network")
+    await idle(page)
+
+    await command(page, "docmanager:save")
+    await page.evaluate(
+        "async () => { const { currentWidget } = jupyterapp.shell;"
+        " await currentWidget.sessionContext.session.kernel.restart() }"
+    )
+    await page.wait_for_timeout(1500)
+    await expect(page.locator(LIVE)).to_have_count(1)
+    await ask(page, "after the restart")
+    await idle(page)
+
+    await page.reload()
+    await kernel_ready(page)
+    await run_cell(page, 0)
+    await page.locator(LIVE).first.wait_for(timeout=30_000)
+    log = page.locator(".cl-log").first
+    for words in ("before everything", "after the network", "after the restart"):
+        await expect(log.locator(".cl-user").filter(has_text=words)).to_have_count(1)
+
+
+async def test_a_panel_is_live_within_a_second_and_a_half(
+    page: Page, lab: LiveServer, notebooks: Path, make_session: MakeSession
+) -> None:
+    session = await make_session("Quick", approval="never")
+    sizes: dict[str, int] = {}
+
+    async def measure(response: object) -> None:
+        url = response.url  # type: ignore[attr-defined]
+        if "/cambio/static/" in url and url.endswith(".js"):
+            sizes[url.rsplit("/", 1)[1]] = len(gzip.compress(await response.body()))  # type: ignore[attr-defined]
+
+    page.on("response", measure)
+    notebook(
+        notebooks / "quick.ipynb",
+        "from cambio_lab import Workbench\nlab = Workbench()",
+        f"session = await lab.session('{session['id']}')",
+        "session",
+    )
+    await open_lab(page, lab, "tree/quick.ipynb")
+    await kernel_ready(page)
+    await run_cell(page, 0)
+    await run_cell(page, 1)
+    await page.wait_for_timeout(1000)
+    await page.locator(".jp-Notebook .jp-CodeCell").nth(2).locator(".cm-content").click()
+    begin = time.perf_counter()
+    await page.keyboard.press("Shift+Enter")
+    await page.locator(LIVE).wait_for()
+    took = time.perf_counter() - begin
+    own = {name: size for name, size in sizes.items() if name != "novnc.js"}
+    print(f"panel to live desktop: {took:.3f} s; scripts, gzipped: {own}, sum {sum(own.values())}")
+    assert took <= 1.5
+    assert sum(own.values()) <= 60_000
