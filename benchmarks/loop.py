@@ -17,14 +17,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
+import numpy
 
 from cambio_lab.agent import Agent, AgentOptions, Gate
 from cambio_lab.agent.client import ModelClient
-from cambio_lab.desktop.base import Picture, Size
+from cambio_lab.desktop.base import Picture
+from cambio_lab.desktop.png import png
 from cambio_lab.events import TurnFinished
-from tests.agent.fake_desktop import FakeDesktop, png
+from tests.agent.fake_desktop import FakeDesktop
 from tests.agent.scripted import reply, text, use
-
 
 CLICK = reply(use("left_click", "toolu_number", coordinate=[5, 5]))
 DONE = reply(text("Done."))
@@ -35,6 +36,8 @@ class Instant(httpx2.AsyncBaseTransport):
     """Answers at once; notes when each request arrived and when the reply before it had been handed over."""
 
     steps: int
+    seconds: float = 0.0
+    """Model time of each reply."""
     gaps: list[float] = field(default_factory=list)
     work: list[float] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
@@ -60,6 +63,7 @@ class _Stream(httpx2.AsyncByteStream):
         self._transport = transport
 
     async def __aiter__(self) -> Any:
+        await asyncio.sleep(self._transport.seconds)
         self._transport.ended()
         yield self._data
 
@@ -68,13 +72,14 @@ class EncodingDesktop(FakeDesktop):
     """Takes pictures as a real one does: encoded in a thread, a new one each time."""
 
     def __init__(self, kilobytes: int) -> None:
-        super().__init__(noise=max(1, kilobytes // 4))
-        self._number = 0
+        super().__init__()
+        generator = numpy.random.default_rng(0)
+        self._frame = numpy.full((800, 1280, 3), 200, numpy.uint8)
+        rows = max(1, kilobytes // 4)
+        self._frame[:rows] = generator.integers(0, 255, (rows, 1280, 3), numpy.uint8)
 
     async def screenshot(self) -> Picture:
-        self._number += 1
-        data = await asyncio.to_thread(png, Size(1280, 800), self._number, noise=60)
-        return Picture(data, "image/png", 1280, 800)
+        return Picture(await asyncio.to_thread(png, self._frame), "image/png", 1280, 800)
 
 
 async def step_times(steps: int, kilobytes: int, model: str = "claude-sonnet-5-5") -> Instant:
@@ -121,11 +126,14 @@ async def sdk_time(pictures: int, kilobytes: int) -> float:
     return best
 
 
-async def lag(sessions: int, steps: int) -> list[float]:
-    """The event loop's lag in milliseconds, every 5 ms, while ``sessions`` agents act and pictures are encoded."""
+async def lag(sessions: int, steps: int, seconds: float = 1.0) -> list[float]:
+    """The event loop's lag in milliseconds, every 5 ms, while ``sessions`` agents act and pictures are encoded.
+
+    Replies take ``seconds``, so all sessions together make ``sessions / seconds`` steps a second.
+    """
     agents = []
     for _ in range(sessions):
-        client = ModelClient(transport=Instant(steps))
+        client = ModelClient(transport=Instant(steps, seconds * (0.8 + 0.4 * len(agents) / sessions)))
         await client.open("claude-sonnet-5-5")
         options = AgentOptions(max_steps=0, max_cost_usd=0)
         agents.append((Agent(desktop=EncodingDesktop(250), options=options, gate=Gate("never"), client=client), client))

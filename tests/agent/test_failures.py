@@ -119,7 +119,9 @@ async def test_what_another_try_cannot_mend_ends_the_turn(make: MakeAgent, statu
 async def test_the_service_may_overrule_the_retry(make: MakeAgent) -> None:
     final = Scripted(error(529, "overloaded_error", {"x-should-retry": "false"}))
     assert isinstance((await play(make(final)))[-1], TurnFailed)
-    again = Scripted(error(400, "invalid_request_error", {"x-should-retry": "true", "retry-after": "0"}), reply(text("Ok.")))
+    again = Scripted(
+        error(400, "invalid_request_error", {"x-should-retry": "true", "retry-after": "0"}), reply(text("Ok."))
+    )
     assert (await play(make(again)))[-1].text == "Ok."  # type: ignore[attr-defined]
 
 
