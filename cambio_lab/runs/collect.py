@@ -79,7 +79,7 @@ def _manifest(
     lists: list[list[Json]],
     exchanges: list[Json],
 ) -> Json:
-    first = json.loads(next(iter(requests.values()))) if requests and _is_json(next(iter(requests.values()))) else {}
+    first = json.loads(next(iter(requests.values())), strict=False) if requests and _is_json(next(iter(requests.values()))) else {}
     environment = environments[0] if environments else {}
     return {
         "format": FORMAT,
@@ -117,6 +117,8 @@ def _event(row: EventRow) -> Json:
     record = json.loads(row.record or "{}")
     if isinstance(record.get("image"), str):
         record["image"] = {"sha256": record["image"], "media_type": record.get("media_type", "image/png")}
+    if "kind" in record:  # a failed turn says what kind of error it was
+        record["error_kind"] = record.pop("kind")
     return {"time": row.time, "sequence": row.sequence, "kind": row.kind, **record}
 
 

@@ -109,6 +109,10 @@ class MessagesApi:
         """Let the next requests fail like this, in order."""
         self._failures.extend(ordered * times)
 
+    def stop_answering(self) -> None:
+        """From now on every connection is refused, as if there were no network."""
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
+
     # Life
     def start(self) -> MessagesApi:
         self._thread.start()
@@ -133,7 +137,7 @@ class MessagesApi:
 
     async def _close(self) -> None:
         assert self._server is not None
-        self._server.close()
+        self._server.close()  # twice is fine
         for task in self._open:
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)

@@ -1,0 +1,174 @@
+"""A run recorded live is replayed by the real loop: the same conversation to the byte, without anything outside."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from cambio_lab.errors import RecordingMissing, ReplayDiverged
+from cambio_lab.runs import Run, bundle
+from cambio_lab.runs.contents import Contents
+from tests.messages_api import (
+    Break,
+    NoStop,
+    Script,
+    SseError,
+    Steps,
+    click,
+    member,
+    rate_limited,
+    reply,
+    screenshot,
+    think,
+    tool,
+)
+from tests.sessions.parts import until
+
+from .conftest import Workshop
+
+
+async def test_fifty_steps_come_out_the_same(workshop: Workshop) -> None:
+    run = await workshop.run("make fifty steps", policy=Steps(50, batch=5, thoughts=True))
+    assert len(run.rows) == 50 and run.complete and workshop.api.refusals == []
+    workshop.api.stop_answering()
+    replayed = await run.replay()
+    assert replayed.identical
+    assert json.dumps(replayed.messages) == json.dumps(run.messages)
+    assert replayed.seconds < run.seconds
+
+
+async def test_every_tool_and_every_kind_of_result(workshop: Workshop) -> None:
+    policy = Script(
+        [
+            reply(think("look"), screenshot(), member("cursor_position")),
+            reply(click(10, 10), member("zoom", region=[0, 0, 200, 100])),
+            reply(member("wait", duration=1), member("key", text="ctrl+alt+t"), screenshot()),
+            reply(member("left_click", coordinate=[5000, 5000]), member("screenshot")),
+            reply(tool("bash", command="echo out; echo err >&2; exit 3")),
+            reply(tool("str_replace_based_edit_tool", command="create", path="note.txt", file_text="one\ntwo\n")),
+            reply(tool("str_replace_based_edit_tool", command="view", path="note.txt")),
+            reply(
+                tool("str_replace_based_edit_tool", command="str_replace", path="note.txt", old_str="two", new_str="ü")
+            ),
+            reply(tool("str_replace_based_edit_tool", command="view", path="missing.txt")),
+        ]
+    )
+    run = await workshop.run("do everything", "and again", policy=policy)
+    assert {row["status"] for row in run.rows} == {"completed", "failed"}
+    replayed = await run.replay()
+    assert replayed.identical
+    assert replayed.seconds < run.seconds - 1  # the recorded wait is not waited for
+
+
+async def test_failures_of_the_service_are_not_waited_for_again(workshop: Workshop) -> None:
+    workshop.api.fail(rate_limited("0.3"), Break(after=4), SseError(after=3), NoStop(after=5))
+    run = await workshop.run("try", policy=Steps(2))
+    assert len(run.contents.exchanges) == 6 and [e["kind"] for e in run.contents.events].count("Retrying") == 4
+    replayed = await run.replay()
+    assert replayed.identical and replayed.seconds < run.seconds / 3
+
+
+async def test_a_stop_is_a_part_of_the_run(workshop: Workshop) -> None:
+    waiting = reply("I wait.", member("wait", duration=60))
+    workshop.api.policy = lambda view: waiting if view.prompt == "wait for long" else reply("Now I am here.")
+    session = await workshop.start()
+    await session.send("wait for long")
+    await until(lambda: session.steps)
+    await session.stop()
+    assert session.turn_task is not None
+    await session.turn_task
+    await workshop.send(session, "and now?")
+    await workshop.registry.end(session.id)
+    run = await Run.from_store(workshop.store, session.id)
+    assert "Interrupted" in json.dumps(run.contents.messages)
+    replayed = await run.replay()
+    assert replayed.identical and replayed.seconds < 20
+
+
+async def test_approvals_are_a_part_of_the_run(workshop: Workshop) -> None:
+    workshop.api.policy = Script(
+        [reply(member("type", text="a")), reply(member("type", text="b")), reply(screenshot())]
+    )
+    session = await workshop.start(approval="risky", approval_timeout=5)
+    await session.send("type")
+    for approve in (True, False):
+        await until(lambda: session.gate.pending)
+        await (session.approve() if approve else session.deny())
+        await until(lambda: session.gate.pending is None)
+    assert session.turn_task is not None
+    await session.turn_task
+    await workshop.registry.end(session.id)
+    run = await Run.from_store(workshop.store, session.id)
+    assert [e["verdict"] for e in run.contents.events if e["kind"] == "ApprovalDecided"] == ["approved", "denied"]
+    assert (await run.replay()).identical
+
+
+async def test_a_bound_session_records_once_and_replays_then(workshop: Workshop) -> None:
+    with pytest.raises(RecordingMissing):
+        await workshop.start(record="runs/one.cambio", record_mode="none")
+    first = await workshop.run("go", policy=Steps(4), record="runs/one.cambio")
+    workshop.api.stop_answering()
+    again = await workshop.run("go", record="runs/one.cambio")
+    assert again.manifest["desktop"]["kind"] == "recording"
+    assert again.messages == first.messages and again.usage == first.usage
+    assert Run.load("runs/one.cambio") == first
+    other = await workshop.run("do something else", record="runs/one.cambio")
+    failed = [event for event in other.contents.events if event["kind"] == "TurnFailed"]
+    assert "the user now asks something that the recording did not: 'do something else'" in failed[0]["details"]
+
+
+async def test_a_changed_recording_is_noticed(workshop: Workshop) -> None:
+    run = await workshop.run("go", policy=Steps(4))
+    contents = run.contents
+    calls = [call for call in contents.observations if call["method"] != "release_all"]
+    fewer = Contents(**{**contents.__dict__, "observations": calls[:-1]})
+    with pytest.raises(ReplayDiverged, match="the recording ends after"):
+        await Run(_without_cache(fewer)).replay()
+    prompts = [{**e, "content": "stay"} if e["kind"] == "UserMessage" else e for e in contents.events]
+    with pytest.raises(ReplayDiverged, match="'stay' instead of 'go'"):
+        await Run(_without_cache(Contents(**{**contents.__dict__, "events": prompts}))).replay()
+
+
+def _without_cache(contents: Contents) -> Contents:
+    contents.__dict__.pop("skeletons", None)
+    return contents
+
+
+async def test_a_bundle_is_the_run_and_has_no_secrets(workshop: Workshop, tmp_path: Path) -> None:
+    run = await workshop.run("go", policy=Steps(4, thoughts=True))
+    path = run.save(tmp_path / "a.cambio")
+    loaded = Run.load(path)
+    assert loaded == run and loaded.save(tmp_path / "b.cambio").read_bytes() == path.read_bytes()
+    out = io.BytesIO()
+    bundle.pack(loaded.contents, out)
+    assert out.getvalue() == path.read_bytes()
+    assert (await loaded.replay()).identical
+    assert workshop.api.key.encode() not in path.read_bytes()
+    assert b"Bearer" not in path.read_bytes() and b"authorization" not in path.read_bytes()
+    first = loaded.contents.request(0)
+    assert json.loads(first) == workshop.api.bodies[0]
+
+
+async def test_replay_at_recorded_pace(workshop: Workshop) -> None:
+    workshop.api.delay = 0.2
+    run = await workshop.run("go", policy=Steps(4))
+    slow, fast = await run.replay(pace=1.0), await run.replay()
+    assert slow.identical and fast.identical and slow.seconds > 0.6 and fast.seconds < slow.seconds - 0.3
+
+
+async def test_forks_go_on_from_a_step(workshop: Workshop) -> None:
+    run = await workshop.run("go", policy=Steps(8, batch=2), name="first")
+    point = run.fork_point(5)
+    assert point.history[-1]["content"][1]["is_error"] and len(point.history) == 7
+    workshop.api.policy = Script([reply(screenshot())], end="I went on.")
+    session = await workshop.start("second", fork={"run": run.id, "step": 5})
+    await workshop.send(session, "go on differently")
+    await workshop.registry.end(session.id)
+    forked = await Run.from_store(workshop.store, session.id)
+    assert workshop.api.refusals == []
+    assert forked.answers == ["I went on."] and len(forked.messages) == 7 + 4
+    assert forked.messages[:7] == point.history
+    assert (await forked.replay()).identical
