@@ -3,8 +3,9 @@
     python -m benchmarks.loop [--steps 60] [--kilobytes 250] [--sessions 20]
 
 ``step`` is from the end of one reply to the arrival of the next request at the transport, ready to be sent: carrying
-out a click, taking a picture, serialising the conversation, building and hashing the request. ``sdk`` is the same for
-the plain SDK, which serialises every picture again each turn. ``lag`` is the event loop's, while that many sessions run.
+out a click, taking a picture, serialising the conversation, building and hashing the request; ``cpu`` is what of it the
+loop's own thread worked. Beside it the plain SDK, which serialises every picture again each turn, and the event loop's
+lag while that many sessions run.
 """
 
 from __future__ import annotations
@@ -99,11 +100,9 @@ async def step_times(steps: int, kilobytes: int, model: str = "claude-sonnet-5-5
 
 
 async def run(agent: Agent) -> None:
-    last = None
-    async for last in agent.run("Go."):
-        pass
-    if not isinstance(last, TurnFinished):
-        raise RuntimeError(str(last))
+    events = [event async for event in agent.run("Go.")]
+    if not isinstance(events[-1], TurnFinished):
+        raise RuntimeError(str(events[-1]))
 
 
 async def sdk_time(pictures: int, kilobytes: int) -> float:
@@ -166,21 +165,21 @@ async def main() -> None:
     options = parser.parse_args()
     await step_times(3, 1)  # loads the SDK
     small = await step_times(20, 20)
-    print(
-        f"step, first 20, 20 KB pictures: {statistics.median(small.gaps):.2f} ms, cpu {statistics.median(small.work):.2f} ms"
-    )
+    median = statistics.median
+    print(f"step, first 20, 20 KB pictures: {median(small.gaps):.2f} ms, cpu {median(small.work):.2f} ms")
     found = await step_times(options.steps, options.kilobytes)
     for at in (5, 20, 50):
         if at < len(found.gaps):
             near = slice(max(0, at - 4), at + 4)
             print(
-                f"step with {at} pictures of {options.kilobytes} KB: {statistics.median(found.gaps[near]):.1f} ms,"
-                f" cpu {statistics.median(found.work[near]):.1f} ms, request {found.sizes[at] / 1e6:.1f} MB"
+                f"step with {at} pictures of {options.kilobytes} KB: {median(found.gaps[near]):.1f} ms,"
+                f" cpu {median(found.work[near]):.1f} ms, request {found.sizes[at] / 1e6:.1f} MB"
             )
     print(f"plain SDK with 50 pictures of {options.kilobytes} KB: cpu {await sdk_time(50, options.kilobytes):.1f} ms")
     lags = await lag(options.sessions, 15)
     print(
-        f"event-loop lag, {options.sessions} sessions: p50 {quantile(lags, 0.5):.2f} ms, p99 {quantile(lags, 0.99):.2f} ms"
+        f"event-loop lag, {options.sessions} sessions: p50 {quantile(lags, 0.5):.2f} ms,"
+        f" p99 {quantile(lags, 0.99):.2f} ms"
     )
 
 

@@ -17,7 +17,7 @@ from tests.messages_api import MessagesApi, Steps
 
 from .conftest import MakeAgent, of, play
 from .fake_desktop import FakeDesktop
-from .scripted import use
+from .scripted import tool, use
 
 BOUND = models.resolve("claude-sonnet-5-5")
 FREE = models.resolve("claude-sonnet-5")
@@ -123,7 +123,7 @@ def test_what_counts_as_crowded(steps: int, weight: int, tokens: int, crowded: b
 def test_a_crash_in_a_batch_is_closed_as_interrupted() -> None:
     history = [
         user_text("Go."),
-        {"role": "assistant", "content": [use("left_click", "a"), {**use("x", "b"), "toolset_name": None}]},
+        {"role": "assistant", "content": [use("left_click", "a"), tool("bash", "b")]},
     ]
     closed = close_open_batch(history)
     assert len(closed) == 3 and len(history) == 2
@@ -193,7 +193,7 @@ async def test_heavy_pictures_never_reach_32_megabytes(
 ) -> None:
     """The same as with 250 KB pictures and 32 MB, at a tenth of both: the stand-in would need minutes to parse them."""
     monkeypatch.setattr("cambio_lab.agent.transcript.REQUEST_BYTES", {"anthropic": 3_200_000})
-    desktop._pictures = [picture for picture in FakeDesktop(noise=7)._pictures]
+    desktop._pictures = FakeDesktop(noise=7)._pictures
     found = await run_steps(make, api, 130)
     assert max(request.size for request in api.requests) < 3_200_000
     assert len(of(found, HistoryDropped)) >= 1

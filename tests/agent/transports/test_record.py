@@ -95,7 +95,7 @@ async def test_replay_gives_it_back_and_says_what_differs() -> None:
         assert (await client.post("http://x", content=b"same")).content == b"a"
         with pytest.raises(httpx2.ConnectError):
             await client.post("http://x", content=b"same")
-        with pytest.raises(ReplayDiverged, match="the run asks the model a 3. time"):
+        with pytest.raises(ReplayDiverged, match=r"the run asks the model a 3\. time"):
             await client.post("http://x", content=b"same")
     other = ReplayTransport(recorded, lambda index, body: "it asks something else")
     async with httpx2.AsyncClient(transport=other) as client:
