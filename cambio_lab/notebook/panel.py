@@ -49,7 +49,7 @@ class WorkbenchPanel(ipywidgets.VBox):  # type: ignore[misc]
             description="Create session", button_style="primary", icon="desktop", tooltip="Start a desktop and an agent"
         )
         self.existing = ipywidgets.Dropdown(options=[("(none)", "")], description="Or open", style=wide)
-        self.open = ipywidgets.Button(description="Open", tooltip="Show the chosen session")
+        self.open_button = ipywidgets.Button(description="Open", tooltip="Show the chosen session")
         self.end = ipywidgets.Button(description="End session", tooltip="Remove the session and its desktop")
         self.end.disabled = True
         self.message = ipywidgets.HTML()
@@ -57,14 +57,16 @@ class WorkbenchPanel(ipywidgets.VBox):  # type: ignore[misc]
             [
                 ipywidgets.HBox([self.name, self.model], layout={"flex_flow": "row wrap"}),
                 ipywidgets.HBox([self.max_steps, self.max_cost, self.approval], layout={"flex_flow": "row wrap"}),
-                ipywidgets.HBox([self.create, self.existing, self.open, self.end], layout={"flex_flow": "row wrap"}),
+                ipywidgets.HBox(
+                    [self.create, self.existing, self.open_button, self.end], layout={"flex_flow": "row wrap"}
+                ),
                 self.message,
             ]
         )
         self._place = ipywidgets.VBox([])
         super().__init__([self._form, self._place])
         self.create.on_click(lambda _: self._start(self._create()))
-        self.open.on_click(lambda _: self._start(self._open()))
+        self.open_button.on_click(lambda _: self._start(self._open()))
         self.end.on_click(lambda _: self._start(self._end()))
         self._start(self._look_around())
 
