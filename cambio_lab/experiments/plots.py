@@ -24,6 +24,7 @@ def success_rates(summary: pd.DataFrame) -> Figure:
     axes.errorbar(rates, rows, xerr=reach, fmt="o", color=COLOURS[0], ecolor="#9bb8d6", capsize=3, elinewidth=2)
     axes.set_yticks(rows, _labels(table))
     axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.6, len(table) - 0.4)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.set_xlabel("success rate, 95 % interval")
     axes.grid(axis="x", alpha=0.3)
@@ -41,7 +42,8 @@ def heat(results: pd.DataFrame) -> Figure:
     axes.set_xticks(range(table.shape[1]), names)
     axes.set_yticks(range(len(table)), list(table.index))
     for (row, column), value in _cells(table):
-        axes.text(column, row, f"{value:.0%}", ha="center", va="center", fontsize=9)
+        ink = "white" if value < 0.15 or value > 0.85 else "black"
+        axes.text(column, row, f"{value:.0%}", ha="center", va="center", fontsize=9, color=ink)
     return figure
 
 
