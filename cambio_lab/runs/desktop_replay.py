@@ -120,13 +120,13 @@ async def replay_on(
     fresh one of the recorded image and size.
     """
     replay, began = DesktopReplay(), time.perf_counter()
-    ended: float | None = None
+    ended = contents.manifest["session"].get("created_at", 0.0)  # a desktop needs a moment before its first action
     for call in contents.observations:
         if last_step is not None and (call.get("step") or 0) > last_step:
             break
         if call["method"] in SKIPPED or "error" in call:
             continue
-        gap = 0.0 if ended is None else min(LONGEST_GAP, max(0.0, call["at"] - ended))
+        gap = min(LONGEST_GAP, max(0.0, call["at"] - ended))
         ended = call["at"] + call["ms"] / 1000
         await asyncio.sleep(gap)
         try:

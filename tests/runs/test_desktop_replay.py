@@ -1,0 +1,84 @@
+"""Recorded actions performed on fresh containers: the same pictures, and a change on purpose is found where it is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cambio_lab.desktop.base import Desktop, DesktopOptions, DesktopProvider
+from cambio_lab.desktop.docker import DockerProvider
+from cambio_lab.runs import Run
+from cambio_lab.runs.desktop_replay import DesktopReplay, clock_mask
+from cambio_lab.settings import Settings
+from tests.messages_api import Reply, Script, click, member, reply, screenshot, tool
+
+from .conftest import Workshop
+
+pytestmark = pytest.mark.docker
+MANAGED = "until xprop -root _NET_SUPPORTING_WM_CHECK | grep -q window; do sleep 0.1; done; sleep 1"
+COMMANDS = ["ls", "cat note.txt", "echo one > one.txt", "ls", "wc -c *", "pwd", "seq 3", "cat one.txt", "date -d @0 -u"]
+
+
+def tour() -> list[Reply]:
+    """Twenty steps: a file, a terminal, commands typed into it, a look after each."""
+    replies = [
+        reply(tool("bash", command=f"echo the original > note.txt; {MANAGED}")),
+        reply(member("key", text="ctrl+alt+t"), member("wait", duration=2), click(640, 300)),
+    ]
+    replies += [reply(member("type", text=f"{command}\n"), screenshot()) for command in COMMANDS[:8]]
+    return replies
+
+
+@pytest.fixture
+async def containers(docker_host: str) -> AsyncIterator[DesktopProvider]:
+    provider = DockerProvider(Settings(pool_size=0), server_id="runs-test")
+    yield provider
+    await provider.stop()
+
+
+@asynccontextmanager
+async def fresh(provider: DesktopProvider) -> AsyncIterator[Desktop]:
+    desktop = await provider.acquire("replay", DesktopOptions())
+    try:
+        yield desktop
+    finally:
+        await desktop.close()
+
+
+async def test_twenty_of_twenty_match_and_a_change_is_found(
+    open_workshop: Callable[..., Any], containers: DesktopProvider, tmp_path: Path
+) -> None:
+    workshop: Workshop = await open_workshop(containers)
+    run = await workshop.run("type some commands", policy=Script(tour()))
+    assert len(run.rows) == 20 and workshop.api.refusals == []
+    looks = sum(row["screenshot"] is not None for row in run.rows)
+
+    async with fresh(containers) as desktop:
+        same = await run.replay_on(desktop, masks=(clock_mask(desktop.size),))
+    assert same.matches and len(same.looks) == looks, same
+
+    changed = await _with_another_note(run, containers)
+    assert changed.divergence is not None and changed.divergence.step == _reads_the_note(run)
+    look = changed.divergence
+    assert 0 < look.changed < 0.05 and look.box is not None
+    assert look.recorded == run.picture(_reads_the_note(run)) != look.seen
+    shown = changed._repr_mimebundle_()["text/html"]
+    assert shown.count("<img") == 3 and f"step {look.step}" in shown
+    (tmp_path / "difference.png").write_bytes(look.difference())
+
+
+def _reads_the_note(run: Run) -> int:
+    """The step of the first look after ``cat note.txt``."""
+    typed = next(row["step"] for row in run.rows if row["arguments"].get("text") == "cat note.txt\n")
+    return int(typed) + 1
+
+
+async def _with_another_note(run: Run, provider: DesktopProvider) -> DesktopReplay:
+    """Replay on a desktop where the file says something else: the command that makes it cannot write it any more."""
+    async with fresh(provider) as desktop:
+        await desktop.run_command("echo another text > note.txt; chmod 400 note.txt")
+        return await run.replay_on(desktop, masks=(clock_mask(desktop.size),))
