@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode
@@ -79,6 +79,8 @@ class Channel:
         self.on_connect: Callable[[], list[dict[str, Any]]] = list
         self.snapshot: Message | None = None
         """The last ``status`` message."""
+        self.pending: Mapping[str, Any] | None = None
+        """The call that waits for approval."""
         self.connections = 0
         self.admission = asyncio.Lock()
         """Held by whoever waits to be accepted: a refusal carries no name, so only one may be meant."""
@@ -143,17 +145,34 @@ class Channel:
             listener.close()
 
     async def wait_for(self, status: str, timeout: float) -> Message:
-        """The ``status`` message whose state is ``status``; the current one counts. Raises ``TimeoutError``."""
+        """The ``status`` message whose state is ``status``; the last one counts. Raises ``TimeoutError``."""
+        async for found in self._statuses(timeout):
+            if found.status == status:
+                return found
+        raise TimeoutError
+
+    async def wait_for_approval(self, timeout: float) -> Mapping[str, Any]:
+        """What waits for approval, now or soon. Raises ``TimeoutError``."""
+        async for _ in self._statuses(timeout):
+            if self.pending is not None:
+                return self.pending
+        raise TimeoutError
+
+    async def _statuses(self, timeout: float) -> AsyncIterator[Message]:
+        """The last ``status`` message and those that follow, for ``timeout`` seconds."""
         listener = self.listen()
+        ends = asyncio.get_running_loop().time() + timeout
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout_at(ends):
                 await self.connect()
-                if self.snapshot is not None and self.snapshot.status == status:
-                    return self.snapshot
-                while True:
-                    for found in await listener.get():
-                        if found.type == "status" and found.status == status:
-                            return found
+            if self.snapshot is not None:
+                yield self.snapshot
+            while True:
+                async with asyncio.timeout_at(ends):
+                    batch = await listener.get()
+                for message in batch:
+                    if message.type == "status":
+                        yield message
         finally:
             listener.close()
 
@@ -241,10 +260,19 @@ class Channel:
             self._sequence = message.sequence
         if message.type == "status":
             self.snapshot = message
+        self._note_pending(message)
         if message.type == "heartbeat" or self.handle(message):
             return
         for listener in tuple(self.listeners):
             await listener.queue.put(message)
+
+    def _note_pending(self, message: Message) -> None:
+        if message.event == "approval":
+            self.pending = message.metadata
+        elif message.event == "snapshot":
+            self.pending = message.metadata.get("approval")
+        elif message.event == "approval_decided" or message.ends_turn:
+            self.pending = None
 
     async def _tell(self, text: str, delay: float, **particulars: Any) -> None:
         message = connection(text, delay_seconds=delay, **particulars)

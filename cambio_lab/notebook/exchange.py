@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CambioError, InvalidRequest
+from ..errors import CambioError, InvalidRequest, ServerError
 from . import shell
 from .feed import Feed
 from .live import live
@@ -50,10 +50,19 @@ class Exchange:
         await self._tools.settled()
         await self.feed.start()
 
-    def take(self, batch: list[Message]) -> None:
+    def take(self, batch: list[Message]) -> list[Message]:
+        """Show what came; returns the messages that ask for an approval."""
         for message in batch:
             if self._builder.feed(message):
                 self._display.changed(self._builder, message)
+        return [message for message in batch if message.event == "approval"]
+
+    def failed(self, error: Exception) -> None:
+        """The turn cannot be followed any more, or what was to be decided in it cannot be."""
+        if not self.turn.done:
+            self.turn.error = self.turn.error or (error if isinstance(error, CambioError) else CambioError(str(error)))
+            if not isinstance(error, ServerError):
+                self.leave()
 
     def leave(self) -> None:
         """Stop the turn without waiting for it."""

@@ -6,6 +6,7 @@ A panel's chat goes from the browser to the server without the kernel; a saved n
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Protocol
 
 from ..errors import CambioError
@@ -30,6 +31,7 @@ class Follower:
     def __init__(self, address: Address, rest: Rest, session_id: str, name: str) -> None:
         self.turns: list[Turn] = []
         self.failure: CambioError | None = None
+        self._progress = asyncio.Condition()
         self._rest = rest
         self._name = name
         self._session_id = session_id
@@ -46,6 +48,20 @@ class Follower:
         """Keep ``handle`` up to date from now on."""
         self._handles.append(handle)
         await self._show()
+
+    async def caught_up(self, message_id: str, timeout: float = 5.0) -> tuple[list[Handle], dict[str, Any]]:
+        """The outputs and what they should show, once the turn of ``message_id`` (empty: all so far) is in it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout), self._progress:
+                await self._progress.wait_for(lambda: self._knows(message_id))
+        return self._handles, await self._content()
+
+    def _knows(self, message_id: str) -> bool:
+        if self.failure is not None:
+            return True
+        if not message_id:
+            return self._builder is None
+        return any(turn.message_id == message_id and turn.done for turn in self.turns)
 
     async def close(self) -> None:
         """Stop following; what is shown stays."""
@@ -64,8 +80,12 @@ class Follower:
                     changed = await self._take(message) or changed
                 if changed:
                     await self._show()
+                    async with self._progress:
+                        self._progress.notify_all()
         except CambioError as error:
             self.failure = error  # the session is over, or the server went away: the record stays as it is
+            async with self._progress:
+                self._progress.notify_all()
         finally:
             listener.close()
 
@@ -73,6 +93,7 @@ class Follower:
         """Whether a turn ended."""
         if message.event == "user_message":
             turn = Turn(str(message.metadata.get("message", "")), self._session_id, self._name)
+            turn.message_id = str(message.metadata.get("message_id", ""))
             self.turns.append(turn)
             self._builder = TurnBuilder(turn)
         if self._builder is None:
@@ -85,13 +106,19 @@ class Follower:
         return True
 
     async def _show(self) -> None:
-        if not self._handles:
-            return
+        if self._handles:
+            show_all(self._handles, await self._content())
+
+    async def _content(self) -> dict[str, Any]:
         if self.turns and (final := await fetch_now(self._rest, self._session_id, f"The desktop of {self._name}")):
             self.turns[-1].screenshot = final
-        content = await asyncio.to_thread(folded, list(self.turns), self._name)
-        for handle in self._handles:
-            handle.update(content, raw=True)
+        return await asyncio.to_thread(folded, list(self.turns), self._name)
+
+
+def show_all(handles: list[Handle], content: dict[str, Any]) -> None:
+    """Replace every output by ``content``."""
+    for handle in handles:
+        handle.update(content, raw=True)
 
 
 def folded(turns: list[Turn], name: str) -> dict[str, Any]:

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-@dataclass(frozen=True)
+LARGEST_PNG = 150_000
+
+
+@dataclass(frozen=True, repr=False)
 class Picture:
     """Encoded bytes (PNG, JPEG or WebP) and what they show in words."""
 
@@ -63,23 +66,20 @@ class Picture:
         return f"data:{self.media_type};base64,{base64.b64encode(self.data).decode()}"
 
     def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
+        """A PNG small enough for a saved notebook: beyond 150 KB with 256 colours, which leaves text sharp."""
         data = self.data
-        if self.media_type != "image/png":
-            target = io.BytesIO()
-            self.image().save(target, "PNG")
+        if self.media_type != "image/png" or len(data) > LARGEST_PNG:
+            image, target = self.image(), io.BytesIO()
+            if len(data) > LARGEST_PNG:
+                image = image.quantize(256, dither=0)
+            image.save(target, "PNG", optimize=True)
             data = target.getvalue()
         width, height = self.size
         return data, {"width": width, "height": height, "alt": self.alt}
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The cheaper of PNG and JPEG, with its text: a saved notebook stays small, text stays legible."""
-        shown = self if self.media_type in ("image/png", "image/jpeg") else self.jpeg(quality=85)
-        if len(shown.data) > 60_000 and len(small := self.jpeg(quality=85).data) < len(shown.data):
-            shown = Picture(small, "image/jpeg", self.alt)
-        encoded = base64.b64encode(shown.data).decode()
+    def __repr__(self) -> str:
         width, height = self.size
-        metadata = {shown.media_type: {"width": width, "height": height, "alt": self.alt}}
-        return {shown.media_type: encoded, "text/plain": f"{self.alt} ({width}x{height})"}, metadata
+        return f"{self.alt} ({width}x{height})"
 
 
 def _open(data: bytes) -> Any:

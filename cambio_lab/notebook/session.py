@@ -10,10 +10,11 @@ from collections.abc import AsyncGenerator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from .approval import Approval, Approve, decide
 from .channel import Channel
 from .exchange import Exchange, in_spite_of_cancellation
 from .files import Clipboard, Files
-from .follower import Follower
+from .follower import Follower, show_all
 from .message import Message
 from .picture import Picture
 from .portal import portal
@@ -69,18 +70,22 @@ class Session:
         metadata: Mapping[str, Any] | None = None,
         show: bool | None = None,
         pictures: bool | None = None,
+        approve: Approve | None = None,
     ) -> Turn:
         """Send a message, show the turn as it goes on, return it when it has ended.
 
         In a notebook the cell shows it; in a terminal, or with ``show=True``, text is printed; ``show=False`` shows
-        nothing. ``pictures`` fetches the steps' screenshots (default: in a notebook). An interrupt or a cancellation
-        stops the turn. Raises the error that the turn ended with.
+        nothing. ``pictures`` fetches the steps' screenshots (default: in a notebook). ``approve`` is asked about each
+        call that waits for approval; without it, people answer in the panel. An interrupt or a cancellation stops the
+        turn. Raises the error that the turn ended with.
         """
         exchange = Exchange(self, content, metadata, show, pictures=pictures)
         try:
             await portal.call(exchange.begin())
             while batch := await portal.call(exchange.feed.next()):
-                exchange.take(batch)
+                for message in exchange.take(batch):
+                    if approve is not None:
+                        await decide(self, message, approve)
         except GeneratorExit:
             exchange.leave()
             raise
@@ -88,8 +93,12 @@ class Session:
             exchange.take(await in_spite_of_cancellation(exchange))
             exchange.turn.stopped = True
             raise
+        except Exception as error:
+            exchange.failed(error)
+            raise
         finally:
             exchange.finish()
+        await self._remember(exchange.turn)
         return exchange.result()
 
     def send_blocking(
@@ -110,8 +119,13 @@ class Session:
             exchange.take(portal.run(exchange.feed.abandon()))
             exchange.turn.stopped = True
             raise
+        except Exception as error:
+            exchange.failed(error)
+            raise
         finally:
             exchange.finish()
+        if self._follower is not None:
+            show_all(*portal.run(self._follower.caught_up(exchange.turn.message_id)))
         return exchange.result()
 
     async def stream(self, content: str, *, metadata: Mapping[str, Any] | None = None) -> AsyncGenerator[Message, None]:
@@ -128,6 +142,7 @@ class Session:
                     if message.type == "error" and exchange.turn.error is not None:
                         raise exchange.turn.error
                     yield message
+            await self._remember(exchange.turn)
         finally:
             if not exchange.turn.done:
                 exchange.leave()
@@ -174,6 +189,10 @@ class Session:
         """Refuse the waiting action; the agent is told and goes on without it."""
         await self._decide("deny", tool_use_id)
 
+    async def wait_for_approval(self, *, timeout: float = 60.0) -> Approval:
+        """The call that waits for approval, now or soon. Raises ``TimeoutError``."""
+        return Approval.parse(self, await portal.call(self._channel.wait_for_approval(timeout)))
+
     async def wait_for(self, status: str, *, timeout: float = 60.0) -> Message:
         """Wait until the session's state is ``status`` (``idle``, ``waiting_approval``, ...); returns its message."""
         return await portal.call(self._channel.wait_for(status, timeout))
@@ -190,6 +209,7 @@ class Session:
 
     async def end(self) -> None:
         """End the session and remove its desktop. Ending one that has ended is no error."""
+        await self._remember()
         response = await portal.call(self.lab.rest.request("DELETE", self.path, accept=(409,)))
         if response.is_success:
             self.description = {**self.description, "status": "inactive", "ended_at": response.json().get("ended_at")}
@@ -246,6 +266,11 @@ class Session:
             self._follower = Follower(self.lab.address, self.lab.rest, self.id, self.name)
             await self._follower.start()
         await self._follower.add(handle)
+
+    async def _remember(self, turn: Turn | None = None) -> None:
+        """Bring the record below the panel up to date, as output of the running cell: a notebook keeps only those."""
+        if self._follower is not None:
+            show_all(*await portal.call(self._follower.caught_up("" if turn is None else turn.message_id)))
 
     async def _say(self, kind: str) -> None:
         await portal.call(self._channel.send({"type": kind}))

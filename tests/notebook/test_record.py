@@ -16,7 +16,7 @@ from PIL import Image
 from cambio_lab.errors import ConfigurationError, MissingKey
 from cambio_lab.notebook import record
 from cambio_lab.notebook.action import describe, visible
-from cambio_lab.notebook.picture import Picture
+from cambio_lab.notebook.picture import LARGEST_PNG, Picture
 from cambio_lab.notebook.progress import Progress, as_html, as_text
 from cambio_lab.notebook.turn import Step, Turn
 
@@ -170,10 +170,11 @@ def test_visible_keeps_what_people_write() -> None:
 
 def test_pictures_show_themselves() -> None:
     shot = noisy(1)
-    data, metadata = shot._repr_mimebundle_()
-    assert set(data) == {"image/jpeg", "text/plain"} and metadata["image/jpeg"]["width"] == 1280
-    png, size = Picture(shot.jpeg().data, "image/jpeg")._repr_png_()
-    assert png.startswith(b"\x89PNG") and (size["width"], size["height"]) == (1280, 800)
+    assert len(shot.data) > LARGEST_PNG and repr(shot) == "Screen 1 (1280x800)"
+    for shown in (shot, Picture(shot.jpeg().data, "image/jpeg", "Screen 1")):
+        png, metadata = shown._repr_png_()
+        assert png.startswith(b"\x89PNG") and metadata == {"width": 1280, "height": 800, "alt": "Screen 1"}
+    assert len(shot._repr_png_()[0]) < len(shot.data) / 2
 
 
 def test_a_progress_bar_ends() -> None:
