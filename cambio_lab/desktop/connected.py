@@ -55,6 +55,7 @@ class ConnectedDesktop:
         self._typist = Typist(self._hands, self._connection, machine, machine.keymap)
         self._shell = Shell(machine)
         self._limits: tuple[int, int] | None = None
+        self._kind: str | None = None
         self._last: tuple[tuple[int, Size], Picture] | None = None
         self._closed = False
 
@@ -77,9 +78,11 @@ class ConnectedDesktop:
         screen = self.true_size
         return View(screen, fit_model(screen, *self._limits) if self._limits else fit_model(screen))
 
-    def limit_pictures(self, long_edge: int, patches: int) -> None:
-        """Scale screenshots to what an older model takes; the default is what current ones take."""
+    def limit_pictures(self, long_edge: int, patches: int, kind: str | None = None) -> None:
+        """Scale screenshots to what a model takes (the default is what current ones take), in a format of its own."""
         self._limits = (long_edge, patches)
+        self._kind = kind
+        self._last = None
 
     # Eyes
     async def screenshot(self) -> Picture:
@@ -96,7 +99,7 @@ class ConnectedDesktop:
         return picture
 
     async def _encode(self, frame: png.Frame, size: Size, kind: str | None = None, quality: int = 85) -> Picture:
-        kind = kind or self.settings.image_format
+        kind = kind or self._kind or self.settings.image_format
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(_ENCODERS, lambda: png.encode(frame, kind, size, quality=quality))
 

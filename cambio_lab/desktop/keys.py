@@ -95,6 +95,8 @@ def parse(combo: str) -> Combo:
     if any(symbol in (SHIFT, 0xFFE2) for symbol in symbols[:-1]) and len(parts[-1]) == 1:
         shifted = _SHIFTED.get(parts[-1], parts[-1].upper())
         key = character(shifted) if len(shifted) == 1 else key
+    elif len(parts) > 1 and len(parts[-1]) == 1 and parts[-1].isascii():
+        key = character(parts[-1].lower())  # names are case-insensitive: ctrl+S is ctrl+s, shift has to be said
     return Combo(tuple(symbols[:-1]), key)
 
 

@@ -74,14 +74,17 @@ class LocalProcess:
         return await self._pieces.get()
 
     async def wait(self) -> int:
-        return await self._child.wait()
+        # asyncio's own wait() lasts until the pipes are closed too, and a background program may hold those for ever.
+        while self._child.returncode is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        return self._child.returncode
 
     async def kill(self, spare: Sequence[int] = ()) -> None:
         for pid, group in _session(self._child.pid):
             if group not in spare:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        await self._child.wait()
+        await self.wait()
 
     def abandon(self) -> None:
         for reader in self._readers:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shlex
-from collections.abc import Sequence
 
 from .base import CommandResult
 from .machine import STDERR, STDOUT, Machine, Process
 
 # Job control gives each job its own process group, so that a time-out can end the running command and spare what was
 # put in the background before (a browser, say).
-_PROMPTLESS = [
-    "bash",
-    "--noprofile",
-    "--norc",
-    "-c",
-    "set -m; exec 3<&0; while IFS= read -r -d '' c <&3; do eval \"$c\"; done",
-]
+# The trap tells that a command ended the shell itself, which the end of its output would not: background programs may
+# keep that open.
+_LOOP = """
+trap 'e=$?; printf "\\n%s %s exit\\n" "$CAMBIO_MARK" "$e"; printf "\\n%s\\n" "$CAMBIO_MARK" >&2' EXIT
+set -m
+exec 3<&0
+while IFS= read -r -d '' c <&3; do eval "$c"; done
+"""
+_PROMPTLESS = ["bash", "--noprofile", "--norc", "-c", _LOOP]
 
 
 class Shell:
@@ -52,10 +53,8 @@ class Shell:
                 raise
             finally:
                 self._current = None
-            if collector.code is None:  # the command ended the shell itself, with `exit` for one
-                result = collector.result(code=await process.wait())
-                await self._kill()
-                return result
+            if collector.exited or collector.code is None:
+                await self.close()  # the command ended the shell itself, with `exit` for one
             self._jobs = collector.jobs
             return collector.result()
 
@@ -105,6 +104,7 @@ class _Collector:
         self.done = asyncio.Event()
         self.code: int | None = None
         self.jobs: list[int] = []
+        self.exited = False
         self._limit = limit
         self._mark = secrets.token_hex(12)
         self._parts = {STDOUT: bytearray(), STDERR: bytearray()}
@@ -115,6 +115,7 @@ class _Collector:
     def script(self, command: str) -> str:
         """``command`` evaluated in the shell itself with nothing to read, then the mark on both streams."""
         return (
+            f"CAMBIO_MARK={self._mark}\n"
             f"eval {shlex.quote(command)} </dev/null\n"
             f"printf '\\n%s %s %s\\n' {self._mark} $? \"$(jobs -p | tr '\\n' ' ')\"\n"
             f"printf '\\n%s\\n' {self._mark} >&2"
@@ -141,7 +142,8 @@ class _Collector:
         self._tail[stream] = b""
         if stream == STDOUT:
             words = line.split(b"\n", 1)[0].split()
-            self.code, self.jobs = int(words[1]), [int(word) for word in words[2:]]
+            self.code, self.exited = int(words[1]), words[2:] == [b"exit"]
+            self.jobs = [] if self.exited else [int(word) for word in words[2:]]
         self._ended.add(stream)
         if len(self._ended) == 2:
             self.done.set()
@@ -159,22 +161,13 @@ class _Collector:
             self._tail[stream] = b""
         self.done.set()
 
-    def result(self, *, code: int | None = None, timed_out: bool = False) -> CommandResult:
+    def result(self, *, timed_out: bool = False) -> CommandResult:
         if timed_out:
             self.ended()
         return CommandResult(
             stdout=self._parts[STDOUT].decode("utf-8", "replace"),
             stderr=self._parts[STDERR].decode("utf-8", "replace"),
-            exit_code=None if timed_out else (self.code if self.code is not None else code),
+            exit_code=None if timed_out else self.code,
             timed_out=timed_out,
             truncated=self._truncated,
         )
-
-
-def kill_script(session: Sequence[int] | int, spare: Sequence[int]) -> list[str]:
-    """A program that kills every process of ``session`` but the process groups in ``spare``."""
-    script = (
-        'ps -o pid=,pgid= -s "$1" | while read -r p g; do '
-        'case " $2 " in *" $g "*) ;; *) kill -KILL "$p" 2>/dev/null;; esac; done; exit 0'
-    )
-    return ["sh", "-c", script, "kill", str(session), " ".join(map(str, spare))]

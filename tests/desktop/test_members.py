@@ -1,0 +1,189 @@
+"""Each member of the computer toolset, as a program in the desktop sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from cambio_lab.desktop.base import Point, Region
+from cambio_lab.desktop.connected import ConnectedDesktop
+from cambio_lab.errors import ActionError
+
+from .programs import Recorder
+
+HERE = Point(400, 350)
+SHIFT, CONTROL, ALT, SUPER = 1, 4, 8, 64
+
+
+@pytest.fixture
+async def recorder(docker_desktop: ConnectedDesktop) -> Recorder:
+    return await Recorder.open(docker_desktop)
+
+
+async def test_clicks(docker_desktop: ConnectedDesktop, recorder: Recorder) -> None:
+    for button, number in (("left", 1), ("middle", 2), ("right", 3)):
+        await docker_desktop.click(button, HERE)  # type: ignore[arg-type]
+        press, release = await recorder.events("ButtonPress", "ButtonRelease", least=2)
+        assert (press["num"], press["x"], press["y"]) == (number, *HERE)
+        assert release["kind"] == "ButtonRelease"
+        await asyncio.sleep(0.5)  # so that the next click does not make a double one
+    await docker_desktop.click("left", HERE, count=2)
+    assert len(await recorder.events("click2", least=1)) == 1
+    await asyncio.sleep(0.6)
+    await docker_desktop.click("left", HERE, count=3)
+    kinds = [event["kind"] for event in await recorder.events("click2", "click3", least=2)]
+    assert kinds == ["click2", "click3"]
+
+
+async def test_a_click_without_a_place_is_where_a_person_left_the_pointer(
+    docker_desktop: ConnectedDesktop, recorder: Recorder
+) -> None:
+    await docker_desktop.move(Point(300, 300))
+    from cambio_lab.desktop.rfb import RfbClient
+
+    person = await RfbClient.connect(docker_desktop.endpoint(), lambda damage: None)
+    person.pointer(*HERE)
+    await person.sync()
+    assert await docker_desktop.cursor_position() == HERE
+    await docker_desktop.click()
+    press, *_ = await recorder.events("ButtonPress", least=1)
+    assert (press["x"], press["y"]) == HERE
+    await person.close()
+
+
+async def test_modifiers_are_held_for_one_action_only(docker_desktop: ConnectedDesktop, recorder: Recorder) -> None:
+    await docker_desktop.click("left", HERE, modifiers="ctrl+Shift")
+    press, *_ = await recorder.events("ButtonPress", least=1)
+    assert press["state"] & (SHIFT | CONTROL | ALT) == SHIFT | CONTROL
+    await docker_desktop.click("left", HERE)
+    press, *_ = await recorder.events("ButtonPress", least=1)
+    assert press["state"] & (SHIFT | CONTROL | ALT | SUPER) == 0
+    await docker_desktop.click("left", HERE, modifiers="cmd")
+    press, *_ = await recorder.events("ButtonPress", least=1)
+    assert press["state"] & (SHIFT | CONTROL | ALT | SUPER) == SUPER
+
+
+async def test_scrolling_in_four_directions(docker_desktop: ConnectedDesktop, recorder: Recorder) -> None:
+    # Tk tells the horizontal wheel's buttons 6 and 7 as 4 and 5 with shift.
+    for direction, number, state in (("up", 4, 0), ("down", 5, 0), ("left", 4, SHIFT), ("right", 5, SHIFT)):
+        await docker_desktop.scroll(direction, 3, HERE)  # type: ignore[arg-type]
+        presses = await recorder.events("ButtonPress", least=3)
+        assert [(press["num"], press["state"] & SHIFT) for press in presses] == [(number, state)] * 3
+    await docker_desktop.scroll("down", 1, HERE, modifiers="ctrl")
+    (press,) = await recorder.events("ButtonPress", least=1)
+    assert press["num"] == 5
+    assert press["state"] & CONTROL
+    for amount in (0, 51):
+        with pytest.raises(ActionError, match="1 and 50"):
+            await docker_desktop.scroll("down", amount, HERE)
+
+
+async def test_drag_travels(docker_desktop: ConnectedDesktop, recorder: Recorder) -> None:
+    await docker_desktop.drag(Point(300, 300), Point(500, 420))
+    events = await recorder.events("ButtonPress", "Motion", "ButtonRelease", least=8)
+    press = next(event for event in events if event["kind"] == "ButtonPress")
+    release = next(event for event in events if event["kind"] == "ButtonRelease")
+    held = [event for event in events if event["kind"] == "Motion" and event["state"] & 0x100]
+    assert (press["x"], press["y"]) == (300, 300)
+    assert (release["x"], release["y"]) == (500, 420)
+    assert len(held) >= 6
+
+
+async def test_mouse_down_and_up(docker_desktop: ConnectedDesktop, recorder: Recorder) -> None:
+    await docker_desktop.move(HERE)
+    await docker_desktop.button_down()
+    await docker_desktop.move(Point(450, 360))
+    await docker_desktop.button_up()
+    events = await recorder.events("ButtonPress", "ButtonRelease", least=2)
+    assert [(event["kind"], event["x"]) for event in events] == [("ButtonPress", 400), ("ButtonRelease", 450)]
+    await docker_desktop.button_down()
+    await docker_desktop.release_all()
+    assert [event["kind"] for event in await recorder.events("ButtonPress", "ButtonRelease", least=2)] == [
+        "ButtonPress",
+        "ButtonRelease",
+    ]
+
+
+KEYS = [
+    # combo, keysym, modifiers
+    ("Return", "Return", 0),
+    ("ENTER", "Return", 0),
+    ("ctrl+s", "s", CONTROL),
+    ("Ctrl+Shift+T", "T", CONTROL | SHIFT),
+    ("ctrl+shift+t", "T", CONTROL | SHIFT),
+    ("shift+1", "exclam", SHIFT),
+    ("shift+Tab", "ISO_Left_Tab", SHIFT),
+    ("alt+F5", "F5", ALT),
+    ("Page_Down", "Next", 0),
+    ("pgup", "Prior", 0),
+    ("BackSpace", "BackSpace", 0),
+    ("KP_1", "KP_1", None),
+    ("KP_Enter", "KP_Enter", 0),
+    ("+", "plus", SHIFT),
+    ("ctrl++", "plus", CONTROL | SHIFT),
+    ("ctrl+plus", "plus", CONTROL | SHIFT),
+    ("super+e", "e", SUPER),
+    ("space", "space", 0),
+    ("ö", "odiaeresis", 0),
+    ("€", "EuroSign", 0),
+    ("Escape", "Escape", 0),
+    ("Left", "Left", 0),
+]
+
+
+async def test_keys_table(docker_desktop: ConnectedDesktop, recorder: Recorder) -> None:
+    modifiers = {"Shift_L", "Control_L", "Alt_L", "Super_L", "Num_Lock"}
+    wrong = []
+    for combo, keysym, state in KEYS:
+        await docker_desktop.key(combo)
+        pressed = [e for e in await recorder.events("KeyPress", least=1) if e["keysym"] not in modifiers]
+        if not pressed:
+            pressed = [e for e in await recorder.events("KeyPress", least=1) if e["keysym"] not in modifiers]
+        got = [(event["keysym"], event["state"] & (SHIFT | CONTROL | ALT | SUPER)) for event in pressed]
+        good = len(got) == 1 and got[0][0] == keysym and state in (None, got[0][1])
+        print(f"{combo:14} {keysym:14} {'ok' if good else got}")
+        if not good:
+            wrong.append((combo, got))
+    assert not wrong
+
+
+async def test_repeat_and_hold(docker_desktop: ConnectedDesktop, recorder: Recorder) -> None:
+    await docker_desktop.key("a", repeat=100)
+    assert len(await recorder.events("KeyPress", least=100)) == 100
+    begin = time.monotonic()
+    await docker_desktop.hold_key("shift", 0.6)
+    assert time.monotonic() - begin >= 0.6
+    events = await recorder.events("KeyPress", "KeyRelease", least=2)
+    assert [event["kind"] for event in events][-1] == "KeyRelease"
+    for repeat in (0, 101):
+        with pytest.raises(ActionError, match="1 and 100"):
+            await docker_desktop.key("a", repeat=repeat)
+
+
+async def test_a_cancelled_hold_lets_go(docker_desktop: ConnectedDesktop, recorder: Recorder) -> None:
+    holding = asyncio.create_task(docker_desktop.hold_key("ctrl+b", 60))
+    await recorder.events("KeyPress", least=2)
+    holding.cancel()
+    await asyncio.wait([holding])
+    released = await recorder.events("KeyRelease", least=2)
+    assert {event["keysym"] for event in released[-2:]} == {"b", "Control_L"}
+    await docker_desktop.key("x")
+    events = await recorder.events("KeyPress", least=1)
+    assert events[-1]["state"] & CONTROL == 0
+
+
+async def test_places_outside_the_screen_are_refused(docker_desktop: ConnectedDesktop) -> None:
+    for point in (Point(1280, 10), Point(10, 800), Point(-1, 10), Point(5000, 5000)):
+        for action in (
+            docker_desktop.move(point),
+            docker_desktop.click("left", point),
+            docker_desktop.scroll("up", 1, point),
+            docker_desktop.drag(Point(1, 1), point),
+        ):
+            with pytest.raises(ActionError, match="outside the 1280x800 screen"):
+                await action
+    for region in (Region(5, 5, 5, 9), Region(9, 5, 4, 9), Region(0, 0, 1281, 10)):
+        with pytest.raises(ActionError, match="region"):
+            await docker_desktop.zoom(region)

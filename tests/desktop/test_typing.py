@@ -1,0 +1,117 @@
+"""What is typed arrives, character for character, in programs of four toolkits."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from cambio_lab.desktop.base import Point
+from cambio_lab.desktop.connected import ConnectedDesktop
+from cambio_lab.errors import ActionError
+
+from .programs import content, launch, launch_window, wait_for, wait_for_window
+
+MIXED = "The Quick brown fox; ÄÖÜ äöß€ 漢字 🙂 +-*/{}[]()<>|\\~^`'\"@#$%&?!_=\tTab.,:\nsecond line\n"
+CHINESE = "".join(chr(0x4E00 + 7 * n) + ("\n" if n % 50 == 49 else "") for n in range(250))
+_RANDOM = random.Random(7)
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,;:!?-_()äöüß€漢字🙂"
+LONG = "".join("\n" if n % 80 == 79 else _RANDOM.choice(LETTERS) for n in range(10_000))
+TEXTS = {"mixed": MIXED, "250 different": CHINESE, "10,000": LONG}
+
+Window = Callable[[ConnectedDesktop], Awaitable[None]]
+PAGE = b"""<!doctype html><meta charset=utf-8><title>page</title>
+<textarea id=t style="width:900px;height:400px" autofocus></textarea>
+<script>
+document.title = "page";
+t.addEventListener("keydown", event => {
+  if (event.key != "Tab") return;
+  event.preventDefault();
+  t.setRangeText("\\t", t.selectionStart, t.selectionEnd, "end");
+});
+addEventListener("keydown", event => {
+  if (!event.ctrlKey || event.key != "s") return;
+  event.preventDefault();
+  fetch("/save", {method: "POST", body: t.value});
+});
+</script>"""
+SERVER = b"""
+import http.server, pathlib
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.send_header("Content-Type", "text/html"); self.end_headers()
+        self.wfile.write(pathlib.Path("page.html").read_bytes())
+    def do_POST(self):
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        pathlib.Path("typed.part").write_bytes(data); pathlib.Path("typed.part").rename("typed.txt")
+        self.send_response(204); self.end_headers()
+http.server.HTTPServer(("127.0.0.1", 8008), Handler).serve_forever()
+"""
+
+
+async def tk(desktop: ConnectedDesktop) -> None:
+    await launch_window(desktop, "editor", f"{desktop.machine.home}/typed.txt")
+    await wait_for(desktop, "typed.txt.ready")
+    await wait_for_window(desktop, "editor")
+
+
+async def gtk(desktop: ConnectedDesktop) -> None:
+    await desktop.write_file("typed.txt", b"")
+    await launch(desktop, "mousepad", f"{desktop.machine.home}/typed.txt")
+    await wait_for_window(desktop, "typed.txt")
+
+
+async def xterm(desktop: ConnectedDesktop) -> None:
+    script = "stty -icanon -echo -ixon; touch ready; cat > typed.txt"
+    await launch(desktop, "xterm", "-T", "terminal", "-e", script)
+    await wait_for(desktop, "ready")
+    await wait_for_window(desktop, "terminal")
+
+
+async def firefox(desktop: ConnectedDesktop) -> None:
+    await desktop.write_file("page.html", PAGE)
+    await desktop.write_file("server.py", SERVER)
+    await launch(desktop, "python3", f"{desktop.machine.home}/server.py")
+    await launch(desktop, "firefox-esr", "http://127.0.0.1:8008/")
+    await wait_for_window(desktop, "page")
+    await desktop.click("left", Point(640, 300))
+
+
+WINDOWS: dict[str, Window] = {"Tk": tk, "GTK": gtk, "xterm": xterm, "Firefox": firefox}
+
+
+async def typed(desktop: ConnectedDesktop, window: str, text: str) -> str:
+    """What the program has after ``text`` was typed and saved."""
+    await desktop.type_text(text)
+    if window != "xterm":
+        # A slow program is still busy with the text; the key waits its turn behind it.
+        await desktop.key("ctrl+s")
+    found = await wait_for(desktop, "typed.txt", text, seconds=60)
+    await asyncio.sleep(0.3)
+    return await content(desktop, "typed.txt") or found
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("name", TEXTS)
+async def test_exactness_table(docker_desktop: ConnectedDesktop, window: str, name: str) -> None:
+    await WINDOWS[window](docker_desktop)
+    got = await typed(docker_desktop, window, TEXTS[name])
+    same = got == TEXTS[name]
+    print(f"{window:8} {name:14} {len(got)} of {len(TEXTS[name])} characters {'exact' if same else 'WRONG'}")
+    assert got == TEXTS[name]
+
+
+async def test_exactness_on_the_local_desktop(local_desktop: ConnectedDesktop) -> None:
+    await xterm(local_desktop)
+    assert await typed(local_desktop, "xterm", MIXED + CHINESE) == MIXED + CHINESE
+
+
+async def test_control_characters_are_refused_before_anything_is_typed(local_desktop: ConnectedDesktop) -> None:
+    await xterm(local_desktop)
+    with pytest.raises(ActionError, match=r"U\+0007"):
+        await local_desktop.type_text("abc\a")
+    await local_desktop.type_text("x")
+    assert await wait_for(local_desktop, "typed.txt", "x") == "x"
