@@ -233,6 +233,9 @@ class Guarded(JupyterHandler):
             self.set_header("Allow", self.allow)
         for name, value in failure.headers.items():
             self.set_header(name, value)
+        unread = getattr(self.request, "_body_future", None)
+        if unread is not None and not unread.done():
+            self.set_header("Connection", "close")  # Tornado will; the client should know
         level = self.log.error if failure.status >= 500 else self.log.info
         level("%s %s %s: %s", self.request_id, failure.status, self.endpoint, failure.message)
         self.set_status(failure.status)
@@ -260,6 +263,8 @@ class Guarded(JupyterHandler):
 class Rest(Guarded):
     """A REST handler. Bodies arrive in pieces, so that a large one is refused before it is in memory."""
 
+    refusal: Exception | None = None
+    """What :meth:`prepare` found; the method is not called then."""
     max_body: int | None = None
     """Bytes; the setting ``max_body`` unless the handler says otherwise."""
 
@@ -269,17 +274,32 @@ class Rest(Guarded):
         self._too_large = False
 
     async def prepare(self) -> None:  # type: ignore[override]
-        await super().prepare()
+        """The checks; a refusal is answered once the body has been read.
+
+        Tornado drops a connection whose request is answered before its body was read, without telling the client,
+        who may be sending the next request on it. Only a body that is too large is worth that (and said).
+        """
         length = self.request.headers.get("Content-Length", "0")
-        if length.isdigit() and int(length) > self._limit():
-            raise self._refuse_size()
+        oversized = not length.isdigit() or int(length) > self._limit()
+        try:
+            await super().prepare()
+            if oversized:
+                raise self._refuse_size()
+        except Exception as refusal:
+            if oversized:
+                raise
+            self.refusal = refusal
+            setattr(self, str(self.request.method).lower(), self._refuse)
+
+    def _refuse(self, *args: str, **kwargs: str) -> None:
+        assert self.refusal is not None
+        raise self.refusal
 
     def _limit(self) -> int:
         return self.services.settings.max_body if self.max_body is None else self.max_body
 
     def _refuse_size(self) -> Refused:
-        # The rest of the body is not worth reading, so the connection ends with the answer.
-        return Refused(413, f"The body may have at most {self._limit()} bytes.", headers={"Connection": "close"})
+        return Refused(413, f"The body may have at most {self._limit()} bytes.")
 
     def data_received(self, chunk: bytes) -> None:
         """A piece of the body (Tornado calls it)."""

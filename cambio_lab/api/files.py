@@ -34,7 +34,7 @@ class Files(Rest):
     async def prepare(self) -> None:  # type: ignore[override]
         """A PUT begins to write before its body has arrived."""
         await super().prepare()
-        if self.request.method == "PUT" and not self._finished:
+        if self.request.method == "PUT" and self.refusal is None:
             session_id, path = self.path_args
             desktop = await self._desktop(session_id)
             self._pieces = asyncio.Queue(PIECES)

@@ -11,7 +11,9 @@ from .base import Guarded, encode
 from .failure import Refused
 
 MAX_LIMIT = 200
-_NUMBER = re.compile(r"[+-]?\d{1,18}\Z", re.ASCII)
+FARTHEST = 2**53
+"""A larger offset is beyond every list, and SQLite would not take it."""
+_NUMBER = re.compile(r"[+-]?\d{1,1000}\Z", re.ASCII)
 _TIMES = (
     re.compile(r"\d{4}-\d{2}-\d{2}\Z", re.ASCII),
     re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:?\d{2})?\Z", re.ASCII),
@@ -21,7 +23,7 @@ _TIMES = (
 def limits(handler: Guarded, default: int) -> tuple[int, int]:
     """``(limit, offset)``: a larger ``limit`` than 200 is 200, anything below 1 or not a number is 400."""
     limit = _whole(handler, "limit", default, least=1)
-    return min(limit, MAX_LIMIT), _whole(handler, "offset", 0, least=0)
+    return min(limit, MAX_LIMIT), min(_whole(handler, "offset", 0, least=0), FARTHEST)
 
 
 def _whole(handler: Guarded, name: str, default: int, least: int) -> int:

@@ -31,18 +31,23 @@ REDIS_RETRY = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The tightest window a request counted in. ``reset`` is in epoch seconds, rounded up."""
+    """The tightest window a request counted in. ``ends`` is when it ends, in epoch seconds."""
 
     allowed: bool
     limit: int
     remaining: int
-    reset: int
+    ends: float
     name: str
+
+    @property
+    def reset(self) -> int:
+        """``ends`` as the header says it: whole seconds, rounded up."""
+        return math.ceil(self.ends)
 
     @property
     def retry_after(self) -> int:
         """Whole seconds until the window ends, at least 1."""
-        return max(1, self.reset - int(time.time()))
+        return max(1, math.ceil(self.ends - time.time()))
 
     def headers(self) -> dict[str, str]:
         """The documented headers; ``Retry-After`` only on a refusal."""
@@ -140,10 +145,10 @@ async def _tightest(
     for name, item in items:
         allowed = await limiter.hit(item, name, address)
         reset, remaining = await limiter.get_window_stats(item, name, address)
-        verdicts.append(Verdict(allowed, item.amount, int(remaining), math.ceil(reset), name))
+        verdicts.append(Verdict(allowed, item.amount, int(remaining), reset, name))
     refused = [verdict for verdict in verdicts if not verdict.allowed]
     if refused:
-        return max(refused, key=lambda verdict: verdict.reset)
+        return max(refused, key=lambda verdict: verdict.ends)
     return min(verdicts, key=lambda verdict: (verdict.remaining, verdict.limit))
 
 

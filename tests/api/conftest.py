@@ -61,6 +61,7 @@ def check_envelope(response: httpx2.Response, status: int) -> dict[str, Any]:
 async def eventually(question: Any, patience: float = 10.0) -> Any:
     """The first true answer of an async ``question``."""
     async with asyncio.timeout(patience):
-        while not (answer := await question()):
+        while True:
+            if answer := await question():
+                return answer
             await asyncio.sleep(0.05)
-    return answer
