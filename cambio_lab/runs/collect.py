@@ -79,7 +79,11 @@ def _manifest(
     lists: list[list[Json]],
     exchanges: list[Json],
 ) -> Json:
-    first = json.loads(next(iter(requests.values())), strict=False) if requests and _is_json(next(iter(requests.values()))) else {}
+    first = (
+        json.loads(next(iter(requests.values())), strict=False)
+        if requests and _is_json(next(iter(requests.values())))
+        else {}
+    )
     environment = environments[0] if environments else {}
     return {
         "format": FORMAT,

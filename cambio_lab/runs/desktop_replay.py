@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..desktop.base import Desktop, Picture, Region, Size
 from ..errors import DesktopError, DesktopLost
 from . import drawing, observations
+from .client_desktop import CLIENT
 from .contents import Contents, Json
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ async def replay_on(
     for call in contents.observations:
         if last_step is not None and (call.get("step") or 0) > last_step:
             break
-        if call["method"] in SKIPPED or "error" in call:
+        if call["method"] in SKIPPED or "error" in call or call.get("by") == CLIENT:
             continue
         gap = min(LONGEST_GAP, max(0.0, call["at"] - ended))
         ended = call["at"] + call["ms"] / 1000

@@ -20,24 +20,37 @@ from . import requests
 from .contents import Contents, Json
 from .replay_desktop import ReplayDesktop
 from .skeleton import Skeletons
+from .stops import Stops
 
 
 class Playback:
     """One replay of one run: give the agent :attr:`transport` and :attr:`desktop`'s ``for_agent``."""
 
     def __init__(
-        self, contents: Contents, gate: Gate, *, pace: float = 0.0, desktop: ReplayDesktop | None = None
+        self,
+        contents: Contents,
+        gate: Gate,
+        *,
+        pace: float = 0.0,
+        desktop: ReplayDesktop | None = None,
+        patience: float = 0.0,
     ) -> None:
-        """``gate`` is the agent's: recorded stops and approvals are pressed there. ``pace`` 0: at once, 1: as then."""
+        """``gate`` is the agent's: recorded stops and approvals are pressed there. ``pace`` 0: at once, 1: as then.
+
+        ``patience`` is how many seconds a client has to press stop or decide itself: it may be the same program again.
+        """
         self.contents = contents
         self.gate = gate
         self._skeletons = Skeletons()
         kept = [i for i in range(len(contents.exchanges)) if pace or not _tried_again(contents, i)]
         self._recorded = [contents.skeletons[i] for i in kept]
         replies = [_reply(contents.exchanges[i]) for i in kept]
-        self.transport = ReplayTransport(replies, self._compare, pace=pace, cut=gate.stop)
+        self.stops = Stops(contents, gate, patience)
+        self._patience = patience
+        self._deciding: asyncio.Task[None] | None = None
+        self.transport = ReplayTransport(replies, self._compare, pace=pace, cut=self.stops.reached)
         self.desktop = desktop or ReplayDesktop(contents, pace=pace)
-        self.desktop.cut = gate.stop
+        self.desktop.cut = self.stops.reached
         decided = [event for event in contents.events if event["kind"] == "ApprovalDecided"]
         self._verdicts = {event["tool_use_id"]: event for event in decided}
 
@@ -55,15 +68,26 @@ class Playback:
             raise ReplayDiverged(f"the run ended after {left} of {len(self._recorded)} recorded requests to the model")
 
     def decide(self, request: ApprovalRequested) -> None:
-        """Press what was pressed: approve, deny, stop; or let the time run out."""
+        """See to it that the request is answered: by a client within the patience, else as it was recorded."""
+        self._deciding = asyncio.create_task(self._decide(request))
+
+    async def _decide(self, request: ApprovalRequested) -> None:
         recorded = self._verdicts.get(request.tool_use_id)
         verdict = recorded["verdict"] if recorded else "denied"
-        if verdict == "stopped":
-            self.gate.stop()
-        elif verdict == "timeout":
+        if verdict == "timeout":
             self.gate.timeout = 0.01
+            return
+        await asyncio.sleep(self._patience)
+        if verdict == "stopped":
+            self.stops.press()
         else:
             self.gate.decide(request.tool_use_id, verdict == "approved", recorded["by"] if recorded else "")
+
+    async def aclose(self) -> None:
+        """Let go of what waits."""
+        self.stops.close()
+        if self._deciding is not None:
+            self._deciding.cancel()
 
     def _compare(self, index: int, body: bytes) -> str | None:
         made = self._skeletons.make(body)
@@ -84,6 +108,7 @@ class PlayedAgent:
         await self._client.parts()
 
     async def aclose(self) -> None:
+        await self.playback.aclose()
         await self._agent.aclose()
         await self._client.aclose()
 
@@ -91,11 +116,15 @@ class PlayedAgent:
         return getattr(self._agent, name)
 
     async def run(self, content: str, *, options: TurnOptions | None = None) -> AsyncGenerator[Event, None]:
+        stops = self.playback.stops
+        stops.begin()
         async with aclosing(self._agent.run(content, options=options)) as events:
             async for event in events:
                 if isinstance(event, ApprovalRequested):
-                    asyncio.get_running_loop().call_soon(self.playback.decide, event)
+                    self.playback.decide(event)
                 yield event
+                await stops.after(event)
+        stops.end()
 
 
 @dataclass(frozen=True)

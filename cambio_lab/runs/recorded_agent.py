@@ -16,6 +16,9 @@ from .playback import Playback, PlayedAgent
 from .recorder import Recorder
 from .replay_desktop import ReplayDesktop
 
+PATIENCE = 3.0
+"""Seconds that a replayed session waits for its client to stop or decide as it did, before the record does."""
+
 
 class RecordedAgent:
     """An agent whose client and record end with it. Everything else is the agent's own."""
@@ -38,6 +41,10 @@ class RecordedAgent:
 
     def clear(self) -> None:
         self._agent.clear()
+
+    def client_desktop(self, desktop: Desktop) -> Desktop:
+        """``desktop`` as the session's clients get it: what they do with files and clipboard is recorded, too."""
+        return desktop if hasattr(desktop, "recording") else self._recorder.client_desktop(desktop)
 
     async def aclose(self) -> None:
         await self._agent.aclose()
@@ -65,7 +72,8 @@ async def build_agent(
         "stall": options.model_stall,
         "wrap": recorder.transport,
     }
-    playback = Playback(desktop.contents, gate, desktop=desktop) if isinstance(desktop, ReplayDesktop) else None
+    recording: ReplayDesktop | None = getattr(desktop, "recording", None)
+    playback = Playback(recording.contents, gate, desktop=recording, patience=PATIENCE) if recording else None
     if playback is not None:
         connection["transport"] = playback.transport
     client = ModelClient(**connection)

@@ -23,6 +23,7 @@ from ..desktop.base import Desktop
 from ..errors import StoreError
 from ..store import EventRow, ExchangeRow, Store
 from . import skeleton
+from .client_desktop import ClientDesktop
 from .recording_desktop import RecordingDesktop
 
 if TYPE_CHECKING:
@@ -62,6 +63,11 @@ class Recorder:
         """``desktop`` for the agent; whoever else uses it is not recorded."""
         recording: Any = RecordingDesktop(desktop, self._observed)
         return recording  # type: ignore[no-any-return]
+
+    def client_desktop(self, desktop: Desktop) -> Desktop:
+        """``desktop`` for everyone but the agent: files and clipboard are recorded, what is watched is not."""
+        client_side: Any = ClientDesktop(desktop, self._observed)
+        return client_side  # type: ignore[no-any-return]
 
     async def begin(
         self,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from ..desktop.base import Desktop, DesktopOptions, Picture, ProviderHealth, Settled, Size, VncEndpoint
+from ..desktop.base import Desktop, DesktopOptions, FileInfo, Picture, ProviderHealth, Settled, Size, VncEndpoint
 from ..errors import ActionError, DesktopLost, ReplayDiverged
 from . import observations
+from .client_desktop import CLIENT, ClientRecord
 from .contents import Contents, Json
 
 NOT_LIVE = "This is a recorded desktop: it can be looked at, not touched."
@@ -33,11 +35,19 @@ class ReplayDesktop:
         self.cut = cut
         self._size = _size(contents)
         self._find = contents.find
-        self._calls = [call for call in contents.observations if call["method"] not in UNMATCHED]
+        self._clients = ClientRecord(contents.observations)
+        self._calls = [
+            call for call in contents.observations if call["method"] not in UNMATCHED and call.get("by") != CLIENT
+        ]
         self._position = 0
         self._pace = pace
         self._picture: Picture | None = None
         self._closed = asyncio.Event()
+
+    @property
+    def recording(self) -> ReplayDesktop:
+        """This one, however it is wrapped: live desktops have no such attribute."""
+        return self
 
     @property
     def for_agent(self) -> Desktop:
@@ -87,6 +97,39 @@ class ReplayDesktop:
 
     async def close(self) -> None:
         self._closed.set()
+
+    # What clients did then, they get again
+
+    async def get_clipboard(self) -> str:
+        return str(self._again("get_clipboard", {}))
+
+    async def set_clipboard(self, text: str) -> None:
+        self._again("set_clipboard", {"text": text})
+
+    async def list_files(self, path: str = "") -> list[FileInfo]:
+        found: list[FileInfo] = self._again("list_files", {"path": path})
+        return found
+
+    async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
+        digest = hashlib.sha256(chunks if isinstance(chunks, bytes) else b"")
+        if not isinstance(chunks, bytes):
+            async for chunk in chunks:
+                digest.update(chunk)
+        return int(self._again("write_file", {"path": path, "content": digest.hexdigest()}))
+
+    async def read_file(self, path: str) -> AsyncIterator[bytes]:
+        data = self._again("read_file", {"path": path})
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield data
+
+        return pieces()
+
+    def _again(self, method: str, arguments: Json) -> Any:
+        result = self._clients.take(method, arguments)
+        if result is None:
+            raise ActionError(f"{NOT_LIVE} The recording has no such {method}.")
+        return observations.decode(result, self._find)
 
     def __getattr__(self, name: str) -> Any:
         if name in observations.METHODS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from cambio_lab.agent.gate import Gate
 from cambio_lab.agent.options import AgentOptions, TurnOptions
@@ -32,6 +32,13 @@ class SessionAgent(Protocol):
     def clear(self) -> None: ...
 
     async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class RecordsClients(Protocol):
+    """An agent whose record has what clients do with its desktop, too."""
+
+    def client_desktop(self, desktop: Desktop) -> Desktop: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from cambio_lab.errors import CambioError, SessionEnded
 from cambio_lab.events import StatusChanged
 from cambio_lab.runs.binding import keep
-from cambio_lab.runs.replay_desktop import ReplayDesktop
 from cambio_lab.store import SessionStatus
 
 from .session import Session
@@ -117,7 +116,7 @@ async def _give_back(session: Session, words: str) -> None:
 async def _keep_recording(session: Session) -> None:
     """Write the file that the session is bound to, unless it was replayed from it."""
     record = session.config.record
-    if not record or isinstance(session.desktop, ReplayDesktop):
+    if not record or hasattr(session.desktop, "recording"):
         return
     try:
         await keep(session.store, session.id, record)

@@ -26,7 +26,7 @@ from cambio_lab.settings import Settings
 from cambio_lab.store import Page, SessionQuery, SessionRow, SessionStatus, Store
 
 from .adoption import Adoption
-from .agents import AgentFactory, agent_request, default_factory
+from .agents import AgentFactory, RecordsClients, agent_request, default_factory
 from .config import SessionConfig, check_name
 from .ending import end_session, suspend_session
 from .expiry import Expiry
@@ -186,7 +186,7 @@ class Registry:
         if config.fork is None:
             return []
         point = await fork_point(self.store, config.fork["run"], config.fork["step"])
-        if not isinstance(desktop, ReplayDesktop):
+        if not hasattr(desktop, "recording"):
             await point.bring(desktop)
         return point.history
 
@@ -207,6 +207,8 @@ class Registry:
         )
         request = agent_request(row.id, config, desktop, gate, history or [], Usage(**row.usage), row.steps)
         agent = await self.build_agent(request)
+        if isinstance(agent, RecordsClients):
+            desktop = agent.client_desktop(desktop)
         return Session(row, config=config, desktop=desktop, agent=agent, gate=gate, around=self._around, began=began)
 
     def admit(self, session: Session) -> None:

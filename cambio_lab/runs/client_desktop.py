@@ -1,0 +1,96 @@
+"""A session's desktop for people and programs: what they put there and took from it becomes part of the record.
+
+Only what a replay must be able to give again is noted: the clipboard and files, content up to :data:`MOST` bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from ..desktop.base import Desktop, FileInfo
+from . import observations
+from .contents import Json
+
+MOST = 1_000_000
+CLIENT = "client"
+Note = Callable[[Json], Awaitable[None]]
+
+
+class ClientDesktop:
+    """Everything of ``desktop``; calls that a client makes through it are told to ``note``."""
+
+    def __init__(self, desktop: Desktop, note: Note) -> None:
+        self.recorded = desktop
+        self._note = note
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.recorded, name)
+
+    async def get_clipboard(self) -> str:
+        text = await self.recorded.get_clipboard()
+        await self._tell("get_clipboard", {}, {"text": text})
+        return text
+
+    async def set_clipboard(self, text: str) -> None:
+        await self.recorded.set_clipboard(text)
+        await self._tell("set_clipboard", {"text": text}, {"none": True})
+
+    async def list_files(self, path: str = "") -> list[FileInfo]:
+        found = await self.recorded.list_files(path)
+        await self._tell("list_files", {"path": path}, observations.encode(found))
+        return found
+
+    async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
+        digest = hashlib.sha256()
+
+        async def passing() -> AsyncIterator[bytes]:
+            if isinstance(chunks, bytes):
+                digest.update(chunks)
+                yield chunks
+                return
+            async for chunk in chunks:
+                digest.update(chunk)
+                yield chunk
+
+        size = await self.recorded.write_file(path, passing())
+        await self._tell("write_file", {"path": path, "content": digest.hexdigest()}, {"number": size})
+        return size
+
+    async def read_file(self, path: str) -> AsyncIterator[bytes]:
+        stream: Any = self.recorded.read_file(path)
+        source = stream if hasattr(stream, "__aiter__") else await stream
+        return self._reading(path, source)
+
+    async def _reading(self, path: str, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        kept: bytearray | None = bytearray()
+        async for chunk in source:
+            if kept is not None:
+                kept += chunk
+                if len(kept) > MOST:
+                    kept = None
+            yield chunk
+        if kept is not None:
+            await self._tell("read_file", {"path": path}, {"bytes": base64.b64encode(kept).decode()})
+
+    async def _tell(self, method: str, arguments: Json, result: Json) -> None:
+        record = {"by": CLIENT, "method": method, "arguments": arguments, "at": time.time(), "ms": 0.0}
+        await self._note({**record, "result": result})
+
+
+class ClientRecord:
+    """The other way: what clients did in a recording, given again. Each recorded call is given once."""
+
+    def __init__(self, calls: list[Json]) -> None:
+        self._left = [call for call in calls if call.get("by") == CLIENT]
+
+    def take(self, method: str, arguments: Json) -> Json | None:
+        """The result of the first recorded call like this one that was not given yet."""
+        for index, call in enumerate(self._left):
+            if (call["method"], call["arguments"]) == (method, arguments):
+                result: Json = self._left.pop(index)["result"]
+                return result
+        return None
