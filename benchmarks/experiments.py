@@ -96,7 +96,7 @@ async def runs(count: int = 200) -> None:
             print(f"{count} whole runs, {concurrency} at once: {each:.0f} ms each, the stand-in service included")
 
 
-async def dask(workers: int = 4, each: int = 12, delay: float = 2.0) -> None:
+async def dask(workers: int = 4, each: int = 12, delay: float = 4.0) -> None:
     """Throughput of ``workers`` workers as a multiple of one's: instant desktops, a model that sleeps."""
     from distributed import Client, LocalCluster
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
@@ -87,12 +89,26 @@ def _cycle() -> list[str]:
 
 
 def _figure(height: float, width: float = 7.0) -> tuple[Figure, Axes]:
+    shown = _shown_figure()
+    figure: Any = shown(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+@cache
+def _shown_figure() -> Any:
+    """matplotlib's figure, able to show itself in a cell. Not pyplot's: those live until closed, and show twice."""
     try:
-        # Not pyplot: its figures live until closed, and a notebook shows them twice
         from matplotlib.figure import Figure
     except ImportError:
         raise ConfigurationError(
             "Plots need matplotlib.", hint='Install it with: pip install "cambio-lab[analysis]".'
         ) from None
-    figure: Any = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
+    base: Any = Figure
+
+    class ShownFigure(base):  # type: ignore[misc]
+        def _repr_png_(self) -> bytes:
+            out = io.BytesIO()
+            self.savefig(out, format="png", dpi=96)
+            return out.getvalue()
+
+    return ShownFigure
