@@ -57,11 +57,11 @@ class Agent:
         steps: int = 0,
         extra_tools: ExtraTools | None = None,
     ) -> None:
-        self.desktop = desktop
         self.options = options
         self.gate = gate
         self.extra_tools = extra_tools
         info = models.resolve(options.model, options.platform)
+        self.desktop = desktop
         self._client = client or ModelClient(options.platform, options.base_url, options.model_stall)
         self._owns_client = client is None
         self._transcript = Transcript(close_open_batch(history), info, pictures_side=max(desktop.size))
@@ -73,8 +73,21 @@ class Agent:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """The conversation as Messages API messages, as it would be sent next."""
+        """The conversation as Messages API messages, as it would be sent next; made anew at each call."""
         return self._transcript.messages
+
+    @property
+    def desktop(self) -> Desktop:
+        """The desktop; it can be replaced by the same one, had back after a restart."""
+        return self._desktop
+
+    @desktop.setter
+    def desktop(self, desktop: Desktop) -> None:
+        self._desktop = desktop
+        images = models.resolve(self.options.model, self.options.platform).images
+        if (limit := getattr(desktop, "limit_pictures", None)) is not None:
+            # two thousand pixels a side may be sent at any number of pictures; coordinates are those of the pictures
+            limit(min(images.edge, images.many_edge), images.tokens, self.options.image_format)
 
     @property
     def usage(self) -> Usage:
@@ -178,9 +191,7 @@ class Agent:
         await asyncio.wait({lost})
         self.gate.end()
         self._spent, self._steps, self._turn = turn.limits.total, turn.step, None
-        closed = close_open_batch(self._transcript.messages)
-        for message in closed[len(self._transcript) :]:  # the consumer left in the middle of a batch
-            self._transcript.append(message)
+        self._transcript.close_open_batch()  # the consumer may have left in the middle of one
         if turn.calls:
             await self._release()
 

@@ -41,15 +41,15 @@ CLEARING = {
 
 @dataclass(slots=True)
 class Entry:
-    """One message and its JSON, made once."""
+    """One message as its JSON, made once; the pictures in it are the bulk of a session's memory."""
 
-    message: Message
     encoded: bytes
+    is_user: bool
     pictures: int
 
     @property
-    def is_user(self) -> bool:
-        return bool(self.message["role"] == "user")
+    def message(self) -> Message:
+        return json.loads(self.encoded)  # type: ignore[no-any-return]
 
 
 class Transcript:
@@ -91,6 +91,12 @@ class Transcript:
     def clear(self) -> None:
         self._entries.clear()
         self.input_tokens = 0
+
+    def close_open_batch(self) -> None:
+        """Answer the calls of the last message, if they are unanswered, as interrupted."""
+        if self._entries and not self._entries[-1].is_user:
+            for message in close_open_batch([self._entries[-1].message])[1:]:
+                self.append(message)
 
     def adopt_compaction(self, reply: Message) -> int:
         """A reply that begins with a summary replaces everything before it; how many messages left."""
@@ -136,7 +142,7 @@ class Transcript:
 
     def onward(self) -> Message:
         """What follows a summary: a word to go on and the latest picture, so that no turn is spent on asking for it."""
-        picture = latest_picture(self.messages)
+        picture = latest_picture([entry.message for entry in self._entries if entry.pictures][-1:])
         return {"role": "user", "content": [{"type": "text", "text": ONWARD}, *([picture] if picture else [])]}
 
     def context_management(self) -> dict[str, Any] | None:
@@ -192,7 +198,7 @@ def _entry(message: Message) -> Entry:
         content = [{"type": "text", "text": content}]
     message = {"role": message["role"], "content": content}
     text = json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return Entry(message, text.encode("utf-8", "replace"), _count_pictures(content))
+    return Entry(text.encode("utf-8", "replace"), message["role"] == "user", _count_pictures(content))
 
 
 def _blocks(message: Message) -> list[dict[str, Any]]:
