@@ -16,7 +16,7 @@ export function draw(
   const unfollow = followTheme(element);
   element.classList.add('cl-host');
   element.style.height = height ? `${height}px` : '100%';
-  render(<Panel model={model} show={show} mode={mode} remark={remark} />, element);
+  render(<Panel model={model} show={show} mode={mode} embedded={height > 0} remark={remark} />, element);
   return () => {
     render(null, element);
     unfollow();

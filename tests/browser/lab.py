@@ -79,17 +79,18 @@ async def run_cell(page: Page, index: int) -> None:
 
 async def kernel_ready(page: Page) -> None:
     await page.wait_for_function(
-        "async () => { const context = jupyterapp.shell.currentWidget?.sessionContext; if (!context) return false;"
-        " await context.ready; const kernel = context.session?.kernel; if (!kernel) return false;"
+        "async () => { const context = window.jupyterapp?.shell.currentWidget?.sessionContext;"
+        " if (!context) return false; await context.ready; const kernel = context.session?.kernel; if (!kernel) return false;"
         " await kernel.info; return kernel.status === 'idle' }",
         timeout=90_000,
     )
 
 
 async def ask(page: Page, text: str, root: str = ".cl-panel") -> None:
-    """Write into a panel's composer and send."""
+    """Write into a panel's composer, send, and wait until the server has accepted it: the turn has begun."""
     await page.locator(f"{root} .cl-composer textarea").fill(text)
     await page.locator(f"{root} .cl-composer textarea").press("Enter")
+    await page.locator(f"{root} .cl-user").filter(has_text=text).last.wait_for()
 
 
 async def idle(page: Page, root: str = ".cl-panel", timeout: float = 60_000) -> None:

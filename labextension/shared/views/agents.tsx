@@ -46,7 +46,7 @@ export function Agents({ roster, actions }: { roster: Roster; actions: AgentActi
     [roster.rows, filter, words]
   );
   return (
-    <section class="cl-root cl-agents" aria-label={t('Agents')} data-lm-suppress-shortcuts="true">
+    <section class="cl-root cl-agents" aria-label={t('Agents')}>
       <div class="cl-row cl-agents-head">
         <input
           type="search"

@@ -39,7 +39,7 @@ export function Desktop({ show, interactive, focused, driver, ended }: DesktopPr
   }, [interactive, focused, show]);
   const live = state.phase === 'open' && !ended;
   return (
-    <section class={`cl-desktop${focused ? ' cl-mine' : ''}`} aria-label={t('Desktop')} data-phase={state.phase}>
+    <section class={`cl-desktop${focused ? ' cl-mine' : ''}`} aria-label={t('Desktop')} data-phase={state.phase} data-lm-suppress-shortcuts="true">
       <div
         class="cl-screen"
         ref={holder}

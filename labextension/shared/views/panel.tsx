@@ -19,11 +19,13 @@ export interface PanelProps {
   model: SessionModel;
   show: ShowScreen;
   mode: Mode;
+  /** Inside a notebook, whose one-letter shortcuts would otherwise act on cells. */
+  embedded: boolean;
   /** Said above everything else, for a panel that works in a lesser way. */
   remark?: string;
 }
 
-export function Panel({ model, show, mode, remark }: PanelProps): VNode {
+export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNode {
   useModel(model);
   const root = useRef<HTMLElement>(null);
   const [selected, setSelected] = useState<string | null>(null);
@@ -47,7 +49,7 @@ export function Panel({ model, show, mode, remark }: PanelProps): VNode {
       aria-label={name}
       onKeyDown={onKey}
       data-session={view.id}
-      data-lm-suppress-shortcuts="true"
+      data-lm-suppress-shortcuts={embedded || undefined}
     >
       <div class="cl-bar" role="toolbar" aria-label={t('Session')}>
         <span class="cl-name" title={view.id}>

@@ -35,7 +35,7 @@ export function RunView({ run, other, compare, single }: RunProps): VNode {
     setAt(Math.min(last, Math.max(0, at + by)));
   };
   return (
-    <section class="cl-root cl-run" aria-label={t('Recorded run %1', run.name)} onKeyDown={onKey} data-lm-suppress-shortcuts="true">
+    <section class="cl-root cl-run" aria-label={t('Recorded run %1', run.name)} onKeyDown={onKey}>
       <div class={`cl-run-columns${other ? ' cl-two' : ''}`}>
         <Column run={run} at={at} setAt={setAt} />
         {other && <Column run={other} at={at} setAt={setAt} />}
