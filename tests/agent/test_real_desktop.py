@@ -18,10 +18,22 @@ from PIL import Image
 from cambio_lab.agent import Agent, AgentOptions, Gate
 from cambio_lab.agent.client import ModelClient
 from cambio_lab.desktop import make_provider
-from cambio_lab.desktop.base import Desktop, DesktopOptions
+from cambio_lab.desktop.base import Desktop, DesktopOptions, Size
 from cambio_lab.events import ApprovalRequested, ToolFinished, ToolStarted, TurnFailed, TurnFinished
 from cambio_lab.settings import Settings
-from tests.messages_api import Form, MessagesApi, Reply, Script, View, find_color, member, reply, screenshot, tool
+from tests.messages_api import (
+    Form,
+    MessagesApi,
+    Reply,
+    Script,
+    View,
+    find_color,
+    legacy,
+    member,
+    reply,
+    screenshot,
+    tool,
+)
 
 from .conftest import of, play
 
@@ -49,9 +61,10 @@ async def browser_desktop(docker_host: str) -> AsyncIterator[Desktop]:
     await desktop.write_file("form_server.py", SERVER.read_bytes())
     await desktop.run_command("(python3 ~/form_server.py >/dev/null 2>&1 &)")
     await desktop.run_command("(firefox-esr --kiosk http://127.0.0.1:8765/ >/dev/null 2>&1 &)")
-    async with asyncio.timeout(60):
-        while not await shows(desktop, "#00c853"):
-            await asyncio.sleep(0.3)
+    for _ in range(200):
+        if await shows(desktop, "#00c853"):
+            break
+        await asyncio.sleep(0.3)
     yield desktop
     await provider.stop()
 
@@ -166,3 +179,23 @@ def _kill_display_server() -> None:
     assert found
     for child in found:
         child.kill()
+
+
+async def test_an_older_model_sees_a_large_screen_scaled_and_still_hits(api: MessagesApi) -> None:
+    provider = await make_provider(SETTINGS, server_id="test", kind="local")
+    local_desktop = await provider.acquire("test", DesktopOptions(size=Size(1920, 1080)))
+    client = ModelClient(base_url=api.base_url, api_key=api.key)
+    options = AgentOptions(model="claude-haiku-4-5", image_format="webp")
+    agent = Agent(desktop=local_desktop, options=options, gate=Gate("never"), client=client)
+    width, height = local_desktop.size
+    assert max(width, height) <= 1568 and width / height == pytest.approx(1920 / 1080, rel=0.02)
+    calls = [legacy("mouse_move", coordinate=[width - 1, height - 1]), legacy("cursor_position"), legacy("screenshot")]
+    api.policy = Script([reply(*calls)], end="Seen.")
+    found = await play(agent)
+    finished = of(found, ToolFinished)
+    assert finished[1].text == f"X={width - 1},Y={height - 1}"
+    assert (finished[2].width, finished[2].height, finished[2].media_type) == (width, height, "image/webp")
+    assert isinstance(found[-1], TurnFinished)
+    await agent.aclose()
+    await client.aclose()
+    await provider.stop()
