@@ -6,12 +6,14 @@ The SDK's and httpx2's exceptions are recognised by their attributes so that thi
 from __future__ import annotations
 
 import email.utils
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import CambioError, ConfigurationError, ModelRejected
 
+KEY = re.compile(r"sk-[\w-]{4,}")  # a gateway may quote the key that it refuses
 RETRIED_STATUS = frozenset({408, 409, 429})
 RETRIED_TYPES = frozenset({"overloaded_error", "rate_limit_error", "api_error", "timeout_error"})
 LONGEST_RETRY_AFTER = 3600.0
@@ -84,7 +86,7 @@ def _status(error: Any, usage: Mapping[str, Any] | None) -> Exception:
         reasons = {"rate_limit_error": "rate limited", "overloaded_error": "overloaded"}
         words = reasons.get(kind or "") or {429: "rate limited", 529: "overloaded"}.get(status, f"error {status}")
         return Transient(f"the model service is {words}", retry_after=retry_after(headers), usage=usage)
-    said = f": {error.api_message}" if error.api_message else ""
+    said = f": {KEY.sub('[key]', error.api_message)}" if error.api_message else ""
     return ModelRejected(
         f"The model service refused the request ({status}{f' {kind}' if kind else ''}){said}",
         hint=HINTS.get(status, ""),

@@ -1,0 +1,256 @@
+"""A desktop or its engine fails under a session: said, survived or ended, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cambio_lab.errors import DesktopUnavailable
+from cambio_lab.sessions import Session
+from cambio_lab.store import MessageQuery
+from tests.messages_api import MessagesApi
+from tests.messages_api.policies import Script, Steps
+from tests.messages_api.replies import reply, tool
+
+from .engine_proxy import EngineProxy
+from .observer import output_of
+from .workbench import Listener, Message, Workbench
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture
+async def proxy(docker_host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EngineProxy]:
+    made = EngineProxy(docker_host, tmp_path / "engine.sock")
+    await made.start()
+    monkeypatch.setenv("DOCKER_HOST", made.host)
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def bench(
+    tmp_path: Path, proxy: EngineProxy, messages_api: MessagesApi, monkeypatch: Any
+) -> AsyncIterator[Workbench]:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", messages_api.key)
+    made = Workbench(tmp_path / "data", "docker", messages_api)
+    await made.start()
+    yield made
+    if proxy.mode != "up":
+        await proxy.become("up")
+    await made.stop()
+    label = f"label=org.cambio-lab.server={made.server_id}"
+    left = await output_of("docker", "-H", f"unix://{proxy._real}", "ps", "-aq", "--filter", label)
+    assert left == "", "containers were left"
+
+
+async def docker(proxy: EngineProxy, *arguments: str) -> str:
+    return await output_of("docker", "-H", f"unix://{proxy._real}", *arguments)
+
+
+async def ended(listener: Listener, since: float) -> tuple[Message, float]:
+    message = await listener.until("status:ended")
+    return message, time.monotonic() - since
+
+
+async def test_a_killed_container_ends_its_session_and_no_other(
+    bench: Workbench, proxy: EngineProxy, messages_api: MessagesApi
+) -> None:
+    messages_api.policy = Steps(count=30)
+    victim, other = await bench.registry.create(), await bench.registry.create()
+    heard, healthy = Listener(victim), Listener(other)
+    await victim.send("Make your steps.")
+    await heard.until("tool_execution:completed")
+    began = time.monotonic()
+    assert victim.desktop.container_id is not None
+    await docker(proxy, "kill", victim.desktop.container_id)
+    message, seconds = await ended(heard, began)
+    assert message["status"] == "error"
+    assert "137" in message["content"]
+    assert [one["type"] for one in heard.seen].count("error") == 1  # the turn's one end
+    assert seconds < 10
+
+    messages_api.policy = Steps(count=2)
+    await other.send("And you?")
+    assert (await healthy.until("agent_response"))["content"] == "Made 2 steps."
+    row = await bench.store.sessions.get(victim.id)
+    assert row is not None
+    assert row.status == "error"
+    steps = await bench.store.steps.of(victim.id)
+    assert {step.status for step in steps} <= {"completed", "failed", "interrupted"}
+    print(f"\nkilled: ended after {seconds:.2f} s")
+
+
+async def test_a_frozen_container_can_be_stopped_thawed_and_ended(
+    bench: Workbench, proxy: EngineProxy, messages_api: MessagesApi
+) -> None:
+    messages_api.policy = Script([reply(tool("bash", command="sleep 5; echo awake"))])
+    session = await bench.registry.create()
+    heard = Listener(session)
+    await session.send("Sleep.")
+    await heard.until("tool_execution:started")
+    assert session.desktop.container_id is not None
+    await docker(proxy, "pause", session.desktop.container_id)
+    began = time.monotonic()
+    await session.stop()
+    answer = await heard.until("agent_response")
+    stopped = time.monotonic() - began
+    assert answer["metadata"]["stopped"] is True
+    assert stopped < 2
+    await docker(proxy, "unpause", session.desktop.container_id)
+    messages_api.policy = Steps(count=2)
+    await session.send("Go on.")
+    assert (await heard.until("agent_response", start=len(heard.seen)))["content"] == "Made 2 steps."
+
+    await docker(proxy, "pause", session.desktop.container_id)
+    began = time.monotonic()
+    await bench.registry.end(session.id)
+    print(f"\nfrozen: stopped after {stopped:.2f} s, ended after {time.monotonic() - began:.2f} s")
+    assert time.monotonic() - began < 15
+
+
+async def test_a_program_that_eats_all_memory_dies_and_the_session_lives(
+    tmp_path: Path, proxy: EngineProxy, messages_api: MessagesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", messages_api.key)
+    bench = Workbench(tmp_path / "data", "docker", messages_api, desktop_memory=400 * 1024**2)
+    await bench.start()
+    greedy = "python3 -c 'x = bytearray(2_000_000_000); print(len(x))'; echo exit $?"
+    messages_api.policy = Script([reply(tool("bash", command=greedy))])
+    session = await bench.registry.create()
+    heard = Listener(session)
+    await session.send("Eat.")
+    done = await heard.until("tool_execution:completed")
+    assert "exit 137" in done["result"]["text"]
+    await heard.until("agent_response")
+    messages_api.policy = Steps(count=2)
+    await session.send("Still there?")
+    assert (await heard.until("agent_response", start=len(heard.seen)))["content"] == "Made 2 steps."
+    await bench.stop()
+
+
+async def test_a_dropped_vnc_connection_is_restored_within_the_turn(
+    bench: Workbench, messages_api: MessagesApi
+) -> None:
+    messages_api.policy = Steps(count=16)
+    session = await bench.registry.create()
+    heard = Listener(session)
+    desktop: Any = session.desktop
+    await session.send("Make your steps.")
+    for number in range(3):
+        await heard.until("tool_execution:completed", start=len(heard.seen))
+        desktop._connection._client._writer.transport.abort()  # what a reset connection looks like
+        assert number == desktop._connection.reconnects or desktop._connection.reconnects > number - 1
+    answer = await heard.until("agent_response")
+    assert answer["content"] == "Made 16 steps."
+    assert desktop._connection.reconnects == 3
+    assert messages_api.refusals == []
+
+
+async def test_an_engine_that_is_gone_refuses_new_sessions_and_leaves_the_old_ones(
+    bench: Workbench, proxy: EngineProxy, messages_api: MessagesApi
+) -> None:
+    messages_api.policy = Steps(count=4)
+    session = await bench.registry.create()
+    heard = Listener(session)
+    await proxy.become("gone")
+    with pytest.raises(DesktopUnavailable, match="Engine"):
+        await bench.registry.create()
+    assert not (await bench.provider.health()).up
+    await session.send("Work on.")  # eyes and hands need no engine
+    assert (await heard.until("agent_response"))["content"] == "Made 4 steps."
+    await proxy.become("up")
+    began = time.monotonic()
+    another = await bench.registry.create()
+    print(f"\nengine back: a session after {time.monotonic() - began:.2f} s")
+    await bench.registry.end(another.id)
+
+
+async def test_an_engine_that_vanishes_during_creation_leaves_nothing(bench: Workbench, proxy: EngineProxy) -> None:
+    for moment in (0.02, 0.15, 0.4):
+        creation = asyncio.create_task(bench.registry.create())
+        await asyncio.sleep(moment)
+        await proxy.become("gone")
+        outcome = (await asyncio.gather(creation, return_exceptions=True))[0]
+        await proxy.become("up")
+        if isinstance(outcome, Session):
+            await bench.registry.end(outcome.id)
+        else:
+            assert isinstance(outcome, DesktopUnavailable), outcome
+    assert bench.registry.sessions == []
+    await bench.provider.reap(frozenset())  # what a broken creation may have left goes at the next opportunity
+
+
+async def test_an_engine_that_vanishes_during_removal(bench: Workbench, proxy: EngineProxy) -> None:
+    session = await bench.registry.create()
+    await proxy.become("gone")
+    began = time.monotonic()
+    await bench.registry.end(session.id)
+    assert time.monotonic() - began < 25
+    described = await bench.registry.describe(session.id)
+    assert described["status"] == "inactive"
+    await proxy.become("up")
+    await bench.provider.reap(frozenset())
+
+
+async def test_a_slow_engine_is_waited_for(bench: Workbench, proxy: EngineProxy) -> None:
+    proxy.delay = 0.5
+    session = await bench.registry.create()
+    assert session.state == "idle"
+    await bench.registry.end(session.id)
+
+
+async def test_a_restart_while_the_engine_is_away_loses_no_session(
+    tmp_path: Path, proxy: EngineProxy, messages_api: MessagesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cambio_lab.sessions.adoption.RETRY_SECONDS", 0.5)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", messages_api.key)
+    messages_api.policy = Steps(count=2)
+    bench = Workbench(tmp_path / "data", "docker", messages_api, keep_sessions=True)
+    await bench.start()
+    session = await bench.registry.create("kept")
+    heard = Listener(session)
+    await session.send("First.")
+    await heard.until("agent_response")
+    await heard.close()
+    await bench.stop()
+
+    await proxy.become("gone")
+    await bench.start()
+    with pytest.raises(DesktopUnavailable):
+        bench.registry.get(session.id)
+    await proxy.become("up")
+    began = time.monotonic()
+    while bench.registry.state_of(session.id) != "idle":
+        assert time.monotonic() - began < 30
+        await asyncio.sleep(0.1)
+    again = bench.registry.get(session.id)
+    assert again.desktop.container_id == session.desktop.container_id
+    print(f"\nadopted {time.monotonic() - began:.2f} s after the engine came back")
+    heard = Listener(again)
+    await again.send("Second.")
+    await heard.until("agent_response")
+    assert (await bench.store.messages.page(session.id, MessageQuery())).total == 4
+    assert messages_api.refusals == []
+    await bench.registry.end(session.id)
+    await bench.stop()
+
+
+async def test_containers_of_another_server_are_never_touched(
+    bench: Workbench, tmp_path: Path, proxy: EngineProxy
+) -> None:
+    other = Workbench(tmp_path / "other", "docker")
+    await other.start()
+    theirs = await other.registry.create()
+    assert theirs.desktop.container_id is not None
+    ours = await bench.registry.create()
+    assert await bench.provider.reap(frozenset({ours.desktop.desktop_id})) == []
+    await bench.registry.end(ours.id)
+    running = await docker(proxy, "ps", "-q", "--no-trunc")
+    assert theirs.desktop.container_id in running
+    await other.stop()

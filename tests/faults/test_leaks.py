@@ -1,0 +1,102 @@
+"""Five hundred sessions, one after the other: nothing grows."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cambio_lab.store import SessionQuery
+from tests.sessions.parts import FakeClock, MemoryProvider
+
+from .observer import output_of
+from .workbench import Listener, Workbench
+
+
+def held() -> dict[str, int]:
+    """What this process holds now."""
+    gc.collect()
+    process = psutil.Process()
+    return {
+        "memory": process.memory_info().rss,
+        "files": process.num_fds(),
+        "threads": threading.active_count(),
+        "tasks": len(asyncio.all_tasks()),
+        "children": len(process.children(recursive=True)),
+    }
+
+
+async def cycle(bench: Workbench, prepare: Callable[[Any], None] = lambda session: None) -> None:
+    """Create, chat to the end of a turn, end."""
+    session = await bench.registry.create()
+    prepare(session)
+    heard = Listener(session)
+    await session.send("hello")
+    await heard.until("agent_response")
+    await bench.registry.end(session.id)
+    await heard.until("status:ended")
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("cycles", [60, pytest.param(500, marks=pytest.mark.slow)])
+async def test_sessions_come_and_go_without_growth(
+    tmp_path: Path, cycles: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four hours of the session's clock pass meanwhile. The agent, the SDK and the demo model are the real ones."""
+    monkeypatch.setattr("cambio_lab.agent.transports.tour.WAIT", 0.0, raising=False)
+    provider = MemoryProvider()
+    bench = Workbench(tmp_path / "data", provider, display="320x320", session_timeout=0)
+    await bench.start()
+    clock = FakeClock()
+    bench.registry.clock = clock
+    for _ in range(cycles // 5):
+        await cycle(bench)
+    before = held()
+    samples = []
+    for number in range(cycles):
+        await cycle(bench)
+        clock.pass_time(4 * 3600 / cycles)
+        if number % (cycles // 5) == cycles // 5 - 1:
+            samples.append(held())
+    after = samples[-1]
+    print(f"\n{cycles} cycles: before {before}, after {after}")
+    assert after["memory"] - samples[0]["memory"] < 15_000_000
+    for name in ("files", "threads", "tasks", "children"):
+        assert after[name] <= before[name] + 1, name
+    assert provider.open == {}
+    assert (await bench.store.sessions.page(SessionQuery(status="inactive"))).total == cycles + cycles // 5
+    await bench.stop()
+
+
+@pytest.mark.docker
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("cycles", [3, pytest.param(40, marks=pytest.mark.slow)])
+async def test_containers_and_networks_come_and_go(
+    tmp_path: Path, docker_host: str, cycles: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", docker_host)
+    bench = Workbench(tmp_path / "data", "docker")
+    await bench.start()
+    await cycle(bench)
+    networks = await output_of("docker", "-H", docker_host, "network", "ls", "-q")
+    before = held()
+    for _ in range(cycles):
+        await cycle(bench)
+    after = held()
+    print(f"\n{cycles} cycles with containers: before {before}, after {after}")
+    label = f"label=org.cambio-lab.server={bench.server_id}"
+    assert await output_of("docker", "-H", docker_host, "ps", "-aq", "--filter", label) == ""
+    assert len(await output_of("docker", "-H", docker_host, "network", "ls", "-q")) <= len(networks) + 13 * 8
+    assert after["files"] <= before["files"] + 8  # threads of the engine's pool keep a connection each
+    assert after["threads"] <= before["threads"] + 8
+    assert after["tasks"] <= before["tasks"] + 1
+    await bench.stop()
+    left = os.environ["DOCKER_HOST"]
+    assert await output_of("docker", "-H", left, "network", "ls", "-q", "--filter", label) == ""
