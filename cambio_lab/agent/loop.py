@@ -24,12 +24,10 @@ from .gate import Gate, LimitReached, Stopped
 from .limits import Limits
 from .options import AgentOptions, TurnOptions
 from .prompt import system_prompt
-from .tools.bash import BashTool
+from .room import fold, make_room
 from .tools.call import Tool
-from .tools.computer import ComputerTool
-from .tools.editor import EditorTool
 from .tools.extra import ExtraTool, ExtraTools
-from .tools.legacy_computer import LegacyComputerTool
+from .tools.kit import make_tools
 from .transcript import Transcript, close_open_batch, user_text
 from .turn import Turn
 
@@ -38,7 +36,6 @@ NUDGE = "Please go on, or say what you did and found."
 CUT_REPLY = "Your reply was cut off at its token limit. Go on from there, in smaller steps."
 MOST_NUDGES = 1
 MOST_CUT_REPLIES = 3
-MOST_FOLDS = 2
 MOST_TOKENS = 64_000
 
 
@@ -165,25 +162,12 @@ class Agent:
             )
         await self.gate.race(self._client.open(options.model))
         if self._tools is None:
-            self._tools = await self._make_tools(turn)
+            parts = await self.gate.race(self._client.parts())
+            self._tools = make_tools(turn.info, options, lambda: self.desktop, self.gate, parts)
         extra = (asked.extra_tools if asked else None) or self.extra_tools
         turn.tools = [*self._tools, *([ExtraTool(extra, limit=options.shell_output)] if extra else [])]
         turn.definitions = [entry for tool in turn.tools for entry in tool.definitions()]
         self._transcript.info = turn.info
-
-    async def _make_tools(self, turn: Turn) -> list[Tool]:
-        def desktop() -> Desktop:  # settable: a desktop may be had back after a restart
-            return self.desktop
-
-        computer: Tool
-        if turn.info.tool == models.TOOLSET:
-            parts = await self.gate.race(self._client.parts())
-            computer = ComputerTool(desktop, self.gate.admitted, parts)
-        else:
-            computer = LegacyComputerTool(desktop, self.gate.admitted, turn.info.tool)
-        options = turn.options
-        bash = BashTool(desktop, timeout=options.shell_timeout, limit=options.shell_output)
-        return [computer, bash, EditorTool(desktop, limit=options.shell_output)]
 
     async def _close(self, turn: Turn, lost: asyncio.Task[None]) -> None:
         turn.limits.disarm()
@@ -211,7 +195,7 @@ class Agent:
         await self.gate.passage()
         self._transcript.prune()
         if self._transcript.crowded:
-            async with aclosing(self._make_room(turn)) as events:
+            async with aclosing(make_room(self._ask, turn)) as events:
                 async for event in events:
                     yield event
         yield StatusChanged("thinking", "The model is thinking.")
@@ -282,7 +266,7 @@ class Agent:
             self._raise_max_tokens(turn)
             return [] if reply.calls else [self._append(user_text(CUT_REPLY))]
         if reason == "model_context_window_exceeded":
-            return self._fold(turn)
+            return fold(self._transcript, turn)
         turn.done = not (reason in ("pause_turn", "compaction") or (reason == "tool_use" and reply.calls))
         return []
 
@@ -292,7 +276,7 @@ class Agent:
             self._raise_max_tokens(turn)
             return []
         if reply.stop_reason == "model_context_window_exceeded":
-            return self._fold(turn)
+            return fold(self._transcript, turn)
         turn.nudges += 1
         turn.done = turn.nudges > MOST_NUDGES
         return [] if turn.done else [self._append(user_text(NUDGE))]
@@ -310,42 +294,6 @@ class Agent:
     def _append(self, message: dict[str, Any]) -> HistoryAppended:
         self._transcript.append(message)
         return HistoryAppended(message)
-
-    async def _make_room(self, turn: Turn) -> AsyncGenerator[Event, None]:
-        """Replace a conversation that is about to outgrow a limit: by the service's summary, else by one of ours."""
-        summary: Reply | None = None
-        if self._transcript.compactable:
-            yield StatusChanged("thinking", "The conversation is being summarised: it has grown long.")
-            try:
-                async with aclosing(self._ask.reply(turn, compact=True)) as answers:
-                    async for answer in answers:
-                        if isinstance(answer, Reply):
-                            summary = answer
-                        else:
-                            yield answer
-            except ModelRejected as error:  # a gateway that does not know how; from now on we do it ourselves
-                log.info("the service will not compact this conversation: %s", error)
-                self._transcript.compactable = False
-        if summary is not None and summary.compacted:
-            onward = self._transcript.onward()
-            yield HistoryDropped(self._transcript.adopt_compaction(summary.message))
-            yield HistoryAppended(summary.message)
-            yield self._append(onward)
-            turn.first_message = 0
-        else:
-            for event in self._fold(turn):
-                yield event
-
-    def _fold(self, turn: Turn) -> list[Event]:
-        turn.folds += 1
-        if turn.folds > MOST_FOLDS:
-            raise ModelRejected(
-                "The conversation does not fit into the model's context, even summarised.",
-                hint="Clear the history or start a new session.",
-            )
-        turn.first_message = 0
-        count, message = self._transcript.fold()
-        return [HistoryDropped(count), HistoryAppended(message)]
 
     # The desktop
     async def _watch_desktop(self) -> None:
