@@ -105,6 +105,12 @@ class AgentSocket(EventSocket):
     session: Session
     subscription: Subscription | None = None
 
+    async def plain(self, session_id: str) -> None:  # type: ignore[override]
+        """Says what speaks against the session: a browser cannot read why an upgrade was refused, and asks again."""
+        registry = await self.services.registry()
+        registry.get(session_id)
+        await super().plain(session_id)
+
     async def admit(self, session_id: str) -> None:  # type: ignore[override]
         """Find the session and begin to collect its events, so that none is missed during the handshake."""
         stream, after = self._stream(), self._after()

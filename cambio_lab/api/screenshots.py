@@ -43,7 +43,12 @@ class Screenshot(Rest):
 
 
 class Recorded(Rest):
-    """``/sessions/{session_id}/screenshots/{sha256}``: never changes, so it may be cached for ever."""
+    """``/sessions/{session_id}/screenshots/{sha256}``: never changes, so it may be cached for ever.
+
+    Not limited, like other static files: a filmstrip is one request for each step.
+    """
+
+    limits = ()
 
     async def get(self, session_id: str, sha256: str) -> None:
         store = await self.services.store()
