@@ -52,7 +52,7 @@ class ConnectedDesktop:
         )
         self._pointer = Pointer(machine)
         self._hands = Hands(self._connection, self._pointer.locate)
-        self._typist = Typist(self._hands, self._connection, machine, machine.keymap)
+        self._typist = Typist(self._hands, self._connection, machine)
         self._shell = Shell(machine)
         self._limits: tuple[int, int] | None = None
         self._kind: str | None = None

@@ -95,7 +95,6 @@ class ContainerMachine:
     home = HOME
     roots: Sequence[str] = (HOME, "/tmp")
     python = "python3"
-    keymap = "/etc/X11/cambio-lab.xkb"
 
     def __init__(self, engine: Engine, container: str) -> None:
         self._engine = engine

@@ -39,7 +39,7 @@ class DockerProvider:
 
     def __init__(self, settings: Settings, *, server_id: str, extra_hosts: dict[str, str] | None = None) -> None:
         self._settings = settings
-        self._server_id = server_id
+        self.server_id = server_id
         self._engine = Engine()
         self._networks = Networks(self._engine, server_id, extra_hosts)
         self._desktops: dict[str, DockerDesktop] = {}
@@ -55,6 +55,11 @@ class DockerProvider:
 
     async def start(self) -> None:
         self._pool.start()
+
+    @property
+    def in_use(self) -> frozenset[str]:
+        """``desktop_id`` of the desktops that were handed out."""
+        return frozenset(self._desktops)
 
     # Desktops
     async def acquire(self, session_id: str, options: DesktopOptions) -> DockerDesktop:
@@ -140,7 +145,7 @@ class DockerProvider:
         await self._networks.remove(placement)
 
     async def _create(self, image: str, options: DesktopOptions, placement: Placement) -> str:
-        labels = dict(options.labels) | {SERVER_LABEL: self._server_id, ROLE_LABEL: "desktop"}
+        labels = dict(options.labels) | {SERVER_LABEL: self.server_id, ROLE_LABEL: "desktop"}
 
         def create(client: Any) -> str:
             arguments = describe(
@@ -200,7 +205,7 @@ class DockerProvider:
         """
         try:
             state = await self._engine.call(lambda client: client.inspect_container(desktop_id))
-            if not state["State"]["Running"] or state["Config"]["Labels"].get(SERVER_LABEL) != self._server_id:
+            if not state["State"]["Running"] or state["Config"]["Labels"].get(SERVER_LABEL) != self.server_id:
                 return None
             port = await self._port(desktop_id)
             probe = self._desktop(desktop_id, port, "", state["Image"])
@@ -222,7 +227,7 @@ class DockerProvider:
         """Containers and networks with our label that no session and no pool holds."""
         keep = keep | self._pool.ids() | frozenset(self._desktops) | frozenset(self._launching)
         try:
-            return await reap(self._engine, self._server_id, keep)
+            return await reap(self._engine, self.server_id, keep)
         except EngineError as error:
             raise DesktopUnavailable(f"The Docker Engine refused: {error}") from error
 
@@ -270,10 +275,12 @@ class _Owned(DockerDesktop):
         self._listed = listed
 
     async def _destroy(self) -> None:
-        await super()._destroy()
-        if self.placement is not None:
-            await self._networks.remove(self.placement)
-        self._listed.pop(self.desktop_id, None)
+        try:
+            await super()._destroy()
+            if self.placement is not None:
+                await self._networks.remove(self.placement)
+        finally:  # what could not be removed now is nobody's any more: `reap` takes it
+            self._listed.pop(self.desktop_id, None)
 
 
 async def _ready(read: Callable[[], Any]) -> None:

@@ -38,6 +38,7 @@ class Engine:
         self.host = host or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="docker")
         self._local = threading.local()
+        self._clients: list[Any] = []
         self._version: str | None = None
 
     def _client(self) -> Any:
@@ -50,6 +51,7 @@ class Engine:
             client = docker.APIClient(**arguments, version=self._version, timeout=60)
             self._version = client.api_version  # asked of the engine once, not once for each thread
             self._local.client = client
+            self._clients.append(client)
         return self._local.client
 
     def _run(self, action: Callable[[Any], T]) -> T:
@@ -68,6 +70,9 @@ class Engine:
 
         Raises :class:`EngineError` when the engine refuses, ``DesktopUnavailable`` when none answers.
         """
+        if not self._clients and not await self.answers():
+            # Asked first, because the package leaves a socket open when it cannot connect.
+            raise DesktopUnavailable("No Docker Engine answers.", hint=START_DOCKER)
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, action)
 
     async def lines(self, action: Callable[[Any], Any]) -> AsyncIterator[dict[str, Any]]:
@@ -120,7 +125,10 @@ class Engine:
         return HijackedStream(reader, writer)
 
     def close(self) -> None:
+        """Let go of the engine; calls that still run fail."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        for client in self._clients:
+            client.close()
 
 
 class HijackedStream:

@@ -35,7 +35,6 @@ class LocalMachine:
     """Programs run as the server's user, with a home, a display and an environment of their own."""
 
     python = sys.executable
-    keymap = str(_IMAGE / "keymap.xkb")
 
     def __init__(self, home: Path, display: str, cookie_file: Path) -> None:
         self.home = str(home)
@@ -128,7 +127,7 @@ class LocalProvider:
                 cookie.write_bytes(_cookie())
                 display = await _start_xvnc(folder, cookie, options, children)
                 machine = LocalMachine(folder / "home", display, cookie)
-                await run(machine, ["xkbcomp", "-w0", machine.keymap, display])
+                await run(machine, ["xkbcomp", "-w0", str(_IMAGE / "keymap.xkb"), display])
                 await _start_clients(machine, children)
                 desktop = _Owned(folder, machine, children, self._settings, self._desktops)
                 await desktop.open()

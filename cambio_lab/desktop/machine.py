@@ -41,8 +41,6 @@ class Machine(Protocol):
     roots: Sequence[str]
     """Folders that absolute paths of files may lie in."""
     python: str
-    keymap: str
-    """Path of the keymap with which this desktop's X server was started."""
 
     async def spawn(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Process:
         """Start ``argv``. :class:`~cambio_lab.errors.DesktopLost` when the machine is gone."""

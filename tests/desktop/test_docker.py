@@ -1,0 +1,183 @@
+"""Containers: how they are made, kept ready, found again and removed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import replace
+from typing import Any
+
+import docker
+import pytest
+
+from cambio_lab.desktop import make_provider
+from cambio_lab.desktop.base import DesktopOptions, Size
+from cambio_lab.desktop.connected import ConnectedDesktop
+from cambio_lab.desktop.docker import DockerProvider
+from cambio_lab.desktop.rfb import RfbClient
+from cambio_lab.errors import CapacityReached, DesktopLost, DesktopUnavailable
+from cambio_lab.settings import Settings
+
+
+@pytest.fixture
+def engine(docker_host: str) -> Any:
+    client = docker.APIClient(base_url=docker_host)
+    yield client
+    client.close()
+
+
+def ours(engine: Any, provider: DockerProvider) -> list[dict[str, Any]]:
+    """Containers of one provider, running or not."""
+    label = f"org.cambio-lab.server={provider.server_id}"
+    found: list[dict[str, Any]] = engine.containers(all=True, filters={"label": label})
+    return found
+
+
+async def one_ready(provider: DockerProvider) -> None:
+    for _ in range(600):
+        if "1 ready" in (await provider.health()).summary:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("the pool was not filled")
+
+
+async def test_a_container_is_sealed(
+    engine: Any, docker_desktop: ConnectedDesktop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = engine.inspect_container(docker_desktop.container_id)
+    host, config = state["HostConfig"], state["Config"]
+    assert config["User"] == "1000:1000"
+    assert host["CapDrop"] == ["ALL"]
+    assert not host["CapAdd"]
+    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["ReadonlyRootfs"] is True
+    assert host["Init"] is True
+    assert host["Privileged"] is False
+    assert host["Memory"] == host["MemorySwap"] == 2 * 1024**3
+    assert host["NanoCpus"] == 2_000_000_000
+    assert host["PidsLimit"] == 512
+    assert host["ShmSize"] == 512 * 1024**2
+    assert all("size=" in options for options in host["Tmpfs"].values())
+    assert not state["Mounts"]
+    assert not host["Binds"]
+    assert {binding["HostIp"] for port in host["PortBindings"].values() for binding in port} == {"127.0.0.1"}
+    assert config["Labels"]["org.cambio-lab.server"]
+    password = docker_desktop.endpoint().password
+    assert password
+    text = json.dumps(state)
+    assert password not in text
+    assert "sk-" not in text
+    assert "ANTHROPIC" not in text
+
+
+async def test_the_port_refuses_who_lacks_the_password(docker_desktop: ConnectedDesktop) -> None:
+    endpoint = docker_desktop.endpoint()
+    for password in ("wrong", "", None):
+        with pytest.raises(DesktopLost, match=r"refused|authentication"):
+            await RfbClient.connect(replace(endpoint, password=password), lambda damage: None)
+    # Ten bad guesses do not lock the server out.
+    for _ in range(10):
+        with pytest.raises(DesktopLost):
+            await RfbClient.connect(replace(endpoint, password="guess"), lambda damage: None)
+    good = await RfbClient.connect(endpoint, lambda damage: None)
+    await good.close()
+
+
+async def test_close_removes_the_container(engine: Any, docker_provider: DockerProvider) -> None:
+    desktop = await docker_provider.acquire("test", DesktopOptions())
+    lost = asyncio.create_task(desktop.lost())
+    await desktop.close()
+    await desktop.close()
+    assert not ours(engine, docker_provider)
+    assert not lost.done()
+    lost.cancel()
+
+
+async def test_sizes(docker_provider: DockerProvider) -> None:
+    desktop = await docker_provider.acquire("test", DesktopOptions(size=Size(1920, 1080)))
+    assert desktop.size == Size(1920, 1080)
+    await desktop.resize(Size(1024, 768))
+    picture = await desktop.screenshot()
+    assert (picture.width, picture.height) == (1024, 768)
+
+
+async def test_the_pool_is_taken_from_and_refilled(engine: Any, settings: Settings, docker_host: str) -> None:
+    provider = await make_provider(replace(settings, pool_size=1), server_id="test-pool", kind="docker")
+    assert isinstance(provider, DockerProvider)
+    await provider.start()
+    try:
+        for _ in range(2):
+            await one_ready(provider)
+            begin = time.perf_counter()
+            desktop = await provider.acquire("test", DesktopOptions())
+            took = (time.perf_counter() - begin) * 1000
+            assert took < 60, f"{took:.1f} ms"
+            assert (await desktop.screenshot()).width == 1280
+        # One that died while it waited is not handed out.
+        await one_ready(provider)
+        waiting = {item["Id"] for item in ours(engine, provider)} - set(provider.in_use)
+        engine.remove_container(waiting.pop(), force=True)
+        await asyncio.sleep(0.3)
+        assert (await (await provider.acquire("test", DesktopOptions())).screenshot()).width == 1280
+    finally:
+        await provider.stop()
+    assert not ours(engine, provider)
+
+
+async def test_a_server_adopts_its_own_and_removes_the_rest(engine: Any, settings: Settings, docker_host: str) -> None:
+    first = await make_provider(settings, server_id="test-adopt", kind="docker")
+    kept, forgotten = [await first.acquire(name, DesktopOptions()) for name in ("kept", "forgotten")]
+    await kept.execute(["touch", "mine"])
+    await first.stop(keep=frozenset({kept.desktop_id, forgotten.desktop_id}))
+
+    other = await make_provider(settings, server_id="test-other", kind="docker")
+    assert await other.adopt(kept.desktop_id, "kept") is None
+    assert await other.reap(frozenset()) == []
+    await other.stop()
+
+    second = await make_provider(settings, server_id="test-adopt", kind="docker")
+    assert isinstance(second, DockerProvider)
+    adopted = await second.adopt(kept.desktop_id, "kept")
+    assert adopted is not None
+    assert await second.reap(frozenset({kept.desktop_id})) == [forgotten.desktop_id]
+    assert [entry.path for entry in await adopted.list_files() if entry.path == "mine"]
+    assert (await adopted.screenshot()).width == 1280
+    assert adopted.endpoint().password == kept.endpoint().password
+    assert await second.adopt("0" * 64, "gone") is None
+    await second.stop()
+    assert not ours(engine, second)
+
+
+async def test_death_is_told(engine: Any, docker_desktop: ConnectedDesktop) -> None:
+    lost = asyncio.create_task(docker_desktop.lost())
+    engine.kill(docker_desktop.container_id)
+    assert "stopped with exit code" in await asyncio.wait_for(lost, 10)
+    with pytest.raises(DesktopLost, match="exit code"):
+        await docker_desktop.screenshot()
+    assert not await docker_desktop.alive()
+
+
+async def test_capacity(settings: Settings, docker_host: str) -> None:
+    provider = await make_provider(replace(settings, max_desktops=2), server_id="test-capacity", kind="docker")
+    wishes = [provider.acquire(str(n), DesktopOptions()) for n in range(5)]
+    results = await asyncio.gather(*wishes, return_exceptions=True)
+    assert sum(isinstance(result, CapacityReached) for result in results) == 3
+    await provider.stop()
+
+
+async def test_what_is_missing_is_named(settings: Settings, docker_provider: DockerProvider) -> None:
+    with pytest.raises(DesktopUnavailable, match="no image 'absent:1'"):
+        await docker_provider.acquire("test", DesktopOptions(image="absent:1"))
+
+
+async def test_no_engine(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    provider = await make_provider(settings, server_id="test", kind="docker")
+    with pytest.raises(DesktopUnavailable, match="No Docker Engine") as caught:
+        await provider.acquire("test", DesktopOptions())
+    assert "DOCKER_HOST" in caught.value.hint
+    health = await provider.health()
+    assert not health.up
+    await provider.stop()
+    assert (await make_provider(settings, server_id="test", kind="auto")).name == "local"
