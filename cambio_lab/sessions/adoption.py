@@ -39,6 +39,7 @@ class Adoption:
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._tried_at = 0.0
         self._tries: dict[str, int] = {}
+        self._unreaped: set[DesktopProvider] = set()
 
     def providers(self) -> list[DesktopProvider]:
         """Each provider that this server uses, once."""
@@ -60,11 +61,17 @@ class Adoption:
             await provider.start()
 
     async def retry(self) -> None:
-        """Try those that wait again, now and then."""
+        """Try again, now and then: sessions that wait, and desktops that could not be removed."""
         now = self._registry.clock.monotonic()
-        if self.waiting and now - self._tried_at >= RETRY_SECONDS:
+        if (self.waiting or self._unreaped) and now - self._tried_at >= RETRY_SECONDS:
             self._tried_at = now
             await asyncio.gather(*(self._try(row) for row in list(self.waiting.values())))
+            for provider in list(self._unreaped):
+                await self._reap(provider)
+
+    def reap_later(self, kind: str) -> None:
+        """A desktop of this kind could not be removed: look for it until that succeeds."""
+        self._unreaped.add(self._registry.provider_for(kind))
 
     async def give_up(self, session_id: str, reason: str) -> SessionRow:
         """End a session whose engine does not answer; its desktop is removed when the engine is back."""
@@ -158,5 +165,7 @@ class Adoption:
         try:
             for removed in await provider.reap(keep):
                 logger.warning("removed the orphaned desktop %s", removed)
+            self._unreaped.discard(provider)
         except CambioError as error:
+            self._unreaped.add(provider)
             logger.warning("orphaned desktops could not be looked for: %s", error.describe())

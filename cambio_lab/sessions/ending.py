@@ -109,6 +109,7 @@ async def _give_back(session: Session, words: str) -> None:
                 await closing
         except Exception:
             logger.exception("session %s: its %s could not be closed", session.id, name)
+            session.desktop_left = session.desktop_left or name == "desktop"
     await _keep_recording(session)
     session.life.move(Phase.ENDED)
 

@@ -287,6 +287,8 @@ class Registry:
                 self._live.pop(session.id, None)
                 self.remember_end(session.id)
                 self._expiry.forget(session)
+                if session.desktop_left:
+                    self._adoption.reap_later(session.desktop_kind)
                 self._changed(session)
                 watcher = self._lost_watchers.pop(session.id, None)
                 if watcher is not None and watcher is not asyncio.current_task():

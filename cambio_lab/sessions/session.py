@@ -108,6 +108,8 @@ class Session:
         self.turn: Turn | None = None
         self.turn_task: asyncio.Task[None] | None = None
         self.viewers: set[Viewer] = set()
+        self.desktop_left = False
+        """Its desktop could not be removed when it ended; the housekeeping tries again."""
         self._around = around
         self._user_messages = row.user_messages
         self._paused = False

@@ -6,14 +6,14 @@ import asyncio
 import gc
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from cambio_lab.store import SessionQuery
+from tests.messages_api import MessagesApi
+from tests.messages_api.policies import Steps
 from tests.sessions.parts import FakeClock, MemoryProvider
 
 from .observer import output_of
@@ -33,10 +33,9 @@ def held() -> dict[str, int]:
     }
 
 
-async def cycle(bench: Workbench, prepare: Callable[[Any], None] = lambda session: None) -> None:
+async def cycle(bench: Workbench) -> None:
     """Create, chat to the end of a turn, end."""
     session = await bench.registry.create()
-    prepare(session)
     heard = Listener(session)
     await session.send("hello")
     await heard.until("agent_response")
@@ -47,21 +46,22 @@ async def cycle(bench: Workbench, prepare: Callable[[Any], None] = lambda sessio
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("cycles", [60, pytest.param(500, marks=pytest.mark.slow)])
 async def test_sessions_come_and_go_without_growth(
-    tmp_path: Path, cycles: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cycles: int, messages_api: MessagesApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four hours of the session's clock pass meanwhile. The agent, the SDK and the demo model are the real ones."""
-    monkeypatch.setattr("cambio_lab.agent.transports.tour.WAIT", 0.0, raising=False)
-    provider = MemoryProvider()
-    bench = Workbench(tmp_path / "data", provider, display="320x320", session_timeout=0)
+    """Four hours of the sessions' clock pass meanwhile. The agent and the SDK are the real ones, over HTTP."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", messages_api.key)
+    messages_api.policy = Steps(count=2, size=(320, 320))
+    provider, clock = MemoryProvider(), FakeClock()
+    bench = Workbench(tmp_path / "data", provider, messages_api, display="320x320", session_timeout=0)
+    bench.clock = clock
     await bench.start()
-    clock = FakeClock()
-    bench.registry.clock = clock
     for _ in range(cycles // 5):
         await cycle(bench)
     before = held()
     samples = []
     for number in range(cycles):
         await cycle(bench)
+        messages_api.requests.clear()  # the stand-in keeps what it was sent, in this process
         clock.pass_time(4 * 3600 / cycles)
         if number % (cycles // 5) == cycles // 5 - 1:
             samples.append(held())

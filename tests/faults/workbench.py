@@ -12,6 +12,7 @@ from cambio_lab.api.messages import Encoder
 from cambio_lab.desktop.base import DesktopProvider
 from cambio_lab.sessions import Registry, Session
 from cambio_lab.sessions.broadcast import Subscription
+from cambio_lab.sessions.views import Clock
 from cambio_lab.settings import Settings
 from cambio_lab.store import Store
 from tests.messages_api import MessagesApi
@@ -31,6 +32,7 @@ class Workbench:
         if api is not None:
             base |= {"model": "claude-sonnet-5-5", "base_url": api.base_url}
         self.settings = Settings(**{**base, **settings})
+        self.clock: Clock | None = None
         self._desktop = desktop
 
     async def start(self) -> Registry:
@@ -41,6 +43,7 @@ class Workbench:
             store=self.store,
             provider_for=lambda kind: self.provider,
             encode=Encoder("/"),
+            clock=self.clock,
         )
         await self.registry.start()
         return self.registry
