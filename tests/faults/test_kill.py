@@ -44,7 +44,7 @@ async def everything(server: LiveServer, session_id: str) -> dict[str, Any]:
     if described["status"] == "active":
         async with observing(server, session_id, after=0) as observer:
             last = described["sequence"]
-            await observer.wait_for(lambda message: message["sequence"] >= last)
+            await observer.wait_for(lambda message: message["sequence"] >= last, 100)
             events = observer.seen[:last]
     return {"described": described, "history": history, "steps": steps, "events": events}
 
@@ -90,7 +90,7 @@ async def one_round(server: LiveServer, session_id: str, witness: Witness, chanc
         await observer.send({"content": "Make your steps."})
         await observer.wait_for(lambda message: message.get("metadata", {}).get("event") == "user_message")
         wanted = chance.randrange(1, 40)
-        await observer.wait_for(lambda message: len(observer.seen) >= wanted)
+        await observer.wait_for(lambda message: len(observer.seen) >= wanted, 200)
         await asyncio.sleep(chance.uniform(0.0, 0.3))
         await server.kill()
         await asyncio.wait_for(observer.closed.wait(), 10)
@@ -110,7 +110,7 @@ async def test_nothing_acknowledged_is_lost_and_the_conversation_goes_on(
     server: LiveServer = await start_server(data_dir=tmp_path / "data", **options)
     async with server.client() as client:
         session = await create(client, max_steps=100_000, max_cost_usd=1e6)
-    for _ in range(rounds):
+    for number in range(rounds):
         await one_round(server, session["id"], witness, chance)
         server = await start_server(data_dir=tmp_path / "data", **options)
         found = await everything(server, session["id"])
@@ -118,6 +118,8 @@ async def test_nothing_acknowledged_is_lost_and_the_conversation_goes_on(
         assert found["described"]["container_id"] == session["container_id"]
         witness.check(found)
         assert await containers_of(server, docker_host) == [session["container_id"]]
+        if number % 10 == 9:
+            print(f"{number + 1} rounds, {len(witness.events)} events", flush=True)
 
     messages_api.policy = Steps(count=2)
     async with observing(server, session["id"]) as observer:
