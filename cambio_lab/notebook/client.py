@@ -48,7 +48,7 @@ class Workbench:
         """
         config = bound(config, loopback=self.address.loopback)
         body = {**({} if name is None else {"name": name}), "config": config}
-        with Progress("Starting a desktop", delay=1.5) as bar:
+        with Progress("Starting a desktop", delay=4.0) as bar:
             request = asyncio.ensure_future(
                 portal.call(self.rest.json("POST", "/sessions", body=body, timeout=CREATE_SECONDS))
             )

@@ -32,16 +32,15 @@ class DesktopView(anywidget.AnyWidget):
 
     def __init__(self, session: Session, *, mode: str = "panel", height: int = 560, relay: bool | None = None) -> None:
         self.session = session
+        self._relay = Relay(session, self._answer)
+        self._esm, self._css = asset("widget.js"), asset("widget.css")  # anywidget makes synced traits of them
         super().__init__(
             session_id=session.id,
             base_url_hint=session.lab.address.base_path,
             mode=mode,
             height=height,
             relay=not session.lab.address.parent if relay is None else relay,
-            _esm=asset("widget.js"),
-            _css=asset("widget.css"),
         )
-        self._relay = Relay(session, self._answer)
         self.on_msg(self._receive)
 
     def show(self, session: Session) -> None:

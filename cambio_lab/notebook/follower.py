@@ -31,6 +31,8 @@ class Follower:
     def __init__(self, address: Address, rest: Rest, session_id: str, name: str) -> None:
         self.turns: list[Turn] = []
         self.failure: CambioError | None = None
+        self.over = False
+        """The session ends: from now on the record is all there is to see."""
         self._progress = asyncio.Condition()
         self._rest = rest
         self._name = name
@@ -112,7 +114,7 @@ class Follower:
     async def _content(self) -> dict[str, Any]:
         if self.turns and (final := await fetch_now(self._rest, self._session_id, f"The desktop of {self._name}")):
             self.turns[-1].screenshot = final
-        return await asyncio.to_thread(folded, list(self.turns), self._name)
+        return await asyncio.to_thread(folded, list(self.turns), self._name, unfold=self.over)
 
 
 def show_all(handles: list[Handle], content: dict[str, Any]) -> None:
@@ -121,11 +123,12 @@ def show_all(handles: list[Handle], content: dict[str, Any]) -> None:
         handle.update(content, raw=True)
 
 
-def folded(turns: list[Turn], name: str) -> dict[str, Any]:
-    """The record of a whole session, folded away where ``details`` is known, readable everywhere."""
+def folded(turns: list[Turn], name: str, *, unfold: bool = False) -> dict[str, Any]:
+    """The record of a whole session: folded away below a live panel, readable everywhere."""
     title = f"Record of {name}: {len(turns)} turn{'' if len(turns) == 1 else 's'}"
     page = record.bundle(turns)
+    state = " open" if unfold else ""
     return {
-        "text/html": f"<details><summary>{record.escape(title, 300)}</summary>\n{page['text/html']}\n</details>",
+        "text/html": f"<details{state}><summary>{record.escape(title, 300)}</summary>\n{page['text/html']}\n</details>",
         "text/plain": f"{title}\n{page['text/plain']}".rstrip(),
     }

@@ -45,29 +45,30 @@ class WorkbenchPanel(ipywidgets.VBox):  # type: ignore[misc]
             10.0, min=0.0, max=100_000.0, step=0.5, description="Most money (US$)", style=wide
         )
         self.approval = ipywidgets.Dropdown(options=POLICIES, value="risky", description="Approval", style=wide)
-        self.create = ipywidgets.Button(
+        self.create_button = ipywidgets.Button(
             description="Create session", button_style="primary", icon="desktop", tooltip="Start a desktop and an agent"
         )
         self.existing = ipywidgets.Dropdown(options=[("(none)", "")], description="Or open", style=wide)
         self.open_button = ipywidgets.Button(description="Open", tooltip="Show the chosen session")
-        self.end = ipywidgets.Button(description="End session", tooltip="Remove the session and its desktop")
-        self.end.disabled = True
+        self.end_button = ipywidgets.Button(description="End session", tooltip="Remove the session and its desktop")
+        self.end_button.disabled = True
         self.message = ipywidgets.HTML()
         self._form = ipywidgets.VBox(
             [
                 ipywidgets.HBox([self.name, self.model], layout={"flex_flow": "row wrap"}),
                 ipywidgets.HBox([self.max_steps, self.max_cost, self.approval], layout={"flex_flow": "row wrap"}),
                 ipywidgets.HBox(
-                    [self.create, self.existing, self.open_button, self.end], layout={"flex_flow": "row wrap"}
+                    [self.create_button, self.existing, self.open_button, self.end_button],
+                    layout={"flex_flow": "row wrap"},
                 ),
                 self.message,
             ]
         )
         self._place = ipywidgets.VBox([])
         super().__init__([self._form, self._place])
-        self.create.on_click(lambda _: self._start(self._create()))
+        self.create_button.on_click(lambda _: self._start(self._create()))
         self.open_button.on_click(lambda _: self._start(self._open()))
-        self.end.on_click(lambda _: self._start(self._end()))
+        self.end_button.on_click(lambda _: self._start(self._end()))
         self._start(self._look_around())
 
     def config(self) -> dict[str, Any]:
@@ -87,7 +88,7 @@ class WorkbenchPanel(ipywidgets.VBox):  # type: ignore[misc]
             self._place.children = (self.view,)
         else:
             self.view.show(session)
-        self.end.disabled = False
+        self.end_button.disabled = False
         if self._recorded:
             show_record(session)
 
@@ -109,7 +110,7 @@ class WorkbenchPanel(ipywidgets.VBox):  # type: ignore[misc]
         portal.submit(work).add_done_callback(self._finished)
 
     def _finished(self, future: concurrent.futures.Future[None]) -> None:
-        self.create.disabled = False
+        self.create_button.disabled = False
         error = future.exception() if not future.cancelled() else None
         if isinstance(error, CambioError):
             self._say(error.describe())
@@ -117,7 +118,7 @@ class WorkbenchPanel(ipywidgets.VBox):  # type: ignore[misc]
             self._say(f"{type(error).__name__}: {error}")
 
     async def _create(self) -> None:
-        self.create.disabled = True
+        self.create_button.disabled = True
         self._say("Starting a desktop…")
         session = await self.lab.create_session(self.name.value.strip() or None, **self.config())
         self.show(session)
@@ -133,7 +134,7 @@ class WorkbenchPanel(ipywidgets.VBox):  # type: ignore[misc]
         if self.session is not None:
             await self.session.end()
             self._say(f"{self.session.name} has ended.")
-            self.end.disabled = True
+            self.end_button.disabled = True
             await self._look_around()
 
     async def _look_around(self) -> None:

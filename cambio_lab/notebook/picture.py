@@ -69,9 +69,11 @@ class Picture:
         """A PNG small enough for a saved notebook: beyond 150 KB with 256 colours, which leaves text sharp."""
         data = self.data
         if self.media_type != "image/png" or len(data) > LARGEST_PNG:
+            from PIL.Image import Dither
+
             image, target = self.image(), io.BytesIO()
             if len(data) > LARGEST_PNG:
-                image = image.quantize(256, dither=0)
+                image = image.quantize(256, dither=Dither.NONE)
             image.save(target, "PNG", optimize=True)
             data = target.getvalue()
         width, height = self.size

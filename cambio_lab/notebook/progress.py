@@ -19,12 +19,12 @@ BAR_CHARACTERS = 30
 class Progress:
     """``with Progress("Upload data.csv", total=size) as bar: bar.add(65536)``. ``total=None``: only the time is known.
 
-    Nothing is shown for the first ``delay`` seconds: short work needs no bar. Methods may be called from any thread.
-    The last state shown is always an end: done, or failed.
+    Nothing is shown for the first ``delay`` seconds: short work needs no bar, and leaves the same page every time.
+    Methods may be called from any thread. The last state shown is always an end: done, or failed.
     """
 
     def __init__(
-        self, label: str, total: float | None = None, *, unit: str = "", delay: float = 0.5, show: bool | None = None
+        self, label: str, total: float | None = None, *, unit: str = "", delay: float = 2.0, show: bool | None = None
     ) -> None:
         self.label = label
         self.total = total

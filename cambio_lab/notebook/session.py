@@ -209,7 +209,9 @@ class Session:
 
     async def end(self) -> None:
         """End the session and remove its desktop. Ending one that has ended is no error."""
-        await self._remember()
+        if self._follower is not None:
+            self._follower.over = True
+            await self._remember()
         response = await portal.call(self.lab.rest.request("DELETE", self.path, accept=(409,)))
         if response.is_success:
             self.description = {**self.description, "status": "inactive", "ended_at": response.json().get("ended_at")}

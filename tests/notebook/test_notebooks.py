@@ -1,0 +1,99 @@
+"""The example notebooks run top to bottom on a real desktop, and what is saved of them tells what happened."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy
+import pytest
+from nbconvert import HTMLExporter
+from PIL import Image
+
+from ..live_server import LiveServer
+from .execute import NOTEBOOKS, ROOT, execute
+from .test_record import Page, as_github
+
+Outputs = list[dict[str, Any]]
+
+
+def outputs(notebook: Any, kind: str) -> list[str]:
+    """Every output of a MIME type, in order."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [o.data[kind] for cell in cells for o in cell.outputs if "data" in o and kind in o.data]
+
+
+@pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
+def saved(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+async def test_runs_top_to_bottom(saved: Path, start_server: Callable[..., Any], tmp_path: Path) -> None:
+    server: LiveServer = await start_server()
+    notebook = await execute(saved, server, tmp_path)
+    text = json.dumps(notebook)
+    assert server.token not in text and str(server.port) not in re.sub(r"[A-Za-z0-9+/]{200,}", "", text)
+    assert not [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"]
+    committed = kinds(nbformat.read(saved, as_version=4))  # type: ignore[no-untyped-call]
+    pairs = list(zip(committed, kinds(notebook), strict=True))
+    assert all(before <= now for before, now in pairs), f"run `python -m tests.notebook.execute`: {pairs}"
+    async with server.client() as client:
+        assert (await client.get("/sessions", params={"status": "active"})).json()["total"] == 0
+
+
+def kinds(notebook: Any) -> list[set[str]]:
+    """For each code cell: which kinds of output it has. A slow machine adds a progress bar."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [{kind for o in cell.outputs for kind in (o.data if "data" in o else [o.output_type])} for cell in cells]
+
+
+def test_what_is_committed_names_no_machine(saved: Path) -> None:
+    text = saved.read_text()
+    prose = re.sub(r"[A-Za-z0-9+/=]{200,}", "", text)
+    for pattern in (
+        r"/work/",
+        r"/home/(?!user)",
+        r"/root",
+        r"/tmp/",
+        r"token=",
+        r"127\.0\.0\.1",
+        r"localhost",
+        str(ROOT),
+    ):
+        assert not re.search(pattern, prose), pattern
+    assert len(text) < 600_000
+
+
+def test_the_saved_page_remembers(saved: Path) -> None:
+    """Through nbconvert and through a sanitiser: pictures with words for them, and the transcript."""
+    notebook = nbformat.read(saved, as_version=4)  # type: ignore[no-untyped-call]
+    page, _ = HTMLExporter().from_notebook_node(notebook)  # type: ignore[no-untyped-call]
+    plain = Page(as_github("".join(outputs(notebook, "text/html"))))
+    shown = Page(page)
+    embedded = [image for image in shown.images if (image["src"] or "").startswith("data:image/")]
+    assert len(embedded) >= 1 + len(plain.images)
+    assert all(image.get("alt") for image in plain.images)
+    if "04" not in saved.name:
+        assert len(plain.images) >= 3 and "demo model" in plain.words and "Filmstrip" in plain.words
+    assert "demo model" in shown.words
+    paper = [o.data for cell in notebook.cells for o in cell.get("outputs", ()) if "data" in o]  # LaTeX has no HTML
+    assert any("image/png" in data for data in paper)
+    assert "04" in saved.name or any("demo model" in data["text/plain"] for data in paper)
+
+
+def test_the_first_notebook_shows_a_readable_desktop() -> None:
+    """Its picture is full size, and the typed text stands in it as black and white pixels, not as a blur."""
+    notebook = nbformat.read(NOTEBOOKS[0], as_version=4)  # type: ignore[no-untyped-call]
+    picture = outputs(notebook, "image/png")[-1]
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
+        assert image.size == (1280, 800)
+        pixels = numpy.asarray(image.convert("L")).astype(int)
+    sharp = numpy.abs(numpy.diff(pixels, axis=1)) > 120
+    assert sharp.sum() > 500, "no text in the picture"
