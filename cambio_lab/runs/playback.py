@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from ..agent.client import ModelClient
@@ -15,7 +15,7 @@ from ..agent.loop import Agent
 from ..agent.options import AgentOptions, TurnOptions
 from ..agent.transports.replay import Recorded, ReplayTransport
 from ..errors import ReplayDiverged
-from ..events import ApprovalRequested, Event, TurnFailed
+from ..events import ApprovalRequested, Event, ModelReplied, Timing, ToolFinished, TurnFailed
 from . import requests
 from .contents import Contents, Json
 from .replay_desktop import ReplayDesktop
@@ -53,6 +53,10 @@ class Playback:
         self.desktop.cut = self.stops.reached
         decided = [event for event in contents.events if event["kind"] == "ApprovalDecided"]
         self._verdicts = {event["tool_use_id"]: event for event in decided}
+        finished = [event for event in contents.events if event["kind"] == "ToolFinished"]
+        self._timings = {event["tool_use_id"]: Timing(**event["timing"]) for event in finished}
+        self._model_ms = [event["model_ms"] for event in contents.events if event["kind"] == "ModelReplied"]
+        self._replies = 0
 
     @property
     def divergence(self) -> ReplayDiverged | None:
@@ -82,6 +86,24 @@ class Playback:
             self.stops.press()
         else:
             self.gate.decide(request.tool_use_id, verdict == "approved", recorded["by"] if recorded else "")
+
+    def check_options(self, options: AgentOptions) -> None:
+        """A session that was given another ``system`` text asks something else, whatever its messages say."""
+        recorded = (self.contents.manifest.get("environment", {}).get("options") or {}).get("system", "")
+        if options.system != recorded and self.transport.divergence is None:
+            self.transport.divergence = ReplayDiverged(
+                f"the session's system text is {options.system[:120]!r} instead of {recorded[:120]!r}"
+            )
+
+    def as_then(self, event: Event) -> Event:
+        """The event with the times it took when it was recorded: a replay tells the same story."""
+        if isinstance(event, ToolFinished) and event.tool_use_id in self._timings:
+            return replace(event, timing=self._timings[event.tool_use_id])
+        if isinstance(event, ModelReplied):
+            self._replies += 1
+            if self._replies <= len(self._model_ms):
+                return replace(event, model_ms=self._model_ms[self._replies - 1])
+        return event
 
     async def aclose(self) -> None:
         """Let go of what waits."""
@@ -122,7 +144,7 @@ class PlayedAgent:
             async for event in events:
                 if isinstance(event, ApprovalRequested):
                     self.playback.decide(event)
-                yield event
+                yield self.playback.as_then(event)
                 await stops.after(event)
         stops.end()
 

@@ -75,6 +75,7 @@ async def build_agent(
     recording: ReplayDesktop | None = getattr(desktop, "recording", None)
     playback = Playback(recording.contents, gate, desktop=recording, patience=PATIENCE) if recording else None
     if playback is not None:
+        playback.check_options(options)
         connection["transport"] = playback.transport
     client = ModelClient(**connection)
     agent = Agent(

@@ -11,8 +11,8 @@ LONGEST = 160
 def difference(recorded: bytes, now: bytes) -> str | None:
     """What is different about ``now`` (both without pictures), or ``None`` when it asks the same.
 
-    The model, the conversation and the system prompt count. Tools, limits and cache markers may change with a new
-    version of this package without making a recording useless.
+    The model and the conversation count. This package's own prompt, its tools, limits and cache markers may change
+    with a new version without making a recording useless.
     """
     try:
         old, new = json.loads(_readable(recorded)), json.loads(_readable(now))
@@ -20,13 +20,7 @@ def difference(recorded: bytes, now: bytes) -> str | None:
         return "the request is not the recorded one"
     if old.get("model") != new.get("model"):
         return f"the run asks the model {new.get('model')}, the recording has {old.get('model')}"
-    found = _conversation(old.get("messages", []), new.get("messages", []))
-    if found is not None:
-        return found
-    before, after = _words(old.get("system")), _words(new.get("system"))
-    if before != after:
-        return f"the system prompt differs: {_around(before, after)}"
-    return None
+    return _conversation(old.get("messages", []), new.get("messages", []))
 
 
 def _readable(skeleton: bytes) -> bytes:
@@ -82,19 +76,6 @@ def _result(block: dict[str, Any]) -> str:
         if isinstance(part, dict)
     ]
     return _short(", ".join(words))
-
-
-def _words(system: Any) -> str:
-    if isinstance(system, list):
-        return "\n".join(str(block.get("text", "")) for block in system)
-    return str(system or "")
-
-
-def _around(before: str, after: str) -> str:
-    """The first place where two texts part."""
-    at = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after)))
-    start = max(0, at - 30)
-    return f"{_short(after[start:])} instead of {_short(before[start:])}"
 
 
 def _short(text: str) -> str:

@@ -120,6 +120,20 @@ async def test_a_bound_session_records_once_and_replays_then(workshop: Workshop)
     assert "the user now asks something that the recording did not: 'do something else'" in failed[0]["details"]
 
 
+async def test_another_system_text_asks_something_else(workshop: Workshop) -> None:
+    await workshop.run("go", policy=Steps(2), record="one.cambio", system="be quick")
+    assert (await workshop.run("go", record="one.cambio", system="be quick")).answers == ["Made 2 steps."]
+    other = await workshop.run("go", record="one.cambio", system="be slow")
+    assert other.answers == ["the session's system text is 'be slow' instead of 'be quick'"]
+
+
+async def test_a_replay_tells_the_recorded_times(workshop: Workshop) -> None:
+    first = await workshop.run("go", policy=Steps(4), record="one.cambio")
+    again = await workshop.run("go", record="one.cambio")
+    times = ["model_ms", "action_ms", "settle_ms", "encode_ms", "total_ms"]
+    assert again.steps[times].equals(first.steps[times])
+
+
 async def test_a_changed_recording_is_noticed(workshop: Workshop) -> None:
     run = await workshop.run("go", policy=Steps(4))
     contents = run.contents
