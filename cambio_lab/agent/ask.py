@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import AsyncGenerator
@@ -10,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ModelUnavailable
+from ..errors import ModelRejected, ModelUnavailable
 from ..events import Event, ModelReplied, RequestSent, Retrying, TextDelta, ThinkingDelta, ToolAnnounced, Usage
 from . import models
 from .client import Announced, ModelClient, ModelRequest, Reply, Sent, Started, Text, Thought, Transient, wire_model
@@ -19,6 +20,7 @@ from .options import thinking_parameters
 from .transcript import Transcript
 from .turn import Turn
 
+log = logging.getLogger(__name__)
 MOST_BROKEN = 3
 BINDING_BETA = "thinking-binding-controls-2026-08-01"
 CLEARING_BETA = "context-management-2025-06-27"
@@ -34,6 +36,7 @@ class Ask:
     gate: Gate
     transcript: Transcript
     requests: int = 0
+    _proven: bool = False
     _identity: tuple[str, list[dict[str, Any]]] | None = None
     _drop_thinking: bool = False
 
@@ -47,6 +50,12 @@ class Ask:
                     async for answer in answers:
                         yield answer
                 return
+            except ModelRejected as error:
+                if self._proven or not self._may_not_clear(turn, error):
+                    raise
+                log.info("trying without server-side clearing: %s", error)
+                self.transcript.clearable = self.transcript.compactable = False
+                continue
             except Transient as problem:
                 attempt += 1
                 broken += problem.broken
@@ -85,6 +94,7 @@ class Ask:
                 turn.limits.used += models.price(turn.options.model, begun)
 
     def _replied(self, turn: Turn, reply: Reply, took: float) -> ModelReplied:
+        self._proven = True
         usage = models.price(turn.options.model, reply.usage)
         turn.limits.used += usage
         if not reply.compacted:
@@ -92,6 +102,11 @@ class Ask:
         turn.partial.clear()
         turn.said.append(reply.text)
         return ModelReplied(self.requests, reply.stop_reason, usage, took, reply.text)
+
+    def _may_not_clear(self, turn: Turn, error: ModelRejected) -> bool:
+        """Whether a gateway or platform that no page describes may only have refused to clear old results."""
+        elsewhere = turn.options.platform != "anthropic" or bool(self.client.base_url)
+        return elsewhere and error.details.get("status") == 400 and self.transcript.context_management() is not None
 
     def _request(self, turn: Turn, compact: bool) -> ModelRequest:
         """The SDK's keyword arguments; nothing in them changes within a session but what the model forces."""

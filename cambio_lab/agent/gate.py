@@ -31,6 +31,7 @@ SHELL = "bash"
 EDITOR = "str_replace_based_edit_tool"
 EDITOR_READS = frozenset({"view"})
 CANCEL_PATIENCE = 0.08  # a cancelled call that cleans up for longer is left to finish behind the turn's back
+STRAGGLER_PATIENCE = 30.0
 log = logging.getLogger(__name__)
 
 
@@ -223,7 +224,7 @@ class Gate:
     async def settle(self) -> None:
         """Wait until calls that were cancelled earlier have cleaned up behind themselves."""
         if self._stragglers:
-            await self.race(asyncio.wait(set(self._stragglers)))
+            await self.race(asyncio.wait(set(self._stragglers), timeout=STRAGGLER_PATIENCE))
 
     async def aclose(self) -> None:
         """Halt the turn and wait for everything that was started through this gate."""

@@ -288,7 +288,8 @@ class Agent:
                 f"The model's replies were cut off {turn.cut_replies} times, last at {turn.max_tokens} tokens.",
                 hint="Raise max_tokens or ask for less at once.",
             )
-        turn.max_tokens = max(turn.max_tokens, min(turn.max_tokens * 2, MOST_TOKENS))
+        most = min(MOST_TOKENS, turn.info.most_output)
+        turn.max_tokens = max(turn.max_tokens, min(turn.max_tokens * 2, most))
 
     # The conversation
     def _append(self, message: dict[str, Any]) -> HistoryAppended:

@@ -88,6 +88,8 @@ class ModelInfo:
     managed: bool
     """The service clears and summarises old context when asked to."""
     context: int = 200_000
+    most_output: int = 64_000
+    """Largest ``max_tokens`` that the service takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +102,25 @@ class _Row:
     images: ImageLimits = HIGH_RESOLUTION
     managed: bool = True
     context: int = 1_000_000
+    most_output: int = 128_000
 
 
 def _guess(base: Prices) -> Prices:
     return Prices(base.input, base.output, base.write_5m, base.write_1h, base.read, estimated=True)
+
+
+def _old(tools: Mapping[str, str], prices: Prices, most_output: int = 64_000) -> _Row:
+    """A model that thinks by budget, sees less and is not helped by the service with its context."""
+    return _Row(
+        tools,
+        prices,
+        "budget",
+        effort=False,
+        images=LOW_RESOLUTION,
+        managed=False,
+        context=200_000,
+        most_output=most_output,
+    )
 
 
 _FABLE = Prices(10, 50, 12.5, 20, 0.25)
@@ -142,19 +159,12 @@ TABLE: dict[str, _Row] = {
     "claude-opus-4-7": _Row(_SINGLE, _guess(_OPUS)),
     "claude-opus-4-6": _Row(_SINGLE, _guess(_OPUS), images=LOW_RESOLUTION),
     "claude-sonnet-4-6": _Row(_SINGLE, _guess(_SONNET_4), images=LOW_RESOLUTION),
-    "claude-opus-4-5": _Row(
-        _SINGLE, _guess(_OPUS), "budget", effort=False, images=LOW_RESOLUTION, managed=False, context=200_000
-    ),
-    **{
-        name: _Row(_FIRST, price, "budget", effort=False, images=LOW_RESOLUTION, managed=False, context=200_000)
-        for name, price in {
-            "claude-sonnet-4-5": _guess(_SONNET_4),
-            "claude-haiku-4-5": _guess(_HAIKU_4_5),
-            "claude-opus-4-1": _guess(_OPUS_4_1),
-            "claude-opus-4": _guess(_OPUS_4_1),
-            "claude-sonnet-4": _guess(_SONNET_4),
-        }.items()
-    },
+    "claude-opus-4-5": _old(_SINGLE, _guess(_OPUS)),
+    "claude-sonnet-4-5": _old(_FIRST, _guess(_SONNET_4)),
+    "claude-haiku-4-5": _old(_FIRST, _guess(_HAIKU_4_5)),
+    "claude-opus-4-1": _old(_FIRST, _guess(_OPUS_4_1), most_output=32_000),
+    "claude-opus-4": _old(_FIRST, _guess(_OPUS_4_1), most_output=32_000),
+    "claude-sonnet-4": _old(_FIRST, _guess(_SONNET_4)),
 }
 DEMO_ROW = _Row(
     dict.fromkeys(PLATFORMS, TOOLSET), Prices(0, 0, 0, 0, 0), "none", effort=False, managed=False, context=1_000_000
@@ -191,6 +201,7 @@ def resolve(model: str, platform: str = "anthropic") -> ModelInfo:
         images=row.images,
         managed=row.managed and platform in _API,  # elsewhere no page promises it
         context=row.context,
+        most_output=row.most_output,
     )
 
 

@@ -102,8 +102,8 @@ def check(options: AgentOptions) -> None:
         wrong["thinking"] = problem
     if options.image_format not in IMAGE_FORMATS:
         wrong["image_format"] = f"must be one of {', '.join(IMAGE_FORMATS)}"
-    if options.max_tokens < 1024:
-        wrong["max_tokens"] = "must be at least 1024: thinking counts towards it"
+    if not 2048 <= options.max_tokens <= info.most_output:
+        wrong["max_tokens"] = f"must be from 2048 (thinking counts towards it) to {info.most_output} for this model"
     for name in ("max_steps", "max_cost_usd", "max_turn_tokens", "max_turn_seconds", "model_retries"):
         if getattr(options, name) < 0:
             wrong[name] = "must not be negative"

@@ -58,7 +58,7 @@ class Transcript:
     def __init__(self, history: Iterable[Message], info: models.ModelInfo, *, pictures_side: int = 1280) -> None:
         self.info = info
         self.pictures_side = pictures_side
-        self.compactable = info.managed
+        self.compactable = self.clearable = info.managed
         self.input_tokens = 0
         """Of the last request, cached ones included: what the context weighs."""
         self._hasher = PrefixDigest()
@@ -147,7 +147,7 @@ class Transcript:
 
     def context_management(self) -> dict[str, Any] | None:
         """The service's own clearing of old results, for models whose history must not be touched here."""
-        if not (self.info.bound and self.info.managed):
+        if not (self.info.bound and self.clearable):
             return None
         return {"edits": [CLEARING]}
 

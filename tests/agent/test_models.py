@@ -20,7 +20,7 @@ from tests.messages_api import reply as answer
 
 from .conftest import MakeAgent, play
 from .fake_desktop import FakeDesktop
-from .scripted import Scripted, reply, text
+from .scripted import Scripted, error, reply, text
 
 PLATFORM_ENVIRONMENT = {
     "anthropic": {"ANTHROPIC_API_KEY": "key-for-a-test"},
@@ -106,6 +106,37 @@ async def test_an_inference_profile_goes_to_the_older_bedrock_endpoint(
     assert found[0].url.host == "bedrock-runtime.eu-west-1.amazonaws.com"
     assert found[0].url.path.startswith("/model/us.anthropic.claude-sonnet-4-5")
     assert b'"messages":[{"role":"user"' in found[0].content
+
+
+async def test_vertex_ai_is_the_other_way_to_google(desktop: FakeDesktop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOUD_ML_REGION", "europe-west1")
+    monkeypatch.setenv("ANTHROPIC_VERTEX_PROJECT_ID", "lab")
+    vertex = "anthropic.lib.vertex._client.AsyncAnthropicVertex"
+    monkeypatch.setattr(f"{vertex}._ensure_access_token", _token)
+    transport = Scripted(reply(text("Done.")))
+    client = ModelClient("google", transport=transport)
+    options = AgentOptions("claude-opus-5", "google")
+    agent = Agent(desktop=desktop, options=options, gate=Gate("never"), client=client)
+    end = (await play(agent))[-1]
+    await client.aclose()
+    assert isinstance(end, TurnFinished), end
+    assert transport.urls[0].endswith(
+        "/locations/europe-west1/publishers/anthropic/models/claude-opus-5:streamRawPredict"
+    )
+    assert transport.requests[0]["messages"][0]["content"][0]["text"] == "Go."
+
+
+async def _token(client: object) -> str:
+    return "google-token"
+
+
+async def test_a_gateway_that_cannot_clear_is_asked_without(make: MakeAgent) -> None:
+    model = Scripted(error(400, "invalid_request_error"), reply(text("Hello.")), reply(text("Again.")))
+    agent = make(model)
+    agent._ask.client.base_url = "https://gateway.example"
+    assert (await play(agent))[-1].text == "Hello."  # type: ignore[attr-defined]
+    await play(agent)
+    assert ["context_management" in request for request in model.requests] == [True, False, False]
 
 
 async def test_a_platform_that_is_not_set_up_says_so(desktop: FakeDesktop, monkeypatch: pytest.MonkeyPatch) -> None:

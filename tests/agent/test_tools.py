@@ -307,11 +307,11 @@ async def test_a_slow_or_broken_function_is_answered(make: MakeAgent, api: Messa
     assert isinstance(found[-1], TurnFinished)
 
 
-@pytest.mark.parametrize("names", [("bash",), ("a", "a"), ("computer",), ("",)])
+@pytest.mark.parametrize("names", [("bash",), ("a", "a"), ("computer",), ("not a name",), ("",)])
 async def test_names_that_are_taken_are_refused(names: tuple[str, ...], make: MakeAgent, api: MessagesApi) -> None:
     found = await play(make(api, extra_tools=Functions(*names) if names != ("",) else _Nameless()))
     assert isinstance(found[-1], TurnFailed) and "cannot be offered" in found[-1].error
-    assert InvalidRequest.__name__ == "InvalidRequest"
+    assert found[-1].kind == InvalidRequest.__name__
 
 
 class _Nameless(Functions):

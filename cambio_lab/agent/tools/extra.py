@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from .bash import cut
 from .call import COMPUTER, Call, Outcome, failed
 
 log = logging.getLogger(__name__)
+NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}\Z")
 RESERVED = frozenset({COMPUTER, SHELL, EDITOR})
 
 
@@ -80,10 +82,10 @@ class ExtraTool:
 def check_names(entries: Sequence[dict[str, Any]]) -> None:
     """Refuse names that are taken or double: the service would answer 400."""
     names = [str(entry.get("name", "")) for entry in entries]
-    wrong = sorted({name for name in names if name in RESERVED or not name or names.count(name) > 1})
+    wrong = sorted({name for name in names if name in RESERVED or not NAME.match(name) or names.count(name) > 1})
     if wrong:
         raise InvalidRequest(
             f"These names cannot be offered as functions: {', '.join(repr(name) for name in wrong)}.",
-            hint=f"Names must be different from each other and from {', '.join(sorted(RESERVED))}.",
-            details={"tools": "names that are taken, empty or double"},
+            hint=f"Names have letters, digits, _ and -, and differ from each other and from {', '.join(sorted(RESERVED))}.",
+            details={"tools": "names that are taken, malformed or double"},
         )
