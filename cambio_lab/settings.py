@@ -65,7 +65,7 @@ class Settings:
     heartbeat: float = _setting(30.0, "Seconds between heartbeats on /ws.")
     keep_sessions: bool = _setting(False, "Keep desktops when the server stops, to adopt them at its next start.")
     max_body: int = _setting(1024 * 1024, "Largest JSON body of a request.")
-    queue_bytes: int = _setting(4 * 1024**2, "Events waiting for one slow reader before it must resynchronise.")
+    queue_bytes: int = _setting(1024**2, "Events waiting for one slow reader before it must resynchronise.")
     # Records
     record: str = _setting("", "Default recording mode of bound sessions: once, none, all.")
     runs_max_age_days: float = _setting(0.0, "`runs prune` removes older ones; 0: keep.")
