@@ -149,6 +149,7 @@ function Draft({ model }: { model: SessionModel }): VNode | null {
 function Composer({ model }: { model: SessionModel }): VNode {
   const [text, setText] = useState('');
   const area = useRef<HTMLTextAreaElement>(null);
+  const last = useRef('');
   const { status, ended, approval } = model.view;
   const busy = working(status);
   useEffect(() => {
@@ -160,10 +161,15 @@ function Composer({ model }: { model: SessionModel }): VNode {
   const send = (): void => {
     if (!text.trim() || busy || ended) return;
     model.send({ content: text });
+    last.current = text;
     setText('');
     area.current?.focus();
   };
   const onKey = (event: KeyboardEvent): void => {
+    if (event.key === 'ArrowUp' && !text && last.current) {
+      event.preventDefault();
+      setText(last.current); // the server may have refused it
+    }
     if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
     event.preventDefault();
     send();

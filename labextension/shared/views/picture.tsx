@@ -11,13 +11,11 @@ export interface PictureProps {
   height: number;
   mark: Mark | null;
   alt: string;
-  /** Ask the server for a picture of this width, where a whole one would be a waste. */
-  thumbnail?: number;
 }
 
 /** A recorded screenshot with the action drawn on it. */
-export function Picture({ api, path, width, height, mark, alt, thumbnail }: PictureProps): VNode {
-  const source = useSource(api, thumbnail ? `${path}?width=${thumbnail}` : path);
+export function Picture({ api, path, width, height, mark, alt }: PictureProps): VNode {
+  const source = useSource(api, path);
   return (
     <span class="cl-picture" style={{ aspectRatio: `${width || 1280} / ${height || 800}` }}>
       {source && <img src={source} alt={alt} loading="lazy" decoding="async" draggable={false} />}

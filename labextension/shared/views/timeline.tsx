@@ -60,7 +60,7 @@ function Card({ model, step, selected, select }: { model: SessionModel; step: St
       onClick={() => select(selected ? null : step.id)}
     >
       {step.image ? (
-        <Picture api={model.api} path={step.image} width={step.width} height={step.height} mark={mark} alt="" thumbnail={240} />
+        <Picture api={model.api} path={step.image} width={step.width} height={step.height} mark={mark} alt="" />
       ) : (
         <span class="cl-picture cl-words">{shorten(plain(step.text) || (step.status === 'started' ? '…' : label), 120)}</span>
       )}

@@ -1,0 +1,134 @@
+"""Hostile words, a full rate limit, a server elsewhere: the panel stays harmless and says what is happening."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, expect
+
+from tests.live_server import LiveServer
+from tests.messages_api import MessagesApi, Script, reply
+
+from .conftest import MakeSession
+from .lab import ask, idle, kernel_ready, lab_server, notebook, open_lab, run_cell, violations
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+
+HOSTILE = """Look: <img src=x onerror="window.pwned=1"><script>window.pwned=2</script>
+<svg/onload=window.pwned=3><iframe src="javascript:parent.pwned=4"></iframe>
+[click me](javascript:window.pwned=5) [or me](data:text/html,<script>alert(1)</script>) ![track](https://evil.example/?s)
+\x1b[31mred\x1b[0m \x1b]8;;javascript:window.pwned=6\x07link\x1b]8;;\x07 \u202eoverride
+[a real link](https://example.org/) **bold**
+
+"""
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[MessagesApi]:
+    with MessagesApi() as api:
+        yield api
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def limited(service: MessagesApi, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LiveServer]:
+    """A server with a local desktop, the stand-in that repeats what it is told, and few connections to have."""
+    env = {**service.environment, "CAMBIO_LAB_RATE_WEBSOCKET": "3/15 second", "CAMBIO_LAB_APPROVAL": "never"}
+    server = lab_server(tmp_path_factory.mktemp("limited"), desktop="local", model="claude-sonnet-5-5", env=env)
+    await server.start()
+    yield server
+    await server.stop(timeout=60)
+
+
+async def session_of(server: LiveServer, **config: Any) -> str:
+    async with server.client() as client:
+        answer = await client.post("/sessions", json={"config": config})
+        return str(answer.raise_for_status().json()["id"])
+
+
+async def test_a_hostile_answer_of_a_megabyte_is_harmless(
+    page: Page, limited: LiveServer, service: MessagesApi
+) -> None:
+    service.policy = Script([reply(HOSTILE + "[word](" * 20_000 + "x " * 450_000)])
+    session_id = await session_of(limited, max_cost_usd=1000)
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    await open_lab(page, limited)
+    await page.evaluate("id => jupyterapp.commands.execute('cambio-lab:open-desktop', {id})", session_id)
+    await page.locator(".cl-composer textarea").wait_for()
+    await page.evaluate(
+        "() => { window.longest = 0; let last = performance.now(); const tick = () => { const now = performance.now();"
+        " window.longest = Math.max(window.longest, now - last); last = now; requestAnimationFrame(tick) }; tick() }"
+    )
+    await ask(page, "speak")
+    answer = page.locator(".cl-agent.cl-message").last
+    await expect(answer).to_contain_text("Look:", timeout=60_000)
+    await idle(page)
+    await page.wait_for_timeout(500)
+    assert await page.evaluate("() => window.pwned") is None
+    assert await answer.locator("img, script, svg, iframe, object, form, style").count() == 0
+    links = await answer.locator("a").evaluate_all("links => links.map(link => link.href)")
+    assert links == ["https://example.org/"]
+    assert not [url for url in requests if "evil.example" in url]
+    words = await answer.inner_text()
+    assert "\x1b" not in words and "\u202e" not in words and "red" in words
+    assert await answer.locator("*").count() < 5000
+    await answer.get_by_role("button", name="Show the rest").click()
+    assert len(await answer.inner_text()) > 900_000
+    print(f"longest frame with a megabyte of hostile text: {await page.evaluate('() => window.longest'):.0f} ms")
+
+
+async def test_a_full_rate_limit_is_waited_for_as_told(browser: Browser, page: Page, limited: LiveServer) -> None:
+    session_id = await session_of(limited)
+    notice = page.locator(".cl-notices .cl-notice")
+    for _ in range(5):
+        await page.goto(f"{limited.url}/vnc/{session_id}?token={limited.token}")
+        await page.locator(".cl-viewer .cl-desktop[data-phase=open]").wait_for()
+        if await notice.count():
+            break
+    await expect(notice.first).to_contain_text("waiting as the server asks")
+    await expect(notice.first).to_contain_text("Next try in")
+    await expect(page.locator(".cl-notices .cl-notice")).to_have_count(0, timeout=20_000)
+    assert await violations(page, ".cl-viewer") == []
+
+
+async def test_an_unknown_session_is_not_asked_for_again(page: Page, limited: LiveServer) -> None:
+    await page.goto(f"{limited.url}/lab?token={limited.token}")
+    await page.evaluate(
+        "async base => { const panel = await import(base + '/cambio/static/panel.js');"
+        " const element = document.createElement('div'); document.body.replaceChildren(element);"
+        " const options = {address: panel.makeAddress('/'), sessionId: 'nobody', mode: 'panel', height: 500};"
+        " await panel.mountPanel(element, options) }",
+        limited.url,
+    )
+    await expect(page.locator(".cl-notice", has_text="does not exist")).to_be_visible()
+
+
+@pytest.mark.docker
+async def test_where_the_server_is_elsewhere_the_kernel_relays(
+    page: Page, lab: LiveServer, notebooks: Path, make_session: MakeSession
+) -> None:
+    session = await make_session("Relayed", approval="never")
+    notebook(
+        notebooks / "relay.ipynb",
+        "from cambio_lab import Workbench\nfrom cambio_lab.notebook.desktop_view import DesktopView\n"
+        f"lab = Workbench()\nsession = await lab.session('{session['id']}')\nDesktopView(session, relay=True)",
+    )
+    await open_lab(page, lab, "tree/relay.ipynb")
+    await kernel_ready(page)
+    await run_cell(page, 0)
+    await expect(page.locator(".cl-notice").first).to_contain_text("relayed by the kernel")
+    frame = page.locator(".cl-frame")
+    await page.wait_for_function("() => document.querySelector('.cl-frame')?.naturalWidth > 200")
+    before = await frame.get_attribute("src")
+    await ask(page, "over the kernel")
+    await idle(page)
+    await expect(page.locator(".cl-agent.cl-message").last).to_contain_text("demo model")
+    await expect(frame).not_to_have_attribute("src", str(before))
+    await page.wait_for_function(
+        "() => [...document.querySelectorAll('.cl-timeline img')].some(i => i.naturalWidth > 200)"
+    )
+    await expect(page.get_by_role("button", name="Take control")).to_have_count(0)
