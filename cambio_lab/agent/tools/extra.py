@@ -86,6 +86,6 @@ def check_names(entries: Sequence[dict[str, Any]]) -> None:
     if wrong:
         raise InvalidRequest(
             f"These names cannot be offered as functions: {', '.join(repr(name) for name in wrong)}.",
-            hint=f"Names have letters, digits, _ and -, and differ from each other and from {', '.join(sorted(RESERVED))}.",
+            hint=f"Use letters, digits, _ and -, each name once, none of {', '.join(sorted(RESERVED))}.",
             details={"tools": "names that are taken, malformed or double"},
         )
