@@ -26,7 +26,7 @@ from tests.experiments.solver import CAREFUL, CARELESS, WRONG, solve
 from tests.messages_api import MessagesApi
 
 ROOT = Path(__file__).resolve().parents[1]
-BRIDGE, NET = "cambio-br", "10.77.0"
+BRIDGE, NET = "two-hosts", "10.77.0"  # not cambio-*: what comes from such an interface is a desktop, and refused
 SCHEDULER, MODEL = 8786, 8787
 CUT_SECONDS = 20
 CHOSEN = ("make folders", "sort files", "press button", "count errors")
@@ -53,7 +53,7 @@ def network() -> Iterator[None]:
     sh(f"ip link add {BRIDGE} type bridge && ip addr add {NET}.1/24 dev {BRIDGE} && ip link set {BRIDGE} up")
     try:
         for host in (1, 2):
-            name = f"cambio-h{host}"
+            name = f"twohost{host}"
             sh(f"ip netns add {name} && ip link add {name} type veth peer name eth0 netns {name}")
             sh(f"ip link set {name} master {BRIDGE} up && ip -n {name} link set lo up")
             sh(f"ip -n {name} addr add {NET}.1{host}/24 dev eth0 && ip -n {name} link set eth0 up")
@@ -61,7 +61,7 @@ def network() -> Iterator[None]:
         yield
     finally:
         for host in (1, 2):
-            sh(f"ip netns del cambio-h{host}", check=False)
+            sh(f"ip netns del twohost{host}", check=False)
         sh(f"ip link del {BRIDGE}", check=False)
 
 
@@ -89,8 +89,8 @@ def engine(host: int, folder: Path) -> Iterator[str]:
     home.mkdir()
     address = f"unix://{home}/docker.sock"
     command = (
-        f"ip netns exec cambio-h{host} dockerd --data-root {home}/data --exec-root {home}/exec"
-        f" --pidfile {home}/pid -H {address} --cgroup-parent cambio-h{host}"
+        f"nsenter --net=/run/netns/twohost{host} dockerd --data-root {home}/data --exec-root {home}/exec"
+        f" --pidfile {home}/pid -H {address} --cgroup-parent twohost{host}"
     )
     with process(command, home / "dockerd.log"):
         wait_for(f"docker -H {address} info")
@@ -196,7 +196,7 @@ async def main() -> None:
         )
         for host, address in enumerate(addresses, 1):
             command = (
-                f"ip netns exec cambio-h{host} {python} -m dask worker tcp://{NET}.1:{SCHEDULER} --nthreads 2"
+                f"nsenter --net=/run/netns/twohost{host} {python} -m dask worker tcp://{NET}.1:{SCHEDULER} --nthreads 2"
                 f" --no-dashboard --resources desktop=1 --name host{host} --local-directory {folder}/h{host}/dask"
             )
             stack.enter_context(process(command, folder / f"worker{host}.log", DOCKER_HOST=address, **environment))
