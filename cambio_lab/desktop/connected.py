@@ -89,6 +89,10 @@ class ConnectedDesktop:
         await self._connection.settle()
         return await self._picture()
 
+    def frame(self) -> png.Frame:
+        """The pixels as they are now, ``(height, width, 4)`` in blue, green, red, unused; a copy."""
+        return self._connection.screen.crop()
+
     async def _picture(self) -> Picture:
         view, screen = self._view, self._connection.screen
         key = (screen.serial, view.picture)

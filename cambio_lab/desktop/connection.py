@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from cambio_lab.errors import DesktopLost
 
@@ -15,6 +16,8 @@ from .settle import Watch
 
 log = logging.getLogger(__name__)
 
+_FIRST_UPDATE = 15.0
+"""Seconds within which a desktop that accepted us shows itself."""
 _PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds before each attempt to reconnect to a desktop that still lives."""
 
@@ -38,6 +41,7 @@ class Connection:
         self._client: RfbClient | None = None
         self._watch: Watch | None = None
         self._ready = asyncio.Event()
+        self._seen = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
         self._reason: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.screen = Screen(Size(1, 1))
@@ -55,8 +59,17 @@ class Connection:
             self.screen = client.screen
             self._watch = Watch(self._request, client.screen.size, self._quiet, self._cap)
         self._watch.resize(client.screen.size)
+        self._seen.clear()
         client.request_update(incremental=False)
         self._watch.connected()
+        # A picture taken before the first update would be black.
+        seeing = asyncio.create_task(self._seen.wait())
+        either: list[asyncio.Future[Any]] = [seeing, client.closed]
+        await asyncio.wait(either, timeout=_FIRST_UPDATE, return_when=asyncio.FIRST_COMPLETED)
+        seeing.cancel()
+        if not self._seen.is_set():
+            await client.close()
+            raise DesktopLost("The desktop's VNC server sends no picture.")
         self._ready.set()
 
     def _request(self) -> None:
@@ -64,6 +77,7 @@ class Connection:
             self._client.request_update()
 
     def _updated(self, damage: list[Rect]) -> None:
+        self._seen.set()
         if self._watch is not None:
             self._watch.resize(self.screen.size)
             self._watch.updated(damage)

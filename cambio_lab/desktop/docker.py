@@ -128,7 +128,12 @@ class DockerProvider:
         container: str | None = None
         try:
             async with asyncio.timeout(_READY_TIMEOUT):
-                container = await self._create(image, options, placement)
+                creating = asyncio.create_task(self._create(image, options, placement))
+                try:
+                    container = await asyncio.shield(creating)
+                except asyncio.CancelledError:
+                    container = await creating  # the engine makes it all the same; it has to be removed
+                    raise
                 self._launching.add(container)
                 desktop = await self._boot(container, image, placement)
                 desktop.placement = placement

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import uuid
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,11 @@ def engine(docker_host: str) -> Any:
     client = docker.APIClient(base_url=docker_host)
     yield client
     client.close()
+
+
+def name() -> str:
+    """A server id that no earlier run has used."""
+    return f"test-{uuid.uuid4().hex[:8]}"
 
 
 def ours(engine: Any, provider: DockerProvider) -> list[dict[str, Any]]:
@@ -103,7 +109,7 @@ async def test_sizes(docker_provider: DockerProvider) -> None:
 
 
 async def test_the_pool_is_taken_from_and_refilled(engine: Any, settings: Settings, docker_host: str) -> None:
-    provider = await make_provider(replace(settings, pool_size=1), server_id="test-pool", kind="docker")
+    provider = await make_provider(replace(settings, pool_size=1), server_id=name(), kind="docker")
     assert isinstance(provider, DockerProvider)
     await provider.start()
     try:
@@ -126,17 +132,18 @@ async def test_the_pool_is_taken_from_and_refilled(engine: Any, settings: Settin
 
 
 async def test_a_server_adopts_its_own_and_removes_the_rest(engine: Any, settings: Settings, docker_host: str) -> None:
-    first = await make_provider(settings, server_id="test-adopt", kind="docker")
-    kept, forgotten = [await first.acquire(name, DesktopOptions()) for name in ("kept", "forgotten")]
+    server_id = name()
+    first = await make_provider(settings, server_id=server_id, kind="docker")
+    kept, forgotten = [await first.acquire(wish, DesktopOptions()) for wish in ("kept", "forgotten")]
     await kept.execute(["touch", "mine"])
     await first.stop(keep=frozenset({kept.desktop_id, forgotten.desktop_id}))
 
-    other = await make_provider(settings, server_id="test-other", kind="docker")
+    other = await make_provider(settings, server_id=name(), kind="docker")
     assert await other.adopt(kept.desktop_id, "kept") is None
     assert await other.reap(frozenset()) == []
     await other.stop()
 
-    second = await make_provider(settings, server_id="test-adopt", kind="docker")
+    second = await make_provider(settings, server_id=server_id, kind="docker")
     assert isinstance(second, DockerProvider)
     adopted = await second.adopt(kept.desktop_id, "kept")
     assert adopted is not None
@@ -159,7 +166,7 @@ async def test_death_is_told(engine: Any, docker_desktop: ConnectedDesktop) -> N
 
 
 async def test_capacity(settings: Settings, docker_host: str) -> None:
-    provider = await make_provider(replace(settings, max_desktops=2), server_id="test-capacity", kind="docker")
+    provider = await make_provider(replace(settings, max_desktops=2), server_id=name(), kind="docker")
     wishes = [provider.acquire(str(n), DesktopOptions()) for n in range(5)]
     results = await asyncio.gather(*wishes, return_exceptions=True)
     assert sum(isinstance(result, CapacityReached) for result in results) == 3

@@ -1,0 +1,141 @@
+"""What a desktop reaches in each network mode."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+
+import pytest
+
+from cambio_lab.desktop.base import DesktopOptions
+from cambio_lab.desktop.connected import ConnectedDesktop
+from cambio_lab.desktop.docker import DockerProvider
+from cambio_lab.settings import Settings
+
+INTERNET, OTHER = "203.0.113.10", "203.0.113.11"
+"""Addresses set aside for documentation: public as far as any rule can tell, and certainly nobody's."""
+SERVER = """
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(b"hello from outside")
+http.server.ThreadingHTTPServer(("0.0.0.0", 80), Handler).serve_forever()
+"""
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True)
+
+
+@pytest.fixture
+def internet(docker_host: str) -> Iterator[str]:
+    """A machine "on the internet": a network namespace behind this one, with a web server on two addresses."""
+    name = f"net{uuid.uuid4().hex[:6]}"
+    ip("netns", "add", name)
+    try:
+        ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
+        ip("addr", "add", "203.0.113.1/24", "dev", name)
+        ip("link", "set", name, "up")
+        for address in (INTERNET, OTHER):
+            ip("-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
+        ip("-n", name, "link", "set", "eth0", "up")
+        ip("-n", name, "route", "add", "default", "via", "203.0.113.1")
+        server = subprocess.Popen(
+            ["ip", "netns", "exec", name, "python3", "-c", SERVER], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        yield INTERNET
+        server.kill()
+        server.wait()
+    finally:
+        ip("netns", "del", name)
+
+
+@pytest.fixture
+async def provider(settings: Settings, internet: str) -> AsyncIterator[DockerProvider]:
+    names = {
+        "example.test": internet,
+        "other.test": OTHER,
+        "rebound.test": "169.254.169.254",
+        "inside.test": "10.0.0.1",
+    }
+    provider = DockerProvider(settings, server_id=f"test-{uuid.uuid4().hex[:8]}", extra_hosts=names)
+    yield provider
+    await provider.stop()
+
+
+async def fetch(desktop: ConnectedDesktop, *arguments: str) -> str:
+    """What curl got, or its exit code in brackets."""
+    code, out, _ = await desktop.execute(["curl", "-s", "-m", "4", *arguments])
+    return out.decode() if code == 0 else f"[{code}]"
+
+
+@pytest.mark.timeout(120)
+async def test_allow_list(provider: DockerProvider) -> None:
+    options = DesktopOptions(network="allow", allow_hosts=("example.test", "rebound.test", "inside.test"))
+    desktop = await provider.acquire("test", options)
+    assert await fetch(desktop, "http://example.test/") == "hello from outside"
+    for refused in ("other.test", OTHER, INTERNET, "sub.example.test", "example.test.evil.test", "www.example.org"):
+        answer = await fetch(desktop, "-w", "%{http_code}", "-o", "/dev/null", f"http://{refused}/")
+        assert answer == "403", refused
+    # An allowed name that resolves to a private or the metadata address leads nowhere all the same.
+    for rebound in ("rebound.test", "inside.test"):
+        answer = await fetch(desktop, "-w", "%{http_code}", "-o", "/dev/null", f"http://{rebound}/")
+        assert answer in ("503", "504", "[28]"), rebound
+    # Not with the proxy: nothing at all, by address, by name, by a lookup of one's own, by tunnel.
+    for direct in (f"http://{INTERNET}/", "http://example.test/", "http://1.1.1.1/"):
+        assert (await fetch(desktop, "--noproxy", "*", direct)).startswith("["), direct
+    tunnel = await fetch(desktop, "-p", "-w", "%{http_connect}", "-o", "/dev/null", f"http://{OTHER}:22/")
+    assert tunnel in ("403", "[56]")
+    code, _, _ = await desktop.execute(["timeout", "5", "getent", "hosts", "debian.org"])
+    assert code != 0
+    lookup = (
+        "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(2); "
+        "question = bytes.fromhex('000101000001000000000000') + b'\\3www\\6debian\\3org\\0\\0\\1\\0\\1'; "
+        "s.sendto(question, (%r, 53)); s.recv(9)"
+    )
+    for resolver in ("8.8.8.8", "127.0.0.11", INTERNET):
+        code, _, _ = await desktop.execute(["python3", "-c", lookup % resolver], timeout=20)
+        assert code != 0 or resolver == "127.0.0.11"
+    assert (await desktop.screenshot()).width == 1280
+
+
+async def test_none(provider: DockerProvider) -> None:
+    desktop = await provider.acquire("test", DesktopOptions(network="none"))
+    assert (await fetch(desktop, f"http://{INTERNET}/")).startswith("[")
+    assert (await fetch(desktop, "http://169.254.169.254/")).startswith("[")
+    assert (await desktop.screenshot()).width == 1280
+
+
+async def test_open(provider: DockerProvider) -> None:
+    desktop, neighbour = [await provider.acquire(name, DesktopOptions()) for name in ("one", "two")]
+    assert await fetch(desktop, f"http://{INTERNET}/") == "hello from outside"
+    _, address, _ = await neighbour.execute(["hostname", "-I"])
+    for refused in ("169.254.169.254", "10.0.0.1", "192.168.0.1", "172.17.0.1", address.decode().strip() + ":5900"):
+        assert (await fetch(desktop, f"http://{refused}/")).startswith("["), refused
+
+
+async def test_the_proxy_goes_with_its_desktop(provider: DockerProvider, docker_host: str) -> None:
+    import docker
+
+    client = docker.APIClient(base_url=docker_host)
+    label = {"label": f"org.cambio-lab.server={provider.server_id}"}
+    desktop = await provider.acquire("test", DesktopOptions(network="allow", allow_hosts=("example.test",)))
+    assert len(client.containers(filters=label)) == 2
+    assert len(client.networks(filters=label)) == 1
+    await desktop.close()
+    assert not client.containers(all=True, filters=label)
+    assert not client.networks(filters=label)
+    client.close()
+
+
+async def test_a_closed_network_is_refused_where_it_cannot_be_enforced(local_desktop: ConnectedDesktop) -> None:
+    from cambio_lab.desktop import make_provider
+    from cambio_lab.errors import DesktopUnavailable
+
+    provider = await make_provider(replace(Settings(), pool_size=0), server_id="test", kind="local")
+    with pytest.raises(DesktopUnavailable, match="cannot restrict"):
+        await provider.acquire("test", DesktopOptions(network="none"))
+    await asyncio.sleep(0)
