@@ -91,7 +91,7 @@ class ModelClient:
         await self.open(request.parameters["model"])
         mark, reader = secrets.token_hex(16), Reader()
         sent: asyncio.Future[Sent] = asyncio.get_running_loop().create_future()
-        self._bodies[mark] = (request.body, sent.set_result)
+        self._bodies[mark] = (request.body, lambda found: None if sent.done() else sent.set_result(found))
         manager = self._begin(mark, request.parameters)
         entering = asyncio.ensure_future(manager.__aenter__())
         try:
