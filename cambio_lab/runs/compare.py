@@ -75,14 +75,14 @@ class Comparison:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         parts = [f"<p>{html.escape(repr(self))}</p>", self._totals_table(), self._pictures(), self._pairs_table()]
-        return {"text/html": "".join(parts), "text/plain": repr(self)}
+        return {"text/html": "\n".join(parts), "text/plain": repr(self)}
 
     def _totals_table(self) -> str:
         head = f"<tr><th></th><th {_CELL}>{_heading(self.left)}</th><th {_CELL}>{_heading(self.right)}</th></tr>"
-        rows = "".join(
-            f"<tr><th {_CELL}>{name}</th><td {_CELL}>{left:.6g}</td><td {_CELL}>{right:.6g}</td></tr>"
-            for name, (left, right) in self.totals.items()
-        )
+        rows = ""
+        for name, values in self.totals.items():
+            cells = "".join(f"<td {_CELL}>{_value(name, value)}</td>" for value in values)
+            rows += f"<tr><th {_CELL}>{name}</th>{cells}</tr>\n"
         return f"<table>{head}{rows}</table>"
 
     def _pictures(self) -> str:
@@ -141,6 +141,10 @@ def _total(run: Run, name: str) -> float:
     if name == "steps":
         return len(run.rows)
     return float(run.seconds if name == "seconds" else getattr(run.usage, name))
+
+
+def _value(name: str, value: float) -> str:
+    return f"{value:.1f} s" if name == "seconds" else f"{value:.6g}"
 
 
 def _words(row: Json | None) -> str:

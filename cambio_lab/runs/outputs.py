@@ -20,6 +20,7 @@ _VOLATILE = (
     (re.compile(r"(?<=processing_time\W{3})\d+(\.\d+)?"), "<duration>"),
     (re.compile(r"\bmsg-<id>"), "<id>"),
 )
+_WAITED = re.compile(r".+: \d+(\.\d+)? s, \w+", re.S)
 _IMAGE = re.compile(r"data:(image/(?:svg\+xml|png|jpeg|webp));base64,([A-Za-z0-9+/=]+)")
 IGNORED = frozenset({"application/vnd.jupyter.widget-view+json", "application/javascript"})
 """A widget's view is only the name of a model in a kernel that is gone."""
@@ -45,6 +46,8 @@ def _flat(outputs: Sequence[Any]) -> list[tuple[str, str]]:
     """``(kind, text)`` of everything shown; pieces of one stream count as one."""
     result: list[tuple[str, str]] = []
     for output in outputs:
+        if _WAITED.fullmatch(str(output.get("data", {}).get("text/plain", ""))):
+            continue  # a bar that shows only when something took long
         if output.output_type == "stream":
             if result and result[-1][0] == output.name:
                 result[-1] = (output.name, result[-1][1] + output.text)

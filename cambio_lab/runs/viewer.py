@@ -17,6 +17,7 @@ from .rows import describe, rows, usage_of
 
 MOST_SCENES = 150
 MOST_WORDS = 4000
+LOOKS = frozenset({"screenshot", "zoom"})
 _SCRIPT = """
 (function () {
   const root = document.getElementById('%(id)s');
@@ -115,7 +116,8 @@ def _steps_json(found: Sequence[drawing.Scene]) -> str:
     steps = [
         {
             "step": step["step"],
-            "scene": scene.index,
+            # a look shows what it saw; an action is drawn on what was seen before it
+            "scene": scene.index + (step["action"] in LOOKS and scene.index + 1 < len(found)),
             "words": _cut(describe(step["action"], step["arguments"]), 300),
             "said": _cut(step["said"], 1000),
         }
