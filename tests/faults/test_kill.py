@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import random
 import shutil
+import signal
+import sqlite3
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +22,9 @@ from tests.live_server import LiveServer
 from tests.messages_api import MessagesApi
 from tests.messages_api.policies import Steps
 
-from .observer import Message, containers_of, create, observing
+from .observer import Message, containers_of, create, observing, output_of
 
-DOCKER_ROUNDS = [3, pytest.param(100, marks=pytest.mark.slow)]
+DOCKER_ROUNDS = [2, pytest.param(100, marks=pytest.mark.slow)]
 SERVER = {"CAMBIO_LAB_POOL_SIZE": "0"}
 
 
@@ -186,3 +191,120 @@ def uses(folder: Path) -> list[psutil.Process]:
 
 def left_in(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
+
+
+class Lives:
+    """One life after another of the server's core, each ended by SIGKILL; what it said is what clients were told."""
+
+    def __init__(self, api: MessagesApi, directory: Path, desktop: str) -> None:
+        self.arguments = {"directory": str(directory), "desktop": desktop, "api": api.base_url, "server_id": "f" * 32}
+        self.environment = {**os.environ, "ANTHROPIC_API_KEY": api.key}
+
+    async def __aenter__(self) -> Lives:
+        self.process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.faults.forked"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=self.environment,
+            cwd=Path(__file__).parents[2],
+            limit=2**24,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        await self.process.wait()
+
+    async def hear(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = await asyncio.wait_for(self.process.stdout.readline(), 120)
+        said: dict[str, Any] = json.loads(line)
+        assert "failed" not in said, said
+        return said
+
+    async def begin(self, session_id: str | None, *, end: bool = False) -> tuple[int, dict[str, Any]]:
+        """A new life; its process and what it said when it was ready."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({**self.arguments, "session_id": session_id, "end": end}).encode() + b"\n")
+        pid: int = (await self.hear())["pid"]
+        return pid, await self.hear()
+
+    async def until_gone(self) -> list[dict[str, Any]]:
+        """What is said until the process is gone; a line that was cut off was told to nobody."""
+        assert self.process.stdout is not None
+        said: list[dict[str, Any]] = []
+        while not said or "gone" not in said[-1]:
+            line = await asyncio.wait_for(self.process.stdout.readline(), 120)
+            at = line.rfind(b'{"gone"')
+            said += [json.loads(line[max(at, 0) :])] if at > 0 or line.endswith(b"\n") else []
+        return said[:-1]
+
+
+def stored(directory: Path) -> dict[str, Any]:
+    """What lies in the file, read by SQLite alone."""
+    connection = sqlite3.connect(directory / "cambio.db")
+    events = dict(connection.execute("SELECT sequence, body FROM events WHERE sequence IS NOT NULL ORDER BY sequence"))
+    messages = {row[0] for row in connection.execute("SELECT id FROM messages WHERE role = 'user'")}
+    steps = dict(connection.execute("SELECT step, status FROM steps"))
+    (damage,) = connection.execute("PRAGMA quick_check").fetchone()
+    connection.close()
+    return {"events": events, "messages": messages, "steps": steps, "damage": damage}
+
+
+def check_life(said: list[dict[str, Any]], found: dict[str, Any]) -> int:
+    """Everything that was said is in the file; how many events that were."""
+    assert found["damage"] == "ok"
+    assert list(found["events"]) == list(range(1, len(found["events"]) + 1))
+    events = [item["message"] for item in said if "message" in item]
+    for message in events:
+        number = message.pop("sequence")
+        assert json.loads(found["events"][number]) == message
+        if message["type"] == "tool_execution":
+            ended = message["status"] != "started"
+            assert found["steps"][message["step"]] in ((message["status"],) if ended else (*ENDED, "started"))
+    assert {item["sent"] for item in said if "sent" in item} <= found["messages"]
+    return len(events)
+
+
+ENDED = ("completed", "failed", "interrupted")
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("rounds", [6, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.timeout(2400)
+async def test_the_core_is_killed_again_and_again(
+    messages_api: MessagesApi, docker_host: str, tmp_path: Path, rounds: int
+) -> None:
+    """The same without Jupyter's start-up between the rounds: registry, store, agent, SDK and containers are real."""
+    messages_api.policy = Steps(count=40, batch=2)
+    chance, session, container, events, messages = random.Random(7), None, None, 0, 0
+    label = f"label=org.cambio-lab.server={'f' * 32}"
+    async with Lives(messages_api, tmp_path / "data", "docker") as lives:
+        for number in range(rounds):
+            pid, ready = await lives.begin(session)
+            session, container = ready["ready"], container or ready["container"]
+            assert ready["container"] == container
+            said = [await lives.hear() for _ in range(chance.randrange(1, 30))]
+            await asyncio.sleep(chance.uniform(0.0, 0.2))
+            os.kill(pid, signal.SIGKILL)
+            said += await lives.until_gone()
+            events += check_life(said, stored(tmp_path / "data"))
+            messages += 1
+            messages_api.requests.clear()
+            if number % 10 == 9:
+                print(f"{number + 1} rounds, {events} events told, {messages} messages", flush=True)
+        messages_api.policy = Steps(count=2)
+        _, ready = await lives.begin(session, end=True)
+        said = await lives.until_gone()
+    answers = [item["message"]["content"] for item in said if item.get("message", {}).get("type") == "agent_response"]
+    assert answers == ["Made 2 steps."]
+    assert said[-1] == {"left": True}
+    assert messages_api.refusals == []
+    assert await output_of("docker", "-H", docker_host, "ps", "-aq", "--filter", label) == ""
+    assert await output_of("docker", "-H", docker_host, "network", "ls", "-q", "--filter", label) == ""
+    assert list((tmp_path / "data").rglob(".writing-*")) == []
+    assert list((tmp_path / "data").glob("*-wal")) == []
+    found = stored(tmp_path / "data")
+    assert set(found["steps"].values()) <= set(ENDED)
+    assert len(found["messages"]) == rounds + 1

@@ -68,8 +68,9 @@ async def test_sessions_come_and_go_without_growth(
     after = samples[-1]
     print(f"\n{cycles} cycles: before {before}, after {after}")
     assert after["memory"] - samples[0]["memory"] < 15_000_000
-    for name in ("files", "threads", "tasks", "children"):
+    for name in ("files", "tasks", "children"):
         assert after[name] <= before[name] + 1, name
+    assert after["threads"] <= before["threads"] + 8  # pools fill up to their size and no further
     assert provider.open == {}
     assert (await bench.store.sessions.page(SessionQuery(status="inactive"))).total == cycles + cycles // 5
     await bench.stop()

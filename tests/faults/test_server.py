@@ -1,0 +1,95 @@
+"""A whole server process meets odd neighbours: a second server, clients that vanish, a damaged database."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import socket
+import stat
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.live_server import LiveServer
+
+from .observer import create, observing
+
+
+async def vanish(server: LiveServer, session_id: str) -> None:
+    """Upgrade to a WebSocket, send half a frame, reset the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    key = base64.b64encode(os.urandom(16)).decode()
+    writer.write(
+        f"GET /ws/{session_id}?token={server.token} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nUpgrade: websocket\r\n"
+        f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"\x81\xfe\x04\x00" + os.urandom(4) + b"half of what was promised")
+    await writer.drain()
+    connection: Any = writer.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close as a crash does
+    writer.transport.abort()
+
+
+async def test_neighbours(start_server: Callable[..., Any], tmp_path: Path) -> None:
+    """One server for all of it: starting it is what takes time."""
+    server: LiveServer = await start_server(data_dir=tmp_path / "data", desktop="local")
+    async with server.client() as client:
+        session = await create(client)
+        await clients_that_vanish_hurt_nobody(server, session["id"])
+        await a_second_server_on_the_directory_refuses_and_says_who_has_it(server, start_server, tmp_path)
+        assert (await client.delete(f"/sessions/{session['id']}")).status_code == 200
+    await server.stop()
+    nobody_else_can_read(server.data_dir / "cambio_lab")
+    await a_damaged_database_is_set_aside_and_said(server, session["id"])
+
+
+async def clients_that_vanish_hurt_nobody(server: LiveServer, session_id: str) -> None:
+    async with observing(server, session_id) as observer:
+        await observer.send({"content": "hello"})
+        for _ in range(20):
+            await vanish(server, session_id)
+        answer = await observer.turn_end()
+        assert answer["type"] == "agent_response"
+    assert "Traceback" not in server.log()
+
+
+async def a_second_server_on_the_directory_refuses_and_says_who_has_it(
+    server: LiveServer, start_server: Callable[..., Any], tmp_path: Path
+) -> None:
+    assert server.process is not None
+    second: LiveServer = await start_server(
+        data_dir=tmp_path / "second", desktop="local", env={"CAMBIO_LAB_DATA_DIR": str(server.data_dir / "cambio_lab")}
+    )
+    async with second.client() as client:
+        assert (await client.get("/health")).status_code == 503
+        answer = await client.post("/sessions", json={})
+    assert answer.status_code == 503
+    assert f"process {server.process.pid}" in answer.text
+    assert str(tmp_path) not in answer.text
+    await second.stop()
+
+
+def nobody_else_can_read(directory: Path) -> None:
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in directory.glob("cambio.db*")} == {0}
+
+
+async def a_damaged_database_is_set_aside_and_said(server: LiveServer, session_id: str) -> None:
+    database = server.data_dir / "cambio_lab" / "cambio.db"
+    damage(database)
+    await server.start()
+    async with server.client() as client:
+        assert (await client.get("/health")).status_code == 200
+        assert (await client.get(f"/sessions/{session_id}")).status_code == 404
+        await client.delete(f"/sessions/{(await create(client))['id']}")
+    assert "cambio.db.damaged-" in server.log()
+    await server.stop()
+
+
+def damage(database: Path) -> None:
+    with database.open("r+b") as file:
+        file.seek(4096)
+        file.write(os.urandom(8192))
