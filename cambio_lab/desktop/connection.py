@@ -73,7 +73,7 @@ class Connection:
         self._ready.set()
 
     def _request(self) -> None:
-        if self._client is not None and not self._client.closed.done():
+        if self._client is not None and self._client.usable:
             self._client.request_update()
 
     def _updated(self, damage: list[Rect]) -> None:
@@ -111,7 +111,7 @@ class Connection:
     @property
     def connected(self) -> bool:
         """Whether the desktop answered last."""
-        return self._client is not None and not self._client.closed.done() and not self._reason.done()
+        return self._client is not None and self._client.usable and not self._reason.done()
 
     async def client(self) -> RfbClient:
         """The living client; waits while it reconnects. :class:`~cambio_lab.errors.DesktopLost` when that is over."""
@@ -120,9 +120,9 @@ class Connection:
             if self._reason.done():
                 raise DesktopLost(self._reason.result())
             assert self._client is not None
-            if not self._client.closed.done():
+            if self._client.usable:
                 return self._client
-            await asyncio.sleep(0)  # the supervisor is about to notice
+            await asyncio.sleep(0.001)  # the supervisor is about to notice
 
     @property
     def watch(self) -> Watch:

@@ -136,7 +136,7 @@ class Hands:
         finally:
             for symbol in reversed(held):
                 self._keys.remove(symbol)
-                if not client.closed.done():
+                if client.usable:
                     client.key(symbol, False)
             self._connection.watch.input_sent()
 

@@ -86,6 +86,11 @@ class RfbClient:
         client._reader = asyncio.create_task(client._read(), name="rfb-reader")
         return client
 
+    @property
+    def usable(self) -> bool:
+        """False as soon as the connection is known to be gone, before the reader has seen it."""
+        return self._stream.open and not self.closed.done()
+
     # Output
     def request_update(self, *, incremental: bool = True) -> None:
         """Ask for one framebuffer update; an incremental one comes when something changes."""

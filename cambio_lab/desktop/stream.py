@@ -110,6 +110,11 @@ class ByteStream(asyncio.BufferedProtocol):
         if self._lost is not None:
             raise self._lost
 
+    @property
+    def open(self) -> bool:
+        """Whether what is written now can still arrive."""
+        return self._lost is None and self._transport is not None and not self._transport.is_closing()
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()
