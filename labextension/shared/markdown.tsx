@@ -25,24 +25,30 @@ export function safeLink(href: string): string | null {
 
 export function Markdown({ text }: { text: string }): VNode {
   const [whole, setWhole] = useState(false);
-  const clean = useMemo(() => plain(text), [text]);
-  const cut = clean.length > FORMATTED ? breakBefore(clean, FORMATTED) : clean.length;
-  const formatted = useMemo(() => format(clean.slice(0, cut)), [clean, cut]);
-  const rest = clean.length - cut;
+  // Only the beginning is looked at, so that a long text costs no more with every piece that is added to it.
+  const start = text.length > FORMATTED ? breakBefore(text, FORMATTED) : text.length;
+  const head = text.slice(0, start);
+  const formatted = useMemo(() => format(plain(head)), [head]);
+  const left = text.length - start;
   return (
     <div class="cl-markdown">
       {formatted}
-      {rest > 0 && !whole && (
+      {left > 0 && !whole && (
         <button type="button" class="cl-link" onClick={() => setWhole(true)}>
-          {t('Show the rest as plain text (%1 KB)', Math.ceil(rest / 1000))}
+          {t('Show the rest as plain text (%1 KB)', Math.ceil(left / 1000))}
         </button>
       )}
-      {rest > 0 && whole && (
-        <pre class="cl-rest" tabIndex={0}>
-          {clean.slice(cut)}
-        </pre>
-      )}
+      {left > 0 && whole && <Rest text={text.slice(start)} />}
     </div>
+  );
+}
+
+function Rest({ text }: { text: string }): VNode {
+  const clean = useMemo(() => plain(text), [text]);
+  return (
+    <pre class="cl-rest" tabIndex={0}>
+      {clean}
+    </pre>
   );
 }
 

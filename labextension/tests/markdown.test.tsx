@@ -78,10 +78,11 @@ const MEGABYTES: [string, string][] = [
 ];
 
 for (const [name, text] of MEGABYTES) {
-  test(`a megabyte of ${name} is shown within a second, and all of it on request`, async () => {
-    const begin = performance.now();
+  test(`a megabyte of ${name} costs less than a second, and all of it on request`, async () => {
+    const begin = process.cpuUsage(); // of this process alone, whatever else the machine does
     const element = show(text);
-    assert.ok(performance.now() - begin < 1000, `${performance.now() - begin} ms`);
+    const { user, system } = process.cpuUsage(begin);
+    assert.ok(user + system < 1_000_000, `${(user + system) / 1000} ms`);
     assert.ok(element.querySelectorAll('*').length < 20_000);
     element.querySelector<HTMLButtonElement>('button.cl-link')?.click();
     await settled();
