@@ -11,7 +11,6 @@ import hashlib
 import logging
 import os
 import platform
-import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -200,11 +199,6 @@ def require_key(key: str | None, models: Sequence[str], platform: str) -> None:
             "There is no key for the Claude API here.",
             hint=f"Set ANTHROPIC_API_KEY in this process's environment, or {KEY_FILE} to a file that holds it.",
         )
-
-
-def free_bytes(folder: Path) -> int:
-    """Room on the disk that holds ``folder``."""
-    return shutil.disk_usage(folder).free
 
 
 def _network(model: str) -> httpx2.AsyncBaseTransport:

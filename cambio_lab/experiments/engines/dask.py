@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import logging
 import math
-import os
 import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
@@ -23,6 +22,7 @@ from ...errors import ConfigurationError
 from ..ledger import AttemptRow
 from ..outcome import Outcome, Progress
 from .base import AttemptLost, Job, Plan
+from .leak import refuse_secrets
 from .plugin import OPERATION, RESOURCE, SitePlugin, plugin_name, work
 from .site import SiteSpec
 
@@ -36,7 +36,6 @@ AWAY_SECONDS = 90.0
 CANCEL_SECONDS = 60.0
 FIRST_WORKERS = 4
 """Attempts handed over while there is no worker yet: what adaptive scaling needs to see."""
-SECRETS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _UNREACHABLE = (OSError, TimeoutError)
 
 
@@ -62,7 +61,7 @@ class DaskEngine:
     async def start(self, plan: Plan) -> None:
         self._plan = plan
         spec = SiteSpec(plan.experiment_id, tuple(plan.models), dict(plan.lab), plan.make_provider)
-        _refuse_secrets(cloudpickle.dumps(spec))
+        refuse_secrets(cloudpickle.dumps(spec))
         await self._register(SitePlugin(spec))
         await self._look(force=True)
         found = await self._ask_all("check")
@@ -150,7 +149,7 @@ class DaskEngine:
     def _submit(self, job: Job) -> Any:
         assert self._plan is not None
         payload = cloudpickle.dumps(job)
-        _refuse_secrets(payload)
+        refuse_secrets(payload)
         return self._client.submit(
             work,
             self._plan.experiment_id,
@@ -300,14 +299,3 @@ class DaskEngine:
         if self._client.asynchronous:
             return await work
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._client.loop.asyncio_loop))
-
-
-def _refuse_secrets(payload: bytes) -> None:
-    """:class:`ConfigurationError` when a secret of this process's environment is in what would pass the scheduler."""
-    for name in SECRETS:
-        secret = os.environ.get(name, "").encode()
-        if len(secret) >= 8 and secret in payload:
-            raise ConfigurationError(
-                f"A task, its check or the experiment's settings contain the value of {name}.",
-                hint="Workers read it from their own environment or secret file; take it out.",
-            )
