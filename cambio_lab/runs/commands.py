@@ -29,13 +29,15 @@ def add_commands(subcommands: Any) -> None:
     runs.add_argument("--data-dir", type=Path, help="the server's data directory; default: Jupyter's")
     actions = runs.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add(actions, "list", _list, "the recorded runs, newest first").add_argument("--limit", type=int, default=50)
-    _add(actions, "show", _show, "one run step by step").add_argument("run", help="a session's id, or a file")
+    show = _add(actions, "show", _show, "one run step by step")
+    show.add_argument("name", metavar="RUN", help="a session's id, or a file")
     export = _add(actions, "export", _export, "write a run to a file")
-    export.add_argument("run", help="a session's id, or a file")
+    export.add_argument("name", metavar="RUN", help="a session's id, or a file")
     export.add_argument("target", type=Path, help="file (trajectory: folder) to write")
     export.add_argument("--format", choices=FORMATS, default="cambio")
     _add(actions, "import", _import, "check a .cambio file and keep it with the others").add_argument("file", type=Path)
-    _add(actions, "rm", _remove, "forget a run").add_argument("run", help="a session's id, or an imported file's name")
+    remove = _add(actions, "rm", _remove, "forget a run")
+    remove.add_argument("name", metavar="RUN", help="a session's id, or an imported file's name")
     prune = _add(actions, "prune", _prune, "forget old runs, and pictures that nothing names")
     prune.add_argument("--max-age-days", type=float, help="default: the setting runs_max_age_days")
     prune.add_argument("--max-bytes", type=int, help="default: the setting runs_max_bytes")
@@ -132,12 +134,12 @@ def _load(arguments: argparse.Namespace, work: Callable[[Any], int]) -> int:
     """Do ``work`` with the run that is named: a file, an imported file's name, or a session's id."""
     from .run import Run
 
-    for path in (Path(arguments.run), _imported(arguments) / arguments.run):
+    for path in (Path(arguments.name), _imported(arguments) / arguments.name):
         if path.suffix == ".cambio" and path.is_file():
             return work(Run.load(path))
 
     async def from_store(store: Store) -> int:
-        return work(await Run.from_store(store, arguments.run))
+        return work(await Run.from_store(store, arguments.name))
 
     return _with_store(arguments, from_store)
 
@@ -190,18 +192,18 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _remove(arguments: argparse.Namespace) -> int:
-    path = _imported(arguments) / arguments.run
+    path = _imported(arguments) / arguments.name
     if path.suffix == ".cambio" and path.parent == _imported(arguments) and path.is_file():
         path.unlink()
         return 0
 
     async def work(store: Store) -> int:
-        row = await store.sessions.get(arguments.run)
+        row = await store.sessions.get(arguments.name)
         if row is None:
-            raise RunError(f"There is no run {arguments.run}.", hint="See `cambio-lab runs list`.")
+            raise RunError(f"There is no run {arguments.name}.", hint="See `cambio-lab runs list`.")
         if row.status == "active":
             raise RunError("The session is going on.", hint="End it first.")
-        await store.sessions.remove(arguments.run)
+        await store.sessions.remove(arguments.name)
         await _sweep(store)
         return 0
 

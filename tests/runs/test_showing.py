@@ -1,0 +1,138 @@
+"""A run for people and for other tools: viewer, report, inspect_ai log, trajectory, comparison, commands."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cambio_lab.runs import Run, compare, drawing
+from cambio_lab.runs.outputs import difference, normal
+from cambio_lab.runs.rows import COLUMNS, describe
+from tests.messages_api import Script, click, member, reply, screenshot, think
+
+from .conftest import Workshop
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+@pytest.fixture
+async def run(workshop: Workshop) -> Run:
+    policy = Script(
+        [
+            reply(think("hm"), "I look.", screenshot()),
+            reply("I click.", click(640, 400), member("left_click_drag", start_coordinate=[9, 9], coordinate=[90, 90])),
+            reply(member("scroll", coordinate=[300, 300], scroll_direction="down", scroll_amount=2)),
+            reply(HOSTILE, member("type", text=HOSTILE)),
+        ],
+        end=HOSTILE,
+    )
+    return await workshop.run("Do this: " + HOSTILE, policy=policy, name=HOSTILE)
+
+
+async def test_steps_are_a_table(run: Run) -> None:
+    steps = run.steps
+    assert tuple(steps.columns) == COLUMNS and list(steps.index) == [1, 2, 3, 4, 5]
+    assert steps["cost_usd"].sum() < run.usage.cost_usd < 1  # the last reply made no call
+    assert (steps.loc[steps["said"] != "", "model_ms"] > 0).all()
+    assert str(steps["started_at"].dt.tz) == "UTC"
+    assert run.picture(1).startswith(b"\x89PNG")
+    with pytest.raises(LookupError):
+        run.picture(99)
+
+
+async def test_the_viewer_needs_nothing_and_trusts_nothing(run: Run) -> None:
+    page = run._repr_mimebundle_()["text/html"]
+    assert "<script>alert" not in page and "<img src=x" not in page
+    assert "&lt;script&gt;alert(1)" in page and "http" not in re.sub(r"data:[^\"]+|xmlns=\S+", "", page)
+    pictures = re.findall(r'<figure[^>]*><img src="data:image/jpeg;base64,([^"]+)"', page)
+    assert len(pictures) == 4
+    assert all(base64.b64decode(data).startswith(b"\xff\xd8") for data in pictures)
+    assert run.to_html().startswith("<!doctype html>")
+
+
+async def test_actions_are_drawn_where_they_were(run: Run) -> None:
+    scene = drawing.scenes(run.rows)[1]
+    assert [step["action"] for step in scene.steps] == ["left_click", "left_click_drag"]
+    plain, drawn = (
+        np.asarray(Image.open(__import__("io").BytesIO(drawing.draw(run.picture(1), steps, 1280))).convert("RGB"))
+        for steps in ([], scene.steps[:1])
+    )
+    changed = (np.abs(plain.astype(int) - drawn) > 60).any(axis=2).nonzero()
+    assert 620 < changed[1].min() < 640 < changed[1].max() < 680
+    assert 380 < changed[0].min() < 400 < changed[0].max() < 440
+
+
+async def test_exporters(run: Run, tmp_path: Path) -> None:
+    report = run.to_markdown(tmp_path / "report.md")
+    assert "<script" not in report and len(list((tmp_path / "report_images").glob("*.jpg"))) == 4
+    log = run.to_inspect(tmp_path / "log.json")
+    sample = log["samples"][0]
+    assert [m["role"] for m in sample["messages"][:3]] == ["user", "assistant", "tool"]
+    assert json.loads((tmp_path / "log.json").read_text()) == log
+    lines = run.to_trajectory(tmp_path / "data").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["action"]["tool"] for row in rows] == [row["action"] for row in run.rows]
+    assert (tmp_path / "data" / rows[0]["observation"]["image"]).read_bytes() == run.picture(1)
+
+
+async def test_two_runs_side_by_side(workshop: Workshop) -> None:
+    same = [reply(screenshot()), reply(click(10, 10), screenshot())]
+    left = await workshop.run("go", policy=Script([*same, reply(click(20, 20))]), name="left")
+    right = await workshop.run("go", policy=Script([*same, reply(member("key", text="Tab"))]), name="right")
+    found = compare(left, right)
+    assert found.parts_at == 3 and found.similarity == pytest.approx(3 / 5)
+    assert list(found.table["same"]) == [True, True, True, False, False]
+    assert found.totals["steps"] == (4, 4) and found.totals["cost_usd"][0] > 0
+    page = found._repr_mimebundle_()["text/html"]
+    assert page.count("<img") == 2 and "left_click (20, 20)" in repr(found)
+    assert compare(left, left).parts_at is None
+
+
+def test_outputs_differ_by_what_matters() -> None:
+    assert normal("took 3.2 s at 2026-11-24T00:01:02Z, Session 1a2b3c4d") == normal(
+        "took 11 ms at 2025-01-01T10:00:00Z, Session ffffffff"
+    )
+    assert normal("12 steps") != normal("13 steps") and normal("$0.0012") != normal("$0.0013")
+    from nbformat.v4 import new_output
+
+    def stream(text: str) -> list[object]:
+        return [new_output("stream", name="stdout", text=text)]
+
+    assert difference(stream("a\nb\n"), stream("a\nb\n")) == ""
+    assert difference(stream("a\nb\n"), stream("a\nc\n")) == "'b' is gone"
+    assert difference(stream("a"), []) == "0 outputs instead of 1"
+
+
+async def test_commands(run: Run, workshop: Workshop, tmp_path: Path) -> None:
+    await workshop.close()
+    data = str(tmp_path / "data")
+
+    def command(*words: str, code: int = 0) -> str:
+        done = subprocess.run([sys.executable, "-m", "cambio_lab.cli", *words], capture_output=True, text=True)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    assert run.id in command("runs", "--data-dir", data, "list")
+    assert "left_click (640, 400)" in command("runs", "--data-dir", data, "show", run.id)
+    command("runs", "--data-dir", data, "export", run.id, "out.cambio")
+    assert "the same to the byte" in command("replay", "out.cambio")
+    command("runs", "--data-dir", data, "import", "out.cambio")
+    assert "imported" in command("runs", "--data-dir", data, "list")
+    command("runs", "--data-dir", data, "rm", run.id)
+    assert "0 runs forgotten" in command("runs", "--data-dir", data, "prune", "--max-age-days", "1")
+    assert not list((tmp_path / "data" / "screenshots").glob("*/*.png"))
+    (tmp_path / "bad.cambio").write_bytes(b"no")
+    assert "not a whole zip" in command("replay", "bad.cambio", code=1)
+
+
+def test_an_action_in_words() -> None:
+    assert describe("left_click", {"coordinate": [1, 2], "text": "ctrl"}) == "left_click (1, 2) 'ctrl'"
+    assert describe("screenshot", {}) == "screenshot"
