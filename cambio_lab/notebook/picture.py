@@ -74,7 +74,7 @@ class Picture:
             image, target = self.image(), io.BytesIO()
             if len(data) > LARGEST_PNG:
                 image = image.quantize(256, dither=Dither.NONE)
-            image.save(target, "PNG", optimize=True)
+            image.save(target, "PNG")
             data = target.getvalue()
         width, height = self.size
         return data, {"width": width, "height": height, "alt": self.alt}

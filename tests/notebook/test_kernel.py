@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,18 +18,18 @@ session = await lab.create_session("Kernel", model="demo", approval="never")
 """
 BUSY = "# " + "a rather long message " * 40
 LIMIT = 0.5
+SLEEP = """
+import asyncio
+print("sleeps", flush=True)
+while True:
+    await asyncio.sleep(0.25)
+"""
 
 
 @pytest.fixture(scope="session", params=["installed", OLD])
 def ipykernel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path | None:
     """Where ipykernel comes from: the newest is installed, the other one is what many servers still have."""
     return None if request.param == "installed" else other_ipykernel(tmp_path_factory.mktemp("ipykernel"), OLD)
-
-
-@pytest.fixture
-async def live(start_server: Callable[..., Any]) -> LiveServer:
-    server: LiveServer = await start_server()
-    return server
 
 
 def environment(server: LiveServer) -> dict[str, str]:
@@ -68,20 +66,32 @@ async def test_an_interrupt_ends_the_turn(live: LiveServer, ipykernel: Path | No
         version = (await kernel.run("import ipykernel; print(ipykernel.__version__)")).stream.strip()
         assert (version == OLD) == (ipykernel is not None)
         await kernel.run(SETUP + "%load_ext cambio_lab")
+        usual = min([await interrupted_sleep(kernel) for _ in range(2)])
         took: list[float] = []
         for _ in range(3):  # the session goes on after an interrupt, and can be interrupted again
             cell = await kernel.start(send.format(BUSY))
             await cell.until("screenshot")
             pressed = await kernel.interrupt()
-            ended, idle = await asyncio.gather(cell.finish(5), until_idle(live))
-            print(f"ipykernel {version}: cell ended {ended - pressed:.3f} s, turn {idle - pressed:.3f} s after")
+            ended, idle = await asyncio.gather(cell.finish(20), until_idle(live))
+            print(
+                f"ipykernel {version}: cell {ended - pressed:.3f} s, turn {idle - pressed:.3f} s, sleep {usual:.3f} s"
+            )
             took.append(max(ended, idle) - pressed)
             assert cell.error is not None and cell.error["ename"] in ("CancelledError", "KeyboardInterrupt")
             assert "stopped" in cell.outputs[0]["data"]["text/plain"]
-        assert min(took) <= LIMIT and max(took) <= 4 * LIMIT, took  # the machine may have other things to do
+        # What the kernel itself takes to end a cell that sleeps shows how busy the machine is.
+        assert min(took) <= max(LIMIT, 4 * usual), (took, usual)
         after = await kernel.run('print((await session.send("Still there?", show=False)).text)')
         assert "demo model" in after.stream
         await kernel.run("await session.end()")
+
+
+async def interrupted_sleep(kernel: Kernel) -> float:
+    """Seconds from an interrupt to the end of a cell that only sleeps, and wakes as often as ours do."""
+    cell = await kernel.start(SLEEP)
+    await cell.until("sleeps")
+    pressed = await kernel.interrupt()
+    return await cell.finish(20) - pressed
 
 
 async def until_idle(server: LiveServer) -> float:

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +34,22 @@ def saved(request: pytest.FixtureRequest) -> Path:
     return path
 
 
-async def test_runs_top_to_bottom(saved: Path, start_server: Callable[..., Any], tmp_path: Path) -> None:
-    server: LiveServer = await start_server()
-    notebook = await execute(saved, server, tmp_path)
+async def test_runs_top_to_bottom(saved: Path, live: LiveServer, tmp_path: Path) -> None:
+    before = await active(live)
+    notebook = await execute(saved, live, tmp_path)
     text = json.dumps(notebook)
-    assert server.token not in text and str(server.port) not in re.sub(r"[A-Za-z0-9+/]{200,}", "", text)
+    assert live.token not in text and str(live.port) not in re.sub(r"[A-Za-z0-9+/]{200,}", "", text)
     assert not [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"]
     committed = kinds(nbformat.read(saved, as_version=4))  # type: ignore[no-untyped-call]
     pairs = list(zip(committed, kinds(notebook), strict=True))
     assert all(before <= now for before, now in pairs), f"run `python -m tests.notebook.execute`: {pairs}"
+    assert await active(live) == before, "the notebook left a session behind"
+
+
+async def active(server: LiveServer) -> int:
+    """How many sessions live."""
     async with server.client() as client:
-        assert (await client.get("/sessions", params={"status": "active"})).json()["total"] == 0
+        return int((await client.get("/sessions", params={"status": "active"})).json()["total"])
 
 
 def kinds(notebook: Any) -> list[set[str]]:

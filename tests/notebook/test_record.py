@@ -69,7 +69,7 @@ class Page(HTMLParser):
 def noisy(number: int, size: tuple[int, int] = (1280, 800)) -> Picture:
     """A picture that compresses badly, as a photograph on a desktop does."""
     pixels = numpy.random.default_rng(number).integers(0, 255, (size[1] // 8, size[0] // 8, 3), dtype=numpy.uint8)
-    image = Image.fromarray(pixels).resize(size)
+    image = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR)
     target = io.BytesIO()
     image.save(target, "PNG")
     return Picture(target.getvalue(), "image/png", f"Screen {number}")
