@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BRIDGE, NET = "two-hosts", "10.77.0"  # not cambio-*: what comes from such an interface is a desktop, and refused
 SCHEDULER, MODEL = 8786, 8787
 CUT_SECONDS = 20
-CHOSEN = ("make folders", "sort files", "press button", "count errors")
+CHOSEN = ("sort files", "press button", "count errors")
 
 
 def sh(command: str, *, check: bool = True, **options: object) -> str:
@@ -180,7 +180,8 @@ async def main() -> None:
         await alone.run(concurrency=2, progress=False)
         stack.enter_context(network())
         server = await relay(MODEL, int(api.base_url.rsplit(":", 1)[1]))
-        addresses = [await asyncio.to_thread(stack.enter_context, engine(host, folder)) for host in (1, 2)]
+        engines = [asyncio.to_thread(stack.enter_context, engine(host, folder)) for host in (1, 2)]
+        addresses = await asyncio.gather(*engines)
         environment = {
             "PYTHONPATH": str(ROOT),
             "ANTHROPIC_API_KEY": api.key,

@@ -27,7 +27,7 @@ from ..desktop.probe import probe_image
 from ..errors import ConfigurationError, MissingKey, SessionError
 from ..events import Usage
 from ..runs.bundle import save
-from ..runs.collect import collect
+from ..runs.collect import collect, pictures_of
 from ..runs.contents import Contents
 from ..runs.recorder import Recorder
 from ..sessions import AgentRequest, Registry, Session, SessionAgent
@@ -102,9 +102,17 @@ class Workplace:
         registry, self._registry = self._registry, None
         if registry is not None:
             await registry.stop()
+            await self._sweep()
         for provider in {id(one): one for one in self._providers.values()}.values():
             await provider.stop()
         self._providers.clear()
+
+    async def _sweep(self) -> None:
+        """Remove pictures that are in the bundles now; those of runs that were cut off stay with their rows."""
+        keep: set[str] = set()
+        for row in (await self.store.sessions.page(SessionQuery(limit=1_000_000))).rows:
+            keep |= await pictures_of(self.store, row.id)
+        await self.store.screenshots.sweep(keep)
 
     async def create(self, job: Job) -> tuple[Session, Watch]:
         """A session for an attempt, and the watch on its agent. Raises what ``Registry.create`` raises."""

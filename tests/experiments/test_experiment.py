@@ -50,6 +50,16 @@ async def test_each_cell_is_an_ordinary_recorded_run(experiment: Make) -> None:
     assert len(run.exchanges) == 2
 
 
+async def test_pictures_are_kept_once(experiment: Make, api: MessagesApi) -> None:
+    """In the bundle; the store's own copy goes when the run ends."""
+    api.policy = lambda view: reply("I saw it.") if view.calls else reply("I look.", screenshot())
+    grid = experiment(repeats=1)
+    await grid.run(progress=False)
+    run = unpack(grid.directory / "runs" / grid.cells[0].outcome.bundle)  # type: ignore[union-attr]
+    assert run.pictures
+    assert not [path for path in (grid.directory / "screenshots").rglob("*") if path.is_file()]
+
+
 async def test_what_is_done_is_not_run_again(experiment: Make, api: MessagesApi, provider: InstantProvider) -> None:
     await experiment(repeats=2).run(progress=False)
     requests = len(api.requests)
