@@ -15,6 +15,34 @@ export interface Described {
   mark: Mark | null;
 }
 
+const OFF_SCREEN = new Set(['bash', 'str_replace_based_edit_tool', 'str_replace_editor', 'text_editor']);
+const GESTURES = /click|mouse|drag|scroll|zoom|^type$|key|^wait$|cursor|screenshot/;
+
+/** Whether a call acts on the screen, so that the picture before it shows what it was aimed at. */
+export function onScreen(tool: string, input: Json): boolean {
+  return !OFF_SCREEN.has(tool) && (tool === 'computer' || GESTURES.test(actionName(tool, input)));
+}
+
+/**
+ * The index of the step whose picture shows step `index`: its own, else (for what acts on the screen) the last one
+ * before it, which the action was aimed at. -1 when there is none.
+ */
+export function pictured<S extends { tool: string; arguments: Json }>(
+  steps: readonly S[],
+  index: number,
+  has: (step: S) => boolean
+): number {
+  const step = steps[index];
+  if (!step) return -1;
+  if (has(step)) return index;
+  if (!onScreen(step.tool, step.arguments)) return -1;
+  for (let before = index - 1; before >= 0; before -= 1) {
+    const other = steps[before];
+    if (other && has(other)) return before;
+  }
+  return -1;
+}
+
 type Pair = [number, number];
 
 function pair(value: unknown): Pair | null {

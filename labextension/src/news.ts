@@ -39,8 +39,9 @@ export function announce({ roster, trans, open, visible, enabled }: NewsOptions)
   return roster.follow(news => {
     const { row } = news;
     if (news.kind === 'decided') return withdraw(row.id);
+    if (visible(row.id)) return undefined; // the panel itself asks, and tells
     if (news.kind === 'approval') return enabled().approvals ? ask(news) : undefined;
-    if (!enabled().turns || visible(row.id)) return undefined;
+    if (!enabled().turns) return undefined;
     const actions = [{ label: trans.__('Open'), callback: () => open(row.id) }];
     if (news.kind === 'finished') Notification.info(trans.__('%1 has finished', row.name), { autoClose: 8000, actions });
     else Notification.error(trans.__('%1 has failed: %2', row.name, row.text), { autoClose: false, actions });

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { describe } from '../shared/actions';
+import { describe, pictured } from '../shared/actions';
 
 const cases: [string, Record<string, unknown>, string, string | undefined][] = [
   ['left_click', { coordinate: [412, 300] }, 'Click at 412, 300', 'point'],
@@ -36,4 +36,16 @@ test('arguments that make no sense are still described', () => {
     assert.equal(describe('zoom', { region: value }).label.startsWith('Zoom'), true);
     assert.equal(describe('left_click_drag', { coordinate: value }).mark, null);
   }
+});
+
+test('a click is shown on the picture that it was aimed at, a command on none', () => {
+  const steps = [
+    { tool: 'screenshot', arguments: {}, image: 'a' },
+    { tool: 'left_click', arguments: { coordinate: [1, 2] }, image: '' },
+    { tool: 'bash', arguments: { command: 'ls' }, image: '' },
+    { tool: 'computer', arguments: { action: 'type', text: 'x' }, image: '' },
+    { tool: 'zoom', arguments: {}, image: 'b' }
+  ];
+  assert.deepEqual(steps.map((_, index) => pictured(steps, index, step => step.image !== '')), [0, 0, -1, 0, 4]);
+  assert.equal(pictured(steps.slice(1), 0, step => step.image !== ''), -1);
 });

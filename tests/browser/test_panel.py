@@ -160,7 +160,7 @@ async def test_a_risky_action_waits_and_is_approved_or_denied(
     await expect(page.locator(".cl-note").filter(has_text="Denied").first).to_be_visible()
     await idle(page)
     await expect(card).to_have_count(0)
-    await expect(page.locator(".cl-card[data-status=failed]").first).to_contain_text("did not grant")
+    await expect(page.locator(".cl-card[data-status=failed]").first).to_contain_text("Press")
 
 
 async def test_a_reload_a_kernel_restart_and_a_lost_network_are_recovered_from(

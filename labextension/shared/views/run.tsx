@@ -1,6 +1,6 @@
 import type { VNode } from 'preact';
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
-import { describe } from '../actions';
+import { describe, pictured } from '../actions';
 import { firstDifference, type RecordedRun, type RunStep } from '../bundle';
 import { translate as t } from '../language';
 import { Markdown } from '../markdown';
@@ -91,7 +91,7 @@ function Column({ run, at, setAt }: ColumnProps): VNode {
           {t('%1 steps', totals.steps)} · {duration(totals.seconds * 1000)} · {t('%1 tok', count(totals.tokens))} · {money(totals.cost)}
         </span>
       </header>
-      {!run.complete && <p class="cl-notice">{t('This recording is not complete: it is the truth up to its last step.')}</p>}
+      {!run.complete && <p class="cl-notice">{t('The session was still going on, or a part of its record is missing: this is the truth up to the last step.')}</p>}
       <div class="cl-run-body">
         <div class="cl-run-left">
           {step ? <Shot run={run} step={step} /> : <p class="cl-empty cl-dim">{t('This run has no such step.')}</p>}
@@ -103,9 +103,16 @@ function Column({ run, at, setAt }: ColumnProps): VNode {
   );
 }
 
+/** The step whose picture stands for the one at `index`. */
+function shownAt(run: RecordedRun, index: number): RunStep | undefined {
+  return run.steps[pictured(run.steps, index, step => step.picture !== '')];
+}
+
 function Shot({ run, step }: { run: RecordedRun; step: RunStep }): VNode {
   const { label, mark } = describe(step.tool, step.arguments);
-  const url = run.picture(step.picture);
+  const shown = shownAt(run, run.steps.indexOf(step));
+  const url = run.picture(shown?.picture ?? '');
+  const alt = shown === step ? t('The desktop after: %1', label) : t('The desktop before: %1', label);
   const { action, settle, encode, total, model } = step.timing;
   const tool = Math.max(total, action + settle + encode);
   const share = (value: number): { width: string } => ({ width: `${(100 * value) / Math.max(1, model + tool)}%` });
@@ -115,9 +122,9 @@ function Shot({ run, step }: { run: RecordedRun; step: RunStep }): VNode {
         <b>{step.step}.</b> {label} {step.status === 'failed' && <span class="cl-remark">{t('failed')}</span>}
       </p>
       {url ? (
-        <span class="cl-picture" style={{ aspectRatio: `${step.width || 1280} / ${step.height || 800}` }}>
-          <img src={url} alt={t('The desktop after: %1', label)} draggable={false} />
-          {mark && <Overlay mark={mark} width={step.width || 1280} height={step.height || 800} />}
+        <span class="cl-picture" style={{ aspectRatio: `${shown?.width || 1280} / ${shown?.height || 800}` }}>
+          <img src={url} alt={alt} draggable={false} />
+          {mark && <Overlay mark={mark} width={shown?.width || 1280} height={shown?.height || 800} />}
         </span>
       ) : (
         <pre class="cl-shown" tabIndex={0}>
@@ -160,13 +167,14 @@ function Strip({ run, at, setAt }: ColumnProps): VNode {
 /** Pictures are unpacked only near the chosen step: a run may have hundreds. */
 function Thumb({ run, step, chosen, choose, near }: { run: RecordedRun; step: RunStep; chosen: boolean; choose: () => void; near: boolean }): VNode {
   const { label, mark } = describe(step.tool, step.arguments);
-  const url = near ? run.picture(step.picture) : '';
+  const shown = near ? shownAt(run, run.steps.indexOf(step)) : undefined;
+  const url = run.picture(shown?.picture ?? '');
   return (
     <button type="button" class="cl-card" aria-pressed={chosen} data-status={step.status} title={label} aria-label={t('Step %1: %2', step.step, label)} onClick={choose}>
       {url ? (
         <span class="cl-picture">
           <img src={url} alt="" decoding="async" draggable={false} />
-          {mark && <Overlay mark={mark} width={step.width || 1280} height={step.height || 800} />}
+          {mark && <Overlay mark={mark} width={shown?.width || 1280} height={shown?.height || 800} />}
         </span>
       ) : (
         <span class="cl-picture cl-words">{step.picture ? '' : shorten(plain(step.text), 100)}</span>

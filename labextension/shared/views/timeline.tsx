@@ -1,6 +1,6 @@
 import type { VNode } from 'preact';
 import { useEffect, useRef } from 'preact/hooks';
-import { describe } from '../actions';
+import { describe, pictured } from '../actions';
 import type { SessionModel } from '../hub';
 import { translate as t } from '../language';
 import type { Step } from '../messages';
@@ -36,9 +36,9 @@ export function Timeline({ model, selected, select }: TimelineProps): VNode {
     <section class="cl-timeline" aria-label={t('Steps')}>
       {steps.length === 0 && <p class="cl-empty cl-dim">{t('Steps of the agent appear here.')}</p>}
       <ol ref={strip} onKeyDown={walk}>
-        {steps.map(step => (
+        {steps.map((step, index) => (
           <li key={step.id}>
-            <Card model={model} step={step} selected={selected === step.id} select={select} />
+            <Card model={model} step={step} shown={shownAt(steps, index)} selected={selected === step.id} select={select} />
           </li>
         ))}
       </ol>
@@ -46,7 +46,20 @@ export function Timeline({ model, selected, select }: TimelineProps): VNode {
   );
 }
 
-function Card({ model, step, selected, select }: { model: SessionModel; step: Step; selected: boolean; select: TimelineProps['select'] }): VNode {
+/** The step whose picture stands for the one at `index`. */
+function shownAt(steps: readonly Step[], index: number): Step | undefined {
+  return steps[pictured(steps, index, step => step.image !== null)];
+}
+
+interface CardProps {
+  model: SessionModel;
+  step: Step;
+  shown: Step | undefined;
+  selected: boolean;
+  select: TimelineProps['select'];
+}
+
+function Card({ model, step, shown, selected, select }: CardProps): VNode {
   const { label, mark } = describe(step.tool, step.arguments);
   const total = step.timing.total_ms;
   return (
@@ -59,8 +72,8 @@ function Card({ model, step, selected, select }: { model: SessionModel; step: St
       title={label}
       onClick={() => select(selected ? null : step.id)}
     >
-      {step.image ? (
-        <Picture api={model.api} path={step.image} width={step.width} height={step.height} mark={mark} alt="" />
+      {shown?.image ? (
+        <Picture api={model.api} path={shown.image} width={shown.width} height={shown.height} mark={mark} alt="" />
       ) : (
         <span class="cl-picture cl-words">{shorten(plain(step.text) || (step.status === 'started' ? '…' : label), 120)}</span>
       )}
@@ -78,6 +91,9 @@ function Card({ model, step, selected, select }: { model: SessionModel; step: St
 /** One step in full: the picture with the action on it, what came back, where the time went. */
 export function StepDetail({ model, step, close }: { model: SessionModel; step: Step; close: () => void }): VNode {
   const { label, mark } = describe(step.tool, step.arguments);
+  const steps = [...model.view.steps.values()];
+  const shown = shownAt(steps, steps.indexOf(step));
+  const alt = shown === step ? t('The desktop after: %1', label) : t('The desktop before: %1', label);
   const { action_ms: action, settle_ms: settle, encode_ms: encode, total_ms: total } = step.timing;
   return (
     <section class="cl-detail" aria-label={t('Step %1: %2', step.step, label)}>
@@ -88,7 +104,7 @@ export function StepDetail({ model, step, close }: { model: SessionModel; step: 
         <span class="cl-space" />
         <Button icon="screen" label={t('Back to live')} wordy onClick={close} />
       </header>
-      {step.image && <Picture api={model.api} path={step.image} width={step.width} height={step.height} mark={mark} alt={t('The desktop after: %1', label)} />}
+      {shown?.image && <Picture api={model.api} path={shown.image} width={shown.width} height={shown.height} mark={mark} alt={alt} />}
       {step.text && (
         <pre class="cl-shown" tabIndex={0}>
           {shorten(plain(step.text), 20_000)}
