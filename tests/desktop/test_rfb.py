@@ -76,7 +76,7 @@ async def test_clipboard_both_ways(either: ConnectedDesktop) -> None:
     copy = "import tkinter; r = tkinter.Tk(); r.clipboard_append('copied ü'); r.after(4000, r.destroy); r.mainloop()"
     copying = asyncio.create_task(either.execute([either.machine.python, "-c", copy]))
     async with asyncio.timeout(15):
-        while await either.get_clipboard() != "copied ü":
+        while await either.get_clipboard() != "copied ü":  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     await copying
 
@@ -94,7 +94,7 @@ async def test_upstream_answers_the_password_and_passes_bytes(docker_desktop: Co
     upstream.start(got.extend, lambda reason: closed.set_result(None))
     upstream.write(b"\x01")
     async with asyncio.timeout(5):
-        while len(got) < 24:
+        while len(got) < 24:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert struct.unpack(">HH", got[:4]) == (1280, 800)
     upstream.pause()
@@ -103,7 +103,7 @@ async def test_upstream_answers_the_password_and_passes_bytes(docker_desktop: Co
     held = len(got)
     upstream.resume()
     async with asyncio.timeout(5):
-        while len(got) < held + 1280 * 800 * 4:
+        while len(got) < held + 1280 * 800 * 4:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     upstream.close()
     await asyncio.wait_for(closed, 5)

@@ -95,10 +95,8 @@ async def test_the_pointer_is_in_the_picture(local_desktop: ConnectedDesktop) ->
     await local_desktop.move(Point(600, 400))
     second = pixels((await local_desktop.screenshot()).data)
     rows, columns = np.nonzero((first != second).any(axis=2))
-    assert {(rows.min() // 100, columns.min() // 100), (rows.max() // 100, columns.max() // 100)} == {
-        (1, 1),
-        (4, 6),
-    } or (190 <= rows.min() <= 200 and 400 <= rows.max() <= 430)
+    assert 185 <= rows.min() <= 200 <= 400 <= rows.max() <= 430
+    assert 185 <= columns.min() <= 200 <= 600 <= columns.max() <= 630
     assert await local_desktop.cursor_position() == Point(600, 400)
 
 
@@ -112,7 +110,7 @@ async def test_zoom_has_true_pixels(local_desktop: ConnectedDesktop) -> None:
     region = Region(spot.x - 40, spot.y - 30, spot.x + 40, spot.y + 30)
     for _ in range(100):
         picture = await local_desktop.zoom(region)
-        magenta = (pixels(picture.data) == MAGENTA).all(axis=2)
+        magenta = (np.abs(pixels(picture.data).astype(int) - MAGENTA) < 100).all(axis=2)
         if magenta.any():
             break
         await asyncio.sleep(0.1)
