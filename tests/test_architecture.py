@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "notebook": LEAVES | {"runs", "experiments"},
 }
 WEB = {"tornado", "jupyter_server", "jupyter_server_proxy", "jupyterlab"}
-MAY_USE_WEB = {"api", "extension", "cli"}
+MAY_USE_WEB = {"api", "extension", "cli", "serving"}
 LAZY = {"anthropic", "docker", "redis", "ipywidgets"}
 
 
