@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +27,35 @@ from cambio_lab.agent.client import ModelClient
 from cambio_lab.agent.gate import Gate
 from cambio_lab.agent.loop import Agent
 from cambio_lab.agent.options import AgentOptions
+from cambio_lab.agent.transports.replay import Recorded, ReplayTransport
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.desktop.local import LocalProvider
 from cambio_lab.events import Event, RequestSent, TextDelta, ThinkingDelta, TurnFailed
 from cambio_lab.runs import Run
+from cambio_lab.runs.playback import response_bytes
 from cambio_lab.runs.recorder import Recorder
 from cambio_lab.sessions import Registry
 from cambio_lab.settings import Settings
 from cambio_lab.store import Store
 from tests.agent.fake_desktop import FakeDesktop
-from tests.messages_api import MessagesApi, Steps
 
 STEPS = 50
 MODEL = "claude-sonnet-5-5"
+
+
+@contextlib.contextmanager
+def stand_in(delay: float = 0.0) -> Iterator[str]:
+    """The Messages API in a process of its own, so that its work is not counted as ours; its address."""
+    command = [sys.executable, "-m", "tests.messages_api", "--policy=steps", f"--count={STEPS}", f"--delay={delay}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    found = dict(part.split("=", 1) for part in process.stdout.readline().split())
+    os.environ["ANTHROPIC_API_KEY"] = found["ANTHROPIC_API_KEY"]
+    try:
+        yield found["ANTHROPIC_BASE_URL"]
+    finally:
+        process.terminate()
+        process.communicate()
 
 
 async def turn(agent: Agent) -> tuple[float, list[float]]:
@@ -53,16 +73,21 @@ async def turn(agent: Agent) -> tuple[float, list[float]]:
     return time.perf_counter() - began, waits
 
 
-async def recording(api: MessagesApi, rounds: int) -> dict[str, float]:
-    """The same turns with and without a recorder, alternating; desktop time is that of a desktop in memory."""
-    options = AgentOptions(model=MODEL, base_url=api.base_url, max_steps=1000)
+async def recording(run: Run, rounds: int) -> dict[str, float]:
+    """The same turns with and without a recorder, alternating.
+
+    Replies come from the recorded ones at once and the desktop is one in memory with pictures of 250 KB, so that
+    nothing but the loop and the recorder takes time.
+    """
+    options = AgentOptions(model=MODEL, max_steps=1000)
+    replies = [Recorded(200, one["headers"], response_bytes(one)) for one in run.contents.exchanges]
     results: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     with tempfile.TemporaryDirectory() as directory:
         store = await Store.open(Path(directory))
         for number in range(2 * rounds + 2):
             recorded = number % 2 == 0
             desktop: Desktop = FakeDesktop(noise=60)
-            client = ModelClient(base_url=api.base_url)
+            client = ModelClient(transport=ReplayTransport(replies, lambda index, body: None))
             recorder = None
             if recorded:
                 recorder = await Recorder.open(store, f"session-{number}")
@@ -91,11 +116,9 @@ async def recording(api: MessagesApi, rounds: int) -> dict[str, float]:
     }
 
 
-async def replaying(api: MessagesApi, rounds: int, model_seconds: float) -> dict[str, Any]:
-    """A live session on a real desktop against its recorded replay. ``model_seconds`` is what a reply takes."""
-    api.delay = model_seconds
-    os.environ["ANTHROPIC_API_KEY"] = api.key
-    settings = Settings(model=MODEL, base_url=api.base_url, approval="never")
+async def replaying(url: str, rounds: int) -> tuple[Run, dict[str, Any]]:
+    """A live session on a real desktop against its recorded replay."""
+    settings = Settings(model=MODEL, base_url=url, approval="never")
     provider = LocalProvider(settings, server_id="bench")
     with tempfile.TemporaryDirectory() as directory:
         store = await Store.open(Path(directory))
@@ -116,9 +139,9 @@ async def replaying(api: MessagesApi, rounds: int, model_seconds: float) -> dict
         await provider.stop()
         await store.close()
     seconds = statistics.median(one.seconds for one in played)
-    return {
+    return run, {
         "steps": len(run.rows),
-        "requests": len(api.bodies),
+        "requests": len(run.contents.exchanges),
         "live_s": live,
         "replay_s": seconds,
         "times_faster": live / seconds,
@@ -129,14 +152,12 @@ async def replaying(api: MessagesApi, rounds: int, model_seconds: float) -> dict
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--model-seconds", type=float, default=0.0, help="time of the stand-in for each reply")
+    parser.add_argument("--model-seconds", type=float, default=1.0, help="time of the stand-in for each reply")
     options = parser.parse_args()
-    with MessagesApi(Steps(STEPS, batch=1, thoughts=True)) as api:
-        os.environ["ANTHROPIC_API_KEY"] = api.key
-        found: dict[str, Any] = {"recording": await recording(api, options.rounds)}
-    with MessagesApi(Steps(STEPS, batch=1, thoughts=True)) as api:
-        found["replay"] = await replaying(api, options.rounds, options.model_seconds)
-    print(json.dumps(found, indent=2))
+    with stand_in(options.model_seconds) as url:
+        run, found = await replaying(url, options.rounds)
+    report = {"replay": {"model_s": options.model_seconds, **found}, "recording": await recording(run, options.rounds)}
+    print(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":

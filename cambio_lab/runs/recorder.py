@@ -131,9 +131,9 @@ class Recorder:
         return await asyncio.to_thread(self._encode_now, exchange.number, exchange.body)
 
     def _encode_now(self, number: int, body: bytes) -> tuple[str, bytes]:
-        """In a thread while the model thinks: hashing lets the others run."""
-        digest = hashlib.sha256(body).hexdigest()
+        """In a thread while the model thinks. The whole body's digest is in ``RequestSent``."""
         made = self._skeletons.make(body)
+        digest = hashlib.sha256(made).hexdigest()
         base, before = self._previous
         change = skeleton.difference(base, before, made)
         self._previous = (number, made)

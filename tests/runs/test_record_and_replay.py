@@ -164,6 +164,8 @@ async def test_a_bundle_is_the_run_and_has_no_secrets(workshop: Workshop, tmp_pa
     assert b"Bearer" not in path.read_bytes() and b"authorization" not in path.read_bytes()
     first = loaded.contents.request(0)
     assert json.loads(first) == workshop.api.bodies[0]
+    sent = [event["body_sha256"] for event in loaded.contents.events if event["kind"] == "RequestSent"]
+    assert sent == [hashlib.sha256(loaded.contents.request(i)).hexdigest() for i in range(len(sent))]
 
 
 async def test_replay_at_recorded_pace(workshop: Workshop) -> None:
