@@ -1,5 +1,5 @@
 // Builds everything a browser loads: the ESM modules of cambio_lab/static, and lib/ for the JupyterLab builder.
-import { copyFile, mkdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import path from 'node:path';
 import * as esbuild from 'esbuild';
@@ -55,4 +55,9 @@ await Promise.all([
     outdir: path.join(root, 'lib')
   })
 ]);
-await copyFile(path.join(root, 'node_modules/@novnc/novnc/LICENSE.txt'), path.join(out, 'novnc.LICENSE.txt'));
+// What the licences of the bundled packages ask for.
+const licences = { '@novnc/novnc': 'LICENSE.txt', fflate: 'LICENSE', marked: 'LICENSE', preact: 'LICENSE' };
+const texts = Object.entries(licences).map(
+  async ([name, file]) => `${name}\n\n${await readFile(path.join(root, 'node_modules', name, file), 'utf8')}`
+);
+await writeFile(path.join(out, 'LICENSES.txt'), (await Promise.all(texts)).join(`\n\n${'-'.repeat(80)}\n\n`));
