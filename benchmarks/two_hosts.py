@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from cambio_lab.desktop.image import image_tag
@@ -143,14 +144,12 @@ async def disturbed(folder: Path, name: str, disturb: object, client: object) ->
     return made
 
 
-def kill_worker() -> None:
+def kill_worker(nanny: int) -> None:
     """-9 to one worker process, not to the nanny that watches it."""
-    nanny = int(sh("pgrep -f 'dask worker.*--name host2' | head -1"))
-    victims = [
-        int(pid) for pid in sh(f"pgrep -P {nanny}").split() if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
-    ]
-    print(f"killing worker process {victims[0]} of host 2")
-    os.kill(victims[0], signal.SIGKILL)
+    children = [int(pid) for pid in sh(f"pgrep -P {nanny}").split()]
+    victim = next(pid for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text())
+    print(f"killing worker process {victim} of host 2")
+    os.kill(victim, signal.SIGKILL)
 
 
 def cut() -> None:
@@ -200,14 +199,19 @@ async def main() -> None:
                 f"nsenter --net=/run/netns/twohost{host} {python} -m dask worker tcp://{NET}.1:{SCHEDULER} --nthreads 2"
                 f" --no-dashboard --resources desktop=1 --name host{host} --local-directory {folder}/h{host}/dask"
             )
-            stack.enter_context(process(command, folder / f"worker{host}.log", DOCKER_HOST=address, **environment))
+            worker = stack.enter_context(
+                process(command, folder / f"worker{host}.log", DOCKER_HOST=address, **environment)
+            )
         async with Client(f"tcp://{NET}.1:{SCHEDULER}", asynchronous=True) as client:
             await client.wait_for_workers(2)
+            chosen = sys.argv[1:] or ["undisturbed", "killed worker", "cut scheduler"]
             for name, disturb in (
                 ("undisturbed", lambda: None),
-                ("killed worker", kill_worker),
+                ("killed worker", partial(kill_worker, worker.pid)),
                 ("cut scheduler", cut),
             ):
+                if name not in chosen:
+                    continue
                 requests = len(api.requests)
                 made = await disturbed(folder, name, disturb, client)
                 ids = [cell.outcome.run_id for cell in made.cells if cell.outcome]
