@@ -82,6 +82,7 @@ async def test_a_hostile_answer_of_a_megabyte_is_harmless(
     assert await page.evaluate("() => window.longest") < 5000
 
 
+@pytest.mark.unsettled
 async def test_a_megabyte_in_the_history_is_shown_without_a_pause(page: Page, limited: LiveServer) -> None:
     """The stand-in would stream it in 80,000 pieces: the history's answer is replaced on its way to the page."""
     session_id = await session_of(limited)
@@ -127,8 +128,10 @@ async def test_a_full_rate_limit_is_waited_for_as_told(page: Page, limited: Live
     assert await violations(page, ".cl-viewer") == []
 
 
+@pytest.mark.unsettled
 async def test_an_unknown_session_is_not_asked_for_again(page: Page, limited: LiveServer) -> None:
     await page.goto(f"{limited.url}/lab?token={limited.token}")
+    await page.locator("#jp-main-dock-panel").wait_for()  # JupyterLab would take the page's body back
     await page.evaluate(
         "async base => { const panel = await import(base + '/cambio/static/panel.js');"
         " const element = document.createElement('div'); document.body.replaceChildren(element);"
