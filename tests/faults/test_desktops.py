@@ -91,6 +91,7 @@ async def test_a_killed_container_ends_its_session_and_no_other(
     print(f"\nkilled: ended after {seconds:.2f} s")
 
 
+@pytest.mark.unsettled
 async def test_a_frozen_container_can_be_stopped_thawed_and_ended(
     bench: Workbench, proxy: EngineProxy, messages_api: MessagesApi
 ) -> None:
