@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,9 @@ from cambio_lab.errors import ConfigurationError, DesktopLost, InvalidRequest, U
 from cambio_lab.experiments import Experiment, ExperimentStopped, Task, Verdict
 from cambio_lab.runs.bundle import unpack
 from tests.messages_api import ErrorStatus, MessagesApi, View, rate_limited, reply, screenshot, tool
+from tests.messages_api.models import MODELS, cost_usd
 
-from .conftest import BAD, GOOD, check, draw, word_task
+from .conftest import BAD, GOOD, check, draw, word_task, write_word
 from .driver import build as build_killed
 from .instant import InstantProvider
 
@@ -293,22 +295,39 @@ async def test_a_desktop_that_dies_is_infrastructure(
 
 
 async def test_a_killed_kernel_goes_on_where_it_was(tmp_path: Path, api: MessagesApi) -> None:
-    """``kill -9`` at half time, then ``run`` again: the finished half is not run again."""
-    api.delay = 0.3
+    """``kill -9`` at half time, then ``run`` again: the finished half is not run again.
+
+    The service charges for a reply as it begins to think about it; of one that never arrived nobody but the service
+    knows. So both runs are killed while they wait for such a reply: everything else is on the books.
+    """
+    finishing, unseen = itertools.count(1), list[int]()
+
+    def hold(view: View) -> Any:
+        held = bool(view.calls) and next(finishing) > 4
+        if held:
+            unseen.append(len(api.service.usages))  # which bill this reply will be
+        api.delay = 120.0 if held else 0.0  # of this reply
+        return write_word(view)
+
+    api.policy = hold
     command = [sys.executable, "-m", "tests.experiments.driver", str(tmp_path), "8"]
     driver = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
     experiment = build_killed(tmp_path, 8)
-    async with asyncio.timeout(60):
-        while sum(cell.state == "done" for cell in experiment.cells) < 4:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-    driver.kill()
-    await driver.wait()
+    try:
+        async with asyncio.timeout(60):
+            while len(unseen) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    finally:
+        driver.kill()
+        await driver.wait()
+    api.policy, api.delay = write_word, 0.0
     before = {cell.cell_id: cell.outcome.run_id for cell in experiment.cells if cell.outcome}
-    requests = len(api.requests)
+    requests, bills = len(api.requests), [api.service.usages[number] for number in unseen]
     tally = await experiment.run(progress=False)
     assert (tally.ended, tally.done, tally.success) == ("complete", 8, 8)
     after = {cell.cell_id: cell.outcome.run_id for cell in experiment.cells if cell.outcome}
-    assert 4 <= len(before) < 8 and before.items() <= after.items()
-    assert len(api.requests) - requests == 2 * (8 - len(before))
+    assert len(before) == 4 and before.items() <= after.items()
+    assert len(api.requests) - requests == 2 * 4
     assert len({*after.values()}) == 8
-    assert tally.spent_usd == pytest.approx(api.spent_usd, rel=1e-6), "what the killed runs had spent is on the books"
+    received = api.spent_usd - sum(cost_usd(MODELS[GOOD], bill) for bill in bills)
+    assert tally.spent_usd == pytest.approx(received, rel=1e-6), "what the killed runs had received is on the books"
