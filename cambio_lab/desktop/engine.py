@@ -49,6 +49,8 @@ class Engine:
             arguments = docker.utils.kwargs_from_env()
             arguments["base_url"] = self.host
             client = docker.APIClient(**arguments, version=self._version, timeout=60)
+            # Else the package keeps a connection for each of the last 25 URLs: descriptors for containers long gone.
+            client.headers["Connection"] = "close"
             self._version = client.api_version  # asked of the engine once, not once for each thread
             self._local.client = client
             self._clients.append(client)
