@@ -36,7 +36,7 @@ class Ask:
     gate: Gate
     transcript: Transcript
     requests: int = 0
-    _proven: bool = False
+    _cleared: bool = False  # the service has answered a request that asks it to clear
     _identity: tuple[str, list[dict[str, Any]]] | None = None
     _drop_thinking: bool = False
 
@@ -51,7 +51,7 @@ class Ask:
                         yield answer
                 return
             except ModelRejected as error:
-                if self._proven or not self._may_not_clear(turn, error):
+                if self._cleared or not self._may_not_clear(turn, error):
                     raise
                 log.info("trying without server-side clearing: %s", error)
                 self.transcript.clearable = self.transcript.compactable = False
@@ -94,7 +94,7 @@ class Ask:
                 turn.limits.used += models.price(turn.options.model, begun)
 
     def _replied(self, turn: Turn, reply: Reply, took: float) -> ModelReplied:
-        self._proven = True
+        self._cleared = self._cleared or self.transcript.context_management() is not None
         usage = models.price(turn.options.model, reply.usage)
         turn.limits.used += usage
         if not reply.compacted:

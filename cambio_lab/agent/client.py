@@ -22,7 +22,7 @@ from ..errors import ConfigurationError, MissingKey
 from . import models
 from .reply import Announced, Piece, Reader, Reply, Sent, Started, Text, Thought
 from .service_errors import Transient, classify
-from .splice import Body, Chunks
+from .splice import PIECES, Body, Chunks
 
 if TYPE_CHECKING:
     import httpx2
@@ -237,6 +237,7 @@ def _http_class() -> Any:
                     content = bytes(whole)
                 else:
                     content, options["headers"]["content-length"] = whole, str(whole.size)
+                    options["extensions"] = {**(options.get("extensions") or {}), PIECES: whole.pieces}
             return super().build_request(method, url, content=content, **options)
 
     return SplicingClient

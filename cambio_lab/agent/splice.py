@@ -5,6 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import httpx2
+
+PIECES = "cambio_lab.pieces"
+"""The extension of a request that holds its body as it was prepared, for transports that need not join megabytes."""
 
 
 class PrefixDigest:
@@ -53,20 +60,26 @@ COMMA = b","
 PIECE = 64 * 1024
 
 
+async def pieces_of(request: httpx2.Request) -> Sequence[bytes]:
+    """A request's body, in the pieces it was made of (the same objects from one request to the next) or in one."""
+    pieces: Sequence[bytes] | None = request.extensions.get(PIECES)
+    return (await request.aread(),) if pieces is None else pieces
+
+
 class Chunks:
     """A body that is sent piece by piece, so that its headers leave before its megabytes are copied once more."""
 
     def __init__(self, chunks: Sequence[bytes]) -> None:
-        self._chunks = chunks
+        self.pieces = chunks
         self.size = sum(map(len, chunks))
 
     def __bytes__(self) -> bytes:
-        return b"".join(self._chunks)
+        return b"".join(self.pieces)
 
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
         small: list[bytes] = []
         waiting = 0
-        for chunk in self._chunks:
+        for chunk in self.pieces:
             small.append(chunk)
             waiting += len(chunk)
             if waiting >= PIECE:

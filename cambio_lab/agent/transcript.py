@@ -30,10 +30,11 @@ SAFE = 0.9  # of a limit; the rest is for the system prompt, the tools and what 
 MOST_PICTURES = 0.9
 COMPACT_AT = 60_000  # input tokens of a request: what is read from the cache costs too, and focus suffers
 ONWARD = "Go on with the task. The picture shows the screen as you saw it last."
+CLEARING_TRIGGER = 50_000  # input tokens
 CLEARING = {
     # `keep` counts calls, not turns: a click, a text and a screenshot are three. Measured in benchmarks/thrift.py.
     "type": "clear_tool_uses_20250919",
-    "trigger": {"type": "input_tokens", "value": 50_000},
+    "trigger": {"type": "input_tokens", "value": CLEARING_TRIGGER},
     "keep": {"type": "tool_uses", "value": 10},
     "clear_at_least": {"type": "input_tokens", "value": 30_000},
 }
@@ -61,6 +62,7 @@ class Transcript:
         self.compactable = self.clearable = info.managed
         self.input_tokens = 0
         """Of the last request, cached ones included: what the context weighs."""
+        self._long = False
         self._hasher = PrefixDigest()
         self._entries = [_entry(message) for message in history]
 
@@ -146,8 +148,13 @@ class Transcript:
         return {"role": "user", "content": [{"type": "text", "text": ONWARD}, *([picture] if picture else [])]}
 
     def context_management(self) -> dict[str, Any] | None:
-        """The service's own clearing of old results, for models whose history must not be touched here."""
-        if not (self.info.bound and self.clearable):
+        """The service's own clearing of old results, for models whose history must not be touched here.
+
+        Asked for once there is something to clear, so that short conversations stay within what any gateway knows;
+        and from then on, because what was cleared comes back in the first request that does not ask.
+        """
+        self._long = self._long or self.input_tokens >= CLEARING_TRIGGER // 2
+        if not (self.info.bound and self.clearable and self._long):
             return None
         return {"edits": [CLEARING]}
 

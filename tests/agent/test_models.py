@@ -12,7 +12,7 @@ from cambio_lab.agent.client import ModelClient, sdk_client_name, wire_model
 from cambio_lab.agent.loop import Agent
 from cambio_lab.agent.options import thinking_parameters
 from cambio_lab.errors import ConfigurationError, InvalidRequest, UnsupportedModel
-from cambio_lab.events import TurnFinished
+from cambio_lab.events import TurnFailed, TurnFinished
 from cambio_lab.settings import Settings
 from tests.messages_api import MessagesApi, Script, legacy, screenshot
 from tests.messages_api import models as stand_in
@@ -131,12 +131,24 @@ async def _token(client: object) -> str:
 
 
 async def test_a_gateway_that_cannot_clear_is_asked_without(make: MakeAgent) -> None:
-    model = Scripted(error(400, "invalid_request_error"), reply(text("Hello.")), reply(text("Again.")))
+    """Clearing is asked for once there is something to clear; a 400 to that is answered by doing without."""
+    model = Scripted(
+        reply(text("Hello."), usage={"input_tokens": 30_000}),
+        error(400, "invalid_request_error"),
+        reply(text("Again.")),
+        reply(text("And again.")),
+    )
     agent = make(model)
     agent._ask.client.base_url = "https://gateway.example"
-    assert (await play(agent))[-1].text == "Hello."  # type: ignore[attr-defined]
-    await play(agent)
-    assert ["context_management" in request for request in model.requests] == [True, False, False]
+    for expected in ("Hello.", "Again.", "And again."):
+        assert (await play(agent))[-1].text == expected  # type: ignore[attr-defined]
+    assert ["context_management" in request for request in model.requests] == [False, True, False, False]
+
+
+async def test_a_400_before_anything_extra_was_asked_is_final(make: MakeAgent) -> None:
+    agent = make(Scripted(error(400, "invalid_request_error"), reply(text("Hello."))))
+    agent._ask.client.base_url = "https://gateway.example"
+    assert isinstance((await play(agent))[-1], TurnFailed)
 
 
 async def test_a_platform_that_is_not_set_up_says_so(desktop: FakeDesktop, monkeypatch: pytest.MonkeyPatch) -> None:

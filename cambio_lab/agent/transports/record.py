@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import httpx2
+
+from ..splice import pieces_of
 
 KEPT_HEADERS = frozenset(
     {"content-type", "content-encoding", "request-id", "retry-after", "retry-after-ms", "x-should-retry"}
@@ -24,7 +26,8 @@ class Exchange:
     """
 
     started_at: float
-    body: bytes
+    body: Sequence[bytes]
+    """In pieces."""
     number: int = 0
     """Given by the sink."""
     status: int | None = None
@@ -55,7 +58,7 @@ class RecordingTransport(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         if request.method != "POST":
             return await self._inner.handle_async_request(request)
-        exchange = Exchange(time.time(), await request.aread())
+        exchange = Exchange(time.time(), await pieces_of(request))
         began = time.perf_counter()
         self._sink.sent(exchange)
         try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import httpx2
 
 from ...errors import ReplayDiverged
+from ..splice import pieces_of
 from .sse import Chunks
 
 PIECES = 40  # of a body at recorded pace
@@ -26,8 +27,8 @@ class Recorded:
     error: str | None = None
 
 
-Compare = Callable[[int, bytes], str | None]
-"""What is different about request number ``n`` (from 0) with this body, or ``None``."""
+Compare = Callable[[int, Sequence[bytes]], str | None]
+"""What is different about request number ``n`` (from 0) with this body (in pieces), or ``None``."""
 
 
 class ReplayTransport(httpx2.AsyncBaseTransport):
@@ -54,7 +55,7 @@ class ReplayTransport(httpx2.AsyncBaseTransport):
         return self.position == len(self._replies)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        body = await request.aread()
+        body = await pieces_of(request)
         if self.divergence is None:
             reason = await self._difference(body)
             if reason is not None:
@@ -69,7 +70,7 @@ class ReplayTransport(httpx2.AsyncBaseTransport):
         stream = Chunks(self._body(recorded, request))
         return httpx2.Response(recorded.status, headers=recorded.headers, stream=stream, request=request)
 
-    async def _difference(self, body: bytes) -> str | None:
+    async def _difference(self, body: Sequence[bytes]) -> str | None:
         if self.exhausted:
             return f"the run asks the model a {self.position + 1}. time, the recording ends after {self.position}"
         return await asyncio.to_thread(self._compare, self.position, body)
