@@ -23,8 +23,10 @@ from .stream import ByteStream
 
 log = logging.getLogger(__name__)
 
-RAW, COPY_RECT, LAST_RECT, DESKTOP_SIZE, EXTENDED_SIZE, FENCE = 0, 1, -224, -223, -308, -312
-_ENCODINGS = (COPY_RECT, RAW, LAST_RECT, EXTENDED_SIZE, DESKTOP_SIZE, FENCE, clipboard.ENCODING)
+RAW, COPY_RECT, LAST_RECT, DESKTOP_SIZE, EXTENDED_SIZE, FENCE, LEDS = 0, 1, -224, -223, -308, -312, -261
+# LEDS is asked for because Xvnc otherwise guesses at the client's Caps Lock and presses it for every capital letter.
+_ENCODINGS = (COPY_RECT, RAW, LAST_RECT, EXTENDED_SIZE, DESKTOP_SIZE, FENCE, LEDS, clipboard.ENCODING)
+_CAPS_LOCK = 4
 # 32 bits, depth 24, little endian, true colour, 255 each, shifts 16/8/0: what Xvnc itself holds, so nobody converts.
 _PIXEL_FORMAT = struct.pack(">Bxxx4B3H3Bxxx", 0, 32, 24, 0, 1, 255, 255, 255, 16, 8, 0)
 _FENCE_REQUEST, _FENCE_BLOCK_BEFORE = 1 << 31, 1
@@ -49,6 +51,7 @@ class RfbClient:
         self._can_fence = False
         self._resizes: list[asyncio.Future[int]] = []
         self._layout_id = 0
+        self.caps_lock = False
         self._can_resize = False
         self._offered: str | None = None
         self._their_text: str | None = ""
@@ -210,6 +213,9 @@ class RfbClient:
             if encoding in (EXTENDED_SIZE, DESKTOP_SIZE):
                 await self._sized(rect, encoding)
                 damage.append(Rect(0, 0, *self.screen.size))
+                continue
+            if encoding == LEDS:
+                self.caps_lock = bool((await self._stream.read(1))[0] & _CAPS_LOCK)
                 continue
             await self._pixels(rect, encoding)
             damage.append(rect)
