@@ -31,11 +31,12 @@ MOST_PICTURES = 0.9
 COMPACT_AT = 60_000  # input tokens of a request: what is read from the cache costs too, and focus suffers
 ONWARD = "Go on with the task. The picture shows the screen as you saw it last."
 CLEARING_TRIGGER = 50_000  # input tokens
+KEPT_CALLS = 10
 CLEARING = {
     # `keep` counts calls, not turns: a click, a text and a screenshot are three. Measured in benchmarks/thrift.py.
     "type": "clear_tool_uses_20250919",
     "trigger": {"type": "input_tokens", "value": CLEARING_TRIGGER},
-    "keep": {"type": "tool_uses", "value": 10},
+    "keep": {"type": "tool_uses", "value": KEPT_CALLS},
     "clear_at_least": {"type": "input_tokens", "value": 30_000},
 }
 
@@ -62,9 +63,9 @@ class Transcript:
         self.compactable = self.clearable = info.managed
         self.input_tokens = 0
         """Of the last request, cached ones included: what the context weighs."""
-        self._long = False
         self._hasher = PrefixDigest()
         self._entries = [_entry(message) for message in history]
+        self._long = self.pictures > KEPT_CALLS  # of a session taken up again, old results may have been cleared
 
     @property
     def messages(self) -> list[Message]:
