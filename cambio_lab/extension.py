@@ -149,9 +149,7 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
     async def _close(self) -> None:
         keep: frozenset[str] = frozenset()
         if self._registry is not None:
-            if self.services.settings.keep_sessions:
-                keep = frozenset(session.desktop.desktop_id for session in self._registry.sessions)
-            await self._registry.stop()
+            keep = await self._registry.stop()
         if self._providers is not None:
             await self._providers.stop(keep)
         await self.services.limiter.stop()

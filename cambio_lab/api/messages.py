@@ -115,6 +115,12 @@ def _(event: events.ToolAnnounced, view: SessionView) -> Body:
     return {"type": "agent_delta", "content": "", "metadata": metadata}
 
 
+def _call(event: events.ToolStarted | events.ToolFinished, view: SessionView) -> dict[str, Any]:
+    """Whose call it is; with the first call of a reply, what the reply cost."""
+    metadata: dict[str, Any] = {"toolset": event.toolset}
+    return metadata if view.cost_usd is None else metadata | {"cost_usd": view.cost_usd}
+
+
 @_register(events.ToolStarted)
 def _(event: events.ToolStarted, view: SessionView) -> Body:
     return {
@@ -124,7 +130,7 @@ def _(event: events.ToolStarted, view: SessionView) -> Body:
         "tool_use_id": event.tool_use_id,
         "step": event.step,
         "arguments": event.arguments,
-        "metadata": {"toolset": event.toolset},
+        "metadata": _call(event, view),
     }
 
 
@@ -148,7 +154,7 @@ def _(event: events.ToolFinished, view: SessionView) -> Body:
         "step": event.step,
         "arguments": event.arguments,
         "result": result,
-        "metadata": {"toolset": event.toolset},
+        "metadata": _call(event, view),
     }
 
 
@@ -188,6 +194,7 @@ def _(event: events.Retrying, view: SessionView) -> Body:
         delay_seconds=round(event.delay_seconds, 1),
         retry_at=timestamp(event.retry_at),
         reason=event.reason,
+        dropped_text=event.dropped_text,
     )
 
 

@@ -56,6 +56,9 @@ class OverviewSocket(EventSocket):
         metadata = {"event": "summary", "session_status": session["status"], "viewer": session["control"]}
         metadata |= {name: session.get(name) for name in shown}
         content = session["state"].replace("_", " ")
+        if (progress := session.get("progress")) is not None:
+            content = progress["text"]
+            metadata |= {"event": "progress", "fraction": progress["fraction"]}
         try:
             now = self.registry.get(session["id"]).snapshot_status()
         except CambioError:  # it has ended: the row says all there is to say

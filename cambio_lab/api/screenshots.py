@@ -94,6 +94,8 @@ class Steps(Rest):
             "status": row.status,
             "started_at": timestamp(row.started_at),
             "ended_at": None if row.ended_at is None else timestamp(row.ended_at),
+            "said": row.said,
+            "cost_usd": row.cost_usd,
             "result": {
                 "text": row.text,
                 "image_path": path,

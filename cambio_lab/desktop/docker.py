@@ -48,6 +48,8 @@ class DockerProvider:
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._building = asyncio.Lock()
         self._reference: str | None = None
+        self._told: list[Callable[[Progress], None]] = []
+        """Those who wait for the image."""
         self._digests: dict[str, str] = {}
         self._default = DesktopOptions(size=_size(settings.display), network=_mode(settings.network))
         self._pool = Pool(lambda: self._make(self._default, pooled=True), settings.pool_size)
@@ -107,10 +109,20 @@ class DockerProvider:
                 raise DesktopUnavailable(f"This engine has no image {options.image!r}.", hint="Build or pull it first.")
             return options.image
         if self._reference is None:
-            async with self._building:
-                if self._reference is None:
-                    self._reference = await self.build(options.progress)
+            if options.progress is not None:
+                self._told.append(options.progress)  # the pool may have begun to build before
+            try:
+                async with self._building:
+                    if self._reference is None:
+                        self._reference = await self.build(self._tell_all)
+            finally:
+                if options.progress is not None:
+                    self._told.remove(options.progress)
         return self._reference
+
+    def _tell_all(self, progress: Progress) -> None:
+        for report in list(self._told):
+            report(progress)
 
     async def build(self, report: Callable[[Progress], None] | None = None, *, force: bool = False) -> str:
         """Make sure that the image exists, saying how far it is; its reference."""

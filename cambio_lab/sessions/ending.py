@@ -42,10 +42,13 @@ async def end_session(session: Session, reason: str, *, status: SessionStatus = 
             raise SessionEnded("The session is over already.", hint="Start a new one.")
         session.end_reason = reason
         session.life.move(Phase.ENDING)
+    recorded = True
     try:
         await stop_turn(session, REASONS.get(reason, reason))
         recorded = await _record_end(session, reason, status)
     finally:
+        if recorded:  # else its readers wait for the last words, which the journal still tries to write
+            session.journal.broadcast.close()
         await _give_back(session, REASONS.get(reason, reason))
     return recorded
 
@@ -55,8 +58,12 @@ async def suspend_session(session: Session) -> None:
     async with session.admission:
         if session.life.over:
             return
+        working = session.life.working
         session.life.move(Phase.ENDING)
     await stop_turn(session, "The server is stopping")
+    if working and session.state != "error":
+        session.show("idle")
+        await session.journal.post(session.moment(StatusChanged("idle", "The server is stopping")))
     for viewer in list(session.viewers):
         viewer.session_ended("The server is stopping")
     await session.journal.aclose(RECORD_SECONDS)
@@ -102,7 +109,6 @@ async def _give_back(session: Session, words: str) -> None:
     for viewer in list(session.viewers):
         viewer.session_ended(words)
     session.viewers.clear()
-    session.journal.broadcast.close()
     for name, closing in (("agent", session.agent.aclose()), ("desktop", session.desktop.close())):
         try:
             async with asyncio.timeout(CLOSE_SECONDS):

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from cambio_lab.agent.gate import Gate, parse_policy
 from cambio_lab.agent.options import AgentOptions
 from cambio_lab.desktop.base import Desktop, DesktopProvider
 from cambio_lab.errors import (
+    CambioError,
     CapacityReached,
     DesktopLost,
     DesktopUnavailable,
@@ -31,8 +33,9 @@ from .config import SessionConfig, check_name
 from .ending import end_session, suspend_session
 from .expiry import Expiry
 from .session import Session, Surroundings
+from .starting import Starting
 from .views import Clock, Encode, SystemClock, describe_row, iso
-from .watch import Watch
+from .watch import Described, Watch
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -68,7 +71,7 @@ class Registry:
         )
         self._live: dict[str, Session] = {}
         self._ended: dict[str, None] = {}
-        self._creating = 0
+        self._starting: dict[str, Starting] = {}
         self._watches: set[Watch] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._lost_watchers: dict[str, asyncio.Task[None]] = {}
@@ -130,27 +133,34 @@ class Registry:
         options = AgentOptions.from_settings(self.settings, parsed.given())
         if self._stopping:
             raise DesktopUnavailable("The server is stopping.")
-        if len(self._live) + self._creating + len(self._adoption.waiting) >= self.settings.max_desktops:
+        if len(self._live) + len(self._starting) + len(self._adoption.waiting) >= self.settings.max_desktops:
             raise CapacityReached(
                 f"All {self.settings.max_desktops} desktops of this server are in use.",
                 hint="End a session, or raise the setting max_desktops.",
             )
         if self.store.failure is not None and (failure := await self.store.health()) is not None:
             raise failure
-        self._creating += 1
+        session_id = str(uuid.uuid4())
+        name = title or f"Session {session_id[:8]}"
+        starting = Starting(session_id, name, options.model, self.clock.time(), tell=self._tell)
+        self._starting[session_id] = starting
         try:
-            return await self._create(title, parsed, options)
+            return await self._create(starting, parsed, options)
+        except BaseException as error:
+            starting.failed(error.describe() if isinstance(error, CambioError) else "It could not be made.")
+            raise
         finally:
-            self._creating -= 1
+            del self._starting[session_id]
 
-    async def _create(self, title: str | None, config: SessionConfig, options: AgentOptions) -> Session:
-        session_id, began = str(uuid.uuid4()), self.clock.monotonic()
+    async def _create(self, starting: Starting, config: SessionConfig, options: AgentOptions) -> Session:
+        session_id, began = starting.id, self.clock.monotonic()
         provider = await self._provider(config)
-        desktop = await provider.acquire(session_id, config.desktop_options(self.settings))
+        wishes = replace(config.desktop_options(self.settings), progress=starting.note)
+        desktop = await provider.acquire(session_id, wishes)
         try:
             row = SessionRow(
                 id=session_id,
-                name=title or f"Session {session_id[:8]}",
+                name=starting.name,
                 status="active",
                 created_at=self.clock.time(),
                 config=config.given(),
@@ -268,8 +278,9 @@ class Registry:
         return {"ended_at": iso(session.ended_at)}
 
     def watch(self) -> Watch:
-        """News of all sessions, the live ones as they are first."""
-        return Watch(self._watches, self.sessions)
+        """News of all sessions, the live ones as they are first; also of those whose desktop takes long to make."""
+        starting = [one for one in self._starting.values() if one.text]
+        return Watch(self._watches, [*self.sessions, *starting])
 
     # Housekeeping
 
@@ -340,12 +351,17 @@ class Registry:
 
     def _changed(self, session: Session) -> None:
         self.revision += 1
+        self._tell(session)
+
+    def _tell(self, session: Described) -> None:
         for watch in self._watches:
             watch.tell(session)
 
 
 async def _finish_recording(session: Session) -> None:
     """The store took nothing when the session ended: go on trying until it does."""
-    while not await session.journal.drain(60.0):
-        logger.warning("session %s: its end is not on disk yet", session.id)
-    await session.journal.aclose()
+    try:
+        while not await session.journal.drain(60.0):
+            logger.warning("session %s: its end is not on disk yet", session.id)
+    finally:
+        await session.journal.aclose()

@@ -289,7 +289,14 @@ class Session:
         self._last_time = max(self._last_time, self.clock.time())
         return self._last_time
 
-    def moment(self, event: Event, *, image_sha256: str | None = None, reply_id: str | None = None) -> Moment:
+    def moment(
+        self,
+        event: Event,
+        *,
+        image_sha256: str | None = None,
+        reply_id: str | None = None,
+        cost_usd: float | None = None,
+    ) -> Moment:
         """``event`` as it happens now, translated once for all readers."""
         time = self.now()
         view = SessionView(
@@ -302,6 +309,7 @@ class Session:
             reply_id=reply_id,
             image_sha256=image_sha256,
             control=self.control,
+            cost_usd=cost_usd,
         )
         return Moment(event, time, self._around.encode(event, view), image_sha256)
 

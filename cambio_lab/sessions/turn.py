@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from cambio_lab import events
@@ -37,7 +37,13 @@ class Turn:
         self._options = options
         self._spent_before = session.usage
         self._began = session.clock.monotonic()
-        self._step_started: dict[int, float] = {}
+        self._steps: dict[int, StepRow] = {}
+        """The calls that run, as they were begun."""
+        self._reply: events.ModelReplied | None = None
+        """The latest reply, until its first call tells what it said and cost."""
+        self._said: list[dict[str, Any]] = []
+        """What the agent said before it acted."""
+        self._dropping: events.HistoryDropped | None = None
         self._tool_calls: list[str] = []
 
     async def run(self) -> None:
@@ -64,21 +70,31 @@ class Turn:
         await self._break_off(error, details)
 
     async def _take(self, event: events.Event) -> None:
+        if self._dropping is not None and not isinstance(event, events.HistoryAppended):
+            await self._history(None)
         handler = _HANDLERS.get(type(event))
         if handler is None:
             await self._session.journal.post(self._session.moment(event))
         else:
             await handler(self, event)
 
-    async def _history(self, event: events.HistoryAppended) -> None:
-        operation = await self._session.patiently(
-            lambda: self._store.transcript.appending(self._session.id, event.message)
-        )
-        await self._session.journal.emit(self._session.moment(event), operations=[operation])
+    async def _history(self, event: events.HistoryAppended | None) -> None:
+        """Keep a message, and in the same transaction what it takes the place of: a crash loses neither."""
+        session, dropped = self._session, self._dropping
+        moments, operations = [], []
+        if dropped is not None:
+            moments.append(session.moment(dropped))
+            operations.append(self._store.transcript.dropping(session.id, dropped.count))
+        if event is not None:
+            message = event.message
+            moments.append(session.moment(event))
+            operations.append(await session.patiently(lambda: self._store.transcript.appending(session.id, message)))
+        self._dropping = None
+        await session.journal.emit(*moments, operations=operations)
 
     async def _dropped(self, event: events.HistoryDropped) -> None:
-        operation = self._store.transcript.dropping(self._session.id, event.count)
-        await self._session.journal.emit(self._session.moment(event), operations=[operation])
+        """Kept together with what comes next; see :meth:`_history`."""
+        self._dropping = event
 
     async def _status(self, event: events.StatusChanged) -> None:
         self._session.show(event.status)
@@ -95,6 +111,7 @@ class Turn:
     async def _replied(self, event: events.ModelReplied) -> None:
         session = self._session
         session.usage += event.usage
+        self._reply = event
         operation = self._store.sessions.updating(session.id, usage=asdict(session.usage))
         await session.journal.post(session.moment(event), operations=[operation])
 
@@ -103,12 +120,12 @@ class Turn:
         session.steps = max(session.steps, event.step)
         session.show("acting")
         self._tool_calls.append(event.tool)
-        self._step_started[event.step] = session.now()
+        row = self._steps[event.step] = self._begun(event)
         operations = [
-            self._store.steps.appending(self._step(event, "started")),
+            self._store.steps.appending(row),
             self._store.sessions.updating(session.id, steps=session.steps),
         ]
-        await session.journal.post(session.moment(event), operations=operations)
+        await session.journal.post(session.moment(event, cost_usd=row.cost_usd), operations=operations)
 
     async def _finished(self, event: events.ToolFinished) -> None:
         session = self._session
@@ -116,38 +133,41 @@ class Turn:
         if event.image is not None:
             picture, media_type = event.image, event.media_type
             sha256 = await session.patiently(lambda: self._store.screenshots.put(picture, media_type))
-        row = self._step(event, "failed" if event.is_error else "completed", sha256)
-        operations = [
-            self._store.steps.appending(row),
-            self._store.sessions.updating(session.id, steps=max(session.steps, event.step)),
-        ]
-        session.steps = max(session.steps, event.step)
-        await session.journal.emit(session.moment(event, image_sha256=sha256), operations=operations)
-
-    def _step(self, event: events.ToolStarted | events.ToolFinished, status: Any, sha256: str | None = None) -> StepRow:
-        now = self._session.now()
-        row = StepRow(
-            self._session.id,
-            event.step,
-            event.tool_use_id,
-            event.tool,
-            event.toolset,
-            event.arguments,
-            status,
-            self._step_started.get(event.step, now),
-        )
-        if isinstance(event, events.ToolStarted):
-            return row
-        return StepRow(
-            *(row.session_id, row.step, row.tool_use_id, row.tool, row.toolset, row.arguments, row.status),
-            row.started_at,
-            ended_at=now,
+        row = replace(
+            self._steps.pop(event.step) if event.step in self._steps else self._begun(event),
+            status="failed" if event.is_error else "completed",
+            ended_at=session.now(),
             text=event.text,
             timing=asdict(event.timing),
             sha256=sha256,
             media_type=event.media_type if sha256 else None,
             width=event.width,
             height=event.height,
+        )
+        operations = [
+            self._store.steps.appending(row),
+            self._store.sessions.updating(session.id, steps=max(session.steps, event.step)),
+        ]
+        session.steps = max(session.steps, event.step)
+        moment = session.moment(event, image_sha256=sha256, cost_usd=row.cost_usd)
+        await session.journal.emit(moment, operations=operations)
+
+    def _begun(self, event: events.ToolStarted | events.ToolFinished) -> StepRow:
+        """A call as a row. The first one of a reply has with it what the reply said and cost."""
+        reply, self._reply = self._reply, None
+        if reply is not None and reply.text:
+            self._said.append({"step": event.step, "content": reply.text})
+        return StepRow(
+            self._session.id,
+            event.step,
+            event.tool_use_id,
+            event.tool,
+            event.toolset,
+            event.arguments,
+            "started",
+            self._session.now(),
+            said="" if reply is None else reply.text,
+            cost_usd=None if reply is None else round(reply.usage.cost_usd, 6),
         )
 
     async def _answered(self, event: events.TurnFinished) -> None:
@@ -162,6 +182,8 @@ class Turn:
             "needs_input": event.needs_input,
             "reply_to": self.message_id,
         }
+        if self._said:
+            metadata["said"] = self._said
         message = self._store.messages.appending(reply_id, session.id, "assistant", event.text, metadata, session.now())
         await self._close(event, [message], reply_id)
 

@@ -17,7 +17,8 @@ class SessionView:
     """The session at the moment of one event. ``time`` is the event's, in epoch seconds.
 
     ``message_id`` is the user message of the running turn, ``reply_id`` the stored answer (at its end only),
-    ``image_sha256`` the digest of the picture that the event carries: its address ends in it.
+    ``image_sha256`` the digest of the picture that the event carries: its address ends in it, ``cost_usd`` what the
+    reply cost whose first call the event is about.
     """
 
     session_id: str
@@ -29,6 +30,7 @@ class SessionView:
     reply_id: str | None = None
     image_sha256: str | None = None
     control: str | None = None
+    cost_usd: float | None = None
 
 
 Encode = Callable[[Event, SessionView], dict[str, Any] | None]

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Self
+from collections.abc import Iterable
+from typing import Any, Protocol, Self
 
-from .session import Session
+
+class Described(Protocol):
+    """A session, or one that is being made."""
+
+    @property
+    def id(self) -> str: ...
+
+    def describe(self) -> dict[str, Any]: ...
 
 
 class Watch:
@@ -15,9 +23,9 @@ class Watch:
     nothing else.
     """
 
-    def __init__(self, watches: set[Watch], sessions: list[Session]) -> None:
+    def __init__(self, watches: set[Watch], sessions: Iterable[Described]) -> None:
         self._watches = watches
-        self._changed: dict[str, Session] = {session.id: session for session in sessions}
+        self._changed: dict[str, Described] = {session.id: session for session in sessions}
         self._wake = asyncio.Event()
         self._closed = False
         watches.add(self)
@@ -34,7 +42,7 @@ class Watch:
             await self._wake.wait()
         raise StopAsyncIteration
 
-    def tell(self, session: Session) -> None:
+    def tell(self, session: Described) -> None:
         self._changed[session.id] = session
         self._wake.set()
 

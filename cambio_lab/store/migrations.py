@@ -177,4 +177,10 @@ def m003_record(db: Database) -> None:
     )
 
 
-STEPS = (m001_sessions, m002_conversation, m003_record)
+def m004_said(db: Database) -> None:
+    """What the agent said before an action, and what the reply cost that asked for it."""
+    db.conn.execute("ALTER TABLE steps ADD COLUMN said TEXT NOT NULL DEFAULT ''")
+    db.conn.execute("ALTER TABLE steps ADD COLUMN cost_usd REAL")
+
+
+STEPS = (m001_sessions, m002_conversation, m003_record, m004_said)

@@ -17,7 +17,8 @@ StepStatus = Literal["started", "completed", "failed", "interrupted"]
 class StepRow:
     """One tool call. Times are epoch seconds; ``timing`` has ``action``, ``settle``, ``encode``, ``total`` in ms.
 
-    ``sha256`` names the picture that the model saw, if any.
+    ``sha256`` names the picture that the model saw, if any. What a reply of the model ``said`` and cost (US dollars)
+    stands with the first call that it made.
     """
 
     session_id: str
@@ -35,6 +36,8 @@ class StepRow:
     media_type: str | None = None
     width: int = 0
     height: int = 0
+    said: str = ""
+    cost_usd: float | None = None
 
 
 class StepTable:
@@ -61,13 +64,13 @@ class StepTable:
 
 _COLUMNS = (
     "session_id, step, tool_use_id, tool, toolset, arguments, status, started_at, ended_at, text, timing,"
-    " sha256, media_type, width, height"
+    " sha256, media_type, width, height, said, cost_usd"
 )
 
 
 def _append(row: StepRow, connection: sqlite3.Connection) -> None:
     connection.execute(
-        f"INSERT INTO steps ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        f"INSERT INTO steps ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (session_id, step) DO UPDATE SET status = excluded.status, ended_at = excluded.ended_at,"
         " text = excluded.text, timing = excluded.timing, sha256 = excluded.sha256,"
         " media_type = excluded.media_type, width = excluded.width, height = excluded.height",
@@ -75,7 +78,7 @@ def _append(row: StepRow, connection: sqlite3.Connection) -> None:
             *(row.session_id, row.step, row.tool_use_id, row.tool, row.toolset),
             json.dumps(row.arguments, separators=(",", ":"), ensure_ascii=False),
             *(row.status, row.started_at, row.ended_at, row.text, json.dumps(row.timing, separators=(",", ":"))),
-            *(row.sha256, row.media_type, row.width, row.height),
+            *(row.sha256, row.media_type, row.width, row.height, row.said, row.cost_usd),
         ),
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cambio_lab.desktop.base import DesktopOptions, Progress
 from cambio_lab.errors import (
     CapacityReached,
     DesktopUnavailable,
@@ -19,10 +20,11 @@ from cambio_lab.errors import (
     UnsupportedModel,
 )
 from cambio_lab.events import Event
+from cambio_lab.sessions import Watch
 from cambio_lab.sessions.config import CHECKS, SessionConfig
 from cambio_lab.store import MessageQuery, SessionQuery
 
-from .parts import Bench, ScriptedAgent, kinds, until, within, work
+from .parts import Bench, MemoryDesktop, ScriptedAgent, kinds, until, within, work
 
 
 async def test_a_session_is_usable_stored_and_described(bench: Bench) -> None:
@@ -192,10 +194,11 @@ async def test_a_kept_session_goes_on_after_an_orderly_restart(tmp_path: Path) -
     await again.send("Go on")
     async with asyncio.timeout(5):
         found: list[dict[str, Any]] = []
-        while kinds(found)[-1:] != ["status:idle"]:
+        while kinds(found).count("status:idle") < 2:
             found.append(json.loads((await anext(reader))[1]))
     assert [message["sequence"] for message in found] == list(range(1, len(found) + 1))
-    assert kinds(found).count("agent_response") == 2
+    end = ["agent_response", "status:idle"]  # of the turn that the restart stopped, too
+    assert kinds(found) == ["status:user_message", "tool_execution:started", *end, "status:user_message", *end]
     await bench.registry.end(session.id)
     await bench.stop()
 
@@ -313,3 +316,56 @@ async def test_news_of_all_sessions_are_the_newest_ones(bench: Bench) -> None:
     watch.close()
     with pytest.raises(StopAsyncIteration):
         await anext(watch)
+
+
+async def test_a_slow_first_time_is_told_to_those_who_watch(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = bench.registry.watch()
+    go_on = asyncio.Event()
+    acquire = bench.provider.acquire
+
+    async def slow(session_id: str, options: DesktopOptions) -> MemoryDesktop:
+        assert options.progress is not None
+        options.progress(Progress("Step 3/9 : RUN apt-get install", 0.3))
+        await go_on.wait()
+        if bench.provider.down:
+            raise DesktopUnavailable("The image cannot be built.")
+        return await acquire(session_id, options)
+
+    monkeypatch.setattr(bench.provider, "acquire", slow)
+    creating = asyncio.create_task(bench.registry.create("slow"))
+    news = await within(1, anext(watch))
+    assert (news["name"], news["progress"]) == ("slow", {"text": "Step 3/9 : RUN apt-get install", "fraction": 0.3})
+    late = bench.registry.watch()
+    assert await within(1, anext(late)) == news
+    go_on.set()
+    session = await within(5, creating)
+    assert (await within(1, anext(watch)))["id"] == session.id == news["id"]
+
+    bench.provider.down = True
+    with pytest.raises(DesktopUnavailable):
+        await bench.registry.create("never")
+    gone = await within(1, anext(watch))
+    assert (gone["state"], gone["progress"]["text"]) == ("error", "The image cannot be built.")
+    assert [row["name"] async for row in first(bench.registry.watch())] == ["slow"]
+
+
+async def first(watch: Watch) -> AsyncGenerator[dict[str, Any], None]:
+    """What a new watch is told at once."""
+    while watch._changed:
+        yield await anext(watch)
+    watch.close()
+
+
+async def test_what_is_there_already_is_no_news(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    acquire = bench.provider.acquire
+
+    async def quick(session_id: str, options: DesktopOptions) -> MemoryDesktop:
+        assert options.progress is not None
+        options.progress(Progress("cambio-lab:1 is already there", 1.0))
+        return await acquire(session_id, options)
+
+    monkeypatch.setattr(bench.provider, "acquire", quick)
+    watch = bench.registry.watch()
+    session = await bench.registry.create("quick")
+    news = await within(1, anext(watch))
+    assert news["id"] == session.id and "progress" not in news

@@ -17,12 +17,24 @@ from cambio_lab.errors import (
     SessionNotFound,
     TurnRunning,
 )
-from cambio_lab.events import ApprovalDecided, Event, HumanInput, StatusChanged, TurnFinished, Usage
+from cambio_lab.events import (
+    ApprovalDecided,
+    Event,
+    HistoryDropped,
+    HumanInput,
+    ModelReplied,
+    StatusChanged,
+    ToolFinished,
+    ToolStarted,
+    TurnFailed,
+    TurnFinished,
+    Usage,
+)
 from cambio_lab.sessions import Session
 from cambio_lab.sessions.broadcast import Subscription
 from cambio_lab.store import MessageQuery
 
-from .parts import Bench, ScriptedAgent, kinds, until, within, work
+from .parts import COST, Bench, ScriptedAgent, kinds, until, within, work
 
 
 async def heard(reader: Subscription, until_kind: str) -> list[dict[str, Any]]:
@@ -260,6 +272,55 @@ async def test_an_agent_that_breaks_is_an_error_and_the_session_goes_on(bench: B
     assert [message["role"] for message in history] == ["user", "assistant", "user", "user", "assistant"]
     assert history[2]["content"][0]["tool_use_id"] == "t"  # the open call was closed before the next message
     assert await bench.store.transcript.load(session.id) == history
+
+
+async def test_what_was_said_and_spent_stands_with_the_first_call_of_a_reply(bench: Bench) -> None:
+    async def script(agent: ScriptedAgent, content: str) -> AsyncGenerator[Event, None]:
+        yield ModelReplied(1, "tool_use", COST, 1.0, "I look, then click.")
+        for number in (1, 2):
+            yield ToolStarted(f"t{number}", "screenshot", "computer", {}, number)
+            yield ToolFinished(f"t{number}", "screenshot", "computer", {}, number, False, "")
+        yield ModelReplied(2, "end_turn", COST, 1.0, "Done.")
+        yield TurnFinished("Done.", ["screenshot"] * 2, 0.1, COST + COST)
+
+    bench.script = script
+    session = await bench.registry.create()
+    reader = session.subscribe()
+    await session.send("Look")
+    calls = [one for one in await heard(reader, "status:idle") if one["type"] == "tool_execution"]
+    assert [one["metadata"].get("cost_usd") for one in calls] == [0.25, 0.25, None, None]
+    steps = await bench.store.steps.of(session.id)
+    assert [(one.said, one.cost_usd) for one in steps] == [("I look, then click.", 0.25), ("", None)]
+    answer = (await bench.store.messages.page(session.id, MessageQuery(role="assistant"))).rows[0]
+    assert answer.metadata["said"] == [{"step": 1, "content": "I look, then click."}]
+
+
+async def test_a_summary_takes_the_place_of_what_it_stands_for_in_one_commit(bench: Bench) -> None:
+    """At no moment is the conversation stored without either; a drop that nothing follows is kept too."""
+    lengths: list[int] = []
+
+    async def look() -> None:
+        lengths.append(len(await bench.store.transcript.load(session.id)))
+
+    async def script(agent: ScriptedAgent, content: str) -> AsyncGenerator[Event, None]:
+        yield agent.say("assistant", "one")
+        await look()
+        dropped = [agent.history.pop() for _ in range(2)]
+        yield HistoryDropped(len(dropped))
+        await look()
+        yield agent.say("user", "A summary.")
+        await look()
+        agent.history.pop()
+        yield HistoryDropped(1)
+        yield TurnFailed("No.", "", 0.1, Usage())
+
+    bench.script = script
+    session = await bench.registry.create()
+    reader = session.subscribe()
+    await session.send("Look")
+    await heard(reader, "status:idle")
+    assert lengths == [2, 2, 1]
+    assert await bench.store.transcript.load(session.id) == []
 
 
 async def test_an_agent_that_just_stops_is_an_error(bench: Bench) -> None:
