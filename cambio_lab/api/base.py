@@ -29,6 +29,9 @@ from .strict_json import BadJson, parse
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+DISCARDED = 16 * 1024 * 1024
+"""Bytes above the limit that are read and thrown away, so that the refusal arrives: closing a connection on bytes that
+were not read resets it, and the reset may overtake the answer."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
 
@@ -277,16 +280,16 @@ class Rest(Guarded):
         """The checks; a refusal is answered once the body has been read.
 
         Tornado drops a connection whose request is answered before its body was read, without telling the client,
-        who may be sending the next request on it. Only a body that is too large is worth that (and said).
+        who may be sending the next request on it. Only a body that is much too large is worth that (and said).
         """
         length = self.request.headers.get("Content-Length", "0")
-        oversized = not length.isdigit() or int(length) > self._limit()
+        size = int(length) if length.isdigit() else self._limit() + DISCARDED + 1
         try:
             await super().prepare()
-            if oversized:
+            if size > self._limit():
                 raise self._refuse_size()
         except Exception as refusal:
-            if oversized:
+            if size > self._limit() + DISCARDED:
                 raise
             self.refusal = refusal
             setattr(self, str(self.request.method).lower(), self._refuse)
