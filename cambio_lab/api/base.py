@@ -288,11 +288,16 @@ class Rest(Guarded):
             await super().prepare()
             if size > self._limit():
                 raise self._refuse_size()
+            if self.request.method in self.methods:
+                await self.begin()
         except Exception as refusal:
             if size > self._limit() + DISCARDED:
                 raise
             self.refusal = refusal
             setattr(self, str(self.request.method).lower(), self._refuse)
+
+    async def begin(self) -> None:
+        """What else there is to do or to refuse before the body arrives."""
 
     def _refuse(self, *args: str, **kwargs: str) -> None:
         assert self.refusal is not None

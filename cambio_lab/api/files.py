@@ -10,10 +10,19 @@ from urllib.parse import quote
 
 from ..desktop.base import Desktop
 from .base import Rest
-from .failure import timestamp
+from .failure import Refused, timestamp
 
 PIECES = 16
 """Pieces of a body (64 KB each) that may wait for the desktop."""
+
+
+def outside(path: str) -> str | None:
+    """Why a path cannot lie below a folder; ``None`` when it can (a link may still lead out: the desktop looks)."""
+    if path.startswith("/"):
+        return "must be relative: without a slash in front"
+    if ".." in path.split("/"):
+        return "must not contain .."
+    return "must not contain a null character" if "\0" in path else None
 
 
 class Files(Rest):
@@ -31,11 +40,12 @@ class Files(Rest):
         desktop: Desktop = registry.get(session_id).desktop
         return desktop
 
-    async def prepare(self) -> None:  # type: ignore[override]
-        """A PUT begins to write before its body has arrived."""
-        await super().prepare()
-        if self.request.method == "PUT" and self.refusal is None:
-            session_id, path = self.path_args
+    async def begin(self) -> None:
+        """A path that leads out is refused whatever the desktop thinks; a PUT writes while its body arrives."""
+        session_id, path = self.path_args
+        if problem := outside(path):
+            raise Refused(400, "The path must lie in the desktop's home.", {"path": problem})
+        if self.request.method == "PUT":
             desktop = await self._desktop(session_id)
             self._pieces = asyncio.Queue(PIECES)
             self._writing = asyncio.create_task(desktop.write_file(path, self._arriving()), name="file upload")

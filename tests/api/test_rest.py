@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -154,9 +155,13 @@ async def test_files_clipboard_and_pictures(server: LiveServer, session: dict[st
         assert fetched.content == data and "attachment" in fetched.headers["content-disposition"]
         listed = (await client.get(f"{path}/files/some folder/")).json()["files"]
         assert [(entry["size"], entry["type"]) for entry in listed] == [(len(data), "file")]
-        for escape in ("../../etc/passwd", "/etc/passwd", "some folder/../../../x"):
-            response = await client.get(f"{path}/files/{escape.replace('.', '%2e')}")
-            check_envelope(response, 422)
+        for escape in ("../../etc/passwd", "/etc/passwd", "//etc", "/", "..", "some folder/../../../x", "a\0b"):
+            for safe in ("/", ""):  # a client would fold plain dots itself
+                written = quote(escape, safe=safe).replace(".", "%2e")
+                body = check_envelope(await client.get(f"{path}/files/{written}"), 400)
+                assert body["details"]["path"]
+                check_envelope(await client.put(f"{path}/files/{written}", content=data), 400)
+        check_envelope(await client.put("/sessions/none/files/x", content=data), 404)
         check_envelope(await client.get(f"{path}/files/none.txt"), 422)
         assert (await client.put(f"{path}/clipboard", json={"text": "äöß 漢字 🙂"})).status_code == 200
         check_envelope(await client.put(f"{path}/clipboard", json={"text": 5}), 422)
