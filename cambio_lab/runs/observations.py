@@ -12,6 +12,7 @@ digest.
 from __future__ import annotations
 
 import base64
+import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import asdict
@@ -36,10 +37,14 @@ METHODS = frozenset(
 
 def name_arguments(method: str, args: tuple[Any, ...], kwargs: Json) -> Json:
     """The call's arguments by name, the protocol's defaults included, as JSON."""
-    shape = getattr(Desktop, method, _sleep)
-    bound = inspect.signature(shape).bind(None, *args, **kwargs)
+    bound = _shape(method).bind(None, *args, **kwargs)
     bound.apply_defaults()
     return {name: _plain(value) for name, value in bound.arguments.items() if name != "self"}
+
+
+@functools.cache
+def _shape(method: str) -> inspect.Signature:
+    return inspect.signature(getattr(Desktop, method, _sleep))
 
 
 async def _sleep(self: object, seconds: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -111,7 +111,7 @@ class Playback:
         if self._deciding is not None:
             self._deciding.cancel()
 
-    def _compare(self, index: int, body: bytes) -> str | None:
+    def _compare(self, index: int, body: Sequence[bytes]) -> str | None:
         made = self._skeletons.make(body)
         return None if made == self._recorded[index] else requests.difference(self._recorded[index], made)
 

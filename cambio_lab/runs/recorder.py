@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -130,7 +130,7 @@ class Recorder:
             await asyncio.wait({before})
         return await asyncio.to_thread(self._encode_now, exchange.number, exchange.body)
 
-    def _encode_now(self, number: int, body: bytes) -> tuple[str, bytes]:
+    def _encode_now(self, number: int, body: Sequence[bytes]) -> tuple[str, bytes]:
         """In a thread while the model thinks. The whole body's digest is in ``RequestSent``."""
         made = self._skeletons.make(body)
         digest = hashlib.sha256(made).hexdigest()

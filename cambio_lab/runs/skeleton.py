@@ -12,7 +12,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import BundleRefused
@@ -28,13 +28,28 @@ FindPicture = Callable[[str], bytes | None]
 
 
 class Skeletons:
-    """Makes skeletons. Remembers digests by the text they were made from: a history repeats its pictures."""
+    """Makes skeletons. A history is sent again and again, so what was made of each piece of it is remembered."""
 
     def __init__(self) -> None:
+        self._pieces: dict[int, tuple[bytes, bytes | None]] = {}
         self._known: dict[tuple[int, bytes, bytes], bytes] = {}
 
-    def make(self, body: bytes) -> bytes:
-        """The body with every picture as a digest; the same bytes when it holds a control character (not JSON)."""
+    def make(self, body: Sequence[bytes]) -> bytes:
+        """The body with every picture as a digest; the same bytes when it holds a control character (not JSON).
+
+        ``body`` is in pieces, none of which ends inside a picture; those that are the very objects of the request
+        before cost nothing.
+        """
+        pieces = {}
+        for piece in body:
+            known = self._pieces.get(id(piece))
+            pieces[id(piece)] = known if known is not None and known[0] is piece else (piece, self._piece(piece))
+        self._pieces = pieces
+        made = [skeleton for piece in body if (skeleton := pieces[id(piece)][1]) is not None]
+        return b"".join(made if len(made) == len(body) else body)
+
+    def _piece(self, body: bytes) -> bytes | None:
+        """A piece's skeleton, or ``None`` when it holds a control character."""
         parts, at = [], 0
         while (found := body.find(_DATA, at)) >= 0:
             start = found + len(_DATA)
@@ -45,9 +60,7 @@ class Skeletons:
             parts.append(self._digest(body, start, end))
             at = end
         parts.append(body[at:])
-        if any(MARK in text for text in parts[::2]):
-            return body
-        return b"".join(parts)
+        return None if any(MARK in text for text in parts[::2]) else b"".join(parts)
 
     def _digest(self, body: bytes, start: int, end: int) -> bytes:
         if end - start < _SHORTEST:

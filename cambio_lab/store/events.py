@@ -69,7 +69,7 @@ def _append(rows: tuple[EventRow, ...], connection: sqlite3.Connection) -> None:
     connection.executemany(
         "UPDATE sessions SET last_sequence = max(last_sequence, ?), last_stream_sequence = max(last_stream_sequence, ?)"
         " WHERE id = ?",
-        [(plain, stream, session_id) for session_id, (plain, stream) in last.items()],
+        [(plain, stream, session_id) for session_id, (plain, stream) in last.items() if plain or stream],
     )
 
 

@@ -46,7 +46,12 @@ async def test_notes_what_passes() -> None:
         answer = await client.post("http://x/v1/messages", content=b"{}", headers={"authorization": "Bearer secret"})
     assert answer.content == b"onetwothree"
     (exchange,) = notes.over
-    assert (exchange.body, exchange.response, exchange.status, exchange.error) == (b"{}", b"onetwothree", 200, None)
+    assert (b"".join(exchange.body), exchange.response, exchange.status, exchange.error) == (
+        b"{}",
+        b"onetwothree",
+        200,
+        None,
+    )
     assert exchange.headers == {"content-type": "text/event-stream", "request-id": "req_1"}
     assert exchange.first_byte_ms is not None and exchange.total_ms >= exchange.first_byte_ms
     assert "secret" not in repr(exchange)
@@ -90,7 +95,9 @@ async def test_what_is_cut_off_is_noted_as_far_as_it_came() -> None:
 
 async def test_replay_gives_it_back_and_says_what_differs() -> None:
     recorded = [Recorded(200, {"content-type": "text/plain"}, b"a"), Recorded(None, error="ConnectError")]
-    transport = ReplayTransport(recorded, lambda index, body: None if body == b"same" else "it asks something else")
+    transport = ReplayTransport(
+        recorded, lambda index, body: None if b"".join(body) == b"same" else "it asks something else"
+    )
     async with httpx2.AsyncClient(transport=transport) as client:
         assert (await client.post("http://x", content=b"same")).content == b"a"
         with pytest.raises(httpx2.ConnectError):
