@@ -121,7 +121,11 @@ class Reader:
         if self._open:
             raise BrokenReply("a block was not finished")
         content = [block.to_dict() for block in message.content]
-        calls = [_call(block) for block in message.content if block.type == "tool_use"]
+        calls = [
+            _call(block, index in self._inputs)
+            for index, block in enumerate(message.content)
+            if block.type == "tool_use"
+        ]
         if len({call.id for call in calls}) != len(calls):
             raise BrokenReply("two calls share an id")
         if message.stop_reason == "tool_use":
@@ -154,8 +158,10 @@ class Reader:
                 raise BrokenReply("a call's arguments do not add up")
 
 
-def _call(block: Any) -> Call:
+def _call(block: Any, told: bool) -> Call:
     arguments = block.input
     if not isinstance(block.id, str) or not isinstance(block.name, str) or not isinstance(arguments, dict):
         raise BrokenReply("a call is malformed")
-    return Call(block.id, block.name, getattr(block, "toolset_name", None), dict(arguments), block)
+    return Call(
+        block.id, block.name, getattr(block, "toolset_name", None), dict(arguments), block, told or bool(arguments)
+    )

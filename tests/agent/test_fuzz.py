@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cambio_lab.events import Event, ToolStarted, TurnFailed, TurnFinished
+from cambio_lab.events import Event, ToolFinished, ToolStarted, TurnFailed, TurnFinished
 
 from .conftest import MakeAgent, of, play
 from .fake_desktop import FakeDesktop
@@ -72,7 +72,21 @@ async def test_missing_events_never_lead_to_half_a_call(make: MakeAgent, desktop
             )
         await agent.aclose()
     clicks = [entry for entry in desktop.done if entry[0] == "click"]
-    assert all(entry[2] in ((100, 200), None) for entry in clicks)
+    assert clicks and all(entry[2] == (100, 200) for entry in clicks), "never where the pointer happens to be"
+
+
+async def test_a_click_without_arguments_is_meant_and_one_that_lost_them_is_not(
+    make: MakeAgent, desktop: FakeDesktop
+) -> None:
+    whole = events([use("left_click", "toolu_a")])
+    lost = [event for event in whole if event[0] != "content_block_delta"]
+    found, _ = await one(make, encode(lost))
+    (finished,) = of(found, ToolFinished)
+    assert finished.is_error and "without any arguments" in finished.text
+    assert not [entry for entry in desktop.done if entry[0] == "click"]
+    found, _ = await one(make, encode(whole))
+    assert not of(found, ToolFinished)[0].is_error
+    assert [entry[2] for entry in desktop.done if entry[0] == "click"] == [None]
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -285,6 +285,18 @@ class Functions:
         return ExtraResult(f"{arguments['key']} = 42", is_error=arguments["key"] == "wrong")
 
 
+async def test_a_function_is_not_called_without_what_it_requires(make: MakeAgent, api: MessagesApi) -> None:
+    class Strict(Functions):
+        def schemas(self) -> Sequence[dict[str, Any]]:
+            return [{**entry, "input_schema": {"type": "object", "required": ["key"]}} for entry in super().schemas()]
+
+    functions = Strict()
+    api.policy = Script([answer(tool("look_up")), answer(tool("look_up", key="x"))], end="Done.")
+    first, second = of(await play(make(api, extra_tools=functions)), ToolFinished)
+    assert first.is_error and first.text == "Not executed: look_up needs key." and second.text == "x = 42"
+    assert len(functions.called) == 1
+
+
 async def test_functions_from_elsewhere_are_offered_and_called(make: MakeAgent, api: MessagesApi) -> None:
     functions = Functions("look_up", "left_click")  # a function may share a member's name
     script = [answer(tool("look_up", key="x"), tool("left_click", key="y")), answer(tool("look_up", key="wrong"))]

@@ -32,10 +32,14 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """``run`` carries it out; ``changes`` says that the screen may look different afterwards."""
+    """``run`` carries it out; ``changes`` says that the screen may look different afterwards.
+
+    ``aims`` says that it acts somewhere else when an argument that may be left out is left out.
+    """
 
     run: Callable[[Desktop, Arguments], Awaitable[Done]]
     changes: bool = True
+    aims: bool = False
 
 
 async def screenshot(desktop: Desktop, arguments: Arguments) -> Done:
@@ -59,7 +63,7 @@ def _click(button: Button, count: int = 1) -> Action:
         point = _optional_point(arguments, "coordinate", desktop.size)
         return Done(settled=await desktop.click(button, point, count=count, modifiers=_modifiers(arguments)))
 
-    return Action(click)
+    return Action(click, aims=True)
 
 
 async def left_click_drag(desktop: Desktop, arguments: Arguments) -> Done:

@@ -22,13 +22,17 @@ CRASHED = "Interrupted: the server restarted. It is not known whether this ran; 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A ``tool_use`` block. ``toolset`` is the block's ``toolset_name``; ``block`` is the SDK's object, if any."""
+    """A ``tool_use`` block. ``toolset`` is the block's ``toolset_name``; ``block`` is the SDK's object, if any.
+
+    ``arrived`` is false when the reply had not one event with arguments for it: they may have been lost on the way.
+    """
 
     id: str
     name: str
     toolset: str | None
     arguments: dict[str, Any]
     block: Any = None
+    arrived: bool = True
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from . import actions
 from .call import COMPUTER, Call, Outcome, failed
 
 log = logging.getLogger(__name__)
+UNTOLD = "Not executed: this call came without any arguments. Send it again, with its coordinate."
 MALFORMED = "Malformed call: the computer's members are called by their own names with toolset_name computer."
 
 
@@ -48,6 +49,8 @@ class ComputerTool:
         """Run one member call. Only :class:`DesktopLost` and cancellation come out as exceptions."""
         if call.toolset is None:
             return failed(MALFORMED)
+        if not call.arrived and call.name in actions.ACTIONS and actions.ACTIONS[call.name].aims:
+            return failed(UNTOLD)
         self._done = self._lost = None
         started = time.perf_counter()
         result = await self._toolset.tool_result(call.block or self._parts.tool_use(call))

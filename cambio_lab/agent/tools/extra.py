@@ -64,6 +64,8 @@ class ExtraTool:
         return self._tools.timeout + 5.0
 
     async def run(self, call: Call) -> Outcome:
+        if missing := self._missing(call):
+            return failed(f"Not executed: {call.name} needs {', '.join(missing)}.")
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self._tools.timeout):
@@ -77,6 +79,13 @@ class ExtraTool:
         total = (time.perf_counter() - started) * 1000
         outcome.timing = Timing(action=total, total=total)
         return outcome
+
+    def _missing(self, call: Call) -> list[str]:
+        """Required arguments that the call does not have."""
+        schemas = [entry.get("input_schema") for entry in self._entries if entry["name"] == call.name]
+        return [
+            str(name) for schema in schemas for name in (schema or {}).get("required", ()) if name not in call.arguments
+        ]
 
 
 def check_names(entries: Sequence[dict[str, Any]]) -> None:
