@@ -83,7 +83,10 @@ async def start_exec(
         )
         stream = await engine.hijack(f"/exec/{created['Id']}/start", {"Detach": False, "Tty": False})
     except EngineError as error:
-        raise DesktopLost("The desktop's container is gone or does not answer.") from error
+        # The engine refuses to start a program in a paused container, which would hang them both.
+        frozen = error.status == 409 and "paused" in str(error)
+        state = "is frozen" if frozen else "is gone or does not answer"
+        raise DesktopLost(f"The desktop's container {state}.") from error
     except OSError as error:
         raise DesktopLost("The Docker Engine does not answer.") from error
     return ExecProcess(engine, container, created["Id"], token, stream)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import shlex
 
+from cambio_lab.errors import DesktopLost
+
 from .base import CommandResult
 from .machine import STDERR, STDOUT, Machine, Process
+
+log = logging.getLogger(__name__)
 
 # Job control gives each job its own process group, so that a time-out can end the running command and spare what was
 # put in the background before (a browser, say).
@@ -19,6 +24,7 @@ set -m
 exec 3<&0
 while IFS= read -r -d '' c <&3; do eval "$c"; done
 """
+_KILL_TIMEOUT = 5.0
 _PROMPTLESS = ["bash", "--noprofile", "--norc", "-c", _LOOP]
 
 
@@ -92,9 +98,14 @@ class Shell:
 
     async def _kill(self) -> None:
         process, jobs = self._process, self._jobs
-        if process is not None:
-            await process.kill(jobs)
-        await self.close()
+        try:
+            if process is not None:
+                async with asyncio.timeout(_KILL_TIMEOUT):
+                    await process.kill(jobs)
+        except (DesktopLost, TimeoutError) as error:
+            log.info("what the shell ran could not be ended: %s", error or "the machine does not answer")
+        finally:
+            await self.close()
 
 
 class _Collector:
