@@ -101,7 +101,9 @@ async def test_a_frozen_container_can_be_stopped_thawed_and_ended(
     await heard.until("tool_execution:started")
     assert session.desktop.container_id is not None
     # Not while the engine is starting a program in it: that one would be frozen half made, and the engine with it.
-    while (await session.desktop.execute(["test", "-e", "/tmp/asleep"]))[0]:
+    for _ in range(200):
+        if (await session.desktop.execute(["test", "-e", "/tmp/asleep"]))[0] == 0:
+            break
         await asyncio.sleep(0.05)
     await docker(proxy, "pause", session.desktop.container_id)
     began = time.monotonic()
