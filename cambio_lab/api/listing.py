@@ -94,9 +94,9 @@ def page(name: str, rows: list[dict[str, Any]], total: int, limit: int, offset: 
     }
 
 
-def encoded_page(name: str, rows: list[bytes], total: int, limit: int, offset: int) -> bytes:
+def encoded_page(name: str, rows: list[str], total: int, limit: int, offset: int) -> bytes:
     """:func:`page` of rows that are JSON already: each is encoded once though it appears twice."""
-    listed = b"[" + b",".join(rows) + b"]"
+    listed = f"[{','.join(rows)}]".encode()
     frame = page(name, [], total, limit, offset)
     frame["pagination"]["has_next"] = bool(rows) and offset + len(rows) < total
     del frame[name], frame["data"]

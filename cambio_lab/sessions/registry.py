@@ -25,7 +25,7 @@ from cambio_lab.events import Usage
 from cambio_lab.runs.binding import fork_point, to_replay
 from cambio_lab.runs.replay_desktop import ReplayDesktop, ReplayProvider
 from cambio_lab.settings import Settings
-from cambio_lab.store import Page, SessionQuery, SessionRow, SessionStatus, Store
+from cambio_lab.store import Listed, Page, SessionQuery, SessionRow, SessionStatus, Store
 
 from .adoption import Adoption
 from .agents import AgentFactory, RecordsClients, agent_request, default_factory
@@ -257,6 +257,10 @@ class Registry:
 
     async def page(self, query: SessionQuery) -> Page[SessionRow]:
         return await self.store.sessions.page(query)
+
+    async def listing(self, query: SessionQuery) -> Page[Listed]:
+        """A page as JSON; what changes without a write (the live ones' ``state``) is not in it."""
+        return await self.store.sessions.listing(query)
 
     async def end(self, session_id: str, reason: str = "request") -> dict[str, Any]:
         """End a session and free its desktop; ``{"ended_at": ...}``.

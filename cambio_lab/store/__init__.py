@@ -4,7 +4,7 @@ from .database import Operation, together
 from .events import EventRow
 from .exchanges import ExchangeRow
 from .messages import MessageQuery, MessageRow, new_message_id
-from .sessions import SORT_KEYS, Page, SessionQuery, SessionRow, SessionStatus
+from .sessions import SORT_KEYS, Listed, Page, SessionQuery, SessionRow, SessionStatus
 from .steps import StepRow
 from .store import Store
 
@@ -12,6 +12,7 @@ __all__ = [
     "SORT_KEYS",
     "EventRow",
     "ExchangeRow",
+    "Listed",
     "MessageQuery",
     "MessageRow",
     "Operation",

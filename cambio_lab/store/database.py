@@ -111,11 +111,15 @@ class Database:
         result: T = await asyncio.shield(job.done)
         return result
 
-    async def read(self, operation: Operation[T]) -> T:
-        """Run ``operation`` on a read-only connection in a thread; it sees every write that was acknowledged."""
+    async def read(self, operation: Operation[T], *, snapshot: bool = True) -> T:
+        """Run ``operation`` on a read-only connection in a thread; it sees every write that was acknowledged.
+
+        All of its statements see the same state; a single one does so without ``snapshot``, and is quicker.
+        """
         async with self._read_room:
             try:
-                return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, operation)
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._readers, self._read, operation, snapshot)
             except sqlite3.Error as error:
                 raise _translate(error) from error
 
@@ -201,14 +205,16 @@ class Database:
 
     # The readers' threads
 
-    def _read(self, operation: Operation[T]) -> T:
+    def _read(self, operation: Operation[T], snapshot: bool) -> T:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             connection.execute("PRAGMA query_only = ON")
             self._local.connection = connection
             self._open_readers.append(connection)
-        connection.execute("BEGIN")  # one snapshot: a page and its total agree
+        if not snapshot:
+            return operation(connection)
+        connection.execute("BEGIN")  # a page and its total agree
         try:
             return operation(connection)
         finally:

@@ -61,6 +61,15 @@ class SessionQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class Listed:
+    """A session as a list shows it. ``json`` is an object: SQLite writes it, so that a page costs no Python a row."""
+
+    id: str
+    status: SessionStatus
+    json: str
+
+
+@dataclass(frozen=True, slots=True)
 class Page(Generic[Row]):
     """Some rows and how many there are in all that match."""
 
@@ -94,7 +103,7 @@ class SessionTable:
         return partial(_execute, sql, (*values, session_id))
 
     async def get(self, session_id: str) -> SessionRow | None:
-        return await self._database.read(partial(_get, session_id))
+        return await self._database.read(partial(_get, session_id), snapshot=False)
 
     async def live(self) -> list[SessionRow]:
         """Sessions whose status is ``active``, oldest first: after a crash, those to adopt."""
@@ -102,9 +111,11 @@ class SessionTable:
 
     async def page(self, query: SessionQuery) -> Page[SessionRow]:
         """Newest first unless ``query.sort`` says otherwise; ``ValueError`` for a key that cannot be sorted by."""
-        if unknown := [key for key, _ in query.sort if key not in SORT_KEYS]:
-            raise ValueError(f"cannot sort by {', '.join(unknown)}")
-        return await self._database.read(partial(_page, query))
+        return await self._database.read(partial(_page, _checked(query)))
+
+    async def listing(self, query: SessionQuery) -> Page[Listed]:
+        """:meth:`page` as what a list shows: names, states, times, what was used."""
+        return await self._database.read(partial(_listing, _checked(query)), snapshot=False)
 
     async def remove(self, session_id: str) -> None:
         """Forget an ended session: its row, history and record (pictures are removed by ``screenshots.sweep``)."""
@@ -113,6 +124,12 @@ class SessionTable:
 
 _COLUMNS = tuple(item.name for item in fields(SessionRow))
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM sessions"
+_TIME = "strftime('%Y-%m-%dT%H:%M:%SZ', CAST({} AS INTEGER), 'unixepoch')"
+_SELECT_JSON = (
+    "SELECT id, status, json_object('id', id, 'name', name, 'status', status,"
+    f" 'created_at', {_TIME.format('created_at')}, 'ended_at', {_TIME.format('ended_at')}, 'end_reason', end_reason,"
+    " 'model', model, 'desktop', desktop_kind, 'steps', steps, 'usage', json(usage)) AS json FROM sessions"
+)
 
 
 def _execute(sql: str, values: tuple[Any, ...], connection: sqlite3.Connection) -> None:
@@ -139,31 +156,58 @@ def _live(connection: sqlite3.Connection) -> list[SessionRow]:
     ]
 
 
+def _checked(query: SessionQuery) -> SessionQuery:
+    if unknown := [key for key, _ in query.sort if key not in SORT_KEYS]:
+        raise ValueError(f"cannot sort by {', '.join(unknown)}")
+    return query
+
+
 def _page(query: SessionQuery, connection: sqlite3.Connection) -> Page[SessionRow]:
-    conditions: list[str] = []
-    values: list[Any] = []
-    for condition, value in (
+    page, on_page = _rows(_SELECT, query)
+    total, counted = _total(query)
+    (count,) = connection.execute(total, counted).fetchone()
+    return Page([_decode(row) for row in connection.execute(page, on_page)], count)
+
+
+def _listing(query: SessionQuery, connection: sqlite3.Connection) -> Page[Listed]:
+    """One row for the whole page: for each row that SQLite steps to, Python's threads take turns."""
+    page, on_page = _rows(_SELECT_JSON, query)
+    total, counted = _total(query)
+    sql = f"SELECT ({total}), group_concat(id), group_concat(status), group_concat(json, char(10)) FROM ({page})"
+    count, *columns = connection.execute(sql, (*counted, *on_page)).fetchone()
+    if columns[0] is None:
+        return Page([], count)
+    ids, states, texts = columns[0].split(","), columns[1].split(","), columns[2].split("\n")
+    return Page([Listed(*row) for row in zip(ids, states, texts, strict=True)], count)
+
+
+def _rows(columns: str, query: SessionQuery) -> tuple[str, tuple[Any, ...]]:
+    """The statement that gives ``columns`` of the rows on the page, and its values."""
+    where, values = _where(query)
+    order = [f"{key} {'ASC' if ascending else 'DESC'}" for key, ascending in query.sort]
+    last = "ASC" if query.sort and query.sort[-1][1] else "DESC"  # an index is read one way
+    sql = f"{columns}{where} ORDER BY {', '.join([*order, f'number {last}'])} LIMIT ? OFFSET ?"
+    return sql, (*values, query.limit, query.offset)
+
+
+def _total(query: SessionQuery) -> tuple[str, tuple[Any, ...]]:
+    """The statement that gives how many there are in all, and its values; without times it counts no rows."""
+    if query.created_after is None and query.created_before is None:
+        only, values = (" WHERE status = ?", (query.status,)) if query.status else ("", ())
+        return f"SELECT coalesce(sum(sessions), 0) FROM session_counts{only}", values
+    where, found = _where(query)
+    return f"SELECT count(*) FROM sessions{where}", found
+
+
+def _where(query: SessionQuery) -> tuple[str, tuple[Any, ...]]:
+    possible = (
         ("status = ?", query.status),
         ("created_at > ?", query.created_after),
         ("created_at < ?", query.created_before),
-    ):
-        if value is not None:
-            conditions.append(condition)
-            values.append(value)
-    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    if query.created_after is None and query.created_before is None:
-        only, chosen = (" WHERE status = ?", (query.status,)) if query.status else ("", ())
-        sql, counted = f"SELECT coalesce(sum(sessions), 0) FROM session_counts{only}", chosen
-    else:
-        sql, counted = f"SELECT count(*) FROM sessions{where}", tuple(values)
-    (total,) = connection.execute(sql, counted).fetchone()
-    order = [f"{key} {'ASC' if ascending else 'DESC'}" for key, ascending in query.sort]
-    last = "ASC" if query.sort and query.sort[-1][1] else "DESC"  # an index is read one way
-    found = connection.execute(
-        f"{_SELECT}{where} ORDER BY {', '.join([*order, f'number {last}'])} LIMIT ? OFFSET ?",
-        (*values, query.limit, query.offset),
     )
-    return Page([_decode(row) for row in found], total)
+    asked = [(condition, value) for condition, value in possible if value is not None]
+    where = f" WHERE {' AND '.join(condition for condition, _ in asked)}" if asked else ""
+    return where, tuple(value for _, value in asked)
 
 
 def _remove(session_id: str, connection: sqlite3.Connection) -> None:

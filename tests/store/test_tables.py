@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
 from dataclasses import replace
 
 import pytest
 
+from cambio_lab.api.failure import timestamp as iso
 from cambio_lab.store import EventRow, ExchangeRow, MessageQuery, SessionQuery, StepRow, Store
 
 from .conftest import session_row
@@ -50,6 +52,33 @@ async def test_a_listing_filters_sorts_counts_and_pages(store: Store) -> None:
     )
     with pytest.raises(ValueError, match="config"):
         await store.sessions.page(SessionQuery(sort=[("config", True)]))
+
+
+async def test_what_a_list_shows_is_what_the_rows_say(store: Store) -> None:
+    """The JSON is SQLite's, the rows are ours: the same sessions in the same order, every character of every name."""
+    for number, name in enumerate(('"quoted"\n\x00\\', "tab\tä 漢 🙂", "plain", "a,b", "plain", "")):
+        ended = None if number % 2 else 1700000000.9996 + number
+        status = "active" if ended is None else "error"
+        row = session_row(f"s-{number}", name=name, created_at=1700000000.9996 + number // 2, usage={"cost_usd": 0.1})
+        await store.sessions.insert(replace(row, status=status, ended_at=ended))
+    for query in (
+        SessionQuery(),
+        SessionQuery(limit=2, offset=1),
+        SessionQuery(status="error", sort=[("name", True)]),
+        SessionQuery(created_after=1700000001.5, limit=1),
+        SessionQuery(sort=[("ended_at", False), ("status", True)], offset=3),
+        SessionQuery(offset=10),
+    ):
+        page, listed = await store.sessions.page(query), await store.sessions.listing(query)
+        assert listed.total == page.total
+        assert [(one.id, one.status) for one in listed.rows] == [(row.id, row.status) for row in page.rows]
+        for one, row in zip(listed.rows, page.rows, strict=True):
+            shown = json.loads(one.json)
+            assert (shown["id"], shown["name"], shown["usage"]) == (row.id, row.name, row.usage)
+            assert shown["created_at"] == iso(row.created_at)
+            assert shown["ended_at"] == (None if row.ended_at is None else iso(row.ended_at))
+    with pytest.raises(ValueError, match="config"):
+        await store.sessions.listing(SessionQuery(sort=[("config", True)]))
 
 
 async def test_a_removed_session_leaves_nothing_and_an_active_one_stays(store: Store) -> None:
