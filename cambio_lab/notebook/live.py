@@ -96,7 +96,8 @@ class TextLive:
         elif message.type == "tool_execution" and message.status == "failed":
             self._line(f"     failed: {visible(str(message.result.get('text') or ''))[:200]}")
         elif message.type == "connection" or message.event in ("approval", "retry"):
-            self._line(f"  [{visible(message.content)}]")
+            again = "; the unfinished text above is said anew" if message.metadata.get("dropped_text") else ""
+            self._line(f"  [{visible(message.content)}{again}]")
 
     def finished(self, turn: Turn) -> None:
         if turn.error is not None:

@@ -169,12 +169,23 @@ class TurnBuilder:
         else:
             items[-1] += text
 
+    def _drop(self, count: object) -> None:
+        """A reply that broke off is begun again: its last ``count`` characters were never said."""
+        left, items = count if isinstance(count, int) else 0, self.turn.items
+        while left > 0 and items and isinstance(last := items[-1], str):
+            items[-1:] = [kept] if (kept := last[:-left]) else []
+            left -= len(last)
+        self.thinking = ""
+        self._fresh = True
+
     def _status(self, message: Message) -> bool:
         if message.event == "user_message":
             self.turn.message_id = str(message.metadata.get("message_id", ""))
             return False
         if message.event == "approval":
             self._step(message, "waiting")
+        elif message.event == "retry":
+            self._drop(message.metadata.get("dropped_text"))
         elif message.event == "approval_decided" and message.metadata.get("verdict") not in ("approved", None):
             call = self._calls.get(str(message.metadata.get("tool_use_id", "")))
             if call is not None:

@@ -66,8 +66,8 @@ export class Connection {
     if (this.state.phase !== 'open' && this.state.phase !== 'connecting') this.connect();
   }
 
-  close(): void {
-    this.set('closed', 'Closed');
+  close(reason = 'Closed'): void {
+    this.set('closed', reason);
     globalThis.removeEventListener?.('online', this.onOnline);
     globalThis.removeEventListener?.('offline', this.onOffline);
     this.drop();

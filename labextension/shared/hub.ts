@@ -13,7 +13,8 @@ import { emptyView, merge, reduce, type SessionView } from './state';
 export interface Line {
   send(message: ClientMessage): boolean;
   retry(): void;
-  close(): void;
+  /** Final; `reason` is shown where the view stays. */
+  close(reason?: string): void;
 }
 
 export type OpenLine = (
@@ -23,6 +24,8 @@ export type OpenLine = (
 ) => Line;
 
 type Listener = () => void;
+
+const NOWHERE = 'This session does not exist on this server.';
 
 /** A name for this page, so that it knows when it holds the mouse itself. It outlives a reload, not the tab. */
 export function viewerName(storage: Storage | undefined = globalThis.sessionStorage): string {
@@ -48,6 +51,7 @@ export class SessionModel {
   private readonly listeners = new Set<Listener>();
   private scheduled = false;
   private closed = false;
+  private loading = false;
 
   constructor(
     readonly api: Api,
@@ -97,6 +101,8 @@ export class SessionModel {
 
   /** What REST knows; the socket only tells what happens from now on. */
   async load(): Promise<void> {
+    if (this.loading) return;
+    this.loading = true;
     try {
       const [session, history, steps] = await Promise.all([
         this.api.session(this.id),
@@ -107,7 +113,10 @@ export class SessionModel {
       this.view = merge(this.view, session, history, steps);
       this.notice = '';
     } catch (error) {
-      this.notice = error instanceof ApiError ? error.message : 'The history could not be read.';
+      if (error instanceof ApiError && error.status === 404) this.line.close(NOWHERE);
+      else this.notice = error instanceof ApiError ? error.message : 'The history could not be read.';
+    } finally {
+      this.loading = false;
     }
     this.changed();
   }
@@ -126,6 +135,9 @@ export class SessionModel {
   private readonly onState = (state: ConnectionState): void => {
     this.connection = state;
     this.changed();
+    // A line that must wait (too many connections), or is refused for good (the session has ended), is no reason to
+    // hide what was said; and a session that does not exist need not be waited for.
+    if ((state.phase === 'waiting' || state.phase === 'closed') && !this.view.loaded && !this.closed && state.reason !== NOWHERE) void this.load();
   };
 
   private readonly onOpen = (resumed: boolean): void => {

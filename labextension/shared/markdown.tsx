@@ -11,6 +11,7 @@ import { plain } from './text';
 
 /** Characters that are formatted; the rest of a longer text is shown as it is, on request. */
 const FORMATTED = 12_000;
+const SLICE = 8_000;
 const DEEPEST = 12;
 
 /** `href` when it leads to a web page or a mail address, else null. */
@@ -44,18 +45,35 @@ export function Markdown({ text }: { text: string }): VNode {
 }
 
 function Rest({ text }: { text: string }): VNode {
-  const clean = useMemo(() => plain(text), [text]);
+  const slices = useMemo(() => sliced(plain(text)), [text]);
   return (
     <pre class="cl-rest" tabIndex={0}>
-      {clean}
+      {slices.map((slice, index) => (
+        <span key={index}>{slice}</span>
+      ))}
     </pre>
   );
 }
 
-/** The last line break before `limit`, or `limit` itself when the lines are too long for that. */
-function breakBefore(text: string, limit: number): number {
+/** Pieces that the browser lays out only when they come into sight. */
+function sliced(text: string): string[] {
+  const found: string[] = [];
+  for (let at = 0; at < text.length; ) {
+    let end = at + SLICE >= text.length ? text.length : breakBefore(text, at + SLICE, at) + 1;
+    if (/[\ud800-\udbff]/.test(text.charAt(end - 1))) end += 1; // the first half of a character
+    found.push(text.slice(at, end));
+    at = end;
+  }
+  return found;
+}
+
+/** The last line break (else blank) in the second half of `from` to `limit`, or `limit` itself when there is none. */
+function breakBefore(text: string, limit: number, from = 0): number {
+  const half = from + (limit - from) / 2;
   const line = text.lastIndexOf('\n', limit);
-  return line > limit / 2 ? line : limit;
+  if (line > half) return line;
+  const blank = text.lastIndexOf(' ', limit);
+  return blank > half ? blank : limit;
 }
 
 function format(text: string): ComponentChildren {

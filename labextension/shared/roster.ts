@@ -20,6 +20,8 @@ export interface Row {
   approval: Approval | null;
   /** A `data:` URL, once one came. */
   thumbnail: string;
+  /** While the desktop is being made and that takes long: 0 to 1, or null where nobody knows how far it is. */
+  starting: { fraction: number | null } | null;
 }
 
 /** Something that a person may want to be told about. */
@@ -89,7 +91,7 @@ export class Roster {
         this.api.sessions({ status: 'active', limit: 200 }),
         this.api.sessions({ limit: 50 })
       ]);
-      const rows = new Map<string, Row>();
+      const rows = new Map([...this.rows].filter(([, row]) => row.starting));
       for (const session of [...active.items, ...recent.items]) rows.set(session.id, rowOf(session, this.rows.get(session.id)));
       this.rows = rows;
       this.loaded = true;
@@ -172,7 +174,7 @@ export class Roster {
 
 function blank(id: string, created: string): Row {
   const text = '';
-  return { id, name: id.slice(0, 8), status: 'idle', text, model: '', steps: 0, cost: 0, created, ended: false, approval: null, thumbnail: '' };
+  return { id, name: id.slice(0, 8), status: 'idle', text, model: '', steps: 0, cost: 0, created, ended: false, approval: null, thumbnail: '', starting: null };
 }
 
 function rowOf(session: SessionSummary, before: Row | undefined): Row {
@@ -185,7 +187,8 @@ function rowOf(session: SessionSummary, before: Row | undefined): Row {
     steps: session.steps ?? before?.steps ?? 0,
     cost: session.usage?.cost_usd ?? before?.cost ?? 0,
     created: session.created_at,
-    ended
+    ended,
+    starting: null
   };
 }
 
@@ -203,8 +206,14 @@ export function applyStatus(row: Row, message: StatusMessage): Row {
     created: typeof data['created_at'] === 'string' ? data['created_at'] : row.created,
     steps: typeof data['steps'] === 'number' ? data['steps'] : row.steps,
     cost: usage?.cost_usd ?? row.cost,
-    approval: message.status === 'waiting_approval' ? (pending ?? row.approval) : null
+    approval: message.status === 'waiting_approval' ? (pending ?? row.approval) : null,
+    starting: startOf(message, data)
   };
+}
+
+function startOf(message: StatusMessage, data: Json): Row['starting'] {
+  if (data['event'] !== 'progress' || message.status === 'error') return null;
+  return { fraction: typeof data['fraction'] === 'number' ? data['fraction'] : null };
 }
 
 function pendingApproval(data: Json): Approval | null {

@@ -113,6 +113,9 @@ function onStatusEvent(view: SessionView, message: StatusMessage, data: Json): S
     case 'retry':
       return {
         ...view,
+        draft: withoutLast(view.draft, number(data['dropped_text'])),
+        thinking: '',
+        announced: '',
         waiting: { until: seconds(data['retry_at']) || Date.now() + 1000 * number(data['delay_seconds']), reason: text(data['reason']) }
       };
     case 'cleared':
@@ -122,6 +125,11 @@ function onStatusEvent(view: SessionView, message: StatusMessage, data: Json): S
     default:
       return view;
   }
+}
+
+/** A reply that broke off is begun again: its last `count` characters, as the server counts them, were never said. */
+function withoutLast(draft: string, count: number): string {
+  return count > 0 ? [...draft].slice(0, -count).join('') : draft;
 }
 
 /** Facts that a snapshot or a status may carry beside its event. */
@@ -229,7 +237,7 @@ function addEntry(view: SessionView, kind: Entry['kind'], words: string, time: s
 export function merge(view: SessionView, session: SessionSummary, history: HistoryMessage[], steps: Json[]): SessionView {
   const all = new Map(view.steps);
   for (const row of steps) {
-    const id = text(row['tool_use_id']) || text(row['id']) || `step-${number(row['step'])}`;
+    const id = stepKey(row);
     all.set(id, stepOf(id, row, all.get(id)));
   }
   const messages: Entry[] = history.map(row => ({
@@ -240,6 +248,11 @@ export function merge(view: SessionView, session: SessionSummary, history: Histo
     steps: [],
     remark: remark(row.metadata)
   }));
+  for (const row of steps) {
+    const words = text(row['said']);
+    const step = words.trim() ? all.get(stepKey(row)) : undefined;
+    if (step) messages.push({ key: `before-${step.id}`, kind: 'agent', text: words, time: step.time, steps: [], remark: '' });
+  }
   const config = session.config ?? {};
   return {
     ...view,
@@ -256,19 +269,24 @@ export function merge(view: SessionView, session: SessionSummary, history: Histo
   };
 }
 
+function stepKey(row: Json): string {
+  return text(row['tool_use_id']) || text(row['id']) || `step-${number(row['step'])}`;
+}
+
+/** Times are whole seconds, so steps keep the order of their numbers, each behind what was said before it. */
 function arrange(messages: Entry[], live: readonly Entry[], steps: ReadonlyMap<string, Step>): Entry[] {
-  const known = new Set(messages.map(entry => entry.key));
-  const rest = live.filter(entry => entry.kind !== 'actions' && !known.has(entry.key));
-  const actions: Entry[] = [...steps.values()].map(step => ({
-    key: `actions-${step.id}`,
-    kind: 'actions',
-    text: '',
-    time: step.time,
-    steps: [step.id],
-    remark: ''
-  }));
+  const known = new Map([...messages, ...live].filter(entry => entry.kind !== 'actions').map(entry => [entry.key, entry]));
+  const done: Entry[] = [];
+  for (const step of [...steps.values()].sort((a, b) => a.step - b.step)) {
+    const time = Math.max(step.time, done.at(-1)?.time ?? 0);
+    const said = known.get(`before-${step.id}`);
+    if (said) done.push({ ...said, time });
+    known.delete(`before-${step.id}`);
+    done.push({ key: `actions-${step.id}`, kind: 'actions', text: '', time, steps: [step.id], remark: '' });
+  }
   const order = { user: 0, actions: 1, note: 1, error: 2, agent: 2 };
-  const sorted = [...messages, ...rest, ...actions].sort((a, b) => a.time - b.time || order[a.kind] - order[b.kind]);
+  const rank = (entry: Entry): number => (entry.key.startsWith('before-') ? order.actions : order[entry.kind]);
+  const sorted = [...done, ...known.values()].sort((a, b) => a.time - b.time || rank(a) - rank(b));
   const grouped: Entry[] = [];
   for (const entry of sorted) {
     const last = grouped.at(-1);

@@ -5,13 +5,20 @@ import type { StatusMessage } from '../shared/messages';
 import { applyStatus, compare, type Row } from '../shared/roster';
 import { keep } from '../shared/views/agents';
 
-const row: Row = { id: 'a1b2', name: 'Flights', status: 'idle', text: '', model: 'demo', steps: 0, cost: 0, created: '2024-01-15T10:30:00Z', ended: false, approval: null, thumbnail: '' };
+const row: Row = { id: 'a1b2', name: 'Flights', status: 'idle', text: '', model: 'demo', steps: 0, cost: 0, created: '2024-01-15T10:30:00Z', ended: false, approval: null, thumbnail: '', starting: null };
 const status = (value: string, metadata = {}): StatusMessage => ({ type: 'status', status: value, metadata }) as StatusMessage;
 
 test('a status brings a row up to date', () => {
   const next = applyStatus(row, status('acting', { steps: 3, usage: { cost_usd: 0.25 }, name: 'Hotels' }));
   assert.deepEqual([next.status, next.steps, next.cost, next.name], ['acting', 3, 0.25, 'Hotels']);
   assert.equal(applyStatus(row, status('ended')).ended, true);
+});
+
+test('a desktop that takes long to make says how far it is, until it is there or will never be', () => {
+  const making = applyStatus(row, { type: 'status', status: 'idle', content: 'Building the image', metadata: { event: 'progress', fraction: 0.4 } });
+  assert.deepEqual([making.starting, making.text], [{ fraction: 0.4 }, 'Building the image']);
+  assert.equal(applyStatus(making, status('idle', { event: 'summary' })).starting, null);
+  assert.equal(applyStatus(making, status('error', { event: 'progress', fraction: null })).starting, null);
 });
 
 test('an approval is news once, its decision too', () => {

@@ -66,6 +66,22 @@ test('a retry says until when, and the next text ends it', () => {
   assert.equal(run([delta('x')], view).waiting, null);
 });
 
+test('text of a reply that broke off disappears when the reply is begun again', () => {
+  const retry = status('thinking', { event: 'retry', delay_seconds: 1, dropped_text: 5 });
+  let view = run([delta('First I'), delta(' wo🙂'), delta('left_click', 'announce'), retry]);
+  assert.deepEqual([view.draft, view.announced], ['First ', '']);
+  view = run([retry, delta('anew')], view);
+  assert.equal(view.draft, 'Fanew');
+});
+
+test('steps of one second keep the order of their numbers, and each what was said before it', () => {
+  const session = { id: 's', name: 'N', status: 'active', created_at: T, config: {} } as SessionSummary;
+  const history = [{ id: 'm1', role: 'user' as const, content: 'Go', timestamp: T, metadata: {} }, { id: 'm2', role: 'assistant' as const, content: 'Done.', timestamp: T, metadata: {} }];
+  const steps = [3, 2, 1].map(step => ({ tool_use_id: `t${step}`, step, tool: 'key', arguments: {}, status: 'completed', started_at: T, said: step === 2 ? '' : `Now ${step}` }));
+  const entries = merge(emptyView('s'), session, history, steps).entries;
+  assert.deepEqual(entries.map(entry => entry.text || entry.steps.join()), ['Go', 'Now 1', 't1,t2', 'Now 3', 't3', 'Done.']);
+});
+
 test('how a turn ended is remarked', () => {
   const end = (metadata: Record<string, unknown>): string | undefined =>
     run([{ type: 'agent_response', content: 'x', metadata, timestamp: T, sequence: 1 } as ServerMessage]).entries[0]?.remark;
@@ -88,6 +104,9 @@ test('history and live events together keep the order of time and repeat nothing
   ];
   const steps = [{ tool_use_id: 't1', step: 1, tool: 'left_click', arguments: {}, status: 'completed', timestamp: T, result: { image_path: '/a.png' } }];
   const fresh = merge(emptyView('s'), session, history, steps);
+  const told = merge(emptyView('s'), session, history, steps.map(step => ({ ...step, said: 'I will click.' })));
+  assert.deepEqual(told.entries.map(entry => entry.text), ['Click it', 'I will click.', '', 'Done.']);
+  assert.deepEqual(merge(run(turn), session, history, steps.map(step => ({ ...step, said: 'I will click.' }))).entries.filter(entry => entry.text === 'I will click.').length, 1);
   assert.deepEqual(fresh.entries.map(entry => entry.kind), ['user', 'actions', 'agent']);
   assert.equal(fresh.maxCost, 2);
   const again = merge(run(turn), session, history, steps);

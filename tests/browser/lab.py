@@ -47,7 +47,7 @@ def lab_server(directory: Path, *arguments: str, env: dict[str, str] | None = No
 
 def notebook(path: Path, *sources: str) -> None:
     """Write a notebook whose cells are ``sources``."""
-    cells = [
+    cells: list[dict[str, object]] = [
         {"cell_type": "code", "execution_count": None, "id": f"c{n}", "metadata": {}, "outputs": [], "source": source}
         for n, source in enumerate(sources)
     ]

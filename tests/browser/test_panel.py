@@ -181,6 +181,14 @@ async def test_a_reload_a_kernel_restart_and_a_lost_network_are_recovered_from(
     await idle(page)
 
     await command(page, "docmanager:save")
+    await page.reload()  # the kernel lives, so the panel comes back by itself
+    await page.locator(LIVE).wait_for(timeout=60_000)
+    log = page.locator(".cl-log")
+    for words in ("before everything", "after the network"):
+        await expect(log.locator(".cl-user").filter(has_text=words)).to_have_count(1)
+    said = log.locator("article.cl-agent")
+    await expect(said.first).to_contain_text("screenshot")  # what came between two actions, too
+
     await page.evaluate(
         "async () => { const { currentWidget } = jupyterapp.shell;"
         " await currentWidget.sessionContext.session.kernel.restart() }"
@@ -188,15 +196,26 @@ async def test_a_reload_a_kernel_restart_and_a_lost_network_are_recovered_from(
     await page.wait_for_timeout(1500)
     await expect(page.locator(LIVE)).to_have_count(1)
     await ask(page, "after the restart")
+    await expect(page.locator(".cl-bar .cl-status")).not_to_have_attribute("data-status", "idle")
+    await page.get_by_role("button", name="Stop").first.click()
     await idle(page)
 
-    await page.reload()
-    await kernel_ready(page)
+
+async def test_the_same_panel_in_notebook_7(
+    page: Page, lab: LiveServer, notebooks: Path, make_session: MakeSession
+) -> None:
+    session = await make_session("Notebook 7", approval="never")
+    notebook(notebooks / "seven.ipynb", ATTACH.format(id=session["id"]))
+    await page.goto(f"{lab.url}/notebooks/seven.ipynb?token={lab.token}")
+    await page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=60_000)
     await run_cell(page, 0)
-    await page.locator(LIVE).first.wait_for(timeout=30_000)
-    log = page.locator(".cl-log").first
-    for words in ("before everything", "after the network", "after the restart"):
-        await expect(log.locator(".cl-user").filter(has_text=words)).to_have_count(1)
+    await page.locator(LIVE).wait_for()
+    before = await pixels(page)
+    await ask(page, "in the other one")
+    await changed(page, before, seconds=20)
+    await page.get_by_role("button", name="Stop").first.click()
+    await idle(page)
+    await expect(page.locator(".cl-remark").last).to_have_text("Stopped")
 
 
 async def test_a_panel_is_live_within_a_second_and_a_half(

@@ -19,7 +19,9 @@ from cambio_lab.errors import (
     TurnRunning,
 )
 from cambio_lab.notebook.client import Workbench
+from cambio_lab.notebook.message import Message
 from cambio_lab.notebook.portal import portal
+from cambio_lab.notebook.turn import Turn, TurnBuilder
 
 from .small_server import TOKEN, SmallServer, SmallSession, endless
 
@@ -73,6 +75,26 @@ async def test_a_lost_connection_is_mended(lab: Workbench, server: SmallServer, 
     assert "".join(item for item in turn.items if isinstance(item, str)) == "Let me look. I typed again."
     assert len(server.sessions[session.id].history) == 1, "the message was sent twice"
     assert server.connections == len(positions) + 1
+
+
+def test_text_of_a_reply_that_broke_off_is_taken_back() -> None:
+    turn = Turn("hello")
+    builder = TurnBuilder(turn)
+
+    def say(text: str, kind: str = "text") -> None:
+        builder.feed(Message("agent_delta", text, metadata={"kind": kind}))
+
+    builder.feed(Message("tool_execution", raw={"tool_use_id": "t1", "tool": "key", "step": 1}))
+    for text in ("Now I", " wi🙂"):
+        say(text)
+    say("", "announce")
+    say("more")
+    builder.feed(Message("status", "busy", metadata={"event": "retry", "dropped_text": 13}))
+    assert len(turn.items) == 1
+    say("Now I will.")
+    assert turn.items[1:] == ["Now I will."]
+    builder.feed(Message("status", "busy", metadata={"event": "retry", "dropped_text": 5}))
+    assert turn.items[1:] == ["Now I "]
 
 
 async def test_a_message_that_was_lost_on_the_way_is_sent_again(lab: Workbench, server: SmallServer) -> None:

@@ -105,9 +105,31 @@ function RosterNotice({ roster }: { roster: Roster }): VNode {
   );
 }
 
+function Facts({ row }: { row: Row }): VNode {
+  return (
+    <>
+      <StatusBadge status={row.status} text={row.text} />
+      <span class="cl-agent-facts cl-dim">
+        {t('%1 steps', row.steps)} · {money(row.cost)} · {age(row.created)}
+      </span>
+    </>
+  );
+}
+
+function Starting({ text, fraction }: { text: string; fraction: number | null }): VNode {
+  return (
+    <>
+      <span class="cl-agent-facts" title={text}>
+        {text}
+      </span>
+      <progress aria-label={t('Making the desktop')} {...(fraction === null ? {} : { value: fraction })} />
+    </>
+  );
+}
+
 function AgentRow({ roster, row, actions }: { roster: Roster; row: Row; actions: AgentActions }): VNode {
   const [element, visible] = useVisible<HTMLLIElement>();
-  const live = visible && !row.ended;
+  const live = visible && !row.ended && !row.starting;
   useEffect(() => (live ? roster.watch(row.id) : undefined), [live, roster, row.id]);
   const menu = (event: MouseEvent): void => {
     const { left, bottom } = (event.currentTarget as HTMLElement).getBoundingClientRect();
@@ -115,16 +137,13 @@ function AgentRow({ roster, row, actions }: { roster: Roster; row: Row; actions:
   };
   return (
     <li class="cl-agent" ref={element} data-session-id={row.id} data-status={row.status}>
-      <button type="button" class="cl-agent-open" onClick={() => actions.openDesktop(row.id)} title={t('Open the desktop of %1', row.name)}>
+      <button type="button" class="cl-agent-open" disabled={row.starting !== null} onClick={() => actions.openDesktop(row.id)} title={t('Open the desktop of %1', row.name)}>
         <span class="cl-thumb">
           {row.thumbnail ? <img src={row.thumbnail} alt="" draggable={false} /> : <span class="cl-no-thumb" aria-hidden="true" />}
         </span>
         <span class="cl-agent-text">
           <span class="cl-agent-name">{row.name}</span>
-          <StatusBadge status={row.status} text={row.text} />
-          <span class="cl-agent-facts cl-dim">
-            {t('%1 steps', row.steps)} · {money(row.cost)} · {age(row.created)}
-          </span>
+          {row.starting ? <Starting text={row.text} fraction={row.starting.fraction} /> : <Facts row={row} />}
         </span>
       </button>
       <span class="cl-agent-buttons">
