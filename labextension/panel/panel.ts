@@ -21,19 +21,18 @@ export interface PanelOptions {
   height: number;
 }
 
+let style: Promise<void> | undefined;
+
 /** Loads our style sheet into the page, once. */
-export async function ensureStyle(address: Address): Promise<void> {
-  const id = 'cambio-lab-style';
-  if (document.getElementById(id)) return;
-  const link = document.createElement('link');
-  link.id = id;
-  link.rel = 'stylesheet';
-  link.href = moduleUrl(address, 'panel.css');
-  const loaded = new Promise(done => {
-    link.onload = link.onerror = done;
+export function ensureStyle(address: Address): Promise<void> {
+  style ??= new Promise(done => {
+    const link = document.createElement('link');
+    link.rel = 'stylesheet';
+    link.href = moduleUrl(address, 'panel.css');
+    link.onload = link.onerror = () => done();
+    document.head.append(link);
   });
-  document.head.append(link);
-  await loaded;
+  return style;
 }
 
 /** Shows a session in `element` until the returned function is called. */

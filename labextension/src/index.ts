@@ -99,6 +99,7 @@ async function loadRoster(app: JupyterFrontEnd, trans: TranslationBundle): Promi
   const host = (text: string, ...values: unknown[]): string => trans.__(text, ...values);
   module.useTranslation(host);
   panel.useTranslation(host);
+  void panel.ensureStyle(address()); // so that the list, or a panel, opens without a wait
   return new module.Roster(address());
 }
 

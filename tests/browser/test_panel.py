@@ -187,7 +187,7 @@ async def test_a_reload_a_kernel_restart_and_a_lost_network_are_recovered_from(
     for words in ("before everything", "after the network"):
         await expect(log.locator(".cl-user").filter(has_text=words)).to_have_count(1)
     said = log.locator("article.cl-agent")
-    await expect(said.first).to_contain_text("screenshot")  # what came between two actions, too
+    await expect(said.first).to_contain_text("First I look")  # what came between two actions, too
 
     await page.evaluate(
         "async () => { const { currentWidget } = jupyterapp.shell;"
