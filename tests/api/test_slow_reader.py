@@ -17,10 +17,10 @@ import pytest
 
 from tests.live_server import LiveServer
 
+from .test_sockets import turn
+
 ROOT = str(Path(__file__).resolve().parents[2])
-EVENTS = int(os.environ.get("CAMBIO_LAB_FLOOD", "20000"))
-WARM = 20_000
-"""In the suite a fifth of the 100,000 that were measured once (docs/api.md); the limit is the same."""
+EVENTS = 100_000
 
 
 class FloodServer(LiveServer):
@@ -55,10 +55,11 @@ async def test_a_slow_reader_costs_nothing(flood_server: FloodServer) -> None:
     server = flood_server
     assert server.process is not None
     process = psutil.Process(server.process.pid)
-    async with server.client() as client:
-        first = (await client.post("/sessions", json={"name": f"flood {WARM}"})).json()["id"]
-        with deaf(server, first):
-            await follow(server, first, WARM)  # whatever is made on first use is made now
+    async with server.client() as client, aiohttp.ClientSession(headers=server.headers) as sockets:
+        ordinary = (await client.post("/sessions")).json()
+        async with sockets.ws_connect(server.ws_url + ordinary["websocket_url"]) as socket_of_another:
+            await socket_of_another.receive()
+            await turn(socket_of_another)  # what is loaded and made on first use is there now
         session = (await client.post("/sessions", json={"name": f"flood {EVENTS}"})).json()["id"]
         before = process.memory_info().rss
         with deaf(server, session):
@@ -69,7 +70,7 @@ async def test_a_slow_reader_costs_nothing(flood_server: FloodServer) -> None:
         assert peak - before < 10e6
 
 
-async def follow(server: LiveServer, session: str, events: int, process: psutil.Process | None = None) -> int:
+async def follow(server: LiveServer, session: str, events: int, process: psutil.Process) -> int:
     """Read all events, each once and in order; the most memory that ``process`` had meanwhile."""
     peak = 0
     async with (
@@ -83,6 +84,6 @@ async def follow(server: LiveServer, session: str, events: int, process: psutil.
             while message["type"] == "heartbeat":
                 message = json.loads((await reader.receive()).data)
             assert message["sequence"] == number
-            if process is not None and number % 500 == 0:
+            if number % 500 == 0:
                 peak = max(peak, process.memory_info().rss)
     return peak
