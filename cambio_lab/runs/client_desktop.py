@@ -1,6 +1,7 @@
 """A session's desktop for people and programs: what they put there and took from it becomes part of the record.
 
-Only what a replay must be able to give again is noted: the clipboard and files, content up to :data:`MOST` bytes.
+Only what a replay must be able to give again is noted: the clipboard, files up to :data:`MOST` bytes, and screenshots,
+of which a program that asks for many gets :data:`MOST_PICTURES` noted. Thumbnails are not.
 """
 
 from __future__ import annotations
@@ -11,24 +12,36 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from ..desktop.base import Desktop, FileInfo
+from ..desktop.base import Desktop, FileInfo, Picture
 from . import observations
 from .contents import Json
 
 MOST = 1_000_000
+MOST_PICTURES = 1_000
 CLIENT = "client"
 Note = Callable[[Json], Awaitable[None]]
+Keep = Callable[[Picture], Awaitable[None]]
 
 
 class ClientDesktop:
-    """Everything of ``desktop``; calls that a client makes through it are told to ``note``."""
+    """Everything of ``desktop``; what a client does through it is told to ``note``, pictures to ``keep``."""
 
-    def __init__(self, desktop: Desktop, note: Note) -> None:
+    def __init__(self, desktop: Desktop, note: Note, keep: Keep) -> None:
         self.recorded = desktop
         self._note = note
+        self._keep = keep
+        self._pictures_left = MOST_PICTURES
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.recorded, name)
+
+    async def screenshot(self) -> Picture:
+        picture = await self.recorded.screenshot()
+        if self._pictures_left:
+            self._pictures_left -= 1
+            await self._keep(picture)
+            await self._tell("screenshot", {}, observations.encode(picture))
+        return picture
 
     async def get_clipboard(self) -> str:
         text = await self.recorded.get_clipboard()

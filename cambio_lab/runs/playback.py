@@ -15,7 +15,7 @@ from ..agent.loop import Agent
 from ..agent.options import AgentOptions, TurnOptions
 from ..agent.transports.replay import Recorded, ReplayTransport
 from ..errors import ReplayDiverged
-from ..events import ApprovalRequested, Event, ModelReplied, Timing, ToolFinished, TurnFailed
+from ..events import ApprovalRequested, Event, ModelReplied, Timing, ToolFinished, TurnFailed, TurnFinished
 from . import requests
 from .contents import Contents, Json
 from .replay_desktop import ReplayDesktop
@@ -57,6 +57,7 @@ class Playback:
         self._timings = {event["tool_use_id"]: Timing(**event["timing"]) for event in finished}
         self._model_ms = [event["model_ms"] for event in contents.events if event["kind"] == "ModelReplied"]
         self._replies = 0
+        self._ends = [event for event in contents.events if event["kind"] in ("TurnFinished", "TurnFailed")]
 
     @property
     def divergence(self) -> ReplayDiverged | None:
@@ -96,14 +97,23 @@ class Playback:
             )
 
     def as_then(self, event: Event) -> Event:
-        """The event with the times it took when it was recorded: a replay tells the same story."""
+        """The event with the times it took when it was recorded: a replay tells the same story.
+
+        How much of a reply had been shown when it was stopped is a matter of time, too.
+        """
         if isinstance(event, ToolFinished) and event.tool_use_id in self._timings:
             return replace(event, timing=self._timings[event.tool_use_id])
         if isinstance(event, ModelReplied):
             self._replies += 1
             if self._replies <= len(self._model_ms):
                 return replace(event, model_ms=self._model_ms[self._replies - 1])
+        if isinstance(event, TurnFinished) and event.stopped and (end := self._end_of_turn()).get("stopped"):
+            return replace(event, text=end["text"])
         return event
+
+    def _end_of_turn(self) -> Json:
+        turn = self.stops.turn
+        return self._ends[turn] if turn < len(self._ends) else {}
 
     async def aclose(self) -> None:
         """Let go of what waits."""
@@ -206,10 +216,15 @@ async def replay(contents: Contents, *, pace: float = 0.0, on_event: Callable[[E
 
 def _history_before(contents: Contents) -> list[Json]:
     """What the conversation began with: that of the run it was forked from, or nothing."""
-    if not contents.exchanges:
-        return []
-    messages: list[Json] = requests.unmarked(json.loads(contents.request(0))["messages"])
-    return messages[:-1]
+    own = 0  # messages of this run before its first request: turns can be stopped before they ask anything
+    for event in contents.events:
+        own += event["kind"] == "HistoryAppended"
+        if event["kind"] == "RequestSent" and contents.exchanges:
+            messages: list[Json] = requests.unmarked(json.loads(contents.request(0))["messages"])
+            return messages[: len(messages) - own]
+        if event["kind"] == "ConversationCleared":
+            break
+    return []
 
 
 def _bytes(messages: list[Json]) -> bytes:

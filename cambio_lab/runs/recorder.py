@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
 from ..agent.transports.record import Exchange, RecordingTransport
-from ..desktop.base import Desktop
+from ..desktop.base import Desktop, Picture
 from ..errors import StoreError
 from ..store import EventRow, ExchangeRow, Store
 from . import skeleton
@@ -65,8 +65,8 @@ class Recorder:
         return recording  # type: ignore[no-any-return]
 
     def client_desktop(self, desktop: Desktop) -> Desktop:
-        """``desktop`` for everyone but the agent: files and clipboard are recorded, what is watched is not."""
-        client_side: Any = ClientDesktop(desktop, self._observed)
+        """``desktop`` for everyone but the agent: files, clipboard and screenshots are recorded, viewers are not."""
+        client_side: Any = ClientDesktop(desktop, self._observed, self._picture)
         return client_side  # type: ignore[no-any-return]
 
     async def begin(
@@ -143,6 +143,12 @@ class Recorder:
 
     async def _observed(self, record: dict[str, Any]) -> None:
         await self._hand_over(self._write(self._event(OBSERVED, record)))
+
+    async def _picture(self, picture: Picture) -> None:
+        await self._hand_over(self._put(picture))
+
+    async def _put(self, picture: Picture) -> None:
+        await self._store.screenshots.put(picture.data, picture.media_type)
 
     def _event(self, kind: str, record: Mapping[str, Any]) -> EventRow:
         text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)

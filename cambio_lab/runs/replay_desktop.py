@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -36,9 +37,14 @@ class ReplayDesktop:
         self._size = _size(contents)
         self._find = contents.find
         self._clients = ClientRecord(contents.observations)
-        self._calls = [
-            call for call in contents.observations if call["method"] not in UNMATCHED and call.get("by") != CLIENT
-        ]
+        self._calls: list[Json] = []
+        self._looks: deque[tuple[int, Json]] = deque()
+        """What clients saw: after how many of the agent's calls, and the picture."""
+        for call in contents.observations:
+            if call.get("by") != CLIENT:
+                self._calls += [call] if call["method"] not in UNMATCHED else []
+            elif call["method"] == "screenshot":
+                self._looks.append((len(self._calls), call["result"]))
         self._position = 0
         self._pace = pace
         self._picture: Picture | None = None
@@ -64,7 +70,15 @@ class ReplayDesktop:
         return self._size
 
     async def screenshot(self) -> Picture:
-        """The picture the agent saw last; before its first, its first."""
+        """What a client saw at this point of the recording; else what the agent saw last, or sees first."""
+        while self._looks and self._looks[0][0] <= self._position:
+            after, result = self._looks.popleft()
+            if after == self._position:
+                self._picture = observations.decode(result, self._find)
+                break
+        return self._now()
+
+    def _now(self) -> Picture:
         if self._picture is None:
             recorded = (call["result"]["picture"] for call in self._calls if "picture" in call.get("result", {}))
             if (first := next(recorded, None)) is None:
@@ -73,8 +87,7 @@ class ReplayDesktop:
         return self._picture
 
     async def thumbnail(self, width: int = 320) -> Picture:
-        picture = await self.screenshot()
-        return await asyncio.to_thread(_shrink, picture, width)
+        return await asyncio.to_thread(_shrink, self._now(), width)
 
     async def settle(self) -> Settled:
         return Settled()

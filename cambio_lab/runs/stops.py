@@ -35,7 +35,8 @@ class Stops:
         self._press = gate.stop
         self._patience = patience
         self._wanted = asyncio.Event()
-        self._turn = -1
+        self.turn = -1
+        """Number of the turn that runs, from 0."""
         self._count = 0
         self._running = False
         self._waiting: asyncio.Task[None] | None = None
@@ -43,7 +44,7 @@ class Stops:
 
     @property
     def _point(self) -> StopPoint | None:
-        return self._points[self._turn] if 0 <= self._turn < len(self._points) else None
+        return self._points[self.turn] if 0 <= self.turn < len(self._points) else None
 
     def wanted(self) -> None:
         """Somebody pressed stop."""
@@ -57,7 +58,7 @@ class Stops:
 
     def begin(self) -> None:
         """A turn begins."""
-        self._turn += 1
+        self.turn += 1
         self._count, self._running = 0, True
         self._wanted.clear()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import json
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from cambio_lab.desktop.base import Point
 from cambio_lab.errors import RecordingMissing, ReplayDiverged
+from cambio_lab.events import TurnFinished
 from cambio_lab.runs import Run, bundle
 from cambio_lab.runs.contents import Contents
 from tests.messages_api import (
@@ -87,6 +90,53 @@ async def test_a_stop_is_a_part_of_the_run(workshop: Workshop) -> None:
     assert "Interrupted" in json.dumps(run.contents.messages)
     replayed = await run.replay()
     assert replayed.identical and replayed.seconds < 20
+
+
+async def test_stops_at_any_moment_come_out_the_same(workshop: Workshop) -> None:
+    """Before the first byte of a reply, in the middle of its text, inside an action and between two."""
+    slowly = reply("I look at it, slowly.", member("wait", duration=1), screenshot())
+    workshop.api.policy = lambda view: reply("Done.") if view.prompt == "to its end" else slowly
+    session = await workshop.start()
+    await session.send("before anything is asked")
+    await session.stop()
+    assert session.turn_task is not None
+    await session.turn_task
+    await workshop.send(session, "to its end")
+    workshop.api.delay, workshop.api.pace = 0.05, 0.01
+    for number in range(14):
+        await session.send(f"turn {number}")
+        await asyncio.sleep(0.03 * number)
+        await session.stop()
+        assert session.turn_task is not None
+        await session.turn_task
+    await workshop.registry.end(session.id)
+    run = await Run.from_store(workshop.store, session.id)
+    assert {exchange["status"] for exchange in run.contents.exchanges} >= {None, 200}
+    replayed = await run.replay()
+    assert replayed.identical
+    said = [event["text"] for event in run.contents.events if event["kind"] == "TurnFinished"]
+    assert [event.text for event in replayed.events if isinstance(event, TurnFinished)] == said
+    assert len({*said}) > 2, "no reply was stopped in the middle of its text"
+
+
+async def test_what_a_client_saw_it_sees_again(workshop: Workshop) -> None:
+    """Also when the screen has changed since the agent looked."""
+    workshop.api.policy = Steps(1)
+    session = await workshop.start(record="seen.cambio")
+    await workshop.send(session, "go")
+    await session.desktop.move(Point(600, 400))
+    await session.desktop.run_command("xsetroot -solid '#804020'")
+    await asyncio.sleep(0.2)
+    seen = await session.desktop.screenshot()
+    await workshop.send(session, "go on")
+    await workshop.registry.end(session.id)
+    again = await workshop.start(record="seen.cambio")
+    await workshop.send(again, "go")
+    assert (await again.desktop.screenshot()).sha256 == seen.sha256
+    await workshop.send(again, "go on")
+    looked = [call for call in Run.load("seen.cambio").contents.observations if call["method"] == "screenshot"]
+    assert [call.get("by") for call in looked] == [None, "client", None]
+    assert looked[0]["result"]["picture"]["sha256"] != seen.sha256
 
 
 async def test_approvals_are_a_part_of_the_run(workshop: Workshop) -> None:

@@ -66,6 +66,8 @@ class ReplayTransport(httpx2.AsyncBaseTransport):
         self.position += 1
         await asyncio.sleep(self._pace * recorded.first_byte_ms / 1000)
         if recorded.status is None:
+            if recorded.error == "cancelled":
+                await self._stopped()
             raise httpx2.ConnectError(recorded.error or "no reply", request=request)
         stream = Chunks(self._body(recorded, request))
         return httpx2.Response(recorded.status, headers=recorded.headers, stream=stream, request=request)
@@ -83,8 +85,12 @@ class ReplayTransport(httpx2.AsyncBaseTransport):
             if self._pace:
                 await asyncio.sleep(pause)
         if recorded.error == "cancelled":
-            if self._cut is not None:
-                self._cut()
-            await asyncio.Event().wait()  # until whoever stopped it leaves, as then
+            await self._stopped()
         if recorded.error is not None:
             raise httpx2.ReadError(recorded.error, request=request)
+
+    async def _stopped(self) -> None:
+        """Here it was stopped; until whoever did it leaves, as then."""
+        if self._cut is not None:
+            self._cut()
+        await asyncio.Event().wait()
