@@ -1,8 +1,9 @@
 """Twenty busy sessions, two viewers and two chat clients each: is anything lost, late, or growing?
 
-    .venv/bin/python -m benchmarks.load [--minutes 10] [--sessions 20] [--desktop docker]
+    .venv/bin/python -m benchmarks.load [--minutes 10] [--sessions 20] [--desktop docker] [--think 2]
 
-One real server process. The sessions work all the time (demo model), on containers or, where memory does not
+One real server process. The sessions work all the time: the demo model, which takes ``--think`` seconds for a reply as
+a real one would (more or less, so that they do not march in step), on containers or, where memory does not
 allow as many, on local desktops (``--desktop local``). Each viewer reads ``/vnc`` as a browser would, each chat client
 checks that its sequence has no gap and no repetition. Meanwhile ``GET /api/status`` of the same Jupyter server is
 timed, the server's event loop measures how late its timers are (a small extension of its own), and its memory is
@@ -33,9 +34,15 @@ import websockets
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.live_server import LiveServer
 
-LAG = """
-import asyncio, json, os
+PROBE = """
+import asyncio, json, os, random
+from cambio_lab.agent.transports.demo import DemoTransport
 lags = []
+answer = DemoTransport.handle_async_request
+async def think_first(self, request):
+    await asyncio.sleep(float(os.environ["CAMBIO_THINK"]) * random.uniform(0.5, 1.5))
+    return await answer(self, request)
+DemoTransport.handle_async_request = think_first
 async def watch():
     loop = asyncio.get_running_loop()
     while True:
@@ -172,14 +179,15 @@ async def open_session(client: httpx2.AsyncClient) -> str:
     return str(answer.json()["id"])
 
 
-async def run(minutes: float, sessions: int, desktop: str) -> dict[str, Any]:
+async def run(minutes: float, sessions: int, desktop: str, think: float) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp(prefix="load"))
-    (folder / "lag_probe.py").write_text(LAG)
+    (folder / "lag_probe.py").write_text(PROBE)
     lag_file = folder / "lags.json"
     environment = {
         "CAMBIO_LAB_POOL_SIZE": "0",
         "CAMBIO_LAB_MAX_DESKTOPS": str(sessions),
         "CAMBIO_LAG_FILE": str(lag_file),
+        "CAMBIO_THINK": str(think),
         "PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}",
     }
     server = LiveServer(
@@ -211,7 +219,7 @@ async def run(minutes: float, sessions: int, desktop: str) -> dict[str, Any]:
     finally:
         await server.stop(60)
     lags = sorted(json.loads(lag_file.read_text())[200:]) if lag_file.exists() else []
-    return report(counts, lost, lags, took) | {"sessions": sessions, "desktop": desktop}
+    return report(counts, lost, lags, took) | {"sessions": sessions, "desktop": desktop, "think": think}
 
 
 def report(counts: Counts, lost: int, lags: list[float], took: float) -> dict[str, Any]:
@@ -244,11 +252,16 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--sessions", type=int, default=20)
     parser.add_argument("--desktop", choices=("docker", "local"), default="docker")
+    parser.add_argument("--think", type=float, default=2.0, help="seconds that the model takes for a reply")
     arguments = parser.parse_args()
     host = subprocess.run(["scripts/engine", "host"], capture_output=True, text=True, check=False)
     if host.returncode == 0:
         os.environ["DOCKER_HOST"] = host.stdout.strip()
-    print(json.dumps(asyncio.run(run(arguments.minutes, arguments.sessions, arguments.desktop)), indent=1))
+    print(
+        json.dumps(
+            asyncio.run(run(arguments.minutes, arguments.sessions, arguments.desktop, arguments.think)), indent=1
+        )
+    )
 
 
 if __name__ == "__main__":
