@@ -8,92 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import struct
+import ssl
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from jupyter_server_proxy.rawsocket import RawSocketHandler
+from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError
 
-from ..desktop.upstream import Greeting, RfbUpstream
+from ..desktop.upstream import Greeting
 from ..desktop.viewer import ViewerInput
 from ..errors import DesktopLost, SessionEnded
 from ..events import HumanInput
 from . import metrics, pages
 from .agent_socket import VIEWER_LENGTH
 from .failure import Refused
+from .framed_upstream import FramedUpstream
+from .frames import CLOSE, PING, PONG, Frames, header
 from .socket import Socket
 
 if TYPE_CHECKING:
-    from tornado.iostream import IOStream
-
     from ..sessions.session import Session
 
-FRAME_ROOM = 10
-"""Bytes in front of a read, where the longest header of a WebSocket frame fits."""
-READ_SIZE = 256 * 1024
-HIGH_WATER = 1024 * 1024
-"""Bytes that may wait for a slow viewer before the desktop is no longer read."""
+CHUNK = 64 * 1024
+"""Bytes of a viewer's stream read at once."""
 REPORT_SECONDS = 1.0
 """A viewer's input is reported to the session at most this often."""
-
-
-class FramedUpstream(RfbUpstream):
-    """Puts what it reads into WebSocket frames in place: the bytes go from one socket to the other uncopied.
-
-    The read buffer has room in front for the frame's header. A buffer that the viewer's socket did not take at once
-    now belongs to that socket, and the next read gets a new one.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._stream: IOStream | None = None
-        self._waiting = 0
-        self._fresh()
-
-    def _fresh(self) -> None:
-        self._frame = memoryview(bytearray(FRAME_ROOM + READ_SIZE))
-
-    def attach(self, stream: IOStream) -> None:
-        """From now on what the desktop sends is written to ``stream``."""
-        self._stream = stream
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._frame[FRAME_ROOM:] if self._stream is not None else super().get_buffer(sizehint)
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if self._stream is None:
-            super().buffer_updated(nbytes)
-            return
-        if self._stream.closed():
-            self.close()
-            return
-        head = frame_header(nbytes)
-        start = FRAME_ROOM - len(head)
-        self._frame[start:FRAME_ROOM] = head
-        size = len(head) + nbytes
-        written = self._stream.write(self._frame[start : FRAME_ROOM + nbytes])
-        metrics.VNC_BYTES.labels("to_viewer").inc(nbytes)
-        if written.done():
-            return
-        self._fresh()
-        self._waiting += size
-        written.add_done_callback(lambda _: self._taken(size))
-        if self._waiting > HIGH_WATER:
-            self.pause()
-
-    def _taken(self, size: int) -> None:
-        self._waiting -= size
-        if self._waiting <= HIGH_WATER // 2:
-            self.resume()
-
-
-def frame_header(length: int) -> bytes:
-    """Of an unmasked, final, binary frame (RFC 6455, section 5.2)."""
-    if length < 126:
-        return struct.pack("!BB", 0x82, length)
-    return struct.pack("!BBH", 0x82, 126, length) if length < 65536 else struct.pack("!BBQ", 0x82, 127, length)
+_FROM_VIEWER = metrics.VNC_BYTES.labels("from_viewer")
 
 
 class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
@@ -103,6 +45,7 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
     session: Session
     upstream: FramedUpstream | None = None
     _joined = False
+    _heard = True
     _report: asyncio.TimerHandle | None = None
 
     async def plain(self, session_id: str) -> None:  # type: ignore[override]
@@ -122,7 +65,7 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
             raise Refused(502, error.describe()) from None
         assert isinstance(upstream, FramedUpstream)
         self.upstream = upstream
-        self.greeting, self.input = Greeting(), ViewerInput()
+        self.greeting, self.input, self.frames = Greeting(), ViewerInput(), Frames(self.max_message_size)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def _find(self, session_id: str) -> None:
@@ -139,44 +82,108 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
         """``binary`` is what old VNC clients offer; a browser refuses an answer to what it did not offer."""
         return "binary" if "binary" in subprotocols else None
 
+    @property
+    def ping_interval(self) -> float:
+        """Tornado sends no pings of its own: it would not see the answers."""
+        return 0
+
     async def open(self, session_id: str) -> None:
+        """Returns when the connection is over: until then Tornado does not read from it, :meth:`_readable` does."""
         assert self.upstream is not None and self.ws_connection is not None
         self.set_nodelay(True)
         self.count_open(True)
         self._record_activity()
         self.session.add_viewer(self)
         self._joined = True
-        await self.write_message(self.greeting.first, binary=True)
+        self._connection, self._stream = self.ws_connection, self.ws_connection.stream
+        self._stream.write(header(len(self.greeting.first)) + self.greeting.first)
+        with contextlib.suppress(StreamClosedError):
+            while True:
+                # What is parked here keeps Tornado waiting for bytes that are taken before it sees them. Only what a
+                # viewer said before it was greeted is Tornado's to give.
+                parked = asyncio.ensure_future(self._stream.read_bytes(CHUNK, partial=True))
+                if not parked.done():
+                    self._listen()
+                await self._until(parked)
+                self._take(parked.result())
 
-    async def on_message(self, message: str | bytes) -> None:
-        """A piece of the viewer's stream. The next one is read when the desktop has room for it."""
-        assert self.upstream is not None
-        data = message.encode() if isinstance(message, str) else message
-        metrics.VNC_BYTES.labels("from_viewer").inc(len(data))
+    async def _until(self, over: asyncio.Future[bytes]) -> None:
+        """Wait for it, and let go of a viewer that has not answered one ping when the next is due."""
+        while not (await asyncio.wait([over], timeout=self.services.settings.heartbeat))[0]:
+            if not self._heard:
+                self.log.info("%s /vnc: the viewer does not answer pings", self.request_id)
+                self._stream.close()
+            elif not self._stream.closed():
+                self._heard = False
+                self._stream.write(header(0, PING))
+
+    def _listen(self) -> None:
+        asyncio.get_running_loop().add_reader(self._stream.fileno(), self._readable)
+
+    def _readable(self) -> None:
+        """Take what the viewer sent from its socket, in one step."""
+        more = True
         try:
-            if not self.greeting.done:
-                data = await self._greet(data)
-            self.input.may_act = self.session.may_act(self.name)
-            passed = self.input.feed(data) if data else b""
+            while more and not self._stream.closed():
+                data = self._stream.socket.recv(CHUNK)
+                if not data:
+                    self._stream.close()
+                    return
+                # Only TLS holds back what the loop cannot see.
+                more = isinstance(self._stream.socket, ssl.SSLSocket) and self._stream.socket.pending() > 0
+                self._take(data)
+        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError):
+            return
+        except OSError:
+            self._stream.close()
+
+    def _take(self, data: bytes) -> None:
+        self._heard = True
+        try:
+            for opcode, payload in self.frames.feed(data):
+                self._frame(opcode, payload)
         except ValueError as error:
             self.log.info("%s /vnc: %s", self.request_id, error)
             self.close(1002, "This is not RFB as the server understands it")
-            return
-        if passed:
-            self.upstream.write(passed)
-            await self.upstream.drain()
-        if self.input.counts and self._report is None:
-            loop = asyncio.get_running_loop()
-            self._report = loop.call_later(REPORT_SECONDS, self._tell)
 
-    async def _greet(self, data: bytes) -> bytes:
-        assert self.upstream is not None and self.ws_connection is not None
+    def _frame(self, opcode: int, payload: bytes) -> None:
+        if opcode == CLOSE:
+            self._connection.client_terminated = True
+            self._connection.close(int.from_bytes(payload[:2], "big") if len(payload) > 1 else None)
+        elif opcode == PING:
+            self._stream.write(header(len(payload), PONG) + payload)
+        elif opcode != PONG and not self._connection.is_closing():
+            self._passed_on(payload)
+
+    def _passed_on(self, data: bytes) -> None:
+        """A piece of the viewer's stream; the next one is read when the desktop has room for it."""
+        assert self.upstream is not None
+        _FROM_VIEWER.inc(len(data))
+        if not self.greeting.done:
+            data = self._greet(data)
+        self.input.may_act = self.session.may_act(self.name)
+        if data and (passed := self.input.feed(data)):
+            self.upstream.write(passed)
+            if self.upstream.full:
+                asyncio.get_running_loop().remove_reader(self._stream.fileno())
+                self._later(self._go_on())
+        if self.input.counts and self._report is None:
+            self._report = asyncio.get_running_loop().call_later(REPORT_SECONDS, self._tell)
+
+    async def _go_on(self) -> None:
+        assert self.upstream is not None
+        await self.upstream.drain()
+        if not self._stream.closed():
+            self._listen()
+
+    def _greet(self, data: bytes) -> bytes:
+        assert self.upstream is not None
         reply, rest = self.greeting.feed(data)
         if reply:
-            await self.write_message(reply, binary=True)
+            self._stream.write(header(len(reply)) + reply)
         if self.greeting.done:
             # The desktop speaks only after ClientInit, which is in `rest` or still to come: nothing is overtaken.
-            self.upstream.attach(self.ws_connection.stream)
+            self.upstream.attach(self._stream)
             self.upstream.start(lambda data: None, self._desktop_gone)
         return rest
 

@@ -107,6 +107,11 @@ class RfbUpstream(asyncio.BufferedProtocol):
         if self._transport is not None and not self.closed:
             self._transport.write(data)
 
+    @property
+    def full(self) -> bool:
+        """Whether more than the high-water mark is queued: :meth:`drain` would wait."""
+        return not self._writable.is_set()
+
     async def drain(self) -> None:
         """Wait while more than the high-water mark is queued."""
         await self._writable.wait()
