@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
+
+from tests.faults.observer import containers_of
 
 SPEC = Path(__file__).parent.parent / "spec"
 
@@ -36,7 +37,7 @@ async def test_the_references_client_runs_unchanged(
 ) -> None:
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", 8000)) != 0, "port 8000 is taken: the example clients cannot be tried"
-    server = await start_server("--no-token", desktop="docker", port=8000)
+    server = await start_server("--no-token", desktop="docker", port=8000, env={"CAMBIO_LAB_POOL_SIZE": "0"})
     command, expected = CLIENTS[language]
     process = await asyncio.create_subprocess_exec(
         *command, cwd=SPEC, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
@@ -48,14 +49,7 @@ async def test_the_references_client_runs_unchanged(
     for start in expected:
         assert any(line.startswith(start) for line in lines), lines
     assert any("demo model" in line for line in lines), lines
+    created = await containers_of(server, docker_host)
     await server.stop()
-    assert ours(docker_host) == []
-
-
-def ours(host: str) -> list[str]:
-    """Names of containers that carry our label and belong to no running test."""
-    engine = docker.DockerClient(base_url=host)
-    try:
-        return [str(c.name) for c in engine.containers.list(all=True, filters={"label": "cambio_lab"})]
-    finally:
-        engine.close()
+    assert await containers_of(server, docker_host) == []
+    assert created == [], "the session's own container goes when the client ends it"
