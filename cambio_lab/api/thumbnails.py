@@ -12,7 +12,7 @@ class Thumbnails:
     """The last picture of each desktop and width; a desktop that is gone takes its pictures with it."""
 
     def __init__(self) -> None:
-        self._last: weakref.WeakKeyDictionary[Any, dict[int, tuple[int, bytes]]] = weakref.WeakKeyDictionary()
+        self._last: weakref.WeakKeyDictionary[Any, dict[int, tuple[object, bytes]]] = weakref.WeakKeyDictionary()
 
     async def of(self, desktop: Desktop, width: int) -> bytes:
         """A JPEG ``width`` pixels wide. Raises what the desktop raises when it is away."""

@@ -114,13 +114,21 @@ class ConnectedDesktop:
         size = Size(true.x1 - true.x0, true.y1 - true.y0)
         return await self._encode(self._connection.screen.crop(true), fit_inside(size, view.picture))
 
+    @property
+    def revision(self) -> object:
+        """Equal to an earlier one only if nothing has been drawn since."""
+        screen = self._connection.screen
+        return screen, screen.serial
+
     async def thumbnail(self, width: int = 320) -> Picture:
         if not 16 <= width <= 4096:
             raise ActionError("A thumbnail is between 16 and 4096 pixels wide.")
         await self._connection.client()
         screen = self.true_size
         size = Size(width, max(1, round(screen.height * width / screen.width)))
-        return await self._encode(self._connection.screen.crop(), size, "jpeg", 80)
+        frame = self._connection.screen.crop()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(_ENCODERS, lambda: png.thumbnail(frame, size))
 
     async def settle(self) -> Settled:
         return await self._connection.settle()

@@ -40,6 +40,16 @@ def encode(frame: Frame, kind: str = "png", size: Size | None = None, *, quality
     return Picture(data, MEDIA_TYPES[kind], width, height, (time.perf_counter() - begin) * 1000)
 
 
+def thumbnail(frame: Frame, size: Size) -> Picture:
+    """A small JPEG of the whole ``frame``: a fifth of the time of :func:`encode`, for lists that show many."""
+    begin = time.perf_counter()
+    height, width = frame.shape[:2]
+    image = Image.frombuffer("RGB", (width, height), np.ascontiguousarray(frame), "raw", "BGRX", 0, 1)
+    buffer = BytesIO()
+    image.resize(size, Image.Resampling.LANCZOS, reducing_gap=1.0).save(buffer, "JPEG", quality=80)
+    return Picture(buffer.getvalue(), MEDIA_TYPES["jpeg"], *size, (time.perf_counter() - begin) * 1000)
+
+
 def png(rgb: npt.NDArray[np.uint8]) -> bytes:
     """``(height, width, 3)`` as a PNG file: each row filtered against the one above it, then deflated."""
     from zlib_ng import zlib_ng

@@ -129,7 +129,7 @@ export class Roster {
     const text = sessions.join();
     if (text === this.sent || this.connection.phase !== 'open') return;
     this.sent = text;
-    this.line.send({ type: 'watch', sessions, width: 240 });
+    this.line.send({ type: 'watch', sessions, width: 192 });
   }
 
   private receive(message: ServerMessage): void {

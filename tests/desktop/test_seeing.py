@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cambio_lab.api.thumbnails import Thumbnails
 from cambio_lab.desktop import png
 from cambio_lab.desktop.base import Point, Region, Size
 from cambio_lab.desktop.connected import ConnectedDesktop
@@ -133,6 +134,12 @@ async def test_an_unchanged_screen_is_encoded_once(local_desktop: ConnectedDeskt
     await asyncio.sleep(0.5)
     first, second = await local_desktop.screenshot(), await local_desktop.screenshot()
     assert first is second
+    thumbnails, revision = Thumbnails(), local_desktop.revision
+    small = await thumbnails.of(local_desktop, 192)
+    assert await thumbnails.of(local_desktop, 192) is small and local_desktop.revision == revision
+    await local_desktop.key("ctrl+alt+t")
+    await asyncio.sleep(1)
+    assert local_desktop.revision != revision and await thumbnails.of(local_desktop, 192) != small
 
 
 async def test_a_turning_wheel_does_not_cost_the_cap(local_desktop: ConnectedDesktop) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import json
 import re
@@ -12,9 +13,11 @@ from typing import Any
 import nbformat
 import numpy
 import pytest
-from nbconvert import HTMLExporter
+from nbconvert import HTMLExporter, WebPDFExporter
 from PIL import Image
+from playwright.async_api import BrowserType
 
+from ..conftest import CHROMIUM_FLAGS
 from ..live_server import LiveServer
 from .execute import NOTEBOOKS, ROOT, execute
 from .test_record import Page, as_github
@@ -100,3 +103,18 @@ def test_the_first_notebook_shows_a_readable_desktop() -> None:
         pixels = numpy.asarray(image.convert("L")).astype(int)
     sharp = numpy.abs(numpy.diff(pixels, axis=1)) > 120
     assert sharp.sum() > 500, "no text in the picture"
+
+
+@pytest.mark.browser
+def test_the_first_notebook_becomes_paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """HTML to PDF as ``nbconvert --to webpdf`` does it, with the system's Chromium; the pictures are on the pages."""
+    launch = functools.partialmethod(BrowserType.launch, executable_path="/usr/bin/chromium")
+    monkeypatch.setattr(BrowserType, "launch", launch)
+    notebook = nbformat.read(NOTEBOOKS[0], as_version=4)  # type: ignore[no-untyped-call]
+    exporter = WebPDFExporter(browser_args=[*CHROMIUM_FLAGS])  # type: ignore[no-untyped-call]
+    paper, _ = exporter.from_notebook_node(notebook)  # type: ignore[no-untyped-call]
+    (tmp_path / "first.pdf").write_bytes(paper)
+    found = len(re.findall(rb"/Subtype ?/Image\b", paper))
+    print(f"{len(paper) / 1e3:.0f} KB, {found} pictures")
+    assert paper.startswith(b"%PDF-")
+    assert found >= 4, "three steps and the desktop at the end"
