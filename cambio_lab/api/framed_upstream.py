@@ -15,25 +15,19 @@ if TYPE_CHECKING:
 FRAME_ROOM = 10
 """Bytes in front of a read, where the longest header of a WebSocket frame fits."""
 READ_SIZE = 256 * 1024
-HIGH_WATER = 1024 * 1024
-"""Bytes that may wait for a slow viewer before the desktop is no longer read."""
 _TO_VIEWER = metrics.VNC_BYTES.labels("to_viewer")
 
 
 class FramedUpstream(RfbUpstream):
     """Puts what it reads into WebSocket frames in place: the bytes go from one socket to the other uncopied.
 
-    The read buffer has room in front for the frame's header. A buffer that the viewer's socket did not take at once
-    now belongs to that socket, and the next read gets a new one.
+    The read buffer has room in front for the frame's header. While the viewer's socket does not take all of it, the
+    desktop is not read: one buffer is all that a slow viewer costs here.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._stream: IOStream | None = None
-        self._waiting = 0
-        self._fresh()
-
-    def _fresh(self) -> None:
         self._frame = memoryview(bytearray(FRAME_ROOM + READ_SIZE))
 
     def attach(self, stream: IOStream) -> None:
@@ -53,18 +47,12 @@ class FramedUpstream(RfbUpstream):
         head = header(nbytes)
         start = FRAME_ROOM - len(head)
         self._frame[start:FRAME_ROOM] = head
-        _TO_VIEWER.inc(nbytes)
         frame = self._frame[start : FRAME_ROOM + nbytes]
         sent = self._send(frame)
-        if sent == len(frame):
-            return
-        size = len(frame) - sent
-        written = self._stream.write(frame[sent:])
-        self._fresh()
-        self._waiting += size
-        written.add_done_callback(lambda _: self._taken(size))
-        if self._waiting > HIGH_WATER:
+        _TO_VIEWER.inc(nbytes)
+        if sent < len(frame):
             self.pause()
+            self._stream.write(frame[sent:]).add_done_callback(lambda _: self.resume())
 
     def _send(self, frame: memoryview) -> int:
         """How much the viewer's socket takes at once; Tornado's queue is for the rest."""
@@ -75,8 +63,3 @@ class FramedUpstream(RfbUpstream):
             return self._stream.socket.send(frame)
         except OSError:  # it takes nothing now, or never again: Tornado finds out
             return 0
-
-    def _taken(self, size: int) -> None:
-        self._waiting -= size
-        if self._waiting <= HIGH_WATER // 2:
-            self.resume()
