@@ -22,15 +22,16 @@ class Screenshot(Rest):
 
     async def get(self, session_id: str) -> None:
         """PNG of the settled screen; with ``?width=`` a small JPEG of this moment."""
+        wanted = "width" in self.request.query_arguments
         width = self.argument("width", "")
-        if width and not (width.isascii() and width.isdigit() and SMALLEST <= int(width[:6]) <= LARGEST):
+        if wanted and not (width.isascii() and width.isdigit() and SMALLEST <= int(width[:6]) <= LARGEST):
             raise Refused(
                 400, "The query parameter width must be a number of pixels.", {"width": f"{SMALLEST} to {LARGEST}"}
             )
         registry = await self.services.registry()
         session = registry.get(session_id)
         desktop = session.desktop
-        picture = await (desktop.thumbnail(int(width)) if width else desktop.screenshot())
+        picture = await (desktop.thumbnail(int(width)) if wanted else desktop.screenshot())
         self.set_header("Content-Type", picture.media_type)
         # An unchanged screen costs a viewer who asks again nothing but the question.
         self.set_header("ETag", f'"{picture.sha256}"')

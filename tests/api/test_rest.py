@@ -168,7 +168,8 @@ async def test_files_clipboard_and_pictures(server: LiveServer, session: dict[st
         assert (await client.get(f"{path}/screenshot")).content[:4] == b"\x89PNG"
         small = await client.get(f"{path}/screenshot?width=200")
         assert small.headers["content-type"] == "image/jpeg" and len(small.content) < 20_000
-        check_envelope(await client.get(f"{path}/screenshot?width=0"), 400)
+        for width in ("0", "", "15", "4097", "2e2", "²"):
+            check_envelope(await client.get(f"{path}/screenshot?width={width}"), 400)
         check_envelope(await client.get(f"{path}/screenshots/{'0' * 64}.png"), 404)
 
 
