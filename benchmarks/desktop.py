@@ -26,6 +26,7 @@ from cambio_lab.desktop.base import DesktopOptions, Point
 from cambio_lab.desktop.container import DockerDesktop
 from cambio_lab.desktop.docker import DockerProvider
 from cambio_lab.desktop.machine import STDOUT, Process
+from cambio_lab.desktop.network import OPEN
 from cambio_lab.settings import Settings
 from tests.desktop.programs import launch, launch_window, wait_for_window
 
@@ -169,11 +170,12 @@ async def starting(settings: Settings, repeat: int) -> None:
     cold = DockerProvider(replace(settings, dockerfile="", pool_size=0), server_id="bench-cold")
     warm = DockerProvider(replace(settings, dockerfile="", pool_size=1), server_id="bench-warm")
     image = await cold.build()
-    bare, ours, pooled = [], [], []
+    bare, limited, ours, pooled = [], [], [], []
     try:
         await (await cold.acquire("first", DesktopOptions())).close()
         for _ in range(repeat):
             bare.append(await bare_run(image))
+            limited.append(await bare_run(image, limits(settings)))
             begin = time.perf_counter()
             desktop = await cold.acquire("bench", DesktopOptions())
             ours.append((time.perf_counter() - begin) * 1000)
@@ -191,15 +193,26 @@ async def starting(settings: Settings, repeat: int) -> None:
         await warm.stop()
     print("a desktop comes")
     row("docker run to first RFB byte", bare)
-    row("cold", ours, f"{statistics.median(ours) / statistics.median(bare):.2f} x docker run")
+    row("the same with our limits", limited)
+    ratios = [statistics.median(ours) / statistics.median(other) for other in (bare, limited)]
+    row("cold", ours, f"{ratios[0]:.2f} x docker run, {ratios[1]:.2f} x docker run with our limits")
     row("warm", pooled)
 
 
-async def bare_run(image: str) -> float:
+def limits(settings: Settings) -> str:
+    """The flags of `docker run` that a session's container is made with."""
+    return (
+        f"--network {OPEN} --init --read-only --cap-drop ALL --security-opt no-new-privileges --oom-score-adj 500 "
+        f"--memory {settings.desktop_memory} --memory-swap {settings.desktop_memory} --cpus {settings.desktop_cpus} "
+        f"--cpu-shares 512 --pids-limit {settings.desktop_pids} --shm-size {settings.desktop_tmp}"
+    )
+
+
+async def bare_run(image: str, flags: str = "") -> float:
     """`docker run` of the same image and the first byte of RFB, as a person would start it by hand."""
     begin = time.perf_counter()
     folders = "--tmpfs /run/desktop:uid=1000 --tmpfs /home/user:uid=1000 --tmpfs /tmp"
-    command = f"echo AAAAAAAAAAA= | docker run -i --rm {folders} -p 127.0.0.1:5999:5900 {image}"
+    command = f"echo AAAAAAAAAAA= | docker run -i --rm {flags} {folders} -p 127.0.0.1:5999:5900 {image}"
     process = await asyncio.create_subprocess_shell(
         command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )

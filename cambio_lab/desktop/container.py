@@ -14,6 +14,7 @@ from cambio_lab.settings import Settings
 from .base import Size, VncEndpoint
 from .connected import ConnectedDesktop
 from .engine import Engine, EngineError, HijackedStream
+from .machine import until_managed
 
 HOME = "/home/user"
 SERVER_LABEL = "org.cambio-lab.server"
@@ -92,18 +93,52 @@ async def start_exec(
     return ExecProcess(engine, container, created["Id"], token, stream)
 
 
+class StartScript:
+    """What ``start-desktop`` says on its standard output."""
+
+    def __init__(self, stream: HijackedStream) -> None:
+        self._stream = stream
+        self._said = b""
+
+    async def ready(self) -> None:
+        """Xvnc listens. :class:`DesktopUnavailable` with what was said instead if the container ends."""
+        if not await self._until(b"ready\n"):
+            words = self._said.decode("utf-8", "replace").strip().splitlines()
+            raise DesktopUnavailable(f"The desktop did not start: {words[-1] if words else 'it ended at once'}.")
+
+    async def managed(self) -> None:
+        """The window manager has the screen, or nothing more will be said."""
+        try:
+            await self._until(b"managed\n")
+        finally:
+            self.close()
+
+    async def _until(self, word: bytes) -> bool:
+        while word not in self._said:
+            piece = await self._stream.read()
+            if piece is None:
+                return False
+            self._said = (self._said + piece[1])[-4096:]
+        return True
+
+    def close(self) -> None:
+        self._stream.close()
+
+
 class ContainerMachine:
     """Programs run in the container as its unprivileged user."""
 
     home = HOME
     roots: Sequence[str] = (HOME, "/tmp")
     python = "python3"
+    managed: asyncio.Task[None] | None = None
 
     def __init__(self, engine: Engine, container: str) -> None:
         self._engine = engine
         self._container = container
 
     async def spawn(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> ExecProcess:
+        await until_managed(self)
         return await start_exec(self._engine, self._container, argv, environment or {})
 
 
@@ -139,6 +174,16 @@ class DockerDesktop(ConnectedDesktop):
         if state.get("OOMKilled"):
             return "The desktop ran out of memory."
         return f"The desktop's container stopped with exit code {state.get('ExitCode')}."
+
+    def listen(self, words: StartScript) -> None:
+        """Programs start when the start script says that the screen is managed."""
+        self.machine.managed = asyncio.create_task(words.managed(), name="window-manager")
+
+    async def release(self) -> None:
+        if self.machine.managed is not None:
+            self.machine.managed.cancel()
+            await asyncio.wait([self.machine.managed])
+        await super().release()
 
     async def _destroy(self) -> None:
         await remove(self._engine, self.desktop_id)

@@ -13,7 +13,7 @@ from cambio_lab.errors import CapacityReached, DesktopLost, DesktopUnavailable, 
 from cambio_lab.settings import Settings
 
 from .base import DesktopOptions, Progress, ProviderHealth, Size, VncEndpoint
-from .container import ROLE_LABEL, SERVER_LABEL, VNC_PORT, DockerDesktop, describe, remove
+from .container import ROLE_LABEL, SERVER_LABEL, VNC_PORT, DockerDesktop, StartScript, describe, remove
 from .engine import START_DOCKER, Engine, EngineError
 from .image import build_image, image_exists, image_tag
 from .network import Networks, Placement
@@ -186,14 +186,17 @@ class DockerProvider:
         """Start it, tell it its password, and connect as soon as it says that Xvnc listens."""
         password = new_password()
         stream = await self._engine.hijack(f"/containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1", {})
+        words = StartScript(stream)
         try:
             # Waits in the pipe until somebody reads it: one round trip less.
             stream.writer.write(base64.b64encode(obfuscate(password)) + b"\n")
             await self._engine.call(lambda client: client.start(container))
-            port, _ = await asyncio.gather(self._port(container), _ready(stream.read))
-        finally:
-            stream.close()
-        desktop = self._desktop(container, port, password, await self._digest(image))
+            port, digest, _ = await asyncio.gather(self._port(container), self._digest(image), words.ready())
+        except BaseException:
+            words.close()
+            raise
+        desktop = self._desktop(container, port, password, digest)
+        desktop.listen(words)
         await desktop.open()
         return desktop
 
@@ -298,17 +301,6 @@ class _Owned(DockerDesktop):
                 await self._networks.remove(self.placement)
         finally:  # what could not be removed now is nobody's any more: `reap` takes it
             self._listed.pop(self.desktop_id, None)
-
-
-async def _ready(read: Callable[[], Any]) -> None:
-    """Wait for the start script's word; what was said instead if the container ends."""
-    said = b""
-    while b"ready\n" not in said:
-        piece = await read()
-        if piece is None:
-            words = said.decode("utf-8", "replace").strip().splitlines()
-            raise DesktopUnavailable(f"The desktop did not start: {words[-1] if words else 'it ended at once'}.")
-        said = (said + piece[1])[-4096:]
 
 
 def _size(text: str) -> Size:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import secrets
+import shlex
 import shutil
 import struct
 import sys
@@ -19,7 +20,7 @@ from cambio_lab.settings import Settings
 
 from .base import DesktopOptions, ProviderHealth, VncEndpoint
 from .connected import ConnectedDesktop
-from .machine import run
+from .machine import run, until_managed
 from .process import LocalProcess
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class LocalMachine:
     """Programs run as the server's user, with a home, a display and an environment of their own."""
 
     python = sys.executable
+    managed: asyncio.Task[None] | None = None
 
     def __init__(self, home: Path, display: str, cookie_file: Path) -> None:
         self.home = str(home)
@@ -56,6 +58,7 @@ class LocalMachine:
         }
 
     async def spawn(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> LocalProcess:
+        await until_managed(self)
         return await LocalProcess.start(argv, self.environment | dict(environment or {}), self.home)
 
 
@@ -78,6 +81,9 @@ class LocalDesktop(ConnectedDesktop):
             with suppress(ProcessLookupError):
                 child.kill()
         await asyncio.gather(*(child.wait() for child in self._children))
+        if self.machine.managed is not None:
+            self.machine.managed.cancel()
+            await asyncio.wait([self.machine.managed])
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
 
@@ -121,6 +127,7 @@ class LocalProvider:
         folder = Path(tempfile.mkdtemp(prefix=self._prefix))
         (folder / "home" / "tmp").mkdir(parents=True)
         children: list[asyncio.subprocess.Process] = []
+        machine: LocalMachine | None = None
         try:
             async with asyncio.timeout(_START_TIMEOUT):
                 cookie = folder / "cookie"
@@ -137,6 +144,8 @@ class LocalProvider:
                 with suppress(ProcessLookupError):
                     child.kill()
                 await child.wait()
+            if machine is not None and machine.managed is not None:
+                machine.managed.cancel()
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, TimeoutError):
                 raise DesktopUnavailable("The local X server did not start in time.") from error
@@ -231,8 +240,23 @@ async def _start_xvnc(
     return f":{number}"
 
 
+async def _managed(fifo: int) -> None:
+    """The window manager says through ``fifo`` that it has the screen."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fifo, "rb", 0))
+    try:
+        await reader.readline()
+    finally:
+        transport.close()
+
+
 async def _start_clients(machine: LocalMachine, children: list[asyncio.subprocess.Process]) -> None:
-    commands = [["openbox", "--config-file", str(_IMAGE / "openbox" / "rc.xml")]]
+    fifo = f"{Path(machine.home).parent}/managed"
+    os.mkfifo(fifo, 0o600)
+    machine.managed = asyncio.create_task(_managed(os.open(fifo, os.O_RDWR | os.O_NONBLOCK)), name="window-manager")
+    told = f"sh -c 'echo >{shlex.quote(fifo)}'"
+    commands = [["openbox", "--config-file", str(_IMAGE / "openbox" / "rc.xml"), "--startup", told]]
     if shutil.which("xsetroot"):
         commands.append(["xsetroot", "-solid", "#2f5d86"])
     for command in commands:

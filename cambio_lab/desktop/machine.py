@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Protocol
 
 STDOUT, STDERR = 1, 2
+_MANAGED_TIMEOUT = 5.0
 
 
 class Process(Protocol):
@@ -41,9 +42,17 @@ class Machine(Protocol):
     roots: Sequence[str]
     """Folders that absolute paths of files may lie in."""
     python: str
+    managed: asyncio.Task[None] | None
+    """Ends when the window manager has the screen. Until then no program starts: its window would not get the focus."""
 
     async def spawn(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Process:
         """Start ``argv``. :class:`~cambio_lab.errors.DesktopLost` when the machine is gone."""
+
+
+async def until_managed(machine: Machine) -> None:
+    """Wait for the window manager, but not for ever: a desktop without one is still of use."""
+    if machine.managed is not None and not machine.managed.done():
+        await asyncio.wait([machine.managed], timeout=_MANAGED_TIMEOUT)
 
 
 async def run(
