@@ -17,6 +17,7 @@ from .progress import Progress
 from .recordings import bound
 from .rest import Rest
 from .session import Session
+from .starting import tell
 from .tables import Table
 
 SESSION_COLUMNS = ("name", "status", "created_at", "model", "id")
@@ -52,13 +53,17 @@ class Workbench:
             request = asyncio.ensure_future(
                 portal.call(self.rest.json("POST", "/sessions", body=body, timeout=CREATE_SECONDS))
             )
+            news = portal.submit(tell(self.address, name, bar))
             try:
                 while not request.done():
                     await asyncio.wait({request}, timeout=0.25)
-                    bar.to(0)
+                    bar.to(bar.value)
             except BaseException:
                 request.cancel()
                 raise
+            finally:
+                news.cancel()
+                bar.total, bar.label = None, "Starting a desktop"
             created = request.result()
         return self._adopt({**created, "name": created.get("name") or name})
 

@@ -75,7 +75,8 @@ def _running(builder: TurnBuilder) -> dict[str, Any]:
     page = record.render([turn], title=turn.session_name, with_final=False, with_frames=False, cap=60_000)
     latest = next((step for step in reversed(turn.steps) if step.picture is not None), None)
     image = f"<p>{record.frame(latest)}</p>" if latest is not None else ""
-    line = f'<p role="status"><em>{record.escape(builder.activity, 300)} …</em></p>'
+    bar = '<progress aria-label="The agent is at work"></progress>'
+    line = f'<p role="status">{bar} <em>{record.escape(builder.activity, 300)} …</em></p>'
     return {"text/html": page + image + line, "text/plain": record.text([turn])}
 
 

@@ -2,8 +2,8 @@
 
 A kernel's own loop stands still while a cell computes, differs from script to script and cannot be waited on from a
 magic. Sockets therefore live on a loop of their own, in one daemon thread of the process; cells and scripts reach it
-through :class:`Portal`. Whoever waits wakes every 0.25 s, because a kernel interrupt is only seen by a thread that
-runs Python.
+through :class:`Portal`. Whoever waits wakes ten times a second, because a kernel interrupt is only seen by a thread
+that runs Python.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-WAKE_SECONDS = 0.25
+WAKE_SECONDS = 0.1
 
 
 class Portal:

@@ -67,11 +67,13 @@ class Progress:
 
     @property
     def amount(self) -> str:
-        """``12.3 of 45.6 MB`` or ``3 of 40 steps``; empty without a total."""
+        """``12.3 of 45.6 MB``, ``40 %`` or ``3 of 40 steps``; empty without a total."""
         if self.total is None:
             return ""
         if self.unit == "B":
             return f"{self.value / 1e6:.1f} of {self.total / 1e6:.1f} MB"
+        if self.unit == "%":
+            return f"{100 * self.value / self.total:.0f} %"
         return f"{self.value:g} of {self.total:g} {self.unit}".strip()
 
     def __enter__(self) -> Progress:

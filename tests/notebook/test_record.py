@@ -16,8 +16,10 @@ from PIL import Image
 from cambio_lab.errors import ConfigurationError, MissingKey
 from cambio_lab.notebook import record
 from cambio_lab.notebook.action import describe, visible
+from cambio_lab.notebook.message import Message
 from cambio_lab.notebook.picture import LARGEST_PNG, Picture
 from cambio_lab.notebook.progress import Progress, as_html, as_text
+from cambio_lab.notebook.starting import _take
 from cambio_lab.notebook.turn import Step, Turn
 
 from .small_server import picture
@@ -175,6 +177,26 @@ def test_pictures_show_themselves() -> None:
         png, metadata = shown._repr_png_()
         assert png.startswith(b"\x89PNG") and metadata == {"width": 1280, "height": 800, "alt": "Screen 1"}
     assert len(shot._repr_png_()[0]) < len(shot.data) / 2
+
+
+def test_the_bar_of_a_slow_start_moves_with_the_servers_news() -> None:
+    bar = Progress("Starting a desktop", delay=0, show=False)
+    drawn: list[str] = []
+    bar._draw = lambda progress, outcome: drawn.append(as_html(progress, outcome))
+    bar._last = 0.0
+
+    def news(fraction: float | None, name: str = "Flights") -> None:
+        metadata = {"event": "progress", "fraction": fraction, "name": name}
+        _take(Message("status", "step 3/9: apt-get", metadata=metadata), "Flights", bar)
+
+    news(0.4, "another session")
+    assert bar.total is None and not drawn
+    news(0.4)
+    assert 'value="40" max="100"' in drawn[-1] and "step 3/9: apt-get" in drawn[-1] and "40 %" in drawn[-1]
+    news(None)
+    assert bar.total is None
+    bar.end()
+    assert "<progress" not in drawn[-1] and drawn[-1].endswith("done</p>")
 
 
 def test_a_progress_bar_ends() -> None:
