@@ -132,7 +132,10 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
         self.services.ready(self._registry, self._store)
         health = await default.health()
         self.log.info("cambio_lab %s: %s; data in %s", __version__, health.summary, directory)
-        self._tasks += (asyncio.create_task(watch_disk(self.services), name="cambio_lab disk gauge"),)
+        self._tasks += (
+            asyncio.create_task(watch_disk(self.services), name="cambio_lab disk gauge"),
+            asyncio.create_task(modules.load_sdk(), name="cambio_lab SDK"),
+        )
 
     async def stop_extension(self) -> None:
         """End or keep the sessions as ``keep_sessions`` says, within ten seconds."""
@@ -165,12 +168,15 @@ def _heavy_modules() -> Any:
     """Everything that takes long to import, in a thread, by name."""
     from types import SimpleNamespace
 
+    from .agent.client import load_sdk
     from .api.health import HealthCheck
     from .providers import Providers
     from .sessions import Registry
     from .store import Store
 
-    return SimpleNamespace(Store=Store, Providers=Providers, Registry=Registry, HealthCheck=HealthCheck)
+    return SimpleNamespace(
+        Store=Store, Providers=Providers, Registry=Registry, HealthCheck=HealthCheck, load_sdk=load_sdk
+    )
 
 
 def _server_id(directory: Path) -> str:

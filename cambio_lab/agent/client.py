@@ -244,6 +244,11 @@ def _http_class() -> Any:
 
 
 @functools.cache
+async def load_sdk() -> None:
+    """Import the SDK now, in a thread: it takes a second, which the first message need not wait for."""
+    await asyncio.to_thread(_toolset_parts)
+
+
 def _toolset_parts() -> ToolsetParts:
     from anthropic.tools import ToolError
     from anthropic.tools.computer import (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ..agent.client import ModelClient
@@ -10,12 +12,14 @@ from ..agent.gate import Gate
 from ..agent.loop import Agent
 from ..agent.options import AgentOptions, TurnOptions
 from ..desktop.base import Desktop
+from ..errors import CambioError
 from ..events import Event, Usage
 from ..store import Store
 from .playback import Playback, PlayedAgent
 from .recorder import Recorder
 from .replay_desktop import ReplayDesktop
 
+WARM_AFTER = 0.1
 PATIENCE = 3.0
 """Seconds that a replayed session waits for its client to stop or decide as it did, before the record does."""
 
@@ -27,6 +31,14 @@ class RecordedAgent:
         self._agent = agent
         self._client = client
         self._recorder = recorder
+        self._warming = asyncio.create_task(self._warm(), name="loading the SDK")
+
+    async def _warm(self) -> None:
+        """Load the SDK and make its client before the first message, and after whoever asked for a session has it."""
+        await asyncio.sleep(WARM_AFTER)
+        with suppress(CambioError):  # a missing key is said when there is a message to answer
+            await self._client.open(self._agent.options.model)
+            await self._client.parts()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._agent, name)
@@ -47,6 +59,8 @@ class RecordedAgent:
         return desktop if hasattr(desktop, "recording") else self._recorder.client_desktop(desktop)
 
     async def aclose(self) -> None:
+        self._warming.cancel()
+        await asyncio.wait({self._warming})
         await self._agent.aclose()
         await self._client.aclose()
         await self._recorder.aclose()
