@@ -23,6 +23,7 @@ from .engines import choose as choose_engine
 from .engines.base import Engine, Plan
 from .grid import Grid, name_settings
 from .ledger import CellRow, Ledger, open_for_reading, read_cells
+from .recording import NothingLive, Recording
 from .scheduler import Scheduler, Tally
 from .task import Task
 
@@ -75,6 +76,7 @@ class Experiment:
         self._check()
         self._tally = Tally(len(self.grid))
         self._make_provider = make_provider
+        self._recording = Recording.bound()
         self._scheduler: Scheduler | None = None
         self._task: asyncio.Task[Tally] | None = None
 
@@ -90,12 +92,18 @@ class Experiment:
         if self._scheduler is not None:
             raise ConfigurationError("This experiment is running already.", hint="Stop it first: experiment.stop().")
         shown = display.choose(progress)
-        chosen: Engine = choose_engine(engine)
+        recording = self._recording
+        chosen: Engine = NothingLive() if recording and recording.replays else choose_engine(engine)
         async with self._ledger() as ledger:
             try:
                 await chosen.start(await self._plan(ledger, concurrency))
+                if recording and recording.replays:
+                    await recording.restore(ledger, list(self.grid), self.directory / "runs")
                 alive = await self._recover(ledger, chosen)
-                return await self._schedule(ledger, chosen, shown, alive)
+                tally = await self._schedule(ledger, chosen, shown, alive)
+                if recording and not recording.replays:
+                    await recording.keep(self.grid, await ledger.cells(), self.directory / "runs")
+                return tally
             finally:
                 self._scheduler = None
                 await chosen.stop()

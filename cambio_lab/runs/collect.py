@@ -7,6 +7,7 @@ import json
 import time
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ..errors import SessionNotFound
@@ -99,7 +100,7 @@ def _manifest(
         "environment": environment,
         "restarts": environments[1:],
         "model": first.get("model") or row.model,
-        "config": row.config,
+        "config": _shareable(row.config),
         "desktop": {"kind": row.desktop_kind, **environment.get("desktop", {})},
         "request": {name: value for name, value in first.items() if name != "messages"},
         "usage": row.usage,
@@ -111,6 +112,11 @@ def _manifest(
             "observations": len(lists[3]),
         },
     }
+
+
+def _shareable(config: Json) -> Json:
+    """A session's configuration without the path of its recording on this machine."""
+    return {name: Path(value).name if name == "record" and value else value for name, value in config.items()}
 
 
 def _is_json(body: bytes) -> bool:

@@ -53,10 +53,10 @@ def _add(actions: Any, name: str, run: Callable[[argparse.Namespace], int], help
 def _add_replay(subcommands: Any) -> None:
     replay = subcommands.add_parser(
         "replay",
-        help="replay a run (.cambio) or a notebook (.ipynb) and say whether it comes out the same",
+        help="replay runs (.cambio) or notebooks (.ipynb) and say whether they come out the same",
         description="Exit status 0 only if everything matches. Nothing is asked of the network.",
     )
-    replay.add_argument("file", type=Path)
+    replay.add_argument("files", type=Path, nargs="+", metavar="FILE")
     replay.add_argument("--desktop", action="store_true", help="also perform the actions on a fresh desktop")
     replay.add_argument("--kind", choices=("docker", "local", "auto"), default="auto", help="which desktop")
     replay.add_argument("--mask", action="append", default=[], metavar="X0,Y0,X1,Y1", help="pixels that do not count")
@@ -249,27 +249,34 @@ async def _sweep(store: Store) -> int:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    if arguments.file.suffix == ".ipynb":
-        from .notebooks import replay_notebook
+    if arguments.output is not None and len(arguments.files) > 1:
+        raise ConfigurationError("--output is for one notebook.")
+    notebooks = [path for path in arguments.files if path.suffix == ".ipynb"]
+    good = True
+    if notebooks:
+        from .notebooks import replay_notebooks
 
-        return replay_notebook(arguments)
-    return asyncio.run(_replay_run(arguments))
+        good = replay_notebooks(notebooks, arguments)
+    for path in arguments.files:
+        if path not in notebooks:
+            good = asyncio.run(_replay_run(path, arguments)) and good
+    return 0 if good else 1
 
 
-async def _replay_run(arguments: argparse.Namespace) -> int:
+async def _replay_run(path: Path, arguments: argparse.Namespace) -> bool:
     from .run import Run
 
-    run = await asyncio.to_thread(Run.load, arguments.file)
+    run = await asyncio.to_thread(Run.load, path)
     replayed = await run.replay(pace=arguments.pace)
     verdict = "the same to the byte" if replayed.identical else "NOT the same"
     print(f"{run}\nreplayed in {replayed.seconds:.2f} s: the conversation is {verdict}")
     good = replayed.identical
     if arguments.desktop:
-        good = await replay_on_fresh(run, arguments) and good
-    return 0 if good else 1
+        good = await replay_on_fresh(run, path.stem, arguments) and good
+    return good
 
 
-async def replay_on_fresh(run: Any, arguments: argparse.Namespace) -> bool:
+async def replay_on_fresh(run: Any, name: str, arguments: argparse.Namespace) -> bool:
     """Desktop replay on a desktop made for it; prints the outcome and, on a difference, where the pictures are."""
     from ..desktop import make_provider
     from ..desktop.base import DesktopOptions, Region, Size
@@ -288,7 +295,7 @@ async def replay_on_fresh(run: Any, arguments: argparse.Namespace) -> bool:
         await provider.stop()
     print(found)
     if (look := found.divergence) is not None:
-        folder = await asyncio.to_thread(_keep_pictures, look, Path(f"{arguments.file.stem}-difference"))
+        folder = await asyncio.to_thread(_keep_pictures, look, Path(f"{name}-difference"))
         print(f"pictures in {folder}/")
     return bool(found.matches)
 

@@ -1,7 +1,7 @@
-"""``cambio-lab replay notebook.ipynb``: every session bound to its recording, every cell's outputs compared.
+"""``cambio-lab replay notebook.ipynb ...``: every session bound to its recording, every cell's outputs compared.
 
-The notebook runs in its own kernel against a server of its own that can reach nothing: no key, no engine, no network
-is needed. Recordings lie in ``runs/<notebook>-<n>.cambio`` beside the notebook unless a session names its own.
+A notebook runs in its own kernel against a server that can reach nothing: no key, no engine, no network is needed.
+Recordings lie in ``runs/<notebook>-<n>.cambio`` beside the notebook unless a session names its own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import copy
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,23 +40,39 @@ class CellReport:
     problem: str = ""
 
 
-def replay_notebook(arguments: argparse.Namespace) -> int:
-    """The command: execute, compare, report; 0 only if every cell matches (or the recording was made)."""
-    path = arguments.file
-    notebook = _read(path)
+def replay_notebooks(paths: Sequence[Path], arguments: argparse.Namespace) -> bool:
+    """The command: execute, compare, report; whether every cell matches (or every recording was made).
+
+    Notebooks in one folder share a server, each has a kernel of its own.
+    """
+    notebooks = {path: _read(path) for path in paths}
+    good = True
+    for folder in dict.fromkeys(path.parent for path in paths):
+        with _server(folder, "all" if arguments.record else "none", live=arguments.record) as server:
+            for path in (path for path in notebooks if path.parent == folder):
+                if len(notebooks) > 1:
+                    print(f"{path}:")
+                good = _one(path, notebooks[path], server, arguments) and good
+    return good
+
+
+def _one(path: Path, notebook: Any, server: Mapping[str, str], arguments: argparse.Namespace) -> bool:
     executed = inject(notebook, dict(arguments.parameter))
     prefix = recordings(path)
-    mode = "all" if arguments.record else "none"
-    with _server(path.parent, mode, live=arguments.record) as server:
-        error = execute(executed, path.parent, {**server, "CAMBIO_LAB_RECORDINGS": str(prefix)})
+    if arguments.record:
+        _forget(prefix)
+    error = execute(executed, path.parent, {**server, "CAMBIO_LAB_RECORDINGS": str(prefix)})
     if arguments.output is not None:
         _write(executed, arguments.output)
     if arguments.record:
         if error:
             raise RunError(f"The notebook did not run to its end: {error}")
+        for cell in executed.cells:
+            cell.metadata.pop("execution", None)  # when it ran: of no use to a reader, and new every time
         _write(executed, path)
-        print(f"{path.name}: recorded {len(list(prefix.parent.glob(f'{prefix.name}-*.cambio')))} sessions")
-        return 0
+        experiments = len(list(prefix.parent.glob(f"{prefix.name}-experiment-*")))
+        print(f"{path.name}: recorded {len(_recorded(prefix))} sessions, {experiments} experiments")
+        return True
     reports = compare(notebook, executed)
     for report in reports:
         print(f"cell {report.number}: {report.problem or 'matches'}")
@@ -64,12 +81,26 @@ def replay_notebook(arguments: argparse.Namespace) -> int:
         print(f"the notebook did not run to its end: {error}")
     if arguments.desktop:
         good = _on_desktops(prefix, arguments) and good
-    return 0 if good else 1
+    return good
 
 
 def recordings(path: Path) -> Path:
     """Folder and first part of the names of a notebook's recordings."""
     return (path.parent / "runs" / path.stem).absolute()
+
+
+def _recorded(prefix: Path) -> list[Path]:
+    """A notebook's recordings in the order of its sessions, and no other notebook's with a longer name."""
+    found = {path.stem.removeprefix(f"{prefix.name}-"): path for path in prefix.parent.glob(f"{prefix.name}-*.cambio")}
+    return [found[number] for number in sorted((number for number in found if number.isdigit()), key=int)]
+
+
+def _forget(prefix: Path) -> None:
+    """What an earlier recording left: the notebook may have fewer sessions now."""
+    for path in _recorded(prefix):
+        path.unlink()
+    for folder in prefix.parent.glob(f"{prefix.name}-experiment-*"):
+        shutil.rmtree(folder)
 
 
 def inject(notebook: Any, parameters: Mapping[str, str]) -> Any:
@@ -143,7 +174,7 @@ def _problem(cell: Any, other: Any) -> str:
     for output in other.outputs:
         if output.output_type == "error" and not any(o.output_type == "error" for o in cell.outputs):
             told = str(output.evalue)
-            asks = told.partition("the user now asks something that the recording did not")
+            asks = told.partition("now asks something that the recording did not")
             if asks[1]:
                 return f"now asks something that the recording did not{asks[2]}"
             return f"raises {output.ename}: {told}"
@@ -159,15 +190,15 @@ def _on_desktops(prefix: Path, arguments: argparse.Namespace) -> bool:
     from .run import Run
 
     good = True
-    for path in sorted(prefix.parent.glob(f"{prefix.name}-*.cambio")):
+    for path in _recorded(prefix):
         print(path.name, end=": ")
-        good = asyncio.run(replay_on_fresh(Run.load(path), arguments)) and good
+        good = asyncio.run(replay_on_fresh(Run.load(path), path.stem, arguments)) and good
     return good
 
 
 @contextlib.contextmanager
 def _server(folder: Path, mode: str, *, live: bool) -> Iterator[dict[str, str]]:
-    """A server for one notebook; what its kernel must know. Without ``live`` it is given no key."""
+    """A server for a folder's notebooks; what their kernels must know. Without ``live`` it is given no key."""
     token, port = secrets.token_hex(16), _free_port()
     with tempfile.TemporaryDirectory(prefix="cambio-replay-") as data:
         environment = dict(os.environ) if live else _clean(os.environ)

@@ -161,6 +161,7 @@ async def test_a_bound_session_records_once_and_replays_then(workshop: Workshop)
     with pytest.raises(RecordingMissing):
         await workshop.start(record="runs/one.cambio", record_mode="none")
     first = await workshop.run("go", policy=Steps(4), record="runs/one.cambio")
+    assert first.manifest["config"]["record"] == "one.cambio", "folders of this machine are nobody else's business"
     workshop.api.stop_answering()
     again = await workshop.run("go", record="runs/one.cambio")
     assert again.manifest["desktop"]["kind"] == "recording"
@@ -223,7 +224,7 @@ async def test_replay_at_recorded_pace(workshop: Workshop) -> None:
     workshop.api.delay = 0.2
     run = await workshop.run("go", policy=Steps(4))
     slow, fast = await run.replay(pace=1.0), await run.replay()
-    assert slow.identical and fast.identical and slow.seconds > 0.6 and fast.seconds < slow.seconds - 0.3
+    assert slow.identical and fast.identical and slow.seconds > 0.6 and fast.seconds < slow.seconds
 
 
 async def test_forks_go_on_from_a_step(workshop: Workshop) -> None:
