@@ -16,7 +16,7 @@ from .discovery import Address
 from .frames import fetch_now, fetch_some
 from .message import Message
 from .rest import Rest
-from .turn import Turn, TurnBuilder
+from .turn import Step, Turn, TurnBuilder
 
 
 class Handle(Protocol):
@@ -63,7 +63,8 @@ class Follower:
             return True
         if not message_id:
             return self._builder is None
-        return any(turn.message_id == message_id and turn.done for turn in self.turns)
+        complete = [turn for turn in self.turns if self._builder is None or turn is not self._builder.turn]
+        return any(turn.message_id == message_id and turn.done for turn in complete)
 
     async def close(self) -> None:
         """Stop following; what is shown stays."""
@@ -103,9 +104,28 @@ class Follower:
         self._builder.feed(message)
         if not message.ends_turn:
             return False
-        await fetch_some(self._rest, self._builder.turn.steps)
+        turn = self._builder.turn
+        await fetch_some(self._rest, turn.steps)
+        await self._fill_in(turn)
         self._builder = None
         return True
+
+    async def _fill_in(self, turn: Turn) -> None:
+        """What the agent said between two actions: it is streamed to those who ask, and kept with the steps."""
+        if not turn.steps:
+            return
+        params = {"offset": max(0, turn.steps[0].number - 1), "limit": 200}
+        try:
+            page = await self._rest.json("GET", f"/sessions/{self._session_id}/steps", params=params)
+        except CambioError:
+            return  # the actions and the answer are there all the same
+        said = {row.get("tool_use_id"): str(row.get("said") or "") for row in page["steps"]}
+        items: list[str | Step] = []
+        for item in turn.items:
+            if isinstance(item, Step) and said.get(item.tool_use_id, "").strip():
+                items.append(said[item.tool_use_id])
+            items.append(item)
+        turn.items = items
 
     async def _show(self) -> None:
         if self._handles:

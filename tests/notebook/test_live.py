@@ -128,6 +128,27 @@ async def _abort(socket: Any) -> None:
     socket.transport.abort()
 
 
+class Output:
+    """An output of a cell that can be replaced."""
+
+    def __init__(self) -> None:
+        self.content: dict[str, Any] = {}
+
+    def update(self, content: dict[str, Any], *, raw: bool) -> None:
+        self.content = content
+
+
+async def test_the_record_has_what_was_said_between_two_actions(real: Workbench) -> None:
+    output = Output()
+    async with await real.create_session("Told", model="demo", approval="never") as session:
+        await portal.call(session.follow(output))
+        await session.send("Tell me", show=False)
+        text = output.content["text/plain"]
+    words = ["You: Tell me", "First I look", "1. screenshot", "Now I open a terminal", "I looked at the desktop"]
+    places = [text.find(word) for word in words]
+    assert -1 not in places and places == sorted(places), text
+
+
 async def test_an_ended_session_says_so(real: Workbench) -> None:
     session = await real.create_session("Over", model="demo")
     await session.end()
