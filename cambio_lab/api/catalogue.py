@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from ..settings import Settings
-from .base import Rest
+from .rest import Rest
 
 SHOWN = (
     *("model", "platform", "effort", "approval", "approval_timeout", "desktop", "display", "network", "image_format"),

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 from ..desktop.base import Desktop
-from .base import Rest
 from .failure import Refused, timestamp
+from .rest import Rest
 
 PIECES = 16
 """Pieces of a body (64 KB each) that may wait for the desktop."""

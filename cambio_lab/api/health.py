@@ -11,8 +11,8 @@ from typing import Any
 from .._version import __version__
 from ..desktop.base import ProviderHealth
 from . import metrics
-from .base import Rest
 from .failure import timestamp
+from .rest import Rest
 from .services import Services
 
 PATIENCE = 2.0

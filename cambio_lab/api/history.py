@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest, SessionNotFound
-from .base import Rest
 from .failure import timestamp
 from .listing import choice, limits, moment, order, page
+from .rest import Rest
 
 if TYPE_CHECKING:
     from ..store import MessageRow

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from .base import Guarded, encode
+from .base import Guarded
 from .failure import Refused
+from .strict_json import encode
 
 MAX_LIMIT = 200
 FARTHEST = 2**53

@@ -11,8 +11,9 @@ from typing import Any
 
 from tornado.web import StaticFileHandler
 
-from .base import Guarded, Rest
+from .base import Guarded
 from .failure import Refused
+from .rest import Rest
 
 PACKAGE = Path(__file__).resolve().parent.parent
 STATIC = PACKAGE / "static"

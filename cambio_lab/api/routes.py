@@ -6,8 +6,8 @@ from typing import Any
 
 from . import catalogue, files, health, history, pages, screenshots, sessions
 from .agent_socket import AgentSocket
-from .base import NotFound
 from .overview_socket import OverviewSocket
+from .rest import NotFound
 from .vnc_socket import VncSocket
 
 ID = r"([^/]+)"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MessageNotFound, SessionNotFound
-from .base import Rest
 from .failure import Refused, timestamp
 from .listing import limits, order, page
 from .messages import picture_path
+from .rest import Rest
 
 if TYPE_CHECKING:
     from ..store import StepRow

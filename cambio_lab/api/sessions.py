@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest
 from . import metrics
-from .base import Guarded, Rest, encode
+from .base import Guarded
 from .listing import choice, encoded_page, limits, moment, order
 from .rate_limit import LimitName
+from .rest import Rest
+from .strict_json import encode
 
 if TYPE_CHECKING:
     from ..store import Listed

@@ -57,3 +57,8 @@ def _no_half_characters(value: Any) -> None:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
         raise BadJson("A \\u escape is half of a surrogate pair.") from None
+
+
+def encode(body: Any) -> bytes:
+    """Compact UTF-8 JSON."""
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8")

@@ -13,6 +13,7 @@ from cambio_lab.events import Status, StatusChanged, TurnFailed, Usage
 from cambio_lab.store import SessionRow, SessionStatus
 
 from .config import SessionConfig
+from .creation import assemble
 from .journal import Journal, Moment
 from .recovery import stored_conversation
 from .session import Session
@@ -114,7 +115,7 @@ class Adoption:
         history = await stored_conversation(registry.store, row.id)
         lived = max(0.0, registry.clock.time() - row.created_at)
         began = registry.clock.monotonic() - lived
-        session = await registry.assemble(row, config, desktop, began=began, history=history)
+        session = await assemble(registry.around, row, config, desktop, began=began, history=history)
         await self._close_turn(session, row)
         self.waiting.pop(row.id, None)
         registry.admit(session)

@@ -6,12 +6,10 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import Any, TypeVar
 
-from cambio_lab.agent.gate import Gate, parse_policy
 from cambio_lab.agent.options import AgentOptions
-from cambio_lab.desktop.base import Desktop, DesktopProvider
+from cambio_lab.desktop.base import DesktopProvider
 from cambio_lab.errors import (
     CambioError,
     CapacityReached,
@@ -21,15 +19,13 @@ from cambio_lab.errors import (
     SessionNotFound,
     StoreUnavailable,
 )
-from cambio_lab.events import Usage
-from cambio_lab.runs.binding import fork_point, to_replay
-from cambio_lab.runs.replay_desktop import ReplayDesktop, ReplayProvider
 from cambio_lab.settings import Settings
 from cambio_lab.store import Listed, Page, SessionQuery, SessionRow, SessionStatus, Store
 
 from .adoption import Adoption
-from .agents import AgentFactory, RecordsClients, agent_request, default_factory
+from .agents import AgentFactory, default_factory
 from .config import SessionConfig, check_name
+from .creation import create
 from .ending import end_session, suspend_session
 from .expiry import Expiry
 from .session import Session, Surroundings
@@ -65,9 +61,14 @@ class Registry:
         self.provider_for = provider_for
         self.encode = encode
         self.clock = clock or SystemClock()
-        self.build_agent = build_agent or default_factory(settings, store)
-        self._around = Surroundings(
-            settings, store, encode, self.clock, self.build_agent, changed=self._changed, broken=self._broken
+        self.around = Surroundings(
+            settings,
+            store,
+            encode,
+            self.clock,
+            build_agent or default_factory(settings, store),
+            changed=self._changed,
+            broken=self._broken,
         )
         self._live: dict[str, Session] = {}
         self._ended: dict[str, None] = {}
@@ -77,7 +78,8 @@ class Registry:
         self._lost_watchers: dict[str, asyncio.Task[None]] = {}
         self._expiry = Expiry(settings)
         self._adoption = Adoption(self)
-        self._stopping = False
+        self.stopping = False
+        """Nothing new is begun."""
         self.revision = 0
         """Grows with every change that a listing shows and that no write to the store tells."""
 
@@ -95,7 +97,7 @@ class Registry:
 
         Returns the ``desktop_id`` of each desktop that must stay when its provider is stopped.
         """
-        self._stopping = True
+        self.stopping = True
         sessions = list(self._live.values())
         keep = self.settings.keep_sessions
         kept = frozenset(session.desktop.desktop_id for session in sessions) if keep else frozenset[str]()
@@ -131,7 +133,7 @@ class Registry:
         """
         parsed, title = SessionConfig.parse(config), check_name(name)
         options = AgentOptions.from_settings(self.settings, parsed.given())
-        if self._stopping:
+        if self.stopping:
             raise DesktopUnavailable("The server is stopping.")
         if len(self._live) + len(self._starting) + len(self._adoption.waiting) >= self.settings.max_desktops:
             raise CapacityReached(
@@ -145,81 +147,14 @@ class Registry:
         starting = Starting(session_id, name, options.model, self.clock.time(), tell=self._tell)
         self._starting[session_id] = starting
         try:
-            return await self._create(starting, parsed, options)
+            session = await create(self, starting, parsed, options)
         except BaseException as error:
             starting.failed(error.describe() if isinstance(error, CambioError) else "It could not be made.")
             raise
         finally:
             del self._starting[session_id]
-
-    async def _create(self, starting: Starting, config: SessionConfig, options: AgentOptions) -> Session:
-        session_id, began = starting.id, self.clock.monotonic()
-        provider = await self._provider(config)
-        wishes = replace(config.desktop_options(self.settings), progress=starting.note)
-        desktop = await provider.acquire(session_id, wishes)
-        try:
-            row = SessionRow(
-                id=session_id,
-                name=starting.name,
-                status="active",
-                created_at=self.clock.time(),
-                config=config.given(),
-                model=options.model,
-                desktop_kind=provider.name,
-                desktop_id=desktop.desktop_id,
-                container_id=desktop.container_id,
-                vnc_port=desktop.vnc_port,
-            )
-            history = await self._fork(config, desktop)
-            session = await self.assemble(row, config, desktop, began=began, history=history)
-            await self.store.sessions.insert(row)
-            for message in history:
-                await self.store.transcript.append(session_id, message)
-            if self._stopping:
-                await self.store.sessions.update(session_id, status="inactive", end_reason="shutdown")
-                raise DesktopUnavailable("The server is stopping.")
-        except BaseException:
-            await asyncio.shield(asyncio.ensure_future(desktop.close()))
-            raise
         self.admit(session)
         return session
-
-    async def _provider(self, config: SessionConfig) -> DesktopProvider:
-        """Where the session's desktop comes from: a recording that it replays, or the engine that was asked for."""
-        recording = await to_replay(config.record, config.record_mode or self.settings.record or "once")
-        if recording is not None:
-            return ReplayProvider(ReplayDesktop(recording))
-        return self.provider_for(config.desktop or self.settings.desktop)
-
-    async def _fork(self, config: SessionConfig, desktop: Desktop) -> list[dict[str, Any]]:
-        """Bring the desktop to the point of a run that this session goes on from; the conversation up to there."""
-        if config.fork is None:
-            return []
-        point = await fork_point(self.store, config.fork["run"], config.fork["step"])
-        if not hasattr(desktop, "recording"):
-            await point.bring(desktop)
-        return point.history
-
-    async def assemble(
-        self,
-        row: SessionRow,
-        config: SessionConfig,
-        desktop: Desktop,
-        *,
-        began: float,
-        history: list[dict[str, Any]] | None = None,
-    ) -> Session:
-        """The parts of a session, put together; nothing runs yet."""
-        timeout = config.approval_timeout
-        gate = Gate(
-            parse_policy(self.settings.approval if config.approval is None else config.approval),
-            self.settings.approval_timeout if timeout is None else timeout,
-        )
-        request = agent_request(row.id, config, desktop, gate, history or [], Usage(**row.usage), row.steps)
-        agent = await self.build_agent(request)
-        if isinstance(agent, RecordsClients):
-            desktop = agent.client_desktop(desktop)
-        return Session(row, config=config, desktop=desktop, agent=agent, gate=gate, around=self._around, began=began)
 
     def admit(self, session: Session) -> None:
         """From now on the session is found, watched and ended in time."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ async def test_a_creation_that_fails_leaves_nothing(bench: Bench, monkeypatch: p
     async def broken(request: object) -> None:
         raise RuntimeError("no agent")
 
-    monkeypatch.setattr(bench.registry, "build_agent", broken)
+    monkeypatch.setattr(bench.registry, "around", replace(bench.registry.around, build_agent=broken))
     with pytest.raises(RuntimeError):
         await bench.registry.create()
     assert bench.provider.open == {}

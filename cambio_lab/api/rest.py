@@ -1,0 +1,110 @@
+"""REST handlers: bodies, read in pieces and refused as a whole; addresses that nothing answers to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tornado.web import stream_request_body
+
+from ..errors import InvalidRequest
+from .base import METHODS, Guarded
+from .failure import MESSAGES, Refused
+from .strict_json import BadJson, parse
+
+DISCARDED = 16 * 1024 * 1024
+"""Bytes above the limit that are read and thrown away, so that the refusal arrives: closing a connection on bytes that
+were not read resets it, and the reset may overtake the answer."""
+
+
+@stream_request_body
+class Rest(Guarded):
+    """A REST handler. Bodies arrive in pieces, so that a large one is refused before it is in memory."""
+
+    refusal: Exception | None = None
+    """What :meth:`prepare` found; the method is not called then."""
+    max_body: int | None = None
+    """Bytes; the setting ``max_body`` unless the handler says otherwise."""
+
+    def initialize(self, endpoint: str = "unknown") -> None:
+        super().initialize(endpoint)
+        self._body = bytearray()
+        self._too_large = False
+
+    async def prepare(self) -> None:  # type: ignore[override]
+        """The checks; a refusal is answered once the body has been read.
+
+        Tornado drops a connection whose request is answered before its body was read, without telling the client,
+        who may be sending the next request on it. Only a body that is much too large is worth that (and said).
+        """
+        length = self.request.headers.get("Content-Length", "0")
+        size = int(length) if length.isdigit() else self._limit() + DISCARDED + 1
+        try:
+            await super().prepare()
+            if size > self._limit():
+                raise self._refuse_size()
+            if self.request.method in self.methods:
+                await self.begin()
+        except Exception as refusal:
+            if size > self._limit() + DISCARDED:
+                raise
+            self.refusal = refusal
+            setattr(self, str(self.request.method).lower(), self._refuse)
+
+    async def begin(self) -> None:
+        """What else there is to do or to refuse before the body arrives."""
+
+    def _refuse(self, *args: str, **kwargs: str) -> None:
+        assert self.refusal is not None
+        raise self.refusal
+
+    def _limit(self) -> int:
+        return self.services.settings.max_body if self.max_body is None else self.max_body
+
+    def _refuse_size(self) -> Refused:
+        return Refused(413, f"The body may have at most {self._limit()} bytes.")
+
+    def data_received(self, chunk: bytes) -> None:
+        """A piece of the body (Tornado calls it)."""
+        if self._too_large or len(self._body) + len(chunk) > self._limit():
+            self._too_large = True
+            self._body.clear()
+        else:
+            self._body += chunk
+
+    def head(self, *args: str, **kwargs: str) -> Any:
+        """GET without its body, where GET is known."""
+        return self.get(*args, **kwargs)
+
+    def json_object(self, *, allowed: frozenset[str], optional: bool = False) -> dict[str, Any]:
+        """The body as a JSON object with no key but ``allowed``. ``optional``: no body is ``{}``."""
+        if self._too_large:
+            raise self._refuse_size()
+        if not self._body:
+            if optional:
+                return {}
+            raise Refused(400, "The body is empty; a JSON object is expected.")
+        if not self.is_json:
+            raise Refused(415)
+        try:
+            value = parse(bytes(self._body))
+        except BadJson as error:
+            raise Refused(400, f"The body is not JSON: {error}") from None
+        if not isinstance(value, dict):
+            raise InvalidRequest("The body must be a JSON object.", details={"body": "must be an object"})
+        if unknown := sorted(value.keys() - allowed):
+            raise InvalidRequest("The body has unknown keys.", details=dict.fromkeys(unknown[:20], "unknown"))
+        return value
+
+
+class NotFound(Rest):
+    """Every address below ours that nothing answers to."""
+
+    methods = METHODS[:-1]
+
+    def _answer(self, *args: str, **kwargs: str) -> None:
+        raise Refused(404, MESSAGES[404])
+
+    get = post = put = patch = delete = _answer
+
+    def check_xsrf_cookie(self) -> None:
+        """Nothing happens here that could be forged."""
