@@ -167,7 +167,12 @@ class Workplace:
     async def _build_agent(self, request: AgentRequest) -> SessionAgent:
         options = AgentOptions.from_settings(self.settings, request.config.given())
         recorder = await Recorder.open(self.store, request.session_id)
-        await recorder.begin({"image": request.desktop.image_digest or "", "experiment": request.config.given()})
+        await recorder.begin(
+            {"experiment": request.config.given()},
+            options=options,
+            desktop=request.desktop,
+            approval=request.gate.policy,
+        )
         client = PacedClient.made(
             self.pace,
             platform=options.platform,

@@ -19,7 +19,7 @@ from tests.messages_api.models import MODELS, cost_usd
 
 from .conftest import BAD, GOOD, check, draw, word_task, write_word
 from .driver import build as build_killed
-from .instant import InstantProvider
+from .instant import SMALL, InstantProvider
 
 ROOT = Path(__file__).resolve().parents[2]
 Make = Callable[..., Experiment]
@@ -44,12 +44,15 @@ async def test_the_grid_is_run_and_judged(experiment: Make, api: MessagesApi, pr
 
 
 async def test_each_cell_is_an_ordinary_recorded_run(experiment: Make) -> None:
-    grid = experiment(repeats=1)
+    grid = experiment(repeats=1, config={"effort": "high"})
     await grid.run(progress=False)
-    run = unpack(grid.directory / "runs" / grid.cells[0].outcome.bundle)  # type: ignore[union-attr]
-    assert run.manifest["complete"]
-    assert [step["tool"] for step in run.steps] == ["bash"]
-    assert len(run.exchanges) == 2
+    run = grid.open("word", GOOD)
+    assert run.complete and [step["tool"] for step in run.contents.steps] == ["bash"]
+    assert len(run.contents.exchanges) == 2
+    environment = run.manifest["environment"]
+    assert (environment["options"]["effort"], environment["approval"]) == ("high", "never")
+    assert environment["desktop"]["display"] == [*SMALL] and environment["experiment"]["effort"] == "high"
+    assert (await run.replay()).identical
 
 
 async def test_pictures_are_kept_once(experiment: Make, api: MessagesApi) -> None:
