@@ -15,7 +15,8 @@ export function draw(
 ): () => void {
   const unfollow = followTheme(element);
   element.classList.add('cl-host');
-  element.style.height = height ? `${height}px` : '100%';
+  element.style.height = height ? 'auto' : '100%';
+  element.style.setProperty('--cl-height', height ? `${height}px` : '100%'); // a narrow cell may take more
   render(<Panel model={model} show={show} mode={mode} embedded={height > 0} remark={remark} />, element);
   return () => {
     render(null, element);

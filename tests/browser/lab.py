@@ -77,6 +77,18 @@ async def run_cell(page: Page, index: int) -> None:
     await page.keyboard.press("Shift+Enter")
 
 
+async def notebook_7(page: Page, server: LiveServer, name: str) -> None:
+    """Open a notebook in Notebook 7 and run its first cell; a key press before the kernel is there does nothing."""
+    await page.goto(f"{server.url}/notebooks/{name}?token={server.token}")
+    await page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=60_000)
+    prompt = page.locator(".jp-Notebook .jp-CodeCell").first.locator(".jp-InputPrompt")
+    for _ in range(10):
+        await run_cell(page, 0)
+        await page.wait_for_timeout(500)
+        if (await prompt.inner_text()).strip() != "[ ]:":
+            break
+
+
 async def kernel_ready(page: Page) -> None:
     await page.wait_for_function(
         "async () => { const context = window.jupyterapp?.shell.currentWidget?.sessionContext;"

@@ -15,7 +15,7 @@ from playwright.async_api import Browser, Page, async_playwright
 from tests.conftest import CHROMIUM_FLAGS
 from tests.live_server import LiveServer
 
-from .lab import LIVE, ask, idle, kernel_ready, lab_server, notebook, open_lab, run_cell
+from .lab import LIVE, ask, command, idle, kernel_ready, lab_server, notebook, notebook_7, open_lab, run_cell
 
 ATTACH = "from cambio_lab import Workbench\n\nlab = Workbench()\nsession = await lab.session({!r})\nsession"
 
@@ -37,7 +37,7 @@ async def panels(browser: Browser, server: LiveServer, work: Path, folder: Path,
         page = await browser.new_page(viewport={"width": width, "height": height})
         await open_lab(page, server, "tree/panel.ipynb", f"JupyterLab {theme}")
         if width < 1000:
-            await page.evaluate("() => jupyterapp.commands.execute('application:toggle-left-area')")
+            await command(page, "application:toggle-left-area")
         await kernel_ready(page)
         await run_cell(page, 0)
         await page.locator(LIVE).first.wait_for(timeout=30_000)
@@ -70,14 +70,12 @@ async def lab_itself(browser: Browser, server: LiveServer, work: Path, folder: P
         await page.locator(f".cl-agent[data-session-id='{session}']").click(button="right")
         await shoot(page, folder, f"tab-{theme.lower()}")
         await page.keyboard.press("Escape")
-        await page.evaluate("() => jupyterapp.commands.execute('docmanager:open', {path: 'run.cambio'})")
+        await command(page, "docmanager:open", path="run.cambio")
         await page.locator(".cl-run .cl-card").nth(2).click()
         await shoot(page, folder, f"run-{theme.lower()}")
         await page.close()
     page = await browser.new_page(viewport={"width": 1100, "height": 900})
-    await page.goto(f"{server.url}/notebooks/panel.ipynb?token={server.token}")
-    await page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=60_000)
-    await run_cell(page, 0)
+    await notebook_7(page, server, "panel.ipynb")
     await page.locator(LIVE).wait_for()
     await shoot(page, folder, "notebook-7")
     await page.goto(f"{server.url}/vnc/{session}")

@@ -22,6 +22,7 @@ from .lab import (
     idle,
     kernel_ready,
     notebook,
+    notebook_7,
     open_lab,
     pixels,
     run_cell,
@@ -73,7 +74,7 @@ async def test_a_session_from_the_form_is_chatted_with_and_its_desktop_changes(
     growing = [len(text) for text in drafts]
     assert any(0 < a < b for a, b in itertools.pairwise(growing)), "the text came in one piece"
     assert await pixels(page) != before
-    await expect(page.locator(".cl-agent").last).to_contain_text("demo model")
+    await expect(page.locator(".cl-reply").last).to_contain_text("demo model")
     cards = page.locator(".cl-timeline .cl-card")
     assert await cards.count() >= 5
     assert (
@@ -186,7 +187,7 @@ async def test_a_reload_a_kernel_restart_and_a_lost_network_are_recovered_from(
     log = page.locator(".cl-log")
     for words in ("before everything", "after the network"):
         await expect(log.locator(".cl-user").filter(has_text=words)).to_have_count(1)
-    said = log.locator("article.cl-agent")
+    said = log.locator(".cl-reply")
     await expect(said.first).to_contain_text("First I look")  # what came between two actions, too
 
     await page.evaluate(
@@ -206,9 +207,7 @@ async def test_the_same_panel_in_notebook_7(
 ) -> None:
     session = await make_session("Notebook 7", approval="never")
     notebook(notebooks / "seven.ipynb", ATTACH.format(id=session["id"]))
-    await page.goto(f"{lab.url}/notebooks/seven.ipynb?token={lab.token}")
-    await page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=60_000)
-    await run_cell(page, 0)
+    await notebook_7(page, lab, "seven.ipynb")
     await page.locator(LIVE).wait_for()
     before = await pixels(page)
     await ask(page, "in the other one")

@@ -68,7 +68,7 @@ async def test_a_hostile_answer_of_a_megabyte_is_harmless(
     await page.locator(".cl-composer textarea").wait_for()
     await page.evaluate(WATCH_FRAMES)
     await ask(page, "speak")
-    answer = page.locator(".cl-agent.cl-message").last
+    answer = page.locator(".cl-reply").last
     await expect(answer).to_contain_text("Look:", timeout=60_000)
     await idle(page, timeout=120_000)
     assert await page.evaluate("() => window.pwned") is None
@@ -101,7 +101,7 @@ async def test_a_megabyte_in_the_history_is_shown_without_a_pause(page: Page, li
         " await panel.mountPanel(element, options) }",
         session_id,
     )
-    answer = page.locator(".cl-agent.cl-message").last
+    answer = page.locator(".cl-reply").last
     await expect(answer).to_contain_text("Look:")
     assert await page.evaluate("() => window.pwned") is None
     assert await answer.locator("*").count() < 5000
@@ -165,7 +165,7 @@ async def test_where_the_server_is_elsewhere_the_kernel_relays(
     before = await frame.get_attribute("src")
     await ask(page, "over the kernel")
     await idle(page)
-    await expect(page.locator(".cl-agent.cl-message").last).to_contain_text("demo model")
+    await expect(page.locator(".cl-reply").last).to_contain_text("demo model")
     await expect(frame).not_to_have_attribute("src", str(before))
     await page.wait_for_function(
         "() => [...document.querySelectorAll('.cl-timeline img')].some(i => i.naturalWidth > 200)"

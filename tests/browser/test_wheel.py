@@ -13,7 +13,7 @@ from playwright.async_api import Page, expect
 
 from tests.live_server import LiveServer
 
-from .lab import LIVE, ROOT, notebook, run_cell
+from .lab import LIVE, ROOT, notebook, notebook_7
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
@@ -86,13 +86,9 @@ async def test_pip_install_alone_shows_the_sidebar(page: Page, wheel: Path, tmp_
         assert lab == "newest" or str(version).startswith("4.4")
         notebook(
             work / "seven.ipynb",
-            "from cambio_lab import Workbench",
-            "lab = Workbench()\nawait lab.session([*await lab.sessions()][0]['id'])",
+            "from cambio_lab import Workbench\nlab = Workbench()\nawait lab.session([*await lab.sessions()][0]['id'])",
         )
-        await page.goto(f"{server.url}/notebooks/seven.ipynb?token={server.token}")
-        await page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=60_000)
-        await run_cell(page, 0)
-        await run_cell(page, 1)
+        await notebook_7(page, server, "seven.ipynb")
         await page.locator(LIVE).wait_for(timeout=60_000)
     finally:
         await server.stop(60)

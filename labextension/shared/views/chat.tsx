@@ -77,7 +77,7 @@ function EntryView({ entry, model, select }: { entry: Entry; model: SessionModel
       );
     case 'agent':
       return (
-        <article class="cl-message cl-agent" aria-label={t('Agent')}>
+        <article class="cl-message cl-reply" aria-label={t('Agent')}>
           <Markdown text={entry.text} />
           {entry.remark && <p class="cl-remark">{t(entry.remark)}</p>}
         </article>
@@ -132,7 +132,7 @@ function Draft({ model }: { model: SessionModel }): VNode | null {
     <div aria-live="off" aria-busy="true">
       {thinking && !draft && <p class="cl-thinking cl-dim">{shorten(plain(thinking.slice(-600)), 600)}</p>}
       {draft && (
-        <article class="cl-message cl-agent cl-draft">
+        <article class="cl-message cl-reply cl-draft">
           <Markdown text={draft} />
         </article>
       )}

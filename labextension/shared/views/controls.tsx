@@ -9,7 +9,7 @@ import { useCountdown } from './hooks';
 export function driver(model: SessionModel): string {
   if (model.controls) return t('You have control');
   if (model.view.control) return t('Someone else has control');
-  return working(model.view.status) ? t('The agent has control') : t('The agent is idle');
+  return working(model.view.status) ? t('The agent has control') : ''; // idle: the desktop's own corner is seen
 }
 
 export function TurnButtons({ model, wordy }: { model: SessionModel; wordy?: boolean }): VNode {

@@ -48,9 +48,11 @@ export function Desktop({ show, interactive, focused, driver, ended }: DesktopPr
         aria-label={interactive ? t('Live desktop. Mouse and keyboard go to it.') : t('Live desktop, view only')}
       />
       {live ? (
-        <span class="cl-driver" aria-hidden="true">
-          {driver}
-        </span>
+        driver && (
+          <span class="cl-driver" aria-hidden="true">
+            {driver}
+          </span>
+        )
       ) : (
         <Veil state={ended ? { phase: 'closed', reason: t('This session has ended.'), retryAt: 0 } : state} retry={() => screen.current?.retry()} />
       )}

@@ -45,7 +45,7 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
   return (
     <section
       ref={root}
-      class={`cl-root cl-panel cl-${mode}`}
+      class={`cl-root cl-panel cl-${mode}${embedded ? ' cl-embedded' : ''}`}
       aria-label={name}
       onKeyDown={onKey}
       data-session={view.id}
