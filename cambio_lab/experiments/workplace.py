@@ -128,6 +128,7 @@ class Workplace:
             logger.debug("session %s was over already", session_id)
         self.runs.mkdir(parents=True, exist_ok=True)
         contents = await collect(self.store, session_id)
+        contents.manifest["session"]["name"] = job.cell.cell_id  # the session has the attempt's, by which it is found
         record = await asyncio.to_thread(_save, contents, self.runs / f"{job.attempt}.cambio")
         await self.store.sessions.remove(session_id)
         return record

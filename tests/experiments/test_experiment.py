@@ -48,6 +48,7 @@ async def test_each_cell_is_an_ordinary_recorded_run(experiment: Make) -> None:
     grid = experiment(repeats=1, config={"effort": "high"})
     await grid.run(progress=False)
     run = grid.open("word", GOOD)
+    assert run.name == "word/claude-sonnet-5-5/default/0"
     assert run.complete and [step["tool"] for step in run.contents.steps] == ["bash"]
     assert len(run.contents.exchanges) == 2
     environment = run.manifest["environment"]
