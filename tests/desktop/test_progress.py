@@ -1,0 +1,38 @@
+"""Whoever waits for the image is told how far it is, also when someone else had begun to build it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from cambio_lab.desktop.base import DesktopOptions, Progress
+from cambio_lab.desktop.docker import DockerProvider
+from cambio_lab.settings import Settings
+
+
+async def test_everybody_who_waits_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = DockerProvider(Settings(pool_size=0), server_id="progress")
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def build(report: Callable[[Progress], None]) -> str:
+        begun.set()
+        await go_on.wait()
+        report(Progress("Step 2/9 : RUN apt-get", 0.2))
+        return "image:1"
+
+    monkeypatch.setattr(provider, "build", build)
+    told: list[str] = []
+    pool = asyncio.create_task(provider._image(DesktopOptions()))
+    await begun.wait()
+    waiting = [
+        asyncio.create_task(provider._image(DesktopOptions(progress=lambda one: told.append(one.text))))
+        for _ in range(2)
+    ]
+    await asyncio.sleep(0)
+    go_on.set()
+    assert set(await asyncio.gather(pool, *waiting)) == {"image:1"}
+    assert told == ["Step 2/9 : RUN apt-get"] * 2
+    assert provider._told == []
+    await provider.stop()
