@@ -1,14 +1,15 @@
 """Executes the example notebooks on a real server and a real desktop.
 
-``python -m tests.notebook.execute [--desktop docker] [NAME...]`` does it and keeps the outputs in ``notebooks/``; the
-tests do it in a temporary directory.
+``python -m tests.notebook.execute [--desktop docker] [NAME...]`` does it and keeps outputs and recordings in
+``notebooks/`` (``cambio-lab replay --record``); the tests do it in a temporary directory.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -50,22 +51,19 @@ def tidy(notebook: Any) -> Any:
     return notebook
 
 
-async def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="first characters of a notebook's name")
     parser.add_argument("--desktop", default="docker", choices=("docker", "local"))
     arguments = parser.parse_args()
-    chosen = [path for path in NOTEBOOKS if not arguments.names or path.name.startswith(tuple(arguments.names))]
-    with tempfile.TemporaryDirectory(prefix="cambio-notebooks-") as directory:
-        server = LiveServer(data_dir=Path(directory) / "data", desktop=arguments.desktop)
-        await server.start()
-        try:
-            for path in chosen:
-                nbformat.write(await execute(path, server, Path(directory)), path)  # type: ignore[no-untyped-call]
-                print(f"{path.name}: {path.stat().st_size / 1e3:.0f} KB")
-        finally:
-            await server.stop()
+    found = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    chosen = [str(path) for path in found if path.name.startswith(tuple(arguments.names) or "")]
+    with tempfile.TemporaryDirectory(prefix="cambio-notebooks-") as data:
+        environment = {**os.environ, "CAMBIO_LAB_DESKTOP": arguments.desktop, "CAMBIO_LAB_DATA_DIR": data}
+        environment = {name: value for name, value in environment.items() if not name.startswith("ANTHROPIC_")}
+        command = [sys.executable, "-m", "cambio_lab.cli", "replay", "--record", *chosen]
+        return subprocess.run(command, env=environment, cwd=ROOT).returncode
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    sys.exit(main())
