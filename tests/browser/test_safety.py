@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from playwright.async_api import Page, Route, expect
 
 from tests.live_server import LiveServer
 from tests.messages_api import MessagesApi, Script, reply
+from tests.messages_api.failures import SseError
 
 from .conftest import MakeSession
 from .lab import ask, idle, kernel_ready, lab_server, notebook, open_lab, run_cell, violations
@@ -92,15 +94,7 @@ async def test_a_megabyte_in_the_history_is_shown_without_a_pause(page: Page, li
         await route.fulfill(json={"messages": [row], "total": 1, "session_id": session_id})
 
     await page.route("**/history?*", answer_with)
-    await page.goto(f"{limited.url}/vnc/{session_id}?token={limited.token}")
-    await page.evaluate(WATCH_FRAMES)
-    await page.evaluate(
-        "async id => { const panel = await import('/cambio/static/panel.js');"
-        " const element = document.createElement('div'); document.body.replaceChildren(element);"
-        " const options = {address: panel.makeAddress('/'), sessionId: id, mode: 'chat', height: 700};"
-        " await panel.mountPanel(element, options) }",
-        session_id,
-    )
+    await chat_alone(page, limited, session_id)
     answer = page.locator(".cl-reply").last
     await expect(answer).to_contain_text("Look:")
     assert await page.evaluate("() => window.pwned") is None
@@ -111,6 +105,39 @@ async def test_a_megabyte_in_the_history_is_shown_without_a_pause(page: Page, li
     longest = await page.evaluate("() => window.longest")
     print(f"longest frame with a megabyte of hostile text: {longest:.0f} ms")
     assert longest < 2000
+
+
+async def test_text_of_a_reply_that_breaks_off_is_taken_back(
+    page: Page, limited: LiveServer, service: MessagesApi
+) -> None:
+    """The service fails in the middle of a streamed reply; what was shown of it disappears, and comes once."""
+    words = " ".join(f"word{number}" for number in range(60))
+    service.policy = Script([reply(words)])
+    session_id = await session_of(limited, max_cost_usd=1000)
+    await chat_alone(page, limited, session_id)
+    await page.evaluate(
+        "() => { window.lengths = []; new MutationObserver(() => window.lengths.push("
+        "document.querySelector('.cl-draft')?.textContent.length ?? 0)).observe(document.querySelector('.cl-log'),"
+        " {subtree: true, childList: true, characterData: true}) }"
+    )
+    service.fail(SseError(after=20))
+    await ask(page, "speak", ".cl-root")
+    await expect(page.locator(".cl-reply:not(.cl-draft)")).to_have_text(words)
+    lengths = await page.evaluate("() => window.lengths")
+    assert any(before > after for before, after in itertools.pairwise(lengths[: lengths.index(max(lengths))])), lengths
+
+
+async def chat_alone(page: Page, server: LiveServer, session_id: str) -> None:
+    """The chat of a session on a page of the server that has nothing else."""
+    await page.goto(f"{server.url}/vnc/{session_id}?token={server.token}")
+    await page.evaluate(WATCH_FRAMES)
+    await page.evaluate(
+        "async id => { const panel = await import('/cambio/static/panel.js');"
+        " const element = document.createElement('div'); document.body.replaceChildren(element);"
+        " const options = {address: panel.makeAddress('/'), sessionId: id, mode: 'chat', height: 700};"
+        " await panel.mountPanel(element, options) }",
+        session_id,
+    )
 
 
 async def test_a_full_rate_limit_is_waited_for_as_told(page: Page, limited: LiveServer) -> None:
