@@ -96,14 +96,14 @@ class Hands:
         if not 1 <= repeat <= 100:
             raise ActionError("A key can be repeated between 1 and 100 times.")
         parsed = keys.parse(combo)
-        async with self._held(parsed.modifiers) as client:
+        async with self._number_lock(parsed.key), self._held(parsed.modifiers) as client:
             client.keys([parsed.key] * repeat)
 
     async def hold(self, combo: str, seconds: float) -> None:
         if not 0 <= seconds <= 300:
             raise ActionError("A key can be held between 0 and 300 seconds.")
         parsed = keys.parse(combo)
-        async with self._held((*parsed.modifiers, parsed.key)):
+        async with self._number_lock(parsed.key), self._held((*parsed.modifiers, parsed.key)):
             await asyncio.sleep(seconds)
 
     async def type_keysyms(self, symbols: list[int]) -> None:
@@ -125,6 +125,19 @@ class Hands:
         except DesktopLost:
             self._keys.clear()
             self._pressed = 0
+
+    @asynccontextmanager
+    async def _number_lock(self, symbol: int) -> AsyncIterator[None]:
+        """The keypad's figures and its arrows are the same keys: Num Lock says which."""
+        client = await self._client()
+        wanted = symbol in keys.KEYPAD_FIGURES or (client.num_lock and symbol not in keys.KEYPAD_MOVES)
+        lock = [keys.NUM_LOCK] if wanted != client.num_lock else []
+        client.keys(lock)
+        try:
+            yield
+        finally:
+            if client.usable:
+                client.keys(lock)
 
     @asynccontextmanager
     async def _held(self, symbols: Iterable[int]) -> AsyncIterator[RfbClient]:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from cambio_lab.errors import ActionError
 
 SHIFT, CTRL, ALT, SUPER = 0xFFE1, 0xFFE3, 0xFFE9, 0xFFEB
-RETURN, TAB, BACKSPACE, ESCAPE, CAPS_LOCK = 0xFF0D, 0xFF09, 0xFF08, 0xFF1B, 0xFFE5
+RETURN, TAB, BACKSPACE, ESCAPE, CAPS_LOCK, NUM_LOCK = 0xFF0D, 0xFF09, 0xFF08, 0xFF1B, 0xFFE5, 0xFF7F
+KEYPAD_FIGURES, KEYPAD_MOVES = frozenset(range(0xFFAE, 0xFFBA)) - {0xFFAF}, range(0xFF95, 0xFFA0)
 
 MODIFIERS = {
     "shift": SHIFT, "shift_l": SHIFT, "shift_r": 0xFFE2,
@@ -34,7 +35,7 @@ _NAMED = {
     "page_down": 0xFF56, "pagedown": 0xFF56, "pgdn": 0xFF56, "next": 0xFF56,
     "print": 0xFF61, "print_screen": 0xFF61, "printscreen": 0xFF61, "prtsc": 0xFF61, "sys_req": 0xFF15,
     "pause": 0xFF13, "break": 0xFF6B, "scroll_lock": 0xFF14, "caps_lock": CAPS_LOCK, "capslock": CAPS_LOCK,
-    "num_lock": 0xFF7F, "numlock": 0xFF7F, "menu": 0xFF67, "apps": 0xFF67, "clear": 0xFF0B, "begin": 0xFF58,
+    "num_lock": NUM_LOCK, "numlock": NUM_LOCK, "menu": 0xFF67, "apps": 0xFF67, "clear": 0xFF0B, "begin": 0xFF58,
     "undo": 0xFF65, "redo": 0xFF66, "find": 0xFF68, "cancel": 0xFF69, "help": 0xFF6A, "select": 0xFF60,
     "plus": 0x2B, "minus": 0x2D, "hyphen": 0x2D, "equal": 0x3D, "equals": 0x3D, "comma": 0x2C, "period": 0x2E,
     "dot": 0x2E, "slash": 0x2F, "backslash": 0x5C, "semicolon": 0x3B, "colon": 0x3A, "apostrophe": 0x27,

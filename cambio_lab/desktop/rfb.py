@@ -24,9 +24,9 @@ from .stream import ByteStream
 log = logging.getLogger(__name__)
 
 RAW, COPY_RECT, LAST_RECT, DESKTOP_SIZE, EXTENDED_SIZE, FENCE, LEDS = 0, 1, -224, -223, -308, -312, -261
-# LEDS is asked for because Xvnc otherwise guesses at the client's Caps Lock and presses it for every capital letter.
+# LEDS is asked for because Xvnc otherwise guesses at the client's lock keys and presses Caps Lock for every capital.
 _ENCODINGS = (COPY_RECT, RAW, LAST_RECT, EXTENDED_SIZE, DESKTOP_SIZE, FENCE, LEDS, clipboard.ENCODING)
-_CAPS_LOCK = 4
+_NUM_LOCK, _CAPS_LOCK = 2, 4
 # 32 bits, depth 24, little endian, true colour, 255 each, shifts 16/8/0: what Xvnc itself holds, so nobody converts.
 _PIXEL_FORMAT = struct.pack(">Bxxx4B3H3Bxxx", 0, 32, 24, 0, 1, 255, 255, 255, 16, 8, 0)
 _FENCE_REQUEST, _FENCE_BLOCK_BEFORE = 1 << 31, 1
@@ -51,7 +51,7 @@ class RfbClient:
         self._can_fence = False
         self._resizes: list[asyncio.Future[int]] = []
         self._layout_id = 0
-        self.caps_lock = False
+        self.caps_lock = self.num_lock = False
         self._can_resize = False
         self._offered: str | None = None
         self._their_text: str | None = ""
@@ -215,7 +215,8 @@ class RfbClient:
                 damage.append(Rect(0, 0, *self.screen.size))
                 continue
             if encoding == LEDS:
-                self.caps_lock = bool((await self._stream.read(1))[0] & _CAPS_LOCK)
+                state = (await self._stream.read(1))[0]
+                self.caps_lock, self.num_lock = bool(state & _CAPS_LOCK), bool(state & _NUM_LOCK)
                 continue
             await self._pixels(rect, encoding)
             damage.append(rect)
