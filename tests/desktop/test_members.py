@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+import pytest_asyncio
 
-from cambio_lab.desktop.base import Point, Region
+from cambio_lab.desktop import make_provider
+from cambio_lab.desktop.base import DesktopOptions, Point, Region
 from cambio_lab.desktop.connected import ConnectedDesktop
 from cambio_lab.errors import ActionError
+from cambio_lab.settings import Settings
 
 from .programs import Recorder
 
@@ -17,9 +23,29 @@ HERE = Point(400, 350)
 SHIFT, CONTROL, ALT, SUPER = 1, 4, 8, 64
 
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def shared(docker_host: str) -> AsyncIterator[tuple[ConnectedDesktop, Recorder]]:
+    """One desktop for the whole module: every test leaves it with nothing pressed."""
+    provider = await make_provider(Settings(pool_size=0), server_id=f"test-{uuid.uuid4().hex[:8]}", kind="docker")
+    desktop = await provider.acquire("test", DesktopOptions())
+    assert isinstance(desktop, ConnectedDesktop)
+    yield desktop, await Recorder.open(desktop)
+    await provider.stop()
+
+
 @pytest.fixture
-async def recorder(docker_desktop: ConnectedDesktop) -> Recorder:
-    return await Recorder.open(docker_desktop)
+def docker_desktop(shared: tuple[ConnectedDesktop, Recorder]) -> ConnectedDesktop:
+    return shared[0]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def recorder(shared: tuple[ConnectedDesktop, Recorder]) -> Recorder:
+    await asyncio.sleep(0.5)  # so that no click makes a double one with the last of the test before
+    await shared[1].events()
+    return shared[1]
 
 
 async def test_clicks(docker_desktop: ConnectedDesktop, recorder: Recorder) -> None:
@@ -137,18 +163,27 @@ KEYS = [
 
 async def test_keys_table(docker_desktop: ConnectedDesktop, recorder: Recorder) -> None:
     modifiers = {"Shift_L", "Control_L", "Alt_L", "Super_L", "Num_Lock"}
-    wrong = []
-    for combo, keysym, state in KEYS:
+    for combo, _, _ in KEYS:
         await docker_desktop.key(combo)
-        pressed = [e for e in await recorder.events("KeyPress", least=1) if e["keysym"] not in modifiers]
-        if not pressed:
-            pressed = [e for e in await recorder.events("KeyPress", least=1) if e["keysym"] not in modifiers]
+        await docker_desktop.key("F12")  # between each and the next
+    events: list[dict[str, Any]] = []
+    while [event["keysym"] for event in events].count("F12") < len(KEYS):
+        events += await recorder.events("KeyPress", least=1)
+    groups: list[list[dict[str, Any]]] = [[]]
+    for event in events:
+        if event["keysym"] == "F12":
+            groups.append([])
+        elif event["keysym"] not in modifiers:
+            groups[-1].append(event)
+    wrong = []
+    for (combo, keysym, state), pressed in zip(KEYS, groups, strict=False):
         got = [(event["keysym"], event["state"] & (SHIFT | CONTROL | ALT | SUPER)) for event in pressed]
         good = len(got) == 1 and got[0][0] == keysym and state in (None, got[0][1])
         print(f"{combo:14} {keysym:14} {'ok' if good else got}")
         if not good:
             wrong.append((combo, got))
     assert not wrong
+    assert len(groups) == len(KEYS) + 1
 
 
 async def test_repeat_and_hold(docker_desktop: ConnectedDesktop, recorder: Recorder) -> None:
