@@ -1,5 +1,5 @@
 # The two commands: `make run` and `make test`. Both do all their own set-up; see scripts/setup.
-.PHONY: run test test-slow test-unsettled check format bench clean setup
+.PHONY: run test test-slow check format bench clean setup
 SHELL := /bin/bash
 BIN := .venv/bin
 
@@ -15,10 +15,6 @@ test: ## set-up, checks and every test, nothing skipped
 test-slow: ## the same kills, leaks and restarts, with a hundred rounds and more
 	@scripts/setup test
 	@MARKED=slow scripts/test --timeout 3600 $(PYTEST)
-
-test-unsettled: ## what is known not to hold yet; see docs/known-limits.md
-	@scripts/setup test
-	@MARKED=unsettled scripts/test $(PYTEST)
 
 check: ## formatting, lint, types (Python and TypeScript), audits
 	@scripts/setup test
