@@ -4,7 +4,7 @@ import { Api, type SessionSummary } from './api';
 import type { Address } from './address';
 import { Connection, type ConnectionState } from './connection';
 import type { Command, Json, ServerMessage, Status, StatusMessage, Usage } from './messages';
-import type { Approval } from './state';
+import { shownText, type Approval } from './state';
 import { working } from './working';
 
 export interface Row {
@@ -223,7 +223,7 @@ function pendingApproval(data: Json): Approval | null {
   return {
     toolUseId: source['tool_use_id'],
     tool: String(source['tool'] ?? ''),
-    shown: String(source['shown'] ?? ''),
+    shown: shownText(source),
     expiresAt: typeof expires === 'number' ? expires * 1000 : Date.parse(String(expires)) || 0
   };
 }

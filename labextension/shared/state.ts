@@ -157,11 +157,17 @@ function verdict(data: Json): string {
   return VERDICTS[text(data['verdict'])] ?? text(data['verdict']);
 }
 
+/** What will run, as the server writes it; a call without arguments is only its name. */
+export function shownText(data: Json): string {
+  const shown = text(data['shown']);
+  return shown === `${text(data['tool'])} {}` ? text(data['tool']) : shown;
+}
+
 function approval(data: Json): Approval {
   return {
     toolUseId: text(data['tool_use_id']),
     tool: text(data['tool']),
-    shown: text(data['shown']) || JSON.stringify(data['arguments'] ?? {}),
+    shown: shownText(data) || JSON.stringify(data['arguments'] ?? {}),
     expiresAt: seconds(data['expires_at'])
   };
 }

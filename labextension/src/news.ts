@@ -17,10 +17,16 @@ export interface NewsOptions {
 
 export function announce({ roster, trans, open, visible, enabled }: NewsOptions): () => void {
   const asked = new Map<string, string>();
+  let timer: ReturnType<typeof setInterval> | undefined;
   const withdraw = (id: string): void => {
     const known = asked.get(id);
     asked.delete(id);
     if (known) Notification.dismiss(known);
+    if (!asked.size) clearInterval(timer);
+  };
+  /** A panel that was opened since asks by itself, and the notification would lie on it. */
+  const look = (): void => {
+    for (const id of [...asked.keys()]) if (visible(id)) withdraw(id);
   };
   const ask = (news: News & { kind: 'approval' }): void => {
     const { row, approval } = news;
@@ -35,6 +41,8 @@ export function announce({ roster, trans, open, visible, enabled }: NewsOptions)
       ]
     });
     asked.set(row.id, id);
+    clearInterval(timer);
+    timer = setInterval(look, 1000);
   };
   return roster.follow(news => {
     const { row } = news;

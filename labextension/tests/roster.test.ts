@@ -24,6 +24,9 @@ test('a desktop that takes long to make says how far it is, until it is there or
 test('an approval is news once, its decision too', () => {
   const asked = applyStatus(row, status('waiting_approval', { event: 'approval', tool_use_id: 't1', tool: 'bash', shown: 'ls' }));
   assert.deepEqual(compare(row, asked).map(news => news.kind), ['approval']);
+  const shown = (tool: string, words: string): string | undefined =>
+    applyStatus(row, status('waiting_approval', { event: 'approval', tool_use_id: 't', tool, shown: words })).approval?.shown;
+  assert.deepEqual([shown('screenshot', 'screenshot {}'), shown('bash', 'find -exec rm {}')], ['screenshot', 'find -exec rm {}']);
   const same = applyStatus(asked, status('waiting_approval'));
   assert.deepEqual(compare(asked, same), []);
   assert.deepEqual(compare(same, applyStatus(same, status('acting'))).map(news => news.kind), ['decided']);

@@ -81,8 +81,15 @@ async def notebook_7(page: Page, server: LiveServer, name: str) -> None:
     """Open a notebook in Notebook 7 and run its first cell; a key press before the kernel is there does nothing."""
     await page.goto(f"{server.url}/notebooks/{name}?token={server.token}")
     await page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=60_000)
+    async with asyncio.timeout(60), server.client() as client:
+        while not any(  # noqa: ASYNC110
+            row["path"] == name and row["kernel"]["connections"] and row["kernel"]["execution_state"] == "idle"
+            for row in (await client.get("/api/sessions")).json()
+        ):
+            await asyncio.sleep(0.1)
     prompt = page.locator(".jp-Notebook .jp-CodeCell").first.locator(".jp-InputPrompt")
     for _ in range(10):
+        await page.wait_for_timeout(500)
         await run_cell(page, 0)
         await page.wait_for_timeout(500)
         if (await prompt.inner_text()).strip() != "[ ]:":
