@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from cambio_lab.desktop import make_provider
 from cambio_lab.desktop.base import DesktopOptions
@@ -52,6 +53,18 @@ async def either(request: pytest.FixtureRequest, settings: Settings) -> AsyncIte
     if request.param == "docker":
         request.getfixturevalue("docker_host")
     provider = await make_provider(settings, server_id=f"test-{uuid.uuid4().hex[:8]}", kind=request.param)
+    found = await provider.acquire("test", DesktopOptions())
+    assert isinstance(found, ConnectedDesktop)
+    yield found
+    await provider.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module", params=["docker", "local"])
+async def kept(request: pytest.FixtureRequest) -> AsyncIterator[ConnectedDesktop]:
+    """The same for a whole module whose tests do not disturb each other."""
+    if request.param == "docker":
+        request.getfixturevalue("docker_host")
+    provider = await make_provider(Settings(pool_size=0), server_id=f"test-{uuid.uuid4().hex[:8]}", kind=request.param)
     found = await provider.acquire("test", DesktopOptions())
     assert isinstance(found, ConnectedDesktop)
     yield found

@@ -11,56 +11,59 @@ import pytest
 from cambio_lab.desktop.connected import ConnectedDesktop
 from cambio_lab.errors import ActionError
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 async def read(desktop: ConnectedDesktop, path: str) -> bytes:
     return b"".join([chunk async for chunk in await desktop.read_file(path)])
 
 
-async def test_round_trip(either: ConnectedDesktop) -> None:
+async def test_round_trip(kept: ConnectedDesktop) -> None:
     data = os.urandom(3_000_000)
 
     async def chunks() -> AsyncIterator[bytes]:
         for start in range(0, len(data), 100_000):
             yield data[start : start + 100_000]
 
-    assert await either.write_file("deep/er/data ü.bin", chunks()) == len(data)
-    assert await read(either, "deep/er/data ü.bin") == data
-    assert await either.write_file("deep/er/data ü.bin", b"") == 0
-    assert await read(either, f"{either.machine.home}/deep/er/data ü.bin") == b""
-    (entry,) = await either.list_files("deep/er")
+    assert await kept.write_file("deep/er/data ü.bin", chunks()) == len(data)
+    assert await read(kept, "deep/er/data ü.bin") == data
+    assert await kept.write_file("deep/er/data ü.bin", b"") == 0
+    assert await read(kept, f"{kept.machine.home}/deep/er/data ü.bin") == b""
+    (entry,) = await kept.list_files("deep/er")
     assert (entry.path, entry.size, entry.is_dir) == ("deep/er/data ü.bin", 0, False)
-    assert ("deep", True) in [(entry.path, entry.is_dir) for entry in await either.list_files()]
+    assert ("deep", True) in [(entry.path, entry.is_dir) for entry in await kept.list_files()]
 
 
 @pytest.mark.parametrize(
     "path",
     ["../../etc/passwd", "/etc/passwd", "link", "folder/passwd", "deep/../../../etc/passwd", "/proc/self/environ"],
 )
-async def test_no_path_leads_out(either: ConnectedDesktop, path: str) -> None:
-    await either.execute(["sh", "-c", "mkdir deep; ln -s /etc/passwd link; ln -s /etc folder"])
+async def test_no_path_leads_out(kept: ConnectedDesktop, path: str) -> None:
+    await kept.execute(["sh", "-c", "mkdir deep; ln -s /etc/passwd link; ln -s /etc folder"])
     with pytest.raises(ActionError, match="outside"):
-        await read(either, path)
+        await read(kept, path)
     with pytest.raises(ActionError, match="outside"):
-        await either.write_file(path, b"x")
+        await kept.write_file(path, b"x")
 
 
-async def test_links_inside_home_work(either: ConnectedDesktop) -> None:
-    await either.write_file("real/file", b"content")
-    await either.execute(["ln", "-s", "real", "alias"])
-    assert await read(either, "alias/file") == b"content"
+async def test_links_inside_home_work(kept: ConnectedDesktop) -> None:
+    await kept.write_file("real/file", b"content")
+    await kept.execute(["ln", "-s", "real", "alias"])
+    assert await read(kept, "alias/file") == b"content"
 
 
-async def test_what_is_no_file_is_refused(either: ConnectedDesktop) -> None:
-    await either.execute(["sh", "-c", "mkdir folder; mkfifo pipe"])
-    for path, why in (("folder", "regular"), ("pipe", "regular"), ("absent", "no such file")):
+async def test_what_is_no_file_is_refused(kept: ConnectedDesktop) -> None:
+    await kept.execute(["sh", "-c", "mkdir place; mkfifo pipe"])
+    for path, why in (("place", "regular"), ("pipe", "regular"), ("absent", "no such file")):
         with pytest.raises(ActionError, match=why):
-            await read(either, path)
+            await read(kept, path)
     with pytest.raises(ActionError, match="folder of this name"):
-        await either.write_file("folder", b"x")
+        await kept.write_file("place", b"x")
     with pytest.raises(ActionError, match="NUL"):
-        await either.write_file("a\0b", b"x")
+        await kept.write_file("a\0b", b"x")
 
 
+@pytest.mark.asyncio(loop_scope="function")
 async def test_too_large_a_file_leaves_nothing_behind(local_desktop: ConnectedDesktop) -> None:
     local_desktop.settings = replace(local_desktop.settings, max_file_bytes=100_000)
     await local_desktop.write_file("kept", b"old")

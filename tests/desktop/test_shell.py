@@ -6,73 +6,82 @@ import asyncio
 import time
 
 import pytest
+import pytest_asyncio
 
 from cambio_lab.desktop.connected import ConnectedDesktop
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-async def test_state_stays_from_command_to_command(either: ConnectedDesktop) -> None:
-    assert (await either.run_command("cd /usr; GREETING='a b'; f() { echo \"$1!\"; }")).exit_code == 0
-    result = await either.run_command('pwd; echo "$GREETING"; f x; echo problem >&2; (exit 3)')
+
+@pytest_asyncio.fixture(loop_scope="module", autouse=True)
+async def fresh(kept: ConnectedDesktop) -> None:
+    """Each test gets a shell of its own."""
+    await kept.restart_shell()
+
+
+async def test_state_stays_from_command_to_command(kept: ConnectedDesktop) -> None:
+    assert (await kept.run_command("cd /usr; GREETING='a b'; f() { echo \"$1!\"; }")).exit_code == 0
+    result = await kept.run_command('pwd; echo "$GREETING"; f x; echo problem >&2; (exit 3)')
     assert (result.stdout, result.stderr, result.exit_code) == ("/usr\na b\nx!\n", "problem\n", 3)
 
 
-async def test_output_is_exact_and_bounded(either: ConnectedDesktop) -> None:
-    assert (await either.run_command("printf 'no newline äöß漢🙂'")).stdout == "no newline äöß漢🙂"
-    big = await either.run_command("head -c 3000000 /dev/zero | tr '\\0' x; echo end >&2", timeout=60)
+async def test_output_is_exact_and_bounded(kept: ConnectedDesktop) -> None:
+    assert (await kept.run_command("printf 'no newline äöß漢🙂'")).stdout == "no newline äöß漢🙂"
+    big = await kept.run_command("head -c 3000000 /dev/zero | tr '\\0' x; echo end >&2", timeout=60)
     assert len(big.stdout) == 1_000_000
     assert (big.truncated, big.stderr, big.exit_code) == (True, "end\n", 0)
 
 
-async def test_a_timeout_spares_what_was_put_in_the_background(either: ConnectedDesktop) -> None:
-    await either.run_command("sleep 1000 & echo $! > background")
+async def test_a_timeout_spares_what_was_put_in_the_background(kept: ConnectedDesktop) -> None:
+    await kept.run_command("sleep 1000 & echo $! > background")
     begin = time.monotonic()
-    result = await either.run_command("echo before; sleep 500; echo after", timeout=1.0)
+    result = await kept.run_command("echo before; sleep 500; echo after", timeout=1.0)
     assert time.monotonic() - begin < 8
     assert (result.timed_out, result.exit_code, result.stdout) == (True, None, "before\n")
-    alive = await either.run_command("kill -0 $(cat background) && echo alive; pgrep -fx 'sleep 500' || echo gone; pwd")
-    assert alive.stdout == f"alive\ngone\n{either.machine.home}\n"
-    await either.run_command("kill $(cat background)")
+    alive = await kept.run_command("kill -0 $(cat background) && echo alive; pgrep -fx 'sleep 500' || echo gone; pwd")
+    assert alive.stdout == f"alive\ngone\n{kept.machine.home}\n"
+    await kept.run_command("kill $(cat background)")
 
 
-async def test_exit_and_broken_syntax(either: ConnectedDesktop) -> None:
-    assert (await either.run_command("if then")).exit_code not in (0, None)
-    result = await either.run_command("echo last; exit 7")
+async def test_exit_and_broken_syntax(kept: ConnectedDesktop) -> None:
+    assert (await kept.run_command("if then")).exit_code not in (0, None)
+    result = await kept.run_command("echo last; exit 7")
     assert (result.stdout, result.exit_code) == ("last\n", 7)
-    assert (await either.run_command("echo new")).stdout == "new\n"
+    assert (await kept.run_command("echo new")).stdout == "new\n"
 
 
-async def test_reading_programs_get_nothing_and_do_not_eat_the_next_command(either: ConnectedDesktop) -> None:
-    assert (await either.run_command("cat; read x; echo done")).stdout == "done\n"
-    assert (await either.run_command("echo next")).stdout == "next\n"
+async def test_reading_programs_get_nothing_and_do_not_eat_the_next_command(kept: ConnectedDesktop) -> None:
+    assert (await kept.run_command("cat; read x; echo done")).stdout == "done\n"
+    assert (await kept.run_command("echo next")).stdout == "next\n"
 
 
-async def test_a_cancelled_command_is_killed(either: ConnectedDesktop) -> None:
-    running = asyncio.create_task(either.run_command("sleep 600"))
+async def test_a_cancelled_command_is_killed(kept: ConnectedDesktop) -> None:
+    running = asyncio.create_task(kept.run_command("sleep 600"))
     await asyncio.sleep(1.5)
     running.cancel()
     await asyncio.wait([running])
-    assert (await either.run_command("pgrep -fx 'sleep 600' || echo gone")).stdout == "gone\n"
+    assert (await kept.run_command("pgrep -fx 'sleep 600' || echo gone")).stdout == "gone\n"
 
 
-async def test_restart(either: ConnectedDesktop) -> None:
-    await either.run_command("X=1")
-    await either.restart_shell()
-    assert (await either.run_command("echo [$X]")).stdout == "[]\n"
+async def test_restart(kept: ConnectedDesktop) -> None:
+    await kept.run_command("X=1")
+    await kept.restart_shell()
+    assert (await kept.run_command("echo [$X]")).stdout == "[]\n"
 
 
-async def test_single_programs(either: ConnectedDesktop) -> None:
-    code, out, error = await either.execute(["sh", "-c", "cat; echo oops >&2; exit 4"], stdin=b"given" * 20000)
+async def test_single_programs(kept: ConnectedDesktop) -> None:
+    code, out, error = await kept.execute(["sh", "-c", "cat; echo oops >&2; exit 4"], stdin=b"given" * 20000)
     assert (code, out, error) == (4, b"given" * 20000, b"oops\n")
-    assert (await either.execute(["head", "-c", "5000", "/dev/zero"], limit=100))[1] == b"\0" * 100
+    assert (await kept.execute(["head", "-c", "5000", "/dev/zero"], limit=100))[1] == b"\0" * 100
     with pytest.raises(TimeoutError):
-        await either.execute(["sleep", "700"], timeout=0.7)
-    assert (await either.execute(["pgrep", "-fx", "sleep 700"]))[0] == 1
+        await kept.execute(["sleep", "700"], timeout=0.7)
+    assert (await kept.execute(["pgrep", "-fx", "sleep 700"]))[0] == 1
 
 
 async def test_nothing_of_the_server_is_in_the_environment(
-    either: ConnectedDesktop, monkeypatch: pytest.MonkeyPatch
+    kept: ConnectedDesktop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-secret")
-    _, out, _ = await either.execute(["env"])
+    _, out, _ = await kept.execute(["env"])
     assert b"sk-secret" not in out
     assert b"ANTHROPIC" not in out
