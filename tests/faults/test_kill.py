@@ -131,7 +131,8 @@ async def test_nothing_acknowledged_is_lost_and_the_conversation_goes_on(
     async with observing(server, session["id"]) as observer:
         await observer.send({"content": "And now to the end."})
         answer = (await observer.turn_end())["content"]
-        assert re.fullmatch(r"Made \d+ steps\.", answer), answer  # after a summary the stand-in counts earlier ones, too
+        # after a summary the stand-in counts earlier steps, too
+        assert re.fullmatch(r"Made \d+ steps\.", answer), answer
     assert messages_api.refusals == []
     steps = sum(message["type"] == "tool_execution" for message in witness.events.values())
     print(f"\n{rounds} rounds, {len(witness.events)} events ({steps} of tools), {len(witness.messages)} messages")
