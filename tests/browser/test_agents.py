@@ -176,7 +176,9 @@ async def test_a_recorded_run_opens_in_lab_and_in_notebook(
     await expect(page.locator(".cl-run .cl-name").first).to_have_text("Recorded", timeout=60_000)
 
 
-async def test_the_palette_and_the_chat_of_one_session(page: Page, lab: LiveServer, make_session: MakeSession) -> None:
+async def test_the_palette_and_the_chat_of_one_session(
+    page: Page, lab: LiveServer, make_session: MakeSession, client: httpx2.AsyncClient
+) -> None:
     session = await make_session("Talk", approval="never")
     await open_lab(page, lab)
     await open_sidebar(page)
@@ -189,3 +191,10 @@ async def test_the_palette_and_the_chat_of_one_session(page: Page, lab: LiveServ
     await page.locator(".lm-CommandPalette-input").fill("agent")
     for label in ("New agent desktop…", "Open agent session…", "Stop all agents"):
         await expect(page.locator(".lm-CommandPalette-itemLabel", has_text=label)).to_be_visible()
+
+    await client.delete(f"/sessions/{session['id']}")  # what was said can still be read
+    await open_lab(page, lab)
+    await command(page, "cambio-lab:open-desktop", id=session["id"], mode="chat")
+    await expect(page.locator(".cl-document .cl-user")).to_have_text("only words")
+    await expect(page.locator(".cl-document .cl-bar .cl-status")).to_have_attribute("data-status", "ended")
+    await expect(page.locator(".cl-document .cl-notice")).to_have_count(0)
