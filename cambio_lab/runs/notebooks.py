@@ -62,13 +62,13 @@ def _one(path: Path, notebook: Any, server: Mapping[str, str], arguments: argpar
     if arguments.record:
         _forget(prefix)
     error = execute(executed, path.parent, {**server, "CAMBIO_LAB_RECORDINGS": str(prefix)})
+    for cell in executed.cells:
+        cell.metadata.pop("execution", None)  # when it ran: of no use to a reader, and new every time
     if arguments.output is not None:
         _write(executed, arguments.output)
     if arguments.record:
         if error:
             raise RunError(f"The notebook did not run to its end: {error}")
-        for cell in executed.cells:
-            cell.metadata.pop("execution", None)  # when it ran: of no use to a reader, and new every time
         _write(executed, path)
         experiments = len(list(prefix.parent.glob(f"{prefix.name}-experiment-*")))
         print(f"{path.name}: recorded {len(_recorded(prefix))} sessions, {experiments} experiments")

@@ -7,13 +7,16 @@ import csv
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from cambio_lab.cli import main
 from tests.messages_api import MessagesApi
 
 ROOT = Path(__file__).resolve().parents[2]
+Here = Callable[..., tuple[int, str]]
 FILE = """
 from cambio_lab.experiments import Experiment, Task
 from tests.experiments.conftest import GOOD
@@ -62,15 +65,26 @@ async def command(*arguments: str, kill_after: str | None = None) -> tuple[int, 
         return await process.wait(), said
 
 
-async def test_run_status_results(file: Path, tmp_path: Path, api: MessagesApi) -> None:
-    assert (await command("status", str(tmp_path / "batch")))[0] == 1
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """A command in this process: its exit status and what it said."""
+
+    def call(*arguments: str) -> tuple[int, str]:
+        status = main(["experiment", *arguments])
+        return status, "".join(capsys.readouterr())
+
+    return call
+
+
+async def test_run_status_results(file: Path, tmp_path: Path, api: MessagesApi, here: Here) -> None:
+    assert here("status", str(tmp_path / "batch"))[0] == 1
     status, said = await command("run", str(file), "--concurrency", "2")
     assert status == 0 and "4/4 done, 4 succeeded" in said, said
-    status, said = await command("status", str(file))
+    status, said = here("status", str(file))
     assert status == 0 and "4/4 done, 0 failed, 0 running" in said
-    status, said = await command("results", str(tmp_path / "batch"))
+    status, said = here("results", str(tmp_path / "batch"))
     assert status == 0 and said.count("yes ") == 4
-    await command("results", str(tmp_path / "batch"), "--csv", str(tmp_path / "out.csv"))
+    here("results", str(tmp_path / "batch"), "--csv", str(tmp_path / "out.csv"))
     with (tmp_path / "out.csv").open() as table:
         rows = list(csv.DictReader(table))
     assert [row["success"] for row in rows] == ["True"] * 4
@@ -87,11 +101,11 @@ async def test_a_batch_systems_goodbye(file: Path, tmp_path: Path, api: Messages
     assert status == 0 and "4/4 done, 4 succeeded" in said, said
 
 
-async def test_mistakes_are_said_in_one_line(tmp_path: Path) -> None:
-    status, said = await command("run", str(tmp_path / "none.py"))
+def test_mistakes_are_said_in_one_line(tmp_path: Path, here: Here) -> None:
+    status, said = here("run", str(tmp_path / "none.py"))
     assert status == 1 and "There is no file" in said and "Traceback" not in said
     (tmp_path / "empty.py").write_text("x = 1\n")
-    status, said = await command("run", str(tmp_path / "empty.py"))
+    status, said = here("run", str(tmp_path / "empty.py"))
     assert status == 1 and "experiment = Experiment(...)" in said
-    status, said = await command("results", str(tmp_path))
+    status, said = here("results", str(tmp_path))
     assert status == 1 and "There is no experiment" in said

@@ -8,16 +8,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
+
+from cambio_lab.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LIVE = [path for path in NOTEBOOKS if path.name.startswith(("01", "05", "06"))]
 """One session, an experiment, a fork; the others are run live where the notebook's own parts are tested."""
 KEPT = {"PATH", "HOME", "LANG", "VIRTUAL_ENV", "TMPDIR"}
-AGAIN = "If they are meant to look different now: cambio-lab replay --record notebooks/*.ipynb"
+AGAIN = "If outputs are meant to look different now: cambio-lab replay NOTEBOOK --output NOTEBOOK"
 pytestmark = pytest.mark.timeout(600)
 
 
@@ -72,18 +75,37 @@ def test_the_exit_status_says_so_too(replayed: tuple[int, str]) -> None:
     assert replayed[0] == 0, replayed[1]
 
 
+def test_an_experiment_run_live_shows_what_came_of_it(recorded: Path) -> None:
+    (path,) = recorded.glob("*experiment*.ipynb")
+    shown = [_data(cell) for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    (bar,) = [page for page in shown if "progressbar" in page.get("text/html", "")]
+    assert "4/4 done, 2 succeeded" in bar["text/html"] and "complete" in bar["text/html"]
+    table = next(page["text/plain"] for page in shown if "reason" in page.get("text/plain", ""))
+    assert table.count("agent") == 2 and "no such file" in table
+    assert sum("image/png" in page for page in shown) == 1, "the plot"
+    assert "<img" in shown[-2]["text/html"], "the run shows its pictures"
+    assert shown[-1]["text/plain"] == "'complete'"
+
+
+def _data(cell: Any) -> dict[str, str]:
+    return {kind: value for output in cell.outputs for kind, value in output.get("data", {}).items()}
+
+
 def test_a_changed_question_is_reported_by_its_cell(recorded: Path) -> None:
-    """In two notebooks that were just recorded: everything before it matches."""
+    """In two notebooks that were just recorded: everything before it matches. A third was never recorded."""
     first, experiment = NOTEBOOKS[0], next(path for path in NOTEBOOKS if "experiment" in path.name)
+    shutil.copy(first, recorded / "unrecorded.ipynb")
     change(recorded / first.name, 'session.send(\\"Hello from a notebook!\\")', 'session.send(\\"Other words\\")')
     change(recorded / experiment.name, "Open a terminal.", "Open an editor.")
-    code, said = replay(recorded, first.name, experiment.name)
+    code, said = replay(recorded, first.name, experiment.name, "unrecorded.ipynb", "-p", "model", "demo")
     assert code == 1
-    of_first, of_experiment = verdicts(said)[first.name], verdicts(said)[experiment.name]
-    assert of_first[:2] == ["matches"] * 2 and set(of_first[3:]) == {"was not reached"}
-    assert of_first[2].startswith("now asks something that the recording did not: 'Other words'")
-    assert of_experiment[:2] == ["matches"] * 2
-    assert of_experiment[2].startswith("now asks something that the recording did not: open terminal/demo/default/0")
+    found = verdicts(said)
+    assert found[first.name][:2] == ["matches"] * 2 and set(found[first.name][3:]) == {"was not reached"}
+    assert found[first.name][2].startswith("now asks something that the recording did not: 'Other words'")
+    assert found[experiment.name][:2] == ["matches"] * 2
+    changed = "now asks something that the recording did not: open terminal/demo/default/0"
+    assert found[experiment.name][2].startswith(changed)
+    assert "There is no recording unrecorded-1.cambio" in found["unrecorded.ipynb"][1]
 
 
 def change(path: Path, before: str, after: str) -> None:
@@ -92,10 +114,8 @@ def change(path: Path, before: str, after: str) -> None:
     path.write_text(text.replace(before, after))
 
 
-def test_a_notebook_without_recordings_says_so(tmp_path: Path) -> None:
-    path = NOTEBOOKS[0]
-    shutil.copy(path, tmp_path)
-    code, said = replay(tmp_path, path.name, "-p", "model", "demo")
-    assert code == 1 and "There is no recording" in said
-    code, said = replay(tmp_path, "missing.ipynb")
-    assert code == 1 and "missing.ipynb cannot be read" in said
+def test_what_is_no_notebook_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.ipynb").write_text("{")
+    for name, reason in (("missing.ipynb", "cannot be read"), ("broken.ipynb", "is not a notebook")):
+        assert main(["replay", str(tmp_path / name)]) == 1
+        assert f"{name} {reason}" in capsys.readouterr().err
