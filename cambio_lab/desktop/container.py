@@ -25,7 +25,8 @@ _TOKEN = "CAMBIO_LAB_PROCESS"
 # Finds what descends from one exec by a variable that its children inherit, wherever they hid since.
 _KILL = (
     'for f in $(grep -lzsx -- "$1" /proc/[0-9]*/environ); do p=${f#/proc/}; p=${p%/environ}; '
-    'g=$(ps -o pgid= -p "$p" | tr -d " "); case " $2 " in *" $g "*) ;; *) kill -KILL "$p" 2>/dev/null;; esac; done; :'
+    'g=$(ps -o pgid= -p "$p" | tr -d " "); case " $2 " in *" $g "*) ;; *) kill -KILL "$p" 2>/dev/null;; esac; done; '
+    "echo done"
 )
 
 
@@ -62,8 +63,10 @@ class ExecProcess:
     async def kill(self, spare: Sequence[int] = ()) -> None:
         arguments = [f"{_TOKEN}={self._token}", " ".join(map(str, spare))]
         killer = await start_exec(self._engine, self._container, ["sh", "-c", _KILL, "kill", *arguments], {})
-        while await killer.read() is not None:
-            pass
+        # Its word, not its end: the engine tells that seconds later when a killed program's children live on.
+        said = b""
+        while b"done" not in said and (piece := await killer.read()) is not None:
+            said += piece[1]
         killer.abandon()
 
     def abandon(self) -> None:
