@@ -61,6 +61,11 @@ class Screen:
         block = self.frame[source_y : source_y + rect.height, source_x : source_x + rect.width].copy()
         self.frame[rect.y : rect.y + rect.height, rect.x : rect.x + rect.width] = block
 
+    def thin(self, step: int) -> Frame:
+        """A copy of every ``step``-th pixel of every ``step``-th row."""
+        pixels = self.frame.view(np.uint32)[::step, ::step].copy()  # whole pixels: four times as fast as bytes
+        return pixels.view(np.uint8)
+
     def crop(self, region: Region | None = None) -> Frame:
         """A copy of ``region`` (the whole screen by default), safe to encode in a thread."""
         if region is None:
