@@ -30,14 +30,16 @@ ROOMS = 6
 """Desktops that the server may have at once: beyond that, 503 is the documented answer."""
 
 
-def prepare(server: LiveServer) -> dict[str, list[str]]:
-    """A live session, an ended one, and what belongs to them."""
+def prepare(server: LiveServer, ended: str = "") -> list[str]:
+    """Ids of a live session, twice, and of one that has ended (a new one unless it is given)."""
     with httpx2.Client(base_url=server.url, headers=server.headers, timeout=60) as client:
         prune(server, "")
-        live, ended = create(client, "live"), create(client, "ended")
-        client.delete(f"/sessions/{ended}").raise_for_status()
+        if not ended:
+            ended = create(client, "ended")
+            client.delete(f"/sessions/{ended}").raise_for_status()
+        live = create(client, "live")
         client.put(f"/sessions/{live}/files/notes/hello.txt", content=b"hello").raise_for_status()
-    return {"session_id": [live, live, ended]}
+    return [live, live, ended]
 
 
 def prune(server: LiveServer, keep: str) -> None:
@@ -64,7 +66,7 @@ class Watched:
 
     def __init__(self, server: LiveServer) -> None:
         self.server = server
-        self.known = prepare(server)
+        known = prepare(server)
         self.statuses: collections.Counter[str] = collections.Counter()
         self.calls = 0
         config = SchemathesisConfig.from_dict(
@@ -81,15 +83,13 @@ class Watched:
         )
         served = schemathesis.openapi.from_url(f"{server.url}/cambio/openapi.yaml", config=config)
         self.schema = served.exclude(path="/metrics")  # Jupyter Server's own
-        known = self.known
 
         @self.schema.hook
         def map_path_parameters(context: Any, path_parameters: dict[str, Any]) -> dict[str, Any]:
             """Every second id is one that exists."""
             given = (path_parameters or {}).get("session_id")
             if isinstance(given, str) and UUID.fullmatch(given) and sum(given.encode()) % 2:
-                ids = known["session_id"]
-                path_parameters["session_id"] = ids[sum(given.encode()) % len(ids)]
+                path_parameters["session_id"] = known[sum(given.encode()) % len(known)]
             return path_parameters
 
         @self.schema.hook
@@ -97,9 +97,9 @@ class Watched:
             self.calls += 1
             self.statuses[f"{response.status_code}"] += 1
             if case.method == "POST":
-                prune(server, self.known["session_id"][0])
-            if case.method == "DELETE" and response.status_code == 200:
-                self.known["session_id"][:] = prepare(server)["session_id"]
+                prune(server, known[0])
+            if case.method == "DELETE" and response.status_code == 200 and "ended_at" in response.json():
+                known[:] = prepare(server, ended=response.json()["session_id"])
 
 
 def run(server: LiveServer, cases: int) -> tuple[Watched, list[str]]:
