@@ -8,7 +8,8 @@ import { Api, ApiError } from './api';
 import type { Address } from './address';
 import { Connection, type ConnectionState } from './connection';
 import type { ClientMessage, ServerMessage } from './messages';
-import { emptyView, merge, reduce, type SessionView } from './state';
+import { merge } from './history';
+import { emptyView, reduce, type SessionView } from './state';
 
 export interface Line {
   send(message: ClientMessage): boolean;

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { SessionSummary } from '../shared/api';
 import type { ServerMessage } from '../shared/messages';
-import { emptyView, merge, reduce, type SessionView } from '../shared/state';
+import { merge } from '../shared/history';
+import { emptyView, reduce, type SessionView } from '../shared/state';
 
 const T = '2024-01-15T10:31:05Z';
 const status = (value: string, metadata: Record<string, unknown> = {}, sequence = 1): ServerMessage =>
