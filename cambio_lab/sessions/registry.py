@@ -20,7 +20,7 @@ from cambio_lab.errors import (
     StoreUnavailable,
 )
 from cambio_lab.settings import Settings
-from cambio_lab.store import Listed, Page, SessionQuery, SessionRow, SessionStatus, Store
+from cambio_lab.store import Listed, Page, SessionQuery, SessionStatus, Store
 
 from .adoption import Adoption
 from .agents import AgentFactory, default_factory
@@ -189,9 +189,6 @@ class Registry:
         if row is None:
             raise SessionNotFound(f"There is no session {session_id[:60]!r}.")
         return describe_row(row)
-
-    async def page(self, query: SessionQuery) -> Page[SessionRow]:
-        return await self.store.sessions.page(query)
 
     async def listing(self, query: SessionQuery) -> Page[Listed]:
         """A page as JSON; what changes without a write (the live ones' ``state``) is not in it."""

@@ -37,7 +37,7 @@ async def test_a_session_is_usable_stored_and_described(bench: Bench) -> None:
     assert (described["name"], described["status"], described["state"]) == ("mine", "active", "idle")
     assert bench.provider.asked[0].size == (640, 480)
     assert (bench.provider.asked[0].network, bench.provider.asked[0].allow_hosts) == ("allow", ("a.test",))
-    page = await bench.registry.page(SessionQuery())
+    page = await bench.store.sessions.page(SessionQuery())
     assert [(row.id, row.config["timeout"]) for row in page.rows] == [(session.id, 60)]
     unnamed = await bench.registry.create()
     assert unnamed.name.startswith("Session ")
@@ -120,7 +120,7 @@ async def test_a_creation_that_fails_leaves_nothing(bench: Bench, monkeypatch: p
     with pytest.raises(RuntimeError):
         await bench.registry.create()
     assert bench.provider.open == {}
-    assert (await bench.registry.page(SessionQuery())).total == 0
+    assert (await bench.store.sessions.page(SessionQuery())).total == 0
 
 
 async def test_time_is_up_is_said_before_and_at_the_end(bench: Bench) -> None:
@@ -291,7 +291,7 @@ async def test_an_orderly_stop_ends_everything_in_time(tmp_path: Path) -> None:
     await within(10, bench.stop())
     assert bench.provider.open == {}
     await bench.start()
-    rows = (await bench.registry.page(SessionQuery())).rows
+    rows = (await bench.store.sessions.page(SessionQuery())).rows
     assert {(row.status, row.end_reason) for row in rows} == {("inactive", "shutdown")}
     with pytest.raises(SessionEnded):
         bench.registry.get(sessions[0].id)
