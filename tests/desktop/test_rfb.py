@@ -73,12 +73,13 @@ async def test_clipboard_both_ways(either: ConnectedDesktop) -> None:
     paste = "import tkinter; r = tkinter.Tk(); r.update(); print(r.clipboard_get(), end='')"
     code, out, error = await either.execute([either.machine.python, "-c", paste])
     assert (code, out.decode()) == (0, text), error
-    copy = "import tkinter; r = tkinter.Tk(); r.clipboard_append('copied ü'); r.after(4000, r.destroy); r.mainloop()"
+    copy = "import tkinter; r = tkinter.Tk(); r.clipboard_append('copied ü'); r.mainloop()"
     copying = asyncio.create_task(either.execute([either.machine.python, "-c", copy]))
     async with asyncio.timeout(15):
         while await either.get_clipboard() != "copied ü":  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-    await copying
+    copying.cancel()
+    await asyncio.wait([copying])
 
 
 def test_a_bomb_in_the_clipboard_is_refused() -> None:
