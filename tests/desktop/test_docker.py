@@ -173,6 +173,23 @@ async def test_capacity(settings: Settings, docker_host: str) -> None:
     await provider.stop()
 
 
+@pytest.mark.slow
+async def test_twenty_at_once_all_come(engine: Any, settings: Settings, docker_host: str) -> None:
+    provider = await make_provider(replace(settings, max_desktops=20), server_id=name(), kind="docker")
+    assert isinstance(provider, DockerProvider)
+    begin = time.perf_counter()
+    wishes = [provider.acquire(str(n), DesktopOptions()) for n in range(22)]
+    results = await asyncio.gather(*wishes, return_exceptions=True)
+    print(f"20 desktops after {time.perf_counter() - begin:.1f} s")
+    desktops = [result for result in results if isinstance(result, ConnectedDesktop)]
+    assert len({desktop.desktop_id for desktop in desktops}) == 20
+    assert sum(isinstance(result, CapacityReached) for result in results) == 2
+    pictures = await asyncio.gather(*(desktop.screenshot() for desktop in desktops))
+    assert {picture.width for picture in pictures} == {1280}
+    await provider.stop()
+    assert not ours(engine, provider)
+
+
 async def test_what_is_missing_is_named(settings: Settings, docker_provider: DockerProvider) -> None:
     with pytest.raises(DesktopUnavailable, match="no image 'absent:1'"):
         await docker_provider.acquire("test", DesktopOptions(image="absent:1"))
