@@ -29,7 +29,12 @@ export function ensureStyle(address: Address): Promise<void> {
     const link = document.createElement('link');
     link.rel = 'stylesheet';
     link.href = moduleUrl(address, 'panel.css');
-    link.onload = link.onerror = () => done();
+    link.onload = () => done();
+    link.onerror = () => {
+      style = undefined; // the next panel tries again
+      link.remove();
+      done();
+    };
     document.head.append(link);
   });
   return style;

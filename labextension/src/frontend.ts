@@ -15,9 +15,16 @@ export function address(): Address {
   return { baseUrl: url.endsWith('/') ? url : `${url}/`, token: PageConfig.getToken() };
 }
 
-async function load<T>(name: string): Promise<T> {
+/** Tries thrice: a browser drops what it is fetching when the computer's networks change. */
+async function load<T>(name: string, tries = 3): Promise<T> {
   const url = `${address().baseUrl}cambio/static/${name}`;
-  return (await import(/* webpackIgnore: true */ url)) as T;
+  try {
+    return (await import(/* webpackIgnore: true */ url)) as T;
+  } catch (error) {
+    if (tries <= 1) throw error;
+    await new Promise(done => setTimeout(done, 1000));
+    return load(name, tries - 1);
+  }
 }
 
 export const loadPanel = (): Promise<PanelModule> => load('panel.js');

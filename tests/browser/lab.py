@@ -61,6 +61,11 @@ async def open_lab(page: Page, server: LiveServer, path: str = "", theme: str = 
     await page.locator("#jp-main-dock-panel .lm-TabBar-tab").first.wait_for(timeout=60_000)
     await page.wait_for_function("() => window.jupyterapp && window.jupyterapp.restored")
     await page.evaluate("() => window.jupyterapp.restored")
+    # Chromium drops what it is fetching when the machine's networks change, as they do when a container starts.
+    if await page.locator(".jp-Dialog[aria-label^='Error Loading Theme']").count():
+        await page.reload()
+        await page.wait_for_function("() => window.jupyterapp && window.jupyterapp.restored")
+        await page.evaluate("() => window.jupyterapp.restored")
     if theme:
         await page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
         await page.wait_for_timeout(500)
