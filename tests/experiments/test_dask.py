@@ -57,7 +57,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         for name, value in {**api.environment, "PYTHONPATH": str(ROOT), OPEN_LOG: str(log)}.items():
             patch.setenv(name, value)
         options = {"threads_per_worker": 2, "dashboard_address": "127.0.0.1:0", "silence_logs": 50}
-        with LocalCluster(n_workers=2, processes=True, **options) as dask:
+        with LocalCluster(n_workers=3, processes=True, **options) as dask:
             yield Cluster(api, dask, log)
 
 
@@ -81,16 +81,16 @@ async def test_workers_give_what_one_machine_gives(tmp_path: Path, cluster: Clus
     async with cluster.client() as client:
         spread = build(tmp_path, name="spread")
         tally = await spread.run(engine=client, progress=False)
-        (one, other) = (await client.run(_resources)).values()
+        resources = [*(await client.run(_resources)).values()]
     assert (tally.ended, tally.done, tally.success) == ("complete", 6, 3)
     columns = ["task", "model", "setting", "repeat", "seed", "success", "steps", "output_tokens"]
     assert spread.results[columns].equals(local.results[columns])
-    assert spread.results["worker"].nunique() == 2, "both worked"
+    assert spread.results["worker"].nunique() >= 2, "one did it all"
     for cell in spread.cells:
         run = unpack(spread.directory / "runs" / cell.outcome.bundle)  # type: ignore[union-attr]
         assert run.manifest["complete"]
     assert not cluster.open_desktops()
-    assert one == other == {"desktop": 2}, "where nobody says how many desktops, threads and memory do"
+    assert resources == [{"desktop": 2}] * 3, "where nobody says how many desktops, threads and memory do"
 
 
 async def test_a_worker_killed_in_mid_run(tmp_path: Path, cluster: Cluster) -> None:
@@ -213,7 +213,7 @@ async def test_workers_say_what_they_lack(tmp_path: Path, cluster: Cluster) -> N
         with pytest.raises(ConfigurationError, match="no Docker Engine answers at nowhere") as caught:
             await grid.run(engine=client, progress=False)
         await client.run(_give_desktops)
-    assert str(caught.value).count("tcp://") == 2, "each worker speaks for itself"
+    assert str(caught.value).count("tcp://") == 3, "each worker speaks for itself"
 
 
 async def _no_engine(settings: Any, *, server_id: str, kind: str | None = None) -> Any:
