@@ -17,7 +17,8 @@ export function address(): Address {
 
 /** Tries thrice: a browser drops what it is fetching when the computer's networks change. */
 async function load<T>(name: string, tries = 3): Promise<T> {
-  const url = `${address().baseUrl}cambio/static/${name}`;
+  // Under the same address a browser may remember that a module could not be had.
+  const url = `${address().baseUrl}cambio/static/${name}${tries < 3 ? `?${tries}` : ''}`;
   try {
     return (await import(/* webpackIgnore: true */ url)) as T;
   } catch (error) {

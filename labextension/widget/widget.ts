@@ -42,11 +42,24 @@ function pageServer(): { baseUrl: string; token: string } | null {
   }
 }
 
+/** Tries thrice: a browser drops what it is fetching when the computer's networks change, as each container does. */
+async function persist<T>(work: (tried: number) => Promise<T>): Promise<T> {
+  for (let tried = 0; ; tried += 1) {
+    try {
+      return await work(tried);
+    } catch (error) {
+      if (tried === 2) throw error;
+      await new Promise(done => setTimeout(done, 400));
+    }
+  }
+}
+
 /** Whether the page's own server has the session: a kernel may use a server elsewhere. */
 async function owns(server: { baseUrl: string; token: string }, id: string): Promise<boolean> {
   try {
     const headers: Record<string, string> = server.token ? { Authorization: `token ${server.token}` } : {};
-    const response = await fetch(`${server.baseUrl}sessions/${encodeURIComponent(id)}`, { headers });
+    const url = `${server.baseUrl}sessions/${encodeURIComponent(id)}`;
+    const response = await persist(() => fetch(url, { headers }));
     return response.ok || response.status === 429;
   } catch {
     return false;
@@ -66,7 +79,8 @@ async function mount(model: WidgetModel, element: HTMLElement): Promise<() => vo
   const server = model.get('relay') ? null : pageServer();
   if (server && (await owns(server, wanted.sessionId))) {
     const url = `${server.baseUrl}cambio/static/panel.js`;
-    const panel = (await import(url)) as Frontend;
+    // Under the same address a browser may remember that a module could not be had.
+    const panel = (await persist(tried => import(tried ? `${url}?${tried}` : url))) as Frontend;
     return panel.mountPanel(element, { address: server, ...wanted });
   }
   const wire = makeWire(model);
