@@ -38,10 +38,12 @@ TAKE_CONTROL_AT_WORK = """() => {
   const look = () => {
     const buttons = [...document.querySelectorAll('.cl-bar button')]
     const button = buttons.find(one => one.textContent.includes('Take control'))
-    if (document.querySelector('.cl-driver')?.textContent === 'The agent has control') button.click()
-    else requestAnimationFrame(look)
+    if (document.querySelector('.cl-driver')?.textContent !== 'The agent has control') return
+    watch.disconnect()
+    button.click()
   }
-  look()
+  const watch = new MutationObserver(look)
+  watch.observe(document.body, {subtree: true, childList: true, characterData: true})
 }"""
 """The demo model's turn is over in a second, which a test may sleep through."""
 
@@ -137,6 +139,7 @@ async def test_the_mouse_is_taken_used_and_given_back_and_two_panels_agree(
     await panel_of(page, lab, notebooks, session["id"])
     await second.goto(f"{lab.url}/vnc/{session['id']}?token={lab.token}")
     await second.locator(LIVE).wait_for()
+    await page.bring_to_front()
     await page.evaluate(TAKE_CONTROL_AT_WORK)
     await ask(page, "take your time")
     await expect(page.locator(".cl-driver")).to_have_text("You have control")
