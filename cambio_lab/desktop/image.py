@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import json
 import logging
 import os
 import re
@@ -177,7 +178,7 @@ async def _bootstrap(engine: Engine, reference: str, report: Report) -> None:
         report(Progress(f"base {reference}: importing"))
         archive = folder / "root.tar"
         await asyncio.to_thread(_pack, root, archive)
-        await engine.call(lambda client: _import(client, archive))
+        await import_image(engine, archive, BASE, BASE_TAG)
         report(Progress(f"base {reference}: made with debootstrap"))
     except EngineError as error:
         raise DesktopUnavailable(f"The base image cannot be imported: {error}") from error
@@ -217,6 +218,17 @@ def _pack(root: Path, archive: Path) -> None:
         file.add(root, ".", recursive=True)
 
 
-def _import(client: Any, archive: Path) -> None:
-    with archive.open("rb") as file:
-        client.import_image_from_stream(file, repository=BASE, tag=BASE_TAG)
+async def import_image(engine: Engine, archive: Path, repository: str, tag: str) -> None:
+    """Make the tar file ``archive`` the image ``repository:tag``; :class:`EngineError` when the engine will not.
+
+    By its name: given as a stream, the ``docker`` package announces both a length and chunks, and the engine refuses.
+    """
+
+    def run(client: Any) -> str:
+        answer: str = client.import_image_from_file(str(archive), repository=repository, tag=tag)
+        return answer
+
+    # What goes wrong after the status line comes as the last of the JSON lines.
+    for line in (await engine.call(run)).splitlines():
+        if "error" in (said := json.loads(line)):
+            raise EngineError(str(said["error"]))
