@@ -238,7 +238,11 @@ def report(counts: Counts, lost: int, lags: list[float], took: float) -> dict[st
         "frame_megabytes": round(counts.frame_bytes / 1e6, 1),
         "status_ms": {"p50": quantile(counts.status_ms, 0.5), "p99": quantile(counts.status_ms, 0.99)},
         "loop_lag_ms": {name: quantile([lag * 1000 for lag in lags], at) for name, at in (("p50", 0.5), ("p99", 0.99))},
-        "memory_megabytes": {"peak": round(max(counts.memory) / 1e6), "growth_in_second_half": round(growth / 1e6, 1)},
+        "memory_megabytes": {
+            "peak": round(max(counts.memory) / 1e6),
+            "growth_in_second_half": round(growth / 1e6, 1),
+            "each_half_minute": [round(value / 1e6) for value in counts.memory[::30]],
+        },
     }
 
 

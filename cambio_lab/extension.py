@@ -19,6 +19,7 @@ from traitlets import Bool, Float, Int, TraitType, Unicode
 from traitlets.config import Configurable
 
 from ._version import __version__
+from .allocator import bound_arenas
 from .api import routes
 from .api.health import watch_disk
 from .api.messages import Encoder
@@ -99,6 +100,7 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         """Jupyter waits for all extensions' hooks together, so ours only begins the work."""
         if self.services.failure is None:
+            bound_arenas()  # before there are threads
             self._tasks = (asyncio.create_task(self._start(), name="cambio_lab start"),)
 
     async def _start(self) -> None:
@@ -180,10 +182,15 @@ def _heavy_modules() -> Any:
 
 
 def _server_id(directory: Path) -> str:
-    """Who owns a desktop: the same at each start with this data directory, unlike every other server's."""
+    """Who owns a desktop: the same at each start with this data directory, unlike every other server's.
+
+    Written under another name first: a server that is killed meanwhile must not leave an empty one, which is no name.
+    """
     path = directory / "server-id"
-    if not path.exists():
-        path.write_text(uuid.uuid4().hex)
+    if not path.exists() or not path.read_text().strip():
+        new = path.with_name("server-id.new")
+        new.write_text(uuid.uuid4().hex)
+        new.replace(path)
     return path.read_text().strip()
 
 

@@ -21,6 +21,7 @@ MARK = b"\x01"
 _DATA = b'"data":"'
 _SHORTEST = 64  # characters of base64 that are worth a digest
 _PNG = b"iVBORw0KGgo"  # a PNG's signature in base64
+_REMEMBERED = 512  # pictures whose digest is known; a conversation sends fewer
 _TAIL = 64  # base64 of the last 48 bytes: both checksums and the end chunk
 _PICTURE = re.compile(rb"\x01([0-9a-f]{64})")
 FindPicture = Callable[[str], bytes | None]
@@ -67,6 +68,8 @@ class Skeletons:
             return body[start:end]
         key = _fingerprint(body, start, end)
         if key not in self._known:
+            if len(self._known) >= _REMEMBERED:
+                self._known.pop(next(iter(self._known)))
             self._known[key] = _decoded_digest(body[start:end])
         return self._known[key] or body[start:end]
 
