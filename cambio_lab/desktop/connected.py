@@ -56,7 +56,8 @@ class ConnectedDesktop:
         self._shell = Shell(machine)
         self._limits: tuple[int, int] | None = None
         self._kind: str | None = None
-        self._last: tuple[tuple[int, Size], Picture] | None = None
+        self._picturing: tuple[tuple[int, Size], asyncio.Future[Picture]] | None = None
+        """The latest picture, made or in the making, and what it shows: the screen's serial and the picture's size."""
         self._closed = False
 
     async def open(self) -> None:
@@ -82,30 +83,37 @@ class ConnectedDesktop:
         """Scale screenshots to what a model takes (the default is what current ones take), in a format of its own."""
         self._limits = (long_edge, patches)
         self._kind = kind
-        self._last = None
+        self._picturing = None
 
     # Eyes
     async def screenshot(self) -> Picture:
-        await self._connection.settle()
-        return await self._picture()
+        await self._connection.settle(calm=self._foresee)
+        return await asyncio.shield(self._picture())
 
     def frame(self) -> png.Frame:
         """The pixels as they are now, ``(height, width, 4)`` in blue, green, red, unused; a copy."""
         return self._connection.screen.crop()
 
-    async def _picture(self) -> Picture:
+    def _picture(self) -> asyncio.Future[Picture]:
+        """A picture of the screen as it is now: the one at hand while nothing has changed, else a new one."""
         view, screen = self._view, self._connection.screen
         key = (screen.serial, view.picture)
-        if self._last is not None and self._last[0] == key:
-            return self._last[1]
-        picture = await self._encode(screen.crop(), view.picture)
-        self._last = (key, picture)
-        return picture
+        at_hand = self._picturing
+        if at_hand is None or at_hand[0] != key or (at_hand[1].done() and at_hand[1].exception()):
+            at_hand = self._picturing = (key, self._encode(screen.crop(), view.picture))
+        return at_hand[1]
 
-    async def _encode(self, frame: png.Frame, size: Size, kind: str | None = None, quality: int = 85) -> Picture:
+    def _foresee(self) -> None:
+        """Encode while the rest of the quiet period passes: what is on the screen then is mostly what is there now."""
+        if not self._connection.watch.restless:
+            self._picture()
+
+    def _encode(
+        self, frame: png.Frame, size: Size, kind: str | None = None, quality: int = 85
+    ) -> asyncio.Future[Picture]:
         kind = kind or self._kind or self.settings.image_format
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(_ENCODERS, lambda: png.encode(frame, kind, size, quality=quality))
+        return loop.run_in_executor(_ENCODERS, lambda: png.encode(frame, kind, size, quality=quality))
 
     async def zoom(self, region: Region) -> Picture:
         await self._connection.settle()
@@ -142,7 +150,7 @@ class ConnectedDesktop:
         begin = time.perf_counter()
         await action()
         took = (time.perf_counter() - begin) * 1000
-        settled = await self._connection.settle(expect)
+        settled = await self._connection.settle(expect, self._foresee)
         return Settled(settled.waited_ms, settled.quiet, took)
 
     def _screen_point(self, point: Point | None) -> Point | None:

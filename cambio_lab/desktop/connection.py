@@ -129,10 +129,10 @@ class Connection:
         assert self._watch is not None, "open() comes first"
         return self._watch
 
-    async def settle(self, expect: float = 0.0) -> Settled:
-        """Wait until the screen is quiet and not in the middle of an update."""
+    async def settle(self, expect: float = 0.0, calm: Callable[[], None] | None = None) -> Settled:
+        """Wait until the screen is quiet and not in the middle of an update; see :meth:`Watch.settle`."""
         client = await self.client()
-        settled = await self.watch.settle(expect=expect)
+        settled = await self.watch.settle(expect=expect, calm=calm)
         await client.whole()
         return settled
 

@@ -2,7 +2,8 @@
 
 *Settled* means that for a quiet period (default 80 ms) nothing changed but what changes all the time anyway. A spinner
 or a video is learned from updates that no input provoked: a tile that keeps changing in quick succession is *restless*
-and no longer counts, until it has been still for a while. A blinking cursor changes too slowly to keep a wait open.
+and no longer counts, until it has been still for a while; beside a restless tile, less quick a succession will do. A
+blinking cursor changes too slowly to keep a wait open.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from .base import Settled, Size
 from .screen import Rect
@@ -110,20 +112,31 @@ class Watch:
         still = now - self._changed
         self._restless &= still < FORGET
         counts = bool((hit & ~self._restless).any())
-        if now - self._last_input > PROVOKED:
-            goes_on = hit & (still < SUCCESSION)
-            fresh = hit & ~goes_on
-            self._streak[goes_on] += 1
-            self._streak[fresh] = 1
-            self._began[fresh] = now
-            self._restless |= hit & (self._streak >= LESSON) & (now - self._began >= SPAN)
+        # At its rim an animation comes by only now and then: pauses of a whole round are no ends there, and that an
+        # input came in between says nothing.
+        rim = _spread(self._restless)
+        lesson = hit if now - self._last_input > PROVOKED else hit & rim
+        goes_on = lesson & ((still < SUCCESSION) | (rim & (still < FORGET)))
+        fresh = lesson & ~goes_on
+        self._streak[goes_on] += 1
+        self._streak[fresh] = 1
+        self._began[fresh] = now
+        self._restless |= lesson & (self._streak >= LESSON) & (now - self._began >= SPAN)
         self._changed[hit] = now
         return counts
 
-    async def settle(self, *, quiet: float | None = None, cap: float | None = None, expect: float = 0.0) -> Settled:
+    async def settle(
+        self,
+        *,
+        quiet: float | None = None,
+        cap: float | None = None,
+        expect: float = 0.0,
+        calm: Callable[[], None] | None = None,
+    ) -> Settled:
         """Wait until nothing that counts has changed for the quiet period, or the cap.
 
         ``expect``: something is known to come; for so many seconds after the last input, its absence is not quiet.
+        ``calm`` is called when half of the quiet period is over: the screen will most likely stay as it is.
         """
         quiet, cap = quiet or self.quiet, cap or self.cap
         begin = self._clock()
@@ -132,6 +145,7 @@ class Watch:
                 self._watching_since = begin
             self._ask()
         self._waiters += 1
+        calm_for = 0.0
         try:
             while True:
                 now = self._clock()
@@ -143,6 +157,13 @@ class Watch:
                 if now - begin >= cap:
                     return Settled((now - begin) * 1000, False)
                 # Damage that was expected ends that wait before its time: look again soon.
+                half_at = quiet_at - quiet / 2
+                if calm is not None and calm_for != quiet_at:
+                    if now >= half_at:
+                        calm_for = quiet_at
+                        calm()
+                    else:
+                        quiet_at = half_at
                 pause = min(quiet_at, begin + cap) - now
                 await asyncio.sleep(min(pause, quiet) if expect else pause)
         finally:
@@ -155,3 +176,16 @@ class Watch:
             self._later.cancel()
             self._later = None
         self._outstanding = True
+
+
+def _spread(tiles: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """``tiles`` and all that touch one of them, corners included."""
+    if not tiles.any():
+        return tiles
+    tall = tiles.copy()
+    tall[1:] |= tiles[:-1]
+    tall[:-1] |= tiles[1:]
+    wide = tall.copy()
+    wide[:, 1:] |= tall[:, :-1]
+    wide[:, :-1] |= tall[:, 1:]
+    return wide

@@ -19,7 +19,7 @@ from cambio_lab.desktop.connected import ConnectedDesktop
 from cambio_lab.desktop.view import View, fit_inside, fit_model
 from cambio_lab.errors import ActionError
 
-from .programs import content, launch_window, wait_for_window
+from .programs import content, launch, launch_window, wait_for_window
 
 MAGENTA = (255, 0, 255)
 
@@ -140,6 +140,27 @@ async def test_an_unchanged_screen_is_encoded_once(local_desktop: ConnectedDeskt
     await local_desktop.key("ctrl+alt+t")
     await asyncio.sleep(1)
     assert local_desktop.revision != revision and await thumbnails.of(local_desktop, 192) != small
+
+
+async def test_the_picture_is_made_while_the_screen_settles(local_desktop: ConnectedDesktop) -> None:
+    await launch(local_desktop, "xterm", "-T", "typing")
+    await wait_for_window(local_desktop, "typing")
+    for text in ("one", "two", "three"):
+        settled = await local_desktop.type_text(text)
+        assert settled.quiet
+        assert local_desktop._picturing is not None
+        foreseen = await local_desktop._picturing[1]
+        assert foreseen.data == png.encode(local_desktop.frame()).data
+        assert await local_desktop.screenshot() is foreseen
+
+
+async def test_pictures_that_are_asked_for_at_once_are_one(local_desktop: ConnectedDesktop) -> None:
+    await asyncio.sleep(0.5)
+    waiting = [asyncio.create_task(local_desktop.screenshot()) for _ in range(5)]
+    waiting[0].cancel()
+    first, *others = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(first, asyncio.CancelledError)
+    assert len({id(picture) for picture in others}) == 1
 
 
 async def test_a_turning_wheel_does_not_cost_the_cap(local_desktop: ConnectedDesktop) -> None:
