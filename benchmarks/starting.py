@@ -1,4 +1,5 @@
-"""A desktop from HTTP: how long ``POST /sessions`` takes when one is ready, twenty at once, and how fast it is gone.
+"""A desktop from HTTP: how long ``POST /sessions`` takes, when one is ready and when none is, twenty at once, and how
+fast it is gone. What is cold is measured in turn with `docker run` of the same image to the first byte of RFB.
 
 python -m benchmarks.starting [--rounds 15] [--at-once 20]
 """
@@ -18,7 +19,10 @@ import httpx2
 
 from cambio_lab.desktop.container import SERVER_LABEL
 from cambio_lab.desktop.engine import Engine, EngineError
+from cambio_lab.desktop.image import context_digest
 from tests.live_server import LiveServer
+
+from .desktop import bare_run
 
 
 async def ready(engine: Engine, server_id: str) -> None:
@@ -63,6 +67,24 @@ async def warm(client: httpx2.AsyncClient, engine: Engine, server_id: str, round
         print(f"{name:28} p50 {statistics.median(values):7.1f} ms   max {max(values):7.1f} ms")
 
 
+async def cold(client: httpx2.AsyncClient, engine: Engine, rounds: int) -> None:
+    """The very first request of a server counts, too."""
+    image = f"cambio-lab-desktop:{context_digest()}"
+    await bare_run(image)
+    ours, bare = [], []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        answer = await client.post("/sessions", json={})
+        ours.append((time.perf_counter() - begin) * 1000)
+        assert answer.status_code == 200, answer.text
+        await client.delete(f"/sessions/{answer.json()['id']}")
+        await gone(engine, answer.json()["container_id"])
+        bare.append(await bare_run(image))
+    middle, floor = statistics.median(ours), statistics.median(bare)
+    print(f"{'POST /sessions, cold':28} p50 {middle:7.1f} ms   max {max(ours):7.1f} ms   first {ours[0]:7.1f} ms")
+    print(f"{'docker run to RFB':28} p50 {floor:7.1f} ms   max {max(bare):7.1f} ms   cold is {middle / floor:.2f} x it")
+
+
 async def together(client: httpx2.AsyncClient, count: int) -> None:
     begin = time.perf_counter()
     answers = await asyncio.gather(*(client.post("/sessions", json={}) for _ in range(count)))
@@ -77,6 +99,16 @@ async def together(client: httpx2.AsyncClient, count: int) -> None:
 
 async def main(options: argparse.Namespace) -> None:
     engine = Engine()
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {"CAMBIO_LAB_POOL_SIZE": "0"}
+        server = LiveServer("--no-token", data_dir=Path(folder), desktop="docker", env=environment)
+        await server.start()
+        try:
+            async with httpx2.AsyncClient(base_url=server.url, timeout=120) as client:
+                await asyncio.sleep(2)
+                await cold(client, engine, options.rounds)
+        finally:
+            await server.stop()
     for capacity in (32, options.at_once // 2):
         with tempfile.TemporaryDirectory() as folder:
             environment = {"CAMBIO_LAB_MAX_DESKTOPS": str(capacity)}

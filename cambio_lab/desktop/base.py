@@ -239,6 +239,8 @@ class DesktopProvider(Protocol):
     """Where desktops come from."""
 
     name: str
+    unclean: bool
+    """A desktop that did not come to be may have left something behind: :meth:`reap` is due."""
 
     async def start(self) -> None:
         """Begin filling the pool in the background; returns at once."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +16,8 @@ from .base import Size, VncEndpoint
 from .connected import ConnectedDesktop
 from .engine import Engine, EngineError, HijackedStream
 from .machine import until_managed
+
+log = logging.getLogger(__name__)
 
 HOME = "/home/user"
 SERVER_LABEL = "org.cambio-lab.server"
@@ -103,18 +106,22 @@ class StartScript:
         self._stream = stream
         self._said = b""
 
+    async def listening(self) -> None:
+        """Xvnc can be connected to. :class:`DesktopUnavailable` as of :meth:`ready`."""
+        await self._need(b"listening\n")
+
     async def ready(self) -> None:
-        """Xvnc listens. :class:`DesktopUnavailable` with what was said instead if the container ends."""
-        if not await self._until(b"ready\n"):
+        """It has its keymap. :class:`DesktopUnavailable` with what was said instead if the container ends."""
+        await self._need(b"ready\n")
+
+    async def _need(self, word: bytes) -> None:
+        if not await self._until(word):
             words = self._said.decode("utf-8", "replace").strip().splitlines()
             raise DesktopUnavailable(f"The desktop did not start: {words[-1] if words else 'it ended at once'}.")
 
     async def managed(self) -> None:
         """The window manager has the screen, or nothing more will be said."""
-        try:
-            await self._until(b"managed\n")
-        finally:
-            self.close()
+        await self._until(b"managed\n")
 
     async def _until(self, word: bytes) -> bool:
         while word not in self._said:
@@ -139,6 +146,8 @@ class ContainerMachine:
     def __init__(self, engine: Engine, container: str) -> None:
         self._engine = engine
         self._container = container
+        self.keyed = asyncio.Event()
+        self.keyed.set()
 
     async def spawn(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> ExecProcess:
         await until_managed(self)
@@ -179,8 +188,22 @@ class DockerDesktop(ConnectedDesktop):
         return f"The desktop's container stopped with exit code {state.get('ExitCode')}."
 
     def listen(self, words: StartScript) -> None:
-        """Programs start when the start script says that the screen is managed."""
-        self.machine.managed = asyncio.create_task(words.managed(), name="window-manager")
+        """Keys are pressed and programs start when the start script says that they may."""
+        self.machine.keyed.clear()
+
+        async def heed() -> None:
+            await words.ready()
+            self.machine.keyed.set()
+            await words.managed()
+
+        def heard(task: asyncio.Task[None]) -> None:
+            words.close()
+            self.machine.keyed.set()  # whoever waits finds out by itself that the desktop is gone
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.info("%s: %s", self.desktop_id[:12], error)
+
+        self.machine.managed = asyncio.create_task(heed(), name="window-manager")
+        self.machine.managed.add_done_callback(heard)
 
     async def release(self) -> None:
         if self.machine.managed is not None:
@@ -190,6 +213,25 @@ class DockerDesktop(ConnectedDesktop):
 
     async def _destroy(self) -> None:
         await remove(self._engine, self.desktop_id)
+
+
+async def create(engine: Engine, arguments: Callable[[Any], Mapping[str, Any]]) -> str:
+    """A new container's id; ``arguments(client)`` are those of ``create_container``.
+
+    When the caller is cancelled meanwhile, the engine makes it all the same: then it is removed.
+    """
+
+    def make(client: Any) -> str:
+        identity: str = client.create_container(**arguments(client))["Id"]
+        return identity
+
+    creating = asyncio.create_task(engine.call(make))
+    try:
+        return await asyncio.shield(creating)
+    except asyncio.CancelledError:
+        with suppress(EngineError, DesktopUnavailable):
+            await remove(engine, await creating)
+        raise
 
 
 async def remove(engine: Engine, container: str) -> None:

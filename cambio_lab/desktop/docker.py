@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from cambio_lab.errors import CapacityReached, DesktopLost, DesktopUnavailable, InvalidRequest
+from cambio_lab.errors import CambioError, CapacityReached, DesktopUnavailable, InvalidRequest
 from cambio_lab.settings import Settings
 
-from .base import DesktopOptions, Progress, ProviderHealth, Size, VncEndpoint
-from .container import ROLE_LABEL, SERVER_LABEL, VNC_PORT, DockerDesktop, StartScript, describe, remove
+from .base import DesktopOptions, Progress, ProviderHealth, Size
+from .container import DockerDesktop
 from .engine import START_DOCKER, Engine, EngineError
 from .image import build_image, image_exists, image_tag
-from .network import Networks, Placement
+from .launch import Launcher
+from .network import Networks
 from .pool import Pool
 from .reap import reap
-from .vncauth import new_password, obfuscate, reveal
 
 log = logging.getLogger(__name__)
 
-_READY_TIMEOUT = 60.0
 _AT_ONCE = 4
 """Containers started at the same time; more only slow each other down."""
 
@@ -36,6 +35,7 @@ class DockerProvider:
     """
 
     name = "docker"
+    unclean = False
 
     def __init__(self, settings: Settings, *, server_id: str, extra_hosts: dict[str, str] | None = None) -> None:
         self._settings = settings
@@ -43,20 +43,34 @@ class DockerProvider:
         self._engine = Engine()
         self._networks = Networks(self._engine, server_id, extra_hosts)
         self._desktops: dict[str, DockerDesktop] = {}
-        self._launching: set[str] = set()
+        self._launcher = Launcher(self._engine, settings, server_id, self._networks, self._desktops)
         self._starting = 0
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._building = asyncio.Lock()
         self._reference: str | None = None
         self._told: list[Callable[[Progress], None]] = []
         """Those who wait for the image."""
-        self._digests: dict[str, str] = {}
         self._default = DesktopOptions(size=_size(settings.display), network=_mode(settings.network))
         self._pool = Pool(lambda: self._make(self._default, pooled=True), settings.pool_size)
-        self._stopping = False
+        self._preparing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        self._preparing = asyncio.create_task(self._prepare(), name="desktop-networks")
         self._pool.start()
+
+    async def _prepare(self) -> None:
+        """Networks and rules, so that the first desktop need not wait for them; not the image, which may take minutes.
+
+        Whoever asks for a desktop finds out what is wrong here, too, and is told.
+        """
+        try:
+            if await image_exists(self._engine, image_tag(self._settings.image)):
+                image = await self._image(self._default)
+                async with self._gate:
+                    await self._launcher.prepare(image)
+        except (EngineError, CambioError) as error:
+            self.unclean = True
+            log.info("nothing could be prepared for desktops: %s", error)
 
     @property
     def in_use(self) -> frozenset[str]:
@@ -96,11 +110,16 @@ class DockerProvider:
         try:
             image = await self._image(options)
             async with self._gate:
-                return await self._launch(image, options)
-        except EngineError as error:
-            raise DesktopUnavailable(f"The Docker Engine refused: {error}", hint="Run `cambio-lab doctor`.") from error
+                return await self._launcher.launch(image, options)
         except TimeoutError as error:
+            self.unclean = True
             raise DesktopUnavailable("The desktop did not start in time.", hint="Is the machine overloaded?") from error
+        except (EngineError, OSError) as error:  # OSError: of a stream that could not be opened
+            self.unclean = True
+            raise DesktopUnavailable(f"The Docker Engine refused: {error}", hint="Run `cambio-lab doctor`.") from error
+        except DesktopUnavailable:
+            self.unclean = True
+            raise
 
     async def _image(self, options: DesktopOptions) -> str:
         """The image to start; built the first time it is needed."""
@@ -135,119 +154,29 @@ class DockerProvider:
         extension = Path(self._settings.dockerfile) if self._settings.dockerfile else None
         return await build_image(self._engine, self._settings.image, tell, dockerfile=extension, force=force)
 
-    async def _launch(self, image: str, options: DesktopOptions) -> DockerDesktop:
-        placement = await self._networks.place(image, options.network, options.allow_hosts)
-        container: str | None = None
-        try:
-            async with asyncio.timeout(_READY_TIMEOUT):
-                creating = asyncio.create_task(self._create(image, options, placement))
-                try:
-                    container = await asyncio.shield(creating)
-                except asyncio.CancelledError:
-                    container = await creating  # the engine makes it all the same; it has to be removed
-                    raise
-                self._launching.add(container)
-                desktop = await self._boot(container, image, placement)
-                desktop.placement = placement
-                return desktop
-        except BaseException:
-            await asyncio.shield(self._discard(container, placement))
-            raise
-        finally:
-            self._launching.discard(container or "")
-
-    async def _discard(self, container: str | None, placement: Placement) -> None:
-        if container is not None:
-            await remove(self._engine, container)
-        await self._networks.remove(placement)
-
-    async def _create(self, image: str, options: DesktopOptions, placement: Placement) -> str:
-        labels = dict(options.labels) | {SERVER_LABEL: self.server_id, ROLE_LABEL: "desktop"}
-
-        def create(client: Any) -> str:
-            arguments = describe(
-                client,
-                image=image,
-                size=options.size,
-                network=placement.network,
-                labels=labels,
-                settings=self._settings,
-                environment=placement.environment,
-                offline_names=placement.offline_names,
-            )
-            identity: str = client.create_container(**arguments)["Id"]
-            return identity
-
-        container = await self._engine.call(create)
-        await self._networks.join(placement, container)
-        return container
-
-    async def _boot(self, container: str, image: str, placement: Placement) -> _Owned:
-        """Start it, tell it its password, and connect as soon as it says that Xvnc listens."""
-        password = new_password()
-        stream = await self._engine.hijack(f"/containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1", {})
-        words = StartScript(stream)
-        try:
-            # Waits in the pipe until somebody reads it: one round trip less.
-            stream.writer.write(base64.b64encode(obfuscate(password)) + b"\n")
-            await self._engine.call(lambda client: client.start(container))
-            port, digest, _ = await asyncio.gather(self._port(container), self._digest(image), words.ready())
-        except BaseException:
-            words.close()
-            raise
-        desktop = self._desktop(container, port, password, digest)
-        desktop.listen(words)
-        await desktop.open()
-        return desktop
-
-    async def _port(self, container: str) -> int:
-        state = await self._engine.call(lambda client: client.inspect_container(container))
-        bindings = state["NetworkSettings"]["Ports"].get(f"{VNC_PORT}/tcp") or []
-        if not bindings:
-            raise DesktopUnavailable("The desktop's container ended at once.", hint="See `docker logs` for it.")
-        return int(bindings[0]["HostPort"])
-
-    async def _digest(self, image: str) -> str:
-        if image not in self._digests:
-            inspected = await self._engine.call(lambda client: client.inspect_image(image))
-            self._digests[image] = inspected["Id"]
-        return self._digests[image]
-
-    def _desktop(self, container: str, port: int, password: str, digest: str) -> _Owned:
-        endpoint = VncEndpoint(host="127.0.0.1", port=port, password=password)
-        return _Owned(self._engine, container, endpoint, digest, self._settings, self._networks, self._desktops)
-
     # After a restart
     async def adopt(self, desktop_id: str, session_id: str) -> DockerDesktop | None:
         """The password is read from the container itself: nothing on our disk holds it.
 
         ``None`` when it is gone. :class:`DesktopUnavailable` while it cannot be reached: then nothing is known yet.
         """
-        try:
-            state = await self._engine.call(lambda client: client.inspect_container(desktop_id))
-            if not state["State"]["Running"] or state["Config"]["Labels"].get(SERVER_LABEL) != self.server_id:
-                return None
-            port = await self._port(desktop_id)
-            probe = self._desktop(desktop_id, port, "", state["Image"])
-            code, secret, _ = await probe.execute(["cat", "/run/desktop/vnc-password"])
-            if code != 0:
-                return None
-            desktop = self._desktop(desktop_id, port, reveal(secret), state["Image"])
-            desktop.placement = await self._networks.recall(state)
-            await desktop.open()
-            desktop.forget_keyboard()
-        except (EngineError, DesktopLost) as error:
-            if isinstance(error, EngineError) and error.status == 404:
-                return None
-            raise DesktopUnavailable(f"The desktop does not answer: {error}") from error
-        self._desktops[desktop_id] = desktop
+        desktop = await self._launcher.adopt(desktop_id)
+        if desktop is not None:
+            self._desktops[desktop_id] = desktop
         return desktop
 
     async def reap(self, keep: frozenset[str]) -> list[str]:
-        """Containers and networks with our label that no session and no pool holds."""
-        keep = keep | self._pool.ids() | frozenset(self._desktops) | frozenset(self._launching)
+        """Containers and networks with our label that no session and no pool holds.
+
+        Between launches: what is half made belongs to nobody yet.
+        """
         try:
-            return await reap(self._engine, self.server_id, keep)
+            async with AsyncExitStack() as stack:
+                for _ in range(_AT_ONCE):
+                    await stack.enter_async_context(self._gate)
+                gone = await reap(self._engine, self.server_id, keep | self._pool.ids() | self.in_use)
+                self.unclean = False
+                return gone
         except EngineError as error:
             raise DesktopUnavailable(f"The Docker Engine refused: {error}") from error
 
@@ -265,6 +194,9 @@ class DockerProvider:
     async def stop(self, *, keep: frozenset[str] = frozenset()) -> None:
         try:
             async with asyncio.timeout(10):
+                if self._preparing is not None:
+                    self._preparing.cancel()
+                    await asyncio.wait([self._preparing])
                 await self._pool.stop()
                 gone = [desktop for name, desktop in self._desktops.items() if name not in keep]
                 await asyncio.gather(*(desktop.close() for desktop in gone))
@@ -273,34 +205,6 @@ class DockerProvider:
         except TimeoutError:
             log.warning("some containers were still being removed when the server stopped; its next start removes them")
         self._engine.close()
-
-
-class _Owned(DockerDesktop):
-    """Leaves its provider's list when it is closed, and takes its proxy with it."""
-
-    placement: Placement | None = None
-
-    def __init__(
-        self,
-        engine: Engine,
-        container: str,
-        endpoint: VncEndpoint,
-        digest: str,
-        settings: Settings,
-        networks: Networks,
-        listed: dict[str, DockerDesktop],
-    ) -> None:
-        super().__init__(engine, container, endpoint, digest, settings)
-        self._networks = networks
-        self._listed = listed
-
-    async def _destroy(self) -> None:
-        try:
-            await super()._destroy()
-            if self.placement is not None:
-                await self._networks.remove(self.placement)
-        finally:  # what could not be removed now is nobody's any more: `reap` takes it
-            self._listed.pop(self.desktop_id, None)
 
 
 def _size(text: str) -> Size:

@@ -77,6 +77,17 @@ class Engine:
             raise DesktopUnavailable("No Docker Engine answers.", hint=START_DOCKER)
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, action)
 
+    async def finish(self, action: Callable[[Any], T]) -> T:
+        """Like :meth:`call`; when the caller is cancelled, the call ends first: what it made can be removed then."""
+        work = asyncio.create_task(self.call(action))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])
+            if not work.cancelled():
+                work.exception()
+            raise
+
     async def lines(self, action: Callable[[Any], Any]) -> AsyncIterator[dict[str, Any]]:
         """The JSON objects of a streaming call (a build, a pull), as they come."""
         stream = iter(await self.call(action))
@@ -88,10 +99,11 @@ class Engine:
         try:
             async with asyncio.timeout(timeout):
                 reader, writer = await self._connect()
-                writer.write(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
-                answer = await reader.readline()
-                writer.close()
-                return b" 200 " in answer
+                try:
+                    writer.write(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
+                    return b" 200 " in await reader.readline()
+                finally:
+                    writer.transport.abort()
         except (OSError, TimeoutError, ValueError):
             return False
 
@@ -120,6 +132,9 @@ class Engine:
         except asyncio.IncompleteReadError as error:
             writer.close()
             raise EngineError("the engine closed the connection") from error
+        except BaseException:
+            writer.transport.abort()
+            raise
         status = int(head_lines[0].split()[1])
         if status not in (101, 200):
             writer.close()

@@ -41,6 +41,8 @@ class LocalMachine:
     def __init__(self, home: Path, display: str, cookie_file: Path) -> None:
         self.home = str(home)
         self.roots: Sequence[str] = (self.home,)
+        self.keyed = asyncio.Event()
+        self.keyed.set()  # a desktop is handed out with its keymap
         # Nothing of the server's environment: an API key in it is not the desktop's business.
         self.environment = {
             "HOME": self.home,
@@ -91,6 +93,7 @@ class LocalProvider:
     """Makes :class:`LocalDesktop`. They are fast to start (about 0.3 s), so there is no pool."""
 
     name = "local"
+    unclean = False
 
     def __init__(self, settings: Settings, *, server_id: str) -> None:
         self._settings = settings

@@ -44,6 +44,8 @@ class Machine(Protocol):
     python: str
     managed: asyncio.Task[None] | None
     """Ends when the window manager has the screen. Until then no program starts: its window would not get the focus."""
+    keyed: asyncio.Event
+    """Set once the X server has its keymap. Until then nothing is typed."""
 
     async def spawn(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Process:
         """Start ``argv``. :class:`~cambio_lab.errors.DesktopLost` when the machine is gone."""

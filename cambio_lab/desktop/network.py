@@ -10,20 +10,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from cambio_lab.errors import DesktopUnavailable
 
-from .container import ROLE_LABEL, SERVER_LABEL, remove
-from .engine import Engine, EngineError
+from .container import ROLE_LABEL, SERVER_LABEL, create, remove
+from .engine import Engine, EngineError, HijackedStream
 
 log = logging.getLogger(__name__)
 
 OPEN, CLOSED = "cambio-open", "cambio-none"
 PROXY_PORT = 3128
 _HELPER_TIMEOUT = 30.0
+_TRY_AGAIN = 60.0
+"""Seconds after which rules that could not be loaded are tried again."""
 
 # Everything that is not the public internet (RFC 6890): private ranges, the metadata address, the engine's host.
 _PRIVATE = (
@@ -111,14 +115,14 @@ class Networks:
         self._server_id = server_id
         self._extra_hosts = extra_hosts or {}
         self._lock = asyncio.Lock()
-        self._prepared = False
+        self._prepared_until = 0.0
         self.problem = ""
         """Why the rules cannot be enforced, or empty."""
 
     async def prepare(self, image: str) -> None:
-        """Bridges and rules, once; cheap afterwards."""
+        """Bridges and rules, once; cheap afterwards. Rules that were not loaded are tried again, not too often."""
         async with self._lock:
-            if self._prepared:
+            if time.monotonic() < self._prepared_until:
                 return
             for name in (OPEN, CLOSED):
                 await self._bridge(name)
@@ -129,7 +133,7 @@ class Networks:
             except (EngineError, TimeoutError) as error:
                 self.problem = str(error)[:300] or "the helper container did not end"
                 log.warning("network rules for desktops are NOT enforced: %s", self.problem)
-            self._prepared = True
+            self._prepared_until = time.monotonic() + (_TRY_AGAIN if self.problem else math.inf)
 
     async def _bridge(self, name: str) -> None:
         """A bridge on which containers do not see each other. Two servers may ask at once: one of them is first."""
@@ -151,25 +155,25 @@ class Networks:
 
     async def _load_rules(self, image: str) -> None:
         rules = _RULES.format(private=_PRIVATE, closed=CLOSED, proxy=PROXY_PORT, resolvers="RESOLVERS")
-        created = await self._engine.call(
-            lambda client: client.create_container(
-                image,
-                ["sh", "-c", _LOAD],
-                user="root",
-                environment={"RULES": rules},
-                labels={SERVER_LABEL: self._server_id, ROLE_LABEL: "rules"},
-                host_config=client.create_host_config(
+        name = await create(
+            self._engine,
+            lambda client: {
+                "image": image,
+                "command": ["sh", "-c", _LOAD],
+                "user": "root",
+                "environment": {"RULES": rules},
+                "labels": {SERVER_LABEL: self._server_id, ROLE_LABEL: "rules"},
+                "host_config": client.create_host_config(
                     network_mode="host",
                     cap_drop=["ALL"],
                     cap_add=["NET_ADMIN"],
                     security_opt=["no-new-privileges"],
                     read_only=True,
                 ),
-            )
+            },
         )
-        name = created["Id"]
         try:
-            await self._engine.call(lambda client: client.start(name))
+            await self._engine.finish(lambda client: client.start(name))
             result = await self._engine.call(lambda client: client.wait(name))
             output = await self._engine.call(lambda client: client.logs(name, stdout=True, stderr=True))
         finally:
@@ -196,7 +200,7 @@ class Networks:
         labels = {SERVER_LABEL: self._server_id, ROLE_LABEL: "proxy"}
         placement = Placement(CLOSED, offline_names=True, inner=inner)
         try:
-            await self._engine.call(
+            await self._engine.finish(
                 lambda client: client.create_network(
                     inner,
                     driver="bridge",
@@ -218,14 +222,15 @@ class Networks:
         return placement
 
     async def _start_proxy(self, image: str, inner: str, allow_hosts: tuple[str, ...], labels: dict[str, str]) -> str:
-        created = await self._engine.call(
-            lambda client: client.create_container(
-                image,
-                ["start-proxy"],
-                user="1000:1000",
-                labels=labels,
-                stdin_open=True,
-                host_config=client.create_host_config(
+        name = await create(
+            self._engine,
+            lambda client: {
+                "image": image,
+                "command": ["start-proxy"],
+                "user": "1000:1000",
+                "labels": labels,
+                "stdin_open": True,
+                "host_config": client.create_host_config(
                     init=True,
                     read_only=True,
                     cap_drop=["ALL"],
@@ -243,13 +248,15 @@ class Networks:
                     extra_hosts=self._extra_hosts,
                     log_config={"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}},
                 ),
-            )
+            },
         )
-        name: str = created["Id"]
+        stream: HijackedStream | None = None
         try:
-            await self._engine.call(lambda client: client.connect_container_to_network(name, inner, aliases=["proxy"]))
+            await self._engine.finish(
+                lambda client: client.connect_container_to_network(name, inner, aliases=["proxy"])
+            )
             stream = await self._engine.hijack(f"/containers/{name}/attach?stream=1&stdin=1&stdout=1&stderr=1", {})
-            await self._engine.call(lambda client: client.start(name))
+            await self._engine.finish(lambda client: client.start(name))
             configuration = _SQUID.format(port=PROXY_PORT, domains=" ".join(allow_hosts))
             stream.writer.write(configuration.encode())
             stream.writer.write_eof()
@@ -260,12 +267,14 @@ class Networks:
                     if piece is None:
                         raise EngineError(said.decode("utf-8", "replace")[-300:] or "squid did not start")
                     said += piece[1]
-            stream.close()
         except BaseException as error:
             await asyncio.shield(remove(self._engine, name))
             if isinstance(error, TimeoutError):
                 raise EngineError("squid did not listen in time") from error
             raise
+        finally:
+            if stream is not None:
+                stream.close()
         return name
 
     async def _address(self, container: str, network: str) -> str:
@@ -286,7 +295,7 @@ class Networks:
     async def join(self, placement: Placement, container: str) -> None:
         """Connect a created (not yet started) desktop to what its placement adds."""
         if placement.inner is not None:
-            await self._engine.call(
+            await self._engine.finish(
                 lambda client: client.connect_container_to_network(container, placement.inner, aliases=["desktop"])
             )
 

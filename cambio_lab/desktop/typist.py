@@ -75,6 +75,7 @@ class Typist:
 
     async def _prepare(self, symbols: list[int], start: int) -> int:
         """Give places to what is new from ``start`` on; up to where the text can be typed now."""
+        await self._machine.keyed.wait()
         fresh: dict[int, None] = {}
         end = start
         while end < len(symbols):

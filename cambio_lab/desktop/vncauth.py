@@ -33,6 +33,11 @@ def reveal(obfuscated: bytes) -> str:
     return plain.rstrip(b"\0").decode("latin-1")
 
 
+def load() -> None:
+    """Import what answering a challenge needs: 25 ms, for a thread."""
+    import Crypto.Cipher.DES  # noqa: F401
+
+
 def _reverse_bits(key: bytes) -> bytes:
     return bytes(int(f"{byte:08b}"[::-1], 2) for byte in key)
 

@@ -213,6 +213,7 @@ class ReplayProvider:
     """Gives one session its recorded desktop."""
 
     name = "recording"
+    unclean = False
 
     def __init__(self, desktop: ReplayDesktop) -> None:
         self._desktop = desktop

@@ -36,15 +36,10 @@ class Adoption:
     def __init__(self, registry: Registry) -> None:
         self.waiting: dict[str, SessionRow] = {}
         self._registry = registry
-        self._kinds: dict[str, DesktopProvider] = {}
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._tried_at = 0.0
         self._tries: dict[str, int] = {}
         self._unreaped: set[DesktopProvider] = set()
-
-    def providers(self) -> list[DesktopProvider]:
-        """Each provider that this server uses, once."""
-        return list({id(provider): provider for provider in self._kinds.values()}.values())
 
     @property
     def waiting_desktops(self) -> frozenset[str]:
@@ -54,20 +49,21 @@ class Adoption:
         """Adopt or end every session of the store, then remove desktops that belong to none, then fill the pool."""
         rows = await self._registry.store.sessions.live()
         for kind in {self._registry.settings.desktop, *(row.desktop_kind for row in rows)}:
-            self._kinds[kind] = self._registry.provider_for(kind)
+            self._registry.provider_for(kind)
         self.waiting = {row.id: row for row in rows}
         await asyncio.gather(*(self._try(row) for row in rows))
-        for provider in self.providers():
+        for provider in list(self._registry.providers):
             await self._reap(provider)
             await provider.start()
 
     async def retry(self) -> None:
-        """Try again, now and then: sessions that wait, and desktops that could not be removed."""
+        """Try again, now and then: sessions that wait, and desktops that could not be removed or made."""
         now = self._registry.clock.monotonic()
-        if (self.waiting or self._unreaped) and now - self._tried_at >= RETRY_SECONDS:
+        due = self._unreaped | {provider for provider in self._registry.providers if provider.unclean}
+        if (self.waiting or due) and now - self._tried_at >= RETRY_SECONDS:
             self._tried_at = now
             await asyncio.gather(*(self._try(row) for row in list(self.waiting.values())))
-            for provider in list(self._unreaped):
+            for provider in due:
                 await self._reap(provider)
 
     def reap_later(self, kind: str) -> None:
@@ -103,7 +99,7 @@ class Adoption:
 
     async def _adopt(self, row: SessionRow) -> Session | None:
         registry = self._registry
-        provider = self._kinds.get(row.desktop_kind) or registry.provider_for(row.desktop_kind)
+        provider = registry.provider_for(row.desktop_kind)
         try:
             config = SessionConfig.parse(row.config)
         except InvalidRequest:

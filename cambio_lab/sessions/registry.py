@@ -58,7 +58,9 @@ class Registry:
         """``provider_for`` maps ``auto``, ``docker`` and ``local`` to a provider (the same one each time)."""
         self.settings = settings
         self.store = store
-        self.provider_for = provider_for
+        self._provider_for = provider_for
+        self.providers: set[DesktopProvider] = set()
+        """Those that were asked for."""
         self.encode = encode
         self.clock = clock or SystemClock()
         self.around = Surroundings(
@@ -124,6 +126,12 @@ class Registry:
     def sessions(self) -> list[Session]:
         """The live ones, oldest first."""
         return list(self._live.values())
+
+    def provider_for(self, kind: str) -> DesktopProvider:
+        """The provider of ``auto``, ``docker`` or ``local``, the same one each time."""
+        provider = self._provider_for(kind)
+        self.providers.add(provider)
+        return provider
 
     async def create(self, name: str | None = None, config: dict[str, Any] | None = None) -> Session:
         """A new session; returns when its desktop is usable.

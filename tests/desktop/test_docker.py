@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 import uuid
 from dataclasses import replace
@@ -46,6 +47,32 @@ async def one_ready(provider: DockerProvider) -> None:
             return
         await asyncio.sleep(0.1)
     raise AssertionError("the pool was not filled")
+
+
+async def test_what_the_first_desktop_needs_is_there_before_it(docker_host: str, engine: Any) -> None:
+    provider = DockerProvider(Settings(pool_size=0), server_id=name())
+    await provider.start()
+    assert provider._preparing is not None
+    await provider._preparing
+    assert not provider.unclean
+    assert provider._networks._prepared_until == math.inf
+    assert ours(engine, provider) == []
+    await provider.stop()
+
+
+async def test_a_creation_that_is_cancelled_leaves_nothing(docker_host: str, engine: Any) -> None:
+    provider = DockerProvider(Settings(pool_size=0), server_id=name())
+    for moment in (0.001, 0.004, 0.01, 0.05, 0.2, 0.4):
+        for options in (DesktopOptions(), DesktopOptions(network="allow", allow_hosts=("example.test",))):
+            creation = asyncio.create_task(provider.acquire("cancelled", options))
+            await asyncio.sleep(moment)
+            creation.cancel()
+            await asyncio.wait([creation])
+            if not creation.cancelled():  # a quick machine
+                await creation.result().close()
+            assert ours(engine, provider) == []
+            assert engine.networks(filters={"label": f"org.cambio-lab.server={provider.server_id}"}) == []
+    await provider.stop()
 
 
 async def test_a_container_is_sealed(

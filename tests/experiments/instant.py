@@ -53,6 +53,7 @@ class InstantProvider:
     """``refuse`` makes that many of the next desktops fail to start."""
 
     name = "instant"
+    unclean = False
 
     def __init__(self) -> None:
         self.open: dict[str, InstantDesktop] = {}

@@ -54,6 +54,7 @@ class MemoryProvider:
     """Desktops that outlive a registry, as containers do. ``down`` makes it refuse, ``slow`` wait."""
 
     name = "memory"
+    unclean = False
 
     def __init__(self) -> None:
         self.open: dict[str, MemoryDesktop] = {}
