@@ -24,6 +24,8 @@ SERVER_LABEL = "org.cambio-lab.server"
 ROLE_LABEL = "org.cambio-lab.role"
 VNC_PORT = 5900
 _TOKEN = "CAMBIO_LAB_PROCESS"
+_ENGINE_PATIENCE = 30.0
+"""Seconds for which a desktop that is cut off waits for an engine that does not answer."""
 
 # Finds what descends from one exec by a variable that its children inherit, wherever they hid since.
 _KILL = (
@@ -169,18 +171,29 @@ class DockerDesktop(ConnectedDesktop):
         self._engine = engine
 
     async def _state(self) -> dict[str, Any]:
+        """What the engine says of it; empty when it knows it no more."""
         try:
             inspected = await self._engine.call(lambda client: client.inspect_container(self.desktop_id))
-        except (EngineError, DesktopUnavailable):
+        except EngineError:
             return {}
         state: dict[str, Any] = inspected["State"]
         return state
 
     async def alive(self) -> bool:
-        return bool((await self._state()).get("Running"))
+        """An engine that does not answer may be restarting, and its containers may outlive that: it is waited for."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ENGINE_PATIENCE):
+                while True:
+                    with suppress(DesktopUnavailable):
+                        return bool((await self._state()).get("Running"))
+                    await asyncio.sleep(0.5)
+        return False
 
     async def cause(self) -> str:
-        state = await self._state()
+        try:
+            state = await self._state()
+        except DesktopUnavailable:
+            return "The desktop and its Docker Engine do not answer."
         if not state:
             return "The desktop's container was removed."
         if state.get("OOMKilled"):

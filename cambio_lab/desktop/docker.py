@@ -55,7 +55,8 @@ class DockerProvider:
         self._preparing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._preparing = asyncio.create_task(self._prepare(), name="desktop-networks")
+        if not self._desktops:  # whose networks stand, when they were adopted
+            self._preparing = asyncio.create_task(self._prepare(), name="desktop-networks")
         self._pool.start()
 
     async def _prepare(self) -> None:

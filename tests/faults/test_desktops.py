@@ -21,6 +21,8 @@ from .engine_proxy import EngineProxy
 from .observer import output_of
 from .workbench import Listener, Message, Workbench
 
+ENGINE = Path(__file__).parents[2] / "scripts" / "engine"
+OURS, OUR_PID_FILE = "/run/cambio-lab-engine.sock", Path("/run/cambio-lab-engine.pid")
 pytestmark = [
     pytest.mark.docker,
     # The docker package forgets to close a socket that it could not connect; the collector does.
@@ -224,6 +226,68 @@ async def test_an_engine_that_vanishes_during_removal(
     assert described["status"] == "inactive"
     await proxy.become("up")
     print(f"\nremoved {await nothing_left(bench, proxy):.2f} s after the engine came back")
+
+
+async def restart_engine(proxy: EngineProxy, container: str) -> None:
+    """Really, if it is the one that this project started; one that others use is cut off while the container dies."""
+    await proxy.become("gone")
+    if proxy._real == OURS and await asyncio.to_thread(OUR_PID_FILE.exists):
+        await output_of(str(ENGINE), "stop")
+        await asyncio.sleep(1)
+        assert (await output_of(str(ENGINE), "start")).strip().endswith(OURS)
+    else:
+        await docker(proxy, "stop", "-t", "5", container)
+        await asyncio.sleep(1)
+    await proxy.become("up")
+
+
+async def test_a_restarted_engine_takes_its_desktops_with_it(
+    bench: Workbench, proxy: EngineProxy, messages_api: MessagesApi
+) -> None:
+    messages_api.policy = Steps(count=400)
+    victim = await bench.registry.create()
+    heard = Listener(victim)
+    await victim.send("Make your steps.")
+    await heard.until("tool_execution:completed")
+    assert victim.desktop.container_id is not None
+    await restart_engine(proxy, victim.desktop.container_id)
+    began = time.monotonic()
+    message, seconds = await ended(heard, began)
+    assert message["status"] == "error"
+    assert "exit code" in message["content"]
+    assert [one["type"] for one in heard.seen].count("error") == 1
+    assert seconds < 10
+    steps = await bench.store.steps.of(victim.id)
+    assert {step.status for step in steps} <= {"completed", "failed", "interrupted"}
+    messages_api.policy = Steps(count=2)
+    another = await bench.registry.create()
+    print(f"\nengine restarted: ended after {seconds:.2f} s, a new session after {time.monotonic() - began:.2f} s")
+    healthy = Listener(another)
+    await another.send("And you?")
+    assert (await healthy.until("agent_response"))["content"] == "Made 2 steps."
+    await bench.registry.end(another.id)
+
+
+async def test_an_engine_that_restarts_and_keeps_its_containers_costs_nothing(
+    bench: Workbench, proxy: EngineProxy, messages_api: MessagesApi
+) -> None:
+    """With live-restore the containers run on; what publishes their ports is started anew."""
+    messages_api.policy = Steps(count=6)
+    session = await bench.registry.create()
+    heard = Listener(session)
+    desktop: Any = session.desktop
+    await session.send("Make your steps.")
+    await heard.until("tool_execution:completed")
+    await proxy.become("gone")
+    desktop._connection._client._stream._transport.abort()
+    await asyncio.sleep(2.5)
+    assert session.status == "active"
+    await proxy.become("up")
+    began = time.monotonic()
+    assert (await heard.until("agent_response"))["content"] == "Made 6 steps."
+    print(f"\nengine back: the turn was over after {time.monotonic() - began:.2f} s")
+    assert desktop._connection.reconnects == 1
+    assert messages_api.refusals == []
 
 
 async def test_a_slow_engine_is_waited_for(bench: Workbench, proxy: EngineProxy) -> None:
