@@ -17,6 +17,7 @@ from ..errors import CambioError, InvalidRequest
 from . import messages, metrics
 from .failure import Refused, timestamp
 from .offered_tools import OfferedTools
+from .rate_limit import LimitName
 from .socket import Socket
 from .strict_json import BadJson, parse
 
@@ -34,6 +35,10 @@ class EventSocket(Socket, WebSocketHandler):
 
     limits = ("general", "websocket")
     _tasks: tuple[asyncio.Task[None], ...] = ()
+
+    def windows(self) -> tuple[LimitName, ...]:
+        """A plain GET opens no connection."""
+        return self.limits if self.upgrading else ("general",)
 
     @property
     def max_message_size(self) -> int:
@@ -70,6 +75,11 @@ class EventSocket(Socket, WebSocketHandler):
             answer = messages.failure("Message not understood", f"The frame is not JSON: {error}")
         except CambioError as error:
             answer = messages.failure(title(error), error.describe(), dict(error.details))
+        except WebSocketClosedError:
+            return
+        except Exception:
+            logger.exception("%s %s: a frame could not be handled", self.request_id, self.endpoint)
+            answer = messages.failure("Internal error", "Something went wrong inside the server; its log says what.")
         else:
             return
         with contextlib.suppress(WebSocketClosedError):
@@ -108,14 +118,14 @@ class AgentSocket(EventSocket):
     async def plain(self, session_id: str) -> None:  # type: ignore[override]
         """Says what speaks against the session: a browser cannot read why an upgrade was refused, and asks again."""
         registry = await self.services.registry()
-        registry.get(session_id)
+        await registry.find(session_id)
         await super().plain(session_id)
 
     async def admit(self, session_id: str) -> None:  # type: ignore[override]
         """Find the session and begin to collect its events, so that none is missed during the handshake."""
         stream, after = self._stream(), self._after()
         registry = await self.services.registry()
-        self.session = registry.get(session_id)
+        self.session = await registry.find(session_id)
         try:
             self.subscription = self.session.subscribe(
                 after=after, stream=stream, max_bytes=self.services.settings.queue_bytes

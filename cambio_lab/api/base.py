@@ -43,6 +43,7 @@ class Guarded(JupyterHandler):
     endpoint = "unknown"
     _verdict: Verdict | None = None
     _id = ""
+    _bad_path = False
 
     def initialize(self, endpoint: str = "unknown") -> None:
         """``endpoint`` is the route's template, for metrics."""
@@ -94,6 +95,18 @@ class Guarded(JupyterHandler):
             await self._authorize()
         if self.request.method not in READS:
             self.check_xsrf_cookie()
+        if self._bad_path:
+            raise Refused(400, "The path is not UTF-8.")
+
+    def decode_argument(self, value: bytes, name: str | None = None) -> str:
+        """Tornado decodes the path before anything is checked; what is wrong with it is said in its turn."""
+        try:
+            return str(super().decode_argument(value, name))
+        except HTTPError:
+            if name is not None:
+                raise
+            self._bad_path = True
+            return ""
 
     def windows(self) -> tuple[LimitName, ...]:
         """The windows that this request counts in."""

@@ -37,7 +37,7 @@ class Files(Rest):
 
     async def _desktop(self, session_id: str) -> Desktop:
         registry = await self.services.registry()
-        desktop: Desktop = registry.get(session_id).desktop
+        desktop: Desktop = (await registry.find(session_id)).desktop
         return desktop
 
     async def begin(self) -> None:

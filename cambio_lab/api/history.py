@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest, SessionNotFound
 from .failure import timestamp
-from .listing import choice, limits, moment, order, page
+from .listing import after, choice, limits, moment, order, page
 from .rest import Rest
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class History(Rest):
         sort = order(self, ("created_at", "timestamp"))
         query = MessageQuery(
             role=choice(self, "role", ROLES),  # type: ignore[arg-type]
-            created_after=moment(self, "created_after"),
+            created_after=after(self, "created_after"),
             created_before=moment(self, "created_before"),
             newest_first=bool(sort) and not sort[0][1],
             limit=limit,
@@ -45,7 +45,7 @@ class History(Rest):
     async def delete(self, session_id: str) -> None:
         """Forget the conversation, the agent's memory of it included."""
         registry = await self.services.registry()
-        cleared = await registry.get(session_id).clear_history()
+        cleared = await (await registry.find(session_id)).clear_history()
         self.write_json({"message": "Chat history cleared", "session_id": session_id, "cleared_messages": cleared})
 
 
@@ -67,12 +67,13 @@ class Clipboard(Rest):
 
     async def get(self, session_id: str) -> None:
         registry = await self.services.registry()
-        self.write_json({"text": await registry.get(session_id).desktop.get_clipboard()})
+        desktop = (await registry.find(session_id)).desktop
+        self.write_json({"text": await desktop.get_clipboard()})
 
     async def put(self, session_id: str) -> None:
         text = self.json_object(allowed=frozenset({"text"})).get("text")
         if not isinstance(text, str):
             raise InvalidRequest("text must be a string.", details={"text": "must be a string"})
         registry = await self.services.registry()
-        await registry.get(session_id).desktop.set_clipboard(text)
+        await (await registry.find(session_id)).desktop.set_clipboard(text)
         self.write_json({"text": text})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -58,6 +59,15 @@ def moment(handler: Guarded, name: str) -> float | None:
         raise Refused(
             400, f"The query parameter {name} must be a date or a time.", {name: "like 2024-01-15T10:30:00Z"}
         ) from None
+
+
+def after(handler: Guarded, name: str) -> float | None:
+    """A :func:`moment` after which something is to be: times are shown in whole seconds, so the whole second is out.
+
+    Else who asks for what came after the last row is given that row again.
+    """
+    found = moment(handler, name)
+    return None if found is None else math.nextafter(math.floor(found) + 1.0, 0.0)
 
 
 def order(handler: Guarded, keys: Sequence[str]) -> list[tuple[str, bool]]:

@@ -7,7 +7,7 @@ a reader's own ``sequence`` is put in front when it is sent.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 from .failure import timestamp
 
 Body = dict[str, Any]
-Translation = Callable[[Any, "SessionView"], Body]
+Translation = Callable[[Any, "SessionView"], Body | None]
 
 
 def usage(spent: events.Usage) -> Body:
@@ -62,8 +62,9 @@ def failure(error: str, details: str, metadata: dict[str, Any] | None = None) ->
     return body | {"metadata": metadata} if metadata else body
 
 
-def _status(status: str, content: str, **metadata: Any) -> Body:
-    return {"type": "status", "status": status, "content": content, "metadata": metadata}
+def _status(status: str, content: str, given: Mapping[str, Any] | None = None, /, **ours: Any) -> Body:
+    """``given`` may have any keys, a client's own among them; where they meet ``ours``, ours hold."""
+    return {"type": "status", "status": status, "content": content, "metadata": {**(given or {}), **ours}}
 
 
 @singledispatch
@@ -72,9 +73,7 @@ def _body(event: events.Event, view: SessionView) -> Body | None:
     return None
 
 
-def _register(
-    kind: type[events.Event],
-) -> Callable[[Callable[[Any, SessionView], Body]], Callable[[Any, SessionView], Body]]:
+def _register(kind: type[events.Event]) -> Callable[[Translation], Translation]:
     def register(function: Translation) -> Translation:
         _body.register(kind, function)
         return function
@@ -83,8 +82,10 @@ def _register(
 
 
 @_register(events.StatusChanged)
-def _(event: events.StatusChanged, view: SessionView) -> Body:
-    return _status(event.status, event.content or event.status.replace("_", " "), **event.metadata)
+def _(event: events.StatusChanged, view: SessionView) -> Body | None:
+    if event.status == "waiting_approval":
+        return None  # the request itself says it next, and says what is asked
+    return _status(event.status, event.content or event.status.replace("_", " "), event.metadata)
 
 
 @_register(events.UserMessage)
@@ -92,7 +93,7 @@ def _(event: events.UserMessage, view: SessionView) -> Body:
     return _status(
         "thinking",
         "Message received",
-        **event.metadata,
+        event.metadata,
         event="user_message",
         message_id=event.message_id,
         message=event.content,

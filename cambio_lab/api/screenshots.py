@@ -29,7 +29,7 @@ class Screenshot(Rest):
                 400, "The query parameter width must be a number of pixels.", {"width": f"{SMALLEST} to {LARGEST}"}
             )
         registry = await self.services.registry()
-        session = registry.get(session_id)
+        session = await registry.find(session_id)
         desktop = session.desktop
         picture = await (desktop.thumbnail(int(width)) if wanted else desktop.screenshot())
         self.set_header("Content-Type", picture.media_type)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InvalidRequest
 from . import metrics
 from .base import Guarded
-from .listing import choice, encoded_page, limits, moment, order
+from .listing import after, choice, encoded_page, limits, moment, order
 from .rate_limit import LimitName
 from .rest import Rest
 from .strict_json import encode
@@ -45,7 +45,7 @@ class Sessions(Rest):
         limit, offset = limits(self, 50)
         query = SessionQuery(
             status=choice(self, "status", STATUSES),
-            created_after=moment(self, "created_after"),
+            created_after=after(self, "created_after"),
             created_before=moment(self, "created_before"),
             sort=tuple(order(self, SORT_KEYS)) or (("created_at", False),),
             limit=limit,
@@ -106,7 +106,7 @@ class OneSession(Rest):
         """Change ``name``, ``approval`` or ``display``; what is not named stays."""
         changes = self.json_object(allowed=frozenset({"name", "approval", "display"}))
         registry = await self.services.registry()
-        session = registry.get(session_id)
+        session = await registry.find(session_id)
         await session.change(**changes)
         self.write_json(described(self, session.describe()))
 

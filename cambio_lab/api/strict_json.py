@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+DEEPEST = 100
+"""Levels; what is parsed must be written again, wherever on the stack that happens."""
+
 
 class BadJson(ValueError):
     """The text is not JSON; the message is safe to send back."""
@@ -26,6 +29,8 @@ def parse(data: bytes | str) -> Any:
         raise BadJson("Nested too deeply.") from None
     except ValueError:  # an integer with thousands of digits
         raise BadJson("A number is too long.") from None
+    if text.count("[") + text.count("{") > DEEPEST and _too_deep(value):
+        raise BadJson("Nested too deeply.")
     if "\\ud" in text or "\\uD" in text:
         _no_half_characters(value)
     return value
@@ -49,6 +54,20 @@ def _finite(text: str) -> float:
     if value in (float("inf"), float("-inf")):
         raise BadJson("A number is too large.")
     return value
+
+
+def _too_deep(value: Any) -> bool:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _no_half_characters(value: Any) -> None:

@@ -70,7 +70,7 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
 
     async def _find(self, session_id: str) -> None:
         registry = await self.services.registry()
-        self.session = registry.get(session_id)
+        self.session = await registry.find(session_id)
         if self.session.status != "active":
             raise SessionEnded("The session is over; its desktop is gone.")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -128,7 +127,7 @@ def _number(low: float, *, whole: bool = False, high: float = LONGEST) -> Check:
     kinds = (int,) if whole else (int, float)
 
     def check(value: Any) -> str | None:
-        if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, kinds) or value != value:
             return "must be a whole number" if whole else "must be a number"
         return None if low <= value <= high else f"must be between {low:g} and {high:g}"
 
@@ -141,6 +140,8 @@ def _text(longest: int = 1000) -> Check:
             return "must be text"
         if any(0xD800 <= ord(character) <= 0xDFFF for character in value):
             return "must be valid Unicode"
+        if "\0" in value:
+            return "must not contain a null character"
         return None if len(value) <= longest else f"at most {longest} characters"
 
     return check

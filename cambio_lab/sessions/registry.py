@@ -184,6 +184,16 @@ class Registry:
             raise DesktopUnavailable("The session's desktop cannot be reached yet.", hint="Start its engine.")
         raise SessionNotFound(f"There is no session {session_id[:60]!r}.")
 
+    async def find(self, session_id: str) -> Session:
+        """:meth:`get`, and the store is asked about one that ended long ago."""
+        try:
+            return self.get(session_id)
+        except SessionNotFound:
+            row = await self.store.sessions.get(session_id)
+            if row is None or row.status == "active":
+                raise
+            raise SessionEnded("The session is over.", hint="Start a new one.") from None
+
     def state_of(self, session_id: str) -> str | None:
         """The live session's state; ``None`` when it is not live."""
         session = self._live.get(session_id)

@@ -12,6 +12,8 @@ from cambio_lab.errors import InvalidRequest
 
 LONGEST = 200_000
 METADATA_BYTES = 64_000
+LARGEST = 1_000_000_000
+"""Of a number among the options; more tokens, seconds or dollars mean nothing."""
 OPTIONS = {item.name: str(item.type) for item in fields(TurnOptions) if item.name != "extra_tools"}
 """Keys of ``metadata.options`` and the types they take, from the agent's own table."""
 
@@ -56,7 +58,7 @@ def turn_options(metadata: Mapping[str, Any]) -> dict[str, Any]:
         if key not in OPTIONS:
             wrong[f"metadata.options.{key}"] = "unknown"
         elif not _fits(OPTIONS[key], value):
-            wrong[f"metadata.options.{key}"] = f"must be {OPTIONS[key]}"
+            wrong[f"metadata.options.{key}"] = f"must be {OPTIONS[key]}, numbers from 0 to {LARGEST}"
     if wrong:
         raise InvalidRequest(
             f"metadata.options is not valid: {', '.join(sorted(wrong))}.",
@@ -73,4 +75,4 @@ def _fits(kind: str, value: object) -> bool:
         return False
     if kind.startswith("str"):
         return isinstance(value, str)
-    return isinstance(value, int if kind.startswith("int") else (int, float)) and value >= 0
+    return isinstance(value, int if kind.startswith("int") else (int, float)) and 0 <= value <= LARGEST

@@ -232,16 +232,17 @@ class Session:
     async def change(
         self, *, name: str | None = None, approval: str | list[str] | None = None, display: str | None = None
     ) -> None:
-        """Change what may be changed while it lives; what is ``None`` stays."""
+        """Change what may be changed while it lives, all of it or nothing; what is ``None`` stays."""
         self._require_live()
-        config, title = self.config, check_name(name)
-        if approval is not None:
-            self.gate.policy = parse_policy(approval)
-            config = replace(config, approval=approval)
+        title = check_name(name)
+        policy = None if approval is None else parse_policy(approval)
+        # Nothing changes unless all of it can; the desktop's own refusal comes last, and before the rest.
         if display is not None:
             await self.desktop.resize(parse_display(display))
-            config = replace(config, display=display)
-        self.config = config
+            self.config = replace(self.config, display=display)
+        if policy is not None:
+            self.gate.policy = policy
+            self.config = replace(self.config, approval=approval)
         self.name = title or self.name
         await self.store.sessions.update(self.id, name=self.name, config=self.config.given())
         self._around.changed(self)

@@ -24,6 +24,8 @@ BODIES = [
     (b'{"config": {"timeout": true}}', 422),
     (b'{"config": {"timeout": "60"}}', 422), (b'{"config": {"max_messages": 0}}', 422),
     (b'{"config": {"max_messages": 1.5}}', 422), (b'{"config": {"model": "gpt"}}', 422),
+    (b'{"config": {"timeout": 1' + b"0" * 400 + b"}}", 422), (b'{"config": {"max_cost_usd": 1e300}}', 422),
+    (b'{"config": {"record": "a\\u0000b.cambio"}}', 422), (b'{"config": {"system": "\\u0000"}}', 422),
     (b'{"config": {"desktop": "docker"}}', 422), (b'{"name": null, "config": null}', 200), (b" " * 1_100_000, 413),
 ]  # fmt: skip
 
@@ -137,10 +139,18 @@ async def test_a_session_is_changed_and_ended_once(server: LiveServer) -> None:
         assert (await client.get("/sessions?limit=1")).json()["sessions"][0]["name"] == "renamed"
         check_envelope(await client.patch(path, json={"approval": "sometimes"}), 422)
         check_envelope(await client.patch(path, json={"colour": "red"}), 422)
+        # All of it or nothing: what speaks against one change speaks against the others.
+        check_envelope(await client.patch(path, json={"approval": "never", "name": "no", "display": "bad"}), 422)
+        check_envelope(await client.patch(path, json={"approval": "never", "name": "no", "display": "9x9"}), 422)
+        kept = (await client.get(path)).json()
+        assert (kept["name"], kept["config"]["approval"]) == ("renamed", ["left_click"])
         assert (await client.delete(path + "/")).status_code == 200
         check_envelope(await client.delete(path), 409)
         check_envelope(await client.get(path + "/screenshot"), 409)
         assert (await client.get(path)).json()["status"] == "inactive"
+        times = (await client.get(path)).json()["created_at"]
+        assert all(row["created_at"] > times for row in (await get(client, f"created_after={times}"))["sessions"])
+        assert all(row["created_at"] < times for row in (await get(client, f"created_before={times}"))["sessions"])
         run = await client.get(path + "/run")
         assert run.status_code == 200 and run.content[:2] == b"PK"
 

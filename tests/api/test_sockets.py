@@ -141,6 +141,8 @@ WRONG = [
     '{"type": 5}', '{"type": ["stop"]}', '{"content": "x", "metadata": []}', '{"content": "x", "metadata": 1e999}',
     '{"type": "approve"}', '{"type": "deny", "tool_use_id": 5}', '{"type": "take_control", "viewer": {}}',
     '{"type": "offer_tools", "tools": {}}', '{"type": "tool_result"}', "[" * 100_000, "9" * 5000,
+    '{"content": "x", "metadata": {"a": ' + "[" * 970 + "]" * 970 + "}}",
+    '{"content": "x", "metadata": {"options": {"max_turn_seconds": 1' + "0" * 400 + "}}}",
 ]  # fmt: skip
 
 
@@ -155,6 +157,35 @@ async def test_whatever_is_wrong_is_said_and_the_connection_stays(server: LiveSe
             assert answer["error"] and isinstance(answer["details"], str)
         found = await turn(socket)
         assert found[-1]["status"] == "idle"
+
+
+async def test_metadata_may_have_any_keys(server: LiveServer) -> None:
+    session = await make(server)
+    given = dict.fromkeys(("event", "status", "content", "message", "message_id", "metadata", "given", "self"), "mine")
+    async with aiohttp.ClientSession() as client, await connect(server, client, f"/ws/{session}") as socket:
+        await socket.receive()
+        await socket.send_json({"content": "hi", "metadata": given})
+        taken = await socket.receive_json(timeout=5)
+        assert (taken["status"], taken["metadata"]["event"], taken["metadata"]["message"]) == (
+            "thinking", "user_message", "hi"
+        )  # fmt: skip
+        assert taken["metadata"]["status"] == "mine"
+        async with server.client() as rest:
+            (stored, *_) = (await rest.get(f"/sessions/{session}/history")).json()["messages"]
+            assert stored["metadata"] == given and stored["id"] == taken["metadata"]["message_id"]
+
+
+async def test_a_request_for_approval_is_one_message(server: LiveServer) -> None:
+    async with server.client() as rest, aiohttp.ClientSession() as client:
+        session = (await rest.post("/sessions", json={"config": {"approval": "always"}})).json()["id"]
+        async with await connect(server, client, f"/ws/{session}") as socket:
+            await socket.send_json({"content": "hi"})
+            while True:
+                message = await socket.receive_json(timeout=20)
+                if message.get("status") == "waiting_approval":
+                    break
+            assert message["metadata"]["event"] == "approval" and message["metadata"]["tool_use_id"]
+        await rest.delete(f"/sessions/{session}")
 
 
 def hostile(rng: random.Random) -> tuple[str, Any]:

@@ -370,3 +370,13 @@ async def test_what_is_there_already_is_no_news(bench: Bench, monkeypatch: pytes
     session = await bench.registry.create("quick")
     news = await within(1, anext(watch))
     assert news["id"] == session.id and "progress" not in news
+
+
+async def test_a_session_that_ended_long_ago_is_still_known(bench: Bench) -> None:
+    session = await bench.registry.create()
+    await bench.registry.end(session.id)
+    bench.registry._ended.clear()  # as after ten thousand others
+    with pytest.raises(SessionEnded):
+        await bench.registry.find(session.id)
+    with pytest.raises(SessionNotFound):
+        await bench.registry.find("nobody")
