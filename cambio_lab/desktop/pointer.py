@@ -42,8 +42,11 @@ class Pointer:
                 try:
                     async with asyncio.timeout(10):
                         return await self._ask()
-                except (OSError, EOFError, TimeoutError):
-                    self.close()  # the helper died; a new one may live
+                except (OSError, EOFError, TimeoutError, ValueError):
+                    self.close()  # the helper died or talks nonsense; a new one may do better
+                except BaseException:
+                    self.close()  # also when cancelled: its answer would be taken for that to the next question
+                    raise
             raise DesktopError("The pointer's position cannot be read.")
 
     async def _ask(self) -> Point:
