@@ -55,6 +55,14 @@ class Connection:
     async def _connect(self) -> None:
         client = await RfbClient.connect(self._endpoint, self._updated, screen=self.screen)
         self._client = client
+        try:
+            await self._first_picture(client)
+        except BaseException:
+            await client.close()
+            raise
+        self._ready.set()
+
+    async def _first_picture(self, client: RfbClient) -> None:
         if self._watch is None:
             self.screen = client.screen
             self._watch = Watch(self._request, client.screen.size, self._quiet, self._cap)
@@ -65,12 +73,12 @@ class Connection:
         # A picture taken before the first update would be black.
         seeing = asyncio.create_task(self._seen.wait())
         either: list[asyncio.Future[Any]] = [seeing, client.closed]
-        await asyncio.wait(either, timeout=_FIRST_UPDATE, return_when=asyncio.FIRST_COMPLETED)
-        seeing.cancel()
+        try:
+            await asyncio.wait(either, timeout=_FIRST_UPDATE, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            seeing.cancel()
         if not self._seen.is_set():
-            await client.close()
             raise DesktopLost("The desktop's VNC server sends no picture.")
-        self._ready.set()
 
     def _request(self) -> None:
         if self._client is not None and self._client.usable:
@@ -102,6 +110,9 @@ class Connection:
                 await self._connect()
             except DesktopLost as error:
                 log.info("reconnecting to a desktop failed: %s", error)
+                continue
+            except Exception:  # whatever a hostile desktop provokes: without a supervisor every action would wait
+                log.exception("reconnecting to a desktop failed")
                 continue
             self.reconnects += 1
             log.info("the connection to a desktop was dropped and restored")

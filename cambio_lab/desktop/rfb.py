@@ -31,9 +31,16 @@ _NUM_LOCK, _CAPS_LOCK = 2, 4
 _PIXEL_FORMAT = struct.pack(">Bxxx4B3H3Bxxx", 0, 32, 24, 0, 1, 255, 255, 255, 16, 8, 0)
 _FENCE_REQUEST, _FENCE_BLOCK_BEFORE = 1 << 31, 1
 _RESIZE_ERRORS = {1: "resizing is not allowed", 2: "out of memory", 3: "this size is not possible"}
+LARGEST_SIDE, LARGEST_AREA = 8192, 7680 * 4320
+"""Pixels. A program in the desktop can make its X server claim any size, and pictures of it are memory of ours."""
 
 Updated = Callable[[list[Rect]], None]
 T = TypeVar("T")
+
+
+def bearable(size: Size) -> bool:
+    """Whether a screen of this size is one that we hold and encode."""
+    return min(size) > 0 and max(size) <= LARGEST_SIDE and size.width * size.height <= LARGEST_AREA
 
 
 class RfbClient:
@@ -52,7 +59,7 @@ class RfbClient:
         self._resizes: list[asyncio.Future[int]] = []
         self._layout_id = 0
         self.caps_lock = self.num_lock = False
-        self._can_resize = False
+        self._can_resize = self._oversized = False
         self._offered: str | None = None
         self._their_text: str | None = ""
         self._text_waiters: list[asyncio.Future[str]] = []
@@ -68,14 +75,16 @@ class RfbClient:
         """Connect, authenticate, share the desktop with other viewers and start reading.
 
         ``updated`` is called after each framebuffer update with the damaged rectangles. Give the old ``screen`` when
-        reconnecting. Raises :class:`~cambio_lab.errors.DesktopLost`.
+        reconnecting. Raises :class:`~cambio_lab.errors.DesktopLost`, also when the screen is too large for us.
         """
         stream = await ByteStream.connect(endpoint, timeout)
         try:
             async with asyncio.timeout(timeout):
                 await authenticate(stream, endpoint.password)
                 stream.write(b"\x01")
-                width, height = struct.unpack(">HH", (await stream.read(20))[:4])
+                size = Size(*struct.unpack(">HH", (await stream.read(20))[:4]))
+                if not bearable(size):
+                    raise DesktopLost(f"The desktop's screen of {size} pixels is larger than this server takes.")
                 name = await stream.read(struct.unpack(">I", await stream.read(4))[0])
         except TimeoutError as error:
             stream.close()
@@ -83,7 +92,7 @@ class RfbClient:
         except BaseException:
             stream.close()
             raise
-        client = cls(stream, Size(width, height), name.decode("utf-8", "replace"), screen, updated)
+        client = cls(stream, size, name.decode("utf-8", "replace"), screen, updated)
         encodings = struct.pack(f">BxH{len(_ENCODINGS)}i", 2, len(_ENCODINGS), *_ENCODINGS)
         stream.write(_PIXEL_FORMAT + encodings)
         client._reader = asyncio.create_task(client._read(), name="rfb-reader")
@@ -138,11 +147,14 @@ class RfbClient:
             return
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._resizes.append(future)
-        layout = struct.pack(">IHHHHI", self._layout_id, 0, 0, size.width, size.height, 0)
-        self._stream.write(struct.pack(">BxHHBx", 251, size.width, size.height, 1) + layout)
+        self._ask_for(size)
         status = await self._answered(future, timeout)
         if status:
             raise DesktopError(f"The desktop was not resized: {_RESIZE_ERRORS.get(status, f'status {status}')}.")
+
+    def _ask_for(self, size: Size) -> None:
+        layout = struct.pack(">IHHHHI", self._layout_id, 0, 0, size.width, size.height, 0)
+        self._stream.write(struct.pack(">BxHHBx", 251, size.width, size.height, 1) + layout)
 
     async def whole(self) -> None:
         """Wait until the screen is not in the middle of an update."""
@@ -257,9 +269,21 @@ class RfbClient:
                 self._resizes.clear()
             if rect.y:
                 return
-        if (rect.width, rect.height) != self.screen.size:
-            self.screen.resize(Size(rect.width, rect.height))
+        size = Size(rect.width, rect.height)
+        if not bearable(size):
+            self._set_back(size)
+        elif size != self.screen.size or self._oversized:
+            self._oversized = False
+            self.screen.resize(size)
             self.request_update(incremental=False)
+
+    def _set_back(self, size: Size) -> None:
+        """A program made the screen larger than we take: ours stays as it is, and the desktop is to follow."""
+        if not self._can_resize:
+            raise DesktopLost(f"The desktop's screen became {size} pixels, more than this server takes.")
+        log.info("a desktop's screen became %s, more than this server takes: it is set back", size)
+        self._oversized = True
+        self._ask_for(self.screen.size)
 
     async def _colour_map(self) -> None:
         _, _, count = struct.unpack(">BHH", await self._stream.read(5))
