@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -15,6 +16,8 @@ from .base import FileInfo
 from .machine import STDOUT, Machine, Process
 
 _CHUNK = 64 * 1024
+_LAST_WORD = 3.0
+"""Seconds for the helper to clear up after an upload that was cut off."""
 
 
 @cache
@@ -57,19 +60,47 @@ async def _content(process: Process, path: str, rest: bytes, limit: int) -> Asyn
 async def write(machine: Machine, path: str, chunks: AsyncIterator[bytes] | bytes, limit: int) -> int:
     """Write ``path``, all or nothing; the bytes written. Folders on the way are created."""
     process = await _start(machine, "write", path)
-    total = 0
     try:
-        with suppress(OSError):  # the helper refused and left; its answer says why
-            async for chunk in _pieces(chunks):
-                total += len(chunk)
-                if total > limit:
-                    raise ActionError(f"At most {limit} bytes can be written to a file.")
-                await process.write(len(chunk).to_bytes(4, "big") + chunk)
-            await process.write(b"\0\0\0\0")
-        answer, _ = await _answer(process, path)
-        return int(answer["size"])
+        await _answer(process, path)
+        # The second answer may come early, for example from a full disk: nothing more is sent then.
+        answering = asyncio.create_task(_answer(process, path), name="file answer")
+        sending = asyncio.create_task(_send(process, chunks, limit), name="file upload")
+        try:
+            await asyncio.wait({answering, sending}, return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                await sending
+            return int((await answering)[0]["size"])
+        finally:
+            await _stop(sending)
+            # The end of its input makes the helper remove what it has and say so; abandoned at once, it may be killed.
+            with suppress(OSError):
+                await process.close_stdin()
+            await asyncio.wait([answering], timeout=_LAST_WORD)
+            await _stop(answering)
     finally:
         await _end(process)
+
+
+async def _send(process: Process, chunks: AsyncIterator[bytes] | bytes, limit: int) -> None:
+    """All of it and the commit; less when the helper leaves, because its answer says why."""
+    total = 0
+    async for chunk in _pieces(chunks):
+        total += len(chunk)
+        if total > limit:
+            raise ActionError(f"At most {limit} bytes can be written to a file.")
+        try:
+            await process.write(len(chunk).to_bytes(4, "big") + chunk)
+        except OSError:
+            return
+    with suppress(OSError):
+        await process.write(b"\0\0\0\0")
+
+
+async def _stop(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()  # seen: else asyncio would report it as forgotten
 
 
 async def entries(machine: Machine, path: str) -> list[FileInfo]:

@@ -1,14 +1,15 @@
 """Runs inside the desktop (``python3 -I -S -c``): reads, writes and lists files without leaving the allowed folders.
 
 Nothing of ours can be imported here. Arguments: verb, home, roots joined by ``:``, path. Answers one JSON line on
-standard output, then the content for ``read``. ``write`` takes chunks with a four-byte length; a chunk of length 0
-commits, and without it nothing changes.
+standard output, then the content for ``read``. ``write`` answers twice: that it is ready, then how it went. Between the
+two it takes chunks with a four-byte length; a chunk of length 0 commits, and without it nothing changes.
 """
 
 import json
 import os
 import stat
 import sys
+from contextlib import suppress
 
 
 class Refused(Exception):
@@ -78,22 +79,33 @@ def write(real: str) -> None:
         raise Refused("there is a folder of this name")
     temporary = f".{name[:100]}.{os.getpid()}.part"
     file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=folder)
-    total = 0
     try:
-        while True:
-            length = int.from_bytes(exactly(4), "big")
-            if length == 0:
-                break
-            data = exactly(length)
-            total += length
-            while data:
-                data = data[os.write(file, data) :]
+        answer(ready=True)
+        total = receive(file)
         os.close(file)
         os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
-        os.unlink(temporary, dir_fd=folder)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
         raise
     answer(size=total)
+
+
+def receive(file: int) -> int:
+    """Write what comes until the chunk that commits; how many bytes that were."""
+    total = 0
+    while length := int.from_bytes(exactly(4), "big"):
+        data = exactly(length)
+        total += length
+        while data:
+            data = data[os.write(file, data) :]
+    return total
+
+
+def drain() -> None:
+    """Read standard input to its end: a Docker Engine passes no answer on while it cannot get rid of the input."""
+    while sys.stdin.buffer.read(1 << 16):
+        pass
 
 
 def entries(real: str, home: str) -> None:
@@ -123,6 +135,10 @@ def main() -> None:
         answer(error=str(error))
     except OSError as error:
         answer(error=(error.strerror or "failed").lower())
+    else:
+        return
+    if verb == "write":
+        drain()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -61,6 +62,37 @@ async def test_what_is_no_file_is_refused(kept: ConnectedDesktop) -> None:
         await kept.write_file("place", b"x")
     with pytest.raises(ActionError, match="NUL"):
         await kept.write_file("a\0b", b"x")
+
+
+async def test_a_large_file_is_refused_before_it_is_sent(kept: ConnectedDesktop) -> None:
+    await kept.execute(["mkdir", "-p", "place"])
+    async with asyncio.timeout(10):
+        with pytest.raises(ActionError, match="folder of this name"):
+            await kept.write_file("place", b"\0" * 60_000_000)
+
+
+async def endless() -> AsyncIterator[bytes]:
+    """3 MB and then silence, as from a client that is slow or gone."""
+    for _ in range(50):
+        yield b"\0" * 65536
+    await asyncio.sleep(3600)
+
+
+async def test_an_upload_that_is_given_up_leaves_nothing(kept: ConnectedDesktop) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await kept.write_file("given up", endless())
+    assert not [entry for entry in await kept.list_files() if entry.path.endswith((".part", "up"))]
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_a_full_disk_is_said_at_once_and_leaves_nothing(docker_desktop: ConnectedDesktop) -> None:
+    fill = "fallocate -l $(($(df --output=avail -B1 . | tail -1) - 1000000)) filler"
+    assert (await docker_desktop.execute(["sh", "-c", fill]))[0] == 0
+    async with asyncio.timeout(10):
+        with pytest.raises(ActionError, match="no space left"):
+            await docker_desktop.write_file("much", endless())
+    assert not [entry for entry in await docker_desktop.list_files() if entry.path.endswith((".part", "much"))]
 
 
 @pytest.mark.asyncio(loop_scope="function")
