@@ -161,7 +161,7 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
         _FROM_VIEWER.inc(len(data))
         if not self.greeting.done:
             data = self._greet(data)
-        self.input.may_act = self.session.may_act(self.name)
+        self.may_act_changed()
         if data and (passed := self.input.feed(data)):
             self.upstream.write(passed)
             if self.upstream.full:
@@ -205,6 +205,11 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
         task = asyncio.create_task(quietly(), name=f"viewer {self.name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def may_act_changed(self) -> None:
+        """The session calls this too: a viewer that lost the mouse may send nothing more, and still hold a button."""
+        if self.upstream is not None and (ups := self.input.allow(self.session.may_act(self.name))):
+            self.upstream.write(ups)
 
     def session_ended(self, reason: str) -> None:
         """The session calls this: there is nothing left to see."""

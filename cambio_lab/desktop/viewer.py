@@ -5,8 +5,10 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-_CUT_TEXT, _POINTER, _KEY = 6, 5, 4
+_CUT_TEXT, _POINTER, _KEY, _EXTENDED_KEY = 6, 5, 4, 255
 _LARGEST = 16 * 1024 * 1024
+_MOST_KEYS = 64
+"""Keys of one viewer that are down at once: more than a keyboard tells apart."""
 
 
 @dataclass(slots=True)
@@ -26,7 +28,7 @@ class ViewerInput:
 
     Messages are recognised by their lengths only (RFC 6143 section 7.5 and the extensions noVNC and TigerVNC's viewers
     use), so a message that is dropped leaves the stream whole. Dropped while :attr:`may_act` is false: keys, pointer
-    buttons and moves, clipboard, resizing.
+    buttons and moves, clipboard, resizing. What it holds down when :attr:`may_act` ends is let go by :meth:`allow`.
     """
 
     def __init__(self, *, may_act: bool = False) -> None:
@@ -37,6 +39,31 @@ class ViewerInput:
         self._greeted = False
         self._skip = 0
         self._skip_passes = False
+        self._up = b""
+        """The message that lifts the viewer's mouse buttons where they were last; empty: none is down."""
+        self._keys: dict[bytes, bytes] = {}
+        """The keys that are down, each with the message that lifts it, oldest first."""
+        self._let_go_due = False
+
+    def allow(self, may_act: bool) -> bytes:
+        """Set :attr:`may_act`; what the desktop must be sent now: when it ends, ups for all that the viewer holds.
+
+        Xvnc ignores everybody else's mouse while one client has a button down, and keys are everybody's.
+        """
+        lost, self.may_act = self.may_act and not may_act, may_act
+        if not lost:
+            return b""
+        if self._skip and self._skip_passes:  # in the middle of a message: as soon as it is through
+            self._let_go_due = True
+            return b""
+        return self._let_go()
+
+    def _let_go(self) -> bytes:
+        ups = self._up + b"".join(self._keys.values())
+        self._up = b""
+        self._keys.clear()
+        self._let_go_due = False
+        return ups
 
     def feed(self, data: bytes) -> bytes:
         """``ValueError`` for a message of unknown kind: the connection cannot be followed any further."""
@@ -53,13 +80,15 @@ class ViewerInput:
                 out += self._buffer[:part] if self._skip_passes else b""
                 del self._buffer[:part]
                 self._skip -= part
+                if self._let_go_due and not self._skip:
+                    out += self._let_go()
                 continue
             taken = self._header()
             if taken is None:
                 break
             header, body = taken
             passes = self._passes(header)
-            out += header if passes else b""
+            out += self._noted(header) + header if passes else b""
             del self._buffer[: len(header)]
             self._skip, self._skip_passes = body, passes
         return bytes(out)
@@ -103,7 +132,7 @@ class ViewerInput:
         if kind == _CUT_TEXT and len(header) == 12 and header[8] & _NEGOTIATES:
             return True
         if not self.may_act:
-            if kind == _KEY and not header[1]:
+            if kind in _DOWN and not any(header[_DOWN[kind]]):
                 return True  # a key that went down while it counted must come up again
             self.dropped += 1
             return False
@@ -111,13 +140,31 @@ class ViewerInput:
             self.counts.pointer += 1
         elif kind == _CUT_TEXT:
             self.counts.clipboard += 1
-        elif kind in (_KEY, 255):
+        elif kind in _DOWN:
             self.counts.keys += 1
         return True
 
+    def _noted(self, header: bytes) -> bytes:
+        """Remember what this message presses or lifts; what must go before it: the up of a key too many."""
+        kind = header[0]
+        if kind == _POINTER:
+            self._up = bytes([_POINTER, 0]) + header[2:] if header[1] else b""
+        elif kind in _DOWN:
+            down = _DOWN[kind]
+            # Xvnc knows a key by its scan code, where there is one: the keysym may differ once Shift has gone up.
+            key = header[:1] + (header[8:] if any(header[8:]) else header[4:8])
+            self._keys.pop(key, None)
+            if any(header[down]):
+                self._keys[key] = header[: down.start] + bytes(down.stop - down.start) + header[down.stop :]
+            if len(self._keys) > _MOST_KEYS:
+                return self._keys.pop(next(iter(self._keys)))
+        return b""
+
 
 # Kind of message -> bytes of its fixed part.
-_FIXED = {0: 20, 2: 4, 3: 10, _KEY: 8, _POINTER: 6, _CUT_TEXT: 8, 150: 10, 248: 9, 250: 4, 251: 8, 255: 12}
+_FIXED = {0: 20, 2: 4, 3: 10, _KEY: 8, _POINTER: 6, _CUT_TEXT: 8, 150: 10, 248: 9, 250: 4, 251: 8, _EXTENDED_KEY: 12}
 _NEGOTIATES = 0b0011
 """Extended clipboard actions that set nothing: telling capabilities, asking for the text."""
-_ACTS = {_KEY, _POINTER, _CUT_TEXT, 250, 251, 255}
+_DOWN = {_KEY: slice(1, 2), _EXTENDED_KEY: slice(2, 4)}
+"""Where a key's message says that it went down."""
+_ACTS = {*_DOWN, _POINTER, _CUT_TEXT, 250, 251}

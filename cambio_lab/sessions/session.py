@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -15,7 +16,14 @@ from cambio_lab.agent.gate import Gate, parse_policy
 from cambio_lab.agent.options import TurnOptions
 from cambio_lab.agent.tools.extra import ExtraTools
 from cambio_lab.desktop.base import Desktop
-from cambio_lab.errors import MessageLimitReached, SessionConflict, SessionEnded, StoreUnavailable, TurnRunning
+from cambio_lab.errors import (
+    CambioError,
+    MessageLimitReached,
+    SessionConflict,
+    SessionEnded,
+    StoreUnavailable,
+    TurnRunning,
+)
 from cambio_lab.events import (
     ControlChanged,
     ConversationCleared,
@@ -44,6 +52,8 @@ T = TypeVar("T")
 WINDING_UP = 5.0
 """Seconds an ended turn may take to let go of the agent before the next message."""
 RETRY = 0.5
+LIFTING = 2.0
+"""Seconds for the agent's keys and buttons to come up when a viewer takes the mouse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +159,7 @@ class Session:
             self._user_messages += 1
             self.touch()
             self.life.move(Phase.WORKING)
+            self._hold()
             self.show("thinking")
             self.turn = Turn(self, message_id, text, options)
             self.turn_task = asyncio.create_task(self.turn.run(), name=f"turn of session {self.id}")
@@ -210,6 +221,18 @@ class Session:
             self._hold()
             self.touch()
             await self.journal.emit(self.moment(ControlChanged(viewer)))
+            await self.lift_hands()
+
+    async def lift_hands(self) -> None:
+        """Lift what the agent left down while a viewer has the mouse: Xvnc hears only who has a button down.
+
+        A call that runs is not disturbed; the turn comes here again once it has ended.
+        """
+        if self.control is None or self.turn is None or self.turn.finished or self.turn.acting:
+            return
+        with suppress(CambioError, TimeoutError):  # a desktop that is gone holds nothing
+            async with asyncio.timeout(LIFTING):
+                await self.desktop.release_all()
 
     def may_act(self, viewer: str) -> bool:
         """Whether a viewer's mouse and keyboard count: it has control, or nobody has and the agent is idle."""
@@ -358,10 +381,13 @@ class Session:
             raise SessionConflict("Nothing waits for approval.", hint="It was decided or timed out meanwhile.")
 
     def _hold(self) -> None:
+        """Hold the agent or let it go on, and tell the viewers: some of them may not act any more."""
         if self._paused or self.control is not None:
             self.gate.pause()
         else:
             self.gate.resume()
+        for viewer in list(self.viewers):
+            viewer.may_act_changed()
 
     def _require_live(self) -> None:
         if self.life.over:

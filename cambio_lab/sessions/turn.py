@@ -46,6 +46,11 @@ class Turn:
         self._dropping: events.HistoryDropped | None = None
         self._tool_calls: list[str] = []
 
+    @property
+    def acting(self) -> bool:
+        """Whether a call runs right now."""
+        return bool(self._steps)
+
     async def run(self) -> None:
         """Carry the turn to its one end. Cancelling leaves it without: :meth:`abandon` gives it one."""
         try:
@@ -151,6 +156,7 @@ class Turn:
         session.steps = max(session.steps, event.step)
         moment = session.moment(event, image_sha256=sha256, cost_usd=row.cost_usd)
         await session.journal.emit(moment, operations=operations)
+        await session.lift_hands()
 
     def _begun(self, event: events.ToolStarted | events.ToolFinished) -> StepRow:
         """A call as a row. The first one of a reply has with it what the reply said and cost."""

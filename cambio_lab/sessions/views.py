@@ -42,6 +42,9 @@ class Viewer(Protocol):
 
     name: str
 
+    def may_act_changed(self) -> None:
+        """Called on the event loop at the moment in which :meth:`Session.may_act` may answer differently."""
+
     def session_ended(self, reason: str) -> None:
         """Called once, on the event loop, when there is nothing to watch any more."""
 

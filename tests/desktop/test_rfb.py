@@ -159,3 +159,51 @@ def test_a_viewer_that_only_looks(piece: int) -> None:
         assert viewer.dropped == (0 if may_act else 4)
     with pytest.raises(ValueError, match="unknown kind 77"):
         ViewerInput().feed(b"\x01\x4d")
+
+
+CONTROL_DOWN, CONTROL_UP = (struct.pack(">BBHII", 255, 0, down, 0xFFE3, 0x1D) for down in (1, 0))
+SHIFT_DOWN, SHIFT_UP = (struct.pack(">BBxxI", 4, down, 0xFFE1) for down in (1, 0))
+
+
+def pointer(x: int, y: int, buttons: int) -> bytes:
+    return struct.pack(">BBHH", 5, buttons, x, y)
+
+
+def acting() -> ViewerInput:
+    """A viewer that may act and has been greeted."""
+    viewer = ViewerInput(may_act=True)
+    viewer.feed(b"\x01")
+    return viewer
+
+
+def test_what_a_viewer_holds_comes_up_when_it_may_not_act_any_more() -> None:
+    viewer = acting()
+    viewer.feed(CONTROL_DOWN + SHIFT_DOWN + pointer(9, 9, 1) + pointer(20, 30, 1))
+    assert viewer.allow(False) == pointer(20, 30, 0) + CONTROL_UP + SHIFT_UP
+    assert viewer.allow(False) == viewer.allow(True) == b""
+    assert viewer.allow(False) == b""
+    viewer = acting()
+    viewer.feed(CONTROL_DOWN + SHIFT_DOWN + pointer(9, 9, 1) + pointer(9, 9, 0) + SHIFT_UP + CONTROL_UP)
+    assert viewer.allow(False) == b""
+
+
+def test_a_key_comes_up_in_either_form_without_control() -> None:
+    viewer = ViewerInput()
+    viewer.feed(b"\x01")
+    assert viewer.feed(CONTROL_DOWN + CONTROL_UP + SHIFT_DOWN + SHIFT_UP + pointer(1, 1, 0)) == CONTROL_UP + SHIFT_UP
+
+
+def test_ups_wait_for_the_end_of_a_message_that_is_on_its_way() -> None:
+    viewer = acting()
+    cut = struct.pack(">Bxxxi", 6, 4)
+    assert viewer.feed(pointer(5, 5, 1) + cut + b"te") == pointer(5, 5, 1) + cut + b"te"
+    assert viewer.allow(False) == b""
+    assert viewer.feed(b"xt" + pointer(6, 6, 1)) == b"xt" + pointer(5, 5, 0)
+
+
+def test_no_more_keys_are_remembered_than_a_keyboard_has() -> None:
+    viewer = acting()
+    passed = viewer.feed(b"".join(struct.pack(">BBxxI", 4, 1, symbol) for symbol in range(1000)))
+    ups = viewer.allow(False)
+    assert len(ups) == 64 * 8
+    assert len(passed) == 1000 * 8 + 936 * 8  # the oldest come up for the new ones

@@ -157,6 +157,8 @@ async def test_the_mouse_comes_back_when_its_holder_leaves(bench: Bench) -> None
     class Ann:
         name = "ann"
 
+        def may_act_changed(self) -> None: ...
+
         def session_ended(self, reason: str) -> None: ...
 
     session = await bench.registry.create()
@@ -168,6 +170,56 @@ async def test_the_mouse_comes_back_when_its_holder_leaves(bench: Bench) -> None
     assert session.control == "ann"
     await session.remove_viewer(two)
     assert session.control is None
+
+
+async def test_viewers_are_told_when_they_may_not_act_any_more(bench: Bench) -> None:
+    session = await bench.registry.create()
+    told: list[bool] = []
+
+    class Ann:
+        name = "ann"
+
+        def may_act_changed(self) -> None:
+            told.append(session.may_act("ann"))
+
+        def session_ended(self, reason: str) -> None: ...
+
+    session.add_viewer(Ann())
+    for change, expected in (
+        (session.take_control("ann"), True),
+        (session.take_control("bob"), False),
+        (session.give_back("bob"), True),
+        (session.send("Look"), False),
+    ):
+        await change
+        assert told[0] is expected
+        told.clear()
+
+
+async def test_the_agents_buttons_come_up_for_a_viewer_once_its_call_has_ended(bench: Bench) -> None:
+    hold = asyncio.Event()
+    bench.script = work(2, hold=hold)
+    session = await bench.registry.create()
+    desktop = bench.provider.open[session.desktop.desktop_id]
+    reader = session.subscribe()
+    await session.send("Look")
+    await until(lambda: session.steps == 2)
+    await session.take_control("ann")
+    assert ("release_all",) not in desktop.done
+    hold.set()
+    await until(lambda: ("release_all",) in desktop.done)
+    await session.give_back("ann")
+    await heard(reader, "status:idle")
+
+    bench.script = work(1)
+    desktop.done.clear()
+    await session.take_control("ann")
+    assert ("release_all",) not in desktop.done  # no turn: nothing of the agent's is down
+    await session.send("Look")
+    await session.take_control("bob")
+    assert ("release_all",) in desktop.done
+    await session.give_back()
+    await heard(reader, "status:idle")
 
 
 async def test_approval_is_asked_shown_and_decided(bench: Bench) -> None:
@@ -341,6 +393,8 @@ async def test_ending_while_it_works(bench: Bench) -> None:
 
     class Viewer:
         name = "v"
+
+        def may_act_changed(self) -> None: ...
 
         def session_ended(self, reason: str) -> None:
             ended.append(reason)
