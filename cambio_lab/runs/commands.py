@@ -8,12 +8,11 @@ import datetime
 import os
 import shutil
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CambioError, ConfigurationError, RunError
+from ..errors import CambioError, ConfigurationError, RunError, StoreError
 from ..settings import Settings, read_environment
 
 if TYPE_CHECKING:
@@ -82,10 +81,17 @@ def _told(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namesp
 # The store
 
 
+def _settings() -> Settings:
+    try:
+        return Settings(**read_environment())
+    except ValueError as error:
+        raise ConfigurationError(f"{error}.") from None
+
+
 def _directory(arguments: argparse.Namespace) -> Path:
     if arguments.data_dir is not None:
         return Path(arguments.data_dir)
-    found = Settings(**read_environment()).data_dir
+    found = _settings().data_dir
     if found:
         return Path(found)
     from jupyter_core.paths import jupyter_data_dir
@@ -203,46 +209,41 @@ def _remove(arguments: argparse.Namespace) -> int:
             raise RunError(f"There is no run {arguments.name}.", hint="See `cambio-lab runs list`.")
         if row.status == "active":
             raise RunError("The session is going on.", hint="End it first.")
+        from .pruning import sweep
+
         await store.sessions.remove(arguments.name)
-        await _sweep(store)
+        if await sweep(store) is None:
+            print(_kept_pictures(store))
         return 0
 
     return _with_store(arguments, work)
 
 
 def _prune(arguments: argparse.Namespace) -> int:
-    settings = Settings(**read_environment())
+    settings = _settings()
     days = settings.runs_max_age_days if arguments.max_age_days is None else arguments.max_age_days
     most = settings.runs_max_bytes if arguments.max_bytes is None else arguments.max_bytes
 
     async def work(store: Store) -> int:
-        from ..store import SessionQuery
+        from .pruning import prune, sweep
 
-        ended = [r for r in (await store.sessions.page(SessionQuery(limit=1_000_000))).rows if r.status != "active"]
-        old = [row for row in ended if days and row.created_at < time.time() - days * 86_400]
-        for row in old:
-            await store.sessions.remove(row.id)
-        freed = await _sweep(store)
-        left = [row for row in reversed(ended) if row not in old]
-        while left and most and await store.disk_bytes() > most:
-            old.append(left.pop(0))
-            await store.sessions.remove(old[-1].id)
-            freed += await _sweep(store)
-        print(f"{len(old)} runs forgotten, {freed} bytes of pictures freed")
+        forgotten = await prune(store, days=days, most=most)
+        pictures = await sweep(store)
+        print(f"{forgotten} runs forgotten, {pictures or 0} bytes of pictures freed")
+        if pictures is None:
+            print(_kept_pictures(store))
+        try:
+            print(f"{await store.database.compact()} bytes of the database given back")
+        except StoreError as error:
+            print(f"The database was not made smaller: {error.describe()} Then prune again; its room is used anyway.")
         return 0
 
     return _with_store(arguments, work)
 
 
-async def _sweep(store: Store) -> int:
-    """Remove pictures that no session names any more; the bytes that this freed."""
-    from ..store import SessionQuery
-    from .collect import pictures_of
-
-    keep: set[str] = set()
-    for row in (await store.sessions.page(SessionQuery(limit=1_000_000))).rows:
-        keep |= await pictures_of(store, row.id)
-    return await store.screenshots.sweep(keep)
+def _kept_pictures(store: Store) -> str:
+    names = ", ".join(path.name for path in store.damaged())
+    return f"No picture was removed: {names} may name it. Move the damaged database away, then prune again."
 
 
 # Replay
@@ -283,7 +284,7 @@ async def replay_on_fresh(run: Any, name: str, arguments: argparse.Namespace) ->
 
     size = Size(*run.manifest.get("desktop", {}).get("display", (1280, 800)))
     masks = tuple(Region(*(int(part) for part in mask.split(","))) for mask in arguments.mask)
-    settings = Settings(**read_environment())
+    settings = _settings()
     provider = await make_provider(settings, server_id=f"replay-{os.getpid()}", kind=arguments.kind)
     try:
         desktop = await provider.acquire(f"replay-{os.getpid()}", DesktopOptions(size=size))

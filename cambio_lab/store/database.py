@@ -9,6 +9,7 @@ and each is tried alone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import queue
@@ -40,6 +41,8 @@ CACHE_KILOBYTES = 512
 """Of pages, for each of the five connections; the system caches the file as well. SQLite would take 2,000."""
 CHECKED_AT_START = 64 * 1024 * 1024
 """A larger file is checked for damage where it is used, not from end to end before the server starts."""
+READ_AT_START = ("sessions", "session_counts")
+"""Tables that are checked in a file of any size: small, and nothing works without them."""
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
@@ -56,7 +59,7 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.failure: StoreError | None = None
-        """Why the last write failed; ``None`` as long as the disk takes what it is given."""
+        """Why the last write failed, or that damage was met; ``None`` as long as the disk takes what it is given."""
         self.commits = 0
         """Transactions since the start: equal numbers mean that nothing was written in between."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -119,11 +122,31 @@ class Database:
         All of its statements see the same state; a single one does so without ``snapshot``, and is quicker.
         """
         async with self._read_room:
-            try:
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._readers, self._read, operation, snapshot)
-            except sqlite3.Error as error:
-                raise _translate(error) from error
+            return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, operation, snapshot)
+
+    async def live_bytes(self) -> int:
+        """Size of the pages that hold something: what the file would take without those that deletions freed."""
+        return await self.read(_live_bytes)
+
+    async def compact(self) -> int:
+        """Give the space of deleted rows back to the disk, in a thread; how many bytes the file shrank.
+
+        Raises :class:`StoreUnavailable` when the disk has no room for the copy that this makes.
+        """
+        return await asyncio.to_thread(self._compact)
+
+    def _compact(self) -> int:
+        try:
+            with contextlib.closing(self._connect()) as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the file is as large as what it holds
+                before = self.path.stat().st_size
+                if before == _live_bytes(connection):
+                    return 0
+                connection.execute("VACUUM")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                return before - self.path.stat().st_size
+        except sqlite3.Error as error:
+            raise _translate(error) from error
 
     # The writer's thread
 
@@ -176,22 +199,31 @@ class Database:
         except Exception as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            failure = _translate(error) if isinstance(error, sqlite3.OperationalError) else error
-            if isinstance(failure, StoreError):  # the disk, not the operation: each alone would fail as well
+            failure = _translate(error)
+            if isinstance(failure, StoreError):
                 self._failed(failure)
+            if isinstance(failure, StoreUnavailable):  # the disk, not the operation: each alone would fail as well
                 return [(None, failure)] * len(jobs)
             if len(jobs) > 1:
                 return [self._commit(connection, [job])[0] for job in jobs]
-            return [(None, _translate(error) if isinstance(error, sqlite3.DatabaseError) else error)]
-        if self.failure is not None:
+            return [(None, failure)]
+        if isinstance(self.failure, StoreUnavailable):  # damage stays: other pages can still be written
             logger.warning("the store takes writes again")
             self.failure = None
         return outcomes
 
     def _failed(self, failure: StoreError) -> None:
-        if self.failure is None:
-            logger.error("the store refuses writes: %s (%s)", failure.describe(), failure.__cause__)
+        """Remember why; damage is remembered until the server's next start, which looks at the whole file."""
+        if isinstance(self.failure, StoreCorrupt):
+            return
+        if self.failure is None or isinstance(failure, StoreCorrupt):
+            logger.error("the store takes no new work: %s (%s)", failure.describe(), failure.__cause__)
         self.failure = failure
+        if isinstance(failure, StoreCorrupt):
+            try:
+                suspicion(self.path).touch(0o600)
+            except OSError as error:
+                logger.error("the next start will not check the database for damage: %s", error)
 
     def _connect(self) -> sqlite3.Connection:
         os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
@@ -209,6 +241,15 @@ class Database:
     # The readers' threads
 
     def _read(self, operation: Operation[T], snapshot: bool) -> T:
+        try:
+            return self._run(operation, snapshot)
+        except sqlite3.Error as error:
+            failure = _translate(error)
+            if isinstance(failure, StoreCorrupt):
+                self._failed(failure)
+            raise failure from error
+
+    def _run(self, operation: Operation[T], snapshot: bool) -> T:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
@@ -225,12 +266,35 @@ class Database:
             connection.execute("ROLLBACK")
 
 
+def suspicion(path: Path) -> Path:
+    """The empty file beside the database that says: a run met damage, look at all of it."""
+    return path.with_name(f"{path.name}.check")
+
+
 def _check(connection: sqlite3.Connection, path: Path) -> None:
-    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if path.stat().st_size <= CHECKED_AT_START:
-        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise StoreCorrupt(f"The database is damaged: {verdict}")
+    """Raise :class:`StoreCorrupt` for damage: anywhere if the file is small or suspected, else where a start reads."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if suspicion(path).exists():
+        _verify(connection, "integrity_check(1)")
+        suspicion(path).unlink()
+    elif path.stat().st_size <= CHECKED_AT_START:
+        _verify(connection, "quick_check(1)")
+    else:
+        for table in sorted(tables & set(READ_AT_START)):
+            _verify(connection, f"quick_check({table})")
+
+
+def _verify(connection: sqlite3.Connection, check: str) -> None:
+    (verdict,) = connection.execute(f"PRAGMA {check}").fetchone()
+    if verdict != "ok":
+        raise StoreCorrupt(f"The database is damaged: {verdict}")
+
+
+def _live_bytes(connection: sqlite3.Connection) -> int:
+    pages, free, size = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
 
 
 def _translate(error: Exception) -> Exception:

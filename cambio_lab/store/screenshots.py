@@ -71,6 +71,10 @@ class ScreenshotFiles:
         """What the pictures take on disk."""
         return await self._in_thread(lambda: sum(path.stat().st_size for path in self._files()))
 
+    async def sizes(self) -> dict[str, int]:
+        """Bytes of every picture by its digest."""
+        return await self._in_thread(lambda: {path.stem: path.stat().st_size for path in self._files()})
+
     async def close(self) -> None:
         self._threads.shutdown(wait=True)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from cambio_lab.errors import StoreCorrupt, StoreError, StoreUnavailable
 
-from .database import Database, Operation, together
+from .database import Database, Operation, suspicion, together
 from .events import EventTable
 from .exchanges import ExchangeTable
 from .lock import DirectoryLock
@@ -80,11 +80,16 @@ class Store:
 
     @property
     def failure(self) -> StoreError | None:
-        """Why the store refused the last write; ``None`` while all is well."""
+        """Why the store refused the last write, or that it met damage; ``None`` while all is well."""
         return self.database.failure
 
     async def health(self) -> StoreError | None:
-        """Try a write if the last one failed, read something otherwise; what is wrong, or ``None``."""
+        """Try a write if the last one failed, read something otherwise; what is wrong, or ``None``.
+
+        Damage that was met is wrong until the next start, whatever can still be written.
+        """
+        if isinstance(self.failure, StoreCorrupt):
+            return self.failure
         try:
             if self.failure is not None:
                 await self.database.write(lambda connection: connection.execute("PRAGMA user_version = 1"))
@@ -95,8 +100,12 @@ class Store:
         return None
 
     async def disk_bytes(self) -> int:
-        """What the database and the pictures take on disk."""
+        """What the database, those that were set aside and the pictures take on disk."""
         return await self.screenshots.disk_bytes() + await asyncio.to_thread(self._database_bytes)
+
+    def damaged(self) -> list[Path]:
+        """Databases that were set aside, at this start or an earlier one. They may name pictures that ours does not."""
+        return sorted(self.directory.glob(f"{FILE_NAME}.damaged-*"))
 
     def _database_bytes(self) -> int:
         return sum(path.stat().st_size for path in self.directory.glob(f"{FILE_NAME}*"))
@@ -132,4 +141,5 @@ def _set_aside(path: Path) -> Path:
         part = path.with_name(path.name + suffix)
         if part.exists():
             part.rename(target.with_name(target.name + suffix))
+    suspicion(path).unlink(missing_ok=True)
     return target
