@@ -1,7 +1,8 @@
 """A session's desktop for people and programs: what they put there and took from it becomes part of the record.
 
 Only what a replay must be able to give again is noted: the clipboard, files up to :data:`MOST` bytes, and screenshots,
-of which a program that asks for many gets :data:`MOST_PICTURES` noted. Thumbnails are not.
+of which a program that asks for many gets :data:`MOST_PICTURES` noted. Thumbnails are not. Clients and the desktop give
+each other the true bytes; what is noted has the placeholders of a session's secrets in place of their values.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import base64
 import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from ..desktop.base import Desktop, FileInfo, Picture
 from . import observations
 from .contents import Json
+from .masking import Mask
 
 MOST = 1_000_000
 MOST_PICTURES = 1_000
@@ -28,6 +31,8 @@ class ClientDesktop:
 
     def __init__(self, desktop: Desktop, note: Note, keep: Keep) -> None:
         self.recorded = desktop
+        self.mask = Mask()
+        """The session's secrets, set by the session before anybody uses this."""
         self._note = note
         self._keep = keep
         self._pictures_left = MOST_PICTURES
@@ -45,32 +50,35 @@ class ClientDesktop:
 
     async def get_clipboard(self) -> str:
         text = await self.recorded.get_clipboard()
-        await self._tell("get_clipboard", {}, {"text": text})
+        await self._tell("get_clipboard", {}, {"text": self.mask.text(text)})
         return text
 
     async def set_clipboard(self, text: str) -> None:
         await self.recorded.set_clipboard(text)
-        await self._tell("set_clipboard", {"text": text}, {"none": True})
+        await self._tell("set_clipboard", {"text": self.mask.text(text)}, {"none": True})
 
     async def list_files(self, path: str = "") -> list[FileInfo]:
         found = await self.recorded.list_files(path)
-        await self._tell("list_files", {"path": path}, observations.encode(found))
+        noted = [replace(entry, path=self.mask.text(entry.path)) for entry in found]
+        await self._tell("list_files", {"path": self.mask.text(path)}, observations.encode(noted))
         return found
 
     async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
-        digest = hashlib.sha256()
+        # Of the masked bytes: the digest of a short secret alone would let it be guessed.
+        digest, masked = hashlib.sha256(), self.mask.stream()
 
         async def passing() -> AsyncIterator[bytes]:
             if isinstance(chunks, bytes):
-                digest.update(chunks)
+                digest.update(masked.feed(chunks))
                 yield chunks
                 return
             async for chunk in chunks:
-                digest.update(chunk)
+                digest.update(masked.feed(chunk))
                 yield chunk
 
         size = await self.recorded.write_file(path, passing())
-        await self._tell("write_file", {"path": path, "content": digest.hexdigest()}, {"number": size})
+        digest.update(masked.end())
+        await self._tell("write_file", {"path": self.mask.text(path), "content": digest.hexdigest()}, {"number": size})
         return size
 
     async def read_file(self, path: str) -> AsyncIterator[bytes]:
@@ -87,7 +95,8 @@ class ClientDesktop:
                     kept = None
             yield chunk
         if kept is not None:
-            await self._tell("read_file", {"path": path}, {"bytes": base64.b64encode(kept).decode()})
+            masked = base64.b64encode(self.mask.data(bytes(kept))).decode()
+            await self._tell("read_file", {"path": self.mask.text(path)}, {"bytes": masked})
 
     async def _tell(self, method: str, arguments: Json, result: Json) -> None:
         record = {"by": CLIENT, "method": method, "arguments": arguments, "at": time.time(), "ms": 0.0}

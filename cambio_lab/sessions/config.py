@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from cambio_lab.agent.gate import parse_policy
+from cambio_lab.desktop.allow import domains
 from cambio_lab.desktop.base import DesktopOptions, Size
 from cambio_lab.errors import InvalidRequest
+from cambio_lab.runs.masking import Mask
 from cambio_lab.settings import Settings
 
 from .secrets import check_secrets
@@ -23,7 +25,6 @@ SMALLEST, LARGEST = 320, 4096
 LONGEST = 10 * 365 * 86_400
 NAME_LENGTH = 200
 _DISPLAY = re.compile(r"([1-9]\d{2,3})x([1-9]\d{2,3})")
-_HOST = re.compile(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_-]+)*(:\d{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,10 @@ class SessionConfig:
 
     @classmethod
     def parse(cls, given: Mapping[str, Any] | None) -> SessionConfig:
-        """Check every key of ``given``; :class:`InvalidRequest` names all that are unknown or wrong."""
+        """Check every key of ``given``; :class:`InvalidRequest` names all that are unknown or wrong.
+
+        Where ``system`` has the value of a secret, its placeholder is put.
+        """
         values = dict(given or {})
         wrong: dict[str, object] = {key: "unknown" for key in values if key not in CHECKS}
         for key, check in CHECKS.items():
@@ -72,7 +76,12 @@ class SessionConfig:
             listed = ", ".join(sorted(wrong))
             hint = f"Known keys: {', '.join(CHECKS)}." if "unknown" in wrong.values() else ""
             raise InvalidRequest(f"config is not valid: {listed}.", hint=hint, details=names)
-        return cls(**values)
+        config = cls(**values)
+        return replace(config, system=config.mask().text(config.system)) if config.system else config
+
+    def mask(self) -> Mask:
+        """Takes the values of its secrets out of whatever is said, stored or shown."""
+        return Mask(self.secrets)
 
     def given(self) -> dict[str, Any]:
         """The keys that were given, as they are stored and shown; of secrets only the names."""
@@ -93,7 +102,7 @@ class SessionConfig:
         network: Any = settings.network if self.network is None else self.network
         hosts: tuple[str, ...] = ()
         if isinstance(network, dict):
-            network, hosts = "allow", tuple(network["allow"])
+            network, hosts = "allow", domains(network["allow"])
         return DesktopOptions(
             size=parse_display(self.display or settings.display),
             network=network,
@@ -110,8 +119,8 @@ def parse_display(text: str) -> Size:
     return Size(int(width), int(height))
 
 
-def check_name(name: object) -> str | None:
-    """A session's name, trimmed; ``None`` stands for one that the server makes up."""
+def check_name(name: object, mask: Mask | None = None) -> str | None:
+    """A session's name, trimmed and masked; ``None`` stands for one that the server makes up."""
     if name is None:
         return None
     if not isinstance(name, str):
@@ -120,7 +129,7 @@ def check_name(name: object) -> str | None:
         raise InvalidRequest("name is too long.", details={"name": f"at most {NAME_LENGTH} characters"})
     if any(ord(character) < 32 or 0xD800 <= ord(character) <= 0xDFFF for character in name):
         raise InvalidRequest("name has a control character.", details={"name": "no control characters"})
-    return name.strip() or None
+    return (name if mask is None else mask.text(name)).strip() or None
 
 
 def _number(low: float, *, whole: bool = False, high: float = LONGEST) -> Check:
@@ -172,8 +181,11 @@ def _network(value: Any) -> str | None:
     if value in ("open", "none"):
         return None
     if isinstance(value, dict) and set(value) == {"allow"} and isinstance(value["allow"], list):
-        bad = [host for host in value["allow"] if not isinstance(host, str) or not _HOST.fullmatch(host)]
-        return f"not host names: {bad!r}"[:200] if bad else None
+        try:
+            domains(value["allow"])
+        except ValueError as error:
+            return str(error)[:300]
+        return None
     return 'must be open, none or {"allow": [host, ...]}'
 
 

@@ -9,11 +9,13 @@ from typing import Any
 
 from cambio_lab.agent.options import TurnOptions
 from cambio_lab.errors import InvalidRequest
+from cambio_lab.runs.masking import Mask
 
 LONGEST = 200_000
 METADATA_BYTES = 64_000
 LARGEST = 1_000_000_000
 """Of a number among the options; more tokens, seconds or dollars mean nothing."""
+NOTHING_SECRET = Mask()
 OPTIONS = {item.name: str(item.type) for item in fields(TurnOptions) if item.name != "extra_tools"}
 """Keys of ``metadata.options`` and the types they take, from the agent's own table."""
 
@@ -31,19 +33,20 @@ def check_content(content: object) -> str:
     return content
 
 
-def check_metadata(metadata: object) -> dict[str, Any]:
-    """The metadata as it is stored; ``None`` is none."""
+def check_metadata(metadata: object, mask: Mask = NOTHING_SECRET) -> dict[str, Any]:
+    """The metadata as it is stored, without values of secrets; ``None`` is none."""
     if metadata is None:
         return {}
     if not isinstance(metadata, Mapping) or not all(isinstance(key, str) for key in metadata):
         raise InvalidRequest("metadata must be an object.", details={"metadata": "must be an object"})
     try:
         size = len(json.dumps(dict(metadata), allow_nan=False).encode())
+        masked: dict[str, Any] = mask.json(dict(metadata))
     except (TypeError, ValueError, RecursionError):
         raise InvalidRequest("metadata is not JSON.", details={"metadata": "must be JSON"}) from None
     if size > METADATA_BYTES:
         raise InvalidRequest("metadata is too long.", details={"metadata": f"at most {METADATA_BYTES} bytes"})
-    return dict(metadata)
+    return masked
 
 
 def turn_options(metadata: Mapping[str, Any]) -> dict[str, Any]:

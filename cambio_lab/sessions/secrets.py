@@ -1,25 +1,32 @@
 """Secrets of a session: the agent types them without ever seeing them.
 
 ``config.secrets`` maps names to values. The model, the history, the records and the logs know ``{{NAME}}``; the value
-is put in at the last moment, where a key is pressed or a command starts, and taken out of what comes back as text.
-Values live in this process's memory alone: after a restart a session knows their names only.
+is put in at the last moment, where a key is pressed, a command starts or a file is written, and taken out of what comes
+back as text. Values live in this process's memory alone: after a restart a session knows their names only, and can
+neither put values in nor recognise them.
 
-What the screen shows is not covered: a secret typed into a field that shows it is in the next screenshot.
+Not covered: what the screen shows (a secret typed into a field that shows it is in the next screenshot), and what a
+program made of a value; see :mod:`cambio_lab.runs.masking`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
-from cambio_lab.desktop.base import CommandResult, Desktop, Settled
-from cambio_lab.errors import ActionError
+from cambio_lab.desktop.base import CommandResult, Desktop, FileInfo, Settled
+from cambio_lab.errors import ActionError, DesktopError
+from cambio_lab.runs.client_desktop import ClientDesktop
+from cambio_lab.runs.masking import LONGEST_PLACEHOLDER, Mask, Substitution
+from cambio_lab.runs.masking import NAME as NAMES
 
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+NAME = re.compile(NAMES)
 SHORTEST, LONGEST, MOST = 4, 1000, 50
-_PLACEHOLDER = re.compile(r"\{\{([A-Za-z][A-Za-z0-9_]{0,63})\}\}")
+_PLACEHOLDER = re.compile(rf"\{{\{{({NAMES})\}}\}}")
+_PLACEHOLDER_BYTES = re.compile(_PLACEHOLDER.pattern.encode())
 
 
 def check_secrets(value: Any) -> str | None:
@@ -32,14 +39,9 @@ def check_secrets(value: Any) -> str | None:
         return "names must be letters, digits and underscores"
     if any(not isinstance(text, str) or not SHORTEST <= len(text) <= LONGEST for text in value.values()):
         return f"values must be text of {SHORTEST} to {LONGEST} characters"
+    if any(0xD800 <= ord(character) <= 0xDFFF for text in value.values() for character in text):
+        return "values must be valid Unicode"
     return None
-
-
-def hide(text: str, secrets: Mapping[str, str]) -> str:
-    """``text`` with each value replaced by its placeholder; the longest first, in case one contains another."""
-    for name, value in sorted(secrets.items(), key=lambda item: -len(item[1])):
-        text = text.replace(value, f"{{{{{name}}}}}")
-    return text
 
 
 def introduction(names: list[str]) -> str:
@@ -58,27 +60,122 @@ class SecretDesktop:
         self._desktop = desktop
         self._names = frozenset(secrets)
         self._values = dict(secrets) if isinstance(secrets, Mapping) else {}
+        self._mask = Mask(secrets)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._desktop, name)
 
     async def type_text(self, text: str) -> Settled:
-        return await self._desktop.type_text(self._fill(text))
+        with self._masked_errors():
+            return await self._desktop.type_text(self._fill(text))
+
+    async def get_clipboard(self) -> str:
+        with self._masked_errors():
+            return self._mask.text(await self._desktop.get_clipboard())
+
+    async def set_clipboard(self, text: str) -> None:
+        with self._masked_errors():
+            await self._desktop.set_clipboard(self._fill(text))
 
     async def run_command(self, command: str, timeout: float = 120.0) -> CommandResult:
-        result = await self._desktop.run_command(self._fill(command), timeout)
-        return replace(result, stdout=hide(result.stdout, self._values), stderr=hide(result.stderr, self._values))
+        with self._masked_errors():
+            result = await self._desktop.run_command(self._fill(command), timeout)
+        cut = result.truncated or result.timed_out
+        out, err = (self._mask.text(text, cut=cut) for text in (result.stdout, result.stderr))
+        return replace(result, stdout=out, stderr=err)
+
+    async def execute(
+        self, argv: Sequence[str], *, stdin: bytes | None = None, timeout: float = 30.0, limit: int = 10_000_000
+    ) -> tuple[int, bytes, bytes]:
+        filled, given = [self._fill(word) for word in argv], None if stdin is None else self._fill_bytes(stdin)
+        with self._masked_errors():
+            code, *outputs = await self._desktop.execute(filled, stdin=given, timeout=timeout, limit=limit)
+        out, err = (self._mask.data(output, cut=len(output) >= limit) for output in outputs)
+        return code, out, err
+
+    async def read_file(self, path: str) -> AsyncIterator[bytes]:
+        with self._masked_errors():
+            stream: Any = self._desktop.read_file(self._fill(path))
+            source = stream if hasattr(stream, "__aiter__") else await stream
+        return self._reading(source)
+
+    async def _reading(self, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        with self._masked_errors():
+            async for piece in self._mask.stream().over(source):
+                yield piece
+
+    async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
+        if isinstance(chunks, bytes):
+            filled: AsyncIterator[bytes] | bytes = self._fill_bytes(chunks)
+        else:
+            filled = Substitution(_PLACEHOLDER_BYTES, self._value_bytes, LONGEST_PLACEHOLDER).over(chunks)
+        with self._masked_errors():
+            return await self._desktop.write_file(self._fill(path), filled)
+
+    async def list_files(self, path: str = "") -> list[FileInfo]:
+        with self._masked_errors():
+            found = await self._desktop.list_files(self._fill(path))
+        return [replace(entry, path=self._mask.text(entry.path)) for entry in found]
+
+    @contextmanager
+    def _masked_errors(self) -> Iterator[None]:
+        """An error that quotes a path or a text that we filled in."""
+        try:
+            yield
+        except DesktopError as error:
+            message, hint = self._mask.text(error.message), self._mask.text(error.hint)
+            if (message, hint) == (error.message, error.hint):
+                raise
+            raise type(error)(message, hint=hint) from None
 
     def _fill(self, text: str) -> str:
-        return _PLACEHOLDER.sub(self._value, text)
+        return _PLACEHOLDER.sub(lambda found: self._value(found[1], found[0]), text)
 
-    def _value(self, found: re.Match[str]) -> str:
-        name = found[1]
+    def _fill_bytes(self, data: bytes) -> bytes:
+        return _PLACEHOLDER_BYTES.sub(self._value_bytes, data)
+
+    def _value_bytes(self, found: re.Match[bytes]) -> bytes:
+        return self._value(found[1].decode(), found[0].decode()).encode()
+
+    def _value(self, name: str, placeholder: str) -> str:
         if name not in self._names:
-            return found[0]  # not one of ours: braces that belong to the text
+            return placeholder  # not one of ours: braces that belong to the text
         if name not in self._values:
-            raise ActionError(f"The value of {{{{{name}}}}} was lost when the server was restarted; ask the user.")
+            raise ActionError(f"The value of {placeholder} was lost when the server was restarted; ask the user.")
         return self._values[name]
+
+
+class AskedWithSecrets:
+    """A recorded desktop as clients get it: they give values as they did then, the record knows placeholders."""
+
+    def __init__(self, desktop: Desktop, mask: Mask) -> None:
+        self._desktop = desktop
+        self._mask = mask
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._desktop, name)
+
+    async def set_clipboard(self, text: str) -> None:
+        await self._desktop.set_clipboard(self._mask.text(text))
+
+    async def list_files(self, path: str = "") -> list[FileInfo]:
+        return await self._desktop.list_files(self._mask.text(path))
+
+    async def read_file(self, path: str) -> AsyncIterator[bytes]:
+        return await self._desktop.read_file(self._mask.text(path))
+
+    async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
+        masked = self._mask.data(chunks) if isinstance(chunks, bytes) else self._mask.stream().over(chunks)
+        return await self._desktop.write_file(self._mask.text(path), masked)
+
+
+def for_clients(desktop: Desktop, mask: Mask) -> Desktop:
+    """``desktop`` as people and programs use it: they get what is there, the record of it has no value."""
+    if isinstance(desktop, ClientDesktop):
+        desktop.mask = mask
+    elif mask and hasattr(desktop, "recording"):
+        return cast(Desktop, AskedWithSecrets(desktop, mask))
+    return desktop
 
 
 def _hashable(name: Any) -> Any:

@@ -43,7 +43,7 @@ from .description import describe, snapshot
 from .journal import Journal, Moment
 from .recovery import stored_conversation
 from .request import check_content, check_metadata, turn_options
-from .secrets import hide
+from .secrets import for_clients
 from .state import Life, Phase
 from .turn import Turn
 from .views import Clock, Encode, SessionView, Viewer
@@ -97,7 +97,8 @@ class Session:
         self.end_reason: str | None = None
         self.model = row.model
         self.desktop_kind = row.desktop_kind
-        self.desktop = desktop
+        self.mask = config.mask()
+        self.desktop = for_clients(desktop, self.mask)
         self.agent = agent
         self.gate = gate
         self.usage = Usage(**row.usage)
@@ -133,9 +134,7 @@ class Session:
         Raises :class:`InvalidRequest`, :class:`SessionEnded`, :class:`TurnRunning`, :class:`MessageLimitReached`
         or :class:`StoreUnavailable`; then nothing is stored.
         """
-        text, extra = check_content(content), check_metadata(metadata)
-        if isinstance(self.config.secrets, dict):
-            text = hide(text, self.config.secrets)
+        text, extra = self.mask.text(check_content(content)), check_metadata(metadata, self.mask)
         options = TurnOptions(**turn_options(extra), extra_tools=self.extra_tools)
         async with self.admission:
             self._require_ready("A message is refused")
@@ -257,7 +256,7 @@ class Session:
     ) -> None:
         """Change what may be changed while it lives, all of it or nothing; what is ``None`` stays."""
         self._require_live()
-        title = check_name(name)
+        title = check_name(name, self.mask)
         policy = None if approval is None else parse_policy(approval)
         # Nothing changes unless all of it can; the desktop's own refusal comes last, and before the rest.
         if display is not None:

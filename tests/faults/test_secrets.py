@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import sqlite3
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cambio_lab.desktop.base import CommandResult
 from cambio_lab.errors import ActionError, InvalidRequest
 from cambio_lab.sessions.config import SessionConfig
-from cambio_lab.sessions.secrets import SecretDesktop, hide
+from cambio_lab.sessions.secrets import SecretDesktop
 from tests.agent.fake_desktop import FakeDesktop
 from tests.messages_api import MessagesApi
 from tests.messages_api.policies import Script
@@ -56,8 +59,10 @@ def rows_of(path: Path) -> bytes:
 
 
 def spellings(secret: str) -> list[bytes]:
-    """As it is and as JSON would write it."""
-    return [secret.encode(), json.dumps(secret)[1:-1].encode()]
+    """As it is, as JSON would write it, and a file of it alone as a record would keep it."""
+    data = secret.encode()
+    kept = [base64.b64encode(data), hashlib.sha256(data).hexdigest().encode()]
+    return [data, json.dumps(secret)[1:-1].encode(), *kept]
 
 
 @pytest.mark.docker
@@ -117,6 +122,74 @@ async def test_no_secret_comes_out_anywhere(
     assert found == []
 
 
+GIVEN = {
+    name: f"SEEDED-{name.lower()}-hunter2-ä" for name in ("FILE", "SYSTEM", "META", "KEY", "NAME", "CLIP", "UPLOAD")
+}
+"""One for each way in."""
+
+
+async def test_no_way_in_is_a_way_out(
+    start_server: Callable[..., Any], messages_api: MessagesApi, tmp_path: Path
+) -> None:
+    """Files read by the editor, the system text, metadata, names, the clipboard and files that people put there."""
+    messages_api.policy = Script(
+        [
+            reply("I write it.", tool("bash", command="cd; echo {{FILE}} > typed.txt")),
+            reply("In the editor, too.", editor("create", path="made.txt", file_text="is {{FILE}}.")),
+            reply("I read it.", editor("view", path="typed.txt"), tool("bash", command="cat made.txt")),
+            reply("And change it.", editor("str_replace", path="typed.txt", old_str="{{FILE}}", new_str="{{FILE}}!")),
+        ]
+    )
+    server = await start_server(
+        desktop="local", model="claude-sonnet-5-5", env=messages_api.environment, data_dir=tmp_path / "data"
+    )
+    said: dict[str, str] = {}
+    async with server.client() as client:
+        session = await create(client, secrets=GIVEN, system=f"Log in with {GIVEN['SYSTEM']}.")
+        said["created"], at = json.dumps(session), f"/sessions/{session['id']}"
+        assert (await client.put(f"{at}/clipboard", json={"text": GIVEN["CLIP"]})).status_code == 200
+        assert (await client.put(f"{at}/files/put.txt", content=GIVEN["UPLOAD"].encode())).status_code == 200
+        said["renamed"] = (await client.patch(at, json={"name": f"With {GIVEN['NAME']}"})).text
+        async with observing(server, session["id"], stream=True) as observer:
+            metadata = {"deep": [{GIVEN["KEY"]: GIVEN["META"]}]}
+            await observer.send({"content": "Look.", "metadata": metadata})
+            await observer.turn_end()
+            said["socket"] = json.dumps([observer.first, *observer.seen])
+        files = {name: await client.get(f"{at}/files/{name}.txt") for name in ("put", "typed", "made")}
+        clipboard = (await client.get(f"{at}/clipboard")).json()
+        (tmp_path / "data" / "run.cambio").write_bytes((await client.get(f"{at}/run")).content)
+        for path in (at, f"{at}/history", f"{at}/steps", "/sessions", "/health", "/metrics"):
+            said[path] = (await client.get(path)).text
+        await client.delete(at)
+    await server.stop()
+
+    assert {name: answer.text for name, answer in files.items()} == {
+        "put": GIVEN["UPLOAD"],
+        "typed": GIVEN["FILE"] + "!\n",
+        "made": f"is {GIVEN['FILE']}.",
+    }, "people get the true bytes"
+    assert clipboard == {"text": GIVEN["CLIP"]}
+    said["model"] = json.dumps(messages_api.bodies)
+    assert "Log in with {{SYSTEM}}." in said["model"]
+    assert "1\\t{{FILE}}" in said["model"] and "is {{FILE}}." in said["model"]
+    assert '"{{KEY}}": "{{META}}"' in json.dumps(json.loads(said[f"{at}/history"]))
+    assert "With {{NAME}}" in said["renamed"]
+    places = [(name, text.encode()) for name, text in said.items()] + list(everything_in(tmp_path / "data"))
+    found = {
+        f"{name} in {place}"
+        for place, data in places
+        for name, secret in GIVEN.items()
+        if any(spelling in data for spelling in spellings(secret))
+    }
+    assert found == set()
+    record = b"".join(data for place, data in places if place.endswith("(rows)"))
+    assert b"{{CLIP}}" in record and base64.b64encode(b"{{UPLOAD}}") in record, "it was recorded"
+
+
+def editor(command: str, **arguments: str) -> Any:
+    return tool("str_replace_based_edit_tool", command=command, **arguments)
+
+
 async def test_the_value_is_typed_and_what_comes_back_is_masked() -> None:
     desktop = FakeDesktop()
     agent: Any = SecretDesktop(desktop, {"PIN": "1234-5678"})
@@ -127,10 +200,42 @@ async def test_the_value_is_typed_and_what_comes_back_is_masked() -> None:
     lost: Any = SecretDesktop(desktop, ["PIN"])
     with pytest.raises(ActionError, match="restarted"):
         await lost.type_text("{{PIN}}")
+    with pytest.raises(ActionError, match="restarted"):
+        await lost.write_file("a", b"{{PIN}}")
 
 
-def test_the_longest_value_is_hidden_first() -> None:
-    assert hide("abcdefgh abcd", {"A": "abcd", "B": "abcdefgh"}) == "{{B}} {{A}}"
+async def test_files_and_clipboard_have_the_value_and_the_agent_has_the_placeholder() -> None:
+    desktop = FakeDesktop()
+    agent: Any = SecretDesktop(desktop, {"PIN": "1234-5678"})
+    await agent.set_clipboard("{{PIN}}")
+    assert desktop.done[-1] == ("set_clipboard", "1234-5678")
+    text = b"x" * 995 + b"{{PIN}}" + b"y" * 2000  # the value crosses the boundary of two pieces
+    assert await agent.write_file("a", pieces(text)) == len(text) + 2
+    assert desktop.files["a"] == text.replace(b"{{PIN}}", b"1234-5678")
+    assert b"".join([piece async for piece in await agent.read_file("a")]) == text
+    await agent.write_file("{{PIN}}.txt", b"")
+    assert (await agent.execute(["find", "."]))[1] == f"f {len(text) + 2} a\nf 0 {{{{PIN}}}}.txt\n".encode()
+
+
+async def test_an_error_does_not_quote_the_value() -> None:
+    agent: Any = SecretDesktop(FakeDesktop(), {"PIN": "1234-5678"})
+    with pytest.raises(ActionError) as refused:
+        await agent.read_file("{{PIN}}.txt")
+    assert refused.value.message == "{{PIN}}.txt does not exist."
+    assert refused.value.__cause__ is None and refused.value.__suppress_context__
+
+
+async def test_output_cut_in_the_middle_of_a_value_ends_with_the_placeholder() -> None:
+    desktop = FakeDesktop()
+    agent: Any = SecretDesktop(desktop, {"PIN": "päss-5678"})
+    desktop.command = CommandResult("it is pä", "päss-5678 p\ufffd", 0, truncated=True)
+    result = await agent.run_command("cat")
+    assert (result.stdout, result.stderr) == ("it is {{PIN}}", "{{PIN}} {{PIN}}")
+
+
+async def pieces(data: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), 3):
+        yield data[start : start + 3]
 
 
 def test_a_config_shows_names_only() -> None:
@@ -141,7 +246,8 @@ def test_a_config_shows_names_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "secrets", [{"A": "x"}, {"1": "long enough"}, {"A B": "long enough"}, {"A": 5}, 5, ["x y"], "A"]
+    "secrets",
+    [{"A": "x"}, {"1": "long enough"}, {"A B": "long enough"}, {"A": 5}, {"A": "long enough\ud800"}, 5, ["x y"], "A"],
 )
 def test_odd_secrets_are_refused_without_being_quoted(secrets: object) -> None:
     with pytest.raises(InvalidRequest) as refused:
