@@ -1,16 +1,21 @@
 """Any text by keysym, however many different characters it has.
 
 Xvnc types a character that its layout lacks by giving it a free keycode, and never takes one back: at some point it
-drops what it is sent. Our keymap leaves 115 keycodes free. The first new characters are left to Xvnc. Beyond those,
-the others get places in the keymap before they are typed, four on each key (plain, shift, level three, both), so that
-nothing that was typed before changes its meaning while a slow program has yet to read it. Only when all 364 places are
-taken are they given anew, after the program has had time to catch up.
+drops what it is sent, and programs that have yet to hear of the new key drop it before. So nothing of ours is left to
+Xvnc. The keymap has places for what European languages and typographers use; every other character gets one before it
+is typed, four on each key (plain, shift, level three, both), so that nothing that was typed before changes its meaning
+while a slow program has yet to read it. Only when all 364 places are taken are they given anew, after the program has
+had time to catch up.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
 
 from cambio_lab.errors import DesktopError
 
@@ -21,9 +26,16 @@ from .machine import Machine, run
 
 log = logging.getLogger(__name__)
 
-LEFT_TO_XVNC = 16
-"""New characters that Xvnc may place itself, at 255 and below; some of these keycodes stay free for people's keys."""
 PLACES = [(code, level) for level in range(4) for code in (*range(136, 203), *range(208, 232))]
+"""Keycode and level; the 24 other free keycodes are for what people type, which Xvnc places itself, from 255 down."""
+PRESET = (
+    "".join(map(chr, range(0xC0, 0x100)))
+    + "€–—‘’‚“”„…•«»§°£¿¡·²ŒœŠšŽžŸ"  # up to here without Shift
+    + "\xa0¢¤¥¦¨©ª¬\xad®¯±³´µ¶¸¹º¼½¾"
+    + "†‡‰‹›™←↑→↓"
+)
+"""Characters that ``image/keymap.xkb`` has on the first places, in this order."""
+Output = tuple[int, bytes, bytes]
 _QUIET, _CAP = 0.5, 30.0
 _LATENCY = 0.002
 """Seconds that a slow program (a GTK editor) takes at most for one character."""
@@ -52,13 +64,12 @@ class Typist:
         self._hands = hands
         self._connection = connection
         self._machine = machine
-        self._left: set[int] = set()
-        self._placed: dict[int, int] = {}
-        self._unknown = False
+        self._placed = {keys.character(char): index for index, char in enumerate(PRESET)}
+        self._loading: asyncio.Task[Output] | None = None
 
     def forget(self) -> None:
-        """Another server typed here before: what it left to Xvnc is not known, so nothing more is."""
-        self._unknown = True
+        """Another server typed here before, perhaps on another keymap: all places are given anew."""
+        self._placed = {}
 
     async def type(self, text: str) -> None:
         """Type ``text``. :class:`~cambio_lab.errors.ActionError` for what cannot be typed, before anything is."""
@@ -85,9 +96,7 @@ class Typist:
                     break
                 fresh[symbol] = None
             end += 1
-        if not self._unknown and len(self._left) + len(fresh) <= LEFT_TO_XVNC:
-            self._left.update(fresh)
-        elif fresh:
+        if fresh:
             await self._place(list(fresh))
         if end == start:
             await self._start_anew(len(symbols))
@@ -96,28 +105,37 @@ class Typist:
 
     def _known(self, symbol: int) -> bool:
         on_layout = symbol < 0x7F or 0xFE00 <= symbol <= 0xFFFF or symbol >= 0x10000000
-        return on_layout or symbol in self._left or symbol in self._placed
+        return on_layout or symbol in self._placed
 
     async def _place(self, fresh: list[int]) -> None:
         first = len(self._placed)
-        self._placed.update((symbol, first + index) for index, symbol in enumerate(fresh))
-        touched = {PLACES[index][0] for index in range(first, len(self._placed))}
+        placed = self._placed | {symbol: first + index for index, symbol in enumerate(fresh)}
+        touched = {PLACES[index][0] for index in range(first, len(placed))}
         rows = {code: ["NoSymbol"] * 4 for code in touched}
-        for symbol, index in self._placed.items():
+        for symbol, index in placed.items():
             code, level = PLACES[index]
             if code in rows:
                 rows[code][level] = f"U{symbol & 0xFFFFFF:04X}"
         loader = [self._machine.python, "-I", "-S", "-c", _LOADER]
-        code, _, error = await run(self._machine, loader, stdin=json.dumps(rows).encode())
+        code, _, error = await self._load(partial(run, self._machine, loader, stdin=json.dumps(rows).encode()))
         if code != 0:
             log.warning("the keymap could not be loaded: %s", error.decode("utf-8", "replace")[-300:])
             raise DesktopError("The keyboard could not be prepared for so many different characters.")
+        self._placed = placed  # not before: whoever is stopped meanwhile must not count on it
+
+    async def _load(self, load: Callable[[], Coroutine[Any, Any, Output]]) -> Output:
+        """One at a time; one that its caller was stopped in the middle of goes on, and the next waits for it."""
+        if self._loading is not None:
+            await asyncio.wait([self._loading])
+        self._loading = asyncio.create_task(load(), name="keymap")
+        self._loading.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(self._loading)
 
     async def _start_anew(self, typed: int) -> None:
         """All places are taken: wait until what was typed has certainly been read, then give them again."""
         log.info("every place on the keyboard is taken: giving them anew")
         await self._connection.watch.settle(quiet=_QUIET, cap=_CAP, expect=2 * _QUIET + _LATENCY * typed)
-        self._placed.clear()
+        self._placed = {}
 
 
 def expected_wait(text: str) -> float:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
+from cambio_lab.desktop import typist
 from cambio_lab.desktop.base import Point
 from cambio_lab.desktop.connected import ConnectedDesktop
 from cambio_lab.errors import ActionError
@@ -107,6 +110,44 @@ async def test_exactness_table(docker_desktop: ConnectedDesktop, window: str) ->
         print(f"{window:8} {name:14} {arrived:6} of {len(text):6} characters {verdict} {took:5.1f} s")
         assert got == before + text
         before = got
+
+
+FIRST = ["äöü", "ß", "漢字", "é", "ñ€", "かな", "€", "ć", "😀"]
+"""Each typed by itself: on a fresh desktop the very first key is one that the layout lacks."""
+
+
+@pytest.mark.parametrize("window", ["Tk", "xterm"])
+async def test_what_the_layout_lacks_is_exact_from_the_first_key_on(either: ConnectedDesktop, window: str) -> None:
+    await WINDOWS[window](either)
+    before = ""
+    for text in FIRST:
+        assert await typed(either, window, text, before) == before + text
+        before += text
+    await either.key("ä")
+    await either.key("ż")
+    assert await typed(either, window, "!", before + "äż") == before + "äż!"
+
+
+async def test_a_text_that_was_stopped_before_it_had_its_keys_can_be_typed_again(
+    local_desktop: ConnectedDesktop,
+) -> None:
+    await xterm(local_desktop)
+    for seconds in (0.004, 0.05):
+        stopped = asyncio.create_task(local_desktop.type_text(CHINESE[:150]))
+        await asyncio.sleep(seconds)
+        stopped.cancel()
+        await asyncio.wait([stopped])
+    found = await typed(local_desktop, "xterm", CHINESE[:150])
+    assert found == CHINESE[:150]
+
+
+def test_the_keymap_has_what_the_typist_counts_on() -> None:
+    keymap = (Path(typist.__file__).with_name("image") / "keymap.xkb").read_text()
+    for index, char in enumerate(typist.PRESET):
+        code, level = typist.PLACES[index]
+        found = re.search(rf"key <I{code}> .*\[ (.*) \] }};", keymap)
+        assert found is not None and found[1].split(", ")[level] == f"U{ord(char):04X}", char
+        assert f"<I{code}> = {code};" in keymap
 
 
 async def test_caps_lock_left_on_turns_no_letters_round(local_desktop: ConnectedDesktop) -> None:
