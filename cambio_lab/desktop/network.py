@@ -18,6 +18,7 @@ from typing import Any
 
 from cambio_lab.errors import DesktopUnavailable
 
+from .allow import domains
 from .container import ROLE_LABEL, SERVER_LABEL, create, remove
 from .engine import Engine, EngineError, HijackedStream
 
@@ -85,7 +86,8 @@ shutdown_lifetime 0 seconds
 visible_hostname proxy
 via off
 forwarded_for delete
-acl allowed dstdomain -n {domains}
+acl allowed dstdomain -n
+{domains}
 acl web port 80 443 8000-8999
 acl CONNECT method CONNECT
 acl tls port 443
@@ -94,6 +96,11 @@ http_access deny CONNECT !tls
 http_access allow allowed
 http_access deny all
 """
+
+
+def _squid(hosts: tuple[str, ...]) -> str:
+    """A line for each name: squid cuts long ones."""
+    return _SQUID.format(port=PROXY_PORT, domains="\n".join(f"acl allowed dstdomain -n {name}" for name in hosts))
 
 
 @dataclass
@@ -193,7 +200,11 @@ class Networks:
             )
         if network == "none":
             return Placement(CLOSED, offline_names=True)
-        return await self._proxied(image, allow_hosts)
+        try:
+            hosts = domains(allow_hosts)
+        except ValueError as error:
+            raise DesktopUnavailable(f"The allow list is not valid: {error}.") from error
+        return await self._proxied(image, hosts)
 
     async def _proxied(self, image: str, allow_hosts: tuple[str, ...]) -> Placement:
         inner = f"cambio-a{secrets.token_hex(3)}"  # names of interfaces end at 15 characters
@@ -257,7 +268,7 @@ class Networks:
             )
             stream = await self._engine.hijack(f"/containers/{name}/attach?stream=1&stdin=1&stdout=1&stderr=1", {})
             await self._engine.finish(lambda client: client.start(name))
-            configuration = _SQUID.format(port=PROXY_PORT, domains=" ".join(allow_hosts))
+            configuration = _squid(allow_hosts)
             stream.writer.write(configuration.encode())
             stream.writer.write_eof()
             said = b""

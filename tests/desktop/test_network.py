@@ -13,6 +13,7 @@ import pytest
 from cambio_lab.desktop.base import DesktopOptions
 from cambio_lab.desktop.connected import ConnectedDesktop
 from cambio_lab.desktop.docker import DockerProvider
+from cambio_lab.errors import DesktopUnavailable
 from cambio_lab.settings import Settings
 
 INTERNET, OTHER = "203.0.113.10", "203.0.113.11"
@@ -57,6 +58,7 @@ def internet(docker_host: str) -> Iterator[str]:
 async def provider(settings: Settings, internet: str) -> AsyncIterator[DockerProvider]:
     names = {
         "example.test": internet,
+        "sub.example.test": internet,
         "other.test": OTHER,
         "rebound.test": "169.254.169.254",
         "inside.test": "10.0.0.1",
@@ -114,6 +116,24 @@ async def test_allow_list(provider: DockerProvider) -> None:
     assert (await desktop.screenshot()).width == 1280
 
 
+@pytest.mark.timeout(120)
+async def test_an_allow_list_with_all_below_a_name(provider: DockerProvider) -> None:
+    many = tuple(f"name-{number}.of-a-long-list.test" for number in range(500))
+    hosts = ("*.example.test", "EXAMPLE.test", "sub.example.test", *many)
+    desktop = await provider.acquire("test", DesktopOptions(network="allow", allow_hosts=hosts))
+    for name in ("example.test", "sub.example.test"):
+        assert await fetch(desktop, f"http://{name}/") == "hello from outside"
+    refused = await fetch(desktop, "-w", "%{http_code}", "-o", "/dev/null", "http://other.test/")
+    assert refused == "403"
+
+
+async def test_an_empty_allow_list_allows_nothing(provider: DockerProvider) -> None:
+    desktop = await provider.acquire("test", DesktopOptions(network="allow"))
+    assert await fetch(desktop, "-w", "%{http_code}", "-o", "/dev/null", "http://example.test/") == "403"
+    with pytest.raises(DesktopUnavailable, match="port"):
+        await provider.acquire("test", DesktopOptions(network="allow", allow_hosts=("example.test:80",)))
+
+
 async def test_none(provider: DockerProvider) -> None:
     desktop = await provider.acquire("test", DesktopOptions(network="none"))
     assert (await fetch(desktop, f"http://{INTERNET}/")).startswith("[")
@@ -145,7 +165,6 @@ async def test_the_proxy_goes_with_its_desktop(provider: DockerProvider, docker_
 
 async def test_a_closed_network_is_refused_where_it_cannot_be_enforced(local_desktop: ConnectedDesktop) -> None:
     from cambio_lab.desktop import make_provider
-    from cambio_lab.errors import DesktopUnavailable
 
     provider = await make_provider(replace(Settings(), pool_size=0), server_id="test", kind="local")
     with pytest.raises(DesktopUnavailable, match="cannot restrict"):
