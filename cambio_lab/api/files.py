@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 from ..desktop.base import Desktop
+from ..errors import CambioError
 from .failure import Refused, timestamp
 from .rest import Rest
 
@@ -81,11 +82,27 @@ class Files(Rest):
         self.set_header("Content-Type", mimetypes.guess_type(name)[0] or "application/octet-stream")
         # Never shown by the browser in this origin: the file may be a page that the desktop made up.
         self.set_header("Content-Disposition", f"attachment; filename*=UTF-8''{quote(name)}")
+        if (size := getattr(content, "size", None)) is not None:
+            self.set_header("Content-Length", str(size))
         async with contextlib.aclosing(content):  # type: ignore[type-var]
+            await self._send(content)
+
+    async def _send(self, content: AsyncIterator[bytes]) -> None:
+        """The content as the body (for HEAD: what comes before it); one that breaks off must not look whole."""
+        try:
             async for piece in content:
                 self.write(piece)
                 await self.flush()
-        self.finish()
+                if self.request.method == "HEAD":
+                    break
+            self.finish()
+        except BaseException as error:
+            if not self._headers_written:
+                raise
+            self.request.connection.stream.close()  # type: ignore[union-attr]
+            if not isinstance(error, CambioError):
+                raise
+            self.log.warning("%s %s broke off: %s", self.request_id, self.endpoint, error)
 
     async def _list(self, desktop: Desktop, path: str) -> None:
         entries = [

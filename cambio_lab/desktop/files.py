@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,27 @@ def _source() -> str:
     return Path(__file__).with_name("home_helper.py").read_text("utf-8")
 
 
-async def read(machine: Machine, path: str, limit: int) -> AsyncIterator[bytes]:
+class Content(AsyncIterator[bytes]):
+    """A file's content in pieces; ``size`` is how many bytes they have together.
+
+    :class:`~cambio_lab.errors.ActionError` instead of an end before that.
+    """
+
+    def __init__(self, process: Process, path: str, size: int, first: bytes) -> None:
+        self.size = size
+        self._process = process
+        self._pieces = _content(process, path, size, first)
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._pieces)
+
+    async def aclose(self) -> None:
+        """Let go of the file."""
+        await self._pieces.aclose()
+        await _end(self._process)  # the generator does it only if it was begun
+
+
+async def read(machine: Machine, path: str, limit: int) -> Content:
     """Open ``path``; iterate over the result for its content, and close it (``aclose``) if not to the end.
 
     :class:`~cambio_lab.errors.ActionError` if it cannot be read or is larger than ``limit`` bytes.
@@ -38,21 +58,21 @@ async def read(machine: Machine, path: str, limit: int) -> AsyncIterator[bytes]:
     except BaseException:
         await _end(process)
         raise
-    return _content(process, path, rest, limit)
+    return Content(process, path, answer["size"], rest)
 
 
-async def _content(process: Process, path: str, rest: bytes, limit: int) -> AsyncIterator[bytes]:
-    sent = len(rest)
+async def _content(process: Process, path: str, size: int, first: bytes) -> AsyncGenerator[bytes, None]:
+    left = size - len(first)
     try:
-        if rest:
-            yield rest
-        while (piece := await process.read()) is not None:
-            if piece[0] != STDOUT:
-                continue
-            sent += len(piece[1])
-            if sent > limit:
-                raise ActionError(f"{path!r} grew beyond {limit} bytes while it was read.")
-            yield piece[1]
+        if first:
+            yield first
+        while left > 0:
+            piece = await process.read()
+            if piece is None:
+                raise ActionError(f"{path!r} broke off after {size - left} of {size} bytes.", hint="Try again.")
+            if piece[0] == STDOUT:
+                left -= len(piece[1])
+                yield piece[1]
     finally:
         await _end(process)
 

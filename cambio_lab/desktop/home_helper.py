@@ -1,8 +1,9 @@
 """Runs inside the desktop (``python3 -I -S -c``): reads, writes and lists files without leaving the allowed folders.
 
 Nothing of ours can be imported here. Arguments: verb, home, roots joined by ``:``, path. Answers one JSON line on
-standard output, then the content for ``read``. ``write`` answers twice: that it is ready, then how it went. Between the
-two it takes chunks with a four-byte length; a chunk of length 0 commits, and without it nothing changes.
+standard output. ``read`` sends the content after it: ``size`` bytes, or fewer if the file shrank. ``write`` answers
+twice: that it is ready, then how it went. Between the two it takes chunks with a four-byte length; a chunk of length 0
+commits, and without it nothing changes.
 """
 
 import json
@@ -58,11 +59,10 @@ def read(real: str) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise Refused("not a regular file")
     answer(size=status.st_size)
-    while True:
-        data = os.read(file, 1 << 18)
-        if not data:
-            break
+    left = status.st_size  # what the file gains meanwhile is not sent; what it loses is missed on the other side
+    while left and (data := os.read(file, min(left, 1 << 18))):
         sys.stdout.buffer.write(data)
+        left -= len(data)
     sys.stdout.buffer.flush()
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -181,6 +185,33 @@ async def test_files_clipboard_and_pictures(server: LiveServer, session: dict[st
         for width in ("0", "", "15", "4097", "2e2", "²"):
             check_envelope(await client.get(f"{path}/screenshot?width={width}"), 400)
         check_envelope(await client.get(f"{path}/screenshots/{'0' * 64}.png"), 404)
+
+
+async def test_a_download_that_breaks_off_does_not_look_whole(server: LiveServer, session: dict[str, Any]) -> None:
+    async with server.client() as client:
+        path = f"/sessions/{session['id']}/files/breaks-off.bin"
+        await client.put(path, content=b"\0" * 40_000_000)
+        assert (await client.head(path)).status_code == 200
+        with pytest.raises(httpx2.TransportError):
+            async with client.stream("GET", path) as response:
+                assert response.status_code == 200
+                os.kill(helper("breaks-off.bin"), signal.SIGKILL)
+                async for _ in response.aiter_bytes():
+                    pass
+        assert "broke off" in server.log() and "Traceback" not in server.log()
+        assert len((await client.get(path)).content) == 40_000_000
+
+
+def helper(path: str) -> int:
+    """The process that reads ``path`` in a local desktop."""
+    found = [entry for entry in Path("/proc").glob("[0-9]*") if ends_in(entry / "cmdline", f"\0{path}\0".encode())]
+    return int(found[0].name)
+
+
+def ends_in(file: Path, end: bytes) -> bool:
+    with contextlib.suppress(OSError):
+        return file.read_bytes().endswith(end)
+    return False
 
 
 async def test_a_running_turn_forbids_what_would_disturb_it(server: LiveServer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -33,6 +34,18 @@ async def test_round_trip(kept: ConnectedDesktop) -> None:
     (entry,) = await kept.list_files("deep/er")
     assert (entry.path, entry.size, entry.is_dir) == ("deep/er/data ü.bin", 0, False)
     assert ("deep", True) in [(entry.path, entry.is_dir) for entry in await kept.list_files()]
+
+
+@pytest.mark.parametrize(("change", "whole"), [("head -c 9999 /dev/zero >> changing", True), (": > changing", False)])
+async def test_a_file_that_changes_while_it_is_read(kept: ConnectedDesktop, change: str, whole: bool) -> None:
+    await kept.execute(["truncate", "-s", "50000000", "changing"])
+    content = await kept.read_file("changing")
+    got = len(await anext(content))
+    assert (await kept.execute(["sh", "-c", change]))[0] == 0
+    with nullcontext() if whole else pytest.raises(ActionError, match="broke off"):
+        async for piece in content:
+            got += len(piece)
+    assert (got == 50_000_000) is whole
 
 
 @pytest.mark.parametrize(
