@@ -26,6 +26,11 @@ def outside(path: str) -> str | None:
     return "must not contain a null character" if "\0" in path else None
 
 
+def moment(seconds: float) -> str:
+    """As :func:`~.failure.timestamp`, with four digits for the year whatever a file claims."""
+    return timestamp(seconds).rjust(len("2024-01-15T10:30:00Z"), "0")
+
+
 class Files(Rest):
     """``/sessions/{session_id}/files/{path}``; a path that is empty or ends in a slash is a folder's listing."""
 
@@ -109,7 +114,7 @@ class Files(Rest):
             {
                 "path": entry.path,
                 "size": entry.size,
-                "modified": timestamp(entry.modified),
+                "modified": moment(entry.modified),
                 "type": "folder" if entry.is_dir else "file",
             }
             for entry in await desktop.list_files(path.rstrip("/"))

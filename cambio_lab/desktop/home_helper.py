@@ -12,6 +12,9 @@ import stat
 import sys
 from contextlib import suppress
 
+EARLIEST, LATEST = -62135596800, 253402300799
+"""The years 1 to 9999, in seconds since 1970: a file may say that it is older or newer, a calendar does not."""
+
 
 class Refused(Exception):
     pass
@@ -114,11 +117,20 @@ def entries(real: str, home: str) -> None:
     base = os.path.realpath(home).rstrip("/") + "/"
     found = []
     for entry in sorted(os.listdir(listing))[:10000]:
-        status = os.stat(entry, dir_fd=listing, follow_symlinks=False)
+        try:
+            status = os.stat(entry, dir_fd=listing, follow_symlinks=False)
+        except FileNotFoundError:  # gone since
+            continue
         path = real.rstrip("/") + "/" + entry
         path = path[len(base) :] if path.startswith(base) else path
-        found.append([path, status.st_size, status.st_mtime, stat.S_ISDIR(status.st_mode)])
+        modified = min(max(status.st_mtime, EARLIEST), LATEST)
+        found.append([shown(path), status.st_size, modified, stat.S_ISDIR(status.st_mode)])
     answer(entries=found)
+
+
+def shown(path: str) -> str:
+    """The path with replacement characters for what is not UTF-8: JSON has no other bytes."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import httpx2
 import pytest
 
+from cambio_lab.api.files import moment
 from tests.live_server import LiveServer
 
 from .conftest import check_envelope
@@ -185,6 +186,10 @@ async def test_files_clipboard_and_pictures(server: LiveServer, session: dict[st
         for width in ("0", "", "15", "4097", "2e2", "²"):
             check_envelope(await client.get(f"{path}/screenshot?width={width}"), 400)
         check_envelope(await client.get(f"{path}/screenshots/{'0' * 64}.png"), 404)
+
+
+async def test_a_year_has_four_digits() -> None:
+    assert moment(-62135596800) == "0001-01-01T00:00:00Z" and moment(253402300799) == "9999-12-31T23:59:59Z"
 
 
 async def test_a_download_that_breaks_off_does_not_look_whole(server: LiveServer, session: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -82,6 +83,29 @@ async def test_a_large_file_is_refused_before_it_is_sent(kept: ConnectedDesktop)
     async with asyncio.timeout(10):
         with pytest.raises(ActionError, match="folder of this name"):
             await kept.write_file("place", b"\0" * 60_000_000)
+
+
+async def test_a_folder_of_odd_names_and_times_is_listed(kept: ConnectedDesktop) -> None:
+    make = r"mkdir odd; cd odd; touch $'bad\xffname'; touch -d @999999999999 far; touch -d @-62135596801 old"
+    assert (await kept.execute(["bash", "-c", make]))[0] == 0
+    found = {entry.path: entry.modified for entry in await kept.list_files("odd")}
+    assert set(found) == {"odd/bad\N{REPLACEMENT CHARACTER}name", "odd/far", "odd/old"}
+    years = {name: datetime.fromtimestamp(seconds, UTC).year for name, seconds in found.items()}
+    assert years["odd/far"] > 2400 and years["odd/old"] < 1902  # the disk may have bounds of its own
+
+
+async def test_files_that_come_and_go_do_not_fail_a_listing(kept: ConnectedDesktop) -> None:
+    churn = """import os, time
+for i in range(2000): open(f"churn/f{i}", "w").close()
+end = time.time() + 2
+while time.time() < end:
+    for i in range(300): open(f"churn/z{i}", "w").close()
+    for i in range(300): os.unlink(f"churn/z{i}")"""
+    await kept.execute(["mkdir", "-p", "churn"])
+    churning = asyncio.create_task(kept.execute(["python3", "-c", churn]))
+    while not churning.done():
+        await kept.list_files("churn")
+    assert (await churning)[0] == 0 and len(await kept.list_files("churn")) == 2000
 
 
 async def endless() -> AsyncIterator[bytes]:
