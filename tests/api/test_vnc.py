@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest_asyncio
 from benchmarks.vnc import Viewer
 from tests.live_server import LiveServer
 
-from .conftest import running
+from .conftest import eventually, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -32,8 +33,10 @@ async def client() -> AsyncIterator[aiohttp.ClientSession]:
         yield made
 
 
-async def connect(server: LiveServer, client: aiohttp.ClientSession, session: str, **options: Any) -> Any:
-    path = f"{server.ws_url}/vnc/{session}"
+async def connect(
+    server: LiveServer, client: aiohttp.ClientSession, session: str, viewer: str = "", **options: Any
+) -> Any:
+    path = f"{server.ws_url}/vnc/{session}?viewer={viewer}"
     return await client.ws_connect(path, headers=server.headers, max_msg_size=0, **options)
 
 
@@ -82,6 +85,47 @@ async def test_what_is_not_rfb_ends_the_connection(
             pass
     assert message.type is aiohttp.WSMsgType.CLOSE
     assert socket.close_code == 1002
+
+
+async def test_whoever_loses_control_with_a_button_down_leaves_the_mouse_to_the_next(
+    server: LiveServer, client: aiohttp.ClientSession, session: dict[str, Any]
+) -> None:
+    sockets = [await connect(server, client, session["id"], name) for name in ("ann", "bob")]
+    ann, bob = (Viewer(socket.receive_bytes, socket.send_bytes) for socket in sockets)
+    await ann.greet(None)
+    await bob.greet(None)
+
+    async def pixels() -> bytes:
+        """What bob sees where he is about to move; the server draws the pointer."""
+        await bob.send(struct.pack(">BB4H", 3, 0, 600, 600, 32, 32))
+        seen, left = bytearray(32 * 32 * 4), 32 * 32
+        while left > 0:
+            _, count = struct.unpack(">xBH", await bob.take(4))
+            for _ in range(count):
+                x, y, width, height, _ = struct.unpack(">4Hi", await bob.take(12))
+                for row in range(y - 600, y - 600 + height):
+                    start = (row * 32 + x - 600) * 4
+                    seen[start : start + 4 * width] = await bob.take(4 * width)
+                left -= width * height
+        return bytes(seen)
+
+    before = await pixels()
+    await ann.send(struct.pack(">BBHH", 5, 1, 200, 200))
+    async with client.ws_connect(f"{server.ws_url}/ws/{session['id']}", headers=server.headers) as commands:
+        await asyncio.sleep(0.2)
+        await commands.send_json({"type": "take_control", "viewer": "bob"})
+        async with asyncio.timeout(5):
+            while (await commands.receive_json()).get("metadata", {}).get("viewer") != "bob":
+                pass
+        await bob.send(struct.pack(">BBHH", 5, 0, 610, 610))
+
+        async def moved() -> bool:
+            return await pixels() != before
+
+        await eventually(moved, 5)
+        await commands.send_json({"type": "give_back", "viewer": "bob"})
+    for socket in sockets:
+        await socket.close()
 
 
 async def test_a_viewer_that_answers_no_ping_is_let_go(
