@@ -1,4 +1,4 @@
-"""Sessions end by themselves: after their time, or when nobody is there. A minute before, they say so.
+"""Sessions end by themselves: after their time, or when nobody is there. They say so before.
 
 How long something lasts is measured with the monotonic clock: setting the wall clock ends nothing.
 """
@@ -14,9 +14,15 @@ from cambio_lab.settings import Settings
 from .session import Session
 from .views import iso
 
+LOOK_SECONDS = 1.0
+"""How often each session is looked at."""
 WARNING_SECONDS = 60.0
 WARNING_SHARE = 0.2
-"""A short life is warned of later: at most this share of it before its end."""
+"""A short life is warned of later: this share of it before its end..."""
+LEAST_SECONDS = 1.5 * LOOK_SECONDS
+"""...but early enough that one look falls between the warning's time and the end."""
+NEVER_AT_ONCE = 0.9
+"""Of a life that short, at most this share is warned of: a session that is used has all of it left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +35,8 @@ class Due:
 
     @property
     def warn(self) -> bool:
-        return self.left <= min(WARNING_SECONDS, self.span * WARNING_SHARE)
+        least = min(LEAST_SECONDS, self.span * NEVER_AT_ONCE)
+        return self.left <= max(least, min(WARNING_SECONDS, self.span * WARNING_SHARE))
 
 
 class Expiry:

@@ -1,0 +1,20 @@
+"""When a session is told that it ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from cambio_lab.sessions.expiry import LOOK_SECONDS, Due
+
+
+@pytest.mark.parametrize("span", [2.0, 3.0, 10.0, 100.0, 3600.0])
+def test_one_look_at_least_falls_into_the_time_of_the_warning(span: float) -> None:
+    late = LOOK_SECONDS * 1.2  # a look may take a while
+    assert Due("timeout", late, span).warn
+    assert Due("timeout", min(60.0, span / 5), span).warn
+    assert not Due("timeout", 61.0, span).warn
+
+
+@pytest.mark.parametrize("span", [0.5, 1.0, 2.0])
+def test_a_session_that_is_used_is_not_warned_however_short_its_idle_time(span: float) -> None:
+    assert not Due("idle", span - 0.01, span).warn
