@@ -27,7 +27,7 @@ from .agents import AgentFactory, default_factory
 from .config import SessionConfig, check_name
 from .creation import create
 from .ending import end_session, suspend_session
-from .expiry import Expiry
+from .expiry import LOOK_SECONDS, Expiry
 from .session import Session, Surroundings
 from .starting import Starting
 from .views import Clock, Encode, SystemClock, describe_row, iso
@@ -35,9 +35,9 @@ from .watch import Described, Watch
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-LOOK_SECONDS = 1.0
-"""How often the housekeeping looks for sessions whose time is up."""
-STOP_SECONDS = 9.0
+STOP_SECONDS = 8.5
+RETRY_STOP_SECONDS = 0.5
+"""The two together, and what is cancelled then, take less than ten seconds."""
 REMEMBERED = 10_000
 """Ended sessions that :meth:`Registry.get` can tell from unknown ones without asking the store."""
 
@@ -80,6 +80,7 @@ class Registry:
         self._lost_watchers: dict[str, asyncio.Task[None]] = {}
         self._expiry = Expiry(settings)
         self._adoption = Adoption(self)
+        self._retrying: asyncio.Task[None] | None = None
         self.stopping = False
         """Nothing new is begun."""
         self.revision = 0
@@ -92,7 +93,7 @@ class Registry:
         ended = await self.store.sessions.page(SessionQuery(limit=REMEMBERED))
         self._ended = {row.id: None for row in reversed(ended.rows) if row.status != "active"}
         await self._adoption.begin()
-        self._own(self._housekeeping(), "housekeeping of sessions")
+        self.own(self._housekeeping(), "housekeeping of sessions")
 
     async def stop(self) -> frozenset[str]:
         """End all sessions, or leave them to the next start (setting ``keep_sessions``); within ten seconds.
@@ -100,6 +101,9 @@ class Registry:
         Returns the ``desktop_id`` of each desktop that must stay when its provider is stopped.
         """
         self.stopping = True
+        if self._retrying is not None:  # what it takes up now would be left out below
+            self._retrying.cancel()
+            await asyncio.wait({self._retrying}, timeout=RETRY_STOP_SECONDS)
         sessions = list(self._live.values())
         keep = self.settings.keep_sessions
         kept = frozenset(session.desktop.desktop_id for session in sessions) if keep else frozenset[str]()
@@ -218,15 +222,15 @@ class Registry:
         Raises :class:`SessionNotFound`, :class:`SessionEnded`, or :class:`StoreUnavailable` when the desktop is
         gone but the end could not be written yet (that is done as soon as the disk takes it).
         """
+        if session_id in self._adoption.waiting:
+            giving_up = self.own(self._adoption.give_up(session_id, reason), f"end of session {session_id}")
+            if (given_up := await asyncio.shield(giving_up)) is not None:
+                return {"ended_at": iso(given_up.ended_at or self.clock.time())}
         if (session := self._live.get(session_id)) is None:
-            row = await self.store.sessions.get(session_id)
-            if row is None:
+            if await self.store.sessions.get(session_id) is None:
                 raise SessionNotFound(f"There is no session {session_id[:60]!r}.")
-            if row.status != "active" or session_id not in self._adoption.waiting:
-                raise SessionEnded("The session is over already.", hint="Start a new one.")
-            row = await self._adoption.give_up(session_id, reason)
-            return {"ended_at": iso(row.ended_at or self.clock.time())}
-        if not await asyncio.shield(self._own(self._end(session, reason), f"end of session {session_id}")):
+            raise SessionEnded("The session is over already.", hint="Start a new one.")
+        if not await asyncio.shield(self.own(self._end(session, reason), f"end of session {session_id}")):
             raise StoreUnavailable("The session's desktop is freed; its end is not on disk yet.")
         assert session.ended_at is not None
         return {"ended_at": iso(session.ended_at)}
@@ -243,6 +247,13 @@ class Registry:
         if len(self._ended) >= REMEMBERED:
             self._ended.pop(next(iter(self._ended)))
         self._ended[session_id] = None
+
+    def own(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """A task of the registry's: its failure is logged, the stop of the registry ends it."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
 
     async def _end(self, session: Session, reason: str, status: SessionStatus = "inactive") -> bool:
         try:
@@ -261,7 +272,7 @@ class Registry:
         if recorded:
             await session.journal.aclose()
         else:
-            self._own(_finish_recording(session), f"last words of session {session.id}")
+            self.own(_finish_recording(session), f"last words of session {session.id}")
         return recorded
 
     async def _watch_desktop(self, session: Session) -> None:
@@ -273,7 +284,7 @@ class Registry:
         """The session cannot go on: end it as ``error``, unless it is ending already."""
         if not session.life.over:
             logger.warning("session %s cannot go on: %s", session.id, reason)
-            self._own(self._end_if_live(session, reason, "error"), f"end of session {session.id}")
+            self.own(self._end_if_live(session, reason, "error"), f"end of session {session.id}")
 
     async def _end_if_live(self, session: Session, reason: str, status: SessionStatus = "inactive") -> None:
         try:
@@ -282,18 +293,27 @@ class Registry:
             logger.debug("session %s was ended by someone else meanwhile", session.id)
 
     async def _housekeeping(self) -> None:
+        """Goes on whatever happens: one session's trouble, or an engine's, is not the others'."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            await self._adoption.retry()
+            try:
+                self._retry()
+            except Exception:
+                logger.exception("sessions that wait could not be looked after")
             for session in self.sessions:
-                if not session.life.over and (reason := await self._expiry.look(session)) is not None:
-                    self._own(self._end_if_live(session, reason), f"end of session {session.id}")
+                try:
+                    await self._look(session)
+                except Exception:
+                    logger.exception("session %s could not be looked after", session.id)
 
-    def _own(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
+    def _retry(self) -> None:
+        """In a task of its own: an engine that hangs holds up nobody else."""
+        if self._adoption.due and (self._retrying is None or self._retrying.done()):
+            self._retrying = self.own(self._adoption.retry(), "sessions that wait for their engine")
+
+    async def _look(self, session: Session) -> None:
+        if not session.life.over and (reason := await self._expiry.look(session)) is not None:
+            self.own(self._end_if_live(session, reason), f"end of session {session.id}")
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
