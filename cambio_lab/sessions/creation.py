@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Awaitable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,8 @@ from .starting import Starting
 if TYPE_CHECKING:
     from .registry import Registry
 
+logger = logging.getLogger(__name__)
+
 
 async def create(registry: Registry, starting: Starting, config: SessionConfig, options: AgentOptions) -> Session:
     """A session that is stored and whose desktop is usable; when that cannot be, nothing is left behind."""
@@ -30,6 +34,7 @@ async def create(registry: Registry, starting: Starting, config: SessionConfig, 
     provider = await _provider(registry, config)
     wishes = replace(config.desktop_options(registry.settings), progress=starting.note)
     desktop = await provider.acquire(starting.id, wishes)
+    session: Session | None = None
     try:
         row = SessionRow(
             id=starting.id,
@@ -45,16 +50,36 @@ async def create(registry: Registry, starting: Starting, config: SessionConfig, 
         )
         history = await _fork(store, config, desktop)
         session = await assemble(registry.around, row, config, desktop, began=began, history=history)
-        await store.sessions.insert(row)
-        for message in history:
-            await store.transcript.append(row.id, message)
-        if registry.stopping:
-            await store.sessions.update(row.id, status="inactive", end_reason="shutdown")
-            raise DesktopUnavailable("The server is stopping.")
+        _check_open(registry)
+        messages = [await store.transcript.appending(row.id, message) for message in history]
+        await store.write(store.sessions.inserting(row), *messages)
+        _check_open(registry)
     except BaseException:
-        await asyncio.shield(asyncio.ensure_future(desktop.close()))
+        await asyncio.shield(asyncio.ensure_future(_undo(registry, starting.id, desktop, session)))
         raise
     return session
+
+
+def _check_open(registry: Registry) -> None:
+    if registry.stopping:
+        raise DesktopUnavailable("The server is stopping.")
+
+
+async def _undo(registry: Registry, session_id: str, desktop: Desktop, session: Session | None) -> None:
+    """Give back what was made. A row that was written, or that is about to be after a cancellation, is ended."""
+    if session is not None:
+        reason = "shutdown" if registry.stopping else "It could not be made"
+        sessions, now = registry.store.sessions, registry.clock.time()
+        await _quietly(session_id, sessions.update(session_id, status="inactive", ended_at=now, end_reason=reason))
+        await _quietly(session_id, session.agent.aclose())
+    await desktop.close()
+
+
+async def _quietly(session_id: str, undoing: Awaitable[object]) -> None:
+    try:
+        await undoing
+    except Exception:
+        logger.exception("session %s could not be made, and not quite be undone", session_id)
 
 
 async def assemble(
