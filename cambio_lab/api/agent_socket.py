@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
-from ..errors import CambioError, InvalidRequest
+from ..errors import CambioError, InvalidRequest, SessionEnded, StoreUnavailable
 from . import messages, metrics
 from .failure import Refused, timestamp
 from .offered_tools import OfferedTools
@@ -114,6 +114,7 @@ class AgentSocket(EventSocket):
     what = "the WebSocket of a session"
     session: Session
     subscription: Subscription | None = None
+    _giving_back: asyncio.Task[None] | None = None
 
     async def plain(self, session_id: str) -> None:  # type: ignore[override]
         """Says what speaks against the session: a browser cannot read why an upgrade was refused, and asks again."""
@@ -134,6 +135,8 @@ class AgentSocket(EventSocket):
             raise Refused(400, error.describe(), error.details) from None
         self.viewer = f"socket-{uuid.uuid4().hex[:8]}"
         self.tools = OfferedTools(self.session, self.send)
+        self._took: set[str] = set()
+        """The names of viewers for whom this client took the mouse."""
 
     def released(self) -> None:
         if self.subscription is not None:
@@ -141,6 +144,7 @@ class AgentSocket(EventSocket):
             self.subscription.close()
             metrics.SLOW_READERS.inc(self.subscription.lagged)
             self.subscription.lagged = 0
+            self._left_with_the_mouse()
 
     def open(self, session_id: str) -> None:
         self.start(self._pump)
@@ -197,10 +201,26 @@ class AgentSocket(EventSocket):
         await self.session.deny(short_text(body, "tool_use_id"), by=short_text(body, "viewer") or self.viewer)
 
     async def _take_control(self, body: dict[str, Any]) -> None:
-        await self.session.take_control(short_text(body, "viewer") or self.viewer)
+        viewer = short_text(body, "viewer") or self.viewer
+        self._took.add(viewer)  # first: the connection may end before the taking is on disk
+        await self.session.take_control(viewer)
 
     async def _give_back(self, body: dict[str, Any]) -> None:
-        await self.session.give_back(short_text(body, "viewer") or self.viewer)
+        viewer = short_text(body, "viewer") or self.viewer
+        self._took.discard(viewer)
+        await self.session.give_back(viewer)
+
+    def _left_with_the_mouse(self) -> None:
+        """Give back what this client took, unless a viewer of that name still watches: it gives back when it leaves."""
+        took, session = self._took, self.session
+        self._took = set()
+        holder = session.control
+        if holder in took and not session.life.over and all(one.name != holder for one in session.viewers):
+            self._giving_back = asyncio.create_task(self._give_back_quietly(holder), name=f"mouse of {holder}")
+
+    async def _give_back_quietly(self, viewer: str | None) -> None:
+        with contextlib.suppress(SessionEnded, StoreUnavailable):  # the session ends: nobody needs it back
+            await self.session.give_back(viewer)
 
     async def _offer_tools(self, body: dict[str, Any]) -> None:
         names = await self.tools.offer(body.get("tools"))

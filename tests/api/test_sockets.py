@@ -305,3 +305,22 @@ async def until(socket: Any, wanted: Any) -> dict[str, Any]:
             message: dict[str, Any] = json.loads((await socket.receive()).data)
             if wanted(message):
                 return message
+
+
+async def test_a_client_that_vanishes_with_the_mouse_gives_it_back(server: LiveServer) -> None:
+    session = await make(server)
+    async with aiohttp.ClientSession() as client, server.client() as rest:
+        reader = await connect(server, client, f"/ws/{session}")
+        taker = await connect(server, client, f"/ws/{session}")
+        await taker.send_json({"type": "take_control", "viewer": "ann"})
+        other = await connect(server, client, f"/ws/{session}")
+        await other.close()  # it took nothing
+        await asyncio.sleep(0.1)
+        assert (await rest.get(f"/sessions/{session}")).json()["control"] == "ann"
+        taker._response.connection.transport.abort()
+        async with asyncio.timeout(5):
+            while (await rest.get(f"/sessions/{session}")).json()["control"] is not None:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        await turn(reader)
+        await reader.close()
+        await rest.delete(f"/sessions/{session}")
