@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
+from cambio_lab.agent.tools.extra import ExtraResult, ExtraTools
 from cambio_lab.desktop.base import CommandResult, Desktop, FileInfo, Settled
 from cambio_lab.errors import ActionError, DesktopError
 from cambio_lab.runs.client_desktop import ClientDesktop
@@ -167,6 +168,25 @@ class AskedWithSecrets:
     async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
         masked = self._mask.data(chunks) if isinstance(chunks, bytes) else self._mask.stream().over(chunks)
         return await self._desktop.write_file(self._mask.text(path), masked)
+
+
+class SecretTools:
+    """Functions that a client offers, as the agent gets them: neither what describes them nor a result has a value."""
+
+    def __init__(self, tools: ExtraTools, mask: Mask) -> None:
+        self._tools = tools
+        self._mask = mask
+
+    @property
+    def timeout(self) -> float:
+        return self._tools.timeout
+
+    def schemas(self) -> list[dict[str, Any]]:
+        return [{**self._mask.json(entry), "name": entry["name"]} for entry in self._tools.schemas()]
+
+    async def call(self, name: str, arguments: dict[str, Any], *, tool_use_id: str) -> ExtraResult:
+        result = await self._tools.call(name, arguments, tool_use_id=tool_use_id)
+        return replace(result, text=self._mask.text(result.text))
 
 
 def for_clients(desktop: Desktop, mask: Mask) -> Desktop:

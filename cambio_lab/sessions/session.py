@@ -43,7 +43,7 @@ from .description import describe, snapshot
 from .journal import Journal, Moment
 from .recovery import stored_conversation
 from .request import check_content, check_metadata, turn_options
-from .secrets import for_clients
+from .secrets import SecretTools, for_clients
 from .state import Life, Phase
 from .turn import Turn
 from .views import Clock, Encode, SessionView, Viewer
@@ -135,7 +135,8 @@ class Session:
         or :class:`StoreUnavailable`; then nothing is stored.
         """
         text, extra = self.mask.text(check_content(content)), check_metadata(metadata, self.mask)
-        options = TurnOptions(**turn_options(extra), extra_tools=self.extra_tools)
+        tools = SecretTools(self.extra_tools, self.mask) if self.extra_tools and self.mask else self.extra_tools
+        options = TurnOptions(**turn_options(extra), extra_tools=tools)
         async with self.admission:
             self._require_ready("A message is refused")
             limit = self.config.max_messages

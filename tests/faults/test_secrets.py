@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from cambio_lab.agent.tools.extra import ExtraResult
 from cambio_lab.desktop.base import CommandResult
 from cambio_lab.errors import ActionError, InvalidRequest
+from cambio_lab.runs.masking import Mask
 from cambio_lab.sessions.config import SessionConfig
-from cambio_lab.sessions.secrets import SecretDesktop
+from cambio_lab.sessions.secrets import SecretDesktop, SecretTools, for_clients
 from tests.agent.fake_desktop import FakeDesktop
 from tests.messages_api import MessagesApi
 from tests.messages_api.policies import Script
@@ -190,6 +192,17 @@ def editor(command: str, **arguments: str) -> Any:
     return tool("str_replace_based_edit_tool", command=command, **arguments)
 
 
+@pytest.mark.parametrize("transform", ["fold -w 8", "base64", "rev", "head -c 12"])
+async def test_a_value_that_a_program_transformed_is_not_recognised(transform: str) -> None:
+    """A limit, as docs/security.md says it: if this fails, the words there can be stronger."""
+    desktop = FakeDesktop()
+    value = "SEEDED-hunter2-long"
+    shown = await output_of("bash", "-c", f"echo {value} | {transform}")
+    desktop.command = CommandResult(shown, "", 0)
+    agent: Any = SecretDesktop(desktop, {"PIN": value})
+    assert (await agent.run_command(f"echo {{{{PIN}}}} | {transform}")).stdout == shown
+
+
 async def test_the_value_is_typed_and_what_comes_back_is_masked() -> None:
     desktop = FakeDesktop()
     agent: Any = SecretDesktop(desktop, {"PIN": "1234-5678"})
@@ -231,6 +244,34 @@ async def test_output_cut_in_the_middle_of_a_value_ends_with_the_placeholder() -
     desktop.command = CommandResult("it is pä", "päss-5678 p\ufffd", 0, truncated=True)
     result = await agent.run_command("cat")
     assert (result.stdout, result.stderr) == ("it is {{PIN}}", "{{PIN}} {{PIN}}")
+
+
+async def test_the_function_of_a_client_is_masked() -> None:
+    class Lookup:
+        timeout = 5.0
+
+        def schemas(self) -> list[dict[str, Any]]:
+            return [{"name": "lookup", "description": "Finds 1234-5678.", "input_schema": {"type": "object"}}]
+
+        async def call(self, name: str, arguments: dict[str, Any], *, tool_use_id: str) -> ExtraResult:
+            return ExtraResult("It is 1234-5678.")
+
+    tools = SecretTools(Lookup(), Mask({"PIN": "1234-5678", "LOOK": "lookup"}))
+    assert tools.schemas() == [
+        {"name": "lookup", "description": "Finds {{PIN}}.", "input_schema": {"type": "object"}},
+    ]
+    assert (await tools.call("lookup", {}, tool_use_id="a")).text == "It is {{PIN}}."
+
+
+async def test_a_recording_is_asked_with_values_as_the_desktop_was() -> None:
+    desktop: Any = FakeDesktop()
+    desktop.recording = desktop
+    asked = for_clients(desktop, Mask({"PIN": "1234-5678"}))
+    await asked.set_clipboard("1234-5678")
+    assert desktop.done[-1] == ("set_clipboard", "{{PIN}}")
+    await asked.write_file("a", pieces(b"is 1234-5678"))
+    await asked.write_file("b", b"is 1234-5678")
+    assert desktop.files == {"a": b"is {{PIN}}", "b": b"is {{PIN}}"}
 
 
 async def pieces(data: bytes) -> AsyncIterator[bytes]:
