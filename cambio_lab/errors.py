@@ -7,6 +7,7 @@ carry a path of the server, a secret or a traceback: they travel to clients and 
 
     CambioError
     ├── ConfigurationError          a setting is missing or makes no sense
+    │   └── DirectoryInUse          another server has the data directory
     ├── InvalidRequest              parsed, but not valid; details: {field: what is wrong}
     ├── DesktopError
     │   ├── ActionError             the desktop will not do this (coordinates, key name); the model may read it
@@ -63,6 +64,10 @@ class CambioError(Exception):
 
 class ConfigurationError(CambioError):
     """A setting is missing or makes no sense."""
+
+
+class DirectoryInUse(ConfigurationError):
+    """Another process has the data directory; it can be had when that one is gone."""
 
 
 class InvalidRequest(CambioError):

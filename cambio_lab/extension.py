@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,8 @@ from .api.health import watch_disk
 from .api.messages import Encoder
 from .api.observe import Measured
 from .api.services import KEY, Services
-from .errors import CambioError, ConfigurationError
+from .errors import CambioError, ConfigurationError, DirectoryInUse, StoreUnavailable
+from .identity import identity
 from .settings import Settings, read_environment
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from .sessions import Registry
     from .store import Store
 
-STOP_SECONDS = 10.0
+STOP_SECONDS = 8.0
+RETRY_SECONDS = 3.0
+"""Between attempts to open a data directory that cannot be had yet."""
 _TRAITS: dict[type, type[TraitType[Any, Any]]] = {bool: Bool, int: Int, float: Float, str: Unicode}
 
 
@@ -105,7 +107,8 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
 
     async def _start(self) -> None:
         try:
-            await self._open()
+            while not await self._opened():  # noqa: ASYNC110 - nobody tells when a disk has room again
+                await asyncio.sleep(RETRY_SECONDS)
         except CambioError as error:
             self.log.error("cambio_lab cannot serve sessions: %s", error.describe())
             self.services.failed(error)
@@ -113,13 +116,25 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
             self.log.exception("cambio_lab cannot serve sessions")
             self.services.failed(ConfigurationError("The server could not start its sessions; its log says why."))
 
+    async def _opened(self) -> bool:
+        """Whether the sessions can be served now; not while the disk is full or another server has the directory."""
+        try:
+            await self._open()
+        except (DirectoryInUse, StoreUnavailable) as error:
+            if self.services.failure is None or self.services.failure.message != error.message:
+                self.log.error("cambio_lab cannot serve sessions yet: %s", error.describe())
+            self.services.failed(error)
+            await self._close()
+            return False
+        return True
+
     async def _open(self) -> None:
         modules = await asyncio.to_thread(_heavy_modules)
         settings = self.services.settings
         directory = Path(settings.data_dir or Path(jupyter_data_dir()) / "cambio_lab")
         await self.services.limiter.start()
         self._store = await modules.Store.open(directory)
-        server_id = await asyncio.to_thread(_server_id, directory)
+        server_id = await asyncio.to_thread(identity, directory)
         self._providers = modules.Providers(settings, server_id)
         default = await self._providers.open()
         self._registry = modules.Registry(
@@ -160,6 +175,7 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
         await self.services.limiter.stop()
         if self._store is not None:
             await self._store.close()
+        self._registry = self._providers = self._store = None
 
     def current_activity(self) -> Any:
         """Jupyter asks this before it shuts an idle server down: a session is activity."""
@@ -179,19 +195,6 @@ def _heavy_modules() -> Any:
     return SimpleNamespace(
         Store=Store, Providers=Providers, Registry=Registry, HealthCheck=HealthCheck, load_sdk=load_sdk
     )
-
-
-def _server_id(directory: Path) -> str:
-    """Who owns a desktop: the same at each start with this data directory, unlike every other server's.
-
-    Written under another name first: a server that is killed meanwhile must not leave an empty one, which is no name.
-    """
-    path = directory / "server-id"
-    if not path.exists() or not path.read_text().strip():
-        new = path.with_name("server-id.new")
-        new.write_text(uuid.uuid4().hex)
-        new.replace(path)
-    return path.read_text().strip()
 
 
 main = launch = CambioLab.launch_instance

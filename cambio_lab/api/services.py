@@ -64,13 +64,14 @@ class Services:
         self._settled = asyncio.Event()
 
     def ready(self, registry: Registry, store: Store) -> None:
-        """The start hook is done."""
+        """The start hook is done, whatever kept it from that before."""
         self._registry, self._store = registry, store
+        self.failure = None
         metrics.SESSIONS.set_function(lambda: len(registry.sessions))
         self._settled.set()
 
     def failed(self, error: CambioError) -> None:
-        """The start hook gave up; every request that needs a session is answered with ``error``."""
+        """The start hook gave up, or tries again; every request that needs a session is answered with ``error``."""
         self.failure = error
         self._settled.set()
 

@@ -248,9 +248,12 @@ async def create(engine: Engine, arguments: Callable[[Any], Mapping[str, Any]]) 
 
 
 async def remove(engine: Engine, container: str) -> None:
-    """Kill and remove; quiet when it is gone already or somebody else is removing it."""
-    with suppress(EngineError):
+    """Kill and remove; quiet when it is gone already or being removed, else :class:`EngineError`."""
+    try:
         await engine.call(lambda client: client.remove_container(container, force=True, v=True))
+    except EngineError as error:
+        if error.status not in (404, 409):
+            raise
 
 
 def describe(

@@ -108,19 +108,19 @@ class DockerProvider:
         return desktop
 
     async def _make(self, options: DesktopOptions, *, pooled: bool = False) -> DockerDesktop:
+        made = False
         try:
             image = await self._image(options)
             async with self._gate:
-                return await self._launcher.launch(image, options)
+                desktop = await self._launcher.launch(image, options)
+            made = True
+            return desktop
         except TimeoutError as error:
-            self.unclean = True
             raise DesktopUnavailable("The desktop did not start in time.", hint="Is the machine overloaded?") from error
         except (EngineError, OSError) as error:  # OSError: of a stream that could not be opened
-            self.unclean = True
             raise DesktopUnavailable(f"The Docker Engine refused: {error}", hint="Run `cambio-lab doctor`.") from error
-        except DesktopUnavailable:
-            self.unclean = True
-            raise
+        finally:
+            self.unclean = self.unclean or not made
 
     async def _image(self, options: DesktopOptions) -> str:
         """The image to start; built the first time it is needed."""

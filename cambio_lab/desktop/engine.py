@@ -12,11 +12,12 @@ import ssl
 import struct
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from cambio_lab.errors import DesktopUnavailable
+
+from .daemons import DaemonThreads
 
 T = TypeVar("T")
 DEFAULT_HOST = "unix:///var/run/docker.sock"
@@ -36,7 +37,7 @@ class Engine:
 
     def __init__(self, host: str | None = None, *, threads: int = 8) -> None:
         self.host = host or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="docker")
+        self._threads = DaemonThreads(threads, "docker")
         self._local = threading.local()
         self._clients: list[Any] = []
         self._version: str | None = None

@@ -6,14 +6,14 @@ import fcntl
 import os
 from pathlib import Path
 
-from cambio_lab.errors import ConfigurationError
+from cambio_lab.errors import DirectoryInUse
 
 
 class DirectoryLock:
     """Holds ``lock`` in a data directory. The kernel frees it when the process ends, however it ends."""
 
     def __init__(self, directory: Path) -> None:
-        """Raises :class:`ConfigurationError` naming the process that holds the directory."""
+        """Raises :class:`DirectoryInUse` naming the process that holds the directory."""
         self._file: int | None = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -21,7 +21,7 @@ class DirectoryLock:
             holder = os.pread(self._file, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._file)
             self._file = None
-            raise ConfigurationError(
+            raise DirectoryInUse(
                 f"Another server (process {holder}) uses this data directory.",
                 hint="Stop it, or give this server its own with --CambioLab.data_dir or CAMBIO_LAB_DATA_DIR.",
                 details={"pid": holder},

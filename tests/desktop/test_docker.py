@@ -16,7 +16,9 @@ import pytest
 from cambio_lab.desktop import make_provider
 from cambio_lab.desktop.base import DesktopOptions, Size
 from cambio_lab.desktop.connected import ConnectedDesktop
+from cambio_lab.desktop.container import remove
 from cambio_lab.desktop.docker import DockerProvider
+from cambio_lab.desktop.engine import EngineError
 from cambio_lab.desktop.rfb import RfbClient
 from cambio_lab.errors import CapacityReached, DesktopLost, DesktopUnavailable
 from cambio_lab.settings import Settings
@@ -73,6 +75,19 @@ async def test_a_creation_that_is_cancelled_leaves_nothing(docker_host: str, eng
             assert ours(engine, provider) == []
             assert engine.networks(filters={"label": f"org.cambio-lab.server={provider.server_id}"}) == []
     await provider.stop()
+
+
+@pytest.mark.parametrize(("status", "quiet"), [(404, True), (409, True), (500, False), (0, False)])
+async def test_a_removal_that_the_engine_refuses_is_no_removal(status: int, quiet: bool) -> None:
+    class Refusing:
+        async def call(self, action: Any) -> None:
+            raise EngineError("device or resource busy", status)
+
+    if quiet:
+        await remove(Refusing(), "container")  # type: ignore[arg-type]
+    else:
+        with pytest.raises(EngineError, match="busy"):
+            await remove(Refusing(), "container")  # type: ignore[arg-type]
 
 
 async def test_a_container_is_sealed(

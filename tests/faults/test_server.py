@@ -8,13 +8,17 @@ import os
 import socket
 import stat
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.live_server import LiveServer
 
-from .observer import create, observing
+from .engine_proxy import EngineProxy
+from .observer import containers_of, create, observing
 
 
 async def vanish(server: LiveServer, session_id: str) -> None:
@@ -93,3 +97,46 @@ def damage(database: Path) -> None:
     with database.open("r+b") as file:
         file.seek(4096)
         file.write(os.urandom(8192))
+
+
+async def test_a_data_directory_is_had_as_soon_as_its_server_has_ended(
+    start_server: Callable[..., Any], tmp_path: Path
+) -> None:
+    first: LiveServer = await start_server(data_dir=tmp_path / "first", desktop="local")
+    directory = {"CAMBIO_LAB_DATA_DIR": str(first.data_dir / "cambio_lab")}
+    second: LiveServer = await start_server(data_dir=tmp_path / "second", desktop="local", env=directory)
+    async with second.client() as client:
+        assert (await client.post("/sessions", json={})).status_code == 503
+        await first.stop()
+        async with asyncio.timeout(15):
+            while (await client.get("/health")).status_code != 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
+        session = await create(client)
+        assert (await client.delete(f"/sessions/{session['id']}")).status_code == 200
+    assert second.log().count("cannot serve sessions yet") == 1
+
+
+@pytest.mark.docker
+async def test_an_engine_that_answers_nothing_does_not_hold_up_the_end(
+    start_server: Callable[..., Any], docker_host: str, tmp_path: Path
+) -> None:
+    proxy = EngineProxy(docker_host, tmp_path / "engine.sock")
+    await proxy.start()
+    environment = {"DOCKER_HOST": proxy.host, "CAMBIO_LAB_POOL_SIZE": "0"}
+    server: LiveServer = await start_server(data_dir=tmp_path / "data", desktop="docker", env=environment)
+    async with server.client() as client:
+        await create(client)
+    await proxy.become("silent")
+    began = time.monotonic()
+    await server.stop(30)
+    seconds = time.monotonic() - began
+    print(f"\nsilent engine: the server had ended after {seconds:.1f} s")
+    await proxy.become("up")
+    await proxy.stop()
+    # What a silent engine kept, the next start removes.
+    again: LiveServer = await start_server(
+        data_dir=tmp_path / "data", desktop="docker", env={"CAMBIO_LAB_POOL_SIZE": "0"}
+    )
+    await again.stop()
+    assert await containers_of(again, docker_host) == []
+    assert seconds < 11
