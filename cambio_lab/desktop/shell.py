@@ -7,7 +7,7 @@ import logging
 import secrets
 import shlex
 
-from cambio_lab.errors import DesktopLost
+from cambio_lab.errors import ActionError, DesktopLost
 
 from .base import CommandResult
 from .machine import STDERR, STDOUT, Machine, Process
@@ -41,7 +41,12 @@ class Shell:
         self._lock = asyncio.Lock()
 
     async def run(self, command: str, timeout: float) -> CommandResult:
-        """Run ``command`` in the shell. After ``timeout`` seconds it is killed and the next one gets a new shell."""
+        """Run ``command`` in the shell. After ``timeout`` seconds it is killed and the next one gets a new shell.
+
+        :class:`~cambio_lab.errors.ActionError` for a command with a null character, which bash cannot be given.
+        """
+        if "\0" in command:
+            raise ActionError("The command has a null character.", hint="Let printf make it.")
         async with self._lock:
             process = await self._started()
             collector = self._current = _Collector(self._limit)

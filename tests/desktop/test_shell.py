@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from cambio_lab.desktop.connected import ConnectedDesktop
+from cambio_lab.errors import ActionError
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -61,6 +62,12 @@ async def test_a_cancelled_command_is_killed(kept: ConnectedDesktop) -> None:
     running.cancel()
     await asyncio.wait([running])
     assert (await kept.run_command("pgrep -fx 'sleep 600' || echo gone")).stdout == "gone\n"
+
+
+async def test_a_null_character_is_refused_at_once(kept: ConnectedDesktop) -> None:
+    with pytest.raises(ActionError, match="null character"):
+        await kept.run_command("echo a\0b", timeout=5)
+    assert (await kept.run_command("echo next")).stdout == "next\n"
 
 
 async def test_restart(kept: ConnectedDesktop) -> None:
