@@ -1,4 +1,4 @@
-"""Key names to X keysyms: case-insensitive, with the aliases people and models use.
+"""Key names to X keysyms: case-insensitive (but Eacute is not eacute), with the aliases people and models use.
 
 A keysym says which character or key is meant, not where it sits on a keyboard, so the layout does not matter.
 Numbers are from X11's ``keysymdef.h``; any character has one (Latin-1: its code; others: 0x01000000 + code point).
@@ -10,6 +10,8 @@ import difflib
 from typing import NamedTuple
 
 from cambio_lab.errors import ActionError
+
+from .keysyms import KEYSYMS
 
 SHIFT, CTRL, ALT, SUPER = 0xFFE1, 0xFFE3, 0xFFE9, 0xFFEB
 RETURN, TAB, BACKSPACE, ESCAPE, CAPS_LOCK, NUM_LOCK = 0xFF0D, 0xFF09, 0xFF08, 0xFF1B, 0xFFE5, 0xFF7F
@@ -54,7 +56,8 @@ _NAMED = {
 }  # fmt: skip
 _NAMED |= {f"f{n}": 0xFFBE + n - 1 for n in range(1, 36)}
 _NAMED |= {f"kp_{n}": 0xFFB0 + n for n in range(10)}
-NAMES = MODIFIERS | _NAMED
+# Where X11's name and an alias are the same (hyphen, its soft one), what people mean by it goes first.
+NAMES = {name.lower(): symbol for name, symbol in KEYSYMS.items()} | KEYSYMS | MODIFIERS | _NAMED
 
 # What shift makes of a key on the layout that Xvnc starts with. A server that is told "shift down, then 1" would lift
 # shift to give the 1 that was asked for; a person who says shift+1 means the key.
@@ -69,7 +72,7 @@ class Combo(NamedTuple):
 
 
 def character(char: str) -> int:
-    """The keysym that types one character; newline is Return, tab is Tab. Raises for control characters."""
+    """The keysym that types one character; newline is Return, tab is Tab. Raises for what is no character."""
     code = ord(char)
     if char in "\r\n":
         return RETURN
@@ -81,6 +84,10 @@ def character(char: str) -> int:
         return ESCAPE
     if code < 0x20 or 0x7F <= code < 0xA0:
         raise ActionError(f"The control character U+{code:04X} cannot be typed.", hint="Use a key name with `key`.")
+    if 0xD800 <= code < 0xE000:
+        raise ActionError(
+            f"U+{code:04X} is half of a surrogate pair and cannot be typed.", hint="Send the whole character."
+        )
     return code if code < 0x100 else 0x01000000 + code
 
 
@@ -96,8 +103,8 @@ def parse(combo: str) -> Combo:
     if any(symbol in (SHIFT, 0xFFE2) for symbol in symbols[:-1]) and len(parts[-1]) == 1:
         shifted = _SHIFTED.get(parts[-1], parts[-1].upper())
         key = character(shifted) if len(shifted) == 1 else key
-    elif len(parts) > 1 and len(parts[-1]) == 1 and parts[-1].isascii():
-        key = character(parts[-1].lower())  # names are case-insensitive: ctrl+S is ctrl+s, shift has to be said
+    elif len(parts) > 1 and len(parts[-1]) == 1:
+        key = character(_lowered(parts[-1]))  # names are case-insensitive: ctrl+S is ctrl+s, shift has to be said
     return Combo(tuple(symbols[:-1]), key)
 
 
@@ -128,8 +135,14 @@ def _split(combo: str) -> list[str]:
     return parts
 
 
+def _lowered(char: str) -> str:
+    """The key that gives ``char`` with shift. Not every small letter is one character, or comes back to the same."""
+    small = char.lower()
+    return small if len(small) == 1 and small.upper() == char else char
+
+
 def _lookup(name: str) -> int:
-    symbol = NAMES.get(name.lower())
+    symbol = NAMES.get(name, NAMES.get(name.lower()))
     if symbol is None and len(name) == 1:
         return character(name)
     if symbol is None:
@@ -137,10 +150,17 @@ def _lookup(name: str) -> int:
     if symbol is None and (code := _unicode_name(name)) is not None:
         return character(chr(code))
     if symbol is None:
-        near = difflib.get_close_matches(name.lower(), NAMES, n=3, cutoff=0.6)
+        near = _near(name.lower())
         suggestion = f"Did you mean {' or '.join(near)}?" if near else "Names are those of X11, such as Page_Down."
         raise ActionError(f"No key is called {name!r}.", hint=suggestion)
     return symbol
+
+
+def _near(name: str) -> list[str]:
+    """Up to three names like ``name``, those that are in common use first."""
+    common = difflib.get_close_matches(name, MODIFIERS | _NAMED, n=3, cutoff=0.6)
+    others = difflib.get_close_matches(name, map(str.lower, KEYSYMS), n=3, cutoff=0.7)
+    return list(dict.fromkeys(common + others))[:3]
 
 
 def _unicode_name(name: str) -> int | None:

@@ -32,6 +32,32 @@ from cambio_lab.errors import ActionError
         ("U20AC", (), 0x010020AC),
         ("super", (), keys.SUPER),
         ("ctrl+shift", (keys.CTRL,), keys.SHIFT),
+        ("eacute", (), ord("é")),
+        ("Eacute", (), ord("É")),
+        ("ssharp", (), ord("ß")),
+        ("ODIAERESIS", (), ord("ö")),
+        ("ae", (), ord("æ")),
+        ("AE", (), ord("Æ")),
+        ("degree", (), ord("°")),
+        ("hyphen", (), ord("-")),
+        ("KP_Prior", (), 0xFF9A),
+        ("KP_Next", (), 0xFF9B),
+        ("kp_f1", (), 0xFF91),
+        ("XF86AudioPlay", (), 0x1008FF14),
+        ("xf86audiomicmute", (), 0x1008FFB2),
+        ("Mode_switch", (), 0xFF7E),
+        ("dead_acute", (), 0xFE51),
+        ("dead_a", (), 0xFE80),
+        ("dead_A", (), 0xFE81),
+        ("Henkan-Mode", (), 0xFF23),
+        ("Execute", (), 0xFF62),
+        ("shift+ö", (keys.SHIFT,), ord("Ö")),
+        ("shift+ß", (keys.SHIFT,), ord("ß")),
+        ("ctrl+Ä", (keys.CTRL,), ord("ä")),
+        ("ctrl+Ж", (keys.CTRL,), 0x01000436),
+        ("ctrl+ẞ", (keys.CTRL,), 0x01001E9E),
+        ("ctrl+İ", (keys.CTRL,), 0x01000130),
+        ("ctrl+shift+ä", (keys.CTRL, keys.SHIFT), ord("Ä")),
     ],
 )
 def test_combinations(combo: str, modifiers: tuple[int, ...], key: int) -> None:
@@ -40,7 +66,13 @@ def test_combinations(combo: str, modifiers: tuple[int, ...], key: int) -> None:
 
 @pytest.mark.parametrize(
     ("combo", "hint"),
-    [("Retrun", "return"), ("Page_Dwn", "page_down"), ("ctlr+a", "ctrl"), ("ctrl+backspce", "backspace")],
+    [
+        ("Retrun", "return"),
+        ("Page_Dwn", "page_down"),
+        ("ctlr+a", "ctrl"),
+        ("ctrl+backspce", "backspace"),
+        ("eacut", "eacute"),
+    ],
 )
 def test_unknown_names_suggest_near_ones(combo: str, hint: str) -> None:
     with pytest.raises(ActionError) as caught:
@@ -65,5 +97,16 @@ def test_every_keysym_of_a_text_types_that_character() -> None:
     for char in "aZ0 ~äß€漢🙂":
         symbol = keys.character(char)
         assert chr(symbol if symbol < 0x100 else symbol - 0x01000000) == char
-    with pytest.raises(ActionError, match=r"U\+0000"):
-        keys.character("\0")
+    for bad in "\0\ud83d\udfff":
+        with pytest.raises(ActionError, match=rf"U\+{ord(bad):04X}"):
+            keys.character(bad)
+    with pytest.raises(ActionError, match="surrogate"):
+        keys.parse("ctrl+\ud83d")
+
+
+def test_names_of_x11() -> None:
+    assert keys.KEYSYMS["ydiaeresis"] == 0xFF
+    assert keys.KEYSYMS["dead_currency"] == 0xFE6F
+    assert keys.KEYSYMS["XF86FullScreen"] == 0x1008FFB8
+    for name, symbol in keys.KEYSYMS.items():
+        assert keys.parse(name).key == (symbol if name != "hyphen" else ord("-"))
