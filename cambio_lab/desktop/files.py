@@ -78,7 +78,15 @@ async def _content(process: Process, path: str, size: int, first: bytes) -> Asyn
 
 
 async def write(machine: Machine, path: str, chunks: AsyncIterator[bytes] | bytes, limit: int) -> int:
-    """Write ``path``, all or nothing; the bytes written. Folders on the way are created."""
+    """Write ``path``, all or nothing; the bytes written. Folders on the way are created.
+
+    :class:`~cambio_lab.errors.ActionError` when the desktop refuses, which may be before the last chunk is asked for.
+    """
+    if path.rpartition("/")[2] in ("", ".", ".."):
+        raise ActionError(
+            f"{path!r} is a folder's path; only files can be written.",
+            hint="End it in a file's name, without a slash: folders on the way are created.",
+        )
     process = await _start(machine, "write", path)
     try:
         await _answer(process, path)

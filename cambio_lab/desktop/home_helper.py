@@ -80,7 +80,7 @@ def write(real: str) -> None:
     folder, name = open_parent(real, True)
     if name in (".", "..") or os.path.isdir(real):
         raise Refused("there is a folder of this name")
-    temporary = f".{name[:100]}.{os.getpid()}.part"
+    temporary = f".{os.urandom(6).hex()}.part"  # not made from the name, which may have as many bytes as a name can
     file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=folder)
     try:
         answer(ready=True)

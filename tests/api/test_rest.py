@@ -178,6 +178,8 @@ async def test_files_clipboard_and_pictures(server: LiveServer, session: dict[st
                 check_envelope(await client.put(f"{path}/files/{written}", content=data), 400)
         check_envelope(await client.put("/sessions/none/files/x", content=data), 404)
         check_envelope(await client.get(f"{path}/files/none.txt"), 422)
+        body = check_envelope(await client.put(f"{path}/files/new/", content=data), 422)
+        assert "without a slash" in body["message"]
         assert (await client.put(f"{path}/clipboard", json={"text": "äöß 漢字 🙂"})).status_code == 200
         check_envelope(await client.put(f"{path}/clipboard", json={"text": 5}), 422)
         assert (await client.get(f"{path}/screenshot")).content[:4] == b"\x89PNG"

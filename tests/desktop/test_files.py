@@ -37,6 +37,19 @@ async def test_round_trip(kept: ConnectedDesktop) -> None:
     assert ("deep", True) in [(entry.path, entry.is_dir) for entry in await kept.list_files()]
 
 
+@pytest.mark.parametrize("name", ["漢" * 84 + "abc", "é" * 127, "n" * 255])
+async def test_a_name_may_be_as_long_as_the_disk_allows(kept: ConnectedDesktop, name: str) -> None:
+    assert await kept.write_file(f"long/{name}", b"x") == 1
+    assert await read(kept, f"long/{name}") == b"x"
+
+
+@pytest.mark.parametrize("path", ["new/", "new/.", "new/sub/", "."])
+async def test_a_folders_path_is_not_written_as_a_file(kept: ConnectedDesktop, path: str) -> None:
+    with pytest.raises(ActionError, match="folder's path"):
+        await kept.write_file(path, b"x")
+    assert "new" not in [entry.path for entry in await kept.list_files()]
+
+
 @pytest.mark.parametrize(("change", "whole"), [("head -c 9999 /dev/zero >> changing", True), (": > changing", False)])
 async def test_a_file_that_changes_while_it_is_read(kept: ConnectedDesktop, change: str, whole: bool) -> None:
     await kept.execute(["truncate", "-s", "50000000", "changing"])
