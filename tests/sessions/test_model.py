@@ -142,7 +142,7 @@ class Sessions(RuleBasedStateMachine):
     async def check(self) -> None:
         registry = self.bench.registry
         for session in registry.sessions:
-            if session.control is not None:
+            if session.control is not None and not session.life.over:
                 await session.give_back()
             if session.life.working:
                 await session.resume()
