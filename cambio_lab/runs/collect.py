@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from ..errors import SessionNotFound
 from ..store import EventRow, ExchangeRow, SessionRow, StepRow, Store
-from . import skeleton
+from . import order, skeleton
 from .contents import FORMAT, VERSION, Contents, Json, picture_media_types
 from .recorder import OBSERVED, STARTED
 
@@ -26,7 +25,7 @@ async def collect(store: Store, session_id: str) -> Contents:
     steps = [_step(step) for step in await store.steps.of(session_id)]
     exchanges = [_exchange(exchange) for exchange in await store.exchanges.of(session_id)]
     messages = await store.transcript.stored(session_id)
-    observations = _observations([json.loads(r.record or "{}") for r in rows if r.kind == OBSERVED], steps)
+    observations = order.observations(rows, steps)
     events = [_event(r) for r in rows if r.kind not in (OBSERVED, STARTED)]
     lists: list[list[Json]] = [events, messages, steps, observations]
     named = picture_media_types(lists)
@@ -149,14 +148,3 @@ def _exchange(row: ExchangeRow) -> Json:
     except UnicodeDecodeError:  # compressed, or cut inside a character
         values["response"] = {"base64": base64.b64encode(row.response).decode()}
     return values
-
-
-def _observations(records: list[Json], steps: list[Json]) -> list[Json]:
-    """Each with the number of the step in which it happened, found by its time."""
-    result, at = [], 0
-    for record in sorted(records, key=lambda item: item["at"]):
-        while at < len(steps) and (steps[at]["ended_at"] or time.time()) < record["at"]:
-            at += 1
-        inside = at < len(steps) and steps[at]["started_at"] <= record["at"]
-        result.append({"step": steps[at]["step"] if inside else None, **record})
-    return result

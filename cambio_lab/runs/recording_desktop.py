@@ -59,7 +59,9 @@ class RecordingDesktop:
 
     @staticmethod
     def _begin(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        return {"method": name, "arguments": observations.name_arguments(name, args, kwargs), "at": time.time()}
+        """``at`` is for people; ``clock`` cannot be set back, so calls are ordered by it."""
+        arguments = observations.name_arguments(name, args, kwargs)
+        return {"method": name, "arguments": arguments, "at": time.time(), "clock": time.monotonic()}
 
     async def _end(self, record: dict[str, Any], began: float, result: dict[str, Any]) -> None:
         await self._note({**record, "ms": _since(began), "result": result})
