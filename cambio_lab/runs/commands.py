@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CambioError, ConfigurationError, RunError, StoreError
-from ..settings import Settings, read_environment
 
 if TYPE_CHECKING:
+    from ..settings import Settings
     from ..store import Store
     from .desktop_replay import Look
 
@@ -82,10 +82,9 @@ def _told(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namesp
 
 
 def _settings() -> Settings:
-    try:
-        return Settings(**read_environment())
-    except ValueError as error:
-        raise ConfigurationError(f"{error}.") from None
+    from .configuration import resolve_settings  # Jupyter's files take a moment: not for `--help`
+
+    return resolve_settings()
 
 
 def _directory(arguments: argparse.Namespace) -> Path:

@@ -138,3 +138,26 @@ async def test_a_setting_that_does_not_convert_is_one_line(
     monkeypatch.setenv("CAMBIO_LAB_RUNS_MAX_BYTES", "10GB")
     said = await prune(tmp_path, capsys, code=1)
     assert said.count("\n") == 1 and "CAMBIO_LAB_RUNS_MAX_BYTES is '10GB'" in said
+
+
+async def test_jupyters_configuration_file_counts_and_the_environment_is_stronger(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await Store.open(tmp_path / "data")
+    await store.sessions.insert(SessionRow("old", "old", "inactive", NOW - 9 * DAY, {}))
+    await store.close()
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
+    monkeypatch.delenv("CAMBIO_LAB_DATA_DIR", raising=False)
+    file = tmp_path / "jupyter_server_config.py"
+    file.write_text(f"c.CambioLab.data_dir = {str(tmp_path / 'data')!r}\nc.CambioLab.runs_max_age_days = 7")
+
+    async def prune_there() -> str:
+        await asyncio.to_thread(main, ("runs", "prune"))
+        return "".join(capsys.readouterr())
+
+    monkeypatch.setenv("CAMBIO_LAB_RUNS_MAX_AGE_DAYS", "10")
+    assert "0 runs forgotten" in await prune_there()
+    monkeypatch.delenv("CAMBIO_LAB_RUNS_MAX_AGE_DAYS")
+    assert "1 runs forgotten" in await prune_there()
+    file.write_text("c.CambioLab.runs_max_bytes = '10GB'")
+    assert "c.CambioLab.runs_max_bytes is '10GB'" in await prune_there()
