@@ -227,6 +227,9 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
         if self._joined:
             self._joined = False
             self._later(self.session.remove_viewer(self))
+        if self.upstream is not None:
+            # Xvnc lets go of a lost client's keys, but its button stays down until somebody else's next move.
+            self.upstream.write(self.input.allow(False))
         self.released()
 
     def on_ping(self, data: bytes) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+import psutil  # type: ignore[import-untyped]
 import pytest
 import pytest_asyncio
 
@@ -126,6 +128,45 @@ async def test_whoever_loses_control_with_a_button_down_leaves_the_mouse_to_the_
         await commands.send_json({"type": "give_back", "viewer": "bob"})
     for socket in sockets:
         await socket.close()
+
+
+BUTTONS = """
+import ctypes
+x = ctypes.CDLL("libX11.so.6"); x.XOpenDisplay.restype = ctypes.c_void_p; x.XDefaultRootWindow.restype = ctypes.c_ulong
+display = ctypes.c_void_p(x.XOpenDisplay(None)); root = ctypes.c_ulong(x.XDefaultRootWindow(display))
+a, b = ctypes.c_ulong(), ctypes.c_ulong(); found = [ctypes.c_int() for _ in range(5)]
+x.XQueryPointer(display, root, *map(ctypes.byref, (a, b, *found)))
+print(found[4].value >> 8)
+"""
+
+
+async def held_buttons(server: LiveServer) -> bool:
+    """Whether a mouse button is down on any of the server's displays, asked of X itself."""
+    assert server.process is not None
+    held = False
+    for child in psutil.Process(server.process.pid).children(recursive=True):
+        if child.name() == "openbox":
+            asked = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", BUTTONS, env=child.environ(), stdout=asyncio.subprocess.PIPE
+            )
+            held |= int((await asked.communicate())[0]) > 0
+    return held
+
+
+async def test_the_button_of_a_viewer_that_left_comes_up(
+    server: LiveServer, client: aiohttp.ClientSession, session: dict[str, Any]
+) -> None:
+    socket = await connect(server, client, session["id"], "ann")
+    ann = Viewer(socket.receive_bytes, socket.send_bytes)
+    await ann.greet(None)
+    await ann.send(struct.pack(">BBHH", 5, 1, 200, 200))
+    await eventually(lambda: held_buttons(server), 5)
+    await socket.close()
+
+    async def up() -> bool:
+        return not await held_buttons(server)
+
+    await eventually(up, 5)
 
 
 async def test_a_viewer_that_answers_no_ping_is_let_go(
