@@ -150,10 +150,14 @@ class OwnedDesktop(DockerDesktop):
         self._networks = networks
         self._listed = listed
 
-    async def _destroy(self) -> None:
+    async def release(self) -> None:
         try:
-            await super()._destroy()
-            if self.placement is not None:
-                await self._networks.remove(self.placement)
-        finally:  # what could not be removed now is nobody's any more: `reap` takes it
-            self._listed.pop(self.desktop_id, None)
+            await super().release()
+        finally:  # nobody's any more: `reap` takes it, unless it is kept for somebody
+            if self._listed.get(self.desktop_id) is self:
+                del self._listed[self.desktop_id]
+
+    async def _destroy(self) -> None:
+        await super()._destroy()
+        if self.placement is not None:
+            await self._networks.remove(self.placement)
