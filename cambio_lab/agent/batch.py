@@ -100,6 +100,8 @@ class Batch:
                 words = UNANSWERED if verdict == "timeout" else DENIED
                 yield await self._finish(call, member, failed(words.format(member)), self._turn.count(call, member))
                 return
+            async for event in self._passage():  # somebody may have taken the mouse since it was asked for
+                yield event
         self._gate.admit(call.id)
         step = self._turn.count(call, member)
         yield ToolStarted(call.id, member, call.toolset, call.arguments, step)

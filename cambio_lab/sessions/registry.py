@@ -143,7 +143,8 @@ class Registry:
         Raises :class:`InvalidRequest`, :class:`UnsupportedModel`, :class:`DesktopUnavailable` (also
         :class:`CapacityReached`) or :class:`StoreUnavailable`; then nothing is left behind.
         """
-        parsed, title = SessionConfig.parse(config), check_name(name)
+        parsed = SessionConfig.parse(config)
+        title = check_name(name, parsed.mask())
         options = AgentOptions.from_settings(self.settings, parsed.given())
         if self.stopping:
             raise DesktopUnavailable("The server is stopping.")

@@ -85,6 +85,25 @@ async def test_an_approved_call_runs_and_says_who_agreed(
     assert ("type_text", "hi") in desktop.done
 
 
+async def test_an_approved_call_waits_while_a_person_has_the_mouse(
+    make: MakeAgent, api: MessagesApi, desktop: FakeDesktop
+) -> None:
+    api.policy = Script([answer(member("type", text="hi"))], end="Done.")
+    agent = make(api, gate=Gate("risky", 5.0))
+    shown = []
+    async for event in agent.run("Go."):
+        if isinstance(event, ApprovalRequested):
+            agent.gate.pause()  # as taking control does
+            agent.gate.decide(None, True)
+        if isinstance(event, StatusChanged):
+            shown.append(event.status)
+            if event.status == "paused":
+                assert "type_text" not in [entry[0] for entry in desktop.done]
+                agent.gate.resume()
+    assert shown[-3:] == ["paused", "acting", "thinking"]
+    assert ("type_text", "hi") in desktop.done
+
+
 @pytest.mark.parametrize("how", ["denied", "timeout"])
 async def test_a_denial_halts_the_batch(how: str, make: MakeAgent, api: MessagesApi, desktop: FakeDesktop) -> None:
     api.policy = Script([answer(member("type", text="hi"), member("left_click"), screenshot())], end="As you wish.")

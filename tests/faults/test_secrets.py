@@ -147,7 +147,10 @@ async def test_no_way_in_is_a_way_out(
     )
     said: dict[str, str] = {}
     async with server.client() as client:
-        session = await create(client, secrets=GIVEN, system=f"Log in with {GIVEN['SYSTEM']}.")
+        config = {"secrets": GIVEN, "system": f"Log in with {GIVEN['SYSTEM']}."}
+        made = await client.post("/sessions", json={"name": f"First {GIVEN['NAME']}", "config": config}, timeout=60)
+        session = made.json()
+        assert session["name"] == "First {{NAME}}"
         said["created"], at = json.dumps(session), f"/sessions/{session['id']}"
         assert (await client.put(f"{at}/clipboard", json={"text": GIVEN["CLIP"]})).status_code == 200
         assert (await client.put(f"{at}/files/put.txt", content=GIVEN["UPLOAD"].encode())).status_code == 200
