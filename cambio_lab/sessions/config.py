@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from cambio_lab.agent.gate import parse_policy
+from cambio_lab.desktop.allow import domains
 from cambio_lab.desktop.base import DesktopOptions, Size
 from cambio_lab.errors import InvalidRequest
 from cambio_lab.runs.masking import Mask
@@ -24,7 +25,6 @@ SMALLEST, LARGEST = 320, 4096
 LONGEST = 10 * 365 * 86_400
 NAME_LENGTH = 200
 _DISPLAY = re.compile(r"([1-9]\d{2,3})x([1-9]\d{2,3})")
-_HOST = re.compile(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_-]+)*(:\d{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class SessionConfig:
         network: Any = settings.network if self.network is None else self.network
         hosts: tuple[str, ...] = ()
         if isinstance(network, dict):
-            network, hosts = "allow", tuple(network["allow"])
+            network, hosts = "allow", domains(network["allow"])
         return DesktopOptions(
             size=parse_display(self.display or settings.display),
             network=network,
@@ -181,8 +181,11 @@ def _network(value: Any) -> str | None:
     if value in ("open", "none"):
         return None
     if isinstance(value, dict) and set(value) == {"allow"} and isinstance(value["allow"], list):
-        bad = [host for host in value["allow"] if not isinstance(host, str) or not _HOST.fullmatch(host)]
-        return f"not host names: {bad!r}"[:200] if bad else None
+        try:
+            domains(value["allow"])
+        except ValueError as error:
+            return str(error)[:300]
+        return None
     return 'must be open, none or {"allow": [host, ...]}'
 
 
