@@ -63,10 +63,13 @@ def read(real: str) -> None:
         raise Refused("not a regular file")
     answer(size=status.st_size)
     left = status.st_size  # what the file gains meanwhile is not sent; what it loses is missed on the other side
-    while left and (data := os.read(file, min(left, 1 << 18))):
-        sys.stdout.buffer.write(data)
-        left -= len(data)
-    sys.stdout.buffer.flush()
+    with suppress(OSError):  # an answer would be taken for content now
+        while left and (data := os.read(file, min(left, 1 << 18))):
+            sys.stdout.buffer.write(data)
+            left -= len(data)
+        sys.stdout.buffer.flush()
+    if left:
+        raise SystemExit("the file shrank or cannot be read")  # leaves at once: the end of the output tells it
 
 
 def exactly(count: int) -> bytes:
@@ -106,7 +109,11 @@ def receive(file: int) -> int:
 
 
 def drain() -> None:
-    """Read standard input to its end: a Docker Engine passes no answer on while it cannot get rid of the input."""
+    """Stay until standard input ends, which says that all was received.
+
+    A Docker Engine passes no answer on while it cannot get rid of the input. And once a program has ended, it waits a
+    few seconds for a slow reader, in which no other program in the container is seen to end, and drops the rest.
+    """
     while sys.stdin.buffer.read(1 << 16):
         pass
 
@@ -147,10 +154,7 @@ def main() -> None:
         answer(error=str(error))
     except OSError as error:
         answer(error=(error.strerror or "failed").lower())
-    else:
-        return
-    if verb == "write":
-        drain()
+    drain()
 
 
 if __name__ == "__main__":

@@ -62,6 +62,18 @@ async def test_a_file_that_changes_while_it_is_read(kept: ConnectedDesktop, chan
     assert (got == 50_000_000) is whole
 
 
+async def test_a_slow_reader_holds_up_nobody_and_gets_all(kept: ConnectedDesktop) -> None:
+    """3.5 MB: the helper has sent all of it when the engine's buffers are full."""
+    await kept.execute(["truncate", "-s", "3500000", "slow"])
+    content = await kept.read_file("slow")
+    got = len(await anext(content))
+    await asyncio.sleep(0.5)
+    assert await kept.execute(["echo", "hi"], timeout=5) == (0, b"hi\n", b"")
+    async for piece in content:
+        got += len(piece)
+    assert got == 3_500_000
+
+
 @pytest.mark.parametrize(
     "path",
     ["../../etc/passwd", "/etc/passwd", "link", "folder/passwd", "deep/../../../etc/passwd", "/proc/self/environ"],
