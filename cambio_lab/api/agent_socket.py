@@ -17,7 +17,6 @@ from ..errors import CambioError, InvalidRequest, SessionEnded, StoreUnavailable
 from . import messages, metrics
 from .failure import Refused, timestamp
 from .offered_tools import OfferedTools
-from .rate_limit import LimitName
 from .socket import Socket
 from .strict_json import BadJson, parse
 
@@ -35,10 +34,6 @@ class EventSocket(Socket, WebSocketHandler):
 
     limits = ("general", "websocket")
     _tasks: tuple[asyncio.Task[None], ...] = ()
-
-    def windows(self) -> tuple[LimitName, ...]:
-        """A plain GET opens no connection."""
-        return self.limits if self.upgrading else ("general",)
 
     @property
     def max_message_size(self) -> int:
