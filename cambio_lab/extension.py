@@ -18,7 +18,7 @@ from traitlets import Bool, Float, Int, TraitType, Unicode
 from traitlets.config import Configurable
 
 from ._version import __version__
-from .allocator import bound_arenas
+from .allocator import bound_arenas, keep_trimmed
 from .api import routes
 from .api.health import watch_disk
 from .api.messages import Encoder
@@ -151,6 +151,7 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
         self.log.info("cambio_lab %s: %s; data in %s", __version__, health.summary, directory)
         self._tasks += (
             asyncio.create_task(watch_disk(self.services), name="cambio_lab disk gauge"),
+            asyncio.create_task(keep_trimmed(), name="cambio_lab memory"),
             asyncio.create_task(modules.load_sdk(), name="cambio_lab SDK"),
         )
 

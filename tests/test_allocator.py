@@ -41,3 +41,22 @@ def test_threads_share_two_heaps() -> None:
 
 def test_what_the_environment_says_is_left_alone() -> None:
     assert heaps("bound", MALLOC_ARENA_MAX="3") == ("False", 3)
+
+
+TRIMMING = """
+from cambio_lab.allocator import trim
+import re
+def resident():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1])
+blocks = [bytes(100_000) + b"x" for _ in range(2000)]
+kept = blocks[::20]
+del blocks
+before = resident()
+print(trim(), before - resident())
+"""
+
+
+def test_holes_go_back_to_the_system() -> None:
+    said = subprocess.run([sys.executable, "-c", TRIMMING], capture_output=True, text=True, check=True).stdout.split()
+    assert said[0] == "True"
+    assert int(said[1]) > 50_000  # KB, of 190 MB
