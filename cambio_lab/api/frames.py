@@ -34,6 +34,8 @@ class Frames:
 
         ``ValueError`` for what a client may not send.
         """
+        if not self._buffer and _is_one_short(data) and len(data) - 6 <= self._largest:
+            return [(BINARY, _unmask(data[2:6], data[6:]))]
         self._buffer += data
         found: list[tuple[int, bytes]] = []
         at = 0
@@ -67,6 +69,12 @@ class Frames:
         if length > self._largest:
             raise ValueError("a frame that is too long")
         return head, length
+
+
+def _is_one_short(data: bytes) -> bool:
+    """One whole, final, masked binary frame of less than 126 bytes and nothing else: what a viewer mostly sends."""
+    length = len(data) - 6
+    return 0 <= length < 126 and data[0] == _FINAL | BINARY and data[1] == _MASKED | length
 
 
 def _unmask(mask: bytes | bytearray, data: bytes | bytearray) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-_CUT_TEXT, _POINTER, _KEY, _EXTENDED_KEY = 6, 5, 4, 255
+_REQUEST, _KEY, _POINTER, _CUT_TEXT, _EXTENDED_KEY = 3, 4, 5, 6, 255
 _LARGEST = 16 * 1024 * 1024
 _MOST_KEYS = 64
 """Keys of one viewer that are down at once: more than a keyboard tells apart."""
@@ -67,6 +67,13 @@ class ViewerInput:
 
     def feed(self, data: bytes) -> bytes:
         """``ValueError`` for a message of unknown kind: the connection cannot be followed any further."""
+        if (
+            len(data) == _FIXED[_REQUEST]
+            and data[0] == _REQUEST
+            and self._greeted
+            and not self._skip + len(self._buffer)
+        ):
+            return data  # what a viewer sends most, and waits for
         self._buffer += data
         out = bytearray()
         if not self._greeted and self._buffer:
@@ -162,7 +169,19 @@ class ViewerInput:
 
 
 # Kind of message -> bytes of its fixed part.
-_FIXED = {0: 20, 2: 4, 3: 10, _KEY: 8, _POINTER: 6, _CUT_TEXT: 8, 150: 10, 248: 9, 250: 4, 251: 8, _EXTENDED_KEY: 12}
+_FIXED = {
+    0: 20,
+    2: 4,
+    _REQUEST: 10,
+    _KEY: 8,
+    _POINTER: 6,
+    _CUT_TEXT: 8,
+    150: 10,
+    248: 9,
+    250: 4,
+    251: 8,
+    _EXTENDED_KEY: 12,
+}
 _NEGOTIATES = 0b0011
 """Extended clipboard actions that set nothing: telling capabilities, asking for the text."""
 _DOWN = {_KEY: slice(1, 2), _EXTENDED_KEY: slice(2, 4)}
