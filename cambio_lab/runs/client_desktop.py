@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -84,9 +84,9 @@ class ClientDesktop:
     async def read_file(self, path: str) -> AsyncIterator[bytes]:
         stream: Any = self.recorded.read_file(path)
         source = stream if hasattr(stream, "__aiter__") else await stream
-        return self._reading(path, source)
+        return Read(source, self._reading(path, source))
 
-    async def _reading(self, path: str, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _reading(self, path: str, source: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         kept: bytearray | None = bytearray()
         async for chunk in source:
             if kept is not None:
@@ -101,6 +101,25 @@ class ClientDesktop:
     async def _tell(self, method: str, arguments: Json, result: Json) -> None:
         record = {"by": CLIENT, "method": method, "arguments": arguments, "at": time.time(), "ms": 0.0}
         await self._note({**record, "result": result})
+
+
+class Read(AsyncIterator[bytes]):
+    """A file's content on its way to a client, noted as it passes; ``size`` as the desktop told it."""
+
+    def __init__(self, source: AsyncIterator[bytes], noted: AsyncGenerator[bytes, None]) -> None:
+        self.size: int | None = getattr(source, "size", None)
+        self._source = source
+        self._noted = noted
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._noted)
+
+    async def aclose(self) -> None:
+        """Let go of the file."""
+        await self._noted.aclose()
+        close = getattr(self._source, "aclose", None)
+        if close is not None:
+            await close()
 
 
 class ClientRecord:

@@ -167,6 +167,7 @@ async def test_files_clipboard_and_pictures(server: LiveServer, session: dict[st
         stored = await client.put(f"{path}/files/some folder/ä.bin", content=data)
         assert stored.json() == {"path": "some folder/ä.bin", "size": len(data)}
         fetched = await client.get(f"{path}/files/some folder/ä.bin")
+        assert fetched.headers["content-length"] == str(len(data))
         assert fetched.content == data and "attachment" in fetched.headers["content-disposition"]
         listed = (await client.get(f"{path}/files/some folder/")).json()["files"]
         assert [(entry["size"], entry["type"]) for entry in listed] == [(len(data), "file")]
