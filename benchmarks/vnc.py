@@ -2,8 +2,9 @@
 
     python -m benchmarks.vnc [--rounds 5] [--frames 25] [--desktop docker|local]
 
-The three ways take turns on one desktop. A frame is the whole 1280x800 screen, raw (4 MB); a round trip is a request
-for one pixel and its answer. The last line is what a viewer that stops reading costs the server.
+The three ways take turns on one desktop. A frame is the whole 1280x800 screen, raw (4 MB): its round trip is from the
+request to the last byte. The shortest round trip is a request for one pixel and its answer: what every movement of a
+mouse waits for. The last line is what a viewer that stops reading costs the server.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import aiohttp
 import psutil  # type: ignore[import-untyped]
@@ -30,6 +32,7 @@ from tests.live_server import LiveServer, free_port
 FORMAT = struct.pack(">Bxxx4B3H3Bxxx", 0, 32, 24, 0, 1, 255, 255, 255, 16, 8, 0)
 ENCODINGS = struct.pack(">BxHi", 2, 1, 0)
 FRAME = 1280 * 800 * 4
+PIXELS = 300
 
 
 class Viewer:
@@ -81,22 +84,33 @@ class Viewer:
                 left -= w * h
 
 
-async def measure(viewer: Viewer, frames: int) -> tuple[float, float]:
-    """Megabytes per second of whole frames, and the median round trip in milliseconds."""
+class Measured(NamedTuple):
+    rate: float
+    """Megabytes per second of whole frames."""
+    frame: float
+    """Median milliseconds of a whole frame."""
+    pixel: float
+    """Median milliseconds of one pixel."""
+
+
+async def measure(viewer: Viewer, frames: int) -> Measured:
     await viewer.update(1280, 800)
-    begin = time.perf_counter()
-    for _ in range(frames):
-        await viewer.update(1280, 800)
-    rate = frames * FRAME / (time.perf_counter() - begin) / 1e6
-    trips = []
-    for _ in range(100):
+    whole = await trips(viewer, 1280, 800, frames)
+    pixels = await trips(viewer, 1, 1, PIXELS)
+    return Measured(frames * FRAME / sum(whole) / 1e3, statistics.median(whole), statistics.median(pixels))
+
+
+async def trips(viewer: Viewer, width: int, height: int, count: int) -> list[float]:
+    """The milliseconds of each of ``count`` updates of that size."""
+    found = []
+    for _ in range(count):
         start = time.perf_counter()
-        await viewer.update(1, 1)
-        trips.append((time.perf_counter() - start) * 1000)
-    return rate, statistics.median(trips)
+        await viewer.update(width, height)
+        found.append((time.perf_counter() - start) * 1000)
+    return found
 
 
-async def direct(endpoint: VncEndpoint, frames: int) -> tuple[float, float]:
+async def direct(endpoint: VncEndpoint, frames: int) -> Measured:
     if endpoint.unix_path:
         reader, writer = await asyncio.open_unix_connection(endpoint.unix_path, limit=1 << 20)
     else:
@@ -112,7 +126,7 @@ async def direct(endpoint: VncEndpoint, frames: int) -> tuple[float, float]:
     return result
 
 
-async def websocket(url: str, password: str | None, frames: int) -> tuple[float, float]:
+async def websocket(url: str, password: str | None, frames: int) -> Measured:
     async with aiohttp.ClientSession() as http, http.ws_connect(url, max_msg_size=0, compress=0) as socket:
         viewer = Viewer(socket.receive_bytes, socket.send_bytes)
         await viewer.greet(password)
@@ -168,18 +182,20 @@ async def main(options: argparse.Namespace) -> None:
 
 
 async def rounds(options: argparse.Namespace, endpoint: VncEndpoint, through: str, ours: str) -> None:
-    results: dict[str, list[tuple[float, float]]] = {"direct": [], "websockify": [], "server": []}
+    results: dict[str, list[Measured]] = {"direct": [], "websockify": [], "server": []}
     for _ in range(options.rounds):
         results["direct"].append(await direct(endpoint, options.frames))
         results["websockify"].append(await websocket(through, endpoint.password, options.frames))
         results["server"].append(await websocket(ours, None, options.frames))
     other = results["websockify"]
-    print(f"{'way':12}{'MB/s':>8}{'x websockify':>14}{'round trip ms':>15}{'x websockify':>14}")
+    print(f"{'way':12}{'MB/s':>8}{'frame ms':>10}{'pixel ms':>10}   each x websockify, in the same round (median)")
     for way, found in results.items():
-        rate, trip = (statistics.median(column) for column in zip(*found, strict=True))
-        rate_ratio = statistics.median(mine[0] / theirs[0] for mine, theirs in zip(found, other, strict=True))
-        trip_ratio = statistics.median(mine[1] / theirs[1] for mine, theirs in zip(found, other, strict=True))
-        print(f"{way:12}{rate:8.0f}{rate_ratio:14.2f}{trip:15.2f}{trip_ratio:14.2f}")
+        own = [statistics.median(column) for column in zip(*found, strict=True)]
+        ratios = [
+            statistics.median(mine[column] / theirs[column] for mine, theirs in zip(found, other, strict=True))
+            for column in range(len(own))
+        ]
+        print(f"{way:12}{own[0]:8.0f}{own[1]:10.2f}{own[2]:10.3f}   " + "".join(f"{ratio:8.2f}" for ratio in ratios))
 
 
 if __name__ == "__main__":
