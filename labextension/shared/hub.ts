@@ -91,6 +91,11 @@ export class SessionModel {
     return this.controls || (!ended && !control && !working(status));
   }
 
+  /** Whether the server has no such session (any more): there is nothing to wait for. */
+  get missing(): boolean {
+    return this.connection.phase === 'closed' && this.connection.reason === NOWHERE;
+  }
+
   get controls(): boolean {
     return this.view.control === this.viewer;
   }

@@ -170,7 +170,11 @@ async def test_an_unknown_session_is_not_asked_for_again(page: Page, limited: Li
         limited.url,
     )
     await expect(page.locator(".cl-notice", has_text="does not exist")).to_be_visible()
+    await expect(page.locator(".cl-veil", has_text="does not exist")).to_be_visible()
     await expect(page.get_by_role("button", name="Try now")).to_have_count(0)
+    await expect(page.locator(".cl-status")).to_have_text("Not found")
+    await expect(page.get_by_text("Loading the conversation")).to_have_count(0)
+    await expect(page.locator(".cl-composer textarea")).to_be_disabled()
     before = len(asked)
     await page.wait_for_timeout(1500)
     assert len(asked) == before <= 2, asked

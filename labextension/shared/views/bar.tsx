@@ -40,6 +40,7 @@ const WORDS: Record<string, string> = {
   paused: 'Paused',
   stopped: 'Stopped',
   ended: 'Ended',
+  missing: 'Not found',
   error: 'Error'
 };
 

@@ -57,7 +57,8 @@ function Log({ model, select }: ChatProps): VNode {
   );
 }
 
-function Welcome({ model }: { model: SessionModel }): VNode {
+function Welcome({ model }: { model: SessionModel }): VNode | null {
+  if (model.missing) return null;
   return (
     <p class="cl-empty cl-dim">
       {model.view.loaded ? t('Say what the agent shall do on this desktop. You can stop it or take the mouse at any time.') : t('Loading the conversation…')}
@@ -150,7 +151,8 @@ function Composer({ model }: { model: SessionModel }): VNode {
   const [text, setText] = useState('');
   const area = useRef<HTMLTextAreaElement>(null);
   const last = useRef('');
-  const { status, ended, approval } = model.view;
+  const { status, approval } = model.view;
+  const ended = model.view.ended || model.missing;
   const busy = working(status);
   useEffect(() => {
     const element = area.current;
@@ -174,7 +176,7 @@ function Composer({ model }: { model: SessionModel }): VNode {
     event.preventDefault();
     send();
   };
-  const hint = ended ? t('This session has ended.') : approval ? t('Answer the request above first.') : busy ? t('The agent is at work…') : t('Message to the agent');
+  const hint = model.missing ? t(model.connection.reason) : ended ? t('This session has ended.') : approval ? t('Answer the request above first.') : busy ? t('The agent is at work…') : t('Message to the agent');
   return (
     <form class="cl-composer" onSubmit={event => (event.preventDefault(), send())}>
       <textarea

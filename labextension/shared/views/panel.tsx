@@ -55,7 +55,7 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
         <span class="cl-name" title={view.id}>
           {name}
         </span>
-        <StatusBadge status={view.ended ? 'ended' : view.status} text={view.statusText} />
+        <StatusBadge status={model.missing ? 'missing' : view.ended ? 'ended' : view.status} text={view.statusText} />
         <span class="cl-space" />
         <Meter model={model} />
         <TurnButtons model={model} />
