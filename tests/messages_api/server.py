@@ -137,10 +137,15 @@ class MessagesApi:
 
     async def _close(self) -> None:
         assert self._server is not None
+        # A connection that was accepted a moment ago gets its task first: asyncio would leave its socket open.
+        for listener in self._server.sockets:
+            self._loop.remove_reader(listener.fileno())
+        await _rounds(8)
         self._server.close()  # twice is fine
         for task in self._open:
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
+        await _rounds(2)  # sockets are closed one step later
 
     # One connection
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -282,6 +287,11 @@ class MessagesApi:
         lines += [f"content-length: {len(body)}", *(f"{name}: {value}" for name, value in extra.items())]
         writer.write("\r\n".join([*lines, "", ""]).encode() + body)
         await writer.drain()
+
+
+async def _rounds(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 def _parse(raw: bytes) -> Any:
