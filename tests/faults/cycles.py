@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 from pathlib import Path
 
-from cambio_lab.allocator import bound_arenas, trim
+from cambio_lab.allocator import bound_arenas, keep_trimmed, trim
 
 from .test_leaks import cycle, held
 from .workbench import Workbench
@@ -21,14 +22,17 @@ WARMING = 10
 
 async def main(count: int, directory: Path) -> None:
     bound_arenas()
+    trimming = asyncio.create_task(keep_trimmed(), name="trimming")
     bench = Workbench(directory, "docker")
     await bench.start()
     found: dict[str, object] = {"server_id": bench.server_id}
     for name, cycles in (("before", WARMING), ("after", count)):
         for _ in range(cycles):
             await cycle(bench)
+        gc.collect()
         trim()
         found[name] = held()
+    trimming.cancel()
     await bench.stop()
     print(json.dumps(found))
 
