@@ -29,11 +29,11 @@ from cambio_lab.agent.loop import Agent
 from cambio_lab.agent.options import AgentOptions
 from cambio_lab.agent.transports.replay import Recorded, ReplayTransport
 from cambio_lab.desktop.base import Desktop
-from cambio_lab.desktop.local import LocalProvider
+from cambio_lab.desktop.local.provider import LocalProvider
 from cambio_lab.events import Event, RequestSent, TextDelta, ThinkingDelta, TurnFailed
-from cambio_lab.runs import Run
-from cambio_lab.runs.playback import response_bytes
-from cambio_lab.runs.recorder import Recorder
+from cambio_lab.recording.recorder import Recorder
+from cambio_lab.replay.playback import response_bytes
+from cambio_lab.reports import Run
 from cambio_lab.sessions import Registry
 from cambio_lab.settings import Settings
 from cambio_lab.store import Store

@@ -17,9 +17,9 @@ from typing import Any
 
 import httpx2
 
-from cambio_lab.desktop.container import SERVER_LABEL
-from cambio_lab.desktop.engine import Engine, EngineError
-from cambio_lab.desktop.image import context_digest
+from cambio_lab.desktop.docker.container import SERVER_LABEL
+from cambio_lab.desktop.docker.engine import Engine, EngineError
+from cambio_lab.desktop.docker.image import context_digest
 from tests.live_server import LiveServer
 
 from .desktop import bare_run

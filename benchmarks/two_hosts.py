@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from cambio_lab.desktop.image import image_tag
+from cambio_lab.desktop.docker.image import image_tag
 from cambio_lab.experiments import Experiment
 from cambio_lab.experiments.suite import TASKS
 from cambio_lab.settings import Settings

@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .client.session import Session as Session
+    from .client.session import Turn as Turn
+    from .client.workbench import Workbench as Workbench
     from .experiments import Experiment as Experiment
     from .experiments import Task as Task
-    from .notebook.client import Workbench as Workbench
-    from .notebook.session import Session as Session
-    from .notebook.session import Turn as Turn
-    from .runs import Run as Run
-    from .runs import compare as compare
+    from .reports import Run as Run
+    from .reports import compare as compare
 
 _PUBLIC = {
     "Experiment": ".experiments",
     "Task": ".experiments",
-    "Workbench": ".notebook.client",
-    "Session": ".notebook.session",
-    "Turn": ".notebook.session",
-    "Run": ".runs",
-    "compare": ".runs",
+    "Workbench": ".client.workbench",
+    "Session": ".client.session",
+    "Turn": ".client.session",
+    "Run": ".reports",
+    "compare": ".reports",
 }
 
 __all__ = ["Experiment", "Run", "Session", "Task", "Turn", "Workbench", "__version__", "compare"]
@@ -42,7 +42,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _jupyter_server_extension_points() -> list[dict[str, Any]]:
-    from .extension import CambioLab
+    from .server.extension import CambioLab
 
     return [{"module": "cambio_lab", "app": CambioLab}]
 
@@ -53,6 +53,6 @@ def _jupyter_labextension_paths() -> list[dict[str, str]]:
 
 def load_ipython_extension(ipython: Any) -> None:
     """``%load_ext cambio_lab``: the magics."""
-    from .notebook.magics import register
+    from .jupyter.magics import register
 
     register(ipython)

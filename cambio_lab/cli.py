@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .desktop.base import Progress
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-MOUNTED = ("cambio_lab.runs.commands", "cambio_lab.experiments.commands")
+MOUNTED = ("cambio_lab.reports.commands", "cambio_lab.experiments.commands")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,7 +90,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     if arguments.no_token and arguments.host not in LOOPBACK:
         print("cambio-lab: --no-token listens on this machine only; leave out --host", file=sys.stderr)
         return 2
-    from .serving import serve
+    from .server.serving import serve
 
     serve(jupyter_options(arguments))
     return 0
@@ -128,14 +128,14 @@ def _names(arguments: argparse.Namespace) -> list[str]:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from .doctor import examine
+    from .server.doctor import examine
 
     return asyncio.run(examine(print))
 
 
 def _build_image(arguments: argparse.Namespace) -> int:
-    from .desktop.engine import Engine
-    from .desktop.image import build_image
+    from .desktop.docker.engine import Engine
+    from .desktop.docker.image import build_image
     from .settings import Settings, read_environment
 
     async def build() -> str:

@@ -24,14 +24,17 @@ ALLOWED: dict[str, set[str]] = {
     "desktop": LEAVES,
     "store": LEAVES,
     "agent": LEAVES | {"desktop"},
-    "runs": LEAVES | {"store", "agent", "desktop"},
-    "sessions": LEAVES | {"agent", "desktop", "store", "runs"},
-    "experiments": LEAVES | {"sessions", "runs", "agent", "desktop", "store"},
-    "api": LEAVES | {"sessions", "agent", "desktop", "store", "runs"},
-    "notebook": LEAVES | {"runs", "experiments"},
+    "recording": LEAVES | {"store", "agent", "desktop"},
+    "replay": LEAVES | {"recording", "store", "agent", "desktop"},
+    "reports": LEAVES | {"replay", "recording", "store", "agent", "desktop"},
+    "sessions": LEAVES | {"agent", "desktop", "store", "recording", "replay"},
+    "experiments": LEAVES | {"sessions", "replay", "recording", "reports", "agent", "desktop", "store"},
+    "api": LEAVES | {"sessions", "agent", "desktop", "store", "recording", "replay"},
+    "client": LEAVES | {"jupyter", "reports", "recording"},  # jupyter: to be removed
+    "jupyter": LEAVES | {"client", "reports", "recording", "experiments"},
 }
 WEB = {"tornado", "jupyter_server", "jupyter_server_proxy", "jupyterlab"}
-MAY_USE_WEB = {"api", "extension", "cli", "serving"}
+MAY_USE_WEB = {"api", "server", "cli"}
 LAZY = {"anthropic", "docker", "redis", "ipywidgets"}
 
 
@@ -88,12 +91,12 @@ def test_only_the_edge_knows_the_web_server() -> None:
 
 def test_the_core_runs_without_jupyter() -> None:
     """A run can execute in a script or on a worker: the core loads neither Tornado nor Jupyter."""
-    parts = "cambio_lab.sessions, cambio_lab.agent.loop, cambio_lab.desktop, cambio_lab.store, cambio_lab.runs"
+    parts = "cambio_lab.sessions, cambio_lab.agent.loop, cambio_lab.desktop, cambio_lab.store, cambio_lab.reports"
     code = f"import sys, {parts}\nprint(*[m for m in ('tornado', 'jupyter_server', 'jupyterlab') if m in sys.modules])"
     assert loaded(code) == []
 
 
-@pytest.mark.parametrize("module", ["cambio_lab", "cambio_lab.extension", "cambio_lab.api.routes"])
+@pytest.mark.parametrize("module", ["cambio_lab", "cambio_lab.server.extension", "cambio_lab.api.routes"])
 def test_importing_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}\nprint(*[m for m in {sorted(LAZY)!r} if m in sys.modules])"
     assert loaded(code) == []

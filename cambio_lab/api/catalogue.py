@@ -41,7 +41,7 @@ class Run(Rest):
     """``/sessions/{session_id}/run``: the recorded run as a ``.cambio`` bundle."""
 
     async def get(self, session_id: str) -> None:
-        from ..runs.export import bundle_of
+        from ..recording.export import bundle_of
 
         data = await bundle_of(await self.services.store(), session_id)
         self.set_header("Content-Type", "application/zip")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING
 
-from ..desktop.upstream import RfbUpstream
+from ..desktop.rfb.upstream import RfbUpstream
 from . import metrics
 from .frames import header
 

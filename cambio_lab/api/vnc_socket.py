@@ -17,8 +17,8 @@ from jupyter_server_proxy.rawsocket import RawSocketHandler
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError
 
-from ..desktop.upstream import Greeting
-from ..desktop.viewer import ViewerInput
+from ..desktop.rfb.upstream import Greeting
+from ..desktop.rfb.viewer_filter import ViewerInput
 from ..errors import DesktopLost, SessionEnded
 from ..events import HumanInput
 from . import metrics, pages

@@ -31,11 +31,11 @@ async def make_provider(settings: Settings, *, server_id: str, kind: str | None 
 
         kind = "docker" if await engine_answers() else "local"
     if kind == "docker":
-        from .docker import DockerProvider
+        from .docker.provider import DockerProvider
 
         return DockerProvider(settings, server_id=server_id)
     if kind == "local":
-        from .local import LocalProvider
+        from .local.provider import LocalProvider
 
         return LocalProvider(settings, server_id=server_id)
     raise ConfigurationError(f"The desktop kind {kind!r} is unknown.", hint="Use docker, local or auto.")

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from cambio_lab.errors import ActionError
 from cambio_lab.settings import Settings
 
-from . import files, keys, png
+from . import files
 from .base import (
     Button,
     CommandResult,
@@ -23,13 +23,15 @@ from .base import (
     Size,
     VncEndpoint,
 )
-from .connection import Connection
-from .hands import Hands
+from .input import keys
+from .input.devices import Hands
+from .input.keymap import Typist, expected_wait
+from .input.pointer import Pointer
 from .machine import Machine, run
-from .pointer import Pointer
+from .rfb.connection import Connection
+from .screen import encode as png
+from .screen.view import View, fit_inside, fit_model
 from .shell import Shell
-from .typist import Typist, expected_wait
-from .view import View, fit_inside, fit_model
 
 _ENCODERS = ThreadPoolExecutor(2, thread_name_prefix="encode")
 

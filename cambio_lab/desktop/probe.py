@@ -7,7 +7,7 @@ import shutil
 from cambio_lab.settings import Settings
 
 from .base import ProviderHealth
-from .engine import START_DOCKER, Engine
+from .docker.engine import START_DOCKER, Engine
 
 
 async def engine_answers() -> bool:
@@ -33,7 +33,7 @@ async def probe_engine() -> ProviderHealth:
 
 async def probe_image(settings: Settings) -> ProviderHealth:
     """Is the desktop's image built, in the version that this package describes?"""
-    from .image import image_exists, image_tag
+    from .docker.image import image_exists, image_tag
 
     engine = Engine()
     reference = image_tag(settings.image)
@@ -49,7 +49,7 @@ async def probe_image(settings: Settings) -> ProviderHealth:
 
 async def probe_local() -> ProviderHealth:
     """Are the programs of the local desktop there?"""
-    from .local import INSTALL, PROGRAMS
+    from .local.provider import INSTALL, PROGRAMS
 
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing:

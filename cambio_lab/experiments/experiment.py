@@ -30,7 +30,7 @@ from .task import Task
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..runs import Run
+    from ..reports import Run
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,79}")
 UNATTENDED = {"approval": "never"}
@@ -246,7 +246,7 @@ class Experiment:
 
     def open(self, task: str, model: str, setting: str = "default", repeat: int = 0) -> Run:
         """The recorded run of a cell: read it, replay it, compare it with another, fork it."""
-        from ..runs import Run
+        from ..reports import Run
 
         wanted = "/".join((task, model, setting, str(repeat)))
         for cell in self.cells:

@@ -83,7 +83,7 @@ class Recording:
             await ledger.finish(outcome, final=True)
 
     async def _play(self, outcome: Outcome, runs: Path) -> None:
-        from ..runs import Run
+        from ..reports import Run
 
         source = self.folder / Path(outcome.bundle).name
         if source.name != outcome.bundle:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..agent.options import TurnOptions
 from ..events import Event, ModelReplied, ToolFinished, ToolStarted, TurnFailed, TurnFinished, Usage
-from ..runs.recorder import Recorder
+from ..recording.recorder import Recorder
 from ..sessions.agents import SessionAgent
 from .pace import PacedClient
 

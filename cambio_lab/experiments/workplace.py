@@ -26,10 +26,10 @@ from ..desktop.base import Desktop, DesktopProvider
 from ..desktop.probe import probe_image
 from ..errors import ConfigurationError, MissingKey, SessionError
 from ..events import Usage
-from ..runs.bundle import save
-from ..runs.collect import collect, pictures_of
-from ..runs.contents import Contents
-from ..runs.recorder import Recorder
+from ..recording.collect import collect, pictures_of
+from ..recording.contents import Contents
+from ..recording.recorder import Recorder
+from ..recording.run_file import save
 from ..sessions import AgentRequest, Registry, Session, SessionAgent
 from ..settings import Settings
 from ..store import SessionQuery, SessionRow, Store

@@ -17,7 +17,7 @@ from cambio_lab.errors import (
     StoreUnavailable,
 )
 from cambio_lab.events import Status, StatusChanged, TurnFailed, Usage
-from cambio_lab.runs.replay_desktop import ReplayProvider
+from cambio_lab.replay.replay_desktop import ReplayProvider
 from cambio_lab.store import SessionRow, SessionStatus
 
 from .config import SessionConfig

@@ -95,6 +95,6 @@ def default_factory(settings: Settings, store: Store) -> AgentFactory:
 
 
 def _module() -> Any:
-    from cambio_lab.runs import recorded_agent
+    from cambio_lab.replay import recorded_agent
 
     return recorded_agent

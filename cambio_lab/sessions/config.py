@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from cambio_lab.agent.gate import parse_policy
-from cambio_lab.desktop.allow import domains
 from cambio_lab.desktop.base import DesktopOptions, Size
+from cambio_lab.desktop.docker.allow import domains
 from cambio_lab.errors import InvalidRequest
-from cambio_lab.runs.masking import Mask
+from cambio_lab.recording.masking import Mask
 from cambio_lab.settings import Settings
 
 from .secrets import check_secrets

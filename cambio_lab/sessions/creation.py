@@ -13,8 +13,8 @@ from cambio_lab.agent.options import AgentOptions
 from cambio_lab.desktop.base import Desktop, DesktopProvider
 from cambio_lab.errors import DesktopUnavailable
 from cambio_lab.events import Usage
-from cambio_lab.runs.binding import fork_point, to_replay
-from cambio_lab.runs.replay_desktop import ReplayDesktop, ReplayProvider
+from cambio_lab.replay.binding import fork_point, to_replay
+from cambio_lab.replay.replay_desktop import ReplayDesktop, ReplayProvider
 from cambio_lab.store import SessionRow, Store
 
 from .agents import RecordsClients, agent_request

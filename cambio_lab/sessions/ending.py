@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from cambio_lab.errors import CambioError, SessionEnded
 from cambio_lab.events import StatusChanged
-from cambio_lab.runs.binding import keep
+from cambio_lab.replay.binding import keep
 from cambio_lab.store import SessionStatus
 
 from .session import Session

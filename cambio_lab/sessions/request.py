@@ -9,7 +9,7 @@ from typing import Any
 
 from cambio_lab.agent.options import TurnOptions
 from cambio_lab.errors import InvalidRequest
-from cambio_lab.runs.masking import Mask
+from cambio_lab.recording.masking import Mask
 
 LONGEST = 200_000
 METADATA_BYTES = 64_000

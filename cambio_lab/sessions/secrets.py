@@ -6,7 +6,7 @@ back as text. Values live in this process's memory alone: after a restart a sess
 neither put values in nor recognise them.
 
 Not covered: what the screen shows (a secret typed into a field that shows it is in the next screenshot), and what a
-program made of a value; see :mod:`cambio_lab.runs.masking`.
+program made of a value; see :mod:`cambio_lab.recording.masking`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any, cast
 from cambio_lab.agent.tools.extra import ExtraResult, ExtraTools
 from cambio_lab.desktop.base import CommandResult, Desktop, FileInfo, Settled
 from cambio_lab.errors import ActionError, DesktopError
-from cambio_lab.runs.client_desktop import ClientDesktop
-from cambio_lab.runs.masking import LONGEST_PLACEHOLDER, Mask, Substitution
-from cambio_lab.runs.masking import NAME as NAMES
+from cambio_lab.recording.client_desktop import ClientDesktop
+from cambio_lab.recording.masking import LONGEST_PLACEHOLDER, Mask, Substitution
+from cambio_lab.recording.masking import NAME as NAMES
 
 NAME = re.compile(NAMES)
 SHORTEST, LONGEST, MOST = 4, 1000, 50

@@ -7,8 +7,8 @@ import sys
 
 from cambio_lab.cli import _parser, jupyter_options
 from cambio_lab.events import StatusChanged
-from cambio_lab.extension import CambioLab
-from cambio_lab.serving import serve
+from cambio_lab.server.extension import CambioLab
+from cambio_lab.server.serving import serve
 
 opened = CambioLab._open
 

@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from cambio_lab.api import metrics
 from cambio_lab.api.agent_socket import COMMANDS
 from cambio_lab.cli import main
-from cambio_lab.extension import CambioLab
+from cambio_lab.server.extension import CambioLab
 from cambio_lab.settings import Settings
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -11,7 +11,7 @@ import pytest
 
 from cambio_lab.desktop.base import Size, VncEndpoint
 from cambio_lab.desktop.connected import ConnectedDesktop
-from cambio_lab.desktop.rfb import EXTENDED_SIZE, RfbClient, bearable
+from cambio_lab.desktop.rfb.client import EXTENDED_SIZE, RfbClient, bearable
 from cambio_lab.errors import DesktopLost
 
 SMALL, HUGE = Size(640, 480), Size(8192, 8192)

@@ -16,10 +16,10 @@ import pytest
 from cambio_lab.desktop import make_provider
 from cambio_lab.desktop.base import DesktopOptions, Size
 from cambio_lab.desktop.connected import ConnectedDesktop
-from cambio_lab.desktop.container import remove
-from cambio_lab.desktop.docker import DockerProvider
-from cambio_lab.desktop.engine import EngineError
-from cambio_lab.desktop.rfb import RfbClient
+from cambio_lab.desktop.docker.container import remove
+from cambio_lab.desktop.docker.engine import EngineError
+from cambio_lab.desktop.docker.provider import DockerProvider
+from cambio_lab.desktop.rfb.client import RfbClient
 from cambio_lab.errors import CapacityReached, DesktopLost, DesktopUnavailable
 from cambio_lab.settings import Settings
 

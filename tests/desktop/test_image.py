@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cambio_lab.desktop.engine import Engine, EngineError
-from cambio_lab.desktop.image import _pack, image_exists, import_image
+from cambio_lab.desktop.docker.engine import Engine, EngineError
+from cambio_lab.desktop.docker.image import _pack, image_exists, import_image
 
 NAME = "cambio-lab-test-base"
 

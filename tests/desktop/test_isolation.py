@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from cambio_lab.desktop.base import DesktopOptions
-from cambio_lab.desktop.docker import DockerProvider
+from cambio_lab.desktop.docker.provider import DockerProvider
 
 # Each line: a name, then what the attempt gave. Written as somebody who wants out would write it.
 ATTACK = r"""

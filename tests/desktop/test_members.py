@@ -67,7 +67,7 @@ async def test_a_click_without_a_place_is_where_a_person_left_the_pointer(
     docker_desktop: ConnectedDesktop, recorder: Recorder
 ) -> None:
     await docker_desktop.move(Point(300, 300))
-    from cambio_lab.desktop.rfb import RfbClient
+    from cambio_lab.desktop.rfb.client import RfbClient
 
     person = await RfbClient.connect(docker_desktop.endpoint(), lambda damage: None)
     person.pointer(*HERE)

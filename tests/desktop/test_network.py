@@ -12,7 +12,7 @@ import pytest
 
 from cambio_lab.desktop.base import DesktopOptions
 from cambio_lab.desktop.connected import ConnectedDesktop
-from cambio_lab.desktop.docker import DockerProvider
+from cambio_lab.desktop.docker.provider import DockerProvider
 from cambio_lab.errors import DesktopUnavailable
 from cambio_lab.settings import Settings
 

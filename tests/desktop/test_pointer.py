@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from cambio_lab.desktop.base import Point
+from cambio_lab.desktop.input.pointer import Pointer
 from cambio_lab.desktop.machine import STDOUT, Machine
-from cambio_lab.desktop.pointer import Pointer
 from cambio_lab.errors import DesktopError
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from cambio_lab.desktop.base import DesktopOptions, Progress
-from cambio_lab.desktop.docker import DockerProvider
+from cambio_lab.desktop.docker.provider import DockerProvider
 from cambio_lab.settings import Settings
 
 

@@ -9,13 +9,12 @@ from dataclasses import replace
 
 import pytest
 
-from cambio_lab.desktop import clipboard
 from cambio_lab.desktop.base import Point, Size
 from cambio_lab.desktop.connected import ConnectedDesktop
-from cambio_lab.desktop.rfb import RfbClient
-from cambio_lab.desktop.upstream import Greeting, RfbUpstream
-from cambio_lab.desktop.viewer import ViewerInput
-from cambio_lab.desktop.vncauth import answer, new_password, obfuscate, reveal
+from cambio_lab.desktop.rfb.client import RfbClient, clipboard
+from cambio_lab.desktop.rfb.upstream import Greeting, RfbUpstream
+from cambio_lab.desktop.rfb.viewer_filter import ViewerInput
+from cambio_lab.desktop.rfb.vncauth import answer, new_password, obfuscate, reveal
 from cambio_lab.errors import DesktopLost
 
 

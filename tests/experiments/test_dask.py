@@ -17,7 +17,7 @@ from cambio_lab.desktop.base import ProviderHealth
 from cambio_lab.errors import ConfigurationError
 from cambio_lab.experiments import Experiment, Task
 from cambio_lab.experiments.engines.site import Site, SiteSpec
-from cambio_lab.runs.bundle import unpack
+from cambio_lab.recording.run_file import unpack
 from tests.messages_api import MessagesApi
 
 from .conftest import BAD, GOOD, word_task, write_word

@@ -14,7 +14,7 @@ import pytest
 
 from cambio_lab.errors import ConfigurationError, DesktopLost, InvalidRequest, UnsupportedModel
 from cambio_lab.experiments import Experiment, ExperimentStopped, Task, Verdict
-from cambio_lab.runs.bundle import unpack
+from cambio_lab.recording.run_file import unpack
 from tests.messages_api import ErrorStatus, MessagesApi, View, rate_limited, reply, screenshot, tool
 from tests.messages_api.models import MODELS, cost_usd
 

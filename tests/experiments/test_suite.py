@@ -8,7 +8,7 @@ import pytest
 
 from cambio_lab.experiments import Experiment
 from cambio_lab.experiments.suite import TASKS
-from cambio_lab.runs.bundle import unpack
+from cambio_lab.recording.run_file import unpack
 from tests.messages_api import MessagesApi
 
 from .solver import CAREFUL, CARELESS, WRONG, solve

@@ -16,7 +16,7 @@ import pytest
 from cambio_lab.agent.tools.extra import ExtraResult
 from cambio_lab.desktop.base import CommandResult
 from cambio_lab.errors import ActionError, InvalidRequest
-from cambio_lab.runs.masking import Mask
+from cambio_lab.recording.masking import Mask
 from cambio_lab.sessions.config import SessionConfig
 from cambio_lab.sessions.secrets import SecretDesktop, SecretTools, for_clients
 from tests.agent.fake_desktop import FakeDesktop

@@ -50,10 +50,10 @@ class Workbench:
 
     def _make(self) -> DesktopProvider:
         if self._desktop == "docker":
-            from cambio_lab.desktop.docker import DockerProvider
+            from cambio_lab.desktop.docker.provider import DockerProvider
 
             return DockerProvider(self.settings, server_id=self.server_id)
-        from cambio_lab.desktop.local import LocalProvider
+        from cambio_lab.desktop.local.provider import LocalProvider
 
         return LocalProvider(self.settings, server_id=self.server_id)
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from cambio_lab.notebook.client import Workbench
+from cambio_lab.client.workbench import Workbench
 
 from ..live_server import LiveServer
 from .small_server import TOKEN, SmallServer

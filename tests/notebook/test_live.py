@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from cambio_lab.client.approval import Approval
+from cambio_lab.client.portal import portal
+from cambio_lab.client.workbench import Workbench
 from cambio_lab.errors import InvalidRequest, SessionConflict, SessionEnded
-from cambio_lab.notebook.approval import Approval
-from cambio_lab.notebook.client import Workbench
-from cambio_lab.notebook.portal import portal
 
 from ..live_server import LiveServer
 from .kernels import ROOT

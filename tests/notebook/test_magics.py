@@ -10,9 +10,9 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.testing.globalipapp import start_ipython
 
+from cambio_lab.client.turn import Turn
 from cambio_lab.errors import InvalidRequest
-from cambio_lab.notebook.magics import fill
-from cambio_lab.notebook.turn import Turn
+from cambio_lab.jupyter.magics import fill
 
 from .small_server import TOKEN, SmallServer
 

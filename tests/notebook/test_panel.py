@@ -10,13 +10,13 @@ from typing import Any
 import ipywidgets
 import pytest
 
-from cambio_lab.notebook.client import Workbench
-from cambio_lab.notebook.desktop_view import DesktopView
-from cambio_lab.notebook.follower import Follower
-from cambio_lab.notebook.panel import WorkbenchPanel
-from cambio_lab.notebook.portal import portal
-from cambio_lab.notebook.relay import Relay
-from cambio_lab.notebook.session import Session
+from cambio_lab.client.portal import portal
+from cambio_lab.client.session import Session
+from cambio_lab.client.workbench import Workbench
+from cambio_lab.jupyter.desktop_view import DesktopView
+from cambio_lab.jupyter.follower import Follower
+from cambio_lab.jupyter.panel import WorkbenchPanel
+from cambio_lab.jupyter.relay import Relay
 
 from .small_server import TOKEN, SmallServer, endless
 

@@ -13,14 +13,14 @@ import numpy
 import pytest
 from PIL import Image
 
+from cambio_lab.client.action import describe, visible
+from cambio_lab.client.message import Message
+from cambio_lab.client.screenshot import LARGEST_PNG, Picture
+from cambio_lab.client.starting import _take
+from cambio_lab.client.turn import Step, Turn
 from cambio_lab.errors import ConfigurationError, MissingKey
-from cambio_lab.notebook import record
-from cambio_lab.notebook.action import describe, visible
-from cambio_lab.notebook.message import Message
-from cambio_lab.notebook.picture import LARGEST_PNG, Picture
-from cambio_lab.notebook.progress import Progress, as_html, as_text
-from cambio_lab.notebook.starting import _take
-from cambio_lab.notebook.turn import Step, Turn
+from cambio_lab.jupyter import record
+from cambio_lab.jupyter.progress import Progress, as_html, as_text
 
 from .small_server import picture
 

@@ -10,6 +10,10 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from aiohttp import web
 
+from cambio_lab.client.message import Message
+from cambio_lab.client.portal import portal
+from cambio_lab.client.turn import Turn, TurnBuilder
+from cambio_lab.client.workbench import Workbench
 from cambio_lab.errors import (
     AccessDenied,
     CambioError,
@@ -18,10 +22,6 @@ from cambio_lab.errors import (
     SessionNotFound,
     TurnRunning,
 )
-from cambio_lab.notebook.client import Workbench
-from cambio_lab.notebook.message import Message
-from cambio_lab.notebook.portal import portal
-from cambio_lab.notebook.turn import Turn, TurnBuilder
 
 from .small_server import TOKEN, SmallServer, SmallSession, endless
 

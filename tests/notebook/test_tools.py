@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
+from cambio_lab.client.message import Message
+from cambio_lab.client.portal import portal
+from cambio_lab.client.schema import describe_function
+from cambio_lab.client.session import Session
+from cambio_lab.client.workbench import Workbench
 from cambio_lab.errors import InvalidRequest
-from cambio_lab.notebook.client import Workbench
-from cambio_lab.notebook.message import Message
-from cambio_lab.notebook.portal import portal
-from cambio_lab.notebook.schema import describe_function
-from cambio_lab.notebook.session import Session
 
 from .small_server import SmallServer
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from cambio_lab.errors import BundleRefused
-from cambio_lab.runs import Run
-from cambio_lab.runs.bundle import pack
-from cambio_lab.runs.contents import Contents
-from cambio_lab.runs.intake import LISTS
+from cambio_lab.recording.contents import Contents
+from cambio_lab.recording.intake import LISTS
+from cambio_lab.recording.run_file import pack
+from cambio_lab.reports import Run
 
 Files = dict[str, bytes]
 

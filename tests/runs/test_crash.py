@@ -12,8 +12,8 @@ import httpx2
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from cambio_lab.runs import Run
-from cambio_lab.runs.fork import ForkPoint
+from cambio_lab.replay.fork import ForkPoint
+from cambio_lab.reports import Run
 from cambio_lab.store import Store
 from tests.live_server import LiveServer
 from tests.messages_api import MessagesApi, Steps

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from cambio_lab.desktop.base import Desktop, DesktopOptions, DesktopProvider
-from cambio_lab.desktop.docker import DockerProvider
-from cambio_lab.runs import Run
-from cambio_lab.runs.desktop_replay import DesktopReplay, clock_mask
+from cambio_lab.desktop.docker.provider import DockerProvider
+from cambio_lab.replay.desktop_replay import DesktopReplay, clock_mask
+from cambio_lab.reports import Run
 from cambio_lab.settings import Settings
 from tests.messages_api import Reply, Script, click, member, reply, screenshot, tool
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cambio_lab.runs import order
-from cambio_lab.runs.recorder import OBSERVED, STARTED
+from cambio_lab.recording import order
+from cambio_lab.recording.recorder import OBSERVED, STARTED
 from cambio_lab.store import EventRow
 from tests.messages_api import Script, View, click, member, reply, screenshot
 

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from cambio_lab.cli import main
-from cambio_lab.runs import Run, compare, drawing
-from cambio_lab.runs.outputs import difference, normal
-from cambio_lab.runs.rows import COLUMNS, describe
+from cambio_lab.recording import drawing
+from cambio_lab.recording.rows import COLUMNS, describe
+from cambio_lab.reports import Run, compare
+from cambio_lab.reports.outputs import difference, normal
 from tests.messages_api import Script, click, member, reply, screenshot, think
 
 from .conftest import Workshop

@@ -13,7 +13,7 @@ import pytest
 from cambio_lab.desktop.base import DesktopProvider
 from cambio_lab.errors import ConfigurationError, DesktopUnavailable
 from cambio_lab.events import Event, StatusChanged
-from cambio_lab.runs.replay_desktop import ReplayProvider
+from cambio_lab.replay.replay_desktop import ReplayProvider
 from cambio_lab.sessions import Registry
 from cambio_lab.sessions.session import Session
 

@@ -1,0 +1,119 @@
+"""Files and the clipboard of a session's desktop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import httpx2
+
+from ..errors import InvalidRequest
+from ..jupyter.progress import Progress
+from .portal import portal
+from .tables import Table
+
+if TYPE_CHECKING:
+    from .session import Session
+
+CHUNK = 256 * 1024
+COLUMNS = ("path", "type", "size", "modified")
+
+
+class Files:
+    """Paths are relative to the home directory of the desktop, or absolute on it."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def put(self, source: str | Path | bytes, to: str = "", *, show: bool | None = None) -> str:
+        """Copy a file of this machine (a path), or bytes, to the desktop; returns its path there.
+
+        ``to`` is the target's path, by default the file's own name. Long transfers show a progress bar.
+        """
+        data = source if isinstance(source, bytes) else Path(source)
+        if isinstance(data, bytes) and not to:
+            raise InvalidRequest("Where should the bytes go?", hint='files.put(b"...", "notes.txt")')
+        target = to or (data.name if isinstance(data, Path) else "")
+        size = len(data) if isinstance(data, bytes) else data.stat().st_size
+        with Progress(f"Sending {target}", size, unit="B", show=show) as bar:
+            headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
+            await portal.call(
+                self._session.lab.rest.request(
+                    "PUT",
+                    self._url(target),
+                    content=lambda: _chunks(data, bar),
+                    headers=headers,
+                    timeout=600.0,
+                )
+            )
+        return target
+
+    async def get(self, path: str, to: str | Path | None = None, *, show: bool | None = None) -> bytes | Path:
+        """The bytes of a file of the desktop; with ``to`` they are written there, and its path is returned."""
+        with Progress(f"Fetching {path}", None, unit="B", show=show) as bar:
+            if to is None:
+                return await portal.call(self._fetch(path, bar))
+            target = _inside(Path(to), path)
+            await portal.call(self._fetch_to(path, target, bar))
+            return target
+
+    async def list(self, path: str = "") -> Table:
+        """The files of a directory, by default the home directory."""
+        folder = f"{path.rstrip('/')}/" if path else ""
+        page = await portal.call(self._session.lab.rest.json("GET", self._url(folder)))
+        return Table(page["files"], COLUMNS)
+
+    def _url(self, path: str) -> str:
+        return f"{self._session.path}/files/{quote(path.removeprefix('~/'))}"
+
+    async def _fetch(self, path: str, bar: Progress) -> bytes:
+        return b"".join([chunk async for chunk in self._stream(path, bar)])
+
+    async def _fetch_to(self, path: str, target: Path, bar: Progress) -> None:
+        with target.open("wb") as file:
+            async for chunk in self._stream(path, bar):
+                file.write(chunk)
+
+    async def _stream(self, path: str, bar: Progress) -> AsyncIterator[bytes]:
+        async with self._session.lab.rest.stream(self._url(path)) as response:
+            bar.total = _length(response)
+            async for chunk in response.aiter_bytes(CHUNK):
+                bar.add(len(chunk))
+                yield chunk
+
+
+class Clipboard:
+    """The text clipboard of the desktop."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def get(self) -> str:
+        body = await portal.call(self._session.lab.rest.json("GET", f"{self._session.path}/clipboard"))
+        return str(body["text"])
+
+    async def set(self, text: str) -> None:
+        await portal.call(self._session.lab.rest.json("PUT", f"{self._session.path}/clipboard", body={"text": text}))
+
+
+def _inside(target: Path, path: str) -> Path:
+    return target / PurePosixPath(path).name if target.is_dir() else target
+
+
+def _length(response: httpx2.Response) -> float | None:
+    text = response.headers.get("content-length", "")
+    return float(text) if text.isdigit() else None
+
+
+async def _chunks(source: bytes | Path, bar: Progress) -> AsyncIterator[bytes]:
+    if isinstance(source, bytes):
+        for start in range(0, len(source), CHUNK):
+            yield source[start : start + CHUNK]
+            bar.to(min(len(source), start + CHUNK))
+        return
+    with source.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+            bar.add(len(chunk))

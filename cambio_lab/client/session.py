@@ -1,0 +1,297 @@
+"""What a user holds in a cell: one desktop, one conversation.
+
+Sockets live on the portal's loop, so a session can be used from any event loop, and several one after another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ..jupyter.follower import Follower, show_all
+from .approval import Approval, Approve, decide
+from .channel import Channel
+from .exchange import Exchange, in_spite_of_cancellation
+from .files import Clipboard, Files
+from .message import Message
+from .portal import portal
+from .screenshot import Picture
+from .tables import Table
+from .tools import Tools
+from .turn import Turn as Turn
+
+if TYPE_CHECKING:
+    from ..reports import Run
+    from .workbench import Workbench
+
+HISTORY_COLUMNS = ("timestamp", "role", "content")
+
+
+class Session:
+    """Made by :meth:`Workbench.create_session` and :meth:`Workbench.session`; ``async with`` ends it.
+
+    Methods raise :class:`~cambio_lab.errors.CambioError` subclasses with the server's message and hint.
+    """
+
+    def __init__(self, lab: Workbench, description: Mapping[str, Any]) -> None:
+        self.lab = lab
+        self.id = str(description["id"])
+        self.description = dict(description)
+        """The last known body of ``GET /sessions/{id}``."""
+        self.turns: list[Turn] = []
+        """Turns of this object, oldest first."""
+        self.files = Files(self)
+        self.clipboard = Clipboard(self)
+        self.tools = Tools(self)
+        self._channel = Channel(lab.address, self.id, notice=lab.rest.notice)
+        self.tools.attach(self._channel)
+        self._follower: Follower | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.description.get("name") or self.id)
+
+    @property
+    def status(self) -> str:
+        """``active``, ``inactive`` or ``error``, as last known."""
+        return str(self.description.get("status") or "")
+
+    @property
+    def vnc_url(self) -> str:
+        """Opens the desktop in a browser that is logged in to the server."""
+        return self.lab.absolute(str(self.description.get("vnc_url") or f"/vnc/{self.id}"))
+
+    async def send(
+        self,
+        content: str,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        show: bool | None = None,
+        pictures: bool | None = None,
+        approve: Approve | None = None,
+    ) -> Turn:
+        """Send a message, show the turn as it goes on, return it when it has ended.
+
+        In a notebook the cell shows it; in a terminal, or with ``show=True``, text is printed; ``show=False`` shows
+        nothing. ``pictures`` fetches the steps' screenshots (default: in a notebook). ``approve`` is asked about each
+        call that waits for approval; without it, people answer in the panel. An interrupt or a cancellation stops the
+        turn. Raises the error that the turn ended with.
+        """
+        exchange = Exchange(self, content, metadata, show, pictures=pictures)
+        try:
+            await portal.call(exchange.begin())
+            while batch := await portal.call(exchange.feed.next()):
+                for message in exchange.take(batch):
+                    if approve is not None:
+                        await decide(self, message, approve)
+        except GeneratorExit:
+            exchange.leave()
+            raise
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            exchange.take(await in_spite_of_cancellation(exchange))
+            exchange.turn.stopped = True
+            raise
+        except Exception as error:
+            exchange.failed(error)
+            raise
+        finally:
+            exchange.finish()
+        await self._remember(exchange.turn)
+        return exchange.result()
+
+    def send_blocking(
+        self,
+        content: str,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        show: bool | None = None,
+        pictures: bool | None = None,
+    ) -> Turn:
+        """:meth:`send` for code that is not ``async`` (magics, a script's main thread)."""
+        exchange = Exchange(self, content, metadata, show, pictures=pictures)
+        try:
+            portal.run(exchange.begin())
+            while batch := portal.run(exchange.feed.next()):
+                exchange.take(batch)
+        except KeyboardInterrupt:
+            exchange.take(portal.run(exchange.feed.abandon()))
+            exchange.turn.stopped = True
+            raise
+        except Exception as error:
+            exchange.failed(error)
+            raise
+        finally:
+            exchange.finish()
+        if self._follower is not None:
+            show_all(*portal.run(self._follower.caught_up(exchange.turn.message_id)))
+        return exchange.result()
+
+    async def stream(self, content: str, *, metadata: Mapping[str, Any] | None = None) -> AsyncGenerator[Message, None]:
+        """``async for message in session.stream("...")``: every message of the turn, pieces of text included.
+
+        The last one is the ``agent_response``; a turn that fails raises. Leaving the loop early stops the turn.
+        """
+        exchange = Exchange(self, content, metadata, False, pictures=False)
+        try:
+            await portal.call(exchange.begin())
+            while batch := await portal.call(exchange.feed.next()):
+                exchange.take(batch)
+                for message in batch:
+                    if message.type == "error" and exchange.turn.error is not None:
+                        raise exchange.turn.error
+                    yield message
+            await self._remember(exchange.turn)
+        finally:
+            if not exchange.turn.done:
+                exchange.leave()
+            exchange.finish()
+
+    async def screenshot(self, *, width: int | None = None) -> Picture:
+        """The desktop now; ``width`` gives a reduced JPEG."""
+        params = {} if width is None else {"width": width}
+        data, media_type = await portal.call(self.lab.rest.bytes(f"{self.path}/screenshot", params=params))
+        return Picture(data, media_type or "image/png", f"The desktop of {self.name}")
+
+    async def history(self, *, limit: int = 100, offset: int = 0, role: str | None = None) -> Table:
+        """The conversation as the server stored it, oldest first."""
+        params = {"limit": limit, "offset": offset, **({} if role is None else {"role": role})}
+        page = await self._json("GET", "/history", params=params)
+        return Table(page["messages"], HISTORY_COLUMNS, total=page.get("total"))
+
+    async def clear_history(self) -> int:
+        """Forget the conversation; returns how many messages were cleared."""
+        return int((await self._json("DELETE", "/history"))["cleared_messages"])
+
+    async def steps(self) -> Table:
+        """Every step of the session as the server recorded it."""
+        page = await self._json("GET", "/steps")
+        rows = page.get("steps") or page.get("data") or []
+        return Table(rows, ("step", "tool", "status", "text"), total=page.get("total"))
+
+    async def stop(self) -> None:
+        """Stop the running turn; what was said so far is its answer."""
+        await self._say("stop")
+
+    async def pause(self) -> None:
+        """Hold the agent before its next action."""
+        await self._say("pause")
+
+    async def resume(self) -> None:
+        await self._say("resume")
+
+    async def approve(self, tool_use_id: str | None = None) -> None:
+        """Let the waiting action run. Raises ``SessionConflict`` when none waits."""
+        await self._decide("approve", tool_use_id)
+
+    async def deny(self, tool_use_id: str | None = None) -> None:
+        """Refuse the waiting action; the agent is told and goes on without it."""
+        await self._decide("deny", tool_use_id)
+
+    async def wait_for_approval(self, *, timeout: float = 60.0) -> Approval:
+        """The call that waits for approval, now or soon. Raises ``TimeoutError``."""
+        return Approval.parse(self, await portal.call(self._channel.wait_for_approval(timeout)))
+
+    async def wait_for(self, status: str, *, timeout: float = 60.0) -> Message:
+        """Wait until the session's state is ``status`` (``idle``, ``waiting_approval``, ...); returns its message."""
+        return await portal.call(self._channel.wait_for(status, timeout))
+
+    async def refresh(self) -> dict[str, Any]:
+        """Ask the server anew; returns and keeps ``GET /sessions/{id}``."""
+        self.description = await self._json("GET", "")
+        return self.description
+
+    async def update(self, **changes: Any) -> dict[str, Any]:
+        """Change ``name``, ``approval`` or ``display`` of the running session."""
+        self.description = {**self.description, **await self._json("PATCH", "", body=changes)}
+        return self.description
+
+    async def end(self) -> None:
+        """End the session and remove its desktop. Ending one that has ended is no error."""
+        if self._follower is not None:
+            self._follower.over = True
+            await self._remember()
+        response = await portal.call(self.lab.rest.request("DELETE", self.path, accept=(409,)))
+        if response.is_success:
+            self.description = {**self.description, "status": "inactive", "ended_at": response.json().get("ended_at")}
+        await self.detach()
+
+    async def detach(self) -> None:
+        """Close this object's connections; the session goes on."""
+        if self._follower is not None:
+            await portal.call(self._follower.close())
+            self._follower = None
+        await portal.call(self._channel.close())
+
+    @property
+    def run(self) -> Run:
+        """The recorded run so far. Blocks while it is fetched; ``await session.load_run()`` does not."""
+        return portal.run(self._load_run())
+
+    async def load_run(self) -> Run:
+        """The recorded run so far."""
+        return await portal.call(self._load_run())
+
+    def panel(self, **options: Any) -> Any:
+        """Live desktop, chat and timeline of this session as a widget."""
+        from ..jupyter.panel import SessionPanel
+
+        return SessionPanel(self, **options)
+
+    @property
+    def path(self) -> str:
+        return f"/sessions/{self.id}"
+
+    @property
+    def channel(self) -> Channel:
+        """The agent socket; belongs to the portal's loop."""
+        return self._channel
+
+    async def __aenter__(self) -> Session:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.end()
+
+    def __repr__(self) -> str:
+        return f"Session({self.name!r}, {self.status}, id={self.id!r})"
+
+    def _ipython_display_(self) -> None:
+        self.panel()._ipython_display_()
+
+    async def follow(self, handle: Any) -> None:
+        """Keep the output ``handle`` up to date with the whole session's record. Awaited on the portal's loop."""
+        if self._follower is None:
+            self._follower = Follower(self.lab.address, self.lab.rest, self.id, self.name)
+            await self._follower.start()
+        await self._follower.add(handle)
+
+    async def _remember(self, turn: Turn | None = None) -> None:
+        """Bring the record below the panel up to date, as output of the running cell: a notebook keeps only those."""
+        if self._follower is not None:
+            show_all(*await portal.call(self._follower.caught_up("" if turn is None else turn.message_id)))
+
+    async def _say(self, kind: str) -> None:
+        await portal.call(self._channel.send({"type": kind}))
+
+    async def _decide(self, kind: str, tool_use_id: str | None) -> None:
+        message = {"type": kind, **({} if tool_use_id is None else {"tool_use_id": tool_use_id})}
+        await portal.call(self._channel.ask(message, lambda found: found.event == "approval_decided"))
+
+    async def _json(self, method: str, below: str, **options: Any) -> Any:
+        return await portal.call(self.lab.rest.json(method, self.path + below, **options))
+
+    async def _load_run(self) -> Run:
+        data, _ = await self.lab.rest.bytes(f"{self.path}/run")
+        run = await asyncio.to_thread(_unpack, data)
+        run.lab = self.lab
+        return run
+
+
+def _unpack(data: bytes) -> Run:
+    from ..reports import Run
+
+    return Run.load(data)

@@ -1,0 +1,249 @@
+"""What came of one message: text, steps, usage, cost. Built up from the socket's messages as they arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import CambioError
+from .action import clip, describe
+from .failure import from_event
+from .message import Message
+from .screenshot import Picture
+
+
+@dataclass
+class Step:
+    """One tool call. ``status`` is ``announced``, ``waiting``, ``started``, ``completed``, ``failed`` or ``denied``."""
+
+    number: int
+    tool: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    status: str = "started"
+    text: str = ""
+    timing: Mapping[str, float] = field(default_factory=dict)
+    """Milliseconds: ``action_ms``, ``settle_ms``, ``encode_ms``, ``total_ms``."""
+    image_path: str = ""
+    dimensions: str = ""
+    tool_use_id: str = field(default="", repr=False)
+    picture: Picture | None = field(default=None, repr=False)
+    """The screen after the step, reduced for display; the full one is at ``image_path``."""
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "completed"
+
+    @property
+    def summary(self) -> str:
+        """``left_click (412, 300)``."""
+        return describe(self.tool, self.arguments)
+
+
+@dataclass
+class Turn:
+    """A finished (or running) turn. ``str(turn)`` is the agent's final text."""
+
+    message: str
+    session_id: str = ""
+    session_name: str = ""
+    message_id: str = ""
+    text: str = ""
+    items: list[str | Step] = field(default_factory=list, repr=False)
+    """What was said and done, in order."""
+    usage: dict[str, Any] = field(default_factory=dict)
+    """Tokens by kind and ``cost_usd``, of this turn."""
+    seconds: float = 0.0
+    tool_calls: list[str] = field(default_factory=list)
+    stopped: bool = False
+    limit: str | None = None
+    needs_input: bool = False
+    error: CambioError | None = None
+    done: bool = False
+    screenshot: Picture | None = field(default=None, repr=False)
+    """The desktop at the end of the turn, full size."""
+    shown_in: int | None = field(default=None, repr=False)
+    """Execution count of the cell that has already shown this turn."""
+
+    @property
+    def steps(self) -> list[Step]:
+        return [item for item in self.items if isinstance(item, Step)]
+
+    @property
+    def cost(self) -> float:
+        """US dollars."""
+        return float(self.usage.get("cost_usd") or 0.0)
+
+    @property
+    def outcome(self) -> str:
+        """How it stands in a few words: ``3 steps, 4.2 s, $0.01``."""
+        count = len(self.steps)
+        parts = [f"{count} step{'' if count == 1 else 's'}", f"{self.seconds:.1f} s"]
+        if self.cost:
+            parts.append(f"${self.cost:.4f}" if self.cost < 0.1 else f"${self.cost:.2f}")
+        if self.stopped:
+            parts.append("stopped")
+        if self.limit:
+            parts.append(f"limit reached: {self.limit}")
+        if self.error is not None:
+            parts.append("failed")
+        if not self.done:
+            parts.append("running")
+        return ", ".join(parts)
+
+    def transcript(self) -> Iterator[str]:
+        """Lines of plain text: the message, what was said and done, how it ended."""
+        yield f"You: {self.message}"
+        for item in self.items:
+            if isinstance(item, Step):
+                suffix = "" if item.ok else f"  [{item.status}]"
+                yield f"  {item.number}. {item.summary}{suffix}"
+            else:
+                yield f"Agent: {item}"
+        if self.error is not None:
+            yield f"Error: {self.error.describe()}"
+        yield f"({self.outcome})"
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"Turn({self.outcome}: {clip(self.text, 200)!r})"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from ..jupyter.record import bundle
+        from ..jupyter.shell import execution_count
+
+        if self.shown_in is not None and self.shown_in == execution_count():
+            return {"text/plain": repr(self)}  # the cell has just shown all of it
+        return bundle([self])
+
+
+class TurnBuilder:
+    """Feeds messages into a :class:`Turn`. ``feed`` says whether something worth showing changed."""
+
+    def __init__(self, turn: Turn) -> None:
+        self.turn = turn
+        self.activity = "sending"
+        """What is going on now, for a progress line."""
+        self.thinking = ""
+        self._calls: dict[str, Step] = {}
+        self._fresh = True  # the next piece of text begins a new item
+
+    def feed(self, message: Message) -> bool:
+        handler = getattr(self, f"_{message.type}", None)
+        return bool(handler is not None and handler(message))
+
+    def _picture(self, message: Message) -> bool:
+        picture = message.metadata.get("picture")
+        if not isinstance(picture, Picture):
+            return False
+        if message.metadata.get("final"):
+            self.turn.screenshot = picture
+        elif (step := self._calls.get(str(message.metadata.get("tool_use_id")))) is not None:
+            step.picture = picture
+        return True
+
+    def _connection(self, message: Message) -> bool:
+        self.activity = message.content
+        return True
+
+    def _agent_delta(self, message: Message) -> bool:
+        kind = message.metadata.get("kind", "text")
+        if kind == "announce":
+            self.activity = f"about to use {message.tool}"
+            self._fresh = True
+        elif kind == "thinking":
+            self.thinking = (self.thinking + message.content)[-2000:]
+            self.activity = "thinking"
+        else:
+            self._append(message.content)
+            self.activity = "answering"
+        return True
+
+    def _append(self, text: str) -> None:
+        items = self.turn.items
+        if self._fresh or not items or isinstance(items[-1], Step):
+            items.append(text)
+            self._fresh = False
+        else:
+            items[-1] += text
+
+    def _drop(self, count: object) -> None:
+        """A reply that broke off is begun again: its last ``count`` characters were never said."""
+        left, items = count if isinstance(count, int) else 0, self.turn.items
+        while left > 0 and items and isinstance(last := items[-1], str):
+            items[-1:] = [kept] if (kept := last[:-left]) else []
+            left -= len(last)
+        self.thinking = ""
+        self._fresh = True
+
+    def _status(self, message: Message) -> bool:
+        if message.event == "user_message":
+            self.turn.message_id = str(message.metadata.get("message_id", ""))
+            return False
+        if message.event == "approval":
+            self._step(message, "waiting")
+        elif message.event == "retry":
+            self._drop(message.metadata.get("dropped_text"))
+        elif message.event == "approval_decided" and message.metadata.get("verdict") not in ("approved", None):
+            call = self._calls.get(str(message.metadata.get("tool_use_id", "")))
+            if call is not None:
+                call.status = "denied"
+        self.activity = message.content or message.status.replace("_", " ")
+        return True
+
+    def _tool_execution(self, message: Message) -> bool:
+        self._fresh = True
+        step = self._step(message, message.status)
+        result = message.result
+        step.text = str(result.get("text") or step.text)
+        step.image_path = str(result.get("image_path") or step.image_path)
+        step.dimensions = str(result.get("dimensions") or step.dimensions)
+        timing = result.get("timing")
+        step.timing = timing if isinstance(timing, Mapping) else step.timing
+        self.activity = step.summary
+        return True
+
+    def _step(self, message: Message, status: str) -> Step:
+        source = message.raw if message.type == "tool_execution" else message.metadata
+        key = str(source.get("tool_use_id") or f"step {source.get('step')}")
+        number = source.get("step")
+        step = self._calls.get(key)
+        if step is None:
+            step = self._calls[key] = Step(0, "", tool_use_id=key)
+            self.turn.items.append(step)
+        step.number = number if isinstance(number, int) else step.number or len(self._calls)
+        step.tool = str(source.get("tool") or step.tool)
+        arguments = source.get("arguments")
+        step.arguments = arguments if isinstance(arguments, Mapping) else step.arguments
+        if not (step.status == "denied" and status == "failed"):
+            step.status = status
+        return step
+
+    def _agent_response(self, message: Message) -> bool:
+        turn, metadata = self.turn, message.metadata
+        turn.text = message.content
+        if message.content and (not turn.items or turn.items[-1] != message.content):
+            if turn.items and isinstance(turn.items[-1], str) and message.content.startswith(turn.items[-1]):
+                turn.items[-1] = message.content
+            else:
+                turn.items.append(message.content)
+        turn.tool_calls = [str(name) for name in metadata.get("tool_calls") or ()]
+        turn.seconds = float(metadata.get("processing_time") or 0.0)
+        turn.usage = dict(metadata.get("usage") or {})
+        turn.stopped = bool(metadata.get("stopped"))
+        turn.limit = metadata.get("limit") or None
+        turn.needs_input = bool(metadata.get("needs_input"))
+        turn.message_id = str(metadata.get("message_id") or turn.message_id)
+        turn.done = True
+        self.activity = "done"
+        return True
+
+    def _error(self, message: Message) -> bool:
+        self.turn.error = from_event(message.raw)
+        self.turn.seconds = float(message.metadata.get("processing_time") or self.turn.seconds)
+        self.turn.usage = dict(message.metadata.get("usage") or self.turn.usage)
+        self.turn.done = True
+        self.activity = "failed"
+        return True

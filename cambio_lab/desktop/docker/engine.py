@@ -1,0 +1,184 @@
+"""The Docker Engine, from asyncio: calls through the synchronous ``docker`` package on threads, streams natively.
+
+``docker`` is imported on first use, off the event loop: it costs a quarter of a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import ssl
+import struct
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from cambio_lab.errors import DesktopUnavailable
+
+from ..daemons import DaemonThreads
+
+T = TypeVar("T")
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+START_DOCKER = "Start Docker, point DOCKER_HOST at an engine, or use desktop=local."
+
+
+class EngineError(Exception):
+    """The engine refused a call; ``status`` is the HTTP status."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Engine:
+    """One engine, the one that ``DOCKER_HOST`` names (else the default socket)."""
+
+    def __init__(self, host: str | None = None, *, threads: int = 8) -> None:
+        self.host = host or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+        self._threads = DaemonThreads(threads, "docker")
+        self._local = threading.local()
+        self._clients: list[Any] = []
+        self._version: str | None = None
+
+    def _client(self) -> Any:
+        """A client of this thread's own: ``requests`` sessions are not made to be shared."""
+        if not hasattr(self._local, "client"):
+            import docker
+
+            arguments = docker.utils.kwargs_from_env()
+            arguments["base_url"] = self.host
+            client = docker.APIClient(**arguments, version=self._version, timeout=60)
+            # Else the package keeps a connection for each of the last 25 URLs: descriptors for containers long gone.
+            client.headers["Connection"] = "close"
+            self._version = client.api_version  # asked of the engine once, not once for each thread
+            self._local.client = client
+            self._clients.append(client)
+        return self._local.client
+
+    def _run(self, action: Callable[[Any], T]) -> T:
+        import docker.errors
+        import requests.exceptions
+
+        try:
+            return action(self._client())
+        except docker.errors.APIError as error:
+            raise EngineError(str(error.explanation or error), error.response.status_code) from error
+        except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+            raise DesktopUnavailable("No Docker Engine answers.", hint=START_DOCKER) from error
+
+    async def call(self, action: Callable[[Any], T]) -> T:
+        """Run ``action(client)`` on a thread; ``client`` is a ``docker.APIClient``.
+
+        Raises :class:`EngineError` when the engine refuses, ``DesktopUnavailable`` when none answers.
+        """
+        if not self._clients and not await self.answers():
+            # Asked first, because the package leaves a socket open when it cannot connect.
+            raise DesktopUnavailable("No Docker Engine answers.", hint=START_DOCKER)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, action)
+
+    async def finish(self, action: Callable[[Any], T]) -> T:
+        """Like :meth:`call`; when the caller is cancelled, the call ends first: what it made can be removed then."""
+        work = asyncio.create_task(self.call(action))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])
+            if not work.cancelled():
+                work.exception()
+            raise
+
+    async def lines(self, action: Callable[[Any], Any]) -> AsyncIterator[dict[str, Any]]:
+        """The JSON objects of a streaming call (a build, a pull), as they come."""
+        stream = iter(await self.call(action))
+        while (line := await self.call(lambda _: next(stream, None))) is not None:
+            yield line
+
+    async def answers(self, timeout: float = 3.0) -> bool:
+        """Whether an engine is there: it is asked, because an installed ``docker`` program proves nothing."""
+        try:
+            async with asyncio.timeout(timeout):
+                reader, writer = await self._connect()
+                try:
+                    writer.write(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
+                    return b" 200 " in await reader.readline()
+                finally:
+                    writer.transport.abort()
+        except (OSError, TimeoutError, ValueError):
+            return False
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        address = urlsplit(self.host)
+        if address.scheme == "unix":
+            return await asyncio.open_unix_connection(address.path, limit=1 << 20)
+        if address.scheme not in ("tcp", "http", "https") or address.hostname is None:
+            raise DesktopUnavailable(f"DOCKER_HOST of kind {address.scheme!r} is not supported.", hint=START_DOCKER)
+        secure: ssl.SSLContext | None = None
+        if address.scheme == "https" or os.environ.get("DOCKER_TLS_VERIFY"):
+            secure = _tls()
+        return await asyncio.open_connection(address.hostname, address.port or 2375, ssl=secure, limit=1 << 20)
+
+    async def hijack(self, path: str, body: Mapping[str, Any]) -> HijackedStream:
+        """``POST path`` and take over the connection: attach and exec streams, without a thread for each."""
+        reader, writer = await self._connect()
+        data = json.dumps(body).encode()
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(data)}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+        )
+        writer.write(head.encode() + data)
+        try:
+            head_lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        except asyncio.IncompleteReadError as error:
+            writer.close()
+            raise EngineError("the engine closed the connection") from error
+        except BaseException:
+            writer.transport.abort()
+            raise
+        status = int(head_lines[0].split()[1])
+        if status not in (101, 200):
+            writer.close()
+            raise EngineError(head_lines[0], status)
+        return HijackedStream(reader, writer)
+
+    def close(self) -> None:
+        """Let go of the engine; calls that still run fail."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for client in self._clients:
+            client.close()
+
+
+class HijackedStream:
+    """Standard streams of a process without a terminal, multiplexed as the engine does it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self.writer = writer
+        self._stream = 0
+        self._left = 0
+
+    async def read(self) -> tuple[int, bytes] | None:
+        """The next piece: stream number (1 or 2) and bytes; ``None`` at the end."""
+        try:
+            while self._left == 0:
+                self._stream, self._left = struct.unpack(">BxxxI", await self._reader.readexactly(8))
+            data = await self._reader.read(min(self._left, 1 << 18))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+        if not data:
+            return None
+        self._left -= len(data)
+        return self._stream, data
+
+    def close(self) -> None:
+        self.writer.transport.abort()
+
+
+def _tls() -> ssl.SSLContext:
+    """Client certificates as the ``docker`` command line takes them."""
+    folder = os.environ.get("DOCKER_CERT_PATH", "")
+    context = ssl.create_default_context(cafile=f"{folder}/ca.pem" if folder else None)
+    if folder:
+        context.load_cert_chain(f"{folder}/cert.pem", f"{folder}/key.pem")
+    return context

@@ -1,0 +1,234 @@
+"""The container image: found, pulled or built, with progress; its tag is the digest of what it is built from."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cambio_lab.errors import DesktopUnavailable
+
+from ..base import Progress
+from .engine import Engine, EngineError
+
+log = logging.getLogger(__name__)
+
+CONTEXT = Path(__file__).resolve().parent.parent / "image"
+BASE, BASE_TAG, SUITE = "debian", "bookworm-slim", "bookworm"
+_STEP = re.compile(r"^Step (\d+)/(\d+) : (.*)")
+
+
+Report = Callable[[Progress], None]
+
+
+def context_digest(folder: Path = CONTEXT) -> str:
+    """Twelve hex digits over names, modes and contents of everything in ``folder``."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            digest.update(f"{path.relative_to(folder)}\0{os.access(path, os.X_OK)}\0".encode())
+            digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def image_tag(name: str) -> str:
+    """``name:digest`` of the image as this version of the package builds it."""
+    return f"{name}:{context_digest()}"
+
+
+async def image_exists(engine: Engine, reference: str) -> bool:
+    try:
+        await engine.call(lambda client: client.inspect_image(reference))
+    except EngineError as error:
+        if error.status == 404:
+            return False
+        raise
+    return True
+
+
+async def build_image(
+    engine: Engine,
+    name: str,
+    report: Report = lambda progress: None,
+    *,
+    dockerfile: Path | None = None,
+    force: bool = False,
+) -> str:
+    """Make sure that the image exists; its reference. ``dockerfile`` extends it (``ARG BASE`` / ``FROM $BASE``).
+
+    Raises :class:`~cambio_lab.errors.DesktopUnavailable` with the engine's own words when it cannot be built.
+    """
+    reference = image_tag(name)
+    if force or not await image_exists(engine, reference):
+        await _ensure_base(engine, report)
+        await _build(engine, CONTEXT, "Dockerfile", [reference, f"{name}:latest"], {}, report)
+        report(Progress(f"built {reference}", 1.0))
+    else:
+        report(Progress(f"{reference} is already there", 1.0))
+    if dockerfile is None:
+        return reference
+    digest = hashlib.sha256(reference.encode() + await asyncio.to_thread(dockerfile.read_bytes)).hexdigest()[:12]
+    extended = f"{name}-custom:{digest}"
+    if force or not await image_exists(engine, extended):
+        await _build(engine, dockerfile.parent, dockerfile.name, [extended], {"BASE": reference}, report)
+        report(Progress(f"built {extended}", 1.0))
+    return extended
+
+
+async def _build(
+    engine: Engine, folder: Path, dockerfile: str, tags: list[str], arguments: dict[str, str], report: Report
+) -> None:
+    context = await asyncio.to_thread(_archive, folder)
+    tail: list[str] = []
+    try:
+        async for line in engine.lines(
+            lambda client: client.build(
+                fileobj=io.BytesIO(context),
+                custom_context=True,
+                dockerfile=dockerfile,
+                tag=tags[0],
+                buildargs=arguments,
+                rm=True,
+                forcerm=True,
+                decode=True,
+                timeout=1800,
+            )
+        ):
+            if "error" in line:
+                raise DesktopUnavailable(f"The image cannot be built: {line['error']}", hint=" ".join(tail[-3:]))
+            text = str(line.get("stream", "")).strip()
+            if text:
+                tail = [*tail[-9:], text]
+                _tell(text, report)
+        for tag in tags[1:]:
+            repository, _, version = tag.rpartition(":")
+            await engine.call(partial(_tag, tags[0], repository, version))
+    except EngineError as error:
+        raise DesktopUnavailable(f"The image cannot be built: {error}") from error
+
+
+def _tag(reference: str, repository: str, version: str, client: Any) -> None:
+    client.tag(reference, repository, version, force=True)
+
+
+def _tell(text: str, report: Report) -> None:
+    if match := _STEP.match(text):
+        step, steps, what = int(match[1]), int(match[2]), match[3]
+        report(Progress(f"step {step}/{steps}: {what[:100]}", (step - 1) / steps))
+    elif not text.startswith(("--->", "Removing intermediate")):
+        report(Progress(text[:200]))
+
+
+def _archive(folder: Path) -> bytes:
+    """The build context as a tar file with fixed owners, so that equal content gives equal layers."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                info = archive.gettarinfo(str(path), str(path.relative_to(folder)))
+                info.uid = info.gid = 0
+                info.uname = info.gname = "root"
+                with path.open("rb") as file:
+                    archive.addfile(info, file)
+    return buffer.getvalue()
+
+
+# The base
+async def _ensure_base(engine: Engine, report: Report) -> None:
+    """``debian:bookworm-slim``: there already, pulled, or made with debootstrap where no registry can be reached."""
+    reference = f"{BASE}:{BASE_TAG}"
+    if await image_exists(engine, reference):
+        report(Progress(f"base {reference}: found on this engine"))
+        return
+    report(Progress(f"base {reference}: pulling"))
+    try:
+        async for line in engine.lines(lambda client: client.pull(BASE, tag=BASE_TAG, stream=True, decode=True)):
+            if "error" in line:
+                raise EngineError(str(line["error"]))
+            if line.get("status") and line.get("progress"):
+                report(Progress(f"base: {line['status']} {line['progress']}"))
+        report(Progress(f"base {reference}: pulled"))
+        return
+    except EngineError as error:
+        report(Progress(f"base {reference}: no registry to pull from ({str(error)[:160]}); using debootstrap"))
+    await _bootstrap(engine, reference, report)
+
+
+async def _bootstrap(engine: Engine, reference: str, report: Report) -> None:
+    if shutil.which("debootstrap") is None or os.geteuid() != 0:
+        raise DesktopUnavailable(
+            f"{reference} cannot be pulled, and making it needs debootstrap and root.",
+            hint="apt install debootstrap and run `cambio-lab image build` as root, or load the image by hand.",
+        )
+    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="cambio-base-"))
+    root = folder / "root"
+    try:
+        await _debootstrap(root, report)
+        report(Progress(f"base {reference}: importing"))
+        archive = folder / "root.tar"
+        await asyncio.to_thread(_pack, root, archive)
+        await import_image(engine, archive, BASE, BASE_TAG)
+        report(Progress(f"base {reference}: made with debootstrap"))
+    except EngineError as error:
+        raise DesktopUnavailable(f"The base image cannot be imported: {error}") from error
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+async def _debootstrap(root: Path, report: Report) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *("debootstrap", "--variant=minbase", SUITE, str(root)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    last = ""
+    try:
+        async for text in _text_lines(process.stdout):
+            last = text
+            report(Progress(f"debootstrap: {text[:120]}"))
+        code = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if code:
+        raise DesktopUnavailable(f"debootstrap failed: {last}", hint="Is a Debian mirror reachable?")
+
+
+async def _text_lines(stream: asyncio.StreamReader | None) -> AsyncIterator[str]:
+    assert stream is not None
+    async for line in stream:
+        yield line.decode("utf-8", "replace").strip()
+
+
+def _pack(root: Path, archive: Path) -> None:
+    with tarfile.open(archive, "w") as file:
+        file.add(root, ".", recursive=True)
+
+
+async def import_image(engine: Engine, archive: Path, repository: str, tag: str) -> None:
+    """Make the tar file ``archive`` the image ``repository:tag``; :class:`EngineError` when the engine will not.
+
+    By its name: given as a stream, the ``docker`` package announces both a length and chunks, and the engine refuses.
+    """
+
+    def run(client: Any) -> str:
+        answer: str = client.import_image_from_file(str(archive), repository=repository, tag=tag)
+        return answer
+
+    # What goes wrong after the status line comes as the last of the JSON lines.
+    for line in (await engine.call(run)).splitlines():
+        if "error" in (said := json.loads(line)):
+            raise EngineError(str(said["error"]))

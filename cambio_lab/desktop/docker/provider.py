@@ -1,0 +1,224 @@
+"""Desktops in containers of a Docker Engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from cambio_lab.errors import CambioError, CapacityReached, DesktopUnavailable, InvalidRequest
+from cambio_lab.settings import Settings
+
+from ..base import DesktopOptions, Progress, ProviderHealth, Size
+from ..pool import Pool
+from .container import DockerDesktop
+from .engine import START_DOCKER, Engine, EngineError
+from .image import build_image, image_exists, image_tag
+from .launch import Launcher
+from .network import Networks
+from .reap import reap
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 4
+"""Containers started at the same time; more only slow each other down."""
+
+
+class DockerProvider:
+    """Makes :class:`~cambio_lab.desktop.docker.container.DockerDesktop`, keeps a warm pool, cleans up after crashes.
+
+    ``server_id`` labels every container: only this server's own are adopted or reaped. ``extra_hosts`` are names that
+    allow-list proxies know besides DNS.
+    """
+
+    name = "docker"
+    unclean = False
+
+    def __init__(self, settings: Settings, *, server_id: str, extra_hosts: dict[str, str] | None = None) -> None:
+        self._settings = settings
+        self.server_id = server_id
+        self._engine = Engine()
+        self._networks = Networks(self._engine, server_id, extra_hosts)
+        self._desktops: dict[str, DockerDesktop] = {}
+        self._launcher = Launcher(self._engine, settings, server_id, self._networks, self._desktops)
+        self._starting = 0
+        self._gate = asyncio.Semaphore(_AT_ONCE)
+        self._building = asyncio.Lock()
+        self._reference: str | None = None
+        self._told: list[Callable[[Progress], None]] = []
+        """Those who wait for the image."""
+        self._default = DesktopOptions(size=_size(settings.display), network=_mode(settings.network))
+        self._pool = Pool(lambda: self._make(self._default, pooled=True), settings.pool_size)
+        self._preparing: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        if not self._desktops:  # whose networks stand, when they were adopted
+            self._preparing = asyncio.create_task(self._prepare(), name="desktop-networks")
+        self._pool.start()
+
+    async def _prepare(self) -> None:
+        """Networks and rules, so that the first desktop need not wait for them; not the image, which may take minutes.
+
+        Whoever asks for a desktop finds out what is wrong here, too, and is told.
+        """
+        try:
+            if await image_exists(self._engine, image_tag(self._settings.image)):
+                image = await self._image(self._default)
+                async with self._gate:
+                    await self._launcher.prepare(image)
+        except (EngineError, CambioError) as error:
+            self.unclean = True
+            log.info("nothing could be prepared for desktops: %s", error)
+
+    @property
+    def in_use(self) -> frozenset[str]:
+        """``desktop_id`` of the desktops that were handed out."""
+        return frozenset(self._desktops)
+
+    # Desktops
+    async def acquire(self, session_id: str, options: DesktopOptions) -> DockerDesktop:
+        """From the pool when the options are the usual ones, else a new container."""
+        if len(self._desktops) + self._starting >= self._settings.max_desktops:
+            raise CapacityReached(
+                f"All {self._settings.max_desktops} desktops are in use.", hint="End a session, or raise max_desktops."
+            )
+        self._starting += 1
+        try:
+            desktop = self._from_pool(options)
+            if desktop is None:
+                self._pool.busy(+1)
+                try:
+                    desktop = await self._make(options)
+                finally:
+                    self._pool.busy(-1)
+        finally:
+            self._starting -= 1
+        self._desktops[desktop.desktop_id] = desktop
+        return desktop
+
+    def _from_pool(self, options: DesktopOptions) -> DockerDesktop | None:
+        usual = self._default
+        if (options.size, options.network, options.image) != (usual.size, usual.network, usual.image):
+            return None
+        desktop = self._pool.take()
+        assert desktop is None or isinstance(desktop, DockerDesktop)
+        return desktop
+
+    async def _make(self, options: DesktopOptions, *, pooled: bool = False) -> DockerDesktop:
+        made = False
+        try:
+            image = await self._image(options)
+            async with self._gate:
+                desktop = await self._launcher.launch(image, options)
+            made = True
+            return desktop
+        except TimeoutError as error:
+            raise DesktopUnavailable("The desktop did not start in time.", hint="Is the machine overloaded?") from error
+        except (EngineError, OSError) as error:  # OSError: of a stream that could not be opened
+            raise DesktopUnavailable(f"The Docker Engine refused: {error}", hint="Run `cambio-lab doctor`.") from error
+        finally:
+            self.unclean = self.unclean or not made
+
+    async def _image(self, options: DesktopOptions) -> str:
+        """The image to start; built the first time it is needed."""
+        if options.image is not None:
+            if not await image_exists(self._engine, options.image):
+                raise DesktopUnavailable(f"This engine has no image {options.image!r}.", hint="Build or pull it first.")
+            return options.image
+        if self._reference is None:
+            if options.progress is not None:
+                self._told.append(options.progress)  # the pool may have begun to build before
+            try:
+                async with self._building:
+                    if self._reference is None:
+                        self._reference = await self.build(self._tell_all)
+            finally:
+                if options.progress is not None:
+                    self._told.remove(options.progress)
+        return self._reference
+
+    def _tell_all(self, progress: Progress) -> None:
+        for report in list(self._told):
+            report(progress)
+
+    async def build(self, report: Callable[[Progress], None] | None = None, *, force: bool = False) -> str:
+        """Make sure that the image exists, saying how far it is; its reference."""
+
+        def tell(progress: Progress) -> None:
+            log.info("image: %s", progress.text)
+            if report is not None:
+                report(progress)
+
+        extension = Path(self._settings.dockerfile) if self._settings.dockerfile else None
+        return await build_image(self._engine, self._settings.image, tell, dockerfile=extension, force=force)
+
+    # After a restart
+    async def adopt(self, desktop_id: str, session_id: str) -> DockerDesktop | None:
+        """The password is read from the container itself: nothing on our disk holds it.
+
+        ``None`` when it is gone. :class:`DesktopUnavailable` while it cannot be reached: then nothing is known yet.
+        """
+        desktop = await self._launcher.adopt(desktop_id)
+        if desktop is not None:
+            self._desktops[desktop_id] = desktop
+        return desktop
+
+    async def reap(self, keep: frozenset[str]) -> list[str]:
+        """Containers and networks with our label that no session and no pool holds.
+
+        Between launches: what is half made belongs to nobody yet.
+        """
+        try:
+            async with AsyncExitStack() as stack:
+                for _ in range(_AT_ONCE):
+                    await stack.enter_async_context(self._gate)
+                gone = await reap(self._engine, self.server_id, keep | self._pool.ids() | self.in_use)
+                self.unclean = False
+                return gone
+        except EngineError as error:
+            raise DesktopUnavailable(f"The Docker Engine refused: {error}") from error
+
+    async def health(self) -> ProviderHealth:
+        if not await self._engine.answers():
+            return ProviderHealth("docker", False, "no Docker Engine answers", START_DOCKER)
+        reference = self._reference or image_tag(self._settings.image)
+        summary = f"docker, {len(self._desktops)} in use, {len(self._pool)} ready"
+        if self._reference is None and not await image_exists(self._engine, reference):
+            return ProviderHealth("docker", True, f"{summary}; the image is not built yet", "cambio-lab image build")
+        if self._networks.problem:
+            summary += f"; network rules NOT enforced: {self._networks.problem}"
+        return ProviderHealth("docker", True, summary)
+
+    async def stop(self, *, keep: frozenset[str] = frozenset()) -> None:
+        try:
+            async with asyncio.timeout(10):
+                if self._preparing is not None:
+                    self._preparing.cancel()
+                    await asyncio.wait([self._preparing])
+                await self._pool.stop()
+                gone = [desktop for name, desktop in self._desktops.items() if name not in keep]
+                await asyncio.gather(*(desktop.close() for desktop in gone))
+                for desktop in list(self._desktops.values()):
+                    await desktop.release()
+        except TimeoutError:
+            log.warning("some containers were still being removed when the server stopped; its next start removes them")
+        self._engine.close()
+
+
+def _size(text: str) -> Size:
+    width, _, height = text.lower().partition("x")
+    try:
+        return Size(int(width), int(height))
+    except ValueError:
+        raise InvalidRequest(
+            f"{text!r} is not a screen size.", details={"display": "must look like 1280x800"}
+        ) from None
+
+
+def _mode(text: str) -> Any:
+    if text not in ("open", "none"):
+        raise InvalidRequest(f"{text!r} is no network mode.", details={"network": "must be open or none"})
+    return text

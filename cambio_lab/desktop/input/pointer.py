@@ -1,0 +1,70 @@
+"""Where the pointer is: asked of the X server, because RFB does not tell when a person moved it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from cambio_lab.errors import DesktopError
+
+from ..base import Point
+from ..machine import STDOUT, Machine, Process
+
+# Xlib through ctypes: nothing to install, and one process answers for the whole session.
+_SOURCE = """
+import ctypes, sys
+x = ctypes.CDLL("libX11.so.6")
+x.XOpenDisplay.restype = ctypes.c_void_p
+display = ctypes.c_void_p(x.XOpenDisplay(None))
+if not display: sys.exit("no X display")
+x.XDefaultRootWindow.restype = ctypes.c_ulong
+root = ctypes.c_ulong(x.XDefaultRootWindow(display))
+a, b = ctypes.c_ulong(), ctypes.c_ulong()
+px, py, wx, wy, mask = (ctypes.c_int() for _ in range(5))
+while sys.stdin.buffer.read(1):
+    x.XQueryPointer(display, root, *map(ctypes.byref, (a, b, px, py, wx, wy, mask)))
+    sys.stdout.write("%d %d\\n" % (px.value, py.value)); sys.stdout.flush()
+"""
+
+
+class Pointer:
+    """Starts its helper at the first question and keeps it."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._process: Process | None = None
+        self._lock = asyncio.Lock()
+
+    async def locate(self) -> Point:
+        """Pixels of the X screen. :class:`~cambio_lab.errors.DesktopError` when the X server does not answer."""
+        async with self._lock:
+            for _ in range(2):
+                try:
+                    async with asyncio.timeout(10):
+                        return await self._ask()
+                except (OSError, EOFError, TimeoutError, ValueError):
+                    self.close()  # the helper died or talks nonsense; a new one may do better
+                except BaseException:
+                    self.close()  # also when cancelled: its answer would be taken for that to the next question
+                    raise
+            raise DesktopError("The pointer's position cannot be read.")
+
+    async def _ask(self) -> Point:
+        if self._process is None:
+            python = [self._machine.python, "-I", "-S", "-c", _SOURCE]
+            self._process = await self._machine.spawn(python)
+        await self._process.write(b"?")
+        line = bytearray()
+        while not line.endswith(b"\n"):
+            piece = await self._process.read()
+            if piece is None:
+                raise EOFError
+            line += piece[1] if piece[0] == STDOUT else b""
+        x, y = line.split()
+        return Point(int(x), int(y))
+
+    def close(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            with suppress(OSError):
+                process.abandon()

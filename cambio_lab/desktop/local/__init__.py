@@ -1,0 +1,1 @@
+"""Desktops as plain processes of this machine: not an isolation boundary."""

@@ -1,0 +1,107 @@
+"""Programs on this machine, as :class:`~cambio_lab.desktop.machine.Process`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from cambio_lab.errors import DesktopLost
+
+from ..machine import STDERR, STDOUT
+
+_QUEUE = 16
+"""Pieces of output read ahead of the consumer; then the program has to wait."""
+
+
+class LocalProcess:
+    """A child in a session of its own that dies with this process."""
+
+    def __init__(self, child: asyncio.subprocess.Process) -> None:
+        self._child = child
+        self._pieces: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue(_QUEUE)
+        self._open = 2
+        assert child.stdout is not None and child.stderr is not None
+        self._readers = [
+            asyncio.create_task(self._pump(STDOUT, child.stdout)),
+            asyncio.create_task(self._pump(STDERR, child.stderr)),
+        ]
+
+    @classmethod
+    async def start(cls, argv: Sequence[str], environment: Mapping[str, str], home: str) -> LocalProcess:
+        """Start ``argv`` in ``home`` with exactly ``environment``."""
+        # setpriv (util-linux) sets the parent-death signal after the fork, where Python code would not be safe.
+        command = ["setpriv", "--pdeathsig", "KILL", "--", *argv]
+        try:
+            child = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=dict(environment),
+                cwd=home,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise DesktopLost("A program of the desktop cannot be started.") from error
+        return cls(child)
+
+    async def _pump(self, number: int, stream: asyncio.StreamReader) -> None:
+        try:
+            while data := await stream.read(65536):
+                await self._pieces.put((number, data))
+        finally:
+            self._open -= 1
+            if self._open == 0:
+                with suppress(asyncio.QueueFull):
+                    self._pieces.put_nowait(None)
+
+    async def write(self, data: bytes) -> None:
+        assert self._child.stdin is not None
+        self._child.stdin.write(data)
+        await self._child.stdin.drain()
+
+    async def close_stdin(self) -> None:
+        assert self._child.stdin is not None
+        self._child.stdin.close()
+
+    async def read(self) -> tuple[int, bytes] | None:
+        if self._open == 0 and self._pieces.empty():
+            return None
+        return await self._pieces.get()
+
+    async def wait(self) -> int:
+        # asyncio's own wait() lasts until the pipes are closed too, and a background program may hold those for ever.
+        while self._child.returncode is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        return self._child.returncode
+
+    async def kill(self, spare: Sequence[int] = ()) -> None:
+        for pid, group in _session(self._child.pid):
+            if group not in spare:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        await self.wait()
+
+    def abandon(self) -> None:
+        for reader in self._readers:
+            reader.cancel()
+        # Closes the three pipes; a child that reads or writes sees that, one that does not is killed with its desktop.
+        self._child._transport.close()  # type: ignore[attr-defined]
+
+
+def _session(session: int) -> list[tuple[int, int]]:
+    """Process and group numbers of every process in ``session``."""
+    found = []
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        with suppress(OSError, ValueError):
+            text = Path(entry.path, "stat").read_text("utf-8", "replace")
+            fields = text.rpartition(")")[2].split()
+            if int(fields[3]) == session:
+                found.append((int(entry.name), int(fields[2])))
+    return found

@@ -1,0 +1,1 @@
+"""The VNC client in the server process and the proxy for viewers."""

@@ -1,0 +1,161 @@
+"""A desktop's RFB connection kept alive: screen and settling survive a reconnect."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from cambio_lab.errors import DesktopLost
+
+from ..base import Settled, Size, VncEndpoint
+from ..screen.framebuffer import Rect, Screen
+from ..screen.settle import Watch
+from .client import RfbClient
+
+log = logging.getLogger(__name__)
+
+_FIRST_UPDATE = 15.0
+"""Seconds within which a desktop that accepted us shows itself."""
+_PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""Seconds before each attempt to reconnect to a desktop that still lives."""
+
+
+class Connection:
+    """``alive`` is asked when the connection drops: is there still a desktop to reconnect to? ``cause``: why not?"""
+
+    def __init__(
+        self,
+        endpoint: VncEndpoint,
+        alive: Callable[[], Awaitable[bool]],
+        cause: Callable[[], Awaitable[str]],
+        *,
+        quiet: float,
+        cap: float,
+    ) -> None:
+        self._endpoint = endpoint
+        self._alive = alive
+        self._cause = cause
+        self._quiet, self._cap = quiet, cap
+        self._client: RfbClient | None = None
+        self._watch: Watch | None = None
+        self._ready = asyncio.Event()
+        self._seen = asyncio.Event()
+        self._supervisor: asyncio.Task[None] | None = None
+        self._reason: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.screen = Screen(Size(1, 1))
+        self.reconnects = 0
+
+    async def open(self) -> None:
+        """Connect for the first time and receive the whole screen once."""
+        await self._connect()
+        self._supervisor = asyncio.create_task(self._supervise(), name="rfb-supervisor")
+
+    async def _connect(self) -> None:
+        client = await RfbClient.connect(self._endpoint, self._updated, screen=self.screen)
+        self._client = client
+        try:
+            await self._first_picture(client)
+        except BaseException:
+            await client.close()
+            raise
+        self._ready.set()
+
+    async def _first_picture(self, client: RfbClient) -> None:
+        if self._watch is None:
+            self.screen = client.screen
+            self._watch = Watch(self._request, client.screen.size, self._quiet, self._cap)
+        self._watch.resize(client.screen.size)
+        self._seen.clear()
+        client.request_update(incremental=False)
+        self._watch.connected()
+        # A picture taken before the first update would be black.
+        seeing = asyncio.create_task(self._seen.wait())
+        either: list[asyncio.Future[Any]] = [seeing, client.closed]
+        try:
+            await asyncio.wait(either, timeout=_FIRST_UPDATE, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            seeing.cancel()
+        if not self._seen.is_set():
+            raise DesktopLost("The desktop's VNC server sends no picture.")
+
+    def _request(self) -> None:
+        if self._client is not None and self._client.usable:
+            self._client.request_update()
+
+    def _updated(self, damage: list[Rect]) -> None:
+        self._seen.set()
+        if self._watch is not None:
+            self._watch.resize(self.screen.size)
+            self._watch.updated(damage)
+
+    async def _supervise(self) -> None:
+        while True:
+            assert self._client is not None
+            await asyncio.wait([self._client.closed])
+            self._ready.clear()
+            if not await self._reconnect():
+                break
+        if not self._reason.done():
+            self._reason.set_result(await self._cause())
+        self._ready.set()
+
+    async def _reconnect(self) -> bool:
+        for pause in _PAUSES:
+            await asyncio.sleep(pause)
+            if not await self._alive():
+                return False
+            try:
+                await self._connect()
+            except DesktopLost as error:
+                log.info("reconnecting to a desktop failed: %s", error)
+                continue
+            except Exception:  # whatever a hostile desktop provokes: without a supervisor every action would wait
+                log.exception("reconnecting to a desktop failed")
+                continue
+            self.reconnects += 1
+            log.info("the connection to a desktop was dropped and restored")
+            return True
+        return False
+
+    @property
+    def connected(self) -> bool:
+        """Whether the desktop answered last."""
+        return self._client is not None and self._client.usable and not self._reason.done()
+
+    async def client(self) -> RfbClient:
+        """The living client; waits while it reconnects. :class:`~cambio_lab.errors.DesktopLost` when that is over."""
+        while True:
+            await self._ready.wait()
+            if self._reason.done():
+                raise DesktopLost(self._reason.result())
+            assert self._client is not None
+            if self._client.usable:
+                return self._client
+            await asyncio.sleep(0.001)  # the supervisor is about to notice
+
+    @property
+    def watch(self) -> Watch:
+        assert self._watch is not None, "open() comes first"
+        return self._watch
+
+    async def settle(self, expect: float = 0.0, calm: Callable[[], None] | None = None) -> Settled:
+        """Wait until the screen is quiet and not in the middle of an update; see :meth:`Watch.settle`."""
+        client = await self.client()
+        settled = await self.watch.settle(expect=expect, calm=calm)
+        await client.whole()
+        return settled
+
+    async def lost(self) -> str:
+        """Wait until the desktop is gone for good; the reason."""
+        return await asyncio.shield(self._reason)
+
+    async def close(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.wait([self._supervisor])
+        if self._watch is not None:
+            self._watch.close()
+        if self._client is not None:
+            await self._client.close()

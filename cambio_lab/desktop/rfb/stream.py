@@ -1,0 +1,169 @@
+"""Exact reads from a socket without copies: large pixel data goes from the kernel straight to its place."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from cambio_lab.errors import DesktopLost
+
+from ..base import VncEndpoint
+
+_BUFFER = 256 * 1024
+
+
+class ByteStream(asyncio.BufferedProtocol):
+    """One reader, one writer, over TCP or a Unix socket.
+
+    ``asyncio.StreamReader`` copies each byte three times; a 4 MB frame shows that. Here ``readinto`` hands the
+    destination itself to the event loop, and only what arrives before it is asked for passes through the buffer.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray(_BUFFER)
+        self._view = memoryview(self._buffer)
+        self._start = self._end = 0
+        self._target: memoryview | None = None
+        self._wanted = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._lost: Exception | None = None
+        self._paused = False
+        self._transport: asyncio.Transport | None = None
+
+    @classmethod
+    async def connect(cls, endpoint: VncEndpoint, timeout: float = 5.0) -> ByteStream:
+        """Connected to ``endpoint``. :class:`~cambio_lab.errors.DesktopLost` when nothing listens."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout):
+                if endpoint.unix_path is not None:
+                    _, stream = await loop.create_unix_connection(cls, endpoint.unix_path)
+                else:
+                    assert endpoint.host is not None and endpoint.port is not None
+                    _, stream = await loop.create_connection(cls, endpoint.host, endpoint.port)
+        except (OSError, TimeoutError) as error:
+            raise DesktopLost("The desktop's VNC server does not answer.") from error
+        return stream
+
+    # Reading
+    async def read(self, count: int) -> bytes:
+        """Exactly ``count`` bytes (at most 256 KB)."""
+        while self._end - self._start < count:
+            self._make_room(count)
+            await self._wait(count)
+        data = bytes(self._view[self._start : self._start + count])
+        self._start += count
+        self._resume()
+        return data
+
+    async def readinto(self, target: memoryview) -> None:
+        """Fill ``target`` (bytes, contiguous) entirely."""
+        have = min(self._end - self._start, len(target))
+        target[:have] = self._view[self._start : self._start + have]
+        self._start += have
+        self._resume()
+        if have == len(target):
+            return
+        self._target = target[have:]
+        try:
+            await self._wait(0)
+        finally:
+            self._target = None
+
+    async def _wait(self, wanted: int) -> None:
+        if self._lost is not None:
+            raise self._lost
+        self._wanted = wanted
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _make_room(self, count: int) -> None:
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif self._start + count > _BUFFER:
+            held = self._end - self._start
+            self._buffer[:held] = self._buffer[self._start : self._end]
+            self._start, self._end = 0, held
+        self._resume()
+
+    def _resume(self) -> None:
+        if self._paused and self._transport is not None and self._end - self._start < _BUFFER // 2:
+            self._paused = False
+            self._transport.resume_reading()
+
+    # Writing
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Queue ``data``; see :meth:`drain`. :class:`~cambio_lab.errors.DesktopLost` when the connection is gone."""
+        if self._lost is not None:
+            raise self._lost
+        if self._transport is not None:
+            self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the peer has taken enough of what was written."""
+        await self._writable.wait()
+        if self._lost is not None:
+            raise self._lost
+
+    @property
+    def open(self) -> bool:
+        """Whether what is written now can still arrive."""
+        return self._lost is None and self._transport is not None and not self._transport.is_closing()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    # asyncio's side
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if self._target is not None and len(self._target):
+            return self._target
+        if self._end == _BUFFER and self._start:
+            self._make_room(_BUFFER)
+        return self._view[self._end :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._target is not None and len(self._target):
+            self._target = self._target[nbytes:]
+            if not len(self._target):
+                self._wake()
+            return
+        self._end += nbytes
+        if self._target is None and self._wanted and self._end - self._start >= self._wanted:
+            self._wake()
+        if self._end == _BUFFER and self._start == 0 and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+        elif self._end == _BUFFER:
+            self._make_room(_BUFFER)
+
+    def _wake(self) -> None:
+        self._wanted = 0
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = DesktopLost("The connection to the desktop was closed.")
+        self._lost.__cause__ = exc
+        self._writable.set()
+        if self._waiter is not None and not self._waiter.done():
+            with suppress(asyncio.InvalidStateError):
+                self._waiter.set_exception(self._lost)

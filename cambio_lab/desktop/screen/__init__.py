@@ -1,0 +1,1 @@
+"""The framebuffer: kept current, watched until it settles, encoded."""

@@ -1,0 +1,154 @@
+"""Follows a session from its beginning, whoever drives it, and keeps the record below its panel up to date.
+
+A panel's chat goes from the browser to the server without the kernel; a saved notebook shall show it all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any, Protocol
+
+from ..client.channel import Channel
+from ..client.discovery import Address
+from ..client.frames import fetch_now, fetch_some
+from ..client.message import Message
+from ..client.rest import Rest
+from ..client.turn import Step, Turn, TurnBuilder
+from ..errors import CambioError
+from . import record
+
+
+class Handle(Protocol):
+    """An output that can be replaced."""
+
+    def update(self, content: dict[str, Any], *, raw: bool) -> None: ...
+
+
+class Follower:
+    """Lives on the portal's loop; ``start()`` once, ``add()`` outputs, ``close()`` when the session is over."""
+
+    def __init__(self, address: Address, rest: Rest, session_id: str, name: str) -> None:
+        self.turns: list[Turn] = []
+        self.failure: CambioError | None = None
+        self.over = False
+        """The session ends: from now on the record is all there is to see."""
+        self._progress = asyncio.Condition()
+        self._rest = rest
+        self._name = name
+        self._session_id = session_id
+        self._channel = Channel(address, session_id, after=0, stream=False)
+        self._handles: list[Handle] = []
+        self._builder: TurnBuilder | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._follow(), name=f"record of {self._session_id}")
+
+    async def add(self, handle: Handle) -> None:
+        """Keep ``handle`` up to date from now on."""
+        self._handles.append(handle)
+        await self._show()
+
+    async def caught_up(self, message_id: str, timeout: float = 5.0) -> tuple[list[Handle], dict[str, Any]]:
+        """The outputs and what they should show, once the turn of ``message_id`` (empty: all so far) is in it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout), self._progress:
+                await self._progress.wait_for(lambda: self._knows(message_id))
+        return self._handles, await self._content()
+
+    def _knows(self, message_id: str) -> bool:
+        if self.failure is not None:
+            return True
+        if not message_id:
+            return self._builder is None
+        complete = [turn for turn in self.turns if self._builder is None or turn is not self._builder.turn]
+        return any(turn.message_id == message_id and turn.done for turn in complete)
+
+    async def close(self) -> None:
+        """Stop following; what is shown stays."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._channel.close()
+
+    async def _follow(self) -> None:
+        listener = self._channel.listen()
+        try:
+            await self._channel.connect()
+            while True:
+                changed = False
+                for message in await listener.get():
+                    changed = await self._take(message) or changed
+                if changed:
+                    await self._show()
+                    async with self._progress:
+                        self._progress.notify_all()
+        except CambioError as error:
+            self.failure = error  # the session is over, or the server went away: the record stays as it is
+            async with self._progress:
+                self._progress.notify_all()
+        finally:
+            listener.close()
+
+    async def _take(self, message: Message) -> bool:
+        """Whether a turn ended."""
+        if message.event == "user_message":
+            turn = Turn(str(message.metadata.get("message", "")), self._session_id, self._name)
+            turn.message_id = str(message.metadata.get("message_id", ""))
+            self.turns.append(turn)
+            self._builder = TurnBuilder(turn)
+        if self._builder is None:
+            return False
+        self._builder.feed(message)
+        if not message.ends_turn:
+            return False
+        turn = self._builder.turn
+        await fetch_some(self._rest, turn.steps)
+        await self._fill_in(turn)
+        self._builder = None
+        return True
+
+    async def _fill_in(self, turn: Turn) -> None:
+        """What the agent said between two actions: it is streamed to those who ask, and kept with the steps."""
+        if not turn.steps:
+            return
+        params = {"offset": max(0, turn.steps[0].number - 1), "limit": 200}
+        try:
+            page = await self._rest.json("GET", f"/sessions/{self._session_id}/steps", params=params)
+        except CambioError:
+            return  # the actions and the answer are there all the same
+        said = {row.get("tool_use_id"): str(row.get("said") or "") for row in page["steps"]}
+        items: list[str | Step] = []
+        for item in turn.items:
+            if isinstance(item, Step) and said.get(item.tool_use_id, "").strip():
+                items.append(said[item.tool_use_id])
+            items.append(item)
+        turn.items = items
+
+    async def _show(self) -> None:
+        if self._handles:
+            show_all(self._handles, await self._content())
+
+    async def _content(self) -> dict[str, Any]:
+        if self.turns and (final := await fetch_now(self._rest, self._session_id, f"The desktop of {self._name}")):
+            self.turns[-1].screenshot = final
+        return await asyncio.to_thread(folded, list(self.turns), self._name, unfold=self.over)
+
+
+def show_all(handles: list[Handle], content: dict[str, Any]) -> None:
+    """Replace every output by ``content``."""
+    for handle in handles:
+        handle.update(content, raw=True)
+
+
+def folded(turns: list[Turn], name: str, *, unfold: bool = False) -> dict[str, Any]:
+    """The record of a whole session: folded away below a live panel, readable everywhere."""
+    title = f"Record of {name}: {len(turns)} turn{'' if len(turns) == 1 else 's'}"
+    page = record.bundle(turns)
+    state = " open" if unfold else ""
+    return {
+        "text/html": f"<details{state}><summary>{record.escape(title, 300)}</summary>\n{page['text/html']}\n</details>",
+        "text/plain": f"{title}\n{page['text/plain']}".rstrip(),
+    }

@@ -1,0 +1,134 @@
+"""``%load_ext cambio_lab``: ``%%agent``, ``%agent_stop``, ``%agent_sessions``."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, needs_local_scope
+
+from ..client.portal import portal
+from ..client.session import Session
+from ..client.tables import Table
+from ..client.turn import Turn
+from ..client.workbench import Workbench
+from ..errors import InvalidRequest, SessionNotFound
+
+DEFAULT_NAME = "notebook"
+RESULT = "agent_result"
+_VARIABLE = re.compile(r"(\{\{|\}\}|\{\s*([A-Za-z_][A-Za-z0-9_.]*)\s*\})")
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a line as an exception; a magic must not end the kernel."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidRequest(f"%%{self.prog}: {message}.", hint=self.format_usage().strip())
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="agent", add_help=False)
+    parser.add_argument("--session", default=DEFAULT_NAME, metavar="NAME")
+    parser.add_argument("--model", metavar="M")
+    parser.add_argument("--max-steps", type=int, metavar="N")
+    parser.add_argument("--max-cost", type=float, metavar="US$", dest="max_cost_usd")
+    parser.add_argument("--approval", choices=("never", "risky", "always"))
+    parser.add_argument("--record", metavar="FILE")
+    parser.add_argument("--out", default=RESULT, metavar="VARIABLE")
+    parser.add_argument("--url", metavar="URL")
+    return parser
+
+
+@magics_class
+class AgentMagics(Magics):
+    """State of the magics in one kernel: a client and the sessions by name."""
+
+    def __init__(self, shell: Any) -> None:
+        super().__init__(shell)
+        self._variables: dict[str, Any] = shell.user_ns
+        self._lab: Workbench | None = None
+        self._sessions: dict[str, Session] = {}
+
+    @needs_local_scope
+    @cell_magic
+    def agent(self, line: str, cell: str, local_ns: Mapping[str, Any] | None = None) -> None:
+        """``%%agent [--session NAME] [--model M] [--max-steps N] [--max-cost US$] [--approval P] [--out VARIABLE]``
+
+        Sends the cell's text to the session of that name (made on first use); ``{variable}`` is replaced by its
+        value, ``{{`` and ``}}`` are braces. The turn is in ``agent_result`` (or ``--out``). An interrupt stops it.
+        """
+        options = _parser().parse_args(shlex.split(line))
+        if not options.out.isidentifier():
+            raise InvalidRequest(f"--out {options.out!r} is no name of a variable.")
+        message = fill(cell.strip(), {**self._variables, **(local_ns or {})})
+        session = self._session(options)
+        try:
+            turn: Turn = session.send_blocking(message, show=True)
+        finally:
+            if session.turns:
+                self._variables[options.out] = session.turns[-1]
+        self._variables[options.out] = turn
+
+    @line_magic
+    def agent_stop(self, line: str) -> None:
+        """``%agent_stop [NAME]``: stop the running turn of that session (of all of this notebook's without a name)."""
+        names = shlex.split(line)
+        unknown = [name for name in names if name not in self._sessions]
+        if unknown:
+            raise SessionNotFound(f"This notebook has no session {unknown[0]!r}.", hint="%agent_sessions lists all.")
+        for name in names or list(self._sessions):
+            portal.run(self._sessions[name].stop())
+
+    @line_magic
+    def agent_sessions(self, line: str) -> Table:
+        """``%agent_sessions [active|inactive|error]``: the server's sessions as a table."""
+        return portal.run(self._workbench().sessions(status=line.strip() or None))
+
+    def _workbench(self, url: str | None = None) -> Workbench:
+        if self._lab is None or (url is not None and url.rstrip("/") != self._lab.address.url):
+            self._lab = Workbench(url)
+            self._sessions.clear()
+        return self._lab
+
+    def _session(self, options: argparse.Namespace) -> Session:
+        """The session of that name: of this notebook, an active one of the server, or a new one."""
+        lab = self._workbench(options.url)
+        names = ("model", "max_steps", "max_cost_usd", "approval", "record")
+        config = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+        session = self._sessions.get(options.session)
+        if session is None or portal.run(session.refresh()).get("status") != "active":
+            session = portal.run(self._attach_or_create(lab, options.session, config))
+            self._sessions[options.session] = session
+        return session
+
+    async def _attach_or_create(self, lab: Workbench, name: str, config: dict[str, Any]) -> Session:
+        try:
+            session = await lab.session(name)
+        except SessionNotFound:
+            return await lab.create_session(name, **config)
+        return session if session.status == "active" else await lab.create_session(name, **config)
+
+
+def fill(text: str, variables: Mapping[str, Any]) -> str:
+    """``text`` with ``{name}`` and ``{name.attribute}`` replaced; raises ``InvalidRequest`` naming what is missing."""
+
+    def value(match: re.Match[str]) -> str:
+        if match[2] is None:
+            return match[1][0]
+        first, *rest = match[2].split(".")
+        if first not in variables:
+            raise InvalidRequest(f"There is no variable {first!r}.", hint="Write {{ and }} for braces.")
+        found = variables[first]
+        for name in rest:
+            found = getattr(found, name)
+        return str(found)
+
+    return _VARIABLE.sub(value, text)
+
+
+def register(shell: Any) -> None:
+    """Make the magics known to an IPython shell."""
+    shell.register_magics(AgentMagics)

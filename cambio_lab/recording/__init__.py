@@ -1,0 +1,1 @@
+"""Record a run as it happens, and read and write run files."""

@@ -1,0 +1,81 @@
+"""A point in a run from which a live session goes on: its desktop is brought there, the conversation is its history."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ..agent.tools.call import ENDED_EARLY
+from ..agent.transcript import close_open_batch
+from ..desktop.base import Desktop
+from ..errors import InvalidRequest
+from ..recording.contents import Contents, Json
+from . import requests
+from .desktop_replay import DesktopReplay, replay_on
+
+
+@dataclass(frozen=True)
+class ForkPoint:
+    """``history`` is the conversation up to and with step ``step``, as Messages API messages, every call answered."""
+
+    contents: Contents
+    step: int
+    history: list[Json]
+
+    @classmethod
+    def after(cls, contents: Contents, step: int) -> ForkPoint:
+        """The point after ``step`` (from 1; 0: before the first); :class:`InvalidRequest` without such a step."""
+        if step == 0:
+            return cls(contents, 0, [])
+        row = next((row for row in contents.steps if row["step"] == step), None)
+        if row is None:
+            raise InvalidRequest(
+                f"The run has no step {step}.",
+                hint=f"It has {len(contents.steps)}.",
+                details={"step": f"must be 0 to {len(contents.steps)}"},
+            )
+        return cls(contents, step, _history(contents, row))
+
+    async def bring(self, desktop: Desktop) -> DesktopReplay:
+        """Perform the actions up to the step on a fresh desktop; goes on past differences and reports them."""
+        return await replay_on(self.contents, desktop, stop_at_first=False, last_step=self.step)
+
+
+def _history(contents: Contents, row: Json) -> list[Json]:
+    """From the request that followed the step, which has the conversation as it then was; else from its end."""
+    wanted = row["tool_use_id"]
+    for index, skeleton in enumerate(contents.skeletons):
+        if f'"tool_use_id":"{wanted}"'.encode() in skeleton:
+            body = json.loads(contents.request(index))
+            messages: list[Json] = requests.unmarked(body["messages"])
+            return _cut(messages, wanted, contents)
+    return _cut(contents.conversation(), wanted, contents)
+
+
+def _cut(messages: list[Json], wanted: str, contents: Contents) -> list[Json]:
+    """The messages up to the batch of the call ``wanted``; calls after it in its batch count as not executed."""
+    for index, message in enumerate(messages):
+        blocks = message["content"] if isinstance(message["content"], list) else []
+        ids = [block["id"] for block in blocks if block.get("type") == "tool_use"]
+        if wanted not in ids:
+            continue
+        if index + 1 == len(messages):
+            return close_open_batch(messages)
+        done = set(ids[: ids.index(wanted) + 1])
+        results = [block for block in messages[index + 1]["content"] if block.get("type") == "tool_result"]
+        kept = [block if block["tool_use_id"] in done else _not_executed(block) for block in results]
+        return [*messages[: index + 1], {"role": "user", "content": kept}]
+    raise InvalidRequest("The conversation does not reach this step any more: it was cleared or summarised.")
+
+
+def _not_executed(block: Json) -> Json:
+    result: dict[str, Any] = {
+        "type": "tool_result",
+        "tool_use_id": block["tool_use_id"],
+        "content": [{"type": "text", "text": ENDED_EARLY}],
+        "is_error": True,
+    }
+    if block.get("toolset_name") is not None:
+        result["toolset_name"] = block["toolset_name"]
+    return result

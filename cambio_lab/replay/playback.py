@@ -1,0 +1,265 @@
+"""Recorded replay: the real loop over recorded replies and observations. No desktop, no network, no key."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from ..agent.client import ModelClient
+from ..agent.gate import Gate, parse_policy
+from ..agent.loop import Agent
+from ..agent.options import AgentOptions, TurnOptions
+from ..agent.transports.replay import Recorded, ReplayTransport
+from ..errors import ReplayDiverged
+from ..events import ApprovalRequested, Event, ModelReplied, Timing, ToolFinished, TurnFailed, TurnFinished
+from ..recording.contents import Contents, Json
+from ..recording.skeleton import Skeletons
+from . import requests
+from .replay_desktop import ReplayDesktop
+from .stops import Stops
+
+
+class Playback:
+    """One replay of one run: give the agent :attr:`transport` and :attr:`desktop`'s ``for_agent``."""
+
+    def __init__(
+        self,
+        contents: Contents,
+        gate: Gate,
+        *,
+        pace: float = 0.0,
+        desktop: ReplayDesktop | None = None,
+        patience: float = 0.0,
+    ) -> None:
+        """``gate`` is the agent's: recorded stops and approvals are pressed there. ``pace`` 0: at once, 1: as then.
+
+        ``patience`` is how many seconds a client has to press stop or decide itself: it may be the same program again.
+        """
+        self.contents = contents
+        self.gate = gate
+        self._skeletons = Skeletons()
+        kept = [i for i in range(len(contents.exchanges)) if pace or not _tried_again(contents, i)]
+        self._recorded = [contents.skeletons[i] for i in kept]
+        replies = [_reply(contents.exchanges[i]) for i in kept]
+        self.stops = Stops(contents, gate, patience)
+        self._patience = patience
+        self._deciding: asyncio.Task[None] | None = None
+        self.transport = ReplayTransport(replies, self._compare, pace=pace, cut=self.stops.reached)
+        self.desktop = desktop or ReplayDesktop(contents, pace=pace)
+        self.desktop.cut = self.stops.reached
+        decided = [event for event in contents.events if event["kind"] == "ApprovalDecided"]
+        self._verdicts = {event["tool_use_id"]: event for event in decided}
+        finished = [event for event in contents.events if event["kind"] == "ToolFinished"]
+        self._timings = {event["tool_use_id"]: Timing(**event["timing"]) for event in finished}
+        self._model_ms = [event["model_ms"] for event in contents.events if event["kind"] == "ModelReplied"]
+        self._replies = 0
+        self._ends = [event for event in contents.events if event["kind"] in ("TurnFinished", "TurnFailed")]
+
+    @property
+    def divergence(self) -> ReplayDiverged | None:
+        """What the run did that the recording did not, if anything."""
+        return self.transport.divergence or self.desktop.divergence
+
+    def check_exhausted(self) -> None:
+        """Raise :class:`ReplayDiverged` when the run diverged, or ended before the recording did."""
+        if self.divergence is not None:
+            raise self.divergence
+        if not self.transport.exhausted:
+            left = self.transport.position
+            raise ReplayDiverged(f"the run ended after {left} of {len(self._recorded)} recorded requests to the model")
+
+    def decide(self, request: ApprovalRequested) -> None:
+        """See to it that the request is answered: by a client within the patience, else as it was recorded."""
+        self._deciding = asyncio.create_task(self._decide(request))
+
+    async def _decide(self, request: ApprovalRequested) -> None:
+        recorded = self._verdicts.get(request.tool_use_id)
+        verdict = recorded["verdict"] if recorded else "denied"
+        if verdict == "timeout":
+            self.gate.timeout = 0.01
+            return
+        await asyncio.sleep(self._patience)
+        if verdict == "stopped":
+            self.stops.press()
+        else:
+            self.gate.decide(request.tool_use_id, verdict == "approved", recorded["by"] if recorded else "")
+
+    def check_options(self, options: AgentOptions) -> None:
+        """A session that was given another ``system`` text asks something else, whatever its messages say."""
+        recorded = (self.contents.manifest.get("environment", {}).get("options") or {}).get("system", "")
+        if options.system != recorded and self.transport.divergence is None:
+            self.transport.divergence = ReplayDiverged(
+                f"the session's system text is {options.system[:120]!r} instead of {recorded[:120]!r}"
+            )
+
+    def as_then(self, event: Event) -> Event:
+        """The event with the times it took when it was recorded: a replay tells the same story.
+
+        How much of a reply had been shown when it was stopped is a matter of time, too.
+        """
+        if isinstance(event, ToolFinished) and event.tool_use_id in self._timings:
+            return replace(event, timing=self._timings[event.tool_use_id])
+        if isinstance(event, ModelReplied):
+            self._replies += 1
+            if self._replies <= len(self._model_ms):
+                return replace(event, model_ms=self._model_ms[self._replies - 1])
+        if isinstance(event, TurnFinished) and event.stopped and (end := self._end_of_turn()).get("stopped"):
+            return replace(event, text=end["text"])
+        return event
+
+    def _end_of_turn(self) -> Json:
+        turn = self.stops.turn
+        return self._ends[turn] if turn < len(self._ends) else {}
+
+    async def aclose(self) -> None:
+        """Let go of what waits."""
+        self.stops.close()
+        if self._deciding is not None:
+            self._deciding.cancel()
+
+    def _compare(self, index: int, body: Sequence[bytes]) -> str | None:
+        made = self._skeletons.make(body)
+        return None if made == self._recorded[index] else requests.difference(self._recorded[index], made)
+
+
+class PlayedAgent:
+    """An agent whose approvals are answered as they were recorded; otherwise the agent itself."""
+
+    def __init__(self, agent: Agent, playback: Playback, client: ModelClient) -> None:
+        self._agent = agent
+        self._client = client
+        self.playback = playback
+
+    async def open(self) -> None:
+        """Load the SDK now rather than in the first turn."""
+        await self._client.open(self._agent.options.model)
+        await self._client.parts()
+
+    async def aclose(self) -> None:
+        await self.playback.aclose()
+        await self._agent.aclose()
+        await self._client.aclose()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._agent, name)
+
+    async def run(self, content: str, *, options: TurnOptions | None = None) -> AsyncGenerator[Event, None]:
+        stops = self.playback.stops
+        stops.begin()
+        async with aclosing(self._agent.run(content, options=options)) as events:
+            async for event in events:
+                if isinstance(event, ApprovalRequested):
+                    self.playback.decide(event)
+                yield self.playback.as_then(event)
+                await stops.after(event)
+        stops.end()
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A finished replay. ``messages`` is the conversation, pictures inline; ``seconds`` what it took."""
+
+    messages: list[Json]
+    events: list[Event]
+    identical: bool
+    seconds: float
+
+
+def build(contents: Contents, *, pace: float = 0.0) -> PlayedAgent:
+    """The real agent over a recording, set up as it was recorded."""
+    environment = contents.manifest.get("environment", {})
+    options = _options(environment.get("options") or {"model": contents.manifest.get("model", "demo")})
+    gate = Gate(parse_policy(environment.get("approval") or "never"), 300.0)
+    playback = Playback(contents, gate, pace=pace)
+    client = ModelClient(options.platform, options.base_url, options.model_stall, transport=playback.transport)
+    agent = Agent(
+        desktop=playback.desktop.for_agent,
+        options=options,
+        gate=gate,
+        client=client,
+        history=_history_before(contents),
+    )
+    return PlayedAgent(agent, playback, client)
+
+
+async def replay(contents: Contents, *, pace: float = 0.0, on_event: Callable[[Event], None] | None = None) -> Replayed:
+    """Play a whole run again. :class:`~cambio_lab.errors.ReplayDiverged` when it does not come out the same."""
+    loop, happened = asyncio.get_running_loop(), list[Event]()
+    played = build(contents, pace=pace)
+    try:
+        await played.open()
+        began = loop.time()
+        for event in contents.events:
+            if event["kind"] == "ConversationCleared":
+                played.clear()
+            if event["kind"] != "UserMessage":
+                continue
+            turn = TurnOptions(**(event.get("metadata") or {}).get("options", {}))
+            async with aclosing(played.run(event["content"], options=turn)) as events:
+                async for happening in events:
+                    happened.append(happening)
+                    if on_event is not None:
+                        on_event(happening)
+            if isinstance(happened[-1], TurnFailed) and played.playback.divergence is not None:
+                raise played.playback.divergence
+        played.playback.check_exhausted()
+        messages = played.history
+    finally:
+        await played.aclose()
+    identical = _bytes(messages) == _bytes(await asyncio.to_thread(contents.conversation))
+    return Replayed(messages, happened, identical, loop.time() - began)
+
+
+def _history_before(contents: Contents) -> list[Json]:
+    """What the conversation began with: that of the run it was forked from, or nothing."""
+    own = 0  # messages of this run before its first request: turns can be stopped before they ask anything
+    for event in contents.events:
+        own += event["kind"] == "HistoryAppended"
+        if event["kind"] == "RequestSent" and contents.exchanges:
+            messages: list[Json] = requests.unmarked(json.loads(contents.request(0))["messages"])
+            return messages[: len(messages) - own]
+        if event["kind"] == "ConversationCleared":
+            break
+    return []
+
+
+def _bytes(messages: list[Json]) -> bytes:
+    return json.dumps(messages, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _options(values: Json) -> AgentOptions:
+    names = {item.name for item in fields(AgentOptions)}
+    return AgentOptions(**{name: value for name, value in values.items() if name in names})
+
+
+def _reply(exchange: Json) -> Recorded:
+    return Recorded(
+        status=exchange.get("status"),
+        headers=exchange["headers"],
+        response=response_bytes(exchange),
+        first_byte_ms=exchange.get("first_byte_ms") or 0.0,
+        total_ms=exchange.get("total_ms") or 0.0,
+        error=exchange.get("error"),
+    )
+
+
+def response_bytes(exchange: Json) -> bytes:
+    """A recorded reply's bytes."""
+    response = exchange.get("response") or ""
+    if isinstance(response, dict):
+        import base64
+
+        return base64.b64decode(response["base64"])
+    return str(response).encode()
+
+
+def _tried_again(contents: Contents, index: int) -> bool:
+    """A failed try of a request that was sent again: what the loop waited for need not be waited for twice."""
+    exchange = contents.exchanges[index]
+    whole = exchange.get("status") == 200 and not exchange.get("error") and b"message_stop" in response_bytes(exchange)
+    after = contents.skeletons[index + 1] if index + 1 < len(contents.skeletons) else None
+    return not whole and exchange.get("error") != "cancelled" and after == contents.skeletons[index]

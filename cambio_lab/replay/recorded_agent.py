@@ -1,0 +1,104 @@
+"""The agent of a session: recorded as it works, or replayed from a record. Either way the same loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from typing import Any
+
+from ..agent.client import ModelClient
+from ..agent.gate import Gate
+from ..agent.loop import Agent
+from ..agent.options import AgentOptions, TurnOptions
+from ..desktop.base import Desktop
+from ..errors import CambioError
+from ..events import Event, Usage
+from ..recording.recorder import Recorder
+from ..store import Store
+from .playback import Playback, PlayedAgent
+from .replay_desktop import ReplayDesktop
+
+WARM_AFTER = 0.1
+PATIENCE = 3.0
+"""Seconds that a replayed session waits for its client to stop or decide as it did, before the record does."""
+
+
+class RecordedAgent:
+    """An agent whose client and record end with it. Everything else is the agent's own."""
+
+    def __init__(self, agent: Agent | PlayedAgent, client: ModelClient, recorder: Recorder) -> None:
+        self._agent = agent
+        self._client = client
+        self._recorder = recorder
+        self._warming = asyncio.create_task(self._warm(), name="loading the SDK")
+
+    async def _warm(self) -> None:
+        """Load the SDK and make its client before the first message, and after whoever asked for a session has it."""
+        await asyncio.sleep(WARM_AFTER)
+        with suppress(CambioError):  # a missing key is said when there is a message to answer
+            await self._client.open(self._agent.options.model)
+            await self._client.parts()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._agent, name)
+
+    def run(self, content: str, *, options: TurnOptions | None = None) -> AsyncGenerator[Event, None]:
+        return self._agent.run(content, options=options)
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        history: list[dict[str, Any]] = self._agent.history
+        return history
+
+    def clear(self) -> None:
+        self._agent.clear()
+
+    def client_desktop(self, desktop: Desktop) -> Desktop:
+        """``desktop`` as the session's clients get it: what they do with files and clipboard is recorded, too."""
+        return desktop if hasattr(desktop, "recording") else self._recorder.client_desktop(desktop)
+
+    async def aclose(self) -> None:
+        self._warming.cancel()
+        await asyncio.wait({self._warming})
+        await self._agent.aclose()
+        await self._client.aclose()
+        await self._recorder.aclose()
+
+
+async def build_agent(
+    store: Store,
+    session_id: str,
+    *,
+    desktop: Desktop,
+    options: AgentOptions,
+    gate: Gate,
+    history: Sequence[dict[str, Any]] = (),
+    spent: Usage = Usage(),  # noqa: B008 - frozen
+    steps: int = 0,
+) -> RecordedAgent:
+    """An agent for this desktop. One that is a recording is replayed: no key, no network."""
+    recorder = await Recorder.open(store, session_id)
+    await recorder.begin(options=options, desktop=desktop, approval=gate.policy)
+    connection: dict[str, Any] = {
+        "platform": options.platform,
+        "base_url": options.base_url,
+        "stall": options.model_stall,
+        "wrap": recorder.transport,
+    }
+    recording: ReplayDesktop | None = getattr(desktop, "recording", None)
+    playback = Playback(recording.contents, gate, desktop=recording, patience=PATIENCE) if recording else None
+    if playback is not None:
+        playback.check_options(options)
+        connection["transport"] = playback.transport
+    client = ModelClient(**connection)
+    agent = Agent(
+        desktop=recorder.desktop(playback.desktop.for_agent if playback else desktop),
+        options=options,
+        gate=gate,
+        client=client,
+        history=history,
+        spent=spent,
+        steps=steps,
+    )
+    return RecordedAgent(PlayedAgent(agent, playback, client) if playback else agent, client, recorder)

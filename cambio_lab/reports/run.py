@@ -1,0 +1,233 @@
+"""A recorded run in a researcher's hands: read it, show it, share it, repeat it, go on from it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigurationError
+from ..events import Usage
+from ..recording import run_file as bundle
+from ..recording.contents import Contents, Json
+from ..recording.intake import LISTS
+from ..recording.rows import rows, usage_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..desktop.base import Desktop
+    from ..replay.desktop_replay import DesktopReplay, Mask
+    from ..replay.fork import ForkPoint
+    from ..replay.playback import Replayed
+    from ..store import Store
+
+
+class Run:
+    """One run. Make it with :meth:`load`, :meth:`from_store` or ``session.run``; it never changes."""
+
+    def __init__(self, contents: Contents, *, source: Path | None = None) -> None:
+        self.contents = contents
+        self.source = source
+        """The file it was loaded from."""
+        self.lab: Any = None
+        """The :class:`~cambio_lab.Workbench` that it came from; :meth:`fork` uses it."""
+
+    @classmethod
+    def load(cls, source: str | Path | bytes) -> Run:
+        """The run in a ``.cambio`` file, or in its bytes. :class:`~cambio_lab.errors.BundleRefused` says why not."""
+        if isinstance(source, bytes):
+            return cls(bundle.unpack(source))
+        return cls(bundle.unpack(Path(source)), source=Path(source))
+
+    @classmethod
+    async def from_store(cls, store: Store, session_id: str) -> Run:
+        """The run of a session, as far as it has come. :class:`~cambio_lab.errors.SessionNotFound`."""
+        from ..recording.collect import collect
+
+        return cls(await collect(store, session_id))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the run to ``path``; the same run gives the same bytes."""
+        target = Path(path)
+        bundle.save(self.contents, target)
+        return target
+
+    # Reading
+
+    @property
+    def manifest(self) -> Json:
+        """What the run was made with; see docs/runs.md."""
+        return self.contents.manifest
+
+    @property
+    def id(self) -> str:
+        return str(self.manifest["session"].get("id", ""))
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest["session"].get("name", ""))
+
+    @property
+    def model(self) -> str:
+        return str(self.manifest.get("model", ""))
+
+    @property
+    def complete(self) -> bool:
+        """Whether the session was over, and nothing of its record is missing."""
+        return bool(self.manifest.get("complete"))
+
+    @property
+    def prompts(self) -> list[str]:
+        """What the user asked, in order."""
+        return [event["content"] for event in self.contents.events if event["kind"] == "UserMessage"]
+
+    @property
+    def answers(self) -> list[str]:
+        """How each turn ended, in words."""
+        ends = [event for event in self.contents.events if event["kind"] in ("TurnFinished", "TurnFailed")]
+        return [event["text"] if event["kind"] == "TurnFinished" else event["error"] for event in ends]
+
+    @cached_property
+    def usage(self) -> Usage:
+        """Tokens and money of the whole run."""
+        return usage_of(self.manifest.get("usage", {}))
+
+    @cached_property
+    def seconds(self) -> float:
+        """From the first event to the last."""
+        from .viewer import seconds
+
+        return seconds(self.contents)
+
+    @cached_property
+    def rows(self) -> list[Json]:
+        """The steps as plain dictionaries, one for each tool call."""
+        return rows(self.contents)
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """The steps as a DataFrame, indexed by step: action, arguments, times in ms, tokens, cost, screenshot, text."""
+        from ..recording.rows import frame
+
+        return frame(self.contents)
+
+    @cached_property
+    def messages(self) -> list[Json]:
+        """The conversation as the model was sent it, pictures inline."""
+        return self.contents.conversation()
+
+    def picture(self, which: int | str) -> bytes:
+        """The screenshot of a step, or the one with this digest. ``LookupError`` when there is none."""
+        digest = which
+        if isinstance(which, int):
+            digest = next((row["screenshot"] for row in self.rows if row["step"] == which), None) or ""
+        data = self.contents.find(str(digest))
+        if data is None:
+            raise LookupError(
+                f"there is no picture of step {which}" if isinstance(which, int) else f"no picture {which}"
+            )
+        return data
+
+    # Repeating
+
+    async def replay(self, *, pace: float = 0.0) -> Replayed:
+        """Run the real loop over the recorded replies and observations: no desktop, no network, no key.
+
+        ``pace`` 0: at once, 1: as slowly as it went. :class:`~cambio_lab.errors.ReplayDiverged` when it does not come
+        out as recorded.
+        """
+        from ..replay.playback import replay
+
+        return await replay(self.contents, pace=pace)
+
+    async def replay_on(
+        self, desktop: Desktop, *, masks: tuple[Mask, ...] = (), tolerance: float = 0.0, stop_at_first: bool = True
+    ) -> DesktopReplay:
+        """Perform the recorded actions on a live desktop and compare what it shows with the recorded pictures."""
+        from ..replay.desktop_replay import replay_on
+
+        return await replay_on(self.contents, desktop, masks=masks, tolerance=tolerance, stop_at_first=stop_at_first)
+
+    def fork_point(self, step: int) -> ForkPoint:
+        """The point after ``step``: the conversation up to there, and how to bring a desktop there."""
+        from ..replay.fork import ForkPoint
+
+        return ForkPoint.after(self.contents, step)
+
+    async def fork(
+        self, step: int, *, model: str | None = None, message: str | None = None, lab: Any = None, **config: Any
+    ) -> Any:
+        """A live session that goes on from the point after ``step``, on a fresh desktop brought there.
+
+        ``model`` replaces the run's, ``message`` is sent at once, ``config`` is as for ``Workbench.create_session``.
+        A run that was loaded from a file needs a ``lab``, the workbench to go on in.
+        """
+        workbench = lab or self.lab
+        if workbench is None:
+            raise ConfigurationError("There is no server to go on in.", hint="Pass lab=Workbench().")
+        self.fork_point(step)  # says now what the server would say
+        options = {**self.manifest.get("config", {}), **config, "model": model or self.model}
+        for name in ("record", "record_mode", "fork"):
+            options.pop(name, None)
+        options |= {name: value for name, value in config.items() if name in ("record", "record_mode")}
+        origin = str(self.source.absolute()) if self.source is not None else self.id
+        session = await workbench.create_session(
+            f"{self.name} from step {step}", **options, fork={"run": origin, "step": step}
+        )
+        if message is not None:
+            await session.send(message)
+        return session
+
+    # Showing and sharing
+
+    def to_html(self, path: str | Path | None = None) -> str:
+        """A page that needs nothing else; written to ``path`` if given."""
+        from .viewer import page
+
+        return _written(page(self.contents, whole=True), path)
+
+    def to_markdown(self, path: str | Path | None = None) -> str:
+        """A report; with a ``path``, its pictures lie in a folder beside it."""
+        from .markdown import markdown
+
+        return markdown(self, Path(path) if path else None)
+
+    def to_inspect(self, path: str | Path | None = None) -> Json:
+        """An inspect_ai evaluation log with this run as its one sample; written to ``path`` if given."""
+        from .exporters.inspect_log import inspect_log
+
+        return inspect_log(self, Path(path) if path else None)
+
+    def to_trajectory(self, directory: str | Path) -> Path:
+        """``trajectory.jsonl``, a line for each step, and its ``images`` in a folder."""
+        from .exporters.trajectory import trajectory
+
+        return trajectory(self, Path(directory))
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        from .viewer import page
+
+        return {"text/html": page(self.contents), "text/plain": repr(self)}
+
+    def __repr__(self) -> str:
+        usage = self.usage
+        return (
+            f"Run({self.name!r}, {self.model}, {len(self.contents.steps)} steps, {self.seconds:.1f} s, "
+            f"${usage.cost_usd:.4f}{'' if self.complete else ', not finished'})"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Run)
+            and self.contents.manifest == other.contents.manifest
+            and all(getattr(self.contents, name) == getattr(other.contents, name) for name in LISTS)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _written(text: str, path: str | Path | None) -> str:
+    if path is not None:
+        Path(path).write_text(text, encoding="utf-8")
+    return text

@@ -1,0 +1,1 @@
+"""The composition root: the Jupyter server extension, its providers, its checks."""

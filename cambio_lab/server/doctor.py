@@ -1,0 +1,136 @@
+"""``cambio-lab doctor``: what is ready, line by line, and the command that mends what is not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+from ..desktop.base import ProviderHealth
+from ..errors import CambioError, ConfigurationError
+from ..settings import Settings, read_environment
+
+Say = Callable[[str], None]
+PATIENCE = 10.0
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+async def examine(say: Say) -> int:
+    """Say one line for each part; 0 when sessions can be served, 1 otherwise."""
+    try:
+        settings = Settings(**read_environment())
+    except ValueError as error:
+        say(f"[fix] settings       {error}")
+        return 1
+    from ..desktop.probe import probe_engine, probe_image, probe_local
+
+    engine, image, local = await asyncio.gather(
+        _within("engine", probe_engine()),
+        _within("image", probe_image(settings)),
+        _within("local desktop", probe_local()),
+    )
+    findings = [
+        engine,
+        image,
+        local,
+        _key(settings),
+        await _within("database", _database(settings)),
+        _front_end(),
+        await _within("redis", _redis(settings)),
+    ]
+    optional = _optional(settings, findings)
+    for finding in findings:
+        say(_line(finding, finding.name in optional))
+    ready = all(finding.up or finding.name in optional for finding in findings)
+    say("Ready." if ready else "Not ready: mend the lines that say [fix].")
+    return 0 if ready else 1
+
+
+def _optional(settings: Settings, findings: list[ProviderHealth]) -> set[str]:
+    """What may be missing: one kind of desktop is enough where the kind is left open."""
+    up = {finding.name: finding.up for finding in findings}
+    if settings.desktop == "docker":
+        return {"local desktop"}
+    if settings.desktop == "local":
+        return {"engine", "image"}
+    if up["engine"]:  # auto takes the engine, so its image is needed
+        return {"local desktop"}
+    return {"engine", "image"}
+
+
+def _line(finding: ProviderHealth, optional: bool) -> str:
+    mark = "[ok] " if finding.up else "[--] " if optional else "[fix]"
+    mend = f"\n      {' ' * 14} -> {finding.mend}" if finding.mend and not finding.up else ""
+    return f"{mark} {finding.name:<14} {finding.summary}{mend}"
+
+
+async def _within(name: str, question: Awaitable[ProviderHealth]) -> ProviderHealth:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            found = await question
+    except TimeoutError:
+        return ProviderHealth(name, False, f"no answer within {PATIENCE:g} s")
+    except CambioError as error:
+        return ProviderHealth(name, False, error.message, error.hint)
+    return replace(found, name=name)
+
+
+def _key(settings: Settings) -> ProviderHealth:
+    if settings.model == "demo":
+        return ProviderHealth("API key", True, "not needed: the model is demo")
+    if settings.platform != "anthropic":
+        return ProviderHealth("API key", True, f"{settings.platform} uses its own credentials")
+    if os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN"):
+        return ProviderHealth("API key", True, f"ANTHROPIC_API_KEY is set (model {settings.model})")
+    mend = "export ANTHROPIC_API_KEY=...   or, without a key: export CAMBIO_LAB_MODEL=demo"
+    return ProviderHealth("API key", False, "ANTHROPIC_API_KEY is not set", mend)
+
+
+async def _database(settings: Settings) -> ProviderHealth:
+    from jupyter_core.paths import jupyter_data_dir
+
+    directory = Path(settings.data_dir or Path(jupyter_data_dir()) / "cambio_lab")
+    return await asyncio.to_thread(_data_directory, directory)
+
+
+def _data_directory(directory: Path) -> ProviderHealth:
+    """Looked at from outside: a running server holds the directory's lock, and that is no fault."""
+    place = directory
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK):
+        return ProviderHealth("database", False, f"{place} is not writable", "export CAMBIO_LAB_DATA_DIR=...")
+    free = shutil.disk_usage(place).free / 1024**3
+    if free < 0.5:
+        return ProviderHealth("database", False, f"{free:.1f} GB free at {place}", "cambio-lab runs prune")
+    state = "there" if (directory / "cambio.db").exists() else "made at the first start"
+    return ProviderHealth("database", True, f"{directory} ({state}, {free:.0f} GB free)")
+
+
+def _front_end() -> ProviderHealth:
+    built = (PACKAGE / "static" / "viewer.js", PACKAGE / "labextension" / "package.json")
+    missing = [str(path.relative_to(PACKAGE)) for path in built if not path.exists()]
+    if missing:
+        mend = "npm --prefix labextension ci && npm --prefix labextension run build:prod"
+        return ProviderHealth("front end", False, f"not built: {', '.join(missing)}", mend)
+    return ProviderHealth("front end", True, "viewer and JupyterLab extension are built")
+
+
+async def _redis(settings: Settings) -> ProviderHealth:
+    if not settings.redis_url:
+        return ProviderHealth("redis", True, "not used: rate limits are counted in memory")
+    from ..api.rate_limit import RateLimiter
+
+    limiter = RateLimiter(settings)
+    try:
+        await limiter.start()
+        answer = await limiter.ping()
+    except ConfigurationError as error:
+        return ProviderHealth("redis", False, error.message, error.hint)
+    await limiter.stop()
+    if answer == "up":
+        return ProviderHealth("redis", True, "answers")
+    return ProviderHealth("redis", False, "does not answer", "start it, or unset CAMBIO_LAB_REDIS_URL")

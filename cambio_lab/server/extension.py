@@ -1,0 +1,201 @@
+"""The composition root: configuration becomes settings, settings become objects, objects are given to the routes.
+
+Loading adds routes and nothing else, so Jupyter Server's start is not held up; everything that takes time is imported
+and opened by the start hook, in threads. Requests that come earlier wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jupyter_core.paths import jupyter_data_dir
+from jupyter_server.extension.application import ExtensionApp
+from traitlets import Bool, Float, Int, TraitType, Unicode
+from traitlets.config import Configurable
+
+from .._version import __version__
+from ..api import routes
+from ..api.health import watch_disk
+from ..api.messages import Encoder
+from ..api.observe import Measured
+from ..api.services import KEY, Services
+from ..errors import CambioError, ConfigurationError, DirectoryInUse, StoreUnavailable
+from ..settings import Settings, read_environment
+from .allocator import bound_arenas, keep_trimmed
+from .identity import identity
+
+if TYPE_CHECKING:
+    from ..sessions import Registry
+    from ..store import Store
+    from .providers import Providers
+
+STOP_SECONDS = 8.0
+RETRY_SECONDS = 3.0
+"""Between attempts to open a data directory that cannot be had yet."""
+_TRAITS: dict[type, type[TraitType[Any, Any]]] = {bool: Bool, int: Int, float: Float, str: Unicode}
+
+
+def _traits() -> dict[str, TraitType[Any, Any]]:
+    """One configurable trait for each setting: ``c.CambioLab.<name>``."""
+    return {
+        item.name: _TRAITS[type(item.default)](item.default, help=item.metadata["help"]).tag(config=True)
+        for item in fields(Settings)
+    }
+
+
+Configured = type("Configured", (Configurable,), _traits())
+
+
+class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
+    """Agents with desktops, on the documented REST and WebSocket API, beside everything else of this server."""
+
+    name = "cambio_lab"
+    version = __version__
+    extension_url = "/cambio/docs"
+    load_other_extensions = True
+
+    services: Services
+    _store: Store | None = None
+    _registry: Registry | None = None
+    _providers: Providers | None = None
+    _tasks: tuple[asyncio.Task[None], ...] = ()
+
+    def _data_dir_default(self) -> str:
+        # JupyterApp has a trait of this name with another meaning: ours is empty unless somebody sets it.
+        return ""
+
+    def resolve_settings(self) -> Settings:
+        """Defaults, configuration files, environment, command line: the strongest last."""
+        values = {item.name: getattr(self, item.name) for item in fields(Settings)}
+        try:
+            environment = read_environment()
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
+        on_command_line = {*self._command_line(self), *self._command_line(self.serverapp)}
+        values.update({name: value for name, value in environment.items() if name not in on_command_line})
+        return Settings(**values)
+
+    def _command_line(self, app: Any) -> set[str]:
+        return set(getattr(app, "cli_config", {}).get(type(self).__name__, {}))
+
+    def initialize_settings(self) -> None:
+        """Make what the handlers find in Tornado's settings; a wrong setting is answered with 503 and in the log."""
+        try:
+            self.services = Services(self.resolve_settings())
+        except ConfigurationError as error:
+            self.log.error("cambio_lab: %s", error.describe())
+            self.services = Services(Settings(rate_general="", rate_create="", rate_websocket=""))
+            self.services.failed(error)
+        self.settings[KEY] = self.services
+        # Our modules log by name; the server's log is where people look. ServerApp does the same with Tornado's.
+        logger = logging.getLogger("cambio_lab")
+        logger.parent = self.log
+        logger.setLevel(self.log.level)
+
+    def initialize_handlers(self) -> None:
+        self.handlers.extend(routes.handlers())
+
+    async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
+        """Jupyter waits for all extensions' hooks together, so ours only begins the work."""
+        if self.services.failure is None:
+            bound_arenas()  # before there are threads
+            self._tasks = (asyncio.create_task(self._start(), name="cambio_lab start"),)
+
+    async def _start(self) -> None:
+        try:
+            while not await self._opened():  # noqa: ASYNC110 - nobody tells when a disk has room again
+                await asyncio.sleep(RETRY_SECONDS)
+        except CambioError as error:
+            self.log.error("cambio_lab cannot serve sessions: %s", error.describe())
+            self.services.failed(error)
+        except Exception:
+            self.log.exception("cambio_lab cannot serve sessions")
+            self.services.failed(ConfigurationError("The server could not start its sessions; its log says why."))
+
+    async def _opened(self) -> bool:
+        """Whether the sessions can be served now; not while the disk is full or another server has the directory."""
+        try:
+            await self._open()
+        except (DirectoryInUse, StoreUnavailable) as error:
+            if self.services.failure is None or self.services.failure.message != error.message:
+                self.log.error("cambio_lab cannot serve sessions yet: %s", error.describe())
+            self.services.failed(error)
+            await self._close()
+            return False
+        return True
+
+    async def _open(self) -> None:
+        modules = await asyncio.to_thread(_heavy_modules)
+        settings = self.services.settings
+        directory = Path(settings.data_dir or Path(jupyter_data_dir()) / "cambio_lab")
+        await self.services.limiter.start()
+        self._store = await modules.Store.open(directory)
+        server_id = await asyncio.to_thread(identity, directory)
+        self._providers = modules.Providers(settings, server_id)
+        default = await self._providers.open()
+        self._registry = modules.Registry(
+            settings=settings,
+            store=self._store,
+            provider_for=self._providers.provider_for,
+            encode=Measured(Encoder(self.settings["base_url"])),
+        )
+        await self._registry.start()
+        self.services.health = modules.HealthCheck(self.services, default)
+        self.services.desktop_kind = default.name
+        self.services.ready(self._registry, self._store)
+        health = await default.health()
+        self.log.info("cambio_lab %s: %s; data in %s", __version__, health.summary, directory)
+        self._tasks += (
+            asyncio.create_task(watch_disk(self.services), name="cambio_lab disk gauge"),
+            asyncio.create_task(keep_trimmed(), name="cambio_lab memory"),
+            asyncio.create_task(modules.load_sdk(), name="cambio_lab SDK"),
+        )
+
+    async def stop_extension(self) -> None:
+        """End or keep the sessions as ``keep_sessions`` says, within ten seconds."""
+        self.services.stopping()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._close()
+        except TimeoutError:
+            self.log.error("cambio_lab: not everything was closed within %g s; the next start clears up", STOP_SECONDS)
+
+    async def _close(self) -> None:
+        keep: frozenset[str] = frozenset()
+        if self._registry is not None:
+            keep = await self._registry.stop()
+        if self._providers is not None:
+            await self._providers.stop(keep)
+        await self.services.limiter.stop()
+        if self._store is not None:
+            await self._store.close()
+        self._registry = self._providers = self._store = None
+
+    def current_activity(self) -> Any:
+        """Jupyter asks this before it shuts an idle server down: a session is activity."""
+        return self._registry.sessions if self._registry is not None else None
+
+
+def _heavy_modules() -> Any:
+    """Everything that takes long to import, in a thread, by name."""
+    from types import SimpleNamespace
+
+    from ..agent.client import load_sdk
+    from ..api.health import HealthCheck
+    from ..sessions import Registry
+    from ..store import Store
+    from .providers import Providers
+
+    return SimpleNamespace(
+        Store=Store, Providers=Providers, Registry=Registry, HealthCheck=HealthCheck, load_sdk=load_sdk
+    )
+
+
+main = launch = CambioLab.launch_instance
