@@ -15,7 +15,7 @@ from PIL import Image
 from cambio_lab.api.thumbnails import Thumbnails
 from cambio_lab.desktop.base import Point, Region, Size
 from cambio_lab.desktop.connected import ConnectedDesktop
-from cambio_lab.desktop.screen.framebuffer import encode as png
+from cambio_lab.desktop.screen import encode as png
 from cambio_lab.desktop.screen.view import View, fit_inside, fit_model
 from cambio_lab.errors import ActionError
 
