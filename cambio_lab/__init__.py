@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from .client.workbench import Workbench as Workbench
     from .experiments import Experiment as Experiment
     from .experiments import Task as Task
+    from .experiments import Verdict as Verdict
     from .reports import Run as Run
     from .reports import compare as compare
 
 _PUBLIC = {
     "Experiment": ".experiments",
     "Task": ".experiments",
+    "Verdict": ".experiments",
     "Workbench": ".client.workbench",
     "Session": ".client.session",
     "Turn": ".client.session",
@@ -30,7 +32,7 @@ _PUBLIC = {
     "compare": ".reports",
 }
 
-__all__ = ["Experiment", "Run", "Session", "Task", "Turn", "Workbench", "__version__", "compare"]
+__all__ = ["Experiment", "Run", "Session", "Task", "Turn", "Verdict", "Workbench", "__version__", "compare"]
 
 
 def __getattr__(name: str) -> Any:

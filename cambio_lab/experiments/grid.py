@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigurationError
+from .fingerprint import fingerprint
 from .task import Task
 
 Settings = Mapping[str, Mapping[str, Any]]
@@ -79,8 +79,7 @@ class Grid:
                 for model in self.models:
                     for setting, changes in self.settings.items():
                         config = {**self.config, **task.config, **changes, "model": model}
-                        asked = json.dumps(config, sort_keys=True, default=str)
-                        digest = hashlib.sha256(f"{digests[task.name]}\0{asked}".encode()).hexdigest()[:16]
+                        digest = fingerprint([digests[task.name], config])
                         yield Cell(task, model, setting, repeat, seed, config, digest)
 
     def _seed(self, task: Task, repeat: int) -> int:

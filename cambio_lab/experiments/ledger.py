@@ -17,8 +17,9 @@ from typing import Any
 
 from ..errors import ConfigurationError, StoreError
 from ..store import Store
+from .fingerprint import comparable
 from .grid import Cell
-from .outcome import Outcome
+from .outcome import NO_VERDICT, Outcome
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS experiment_facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -37,7 +38,7 @@ _CELL = "cell_id, task, model, setting, repeat, seed, state, attempts, outcome"
 
 @dataclass(frozen=True, slots=True)
 class CellRow:
-    """A cell as it stands: ``state`` is ``open``, ``done`` or ``failed`` (infrastructure, tries used up)."""
+    """A cell as it stands: ``state`` is ``open``, ``done`` or ``failed`` (no verdict: infrastructure or task)."""
 
     cell_id: str
     task: str
@@ -165,8 +166,8 @@ def _outcome(text: str) -> Outcome:
 def _prepare(rows: list[tuple[Any, ...]], connection: sqlite3.Connection) -> list[str]:
     for statement in filter(str.strip, SCHEMA.split(";")):
         connection.execute(statement)
-    known = dict(connection.execute("SELECT cell_id, digest FROM experiment_cells WHERE state <> 'open'"))
-    if changed := sorted({row[2] for row in rows if known.get(row[0], row[7]) != row[7]}):
+    known = dict(connection.execute("SELECT cell_id, digest FROM experiment_cells WHERE state = 'done'"))
+    if changed := sorted({row[2] for row in rows if _changed(known.get(row[0]), row[7])}):
         return changed
     connection.execute("UPDATE experiment_cells SET position = position + ?", (len(rows),))
     connection.executemany(
@@ -177,6 +178,10 @@ def _prepare(rows: list[tuple[Any, ...]], connection: sqlite3.Connection) -> lis
         rows,
     )
     return []
+
+
+def _changed(known: str | None, now: str) -> bool:
+    return known is not None and known != now and comparable(known, now)
 
 
 def _begin(attempt: str, cell_id: str, now: float, connection: sqlite3.Connection) -> None:
@@ -202,7 +207,7 @@ def _note(values: tuple[Any, ...], connection: sqlite3.Connection) -> None:
 def _finish(outcome: Outcome, final: bool, now: float, connection: sqlite3.Connection) -> bool:
     counted = False
     if final:
-        state = "failed" if outcome.failure == "infrastructure" else "done"
+        state = "failed" if outcome.failure in NO_VERDICT else "done"
         text = json.dumps(outcome.to_json(), separators=(",", ":"))
         counted = (
             connection.execute(

@@ -17,6 +17,8 @@ no evidence about the agent. ``task``: the author's ``setup`` or ``check`` raise
 """
 EVIDENCE: frozenset[str | None] = frozenset({None, "agent", "limit"})
 """The failures (and ``None``, none) that say something about the agent; rates are taken over these alone."""
+NO_VERDICT: frozenset[str | None] = frozenset({"infrastructure", "task"})
+"""The failures that say nothing about the agent; the next call of ``run`` runs their cells again."""
 
 
 @dataclass(frozen=True, slots=True)

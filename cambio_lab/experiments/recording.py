@@ -20,6 +20,7 @@ from typing import Any
 
 from ..errors import BundleRefused, RecordingMissing, ReplayDiverged
 from .engines.base import AttemptLost, Job, Plan
+from .fingerprint import comparable
 from .grid import Cell
 from .ledger import AttemptRow, CellRow, Ledger
 from .outcome import Outcome, Progress
@@ -74,8 +75,9 @@ class Recording:
         recorded = await asyncio.to_thread(self._read)
         for cell in cells:
             line = recorded.get(cell.cell_id)
-            # a task's digest has its compiled code in it, which is another one for another Python
-            if line is None or (line["python"] == PYTHON and line["digest"] != cell.digest):
+            # A task's digest covers its compiled code, which another Python compiles differently.
+            same_kind = line is not None and line["python"] == PYTHON and comparable(line["digest"], cell.digest)
+            if line is None or (same_kind and line["digest"] != cell.digest):
                 raise ReplayDiverged(f"the experiment now asks something that the recording did not: {cell.cell_id}")
             outcome = Outcome.from_json(line["outcome"])
             if outcome.bundle:

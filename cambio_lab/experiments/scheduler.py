@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ from .budget import Budget
 from .engines.base import AttemptLost, Engine, Job
 from .grid import Cell
 from .ledger import AttemptRow, Ledger
-from .outcome import Outcome, Progress
+from .outcome import NO_VERDICT, Outcome, Progress
 
 logger = logging.getLogger(__name__)
 TICK = 0.25
@@ -26,6 +26,8 @@ RETRY_SECONDS = 2.0
 """Pause before an infrastructure failure is tried again, doubled each time, at most a minute."""
 HOPELESS = 6
 """This many failures of the infrastructure in a row for each slot, without one result, end the run with an error."""
+SAME_FAULT = 3
+"""This many cells in which ``setup`` or ``check`` raises the same exception end the run with an error."""
 
 
 class ExperimentStopped(CambioError):
@@ -34,7 +36,7 @@ class ExperimentStopped(CambioError):
 
 @dataclass(slots=True)
 class Tally:
-    """What a progress bar shows. ``success`` of ``done``; ``failed`` are infrastructure, tries used up."""
+    """What a progress bar shows: ``success`` of ``done`` cells; ``failed`` ones have no verdict."""
 
     total: int
     done: int = 0
@@ -72,6 +74,7 @@ class Scheduler:
         self._running: dict[asyncio.Task[Outcome], Job] = {}
         self._tries: dict[str, int] = {}
         self._failures_in_a_row = 0
+        self._task_faults: Counter[str] = Counter()
         self._last_note = 0.0
         self._finished_here = 0
         self._began = time.monotonic()
@@ -189,18 +192,28 @@ class Scheduler:
             logger.info("%s: %s; again in %.0f s", cell.cell_id, outcome.error, pause)
         elif counted:
             self._finished_here += 1
-            self.tally.failed += infrastructure
-            self.tally.done += not infrastructure
+            self.tally.failed += outcome.failure in NO_VERDICT
+            self.tally.done += outcome.failure not in NO_VERDICT
             self.tally.success += outcome.success
 
     def _give_up_if_hopeless(self, outcome: Outcome) -> None:
         """Raise when going on would burn the grid for nothing."""
         if outcome.fatal:
-            raise ExperimentStopped(outcome.error, hint="Every other cell would fail the same way. Mend it, run again.")
+            raise ExperimentStopped(
+                outcome.error, hint="Every other cell would fail the same way. Fix it, then run the experiment again."
+            )
+        if outcome.failure == "task":
+            fault = ":".join(outcome.error.split(":")[:2])  # "check: TypeError", whatever its text says
+            self._task_faults[fault] += 1
+            if self._task_faults[fault] >= SAME_FAULT:
+                raise ExperimentStopped(
+                    f"{outcome.error} (the same in {SAME_FAULT} cells; the last one is {outcome.cell_id})",
+                    hint="Correct the task and run the experiment again: it repeats these cells and keeps the others.",
+                )
         if self._failures_in_a_row >= HOPELESS * max(1, self.tally.slots):
             raise ExperimentStopped(
                 f"{self._failures_in_a_row} attempts in a row failed before the agent was at fault: {outcome.error}",
-                hint="Mend it (cambio-lab doctor tells), then run the experiment again: it goes on where it was.",
+                hint="Fix it (run cambio-lab doctor), then run the experiment again: it goes on where it was.",
             )
 
     async def _abandon(self) -> None:

@@ -14,14 +14,14 @@ session. A plain function runs in a thread and is given the same object with blo
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ..errors import ConfigurationError
+from .fingerprint import fingerprint
 
 Message = str | Sequence[str] | Callable[[Any], str | Sequence[str]]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,79}")
@@ -86,33 +86,15 @@ class Task:
         return [text for text in texts if text.strip()]
 
     def digest(self) -> str:
-        """Changes when what is asked or allowed changes, so that old results are not counted for a new question.
+        """Return a fingerprint of what is asked and allowed, so that old results never count for a new question.
 
-        Functions count with their compiled code and constants, not with their line numbers.
+        It is the same in every process (it does not depend on the hash seed, on line numbers or on addresses) and
+        covers what a function does: code, constants, defaults, closures, and the functions and constants that it
+        uses of its own module.
         """
-        parts = [
-            self.name,
-            _describe(self.message),
-            _describe(self.setup),
-            _describe(self.check),
-            json.dumps(dict(self.config), sort_keys=True, default=str),
-            repr(self.timeout),
-        ]
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+        return self._digest
 
-
-def _describe(value: object) -> str:
-    if value is None or isinstance(value, str):
-        return repr(value)
-    if not callable(value):
-        return repr(list(value))  # type: ignore[call-overload]
-    code = getattr(value, "__code__", None)
-    if code is None:  # a partial or an object with __call__: its type's name is all that is stable
-        inner = getattr(value, "func", None)
-        return f"{type(value).__qualname__}({_describe(inner) if inner is not None else ''})"
-    return _code(code)
-
-
-def _code(code: Any) -> str:
-    constants = [_code(item) if hasattr(item, "co_code") else repr(item) for item in code.co_consts]
-    return f"{code.co_code.hex()}{code.co_names}{constants}"
+    @cached_property
+    def _digest(self) -> str:
+        # Once: what a closure holds may change while the task runs.
+        return fingerprint([self.name, self.message, self.setup, self.check, dict(self.config), self.timeout])

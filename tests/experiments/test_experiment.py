@@ -191,6 +191,34 @@ async def test_an_authors_mistake_is_neither_retried_nor_counted(experiment: Mak
     assert tally.retries == 0
 
 
+async def test_a_bug_in_a_check_stops_the_experiment(experiment: Make, api: MessagesApi) -> None:
+    def buggy(live: Any) -> bool:
+        return bool(live.no_such_method(f"{live.seed}"))
+
+    grid = experiment([word_task(check=buggy)], repeats=20)
+    with pytest.raises(ExperimentStopped, match=r"AttributeError.*the same in 3 cells"):
+        await grid.run(concurrency=1, progress=False)
+    assert len([row for row in grid.cells if row.state == "failed"]) == 3
+    assert not grid.results["counted"].any()
+
+    corrected = experiment([word_task()], repeats=20)
+    tally = await corrected.run(concurrency=2, progress=False)
+    assert (tally.done, tally.success, tally.failed) == (20, 20, 0), "the failed cells were run again"
+
+
+async def test_different_mistakes_of_authors_do_not_stop_the_experiment(experiment: Make) -> None:
+    def raising(kind: type[Exception]) -> Any:
+        def check(live: Any) -> bool:
+            raise kind("a mistake")
+
+        return check
+
+    kinds: list[type[Exception]] = [KeyError, TypeError, ValueError]
+    tasks = [word_task(kind.__name__, check=raising(kind)) for kind in kinds]
+    tally = await experiment(tasks, repeats=2).run(progress=False)
+    assert (tally.done, tally.failed, tally.ended) == (0, 6, "complete")
+
+
 async def test_checks_plain_and_async_scores_and_asserts(experiment: Make) -> None:
     def plain(live: Any) -> float:
         assert live.answer == "I wrote it."
