@@ -33,6 +33,15 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         report.longrepr = f"skipped, and CI=true allows no skip: {report.longrepr}"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Allow a second try to the tests that compare durations, and to no others."""
+    for item in items:
+        if item.get_closest_marker("timing"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+        elif item.get_closest_marker("flaky"):
+            raise pytest.UsageError(f"{item.nodeid} is marked flaky: only tests marked timing may be tried again.")
+
+
 @pytest.fixture(scope="session")
 def docker_host() -> Iterator[str]:
     """The engine that answers, else one of our own for the length of the test run; sets ``DOCKER_HOST``."""
