@@ -93,7 +93,7 @@ async def measure(folder: Path) -> list[str]:
 async def _wait_for(path: Path, server: LiveServer) -> None:
     try:
         async with asyncio.timeout(10):
-            while not path.exists():  # noqa: ASYNC110
+            while not path.exists():  # noqa: ASYNC110, ASYNC240
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise RuntimeError(f"the server wrote no list of files:\n{server.log()[-2000:]}") from None
