@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 from ..desktop.base import Desktop
 from ..errors import ActionError, CambioError, DesktopError
 from ..events import TurnFailed, TurnFinished
-from . import failure, live
+from . import live
 from .engines.base import Job
-from .failure import Judgement, Stage
 from .live import Live
-from .outcome import Outcome, Progress
+from .outcome import Judgement, Outcome, Progress, Stage, judge_exception, judge_turn
 from .task import Verdict
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ class Attempt:
         except Exception as error:
             if isinstance(error, TimeoutError) and clock.expired() and self._stage in ("turn", "check"):
                 return Judgement("limit", f"The task's time of {seconds:g} s was over.")
-            judgement = failure.of_exception(self._stage, error)
+            judgement = judge_exception(self._stage, error)
             if judgement.failure == "task":
                 logger.warning("%s", self.job.cell.cell_id, exc_info=error)
             return judgement
@@ -147,7 +146,7 @@ class Attempt:
         end = watch.end
         if not isinstance(end, TurnFinished):
             rejected = watch.client.rejected if watch.client else None
-            return failure.of_turn(end if isinstance(end, TurnFailed) else None, rejected)
+            return judge_turn(end if isinstance(end, TurnFailed) else None, rejected)
         self._live.answers.append(end.text)
         self._limit = self._limit or end.limit or ""
         return None

@@ -6,19 +6,21 @@ The notebook's picture is plain HTML that is updated in place, not a widget: it 
 from __future__ import annotations
 
 import base64
-import html
 import sys
 import time
 from collections.abc import Callable
 from typing import IO, Any, Protocol
 
-from .outcome import Progress
+from jinja2 import Environment
+
 from .scheduler import Tally
 
 LINE_SECONDS = 1.0
 HTML_SECONDS = 0.5
 WALL = 24
 """At most this many thumbnails on the wall."""
+_ENVIRONMENT = Environment(autoescape=True)
+_ENVIRONMENT.filters["base64"] = lambda data: base64.b64encode(data).decode()
 _COLOURS = {"success": "#3d9970", "other": "#d9822b", "failed": "#c0392b", "running": "#2a6fbb", "open": "#d7dbe0"}
 
 
@@ -145,8 +147,28 @@ def _bar(tally: Tally, width: int = 24) -> str:
     return f"[{'#' * done}{'.' * (width - done)}]"
 
 
+_PAGE = _ENVIRONMENT.from_string(
+    """<div style="font:13px sans-serif"><div role="progressbar" aria-valuemin="0" aria-valuemax="{{ tally.total }}"
+ aria-valuenow="{{ tally.done + tally.failed }}" aria-label="{{ label }}"
+ style="display:flex;height:10px;border-radius:5px;overflow:hidden;background:#d7dbe0">
+{%- for name, count in shares if count %}<div title="{{ count }} {{ name }}"
+ style="width:{{ "%.2f" | format(100 * count / (tally.total or 1)) }}%;background:{{ colours[name] }}">
+</div>{% endfor -%}
+</div><p style="margin:6px 0">{{ label }}</p>
+{%- if live %}<div style="display:flex;flex-wrap:wrap;gap:8px">
+{%- for item in live %}<div style="width:200px;font-size:11px;overflow-wrap:anywhere">
+{%- if item.thumbnail %}<img alt="desktop of {{ item.cell_id }}" width="200"
+ src="data:image/jpeg;base64,{{ item.thumbnail | base64 }}">
+{%- else %}<div style="width:200px;height:125px;background:#eceff3"></div>{% endif -%}
+<div>{{ item.cell_id }}<br>{{ item.state }}, {{ item.steps }} step{{ "" if item.steps == 1 else "s" }},
+ ${{ "%.2f" | format(item.cost_usd) }}</div></div>{% endfor -%}
+{%- if more %}<div>and {{ more }} more</div>{% endif -%}
+</div>{% endif %}</div>"""
+)
+
+
 def as_html(tally: Tally) -> str:
-    """Bar, line and wall of thumbnails; readable where styles are taken out, too."""
+    """Return bar, line and wall of thumbnails; readable where styles are removed, too."""
     left = tally.total - tally.done - tally.failed - tally.running
     shares = (
         ("success", tally.success),
@@ -155,33 +177,5 @@ def as_html(tally: Tally) -> str:
         ("running", tally.running),
         ("open", max(0, left)),
     )
-    bar = "".join(
-        f'<div title="{count} {name}" style="width:{100 * count / max(1, tally.total):.2f}%;'
-        f'background:{_COLOURS[name]}"></div>'
-        for name, count in shares
-        if count
-    )
-    label = html.escape(words(tally))
-    return (
-        f'<div style="font:13px sans-serif"><div role="progressbar" aria-valuemin="0" aria-valuemax="{tally.total}"'
-        f' aria-valuenow="{tally.done + tally.failed}" aria-label="{label}"'
-        f' style="display:flex;height:10px;border-radius:5px;overflow:hidden;background:#d7dbe0">{bar}</div>'
-        f'<p style="margin:6px 0">{label}</p>{_wall(tally.live)}</div>'
-    )
-
-
-def _wall(live: list[Progress]) -> str:
-    tiles = [_tile(item) for item in live[:WALL]]
-    if len(live) > WALL:
-        tiles.append(f"<div>and {len(live) - WALL} more</div>")
-    return f'<div style="display:flex;flex-wrap:wrap;gap:8px">{"".join(tiles)}</div>' if tiles else ""
-
-
-def _tile(item: Progress) -> str:
-    name = html.escape(item.cell_id)
-    caption = f"{name}<br>{html.escape(item.state)}, {item.steps} steps, ${item.cost_usd:.2f}"
-    picture = '<div style="width:200px;height:125px;background:#eceff3"></div>'
-    if item.thumbnail:
-        data = base64.b64encode(item.thumbnail).decode()
-        picture = f'<img alt="desktop of {name}" width="200" src="data:image/jpeg;base64,{data}">'
-    return f'<div style="width:200px;font-size:11px;overflow-wrap:anywhere">{picture}<div>{caption}</div></div>'
+    live, more = tally.live[:WALL], max(0, len(tally.live) - WALL)
+    return _PAGE.render(tally=tally, label=words(tally), shares=shares, colours=_COLOURS, live=live, more=more)

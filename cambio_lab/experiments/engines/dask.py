@@ -21,8 +21,7 @@ from ..._version import __version__
 from ...errors import ConfigurationError
 from ..ledger import AttemptRow
 from ..outcome import Outcome, Progress
-from .base import AttemptLost, Job, Plan
-from .leak import refuse_secrets
+from .base import AttemptLost, Job, Plan, refuse_secrets
 from .plugin import OPERATION, RESOURCE, SitePlugin, plugin_name, work
 from .site import SiteSpec
 
