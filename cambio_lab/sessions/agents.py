@@ -1,4 +1,4 @@
-"""How a session gets its agent: what it must tell, and the agent that is built when nobody says otherwise."""
+"""How a session gets its agent: what the factory is given, the default factory, the stored conversation."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from cambio_lab.agent.gate import Gate
 from cambio_lab.agent.options import AgentOptions, TurnOptions
+from cambio_lab.agent.transcript import close_open_batch
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.events import Event, Usage
 from cambio_lab.settings import Settings
@@ -98,3 +99,12 @@ def _module() -> Any:
     from cambio_lab.replay import recorded_agent
 
     return recorded_agent
+
+
+async def stored_conversation(store: Store, session_id: str) -> list[dict[str, Any]]:
+    """Return what is stored, with calls that were never answered closed as interrupted, on disk as well."""
+    history = await store.transcript.load(session_id)
+    closed = close_open_batch(history)
+    if added := closed[len(history) :]:
+        await store.write(*[await store.transcript.appending(session_id, message) for message in added])
+    return closed

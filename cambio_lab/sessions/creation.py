@@ -1,18 +1,17 @@
-"""How a session comes to be: its desktop, its place in the store, its parts."""
+"""How a session is created: its desktop, its row in the store, its parts; and how a failed creation is undone."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cambio_lab.agent.gate import Gate, parse_policy
 from cambio_lab.agent.options import AgentOptions
-from cambio_lab.desktop.base import Desktop, DesktopProvider
+from cambio_lab.desktop.base import Desktop, DesktopProvider, Progress
 from cambio_lab.errors import DesktopUnavailable
-from cambio_lab.events import Usage
+from cambio_lab.events import Status, Usage
 from cambio_lab.replay.binding import fork_point, to_replay
 from cambio_lab.replay.replay_desktop import ReplayDesktop, ReplayProvider
 from cambio_lab.store import SessionRow, Store
@@ -20,66 +19,117 @@ from cambio_lab.store import SessionRow, Store
 from .agents import RecordsClients, agent_request
 from .config import SessionConfig
 from .session import Session, Surroundings
-from .starting import Starting
-
-if TYPE_CHECKING:
-    from .registry import Registry
+from .views import iso
 
 logger = logging.getLogger(__name__)
 
 
-async def create(registry: Registry, starting: Starting, config: SessionConfig, options: AgentOptions) -> Session:
-    """A session that is stored and whose desktop is usable; when that cannot be, nothing is left behind."""
-    store, began = registry.store, registry.clock.monotonic()
-    provider = await _provider(registry, config)
-    wishes = replace(config.desktop_options(registry.settings), progress=starting.note)
-    desktop = await provider.acquire(starting.id, wishes)
-    session: Session | None = None
-    try:
+class Creation:
+    """One session that is being created. Clients that watch all sessions hear of it when it takes long."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        session_id: str,
+        name: str,
+        config: SessionConfig,
+        options: AgentOptions,
+        tell: Callable[[Creation], None],
+    ) -> None:
+        """``tell`` passes on to clients that :meth:`describe` says something new."""
+        self.id = session_id
+        self.name = name
+        self.state: Status = "idle"
+        self.text = ""
+        """What takes long, for people; empty while nothing does."""
+        self.fraction: float | None = None
+        """Progress from 0 to 1, where it is known."""
+        self.closed = False
+        """The server stops: whatever was made is undone."""
+        self.created_at = around.clock.time()
+        self._around = around
+        self._config = config
+        self._options = options
+        self._tell = tell
+        self._began = around.clock.monotonic()
+        self._desktop: Desktop | None = None
+        self._session: Session | None = None
+
+    async def run(self, provider_for: Callable[[str], DesktopProvider]) -> Session:
+        """Return the session, stored and with a usable desktop. If this fails, call :meth:`undo`."""
+        store, config = self._around.store, self._config
+        provider = await _provider(config, self._around, provider_for)
+        wishes = replace(config.desktop_options(self._around.settings), progress=self.note)
+        desktop = self._desktop = await provider.acquire(self.id, wishes)
         row = SessionRow(
-            id=starting.id,
-            name=starting.name,
+            id=self.id,
+            name=self.name,
             status="active",
-            created_at=registry.clock.time(),
+            created_at=self._around.clock.time(),
             config=config.given(),
-            model=options.model,
+            model=self._options.model,
             desktop_kind=provider.name,
             desktop_id=desktop.desktop_id,
             container_id=desktop.container_id,
             vnc_port=desktop.vnc_port,
         )
         history = await _fork(store, config, desktop)
-        session = await assemble(registry.around, row, config, desktop, began=began, history=history)
-        _check_open(registry)
+        session = await assemble(self._around, row, config, desktop, began=self._began, history=history)
+        self._session = session
+        self._check_open()
         messages = [await store.transcript.appending(row.id, message) for message in history]
         await store.write(store.sessions.inserting(row), *messages)
-        _check_open(registry)
-    except BaseException:
-        await asyncio.shield(asyncio.ensure_future(_undo(registry, starting.id, desktop, session)))
-        raise
-    return session
+        self._check_open()
+        return session
 
+    async def undo(self) -> None:
+        """Release what was made. A row that was written, or that is about to be after a cancellation, is ended."""
+        if self._session is not None:
+            reason = "shutdown" if self.closed else "It could not be made"
+            now = self._around.clock.time()
+            change = self._around.store.sessions.update(self.id, status="inactive", ended_at=now, end_reason=reason)
+            await self._undo_part(change)
+            await self._undo_part(self._session.agent.aclose())
+        if self._desktop is not None:
+            await self._undo_part(self._desktop.close())
 
-def _check_open(registry: Registry) -> None:
-    if registry.stopping:
-        raise DesktopUnavailable("The server is stopping.")
+    async def _undo_part(self, undoing: Awaitable[object]) -> None:
+        try:
+            await undoing
+        except Exception:
+            logger.exception("creation failed; cleanup incomplete: session=%s", self.id)
 
+    def _check_open(self) -> None:
+        if self.closed:
+            raise DesktopUnavailable("The server is stopping.")
 
-async def _undo(registry: Registry, session_id: str, desktop: Desktop, session: Session | None) -> None:
-    """Give back what was made. A row that was written, or that is about to be after a cancellation, is ended."""
-    if session is not None:
-        reason = "shutdown" if registry.stopping else "It could not be made"
-        sessions, now = registry.store.sessions, registry.clock.time()
-        await _quietly(session_id, sessions.update(session_id, status="inactive", ended_at=now, end_reason=reason))
-        await _quietly(session_id, session.agent.aclose())
-    await desktop.close()
+    # For clients that watch all sessions
 
+    def note(self, progress: Progress) -> None:
+        """Say how far a slow step is. An image that is there already is not worth a word."""
+        if self.text or progress.fraction != 1.0:
+            self.text, self.fraction = progress.text, progress.fraction
+            self._tell(self)
 
-async def _quietly(session_id: str, undoing: Awaitable[object]) -> None:
-    try:
-        await undoing
-    except Exception:
-        logger.exception("session %s could not be made, and not quite be undone", session_id)
+    def failed(self, words: str) -> None:
+        """Say that there will be no session, to clients that were told that there might be one."""
+        if self.text:
+            self.state, self.text, self.fraction = "error", words, None
+            self._tell(self)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the part of :meth:`Session.describe` that is known; ``progress`` has ``text`` and ``fraction``."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "status": "error" if self.state == "error" else "active",
+            "state": self.state,
+            "created_at": iso(self.created_at),
+            "model": self._options.model,
+            "steps": 0,
+            "control": None,
+            "progress": {"text": self.text, "fraction": self.fraction},
+        }
 
 
 async def assemble(
@@ -91,7 +141,7 @@ async def assemble(
     began: float,
     history: list[dict[str, Any]] | None = None,
 ) -> Session:
-    """The parts of a session, put together; nothing runs yet."""
+    """Put the parts of a session together; nothing runs yet."""
     settings, timeout = around.settings, config.approval_timeout
     gate = Gate(
         parse_policy(settings.approval if config.approval is None else config.approval),
@@ -99,21 +149,31 @@ async def assemble(
     )
     request = agent_request(row.id, config, desktop, gate, history or [], Usage(**row.usage), row.steps)
     agent = await around.build_agent(request)
-    if isinstance(agent, RecordsClients):
-        desktop = agent.client_desktop(desktop)
-    return Session(row, config=config, desktop=desktop, agent=agent, gate=gate, around=around, began=began)
+    for_clients = agent.client_desktop(desktop) if isinstance(agent, RecordsClients) else desktop
+    return Session(
+        row,
+        config=config,
+        desktop=for_clients,
+        agent_desktop=desktop,
+        agent=agent,
+        gate=gate,
+        around=around,
+        began=began,
+    )
 
 
-async def _provider(registry: Registry, config: SessionConfig) -> DesktopProvider:
-    """Where the session's desktop comes from: a recording that it replays, or the engine that was asked for."""
-    recording = await to_replay(config.record, config.record_mode or registry.settings.record or "once")
+async def _provider(
+    config: SessionConfig, around: Surroundings, provider_for: Callable[[str], DesktopProvider]
+) -> DesktopProvider:
+    """Return where the session's desktop comes from: the recording that it replays, or the engine it names."""
+    recording = await to_replay(config.record, config.record_mode or around.settings.record or "once")
     if recording is not None:
         return ReplayProvider(ReplayDesktop(recording))
-    return registry.provider_for(config.desktop or registry.settings.desktop)
+    return provider_for(config.desktop or around.settings.desktop)
 
 
 async def _fork(store: Store, config: SessionConfig, desktop: Desktop) -> list[dict[str, Any]]:
-    """Bring the desktop to the point of a run that this session goes on from; the conversation up to there."""
+    """Bring the desktop to the point of a run that this session continues; return the conversation up to there."""
     if config.fork is None:
         return []
     point = await fork_point(store, config.fork["run"], config.fork["step"])

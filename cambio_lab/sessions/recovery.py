@@ -1,17 +1,291 @@
-"""After a crash: the conversation as the service will accept it, and the turn that nobody ended."""
+"""Sessions of an earlier server process: adopt each, end it, or wait until its engine answers.
+
+Each session has a task of its own that tries until the session is adopted or ended. A desktop that does not answer
+delays neither another session nor the server's start.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
-from cambio_lab.agent.transcript import close_open_batch
-from cambio_lab.store import Store
+from cambio_lab.desktop.base import Desktop
+from cambio_lab.errors import CambioError, DesktopUnavailable, InvalidRequest, SessionEnded, StoreUnavailable
+from cambio_lab.events import Status, StatusChanged, TurnFailed, Usage
+from cambio_lab.replay.replay_desktop import ReplayProvider
+from cambio_lab.store import SessionRow, SessionStatus
+
+from .agents import stored_conversation
+from .config import SessionConfig
+from .creation import assemble
+from .desktops import Desktops
+from .journal import Journal, Moment
+from .session import Session, Surroundings
+from .tasks import OwnedTasks
+from .views import SessionView
+
+logger = logging.getLogger(__name__)
+START_SECONDS = 1.0
+"""How long the server's start waits for sessions to be adopted; those that take longer are adopted while it serves."""
+ADOPT_SECONDS = 15.0
+"""For one attempt with one session."""
+RELEASE_SECONDS = 5.0
+"""For closing what a failed attempt had opened."""
+RETRY_SECONDS = 5.0
+MAX_ATTEMPTS = 120
+"""Ten minutes at least: an engine may need them after the machine was restarted."""
 
 
-async def stored_conversation(store: Store, session_id: str) -> list[dict[str, Any]]:
-    """What is stored, with calls that were never answered closed as interrupted, on disk as well."""
-    history = await store.transcript.load(session_id)
-    closed = close_open_batch(history)
-    if added := closed[len(history) :]:
-        await store.write(*[await store.transcript.appending(session_id, message) for message in added])
-    return closed
+class Gone(Exception):
+    """The session's desktop no longer exists; the text says why, for people."""
+
+
+class Recovery:
+    """Sessions that are ``active`` in the store and not in this process; ``waiting`` has their rows by id."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        desktops: Desktops,
+        tasks: OwnedTasks,
+        *,
+        admit: Callable[[Session], None],
+        ended: Callable[[str], None],
+    ) -> None:
+        """``admit`` is called with each adopted session, ``ended`` with the id of each that could not be adopted."""
+        self.waiting: dict[str, SessionRow] = {}
+        self._around = around
+        self._store = around.store
+        self._clock = around.clock
+        self._desktops = desktops
+        self._tasks = tasks
+        self._admit = admit
+        self._ended = ended
+        self._attempts: dict[str, asyncio.Task[None]] = {}
+        self._tried: set[str] = set()
+        """Sessions of which an earlier attempt may have left a write in the store's queue."""
+        self._ending: set[str] = set()
+        """Sessions that a client is ending: they must not be adopted meanwhile."""
+        self._stopping = False
+
+    @property
+    def waiting_desktops(self) -> frozenset[str]:
+        return frozenset(row.desktop_id for row in self.waiting.values() if row.desktop_id)
+
+    async def start(self) -> None:
+        """Begin to adopt or end every session of the store; returns after :data:`START_SECONDS` at most."""
+        rows = await self._store.sessions.live()
+        self.waiting = {row.id: row for row in rows}
+        for row in rows:
+            self._desktops.find(row.desktop_kind)
+            self._begin(row.id)
+        if self._attempts:
+            await asyncio.wait(self._attempts.values(), timeout=START_SECONDS)
+
+    async def stop(self, seconds: float) -> None:
+        """Adopt nothing more; wait up to ``seconds`` for the attempts that run."""
+        self._stopping = True
+        attempts = set(self._attempts.values())
+        for attempt in attempts:
+            attempt.cancel()
+        if attempts:
+            await asyncio.wait(attempts, timeout=seconds)
+
+    async def end(self, session_id: str, reason: str) -> SessionRow | None:
+        """End a session that waits for its engine; its desktop is removed when the engine answers again.
+
+        ``None`` when it does not wait any more. Raises :class:`SessionEnded` if another caller is ending it, and
+        :class:`StoreUnavailable`: then it goes on waiting.
+        """
+        if session_id in self._ending:
+            raise SessionEnded("The session is over already.", hint="Start a new one.")
+        self._ending.add(session_id)
+        try:
+            if (attempt := self._attempts.get(session_id)) is not None:
+                attempt.cancel()
+                await asyncio.wait({attempt})
+            if session_id not in self.waiting:
+                return None
+            return await self._end(session_id, reason, "inactive")
+        finally:
+            self._ending.discard(session_id)
+            if session_id in self.waiting and not self._stopping:
+                self._begin(session_id)
+
+    def _begin(self, session_id: str) -> None:
+        attempt = self._tasks.own(self._recover(session_id), f"recovery of session {session_id}")
+        self._attempts[session_id] = attempt
+        attempt.add_done_callback(lambda done: self._finished(session_id, done))
+
+    def _finished(self, session_id: str, attempt: asyncio.Task[None]) -> None:
+        if self._attempts.get(session_id) is attempt:
+            del self._attempts[session_id]
+
+    async def _recover(self, session_id: str) -> None:
+        """Try until the session is adopted or ended."""
+        failures, problem = 0, ""
+        while session_id in self.waiting:
+            try:
+                if failures < MAX_ATTEMPTS:
+                    await self._adopt_or_end(session_id)
+                else:
+                    await self._end(session_id, f"Its desktop could not be reached again: {problem}", "error")
+            except (StoreUnavailable, DesktopUnavailable, OSError) as error:  # OSError: TimeoutError, engine sockets
+                failures += not isinstance(error, StoreUnavailable)
+                if (words := str(error) or type(error).__name__) != problem:
+                    problem = words
+                    logger.warning("session not adopted yet: session=%s error=%s", session_id, problem)
+                await asyncio.sleep(RETRY_SECONDS)
+            except Exception:
+                logger.exception("session neither adopted nor ended: session=%s", session_id)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _adopt_or_end(self, session_id: str) -> None:
+        """Raises what another attempt may not meet: the store, the engine or the desktop does not answer."""
+        try:
+            async with asyncio.timeout(ADOPT_SECONDS):
+                if (row := await self._reread(session_id)) is not None:
+                    await self._adopt(row)
+                return
+        except (StoreUnavailable, DesktopUnavailable, OSError):
+            raise
+        except Gone as gone:
+            reason = str(gone)
+        except CambioError as error:
+            reason = f"It could not be recovered: {error.message}"
+        except Exception:
+            logger.exception("session could not be adopted: session=%s", session_id)
+            reason = "It could not be recovered."
+        await self._end(session_id, reason, "error")
+
+    async def _reread(self, session_id: str) -> SessionRow | None:
+        """The row as it is now: an attempt that was cut off may have written after all. ``None``: it is over."""
+        if session_id in self._tried:
+            await self._store.write()  # behind whatever still waits to be written
+        self._tried.add(session_id)
+        row = await self._store.sessions.get(session_id)
+        if row is None or row.status != "active":
+            self._forget(session_id)
+            self._ended(session_id)
+            return None
+        self.waiting[session_id] = row
+        return row
+
+    async def _adopt(self, row: SessionRow) -> None:
+        desktop, config = await self._desktop(row)
+        session: Session | None = None
+        try:
+            history = await stored_conversation(self._store, row.id)
+            lived = max(0.0, self._clock.time() - row.created_at)
+            began = self._clock.monotonic() - lived
+            session = await assemble(self._around, row, config, desktop, began=began, history=history)
+            await self._close_turn(session, row)
+            if self._stopping or row.id in self._ending:
+                raise DesktopUnavailable("The server is stopping, or the session is being ended.")
+        except BaseException:
+            await _release(row.id, desktop, session)
+            raise
+        self._forget(row.id)
+        self._admit(session)
+        logger.info("session adopted: session=%s", row.id)
+
+    async def _desktop(self, row: SessionRow) -> tuple[Desktop, SessionConfig]:
+        """What an earlier server left of the session. Raises :class:`Gone` and what providers raise."""
+        if row.desktop_kind == ReplayProvider.name:
+            raise Gone("It was replayed from a recording, which a restart of the server ends")
+        provider = self._desktops.provider_for(row.desktop_kind)
+        try:
+            config = SessionConfig.parse(row.config)
+        except InvalidRequest:
+            logger.exception("stored configuration not valid: session=%s", row.id)
+            raise Gone("Its configuration is not valid any more") from None
+        desktop = await provider.adopt(row.desktop_id, row.id) if row.desktop_id else None
+        if desktop is None:
+            raise Gone("Its desktop did not survive the restart of the server")
+        return desktop, config
+
+    async def _close_turn(self, session: Session, row: SessionRow) -> None:
+        """Give the turn that the crash cut off its one end; the conversation goes on from there."""
+        if row.turn_message_id is None:
+            return
+        failed = TurnFailed(
+            "The turn was interrupted.", "The server was restarted while it ran. Send a message to go on.", 0.0, Usage()
+        )
+        idle = StatusChanged(
+            "idle", "Waiting for a message", {"event": "interrupted", "message_id": row.turn_message_id}
+        )
+        operations = [
+            session.store.steps.interrupting(row.id, session.now()),
+            session.store.sessions.updating(row.id, turn_message_id=None),
+        ]
+        moments = (session.moment(failed), session.moment(idle))
+        await session.journal.emit(*moments, operations=operations, refusable=True)
+
+    async def _end(self, session_id: str, reason: str, status: SessionStatus) -> SessionRow | None:
+        """End a session; its history and record stay, its desktop is removed. ``None``: it was over.
+
+        Raises :class:`StoreUnavailable`: then it waits as before.
+        """
+        self._tried.add(session_id)
+        if (row := await self._reread(session_id)) is None:
+            return None
+        ended = replace(
+            row,
+            status=status,
+            ended_at=max(self._clock.time(), row.created_at),
+            end_reason=reason,
+            turn_message_id=None,
+        )
+        await self._write_end(ended)
+        self._forget(session_id)
+        self._ended(session_id)
+        logger.warning("session ended: session=%s reason=%s", session_id, reason)
+        if row.desktop_id:
+            self._tasks.own(self._desktops.remove(row, ADOPT_SECONDS), f"desktop of session {session_id}")
+        return ended
+
+    async def _write_end(self, row: SessionRow) -> None:
+        now = row.ended_at or row.created_at
+        changes = {"status": row.status, "ended_at": now, "end_reason": row.end_reason, "turn_message_id": None}
+        operations = [
+            self._store.steps.interrupting(row.id, now),
+            self._store.sessions.updating(row.id, **changes),
+        ]
+        state: Status = "error" if row.status == "error" else "ended"
+        words = row.end_reason or ""
+        event = StatusChanged(state, words, {"event": "ended", "reason": words, "session_status": row.status})
+        journal = Journal(row.id, self._store, sequence=row.last_sequence, stream_sequence=row.last_stream_sequence)
+        try:
+            view = SessionView(row.id, now, state, row.steps, Usage(**row.usage))
+            moment = Moment(event, now, self._around.encode(event, view))
+            await journal.emit(moment, operations=operations, refusable=True)
+        except StoreUnavailable:
+            raise
+        except Exception:  # a row that makes no sense: no reader can be told, but the session ends
+            logger.exception("end of session not published: session=%s", row.id)
+            await self._store.write(*operations)
+        finally:
+            await journal.aclose()
+
+    def _forget(self, session_id: str) -> None:
+        """The session waits no more."""
+        self.waiting.pop(session_id, None)
+        self._tried.discard(session_id)
+
+
+async def _release(session_id: str, desktop: Desktop, session: Session | None) -> None:
+    """Close what an attempt opened; the desktop itself goes on, for the next attempt."""
+    parts: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
+    if session is not None:
+        parts = [("journal", session.journal.aclose), ("agent", session.agent.aclose)]
+    if (release := getattr(desktop, "release", None)) is not None:  # a desktop that can outlive its server
+        parts.append(("desktop", release))
+    for name, close in parts:
+        try:
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await close()
+        except Exception:
+            logger.exception("part of a failed adoption not closed: session=%s part=%s", session_id, name)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 from cambio_lab.agent.options import AgentOptions
 from cambio_lab.desktop.base import DesktopProvider
@@ -22,22 +22,24 @@ from cambio_lab.errors import (
 from cambio_lab.settings import Settings
 from cambio_lab.store import Listed, Page, SessionQuery, SessionStatus, Store
 
-from .adoption import Adoption
 from .agents import AgentFactory, default_factory
 from .config import SessionConfig, check_name
-from .creation import create
+from .creation import Creation
+from .desktops import Desktops
 from .ending import end_session, suspend_session
 from .expiry import LOOK_SECONDS, Expiry
+from .recovery import Recovery
 from .session import Session, Surroundings
-from .starting import Starting
+from .tasks import OwnedTasks
 from .views import Clock, Encode, SystemClock, describe_row, iso
 from .watch import Described, Watch
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 STOP_SECONDS = 8.5
 RETRY_STOP_SECONDS = 0.5
 """The two together, and what is cancelled then, take less than ten seconds."""
+REAP_SECONDS = 5.0
+"""Between attempts to remove desktops that could not be removed."""
 REMEMBERED = 10_000
 """Ended sessions that :meth:`Registry.get` can tell from unknown ones without asking the store."""
 
@@ -58,10 +60,6 @@ class Registry:
         """``provider_for`` maps ``auto``, ``docker`` and ``local`` to a provider (the same one each time)."""
         self.settings = settings
         self.store = store
-        self._provider_for = provider_for
-        self.providers: set[DesktopProvider] = set()
-        """Those that were asked for."""
-        self.encode = encode
         self.clock = clock or SystemClock()
         self.around = Surroundings(
             settings,
@@ -74,13 +72,15 @@ class Registry:
         )
         self._live: dict[str, Session] = {}
         self._ended: dict[str, None] = {}
-        self._starting: dict[str, Starting] = {}
+        self._creations: dict[str, Creation] = {}
         self._watches: set[Watch] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = OwnedTasks()
         self._lost_watchers: dict[str, asyncio.Task[None]] = {}
         self._expiry = Expiry(settings)
-        self._adoption = Adoption(self)
-        self._retrying: asyncio.Task[None] | None = None
+        self.desktops = Desktops(provider_for, self._desktops_in_use)
+        self._recovery = Recovery(self.around, self.desktops, self._tasks, admit=self.admit, ended=self.remember_end)
+        self._reaping: asyncio.Task[None] | None = None
+        self._reaped_at = float("-inf")
         self.stopping = False
         """Nothing new is begun."""
         self.revision = 0
@@ -89,11 +89,13 @@ class Registry:
     # Life of the registry
 
     async def start(self) -> None:
-        """Take up what an earlier server left, remove its orphans, fill the pool in the background."""
+        """Adopt what an earlier server left, remove its orphans, fill the pool in the background."""
         ended = await self.store.sessions.page(SessionQuery(limit=REMEMBERED))
         self._ended = {row.id: None for row in reversed(ended.rows) if row.status != "active"}
-        await self._adoption.begin()
-        self.own(self._housekeeping(), "housekeeping of sessions")
+        self.desktops.provider_for(self.settings.desktop)
+        await self._recovery.start()
+        await self.desktops.start()
+        self._tasks.own(self._housekeeping(), "housekeeping of sessions")
 
     async def stop(self) -> frozenset[str]:
         """End all sessions, or leave them to the next start (setting ``keep_sessions``); within ten seconds.
@@ -101,14 +103,14 @@ class Registry:
         Returns the ``desktop_id`` of each desktop that must stay when its provider is stopped.
         """
         self.stopping = True
-        if self._retrying is not None:  # what it takes up now would be left out below
-            self._retrying.cancel()
-            await asyncio.wait({self._retrying}, timeout=RETRY_STOP_SECONDS)
+        for creation in self._creations.values():
+            creation.closed = True
+        await self._recovery.stop(RETRY_STOP_SECONDS)
         sessions = list(self._live.values())
         keep = self.settings.keep_sessions
         kept = frozenset(session.desktop.desktop_id for session in sessions) if keep else frozenset[str]()
         if keep:
-            kept |= self._adoption.waiting_desktops
+            kept |= self._recovery.waiting_desktops
         for watcher in self._lost_watchers.values():
             watcher.cancel()
         work = [asyncio.ensure_future(suspend_session(one) if keep else self._end(one, "shutdown")) for one in sessions]
@@ -117,9 +119,8 @@ class Registry:
             for task in late:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, *self._lost_watchers.values(), return_exceptions=True)
+        await self._tasks.cancel()
+        await asyncio.gather(*self._lost_watchers.values(), return_exceptions=True)
         for watch in list(self._watches):
             watch.close()
         return kept
@@ -131,12 +132,6 @@ class Registry:
         """The live ones, oldest first."""
         return list(self._live.values())
 
-    def provider_for(self, kind: str) -> DesktopProvider:
-        """The provider of ``auto``, ``docker`` or ``local``, the same one each time."""
-        provider = self._provider_for(kind)
-        self.providers.add(provider)
-        return provider
-
     async def create(self, name: str | None = None, config: dict[str, Any] | None = None) -> Session:
         """A new session; returns when its desktop is usable.
 
@@ -146,28 +141,43 @@ class Registry:
         parsed = SessionConfig.parse(config)
         title = check_name(name, parsed.mask())
         options = AgentOptions.from_settings(self.settings, parsed.given())
+        self._check_capacity()
+        if self.store.failure is not None and (failure := await self.store.health()) is not None:
+            raise failure
+        session_id = str(uuid.uuid4())
+        creation = Creation(
+            self.around, session_id, title or f"Session {session_id[:8]}", parsed, options, tell=self._tell
+        )
+        self._creations[session_id] = creation
+        try:
+            session = await creation.run(self.desktops.provider_for)
+        except BaseException as error:
+            creation.failed(error.describe() if isinstance(error, CambioError) else "It could not be made.")
+            await asyncio.shield(self._tasks.own(self._undo(creation), f"undoing the creation of {session_id}"))
+            raise
+        del self._creations[session_id]
+        self.admit(session)
+        return session
+
+    def _check_capacity(self) -> None:
         if self.stopping:
             raise DesktopUnavailable("The server is stopping.")
-        if len(self._live) + len(self._starting) + len(self._adoption.waiting) >= self.settings.max_desktops:
+        if len(self._live) + len(self._creations) + len(self._recovery.waiting) >= self.settings.max_desktops:
             raise CapacityReached(
                 f"All {self.settings.max_desktops} desktops of this server are in use.",
                 hint="End a session, or raise the setting max_desktops.",
             )
-        if self.store.failure is not None and (failure := await self.store.health()) is not None:
-            raise failure
-        session_id = str(uuid.uuid4())
-        name = title or f"Session {session_id[:8]}"
-        starting = Starting(session_id, name, options.model, self.clock.time(), tell=self._tell)
-        self._starting[session_id] = starting
+
+    async def _undo(self, creation: Creation) -> None:
+        """Until this is done the creation counts as one of the desktops in use."""
         try:
-            session = await create(self, starting, parsed, options)
-        except BaseException as error:
-            starting.failed(error.describe() if isinstance(error, CambioError) else "It could not be made.")
-            raise
+            await creation.undo()
         finally:
-            del self._starting[session_id]
-        self.admit(session)
-        return session
+            del self._creations[creation.id]
+
+    def _desktops_in_use(self) -> frozenset[str]:
+        live = frozenset(session.desktop.desktop_id for session in self.sessions)
+        return live | self._recovery.waiting_desktops
 
     def admit(self, session: Session) -> None:
         """From now on the session is found, watched and ended in time."""
@@ -185,7 +195,7 @@ class Registry:
             return session
         if session_id in self._ended:
             raise SessionEnded("The session is over.", hint="Start a new one.")
-        if session_id in self._adoption.waiting:
+        if session_id in self._recovery.waiting:
             raise DesktopUnavailable("The session's desktop cannot be reached yet.", hint="Start its engine.")
         raise SessionNotFound(f"There is no session {session_id[:60]!r}.")
 
@@ -223,23 +233,23 @@ class Registry:
         Raises :class:`SessionNotFound`, :class:`SessionEnded`, or :class:`StoreUnavailable` when the desktop is
         gone but the end could not be written yet (that is done as soon as the disk takes it).
         """
-        if session_id in self._adoption.waiting:
-            giving_up = self.own(self._adoption.give_up(session_id, reason), f"end of session {session_id}")
-            if (given_up := await asyncio.shield(giving_up)) is not None:
-                return {"ended_at": iso(given_up.ended_at or self.clock.time())}
+        if session_id in self._recovery.waiting:
+            ending = self._tasks.own(self._recovery.end(session_id, reason), f"end of session {session_id}")
+            if (row := await asyncio.shield(ending)) is not None:
+                return {"ended_at": iso(row.ended_at or self.clock.time())}
         if (session := self._live.get(session_id)) is None:
             if await self.store.sessions.get(session_id) is None:
                 raise SessionNotFound(f"There is no session {session_id[:60]!r}.")
             raise SessionEnded("The session is over already.", hint="Start a new one.")
-        if not await asyncio.shield(self.own(self._end(session, reason), f"end of session {session_id}")):
+        if not await asyncio.shield(self._tasks.own(self._end(session, reason), f"end of session {session_id}")):
             raise StoreUnavailable("The session's desktop is freed; its end is not on disk yet.")
         assert session.ended_at is not None
         return {"ended_at": iso(session.ended_at)}
 
     def watch(self) -> Watch:
         """News of all sessions, the live ones as they are first; also of those whose desktop takes long to make."""
-        starting = [one for one in self._starting.values() if one.text]
-        return Watch(self._watches, [*self.sessions, *starting])
+        slow = [one for one in self._creations.values() if one.text]
+        return Watch(self._watches, [*self.sessions, *slow])
 
     # Housekeeping
 
@@ -248,13 +258,6 @@ class Registry:
         if len(self._ended) >= REMEMBERED:
             self._ended.pop(next(iter(self._ended)))
         self._ended[session_id] = None
-
-    def own(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-        """A task of the registry's: its failure is logged, the stop of the registry ends it."""
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
 
     async def _end(self, session: Session, reason: str, status: SessionStatus = "inactive") -> bool:
         try:
@@ -265,7 +268,7 @@ class Registry:
                 self.remember_end(session.id)
                 self._expiry.forget(session)
                 if session.desktop_left:
-                    self._adoption.reap_later(session.desktop_kind)
+                    self.desktops.reap_later(session.desktop_kind)
                 self._changed(session)
                 watcher = self._lost_watchers.pop(session.id, None)
                 if watcher is not None and watcher is not asyncio.current_task():
@@ -273,7 +276,7 @@ class Registry:
         if recorded:
             await session.journal.aclose()
         else:
-            self.own(_finish_recording(session), f"last words of session {session.id}")
+            self._tasks.own(_finish_recording(session), f"last words of session {session.id}")
         return recorded
 
     async def _watch_desktop(self, session: Session) -> None:
@@ -285,7 +288,7 @@ class Registry:
         """The session cannot go on: end it as ``error``, unless it is ending already."""
         if not session.life.over:
             logger.warning("session %s cannot go on: %s", session.id, reason)
-            self.own(self._end_if_live(session, reason, "error"), f"end of session {session.id}")
+            self._tasks.own(self._end_if_live(session, reason, "error"), f"end of session {session.id}")
 
     async def _end_if_live(self, session: Session, reason: str, status: SessionStatus = "inactive") -> None:
         try:
@@ -308,21 +311,15 @@ class Registry:
                     logger.exception("session %s could not be looked after", session.id)
 
     def _retry(self) -> None:
-        """In a task of its own: an engine that hangs holds up nobody else."""
-        if self._adoption.due and (self._retrying is None or self._retrying.done()):
-            self._retrying = self.own(self._adoption.retry(), "sessions that wait for their engine")
+        """Remove left desktops in a task of its own: an engine that hangs delays no session."""
+        idle = self._reaping is None or self._reaping.done()
+        if self.desktops.unclean and idle and self.clock.monotonic() - self._reaped_at >= REAP_SECONDS:
+            self._reaped_at = self.clock.monotonic()
+            self._reaping = self._tasks.own(self.desktops.reap(), "removal of orphaned desktops")
 
     async def _look(self, session: Session) -> None:
         if not session.life.over and (reason := await self._expiry.look(session)) is not None:
-            self.own(self._end_if_live(session, reason), f"end of session {session.id}")
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            if isinstance(error, SessionEnded | StoreUnavailable):
-                logger.info("%s: %s", task.get_name(), error)
-            else:
-                logger.error("%s failed", task.get_name(), exc_info=error)
+            self._tasks.own(self._end_if_live(session, reason), f"end of session {session.id}")
 
     def _changed(self, session: Session) -> None:
         self.revision += 1

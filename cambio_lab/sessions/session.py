@@ -36,12 +36,11 @@ from cambio_lab.events import (
 from cambio_lab.settings import Settings
 from cambio_lab.store import SessionRow, SessionStatus, Store, new_message_id
 
-from .agents import AgentFactory, SessionAgent, agent_request
+from .agents import AgentFactory, SessionAgent, agent_request, stored_conversation
 from .broadcast import Subscription
 from .config import SessionConfig, check_name, parse_display
 from .description import describe, snapshot
 from .journal import Journal, Moment
-from .recovery import stored_conversation
 from .request import check_content, check_metadata, turn_options
 from .secrets import SecretTools, for_clients
 from .state import Life, Phase
@@ -80,12 +79,16 @@ class Session:
         *,
         config: SessionConfig,
         desktop: Desktop,
+        agent_desktop: Desktop,
         agent: SessionAgent,
         gate: Gate,
         around: Surroundings,
         began: float,
     ) -> None:
-        """``began`` is the monotonic time at which its life began (before a restart: earlier than this process)."""
+        """``desktop`` is for clients: what they do with it is recorded as theirs; ``agent_desktop`` is for its agent.
+
+        ``began`` is the monotonic time at which its life began (before a restart: earlier than this process).
+        """
         self.id = row.id
         self.name = row.name
         self.config = config
@@ -99,6 +102,7 @@ class Session:
         self.desktop_kind = row.desktop_kind
         self.mask = config.mask()
         self.desktop = for_clients(desktop, self.mask)
+        self._agent_desktop = agent_desktop
         self.agent = agent
         self.gate = gate
         self.usage = Usage(**row.usage)
@@ -371,7 +375,7 @@ class Session:
         history = await stored_conversation(self.store, self.id)
         await self.agent.aclose()
         self.agent = await self._around.build_agent(
-            agent_request(self.id, self.config, self.desktop, self.gate, history, self.usage, self.steps)
+            agent_request(self.id, self.config, self._agent_desktop, self.gate, history, self.usage, self.steps)
         )
         self.turn = None
 

@@ -6,16 +6,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from cambio_lab.agent.options import AgentOptions
 from cambio_lab.api.overview_socket import OverviewSocket
 from cambio_lab.desktop.base import Progress
-from cambio_lab.sessions.starting import Starting
+from cambio_lab.sessions.config import SessionConfig
+from cambio_lab.sessions.creation import Creation
 from tests.sessions.parts import Bench
 
 
 async def test_a_start_that_takes_long_is_a_status(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     socket: Any = SimpleNamespace(registry=await bench.start())
-    starting = Starting("s-1", "first", "demo", 1700000000.0, tell=lambda one: None)
+    options = AgentOptions.from_settings(bench.settings, {})
+    starting = Creation(bench.registry.around, "s-1", "first", SessionConfig(), options, tell=lambda one: None)
+    starting.created_at = 1700000000.0
     starting.note(Progress("Step 2/9 : RUN apt-get", 0.2))
     message = OverviewSocket._summary(socket, starting.describe())
     assert (message["type"], message["session_id"], message["status"]) == ("status", "s-1", "idle")

@@ -258,7 +258,7 @@ async def test_a_crash_of_time_counts(tmp_path: Path) -> None:
 async def test_sessions_wait_for_an_engine_that_is_down_at_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cambio_lab.sessions.adoption.RETRY_SECONDS", 0.1)
+    monkeypatch.setattr("cambio_lab.sessions.recovery.RETRY_SECONDS", 0.1)
     bench = Bench(tmp_path)
     await bench.start()
     session, other = await bench.registry.create(), await bench.registry.create()

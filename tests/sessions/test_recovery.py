@@ -32,7 +32,7 @@ class KeptDesktop(MemoryDesktop):
 @pytest.fixture
 async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """Not started."""
-    monkeypatch.setattr("cambio_lab.sessions.adoption.RETRY_SECONDS", 0.1)
+    monkeypatch.setattr("cambio_lab.sessions.recovery.RETRY_SECONDS", 0.1)
     monkeypatch.setattr("cambio_lab.store.database.BUSY_SECONDS", 0.05)
     return Bench(tmp_path / "data")
 
@@ -73,15 +73,15 @@ async def test_a_row_that_makes_no_sense_ends_and_the_others_go_on(
     await sessions.update(broken.id, usage={"no_such_number": 1})
     await bench.crash()
 
-    def provider_for(registry: object, kind: str) -> DesktopProvider:
+    def provider_for(desktops: object, kind: str) -> DesktopProvider:
         if kind not in ("auto", "memory"):
             raise ConfigurationError(f"The desktop kind {kind!r} is unknown.")
         return bench.provider
 
-    monkeypatch.setattr("cambio_lab.sessions.registry.Registry.provider_for", provider_for)
+    monkeypatch.setattr("cambio_lab.sessions.desktops.Desktops.provider_for", provider_for)
     await bench.start()
     assert bench.registry.sessions == [bench.registry.get(good.id)]
-    for session, reason in ((replayed, "recording"), (foreign, "vmware"), (broken, "taken up")):
+    for session, reason in ((replayed, "recording"), (foreign, "vmware"), (broken, "recovered")):
         described = (await bench.store.sessions.get(session.id)) or pytest.fail("gone")
         assert (described.status, reason in (described.end_reason or "")) == ("error", True)
         assert described.ended_at is not None
@@ -131,7 +131,7 @@ async def test_a_write_of_an_attempt_that_was_cut_off_is_seen_by_the_next(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = await interrupted(bench)
-    monkeypatch.setattr("cambio_lab.sessions.adoption.ADOPT_SECONDS", 0.2)
+    monkeypatch.setattr("cambio_lab.sessions.recovery.ADOPT_SECONDS", 0.2)
     admitted = bench.provider.adopt
     bench.provider.down = True
     await bench.start()
@@ -186,7 +186,7 @@ async def test_the_end_of_a_session_that_waits_is_the_end_while_it_is_taken_up(
     await bench.stop()
 
 
-async def test_an_engine_that_hangs_holds_up_nobody(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_engine_that_hangs_delays_no_other_session(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     await bench.start()
     await bench.registry.create()
     await bench.crash()
@@ -217,4 +217,50 @@ async def test_the_housekeeping_survives_the_trouble_of_one_session(
     await asyncio.sleep(1.2)
     bench.clock.pass_time(31)
     await until(lambda: other.life.over, 3)
+    await bench.stop()
+
+
+async def test_desktops_that_do_not_answer_delay_no_other_session(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than any limit of attempts at once; each is tried again on its own."""
+    await bench.start()
+    bad = {(await bench.registry.create()).desktop.desktop_id for _ in range(12)}
+    good = [await bench.registry.create() for _ in range(3)]
+    await bench.crash()
+    adopt = bench.provider.adopt
+
+    async def hanging(desktop_id: str, session_id: str) -> MemoryDesktop | None:
+        return await (hang if desktop_id in bad else adopt)(desktop_id, session_id)
+
+    monkeypatch.setattr(bench.provider, "adopt", hanging)
+    monkeypatch.setattr("cambio_lab.sessions.recovery.START_SECONDS", 0.3)
+    await within(2, bench.start())
+    assert {session.id for session in bench.registry.sessions} == {session.id for session in good}
+    created = await within(2, bench.registry.create())
+    assert created in bench.registry.sessions
+    monkeypatch.setattr("cambio_lab.sessions.recovery.ADOPT_SECONDS", 0.2)
+    await within(10, bench.stop())
+
+
+async def test_a_session_that_waited_is_adopted_while_another_still_hangs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cambio_lab.sessions.recovery.START_SECONDS", 0.1)
+    await bench.start()
+    bad, late = await bench.registry.create(), await bench.registry.create()
+    await bench.crash()
+    adopt, ready = bench.provider.adopt, False
+
+    async def answering(desktop_id: str, session_id: str) -> MemoryDesktop | None:
+        if session_id == bad.id:
+            return await hang(desktop_id, session_id)
+        if not ready:
+            raise DesktopUnavailable("The desktop does not answer yet.")
+        return await adopt(desktop_id, session_id)
+
+    monkeypatch.setattr(bench.provider, "adopt", answering)
+    await bench.start()
+    ready = True
+    await until(lambda: bench.registry.state_of(late.id) == "idle", 2)
     await bench.stop()
