@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
 from cambio_lab.agent.gate import Gate
@@ -68,7 +68,7 @@ def agent_request(
     if config.secrets:
         desktop = cast(Desktop, SecretDesktop(desktop, config.secrets))
         words = introduction(sorted(config.secrets))
-        config = replace(config, system=f"{config.system}\n\n{words}" if config.system else words)
+        config = config.changed(system=f"{config.system}\n\n{words}" if config.system else words)
     return AgentRequest(session_id, config, desktop, gate, history, spent, steps)
 
 

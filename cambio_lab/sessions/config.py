@@ -1,13 +1,20 @@
-"""A session's ``config``: every key, its type and its range. The server's settings fill in what is not given."""
+"""What clients ask for, checked: a session's name and ``config``, and a message's text and metadata.
+
+The server's settings fill in what a config does not give.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from cambio_lab.agent.gate import parse_policy
+from cambio_lab.agent.options import AgentOptions
 from cambio_lab.desktop.base import DesktopOptions, Size
 from cambio_lab.desktop.docker.allow import domains
 from cambio_lab.errors import InvalidRequest
@@ -16,209 +23,309 @@ from cambio_lab.settings import Settings
 
 from .secrets import check_secrets
 
-Check = Callable[[Any], str | None]
-"""What is wrong with a value, or ``None``."""
-
-DESKTOPS = ("auto", "docker", "local")
-RECORD_MODES = ("once", "none", "all")
-SMALLEST, LARGEST = 320, 4096
-LONGEST = 10 * 365 * 86_400
-NAME_LENGTH = 200
+MIN_SIDE, MAX_SIDE = 320, 4096
+MAX_SECONDS = 10 * 365 * 86_400
+MAX_OPTION = 1_000_000_000
+"""Of a number among a message's options; more tokens, seconds or dollars mean nothing."""
+MAX_NAME, MAX_CONTENT, MAX_METADATA_BYTES = 200, 200_000, 64_000
+NO_SECRETS = Mask()
 _DISPLAY = re.compile(r"([1-9]\d{2,3})x([1-9]\d{2,3})")
 
 
-@dataclass(frozen=True, slots=True)
-class SessionConfig:
+def _without_null(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not contain a null character")
+    return text
+
+
+Text = Annotated[str, Field(max_length=1000), AfterValidator(_without_null)]
+LongText = Annotated[str, Field(max_length=100_000), AfterValidator(_without_null)]
+Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS)]
+Count = Annotated[int, Field(ge=1, le=MAX_SECONDS)]
+Option = Annotated[float, Field(ge=0, le=MAX_OPTION)]
+WholeOption = Annotated[int, Field(ge=0, le=MAX_OPTION)]
+
+
+class Checked(BaseModel):
+    """A model of ours: unknown keys, NaN and numbers that are text are refused; errors quote no value."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+    @classmethod
+    def check(cls, values: Mapping[str, Any], where: str) -> Self:
+        """Return the model; :class:`InvalidRequest` names every unknown or wrong key, with ``where`` before it."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            wrong: dict[str, object] = {f"{where}.{problem['loc'][0]}": _words(problem) for problem in error.errors()}
+        hint = f"Known keys: {', '.join(cls.model_fields)}." if "unknown" in wrong.values() else ""
+        raise InvalidRequest(f"{where} is not valid: {listed(wrong)}.", hint=hint, details=wrong)
+
+
+class Fork(Checked):
+    """The step of a recorded run that a session continues from."""
+
+    run: str
+    step: Annotated[int, Field(ge=0)]
+
+
+class AllowList(Checked):
+    """The hosts that a desktop can reach."""
+
+    allow: list[str]
+
+
+class SessionConfig(Checked):
     """What the creator of a session asked for; ``None`` where the server's setting holds.
 
     Documented: ``timeout`` (seconds of life) and ``max_messages`` (user messages). The others are ours.
     """
 
-    timeout: float | None = None
-    max_messages: int | None = None
-    model: str | None = None
-    platform: str | None = None
-    system: str | None = None
-    desktop: str | None = None
+    timeout: Annotated[float, Field(ge=1, le=MAX_SECONDS)] | None = None
+    max_messages: Count | None = None
+    model: Text | None = None
+    platform: Text | None = None
+    system: LongText | None = None
+    desktop: Literal["auto", "docker", "local"] | None = None
     display: str | None = None
-    max_steps: int | None = None
-    max_cost_usd: float | None = None
-    max_tokens: int | None = None
-    max_turn_seconds: float | None = None
-    max_turn_tokens: int | None = None
-    idle_timeout: float | None = None
-    approval: str | list[str] | None = None
-    approval_timeout: float | None = None
-    network: str | dict[str, Any] | None = None
-    image: str | None = None
-    record: str | None = None
-    record_mode: str | None = None
-    fork: dict[str, Any] | None = None
-    effort: str | None = None
-    thinking: str | None = None
-    image_format: str | None = None
-    secrets: dict[str, str] | list[str] | None = field(default=None, repr=False)
+    max_steps: Count | None = None
+    max_cost_usd: Seconds | None = None
+    max_tokens: Count | None = None
+    max_turn_seconds: Seconds | None = None
+    max_turn_tokens: Annotated[int, Field(ge=0, le=MAX_SECONDS)] | None = None
+    idle_timeout: Seconds | None = None
+    approval: Literal["never", "risky", "always"] | list[str] | None = None
+    approval_timeout: Annotated[float, Field(ge=0.1, le=MAX_SECONDS)] | None = None
+    network: Literal["open", "none"] | AllowList | None = None
+    image: Text | None = None
+    record: Text | None = None
+    record_mode: Literal["once", "none", "all"] | None = None
+    fork: Fork | None = None
+    effort: Text | None = None
+    thinking: Text | None = None
+    image_format: Text | None = None
+    secrets: dict[str, str] | list[str] | None = Field(default=None, repr=False)
     """Values the agent may type without seeing them; see :mod:`.secrets`."""
 
     @classmethod
     def parse(cls, given: Mapping[str, Any] | None) -> SessionConfig:
         """Check every key of ``given``; :class:`InvalidRequest` names all that are unknown or wrong.
 
-        Where ``system`` has the value of a secret, its placeholder is put.
+        The value of a secret in ``system`` is replaced by its placeholder.
         """
-        values = dict(given or {})
-        wrong: dict[str, object] = {key: "unknown" for key in values if key not in CHECKS}
-        for key, check in CHECKS.items():
-            if values.get(key) is not None and (problem := check(values[key])):
-                wrong[key] = problem
-        if wrong:
-            names = {f"config.{key}": problem for key, problem in wrong.items()}
-            listed = ", ".join(sorted(wrong))
-            hint = f"Known keys: {', '.join(CHECKS)}." if "unknown" in wrong.values() else ""
-            raise InvalidRequest(f"config is not valid: {listed}.", hint=hint, details=names)
-        config = cls(**values)
-        return replace(config, system=config.mask().text(config.system)) if config.system else config
+        config = cls.check(given or {}, "config")
+        return config.changed(system=config.mask().text(config.system)) if config.system else config
+
+    @field_validator("display", mode="before")
+    @classmethod
+    def _check_display(cls, value: Any) -> Any:
+        return value if value is None or not (problem := display_problem(value)) else _refuse(problem)
+
+    @field_validator("approval", mode="before")
+    @classmethod
+    def _check_approval(cls, value: Any) -> Any:
+        try:
+            if value is not None:
+                parse_policy(value)
+        except InvalidRequest as error:
+            return _refuse(error.message)
+        return value
+
+    @field_validator("network", mode="before")
+    @classmethod
+    def _check_network(cls, value: Any) -> Any:
+        if value in (None, "open", "none"):
+            return value
+        if not isinstance(value, dict) or set(value) != {"allow"} or not isinstance(value["allow"], list):
+            return _refuse('must be open, none or {"allow": [host, ...]}')
+        try:
+            domains(value["allow"])
+        except ValueError as error:
+            return _refuse(str(error)[:300])
+        return value
+
+    @field_validator("fork", mode="before")
+    @classmethod
+    def _check_fork(cls, value: Any) -> Any:
+        try:
+            return None if value is None else Fork.model_validate(value)
+        except ValidationError:
+            return _refuse('must be {"run": a session\'s id or a .cambio file, "step": a number from 0}')
+
+    @field_validator("secrets", mode="before")
+    @classmethod
+    def _check_secrets(cls, value: Any) -> Any:
+        return value if value is None or not (problem := check_secrets(value)) else _refuse(problem)
+
+    def changed(self, **values: Any) -> SessionConfig:
+        """Return a copy with other ``values``, which the caller has checked."""
+        return self.model_copy(update=values)
 
     def mask(self) -> Mask:
-        """Takes the values of its secrets out of whatever is said, stored or shown."""
+        """Return what takes the values of the secrets out of everything that is said, stored or shown."""
         return Mask(self.secrets)
 
     def given(self) -> dict[str, Any]:
-        """The keys that were given, as they are stored and shown; of secrets only the names."""
-        found = {item.name: value for item in fields(self) if (value := getattr(self, item.name)) is not None}
+        """Return the keys that were given, as they are stored and shown; of secrets only the names."""
+        found = self.model_dump(exclude_none=True)
         if self.secrets is not None:
             found["secrets"] = sorted(self.secrets)
         return found
 
     def life_seconds(self, settings: Settings) -> float:
-        """How long the session lives; 0: no limit."""
+        """Return how long the session lives; 0: no limit."""
         return settings.session_timeout if self.timeout is None else self.timeout
 
     def idle_seconds(self, settings: Settings) -> float:
-        """How long it lives without anybody; 0: no limit."""
+        """Return how long it lives without a client; 0: no limit."""
         return settings.idle_timeout if self.idle_timeout is None else self.idle_timeout
 
     def desktop_options(self, settings: Settings) -> DesktopOptions:
+        """Return what the session asks of its desktop."""
         network: Any = settings.network if self.network is None else self.network
         hosts: tuple[str, ...] = ()
-        if isinstance(network, dict):
-            network, hosts = "allow", domains(network["allow"])
-        return DesktopOptions(
-            size=parse_display(self.display or settings.display),
-            network=network,
-            allow_hosts=hosts,
-            image=self.image,
-        )
+        if isinstance(network, AllowList):
+            network, hosts = "allow", domains(network.allow)
+        size = parse_display(self.display or settings.display)
+        return DesktopOptions(size=size, network=network, allow_hosts=hosts, image=self.image)
+
+
+class MessageOptions(Checked):
+    """``metadata.options``: what one message changes for its own turn."""
+
+    model: str | None = None
+    effort: str | None = None
+    thinking: str | None = None
+    max_tokens: WholeOption | None = None
+    max_steps: WholeOption | None = None
+    max_cost_usd: Option | None = None
+    max_turn_tokens: WholeOption | None = None
+    max_turn_seconds: Option | None = None
 
 
 def parse_display(text: str) -> Size:
-    """``1280x800`` as a size; :class:`InvalidRequest` when it is not one."""
-    if problem := _display(text):
+    """Return ``1280x800`` as a size; :class:`InvalidRequest` when it is not one."""
+    if problem := display_problem(text):
         raise InvalidRequest(f"display {problem}.", details={"display": problem})
     width, height = text.split("x")
     return Size(int(width), int(height))
 
 
-def check_name(name: object, mask: Mask | None = None) -> str | None:
-    """A session's name, trimmed and masked; ``None`` stands for one that the server makes up."""
-    if name is None:
-        return None
-    if not isinstance(name, str):
-        raise InvalidRequest("name must be text.", details={"name": "must be text"})
-    if len(name) > NAME_LENGTH:
-        raise InvalidRequest("name is too long.", details={"name": f"at most {NAME_LENGTH} characters"})
-    if any(ord(character) < 32 or 0xD800 <= ord(character) <= 0xDFFF for character in name):
-        raise InvalidRequest("name has a control character.", details={"name": "no control characters"})
-    return (name if mask is None else mask.text(name)).strip() or None
-
-
-def _number(low: float, *, whole: bool = False, high: float = LONGEST) -> Check:
-    kinds = (int,) if whole else (int, float)
-
-    def check(value: Any) -> str | None:
-        if isinstance(value, bool) or not isinstance(value, kinds) or value != value:
-            return "must be a whole number" if whole else "must be a number"
-        return None if low <= value <= high else f"must be between {low:g} and {high:g}"
-
-    return check
-
-
-def _text(longest: int = 1000) -> Check:
-    def check(value: Any) -> str | None:
-        if not isinstance(value, str):
-            return "must be text"
-        if any(0xD800 <= ord(character) <= 0xDFFF for character in value):
-            return "must be valid Unicode"
-        if "\0" in value:
-            return "must not contain a null character"
-        return None if len(value) <= longest else f"at most {longest} characters"
-
-    return check
-
-
-def _one_of(*allowed: str) -> Check:
-    return lambda value: None if value in allowed else f"must be one of {', '.join(allowed)}"
-
-
-def _display(value: Any) -> str | None:
+def display_problem(value: Any) -> str | None:
+    """Return what is wrong with a display, or ``None``."""
     found = _DISPLAY.fullmatch(value) if isinstance(value, str) else None
     if found is None:
         return "must be WIDTHxHEIGHT in pixels, such as 1280x800"
-    if not all(SMALLEST <= int(side) <= LARGEST for side in found.groups()):
-        return f"each side must be between {SMALLEST} and {LARGEST} pixels"
+    if not all(MIN_SIDE <= int(side) <= MAX_SIDE for side in found.groups()):
+        return f"each side must be between {MIN_SIDE} and {MAX_SIDE} pixels"
     return None
 
 
-def _approval(value: Any) -> str | None:
+def check_name(name: object, mask: Mask = NO_SECRETS) -> str | None:
+    """Return a session's name, trimmed and masked; ``None`` stands for one that the server makes up."""
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise _invalid("name", "must be text")
+    if len(name) > MAX_NAME:
+        raise _invalid("name", f"must have at most {MAX_NAME} characters")
+    if any(ord(character) < 32 or 0xD800 <= ord(character) <= 0xDFFF for character in name):
+        raise _invalid("name", "must have no control characters")
+    return mask.text(name).strip() or None
+
+
+def check_creation(
+    name: object, given: Mapping[str, Any] | None, settings: Settings
+) -> tuple[str | None, SessionConfig, AgentOptions]:
+    """Return a new session's name, config and agent options; :class:`InvalidRequest` names all that is wrong."""
+    problems: list[InvalidRequest] = []
+    config, options = SessionConfig(), None
     try:
-        parse_policy(value)
+        config = SessionConfig.parse(given)
+        options = AgentOptions.from_settings(settings, config.given())
     except InvalidRequest as error:
-        return error.message
-    return None
+        problems.append(error)
+    try:
+        title = check_name(name, config.mask())
+    except InvalidRequest as error:
+        problems.append(error)
+    if len(problems) == 1:
+        raise problems[0]
+    if options is None or problems:
+        wrong = {field: words for problem in problems for field, words in problem.details.items()}
+        hint = " ".join(problem.hint for problem in problems if problem.hint)
+        raise InvalidRequest(f"The session is not valid: {listed(wrong)}.", hint=hint, details=wrong)
+    return title, config, options
 
 
-def _network(value: Any) -> str | None:
-    if value in ("open", "none"):
-        return None
-    if isinstance(value, dict) and set(value) == {"allow"} and isinstance(value["allow"], list):
-        try:
-            domains(value["allow"])
-        except ValueError as error:
-            return str(error)[:300]
-        return None
-    return 'must be open, none or {"allow": [host, ...]}'
+def check_content(content: object) -> str:
+    """Return a message's text; :class:`InvalidRequest` when it is none, empty or too long."""
+    if not isinstance(content, str):
+        raise _invalid("content", "must be text")
+    if not content.strip():
+        raise _invalid("content", "must not be empty")
+    if len(content) > MAX_CONTENT:
+        raise _invalid("content", f"must have at most {MAX_CONTENT} characters")
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in content):
+        raise _invalid("content", "must be valid Unicode: it has a lone surrogate")
+    return content
 
 
-def _fork(value: Any) -> str | None:
-    known = isinstance(value, dict) and set(value) == {"run", "step"} and isinstance(value["run"], str)
-    if known and isinstance(value["step"], int) and not isinstance(value["step"], bool) and value["step"] >= 0:
-        return None
-    return 'must be {"run": a session\'s id or a .cambio file, "step": a number from 0}'
+def check_metadata(metadata: object, mask: Mask = NO_SECRETS) -> dict[str, Any]:
+    """Return a message's metadata as it is stored, without values of secrets; ``None`` is none."""
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, Mapping) or not all(isinstance(key, str) for key in metadata):
+        raise _invalid("metadata", "must be an object")
+    try:
+        size = len(json.dumps(dict(metadata), allow_nan=False).encode())
+        masked: dict[str, Any] = mask.json(dict(metadata))
+    except (TypeError, ValueError, RecursionError):
+        raise _invalid("metadata", "must be JSON") from None
+    if size > MAX_METADATA_BYTES:
+        raise _invalid("metadata", f"must have at most {MAX_METADATA_BYTES} bytes")
+    return masked
 
 
-CHECKS: dict[str, Check] = {
-    "timeout": _number(1),
-    "max_messages": _number(1, whole=True),
-    "model": _text(),
-    "platform": _text(),
-    "system": _text(100_000),
-    "desktop": _one_of(*DESKTOPS),
-    "display": _display,
-    "max_steps": _number(1, whole=True),
-    "max_cost_usd": _number(0),
-    "max_tokens": _number(1, whole=True),
-    "max_turn_seconds": _number(0),
-    "max_turn_tokens": _number(0, whole=True),
-    "idle_timeout": _number(0),
-    "approval": _approval,
-    "approval_timeout": _number(0.1),
-    "network": _network,
-    "image": _text(),
-    "record": _text(),
-    "record_mode": _one_of(*RECORD_MODES),
-    "fork": _fork,
-    "effort": _text(),
-    "thinking": _text(),
-    "image_format": _text(),
-    "secrets": check_secrets,
+def turn_options(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``metadata.options``: model, effort, thinking and limits for this turn alone."""
+    options = metadata.get("options")
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise _invalid("metadata.options", "must be an object")
+    return MessageOptions.check(options, "metadata.options").model_dump(exclude_none=True)
+
+
+def listed(wrong: Mapping[str, object]) -> str:
+    """Return every wrong field with what is wrong with it, in one line."""
+    return "; ".join(f"{name.removeprefix('config.')}: {wrong[name]}" for name in sorted(wrong))
+
+
+_WORDS = {
+    "extra_forbidden": "unknown",
+    "string_type": "must be text",
+    "string_unicode": "must be valid Unicode",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a number",
+    "string_too_long": "at most {max_length} characters",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "literal_error": "must be one of {expected}",
+    "value_error": "{error}",
 }
+
+
+def _words(problem: ErrorDetails) -> str:
+    """Return what is wrong in plain words; what pydantic says where we have none."""
+    words = _WORDS.get(problem["type"], problem["msg"])
+    return words.format(**problem.get("ctx", {})).replace("'", "").replace(" or ", ", ")
+
+
+def _refuse(problem: str) -> Any:
+    raise ValueError(problem)
+
+
+def _invalid(field: str, problem: str) -> InvalidRequest:
+    return InvalidRequest(f"{field} {problem}.", details={field: problem})

@@ -176,7 +176,7 @@ async def _fork(store: Store, config: SessionConfig, desktop: Desktop) -> list[d
     """Bring the desktop to the point of a run that this session continues; return the conversation up to there."""
     if config.fork is None:
         return []
-    point = await fork_point(store, config.fork["run"], config.fork["step"])
+    point = await fork_point(store, config.fork.run, config.fork.step)
     if not hasattr(desktop, "recording"):
         await point.bring(desktop)
     return point.history

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from cambio_lab.agent.options import AgentOptions
 from cambio_lab.desktop.base import DesktopProvider
 from cambio_lab.errors import (
     CambioError,
@@ -23,7 +22,7 @@ from cambio_lab.settings import Settings
 from cambio_lab.store import Listed, Page, SessionQuery, SessionStatus, Store
 
 from .agents import AgentFactory, default_factory
-from .config import SessionConfig, check_name
+from .config import check_creation
 from .creation import Creation
 from .desktops import Desktops
 from .ending import end_session, suspend_session
@@ -138,9 +137,7 @@ class Registry:
         Raises :class:`InvalidRequest`, :class:`UnsupportedModel`, :class:`DesktopUnavailable` (also
         :class:`CapacityReached`) or :class:`StoreUnavailable`; then nothing is left behind.
         """
-        parsed = SessionConfig.parse(config)
-        title = check_name(name, parsed.mask())
-        options = AgentOptions.from_settings(self.settings, parsed.given())
+        title, parsed, options = check_creation(name, config, self.settings)
         self._check_capacity()
         if self.store.failure is not None and (failure := await self.store.health()) is not None:
             raise failure

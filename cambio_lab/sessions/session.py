@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cambio_lab.agent.gate import Gate, parse_policy
@@ -38,10 +38,9 @@ from cambio_lab.store import SessionRow, SessionStatus, Store, new_message_id
 
 from .agents import AgentFactory, SessionAgent, agent_request, stored_conversation
 from .broadcast import Subscription
-from .config import SessionConfig, check_name, parse_display
+from .config import SessionConfig, check_content, check_metadata, check_name, parse_display, turn_options
 from .description import describe, snapshot
 from .journal import Journal, Moment
-from .request import check_content, check_metadata, turn_options
 from .secrets import SecretTools, for_clients
 from .state import Life, Phase
 from .turn import Turn
@@ -266,10 +265,10 @@ class Session:
         # Nothing changes unless all of it can; the desktop's own refusal comes last, and before the rest.
         if display is not None:
             await self.desktop.resize(parse_display(display))
-            self.config = replace(self.config, display=display)
+            self.config = self.config.changed(display=display)
         if policy is not None:
             self.gate.policy = policy
-            self.config = replace(self.config, approval=approval)
+            self.config = self.config.changed(approval=approval)
         self.name = title or self.name
         await self.store.sessions.update(self.id, name=self.name, config=self.config.given())
         self._around.changed(self)

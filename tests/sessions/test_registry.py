@@ -22,7 +22,7 @@ from cambio_lab.errors import (
 )
 from cambio_lab.events import Event
 from cambio_lab.sessions import Watch
-from cambio_lab.sessions.config import CHECKS, SessionConfig
+from cambio_lab.sessions.config import SessionConfig
 from cambio_lab.store import MessageQuery, SessionQuery
 
 from .parts import Bench, MemoryDesktop, ScriptedAgent, kinds, until, within, work
@@ -71,14 +71,20 @@ def test_a_bad_value_is_refused_by_name(key: str, value: object) -> None:
 
 
 def test_all_mistakes_are_named_at_once() -> None:
-    with pytest.raises(InvalidRequest, match="colour, timeout") as refused:
+    with pytest.raises(InvalidRequest, match="colour: unknown; timeout: must be at least 1") as refused:
         SessionConfig.parse({"colour": "red", "timeout": 0, "max_messages": 5})
     assert set(refused.value.details) == {"config.colour", "config.timeout"}
-    assert all(key in refused.value.hint for key in CHECKS)
+    assert all(key in refused.value.hint for key in SessionConfig.model_fields)
+
+
+async def test_name_and_config_are_refused_together(bench: Bench) -> None:
+    with pytest.raises(InvalidRequest, match=r"fork: .*; timeout: must be at least 1; name: ") as refused:
+        await bench.registry.create("x" * 201, {"timeout": 0, "fork": {"run": 1}})
+    assert set(refused.value.details) == {"name", "config.timeout", "config.fork"}
 
 
 def test_none_is_not_given() -> None:
-    assert SessionConfig.parse(dict.fromkeys(CHECKS)).given() == {}
+    assert SessionConfig.parse(dict.fromkeys(SessionConfig.model_fields)).given() == {}
     assert SessionConfig.parse(None).given() == {}
 
 
