@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ModelRejected, ModelUnavailable
-from ..events import Event, ModelReplied, RequestSent, Retrying, TextDelta, ThinkingDelta, ToolAnnounced, Usage
+from ..events import (
+    Event,
+    ModelReplied,
+    RequestSent,
+    Retrying,
+    StatusChanged,
+    TextDelta,
+    ThinkingDelta,
+    ToolAnnounced,
+    Usage,
+)
 from . import models
 from .client import Announced, ModelClient, ModelRequest, Reply, Sent, Started, Text, Thought, Transient, wire_model
 from .gate import Gate
@@ -53,8 +63,13 @@ class Ask:
             except ModelRejected as error:
                 if self._cleared or not self._may_not_clear(turn, error):
                     raise
-                log.info("trying without server-side clearing: %s", error)
+                log.error("context management refused; sending without it from now on: error=%s", error)
                 self.transcript.clearable = self.transcript.compactable = False
+                yield StatusChanged(
+                    "thinking",
+                    f"The model service refused to clear old results ({error.message}). The whole conversation is sent"
+                    " from now on, which costs more.",
+                )
                 continue
             except Transient as problem:
                 attempt += 1
@@ -118,12 +133,12 @@ class Ask:
             **thinking_parameters(turn.info, turn.options),
         }
         betas = list(turn.info.betas)
-        if (management := self.transcript.context_management()) is not None:
-            parameters["context_management"] = management
-            betas.append(CLEARING_BETA)
-        if compact:
+        if compact:  # the SDK on `compaction`: "Cannot be combined with `context_management`."
             parameters["compaction"] = {"type": "summarize"}
             betas.append(COMPACTION_BETA)
+        elif (management := self.transcript.context_management()) is not None:
+            parameters["context_management"] = management
+            betas.append(CLEARING_BETA)
         if self._thinking_is_stale(turn) and parameters.get("thinking", {}).get("type") == "adaptive":
             parameters["thinking"]["block_binding"] = {"prefix_mismatch_behavior": "drop_block"}
             betas.append(BINDING_BETA)

@@ -30,9 +30,16 @@ async def make_room(ask: Ask, turn: Turn) -> AsyncGenerator[Event, None]:
                         summary = answer
                     else:
                         yield answer
-        except ModelRejected as error:  # a gateway that does not know how; from now on we do it ourselves
-            log.info("the service will not compact this conversation: %s", error)
+        except ModelRejected as error:  # a gateway without compaction, or a mistake of ours: either costs money
+            log.error(
+                "compaction refused; summarising locally from now on: model=%s error=%s", turn.options.model, error
+            )
             transcript.compactable = False
+            yield StatusChanged(
+                "thinking",
+                f"The model service refused to summarise the conversation ({error.message}). It is shortened here"
+                " instead, which loses detail and can cost more.",
+            )
     if summary is None or not summary.compacted:
         for event in fold(transcript, turn):
             yield event

@@ -187,8 +187,9 @@ def _check_context(body: dict[str, Any], betas: set[str]) -> None:
     if body.get("compaction") is not None:
         if "compact-2026-09-04" not in betas:
             raise Refused("compaction: Extra inputs are not permitted")
-        if any(edit.get("type") == "compact_20260112" for edit in (management or {}).get("edits", ())):
-            raise Refused("compaction: cannot be combined with the context management edit compact_20260112")
+        # MessageCreateParamsBase.compaction: "Cannot be combined with `context_management`."
+        if management is not None:
+            raise Refused("compaction: cannot be combined with context_management")
     if management is None:
         return
     for i, edit in enumerate(management.get("edits", ())):

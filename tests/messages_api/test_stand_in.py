@@ -428,6 +428,13 @@ async def test_clearing_stays_cleared(messages_api: MessagesApi, client: anthrop
     assert all(got[i].usage.cache_read_input_tokens > got[i].usage.cache_creation_input_tokens for i in quiet)
 
 
+async def test_compaction_beside_context_management_is_refused(client: anthropic.AsyncAnthropic) -> None:
+    """``MessageCreateParamsBase.compaction``: "Cannot be combined with `context_management`."."""
+    body = request(user("go"), compaction={"type": "summarize"}, context_management={"edits": []})
+    with pytest.raises(anthropic.BadRequestError, match="cannot be combined with context_management"):
+        await ask(client, body, ["compact-2026-09-04", "context-management-2025-06-27"])
+
+
 async def test_compaction(messages_api: MessagesApi, client: anthropic.AsyncAnthropic) -> None:
     messages_api.policy = Steps(60, batch=1, thoughts=True)
     edit = {"type": "compact_20260112", "trigger": {"type": "input_tokens", "value": 50_000}}
