@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tornado.web import stream_request_body
+from tornado.web import HTTPError, stream_request_body
 
-from ..errors import InvalidRequest
+from ..errors import CambioError, DesktopError, InvalidRequest, SessionEnded
 from .base import METHODS, Guarded
 from .failure import MESSAGES, Refused
 from .strict_json import BadJson, parse
@@ -74,6 +74,14 @@ class Rest(Guarded):
     def head(self, *args: str, **kwargs: str) -> Any:
         """GET without its body, where GET is known."""
         return self.get(*args, **kwargs)
+
+    def _handle_request_exception(self, error: BaseException) -> None:
+        """A call that raced with the end of its session is a conflict, whatever its closing desktop made of it."""
+        deliberate = isinstance(error, HTTPError | CambioError) and not isinstance(error, DesktopError)
+        if not deliberate and self.path_args and self.services.session_ended(self.path_args[0]):
+            self.log.info("%s %s: the session ended meanwhile: %r", self.request_id, self.endpoint, error)
+            error = SessionEnded("The session ended meanwhile.", hint="Start a new one.")
+        super()._handle_request_exception(error)
 
     def json_object(self, *, allowed: frozenset[str], optional: bool = False) -> dict[str, Any]:
         """The body as a JSON object with no key but ``allowed``. ``optional``: no body is ``{}``."""

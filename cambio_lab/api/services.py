@@ -92,6 +92,10 @@ class Services:
             return await self.registry()
         return self._registry
 
+    def session_ended(self, session_id: str) -> bool:
+        """Whether this session was live once and is no longer."""
+        return self._registry is not None and self._registry.ended(session_id)
+
     def tag(self) -> object:
         """Changes whenever a session, stored or live, may look different."""
         assert self._registry is not None and self._store is not None

@@ -206,6 +206,11 @@ class Registry:
                 raise
             raise SessionEnded("The session is over.", hint="Start a new one.") from None
 
+    def ended(self, session_id: str) -> bool:
+        """Return whether the session has ended or is ending."""
+        session = self._live.get(session_id)
+        return session_id in self._ended if session is None else session.life.over
+
     def state_of(self, session_id: str) -> str | None:
         """The live session's state; ``None`` when it is not live."""
         session = self._live.get(session_id)
