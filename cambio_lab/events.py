@@ -214,6 +214,13 @@ class ControlChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyChanged(Event):
+    """The approval policy changed: ``never``, ``risky``, ``always`` or a list of tool members."""
+
+    approval: str | list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class ConversationCleared(Event):
     """History and the agent's memory of it were cleared."""
 

@@ -34,6 +34,9 @@ class EventSocket(Socket, WebSocketHandler):
 
     limits = ("general", "websocket")
     _tasks: tuple[asyncio.Task[None], ...] = ()
+    _control: frozenset[tuple[Session, str]] = frozenset()
+    """Sessions, and the names of viewers for whom this connection took control."""
+    _leaving: asyncio.Task[None] | None = None
 
     @property
     def max_message_size(self) -> int:
@@ -52,6 +55,8 @@ class EventSocket(Socket, WebSocketHandler):
     def on_close(self) -> None:
         self.count_open(False)
         self.released()
+        if self._control:
+            self._leaving = asyncio.create_task(self._leave(), name=f"{self.endpoint} control")
         for task in self._tasks:
             task.cancel()
 
@@ -84,6 +89,21 @@ class EventSocket(Socket, WebSocketHandler):
         """Do what the message says. Deliberate errors become ``error`` messages."""
         raise NotImplementedError
 
+    async def take_control(self, session: Session, viewer: str) -> None:
+        """Take control for a viewer; it ends with this connection, unless the viewer still watches the desktop."""
+        self._control |= {(session, viewer)}  # first: the connection may end before this is on disk
+        await session.take_control(viewer)
+
+    async def give_back(self, session: Session, viewer: str) -> None:
+        """Give the control of a viewer back to the agent."""
+        self._control -= {(session, viewer)}
+        await session.give_back(viewer)
+
+    async def _leave(self) -> None:
+        for session, viewer in self._control:
+            with contextlib.suppress(SessionEnded, StoreUnavailable):  # the session ends, and its control with it
+                await session.leave(viewer)
+
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(self.services.settings.heartbeat)
@@ -109,7 +129,6 @@ class AgentSocket(EventSocket):
     what = "the WebSocket of a session"
     session: Session
     subscription: Subscription | None = None
-    _giving_back: asyncio.Task[None] | None = None
 
     async def plain(self, session_id: str) -> None:  # type: ignore[override]
         """Says what speaks against the session: a browser cannot read why an upgrade was refused, and asks again."""
@@ -130,8 +149,6 @@ class AgentSocket(EventSocket):
             raise Refused(400, error.describe(), error.details) from None
         self.viewer = f"socket-{uuid.uuid4().hex[:8]}"
         self.tools = OfferedTools(self.session, self.send)
-        self._took: set[str] = set()
-        """The names of viewers for whom this client took the mouse."""
 
     def released(self) -> None:
         if self.subscription is not None:
@@ -139,7 +156,6 @@ class AgentSocket(EventSocket):
             self.subscription.close()
             metrics.SLOW_READERS.inc(self.subscription.lagged)
             self.subscription.lagged = 0
-            self._left_with_the_mouse()
 
     def open(self, session_id: str) -> None:
         self.start(self._pump)
@@ -181,7 +197,7 @@ class AgentSocket(EventSocket):
     # Commands
 
     async def _stop(self, body: dict[str, Any]) -> None:
-        await self.session.stop()
+        await self.session.stop(short_text(body, "message_id"))
 
     async def _pause(self, body: dict[str, Any]) -> None:
         await self.session.pause()
@@ -196,26 +212,10 @@ class AgentSocket(EventSocket):
         await self.session.deny(short_text(body, "tool_use_id"), by=short_text(body, "viewer") or self.viewer)
 
     async def _take_control(self, body: dict[str, Any]) -> None:
-        viewer = short_text(body, "viewer") or self.viewer
-        self._took.add(viewer)  # first: the connection may end before the taking is on disk
-        await self.session.take_control(viewer)
+        await self.take_control(self.session, short_text(body, "viewer") or self.viewer)
 
     async def _give_back(self, body: dict[str, Any]) -> None:
-        viewer = short_text(body, "viewer") or self.viewer
-        self._took.discard(viewer)
-        await self.session.give_back(viewer)
-
-    def _left_with_the_mouse(self) -> None:
-        """Give back what this client took, unless a viewer of that name still watches: it gives back when it leaves."""
-        took, session = self._took, self.session
-        self._took = set()
-        holder = session.control
-        if holder in took and not session.life.over and all(one.name != holder for one in session.viewers):
-            self._giving_back = asyncio.create_task(self._give_back_quietly(holder), name=f"mouse of {holder}")
-
-    async def _give_back_quietly(self, viewer: str | None) -> None:
-        with contextlib.suppress(SessionEnded, StoreUnavailable):  # the session ends: nobody needs it back
-            await self.session.give_back(viewer)
+        await self.give_back(self.session, short_text(body, "viewer") or self.viewer)
 
     async def _offer_tools(self, body: dict[str, Any]) -> None:
         names = await self.tools.offer(body.get("tools"))

@@ -218,6 +218,25 @@ def _(event: events.ControlChanged, view: SessionView) -> Body:
     return _status(view.state, words, event="control", viewer=event.viewer)
 
 
+@_register(events.PolicyChanged)
+def _(event: events.PolicyChanged, view: SessionView) -> Body:
+    shown = event.approval if isinstance(event.approval, str) else ", ".join(event.approval)
+    return _status(view.state, f"Approval policy: {shown}", event="approval_policy", approval=event.approval)
+
+
+@_register(events.ModelReplied)
+def _(event: events.ModelReplied, view: SessionView) -> Body:
+    """Running totals: ``usage`` of the session, ``turn_usage`` of the turn so far."""
+    return _status(
+        view.state,
+        f"US$ {view.usage.cost_usd:.4f} so far",
+        event="usage",
+        usage=usage(view.usage),
+        turn_usage=None if view.turn_usage is None else usage(view.turn_usage),
+        message_id=view.message_id,
+    )
+
+
 @_register(events.ConversationCleared)
 def _(event: events.ConversationCleared, view: SessionView) -> Body:
     return _status(view.state, "History cleared", event="cleared", cleared_messages=event.messages)
@@ -232,6 +251,7 @@ def _(event: events.TurnFinished, view: SessionView) -> Body:
             "tool_calls": event.tool_calls,
             "processing_time": round(event.processing_time, 3),
             "usage": usage(event.usage),
+            "session_usage": usage(view.usage),
             "stopped": event.stopped,
             "limit": event.limit,
             "needs_input": event.needs_input,
@@ -251,6 +271,7 @@ def _(event: events.TurnFailed, view: SessionView) -> Body:
             "tool_calls": event.tool_calls,
             "processing_time": round(event.processing_time, 3),
             "usage": usage(event.usage),
+            "session_usage": usage(view.usage),
             "fatal": event.fatal,
         },
     }

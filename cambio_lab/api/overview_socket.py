@@ -93,7 +93,9 @@ class OverviewSocket(EventSocket):
         if kind in ("approve", "deny"):
             await getattr(session, kind)(short_text(body, "tool_use_id"), by=viewer)
         elif kind in ("take_control", "give_back"):
-            await getattr(session, kind)(viewer)
+            await getattr(self, kind)(session, viewer)
+        elif kind == "stop":
+            await session.stop(short_text(body, "message_id"))
         else:
             await getattr(session, kind)()
 

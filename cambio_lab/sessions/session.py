@@ -29,6 +29,7 @@ from cambio_lab.events import (
     ConversationCleared,
     Event,
     HumanInput,
+    PolicyChanged,
     Status,
     Usage,
     UserMessage,
@@ -186,9 +187,15 @@ class Session:
 
     # What people do while it works
 
-    async def stop(self) -> None:
-        """End the running turn now; without one, nothing happens."""
+    async def stop(self, message_id: str | None = None) -> None:
+        """End the running turn now; without one, nothing happens.
+
+        ``message_id`` names the turn to stop. :class:`SessionConflict` when that turn has ended already.
+        """
         self._require_live()
+        running = self.turn.message_id if self.turn is not None and self.life.working else None
+        if message_id is not None and message_id != running:
+            raise SessionConflict("This turn has ended already; nothing was stopped.", hint="Stop names another turn.")
         if self.life.phase is Phase.WORKING:
             self.life.move(Phase.STOPPING)
         if self.life.phase is Phase.STOPPING:
@@ -270,7 +277,9 @@ class Session:
             self.gate.policy = policy
             self.config = self.config.changed(approval=approval)
         self.name = title or self.name
-        await self.store.sessions.update(self.id, name=self.name, config=self.config.given())
+        operation = self.store.sessions.updating(self.id, name=self.name, config=self.config.given())
+        changes = [] if approval is None else [self.moment(PolicyChanged(approval))]
+        await self.journal.emit(*changes, operations=[operation])
         self._around.changed(self)
 
     # Those who watch
@@ -292,10 +301,14 @@ class Session:
     async def remove_viewer(self, viewer: Viewer) -> None:
         """A viewer left; if nobody of that name is left, the mouse is the agent's again."""
         self.viewers.discard(viewer)
+        await self.leave(viewer.name)
+
+    async def leave(self, viewer: str) -> None:
+        """A connection of this viewer closed: give its control back, unless the viewer still watches the desktop."""
         if not self.life.over:
             self.touch()
-            if viewer.name == self.control and all(other.name != viewer.name for other in self.viewers):
-                await self.give_back(viewer.name)
+            if viewer == self.control and all(other.name != viewer for other in self.viewers):
+                await self.give_back(viewer)
 
     def touch(self) -> None:
         """Somebody is here: the time until the session counts as idle begins anew."""
@@ -337,6 +350,7 @@ class Session:
             image_sha256=image_sha256,
             control=self.control,
             cost_usd=cost_usd,
+            turn_usage=self.turn.used if self.turn else None,
         )
         return Moment(event, time, self._around.encode(event, view), image_sha256)
 

@@ -204,10 +204,12 @@ class Turn:
         if self.finished:
             return
         seconds = self._session.clock.monotonic() - self._began
-        used = self._used()
+        used = self.used
         await self._failed(events.TurnFailed(error, details or error, seconds, used, tool_calls=list(self._tool_calls)))
 
-    def _used(self) -> events.Usage:
+    @property
+    def used(self) -> events.Usage:
+        """What the turn has used so far."""
         now, before = self._session.usage, self._spent_before
         return events.Usage(**{name: value - getattr(before, name) for name, value in asdict(now).items()})
 

@@ -31,6 +31,8 @@ class SessionView:
     image_sha256: str | None = None
     control: str | None = None
     cost_usd: float | None = None
+    turn_usage: Usage | None = None
+    """What the running turn has used so far."""
 
 
 Encode = Callable[[Event, SessionView], dict[str, Any] | None]

@@ -324,3 +324,29 @@ async def test_a_client_that_vanishes_with_the_mouse_gives_it_back(server: LiveS
         await turn(reader)
         await reader.close()
         await rest.delete(f"/sessions/{session}")
+
+
+async def test_a_client_that_leaves_the_overview_gives_control_back(server: LiveServer) -> None:
+    session = await make(server)
+    async with aiohttp.ClientSession() as client, server.client() as rest:
+        overview = await connect(server, client, "/ws")
+        await overview.send_json({"type": "take_control", "session_id": session, "viewer": "ann"})
+        async with asyncio.timeout(5):
+            while (await rest.get(f"/sessions/{session}")).json()["control"] != "ann":  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        await overview.close()
+        async with asyncio.timeout(5):
+            while (await rest.get(f"/sessions/{session}")).json()["control"] is not None:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        await rest.delete(f"/sessions/{session}")
+
+
+@pytest.mark.parametrize("path", ["/ws", "/ws/{}"])
+async def test_a_stop_that_names_an_ended_turn_says_that_it_stopped_nothing(server: LiveServer, path: str) -> None:
+    session = await make(server)
+    async with aiohttp.ClientSession() as client, server.client() as rest:
+        socket = await connect(server, client, path.format(session))
+        await socket.send_json({"type": "stop", "session_id": session, "message_id": "msg-of-an-earlier-turn"})
+        answer = await until(socket, lambda message: message["type"] == "error")
+        assert "ended already" in answer["details"]
+        await rest.delete(f"/sessions/{session}")

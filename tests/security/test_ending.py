@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 
 import httpx2
@@ -28,22 +28,30 @@ async def slowly(pieces: int) -> AsyncIterator[bytes]:
         await asyncio.sleep(0.01)
 
 
+async def within(seconds: float, call: Awaitable[httpx2.Response], name: str) -> httpx2.Response:
+    try:
+        return await asyncio.wait_for(call, seconds)
+    except TimeoutError:
+        raise AssertionError(f"{name} was not answered within {seconds} s") from None
+
+
 async def calls(client: httpx2.AsyncClient, path: str) -> list[httpx2.Response]:
     """Everything that a client can ask of a live session, at once."""
-    return await asyncio.gather(
-        client.put(f"{path}/files/large", content=slowly(60)),
-        client.put(f"{path}/files/small", content=b"x"),
-        client.get(f"{path}/files/"),
-        client.get(f"{path}/files/small"),
-        client.get(f"{path}/screenshot"),
-        client.get(f"{path}/clipboard"),
-        client.put(f"{path}/clipboard", json={"text": "x"}),
-        client.get(f"{path}/history"),
-        client.get(f"{path}/steps"),
-        client.get(path),
-        client.patch(path, json={"name": "x", "display": "800x600"}),
-        client.delete(f"{path}/history"),
-    )
+    asked = {
+        "upload": client.put(f"{path}/files/large", content=slowly(60)),
+        "small upload": client.put(f"{path}/files/small", content=b"x"),
+        "listing": client.get(f"{path}/files/"),
+        "download": client.get(f"{path}/files/small"),
+        "screenshot": client.get(f"{path}/screenshot"),
+        "clipboard": client.get(f"{path}/clipboard"),
+        "new clipboard": client.put(f"{path}/clipboard", json={"text": "x"}),
+        "history": client.get(f"{path}/history"),
+        "steps": client.get(f"{path}/steps"),
+        "session": client.get(path),
+        "change": client.patch(path, json={"name": "x", "display": "800x600"}),
+        "clearing": client.delete(f"{path}/history"),
+    }
+    return await asyncio.gather(*[within(20, call, name) for name, call in asked.items()])
 
 
 @pytest.mark.timeout(240)

@@ -34,7 +34,7 @@ from cambio_lab.sessions import Session
 from cambio_lab.sessions.broadcast import Subscription
 from cambio_lab.store import MessageQuery
 
-from .parts import COST, Bench, ScriptedAgent, kinds, until, within, work
+from .parts import COST, Bench, MemoryDesktop, ScriptedAgent, kinds, until, within, work
 
 
 async def heard(reader: Subscription, until_kind: str) -> list[dict[str, Any]]:
@@ -473,3 +473,86 @@ async def test_changing_name_approval_and_display(bench: Bench) -> None:
         await session.change(display="9x9")
     with pytest.raises(InvalidRequest):
         await session.change(approval="sometimes")
+
+
+async def test_a_late_stop_does_not_end_the_next_turn(bench: Bench) -> None:
+    session = await bench.registry.create()
+    reader = session.subscribe()
+    first = await session.send("one")
+    await heard(reader, "status:idle")
+    bench.script = work(2, hold=(hold := asyncio.Event()))
+    second = await session.send("two")
+    await heard(reader, "tool_execution:completed")
+    with pytest.raises(SessionConflict, match="ended already"):
+        await session.stop(first)
+    assert session.life.phase.value == "working"
+    await session.stop(second)
+    answer = (await heard(reader, "agent_response"))[-1]
+    assert answer["metadata"]["stopped"] is True
+    hold.set()
+    await heard(reader, "status:idle")
+    with pytest.raises(SessionConflict):
+        await session.stop(second)
+    await session.stop()  # without a name and without a turn: nothing happens
+
+
+async def test_a_policy_change_is_a_stored_event(bench: Bench) -> None:
+    session = await bench.registry.create()
+    reader = session.subscribe()
+    await session.change(approval="always")
+    await session.change(name="other")
+    await session.change(approval=["left_click"])
+    assert await session.journal.drain(5)
+    again = session.subscribe(after=0)
+    for stream in (reader, again):
+        found = [json.loads((await within(5, anext(stream)))[1]) for _ in range(2)]
+        assert kinds(found) == ["status:approval_policy"] * 2
+        assert [message["metadata"]["approval"] for message in found] == ["always", ["left_click"]]
+    records = await bench.store.events.records(session.id, kinds=["PolicyChanged"])
+    assert len(records) == 2
+
+
+async def test_usage_is_told_during_a_turn_and_is_one_number_everywhere(bench: Bench) -> None:
+    async def two_replies(agent: ScriptedAgent, content: str) -> AsyncGenerator[Event, None]:
+        yield ModelReplied(1, "tool_use", COST, 1.0, "first")
+        yield ModelReplied(2, "end_turn", COST, 1.0, "second")
+        yield agent.say("assistant", "Done.")
+        yield TurnFinished("Done.", [], 0.1, COST + COST)
+
+    bench.script = two_replies
+    session = await bench.registry.create()
+    reader = session.subscribe()
+    for turn in (1, 2):
+        await session.send("go")
+        messages = await heard(reader, "status:idle")
+        told = [one["metadata"] for one in messages if kinds([one]) == ["status:usage"]]
+        assert [one["usage"]["cost_usd"] for one in told] == [turn * 0.5 - 0.25, turn * 0.5]
+        assert [one["turn_usage"]["cost_usd"] for one in told] == [0.25, 0.5]
+        response = next(one["metadata"] for one in messages if one["type"] == "agent_response")
+        described = session.describe()["usage"]
+        assert response["session_usage"] == described == told[-1]["usage"]
+        row = await bench.store.sessions.get(session.id)
+        assert row is not None and row.usage["cost_usd"] == described["cost_usd"]
+
+
+async def test_after_an_internal_error_the_agent_gets_its_own_desktop_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that of the clients, on which its actions would be recorded as theirs."""
+    clients = MemoryDesktop(bench.provider, "memory-1")
+    monkeypatch.setattr(ScriptedAgent, "client_desktop", lambda agent, desktop: clients, raising=False)
+    session = await bench.registry.create()
+    assert session.desktop is clients
+
+    async def breaking(agent: ScriptedAgent, content: str) -> AsyncGenerator[Event, None]:
+        raise RuntimeError("a mistake of ours")
+        yield
+
+    bench.script = breaking
+    own = bench.agents[-1].request.desktop
+    await session.send("one")
+    await until(lambda: session.state == "idle")
+    await session.send("two")
+    await until(lambda: session.state == "idle")
+    assert len(bench.agents) == 2
+    assert bench.agents[-1].request.desktop is own
