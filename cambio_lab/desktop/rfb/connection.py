@@ -40,6 +40,7 @@ class Connection:
         self._quiet, self._cap = quiet, cap
         self._client: RfbClient | None = None
         self._watch: Watch | None = None
+        self._closed = False
         self._ready = asyncio.Event()
         self._seen = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
@@ -128,6 +129,8 @@ class Connection:
         """The living client; waits while it reconnects. :class:`~cambio_lab.errors.DesktopLost` when that is over."""
         while True:
             await self._ready.wait()
+            if self._closed:
+                raise DesktopLost("The desktop was closed.")
             if self._reason.done():
                 raise DesktopLost(self._reason.result())
             assert self._client is not None
@@ -152,6 +155,8 @@ class Connection:
         return await asyncio.shield(self._reason)
 
     async def close(self) -> None:
+        self._closed = True
+        self._ready.set()  # callers that wait for a client get their error
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait([self._supervisor])
