@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import fields
 from typing import Any
 
@@ -38,12 +39,13 @@ class Defaults(Rest):
 
 
 class Run(Rest):
-    """``/sessions/{session_id}/run``: the recorded run as a ``.cambio`` bundle."""
+    """``/sessions/{session_id}/run``: the recorded run as a ``.cambio`` file."""
 
     async def get(self, session_id: str) -> None:
-        from ..recording.export import bundle_of
+        from ..recording.collect import collect
+        from ..recording.run_file import packed
 
-        data = await bundle_of(await self.services.store(), session_id)
+        data = await asyncio.to_thread(packed, await collect(await self.services.store(), session_id))
         self.set_header("Content-Type", "application/zip")
         self.set_header("Content-Disposition", f'attachment; filename="{session_id}.cambio"')
         self.finish(data)

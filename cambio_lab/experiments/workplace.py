@@ -26,7 +26,7 @@ from ..desktop.base import Desktop, DesktopProvider
 from ..desktop.probe import probe_image
 from ..errors import ConfigurationError, MissingKey, SessionError
 from ..events import Usage
-from ..recording.collect import collect, pictures_of
+from ..recording.collect import collect, screenshots_of
 from ..recording.contents import Contents
 from ..recording.recorder import Recorder
 from ..recording.run_file import save
@@ -111,7 +111,7 @@ class Workplace:
         """Remove pictures that are in the bundles now; those of runs that were cut off stay with their rows."""
         keep: set[str] = set()
         for row in (await self.store.sessions.page(SessionQuery(limit=1_000_000))).rows:
-            keep |= await pictures_of(self.store, row.id)
+            keep |= await screenshots_of(self.store, row.id)
         await self.store.screenshots.sweep(keep)
 
     async def create(self, job: Job) -> tuple[Session, Watch]:

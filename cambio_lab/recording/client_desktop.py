@@ -29,12 +29,13 @@ Keep = Callable[[Picture], Awaitable[None]]
 class ClientDesktop:
     """Everything of ``desktop``; what a client does through it is told to ``note``, pictures to ``keep``."""
 
-    def __init__(self, desktop: Desktop, note: Note, keep: Keep) -> None:
+    def __init__(self, desktop: Desktop, note: Note, keep: Keep, count: Callable[[], int]) -> None:
         self.recorded = desktop
         self.mask = Mask()
         """The session's secrets, set by the session before anybody uses this."""
         self._note = note
         self._keep = keep
+        self._count = count
         self._pictures_left = MOST_PICTURES
 
     def __getattr__(self, name: str) -> Any:
@@ -100,7 +101,7 @@ class ClientDesktop:
 
     async def _tell(self, method: str, arguments: Json, result: Json) -> None:
         record = {"by": CLIENT, "method": method, "arguments": arguments, "at": time.time(), "ms": 0.0}
-        await self._note({**record, "result": result})
+        await self._note({**record, "number": self._count(), "result": result})
 
 
 class Read(AsyncIterator[bytes]):

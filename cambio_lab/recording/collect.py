@@ -1,9 +1,11 @@
-"""A run from what a server stored, finished or not: the session may still be going on, or its server was killed."""
+"""The run of a session as its server stored it: finished, still going on, or cut off when the server was killed."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,115 +13,146 @@ from typing import Any
 
 from ..errors import SessionNotFound
 from ..store import EventRow, ExchangeRow, SessionRow, StepRow, Store
-from . import order, skeleton
-from .contents import FORMAT, VERSION, Contents, Json, picture_media_types
+from . import bodies
+from .contents import FORMAT, VERSION, Contents, Json, named_screenshots
 from .recorder import OBSERVED, STARTED
 
 
 async def collect(store: Store, session_id: str) -> Contents:
-    """Everything recorded of a session. :class:`~cambio_lab.errors.SessionNotFound` when there is none."""
+    """Return everything recorded of a session. :class:`~cambio_lab.errors.SessionNotFound` when there is none."""
     row = await store.sessions.get(session_id)
     if row is None:
         raise SessionNotFound("No such session.", details={"session_id": session_id})
-    rows = await store.events.records(session_id)
-    steps = [_step(step) for step in await store.steps.of(session_id)]
-    exchanges = [_exchange(exchange) for exchange in await store.exchanges.of(session_id)]
+    events = await store.events.records(session_id)
+    steps = await store.steps.of(session_id)
+    exchanges = await store.exchanges.of(session_id)
     messages = await store.transcript.stored(session_id)
-    observations = order.observations(rows, steps)
+    assemble = partial(_assemble, row, events, steps, exchanges, messages, store.screenshots.read_now)
+    return await asyncio.to_thread(assemble, store.screenshots.path)
+
+
+async def screenshots_of(store: Store, session_id: str) -> set[str]:
+    """Return the digests of the screenshots that a session's record names."""
+    events = await store.events.records(session_id)
+    steps = await store.steps.of(session_id)
+    exchanges = await store.exchanges.of(session_id)
+    messages = await store.transcript.stored(session_id)
+    return await asyncio.to_thread(_named, events, steps, exchanges, messages)
+
+
+def _named(
+    rows: Sequence[EventRow], steps: Sequence[StepRow], exchanges: Sequence[ExchangeRow], messages: list[Json]
+) -> set[str]:
+    records = [_event(row) for row in rows if row.kind != STARTED]
+    found = set(named_screenshots([records, messages, [_step(step) for step in steps]]))
+    return found.union(bodies.named(list(_usable([_exchange(exchange) for exchange in exchanges]))))
+
+
+def _assemble(
+    row: SessionRow,
+    rows: Sequence[EventRow],
+    step_rows: Sequence[StepRow],
+    exchange_rows: Sequence[ExchangeRow],
+    messages: list[Json],
+    read: Callable[[str], tuple[bytes, str] | None],
+    path: Callable[[str], Path | None],
+) -> Contents:
+    """Put the rows together; runs in a thread."""
+    steps = [_step(step) for step in step_rows]
+    every = [_exchange(exchange) for exchange in exchange_rows]
+    exchanges = list(_usable(every))
+    observations = _observations(rows)
     events = [_event(r) for r in rows if r.kind not in (OBSERVED, STARTED)]
     lists: list[list[Json]] = [events, messages, steps, observations]
-    named = picture_media_types(lists)
-    known, whole = _usable(exchanges)
-    for made in known.values():
-        for digest in skeleton.pictures(made):
-            named.setdefault(digest, "image/png")
-    present: dict[str, str] = {}
-    for digest, media_type in named.items():
-        if store.screenshots.path(digest) is not None:
-            present[digest] = media_type
+    named = named_screenshots(lists)
+    for digest in bodies.named(exchanges):
+        named.setdefault(digest, "image/png")
+    present = {digest: media_type for digest, media_type in sorted(named.items()) if path(digest) is not None}
     environments = [json.loads(r.record or "{}") for r in rows if r.kind == STARTED]
-    manifest = _manifest(row, environments, known, lists, exchanges)
-    manifest["complete"] = row.status != "active" and whole and len(present) == len(named)
-    return Contents(
-        manifest=manifest,
-        events=events,
-        messages=messages,
-        steps=steps,
-        exchanges=[exchange for exchange in exchanges if exchange["number"] in known],
-        observations=observations,
-        pictures=dict(sorted(present.items())),
-        find=partial(_find, store),
-    )
+    manifest = _manifest(row, environments, _first_request(exchanges))
+    sizes = [len(items) for items in (events, messages, steps, every, observations)]
+    manifest["counts"] = dict(zip(("events", "messages", "steps", "exchanges", "observations"), sizes, strict=True))
+    whole = len(exchanges) == len(every) and len(present) == len(named)
+    manifest["complete"] = row.status != "active" and whole
+
+    def find(digest: str) -> bytes | None:
+        found = read(digest)
+        return found and found[0]
+
+    return Contents(manifest, events, messages, steps, exchanges, observations, present, find)
 
 
-async def pictures_of(store: Store, session_id: str) -> set[str]:
-    """Digests of every picture that a session's record names."""
-    return set((await collect(store, session_id)).pictures)
-
-
-def _find(store: Store, digest: str) -> bytes | None:
-    found = store.screenshots.read_now(digest)
-    return found and found[0]
-
-
-def _usable(exchanges: list[Json]) -> tuple[dict[int, bytes], bool]:
-    """Skeletons of the exchanges whose base is there, and whether that is all of them."""
-    made: dict[int, bytes] = {}
+def _usable(exchanges: Sequence[Json]) -> Iterator[Json]:
+    """Yield the exchanges whose request can be rebuilt: it stands alone, or the one that it builds on is there."""
+    previous: int | None = None
     for exchange in exchanges:
         base = exchange["request"]["base"]
-        if base is None or base in made:
-            made[exchange["number"]] = skeleton.apply(made[base] if base is not None else b"", exchange["request"])
-    return made, len(made) == len(exchanges)
+        if base is None or base == previous:
+            previous = exchange["number"]
+            yield exchange
 
 
-def _manifest(
-    row: SessionRow,
-    environments: list[Json],
-    requests: dict[int, bytes],
-    lists: list[list[Json]],
-    exchanges: list[Json],
-) -> Json:
-    first = (
-        json.loads(next(iter(requests.values())), strict=False)
-        if requests and _is_json(next(iter(requests.values())))
-        else {}
-    )
+def _first_request(exchanges: Sequence[Json]) -> Json:
+    if not exchanges:
+        return {}
+    body: str = exchanges[0]["request"]["middle"]
+    if not body.startswith("{"):
+        return {}
+    request: Json = json.loads(body, strict=False)
+    return request
+
+
+def _manifest(row: SessionRow, environments: list[Json], request: Json) -> Json:
     environment = environments[0] if environments else {}
+    session = {name: getattr(row, name) for name in ("id", "name", "status", "created_at", "ended_at", "end_reason")}
     return {
         "format": FORMAT,
         "version": VERSION,
-        "session": {
-            "id": row.id,
-            "name": row.name,
-            "status": row.status,
-            "created_at": row.created_at,
-            "ended_at": row.ended_at,
-            "end_reason": row.end_reason,
-        },
+        "session": session,
         "environment": environment,
         "restarts": environments[1:],
-        "model": first.get("model") or row.model,
+        "model": request.get("model") or row.model,
         "config": _shareable(row.config),
         "desktop": {"kind": row.desktop_kind, **environment.get("desktop", {})},
-        "request": {name: value for name, value in first.items() if name != "messages"},
+        "request": {name: value for name, value in request.items() if name != "messages"},
         "usage": row.usage,
-        "counts": {
-            "events": len(lists[0]),
-            "messages": len(lists[1]),
-            "steps": len(lists[2]),
-            "exchanges": len(exchanges),
-            "observations": len(lists[3]),
-        },
     }
 
 
 def _shareable(config: Json) -> Json:
-    """A session's configuration without the path of its recording on this machine."""
+    """Return a session's configuration without the path of its run file on this machine."""
     return {name: Path(value).name if name == "record" and value else value for name, value in config.items()}
 
 
-def _is_json(body: bytes) -> bool:
-    return body.startswith(b"{")
+def _observations(rows: Sequence[EventRow]) -> list[Json]:
+    """Return the calls to the desktop as they began, each with the number of its step or ``None``.
+
+    Calls are stored as they end, before the event that ends their step. ``number`` counts them as they begin, from
+    each start of the session; records of older versions have a monotonic ``clock`` instead, or nothing.
+    """
+    placed: list[tuple[int, float, Json]] = []
+    pending: list[Json] = []
+    start, key = 0, 0.0
+    for row in rows:
+        if row.kind == STARTED:
+            start, key = start + 1, 0.0
+        elif row.kind == "ToolFinished":
+            step = json.loads(row.record or "{}").get("step")
+            for call in pending:
+                call["step"] = step
+            pending = []
+        elif row.kind == OBSERVED:
+            call = {"step": None, **json.loads(row.record or "{}")}
+            clock = call.pop("clock", None)
+            key = call.pop("number", clock if clock is not None else key)
+            placed.append((start, key, call))
+            if call.get("by") is None and call["method"] != "release_all":
+                pending.append(call)
+    calls = [call for _, _, call in sorted(placed, key=lambda item: item[:2])]
+    latest = 0.0
+    for call in calls:  # where the wall clock was set back, times stand still
+        latest = call["at"] = max(latest, call["at"])
+    return calls
 
 
 def _event(row: EventRow) -> Json:

@@ -1,24 +1,69 @@
-"""Pictures of a run for people: reduced, with the actions that were taken on them drawn on them."""
+"""Screenshots of a run for people: reduced, with the actions that were taken on them drawn in."""
 
 from __future__ import annotations
 
 import base64
 import io
+import logging
 import math
-from collections.abc import Callable, Sequence
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..errors import BundleRefused
 from .contents import Json
 from .rows import points
 
 if TYPE_CHECKING:
+    from PIL import Image
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
+log = logging.getLogger(__name__)
+MAX_PIXELS = 64_000_000
+"""Of one screenshot; a display of 8K has 33 million."""
+FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
 ACCENT = (255, 64, 64)
 HALO = (255, 255, 255)
 _ARROWS = {"up": (0, -1), "down": (0, 1), "left": (-1, 0), "right": (1, 0)}
+
+
+@contextmanager
+def opened(data: bytes, name: str = "a screenshot") -> Iterator[Image.Image]:
+    """Open an encoded image of unknown origin: no other format, no more than :data:`MAX_PIXELS`.
+
+    :class:`~cambio_lab.errors.BundleRefused` when it cannot be decoded, here or within the block.
+    """
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is tighter
+            image = Image.open(io.BytesIO(data), formats=tuple(FORMATS.values()))
+        if image.width * image.height > MAX_PIXELS:
+            raise BundleRefused(f"{name} claims {image.width}x{image.height} pixels; the limit is {MAX_PIXELS} in all")
+        with image:
+            yield image
+    except Image.DecompressionBombError:
+        raise BundleRefused(f"{name} claims too many pixels; the limit is {MAX_PIXELS}") from None
+    except (OSError, ValueError, SyntaxError, struct.error, zlib.error, EOFError, IndexError, OverflowError) as error:
+        raise BundleRefused(f"{name} cannot be decoded: {type(error).__name__}") from None
+
+
+def check_image(data: bytes, media_type: str, name: str) -> None:
+    """Refuse what is not an image of this type or has too many pixels; only the header is decoded."""
+    try:
+        with opened(data, name) as image:
+            if image.format == FORMATS[media_type]:
+                return
+    except BundleRefused as error:
+        if "pixels" in error.message:
+            raise
+    raise BundleRefused(f"{name} is not a {name.rpartition('.')[2]} image")
 
 
 @dataclass
@@ -31,7 +76,7 @@ class Scene:
 
 
 def scenes(rows: Sequence[Json]) -> list[Scene]:
-    """The run as pictures: each step belongs to the picture that the model had seen last before it."""
+    """Return the run as scenes: each step belongs to the screenshot that the model had seen last before it."""
     result = [Scene(0, None)]
     for row in rows:
         result[-1].steps.append(row)
@@ -41,11 +86,11 @@ def scenes(rows: Sequence[Json]) -> list[Scene]:
 
 
 def draw(data: bytes, steps: Sequence[Json], width: int, quality: int = 72) -> bytes:
-    """``data`` reduced to ``width`` pixels as a JPEG, with each step's pointer action drawn and numbered."""
+    """Return ``data`` reduced to ``width`` pixels as a JPEG, with each step's pointer action drawn and numbered."""
     from PIL import Image, ImageDraw
 
-    with Image.open(io.BytesIO(data)) as opened:
-        image = opened.convert("RGB")
+    with opened(data) as encoded:
+        image = encoded.convert("RGB")
     scale = min(1.0, width / image.width)
     if scale < 1:
         image = image.resize((width, max(1, round(image.height * scale))), Image.Resampling.LANCZOS)
@@ -89,16 +134,25 @@ def _arrow(pen: ImageDraw, start: tuple[float, float], end: tuple[float, float])
         pen.line([head[0], end, head[1]], fill=color, width=line)
 
 
-def pictures(found: Sequence[Scene], find: Callable[[str], bytes | None], *, budget: int = 4_000_000) -> list[bytes]:
-    """A JPEG for each scene that has a picture, else ``b""``; together at most about ``budget`` bytes."""
+def draw_scenes(found: Sequence[Scene], find: Callable[[str], bytes | None], *, budget: int = 4_000_000) -> list[bytes]:
+    """Return a JPEG for each scene that has a screenshot, else ``b""``; together at most about ``budget`` bytes."""
     count = max(1, sum(scene.digest is not None for scene in found))
     width = next((w for w, per in ((960, 70_000), (720, 42_000), (560, 27_000)) if count * per <= budget), 400)
-    result = []
-    for scene in found:
-        data = find(scene.digest) if scene.digest is not None else None
-        result.append(draw(data, scene.steps, width) if data else b"")
-    return result
+    return [draw_scene(scene, find, width) for scene in found]
+
+
+def draw_scene(scene: Scene, find: Callable[[str], bytes | None], width: int) -> bytes:
+    """Return the scene as a JPEG, or ``b""`` when there is no screenshot or it cannot be decoded."""
+    data = find(scene.digest) if scene.digest is not None else None
+    if not data:
+        return b""
+    try:
+        return draw(data, scene.steps, width)
+    except BundleRefused as error:
+        log.warning("screenshot left out: digest=%s error=%s", scene.digest, error.message)
+        return b""
 
 
 def data_uri(data: bytes, media_type: str = "image/jpeg") -> str:
+    """Return ``data`` as the address of an image."""
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"

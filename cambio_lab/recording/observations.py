@@ -124,14 +124,14 @@ def decode_error(error: Json) -> DesktopError:
 
 def decode(result: Json, find: Callable[[str], bytes | None]) -> Any:
     """A recorded result. :class:`~cambio_lab.errors.BundleRefused` when its picture is not there or it is unknown."""
-    (name, value), *more = result.items()
-    if more or name not in _DECODERS:
+    name, value = next(iter(result.items()), ("", None))
+    if name not in _DECODERS:
         raise BundleRefused(f"a recorded result has the unknown kind {name!r}")
     if name == "picture":
         data = find(value["sha256"])
         if data is None:
-            raise BundleRefused(f"the picture {value['sha256'][:12]}… is missing")
-        return Picture(data, value["media_type"], value["width"], value["height"], value["encode_ms"])
+            raise BundleRefused(f"the screenshot {value['sha256'][:12]}… is missing")
+        return Picture(data, value["media_type"], value["width"], value["height"], value.get("encode_ms", 0.0))
     return _DECODERS[name](value)
 
 

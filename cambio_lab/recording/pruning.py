@@ -6,7 +6,7 @@ import time
 from collections import Counter
 
 from ..store import SessionQuery, SessionRow, Store
-from .collect import pictures_of
+from .collect import screenshots_of
 
 ALL = 1_000_000
 DAY = 86_400
@@ -45,7 +45,7 @@ async def _shrink(store: Store, ended: list[SessionRow], most: int) -> int:
     for number, row in enumerate(ended):
         if pictures + await store.database.live_bytes() <= most:
             return number
-        for digest in await pictures_of(store, row.id):
+        for digest in await screenshots_of(store, row.id):
             uses[digest] -= 1
             if not uses[digest]:
                 pictures -= sizes.get(digest, 0)
@@ -57,7 +57,7 @@ async def _uses(store: Store) -> Counter[str]:
     """How many sessions name each picture."""
     uses: Counter[str] = Counter()
     for row in (await store.sessions.page(SessionQuery(limit=ALL))).rows:
-        uses.update(await pictures_of(store, row.id))
+        uses.update(await screenshots_of(store, row.id))
     return uses
 
 

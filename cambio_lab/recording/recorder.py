@@ -22,7 +22,7 @@ from ..agent.transports.record import Exchange, RecordingTransport
 from ..desktop.base import Desktop, Picture
 from ..errors import StoreError
 from ..store import EventRow, ExchangeRow, Store
-from . import skeleton
+from . import bodies
 from .client_desktop import ClientDesktop
 from .recording_desktop import RecordingDesktop
 
@@ -45,7 +45,8 @@ class Recorder:
         self._store = store
         self._session_id = session_id
         self._next = first
-        self._skeletons = skeleton.Skeletons()
+        self._encoder = bodies.BodyEncoder()
+        self._calls = 0
         self._previous: tuple[int | None, bytes] = (None, b"")
         self._encoding: dict[int, asyncio.Task[tuple[str, bytes]]] = {}
         self._last: asyncio.Task[Any] | None = None
@@ -61,12 +62,12 @@ class Recorder:
 
     def desktop(self, desktop: Desktop) -> Desktop:
         """``desktop`` for the agent; whoever else uses it is not recorded."""
-        recording: Any = RecordingDesktop(desktop, self._observed)
+        recording: Any = RecordingDesktop(desktop, self._observed, self._count)
         return recording  # type: ignore[no-any-return]
 
     def client_desktop(self, desktop: Desktop) -> Desktop:
         """``desktop`` for everyone but the agent: files, clipboard and screenshots are recorded, viewers are not."""
-        client_side: Any = ClientDesktop(desktop, self._observed, self._picture)
+        client_side: Any = ClientDesktop(desktop, self._observed, self._picture, self._count)
         return client_side  # type: ignore[no-any-return]
 
     async def begin(
@@ -132,14 +133,19 @@ class Recorder:
 
     def _encode_now(self, number: int, body: Sequence[bytes]) -> tuple[str, bytes]:
         """In a thread while the model thinks. The whole body's digest is in ``RequestSent``."""
-        made = self._skeletons.make(body)
+        made = self._encoder.encode(body)
         digest = hashlib.sha256(made).hexdigest()
         base, before = self._previous
-        change = skeleton.difference(base, before, made)
+        change = bodies.difference(base, before, made)
         self._previous = (number, made)
-        return digest, skeleton.encode(change)
+        return digest, bodies.dump(change)
 
     # What the desktop tells
+
+    def _count(self) -> int:
+        """Number a call as it begins: calls are stored as they end, and may overlap."""
+        self._calls += 1
+        return self._calls
 
     async def _observed(self, record: dict[str, Any]) -> None:
         await self._hand_over(self._write(self._event(OBSERVED, record)))

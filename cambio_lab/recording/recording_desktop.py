@@ -17,10 +17,11 @@ Note = Callable[[dict[str, Any]], Awaitable[None]]
 class RecordingDesktop:
     """Everything of ``desktop``, and ``note`` is told of each call in :data:`~.observations.METHODS`."""
 
-    def __init__(self, desktop: Desktop, note: Note) -> None:
+    def __init__(self, desktop: Desktop, note: Note, count: Callable[[], int]) -> None:
         self.recorded = desktop
         """The desktop itself."""
         self._note = note
+        self._count = count
 
     def __getattr__(self, name: str) -> Any:
         if name == "sleep":  # waiting is something the agent does to its desktop, too: a replay need not wait
@@ -57,11 +58,10 @@ class RecordingDesktop:
             raise
         await self._end(record, began, observations.encode(b"".join(chunks)))
 
-    @staticmethod
-    def _begin(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """``at`` is for people; ``clock`` cannot be set back, so calls are ordered by it."""
+    def _begin(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """``at`` is for people; the wall clock may be set back, so calls are ordered by ``number``."""
         arguments = observations.name_arguments(name, args, kwargs)
-        return {"method": name, "arguments": arguments, "at": time.time(), "clock": time.monotonic()}
+        return {"method": name, "arguments": arguments, "at": time.time(), "number": self._count()}
 
     async def _end(self, record: dict[str, Any], began: float, result: dict[str, Any]) -> None:
         await self._note({**record, "ms": _since(began), "result": result})

@@ -91,9 +91,13 @@ def points(action: str, arguments: Json) -> list[tuple[int, int]]:
     found = []
     for name in ("start_coordinate", "coordinate"):
         value: Any = arguments.get(name)
-        if isinstance(value, list) and len(value) == 2 and all(isinstance(item, int) for item in value):
+        if isinstance(value, list) and len(value) == 2 and all(_is_coordinate(item) for item in value):
             found.append((value[0], value[1]))
     return found
+
+
+def _is_coordinate(value: Any) -> bool:
+    return isinstance(value, int) and abs(value) <= 100_000
 
 
 def describe(action: str, arguments: Json) -> str:

@@ -1,30 +1,53 @@
-"""One run as one file: a zip of JSON Lines and pictures that standard tools read. See docs/runs.md for its layout.
+"""A run as one file: a zip of JSON Lines and screenshots that standard tools read. See docs/runs.md for its layout.
 
-The same run gives the same bytes everywhere: fixed order, fixed times, nothing compressed (pictures are already).
-A file that comes in is believed nothing: see :mod:`.intake`.
+The same run gives the same bytes everywhere: fixed order, fixed times, nothing compressed (screenshots are already).
+A file that is read may be damaged or hostile: sizes are checked before anything is unpacked, and nothing is extracted.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import os
+import re
 import secrets
+import stat
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ..errors import BundleRefused
-from .contents import SUFFIXES, Contents, Json, dump
-from .intake import CHECKSUMS, LISTS, MANIFEST, read
+from . import bodies, schema
+from .contents import FORMAT, SUFFIXES, VERSION, Contents, Json, dump
+from .drawing import check_image
 
-__all__ = ["pack", "save", "unpack"]
+MANIFEST = "manifest.json"
+CHECKSUMS = "checksums.sha256"
+LISTS = ("events", "messages", "steps", "exchanges", "observations")
+LARGEST_FILE = 2 * 1024**3
+LARGEST_SCREENSHOT = 32 * 1024**2
+LARGEST_LIST = 512 * 1024**2
+LARGEST_LINE = 96 * 1024**2
+MAX_FILES = 100_000
+MAX_ROWS = 500_000
+MAX_VALUES = 4_000_000
+"""JSON values in one line, and in the lines of one file together four times as many."""
+MAX_RATIO = 200
 _WHEN = (1980, 1, 1, 0, 0, 0)
+_NAMES = frozenset({MANIFEST, CHECKSUMS, *(f"{name}.jsonl" for name in LISTS)})
+_SCREENSHOT = re.compile(r"pictures/([0-9a-f]{64})\.(png|jpg|webp)")
+_MEDIA_TYPES = {suffix: media_type for media_type, suffix in SUFFIXES.items()}
+_SUM = re.compile(r"([0-9a-f]{64})  (\S+)")
+_ENTRY = b"PK\x01\x02"
 
 
 def pack(contents: Contents, out: IO[bytes]) -> None:
-    """Write the bundle to ``out``."""
+    """Write the run file to ``out``."""
     sums = []
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for name, data in _files(contents):
@@ -33,8 +56,15 @@ def pack(contents: Contents, out: IO[bytes]) -> None:
         _add(archive, CHECKSUMS, "".join(sums).encode())
 
 
+def packed(contents: Contents) -> bytes:
+    """Return the bytes of the run file."""
+    out = io.BytesIO()
+    pack(contents, out)
+    return out.getvalue()
+
+
 def save(contents: Contents, path: Path) -> None:
-    """Write the bundle to ``path``, whole or not at all."""
+    """Write the run file to ``path``, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -49,31 +79,14 @@ def save(contents: Contents, path: Path) -> None:
         raise
 
 
-def unpack(source: Path | bytes) -> Contents:
-    """The run in a bundle. :class:`~cambio_lab.errors.BundleRefused` says what is wrong with one that is refused."""
-    if isinstance(source, bytes):
-        return read(source)
-    try:
-        data = source.read_bytes()
-    except IsADirectoryError:
-        raise BundleRefused(f"{source.name} is a folder, not a bundle") from None
-    except OSError as error:
-        raise BundleRefused(f"{source.name} cannot be read: {error.strerror}") from None
-    return read(data)
-
-
 def _files(contents: Contents) -> Iterator[tuple[str, bytes]]:
     yield MANIFEST, dump(contents.manifest).encode() + b"\n"
     for name in LISTS:
-        yield f"{name}.jsonl", _lines(getattr(contents, name))
-    for digest, media_type in sorted(contents.pictures.items()):
+        yield f"{name}.jsonl", "".join(f"{dump(row)}\n" for row in contents.lists[name]).encode()
+    for digest, media_type in sorted(contents.screenshots.items()):
         data = contents.find(digest)
         if data is not None:
             yield f"pictures/{digest}{SUFFIXES[media_type]}", data
-
-
-def _lines(rows: list[Json]) -> bytes:
-    return "".join(f"{dump(row)}\n" for row in rows).encode()
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
@@ -81,3 +94,187 @@ def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     entry.create_system = 3
     entry.external_attr = 0o100644 << 16
     archive.writestr(entry, data, zipfile.ZIP_STORED)
+
+
+def unpack(source: Path | bytes) -> Contents:
+    """Return the run in a file. :class:`~cambio_lab.errors.BundleRefused` says what is wrong with one it refuses."""
+    data = source if isinstance(source, bytes) else _read_file(source)
+    if len(data) > LARGEST_FILE:
+        raise BundleRefused(f"the file is larger than {LARGEST_FILE} bytes")
+    if (count := data.count(_ENTRY)) > 2 * MAX_FILES:  # before the zip's directory is read into memory
+        raise BundleRefused(f"the zip has about {count} files; the limit is {MAX_FILES}")
+    try:
+        return _read(zipfile.ZipFile(io.BytesIO(data)))
+    except zipfile.BadZipFile as error:
+        raise BundleRefused(f"the file is not a whole zip: {error}", hint="Fetch it again.") from None
+    except (zlib.error, EOFError, NotImplementedError, RuntimeError, struct.error, OverflowError) as error:
+        raise BundleRefused(f"the zip is damaged: {error}") from None
+    except (UnicodeError, ValueError, KeyError, OSError) as error:
+        raise BundleRefused(f"the zip is damaged: {type(error).__name__}") from None
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        facts = path.stat()
+        if stat.S_ISDIR(facts.st_mode):
+            raise BundleRefused(f"{path.name} is a folder, not a run file")
+        if not stat.S_ISREG(facts.st_mode):
+            raise BundleRefused(f"{path.name} is not a regular file")
+        if facts.st_size > LARGEST_FILE:
+            raise BundleRefused(f"{path.name} is larger than {LARGEST_FILE} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleRefused(f"{path.name} cannot be read: {error.strerror}") from None
+    except ValueError:  # a NUL in the path
+        raise BundleRefused("the path of the file is not valid") from None
+
+
+def _read(archive: zipfile.ZipFile) -> Contents:
+    entries = _check_entries(archive)
+    sums = _checksums(_content(archive, entries[CHECKSUMS]))
+    if set(sums) != set(entries) - {CHECKSUMS}:
+        odd = sorted(set(sums) ^ (set(entries) - {CHECKSUMS}))[0]
+        raise BundleRefused(f"the checksums and the files do not agree on {odd[:100]!r}")
+
+    def verified(name: str) -> bytes:
+        data = _content(archive, entries[name])
+        if hashlib.sha256(data).hexdigest() != sums[name]:
+            raise BundleRefused(f"{name} does not match its checksum")
+        return data
+
+    manifest = _manifest(verified(MANIFEST))
+    lists = {name: _rows(name, verified(f"{name}.jsonl")) for name in LISTS}
+    for name, rows in lists.items():
+        count = manifest["counts"].get(name)
+        if name != "exchanges" and count != len(rows):
+            raise BundleRefused(f"the manifest counts {count} {name}, the file has {len(rows)}")
+    bodies.check_sizes(lists["exchanges"])
+    files = {}
+    for name in entries:
+        if found := _SCREENSHOT.fullmatch(name):
+            data = verified(name)
+            if hashlib.sha256(data).hexdigest() != found[1]:
+                raise BundleRefused(f"{name} is not the screenshot that its name says")
+            check_image(data, _MEDIA_TYPES["." + found[2]], name)
+            files[found[1]] = entries[name]
+    types = {found[1]: _MEDIA_TYPES["." + found[2]] for name in entries if (found := _SCREENSHOT.fullmatch(name))}
+
+    def find(digest: str) -> bytes | None:
+        return archive.read(files[digest]) if digest in files else None
+
+    return Contents(manifest=manifest, screenshots=types, find=find, **lists)
+
+
+def _check_entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Check names, kinds and sizes before a byte is unpacked."""
+    infos = archive.infolist()
+    if len(infos) > MAX_FILES:
+        raise BundleRefused(f"the zip has {len(infos)} files; the limit is {MAX_FILES}")
+    entries: dict[str, zipfile.ZipInfo] = {}
+    for info in infos:
+        _check_entry(info)
+        if info.filename in entries:
+            raise BundleRefused(f"{info.filename} is in the zip twice")
+        entries[info.filename] = info
+    if sum(info.file_size for info in infos) > LARGEST_FILE:
+        raise BundleRefused(f"the zip unpacks to more than {LARGEST_FILE} bytes")
+    missing = sorted(_NAMES - set(entries))
+    if missing:
+        kind = "not a recorded run" if MANIFEST in missing else "not whole"
+        raise BundleRefused(f"the zip is {kind}: {', '.join(missing)} is missing")
+    return entries
+
+
+def _check_entry(info: zipfile.ZipInfo) -> None:
+    name = info.filename
+    if name not in _NAMES and not _SCREENSHOT.fullmatch(name):
+        raise BundleRefused(f"{name[:100]!r} does not belong in a run file")
+    if info.flag_bits & 0x1:
+        raise BundleRefused(f"{name} is encrypted")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise BundleRefused(f"{name} is compressed in an unknown way")
+    largest = LARGEST_SCREENSHOT if name.startswith("pictures/") else LARGEST_LIST
+    if info.file_size > largest:
+        raise BundleRefused(f"{name} is larger than {largest} bytes")
+    if info.file_size > 1_000_000 and info.file_size > MAX_RATIO * max(1, info.compress_size):
+        raise BundleRefused(f"{name} is a zip bomb: {info.compress_size} bytes unpack to {info.file_size}")
+
+
+def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """Return a file's bytes, never more than its entry promised."""
+    with archive.open(info) as file:
+        data = file.read(info.file_size + 1)
+    if len(data) != info.file_size:
+        raise BundleRefused(f"{info.filename} does not have the size that the zip says")
+    return data
+
+
+def _checksums(data: bytes) -> dict[str, str]:
+    sums: dict[str, str] = {}
+    for line in _text(CHECKSUMS, data).splitlines():
+        found = _SUM.fullmatch(line)
+        if found is None or found[2] in sums:
+            raise BundleRefused(f"{CHECKSUMS} is malformed")
+        sums[found[2]] = found[1]
+    return sums
+
+
+def _manifest(data: bytes) -> Json:
+    manifest = _parse(MANIFEST, _text(MANIFEST, data))
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise BundleRefused("the manifest is not that of a recorded run")
+    version = manifest.get("version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise BundleRefused("the manifest has no version")
+    if version > VERSION:
+        hint = "Upgrade cambio_lab."
+        raise BundleRefused(f"the run file has version {version}; this cambio_lab reads {VERSION}", hint=hint)
+    schema.check(schema.Manifest, manifest, MANIFEST)
+    return manifest
+
+
+def _rows(name: str, data: bytes) -> list[Json]:
+    if (lines := data.count(b"\n")) > MAX_ROWS:
+        raise BundleRefused(f"{name}.jsonl has {lines} lines; the limit is {MAX_ROWS}")
+    if (values := _values(data)) > 4 * MAX_VALUES:
+        raise BundleRefused(f"{name}.jsonl has about {values} values; the limit is {4 * MAX_VALUES}")
+    if data and not data.endswith(b"\n"):
+        raise BundleRefused(f"{name}.jsonl ends in the middle of a line")
+    rows = []
+    for number, line in enumerate(_text(name, data).split("\n")[:-1], 1):
+        where = f"{name}.jsonl line {number}"
+        row = _parse(where, line)
+        if not isinstance(row, dict):
+            raise BundleRefused(f"{where} is not an object")
+        schema.check_row(name, row, where)
+        rows.append(row)
+    return rows
+
+
+def _values(data: bytes) -> int:
+    """Return an upper bound of the JSON values in ``data``, without parsing it."""
+    return data.count(b",") + data.count(b"[") + data.count(b"{")
+
+
+def _text(name: str, data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise BundleRefused(f"{name} is not UTF-8 text") from None
+
+
+def _parse(where: str, text: str) -> Any:
+    if len(text) > LARGEST_LINE or text.count(",") + text.count("[") + text.count("{") > MAX_VALUES:
+        raise BundleRefused(f"{where} is too large; the limits are {LARGEST_LINE} bytes and {MAX_VALUES} values")
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+    except RecursionError:
+        raise BundleRefused(f"{where} is nested too deeply") from None
+    except ValueError as error:
+        raise BundleRefused(f"{where} is not JSON: {error}") from None
+    schema.check_json(value, where)
+    return value
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")

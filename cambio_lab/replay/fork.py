@@ -10,6 +10,7 @@ from ..agent.tools.call import ENDED_EARLY
 from ..agent.transcript import close_open_batch
 from ..desktop.base import Desktop
 from ..errors import InvalidRequest
+from ..recording import bodies
 from ..recording.contents import Contents, Json
 from . import requests
 from .desktop_replay import DesktopReplay, replay_on
@@ -43,17 +44,16 @@ class ForkPoint:
 
 
 def _history(contents: Contents, row: Json) -> list[Json]:
-    """From the request that followed the step, which has the conversation as it then was; else from its end."""
+    """Return the conversation of the request that followed the step; else what there was in the end."""
     wanted = row["tool_use_id"]
-    for index, skeleton in enumerate(contents.skeletons):
-        if f'"tool_use_id":"{wanted}"'.encode() in skeleton:
-            body = json.loads(contents.request(index))
-            messages: list[Json] = requests.unmarked(body["messages"])
-            return _cut(messages, wanted, contents)
-    return _cut(contents.conversation(), wanted, contents)
+    answer = f'"tool_use_id":{json.dumps(wanted)}'.encode()
+    body = next((body for body in contents.bodies() if answer in body), None)
+    if body is None:
+        return _cut(contents.conversation(), wanted)
+    return _cut(requests.conversation(bodies.expand(body, contents.find)), wanted)
 
 
-def _cut(messages: list[Json], wanted: str, contents: Contents) -> list[Json]:
+def _cut(messages: list[Json], wanted: str) -> list[Json]:
     """The messages up to the batch of the call ``wanted``; calls after it in its batch count as not executed."""
     for index, message in enumerate(messages):
         blocks = message["content"] if isinstance(message["content"], list) else []

@@ -16,8 +16,9 @@ from ..agent.options import AgentOptions, TurnOptions
 from ..agent.transports.replay import Recorded, ReplayTransport
 from ..errors import ReplayDiverged
 from ..events import ApprovalRequested, Event, ModelReplied, Timing, ToolFinished, TurnFailed, TurnFinished
+from ..recording import bodies
+from ..recording.bodies import BodyEncoder
 from ..recording.contents import Contents, Json
-from ..recording.skeleton import Skeletons
 from . import requests
 from .replay_desktop import ReplayDesktop
 from .stops import Stops
@@ -41,9 +42,9 @@ class Playback:
         """
         self.contents = contents
         self.gate = gate
-        self._skeletons = Skeletons()
-        kept = [i for i in range(len(contents.exchanges)) if pace or not _tried_again(contents, i)]
-        self._recorded = [contents.skeletons[i] for i in kept]
+        self._encoder = BodyEncoder()
+        kept = _given(contents, every=bool(pace))
+        self._recorded = _Bodies(contents, kept)
         replies = [_reply(contents.exchanges[i]) for i in kept]
         self.stops = Stops(contents, gate, patience)
         self._patience = patience
@@ -122,8 +123,8 @@ class Playback:
             self._deciding.cancel()
 
     def _compare(self, index: int, body: Sequence[bytes]) -> str | None:
-        made = self._skeletons.make(body)
-        return None if made == self._recorded[index] else requests.difference(self._recorded[index], made)
+        made, recorded = self._encoder.encode(body), self._recorded[index]
+        return None if made == recorded else requests.difference(recorded, made)
 
 
 class PlayedAgent:
@@ -220,8 +221,9 @@ def _history_before(contents: Contents) -> list[Json]:
     for event in contents.events:
         own += event["kind"] == "HistoryAppended"
         if event["kind"] == "RequestSent" and contents.exchanges:
-            messages: list[Json] = requests.unmarked(json.loads(contents.request(0))["messages"])
-            return messages[: len(messages) - own]
+            body = bodies.expand(next(contents.bodies()), contents.find)
+            messages = requests.conversation(body)
+            return messages[: max(0, len(messages) - own)]
         if event["kind"] == "ConversationCleared":
             break
     return []
@@ -257,9 +259,39 @@ def response_bytes(exchange: Json) -> bytes:
     return str(response).encode()
 
 
-def _tried_again(contents: Contents, index: int) -> bool:
-    """A failed try of a request that was sent again: what the loop waited for need not be waited for twice."""
-    exchange = contents.exchanges[index]
-    whole = exchange.get("status") == 200 and not exchange.get("error") and b"message_stop" in response_bytes(exchange)
-    after = contents.skeletons[index + 1] if index + 1 < len(contents.skeletons) else None
-    return not whole and exchange.get("error") != "cancelled" and after == contents.skeletons[index]
+class _Bodies:
+    """The recorded requests with these indexes, read in order: one body is in memory, not all."""
+
+    def __init__(self, contents: Contents, kept: Sequence[int]) -> None:
+        wanted = set(kept)
+        self._bodies = (body for index, body in enumerate(contents.bodies()) if index in wanted)
+        self._last: tuple[int, bytes] = (-1, b"")
+        self._count = len(kept)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> bytes:
+        while self._last[0] < index:
+            self._last = (self._last[0] + 1, next(self._bodies))
+        return self._last[1]
+
+
+def _given(contents: Contents, *, every: bool) -> list[int]:
+    """Return the indexes of the replies to give; without ``every``, not those of requests that were sent again.
+
+    What the loop waited for then need not be waited for twice.
+    """
+    exchanges, again = contents.exchanges, [False] * len(contents.exchanges)
+    before = None
+    for index, body in enumerate(contents.bodies()):
+        if index:
+            again[index - 1] = body == before and not _whole(exchanges[index - 1])
+        before = body
+    return [index for index in range(len(exchanges)) if every or not again[index]]
+
+
+def _whole(exchange: Json) -> bool:
+    """Return whether the reply came to its end, or was stopped by a person."""
+    complete = exchange.get("status") == 200 and not exchange.get("error")
+    return (complete and b"message_stop" in response_bytes(exchange)) or exchange.get("error") == "cancelled"

@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ..errors import BundleRefused
+from ..recording.bodies import readable
+from ..recording.contents import parse_request
+from ..recording.schema import Message, check, check_json
+
 LONGEST = 160
 
 
@@ -15,16 +20,24 @@ def difference(recorded: bytes, now: bytes) -> str | None:
     with a new version without making a recording useless.
     """
     try:
-        old, new = json.loads(_readable(recorded)), json.loads(_readable(now))
-    except ValueError:
+        old, new = parse_request(readable(recorded)), parse_request(readable(now))
+    except BundleRefused:
         return "the request is not the recorded one"
     if old.get("model") != new.get("model"):
         return f"the run asks the model {new.get('model')}, the recording has {old.get('model')}"
     return _conversation(old.get("messages", []), new.get("messages", []))
 
 
-def _readable(skeleton: bytes) -> bytes:
-    return skeleton.replace(b"\x01", b"sha256:")
+def conversation(body: bytes) -> list[dict[str, Any]]:
+    """Return the messages of a recorded request without cache markers, checked like those of a run file."""
+    messages: list[dict[str, Any]] = unmarked(parse_request(body).get("messages", []))
+    for number, message in enumerate(messages, 1):
+        where = f"message {number} of a recorded request"
+        check_json(message, where)
+        if not isinstance(message, dict):
+            raise BundleRefused(f"{where} is not an object")
+        check(Message, message, where)
+    return messages
 
 
 def _conversation(old: list[Any], new: list[Any]) -> str | None:

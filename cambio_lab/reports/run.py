@@ -10,7 +10,6 @@ from ..errors import ConfigurationError
 from ..events import Usage
 from ..recording import run_file as bundle
 from ..recording.contents import Contents, Json
-from ..recording.intake import LISTS
 from ..recording.rows import rows, usage_of
 
 if TYPE_CHECKING:
@@ -221,7 +220,7 @@ class Run:
         return (
             isinstance(other, Run)
             and self.contents.manifest == other.contents.manifest
-            and all(getattr(self.contents, name) == getattr(other.contents, name) for name in LISTS)
+            and self.contents.lists == other.contents.lists
         )
 
     __hash__ = None  # type: ignore[assignment]

@@ -62,7 +62,7 @@ def page(contents: Contents, *, whole: bool = False) -> str:
     """The viewer as a fragment of HTML, or as a ``whole`` page."""
     steps = rows(contents)
     found = drawing.scenes(steps)[:MOST_SCENES]
-    pictures = drawing.pictures(found, contents.find)
+    pictures = drawing.draw_scenes(found, contents.find)
     identity = f"cambio-run-{secrets.token_hex(4)}"
     parts = [
         f'<div id="{identity}" class="cambio-run" style="max-width:980px;font-family:sans-serif">',

@@ -19,7 +19,7 @@ def trajectory(run: Run, directory: Path) -> Path:
     """
     images = directory / "images"
     images.mkdir(parents=True, exist_ok=True)
-    for digest, media_type in run.contents.pictures.items():
+    for digest, media_type in run.contents.screenshots.items():
         data = run.contents.find(digest)
         if data is not None:
             (images / f"{digest}{SUFFIXES[media_type]}").write_bytes(data)
@@ -27,7 +27,7 @@ def trajectory(run: Run, directory: Path) -> Path:
     lines = []
     for row in run.rows:
         digest = row["screenshot"]
-        suffix = SUFFIXES.get(run.contents.pictures.get(digest, ""), "") if digest else ""
+        suffix = SUFFIXES.get(run.contents.screenshots.get(digest, ""), "") if digest else ""
         lines.append(
             dump(
                 {

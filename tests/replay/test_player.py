@@ -30,9 +30,8 @@ from tests.messages_api import (
     think,
     tool,
 )
+from tests.recording.parts import Workshop
 from tests.sessions.parts import until
-
-from .conftest import Workshop
 
 
 async def test_fifty_steps_come_out_the_same(workshop: Workshop) -> None:
@@ -203,7 +202,6 @@ async def test_a_changed_recording_is_noticed(workshop: Workshop) -> None:
 
 
 def _without_cache(contents: Contents) -> Contents:
-    contents.__dict__.pop("skeletons", None)
     return contents
 
 

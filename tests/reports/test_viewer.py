@@ -18,8 +18,7 @@ from cambio_lab.recording.rows import COLUMNS, describe
 from cambio_lab.reports import Run, compare
 from cambio_lab.reports.outputs import difference, normal
 from tests.messages_api import Script, click, member, reply, screenshot, think
-
-from .conftest import Workshop
+from tests.recording.parts import Workshop
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 

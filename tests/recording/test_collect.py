@@ -71,5 +71,5 @@ def _in_memory(run: Run) -> Any:
     """The contents with their pictures, so that the store may be closed."""
     from dataclasses import replace
 
-    found = {digest: run.contents.find(digest) for digest in run.contents.pictures}
+    found = {digest: run.contents.find(digest) for digest in run.contents.screenshots}
     return replace(run.contents, find=found.get)

@@ -15,8 +15,7 @@ from cambio_lab.replay.desktop_replay import DesktopReplay, clock_mask
 from cambio_lab.reports import Run
 from cambio_lab.settings import Settings
 from tests.messages_api import Reply, Script, click, member, reply, screenshot, tool
-
-from .conftest import Workshop
+from tests.recording.parts import Workshop
 
 pytestmark = pytest.mark.docker
 MANAGED = "until xprop -root _NET_SUPPORTING_WM_CHECK | grep -q window; do sleep 0.1; done; sleep 1"
