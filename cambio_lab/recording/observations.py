@@ -124,9 +124,10 @@ def decode_error(error: Json) -> DesktopError:
 
 def decode(result: Json, find: Callable[[str], bytes | None]) -> Any:
     """A recorded result. :class:`~cambio_lab.errors.BundleRefused` when its picture is not there or it is unknown."""
-    name, value = next(iter(result.items()), ("", None))
+    name = next(iter(result), "")
     if name not in _DECODERS:
         raise BundleRefused(f"a recorded result has the unknown kind {name!r}")
+    value = result[name]
     if name == "picture":
         data = find(value["sha256"])
         if data is None:

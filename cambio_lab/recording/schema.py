@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from pydantic import model_validator as validator
 
 from .. import events as event_types
-from ..agent.options import AgentOptions
+from ..agent.options import AgentOptions, TurnOptions
 from ..errors import BundleRefused
 from ..events import Event, Usage
 from ..store import StepRow
@@ -312,6 +312,11 @@ def _event_models() -> dict[str, type[BaseModel]]:
 
 EVENTS = _event_models()
 Options = model_of(AgentOptions)
+TURN_OPTIONS = create_model(
+    "TurnOptions",
+    __base__=Strict,
+    **{item.name: (Name | Number | None, None) for item in fields(TurnOptions) if item.name != "extra_tools"},
+)
 STEP = model_of(
     StepRow, session_id=None, timing=(dict[Name, Milliseconds], ...), media_type=(MediaType | None, None),
     sha256=(Digest | None, None), width=(Side, 0), height=(Side, 0),

@@ -14,11 +14,12 @@ from ..agent.gate import Gate, parse_policy
 from ..agent.loop import Agent
 from ..agent.options import AgentOptions, TurnOptions
 from ..agent.transports.replay import Recorded, ReplayTransport
-from ..errors import ReplayDiverged
+from ..errors import BundleRefused, CambioError, ReplayDiverged
 from ..events import ApprovalRequested, Event, ModelReplied, Timing, ToolFinished, TurnFailed, TurnFinished
 from ..recording import bodies
 from ..recording.bodies import BodyEncoder
 from ..recording.contents import Contents, Json
+from ..recording.schema import TURN_OPTIONS, check
 from . import requests
 from .replay_desktop import ReplayDesktop
 from .stops import Stops
@@ -173,8 +174,11 @@ class Replayed:
 def build(contents: Contents, *, pace: float = 0.0) -> PlayedAgent:
     """The real agent over a recording, set up as it was recorded."""
     environment = contents.manifest.get("environment", {})
-    options = _options(environment.get("options") or {"model": contents.manifest.get("model", "demo")})
-    gate = Gate(parse_policy(environment.get("approval") or "never"), 300.0)
+    try:
+        options = _options(environment.get("options") or {"model": contents.manifest.get("model", "demo")})
+    except CambioError as error:
+        raise BundleRefused(f"the recorded options are not valid: {error.describe()}") from None
+    gate = RecordedGate(contents)
     playback = Playback(contents, gate, pace=pace)
     client = ModelClient(options.platform, options.base_url, options.model_stall, transport=playback.transport)
     agent = Agent(
@@ -199,7 +203,7 @@ async def replay(contents: Contents, *, pace: float = 0.0, on_event: Callable[[E
                 played.clear()
             if event["kind"] != "UserMessage":
                 continue
-            turn = TurnOptions(**(event.get("metadata") or {}).get("options", {}))
+            turn = _turn_options(event)
             async with aclosing(played.run(event["content"], options=turn)) as events:
                 async for happening in events:
                     happened.append(happening)
@@ -236,6 +240,12 @@ def _bytes(messages: list[Json]) -> bytes:
 def _options(values: Json) -> AgentOptions:
     names = {item.name for item in fields(AgentOptions)}
     return AgentOptions(**{name: value for name, value in values.items() if name in names})
+
+
+def _turn_options(event: Json) -> TurnOptions:
+    values = (event.get("metadata") or {}).get("options") or {}
+    check(TURN_OPTIONS, values, "the options of a message")
+    return TurnOptions(**values)
 
 
 def _reply(exchange: Json) -> Recorded:

@@ -1,22 +1,22 @@
-"""Two runs side by side: where they part, and what each took."""
+"""Two runs side by side: their first difference, and what each took."""
 
 from __future__ import annotations
 
 import difflib
-import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..recording import drawing
 from ..recording.contents import Json, dump
 from ..recording.rows import describe
+from .viewer import render, shorten
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from .run import Run
 
-_CELL = 'style="text-align:left;padding:2px 8px;vertical-align:top"'
+MAX_PAIRS = 500
 
 
 @dataclass(frozen=True)
@@ -69,48 +69,44 @@ class Comparison:
 
     def __repr__(self) -> str:
         at = self.parts_at
-        where = "they do the same" if at is None else f"they part at line {at + 1}: {_line(self.pairs[at])}"
+        where = "the same steps" if at is None else f"first difference: line {at + 1}: {_line(self.pairs[at])}"
         left, right = self.totals["steps"]
         return f"Comparison({self.left.name!r}, {self.right.name!r}: {left:g} and {right:g} steps, {where})"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        parts = [f"<p>{html.escape(repr(self))}</p>", self._totals_table(), self._pictures(), self._pairs_table()]
-        return {"text/html": "\n".join(parts), "text/plain": repr(self)}
+        return {"text/html": self.to_html(), "text/plain": repr(self)}
 
-    def _totals_table(self) -> str:
-        head = f"<tr><th></th><th {_CELL}>{_heading(self.left)}</th><th {_CELL}>{_heading(self.right)}</th></tr>"
-        rows = ""
-        for name, values in self.totals.items():
-            cells = "".join(f"<td {_CELL}>{_value(name, value)}</td>" for value in values)
-            rows += f"<tr><th {_CELL}>{name}</th>{cells}</tr>\n"
-        return f"<table>{head}{rows}</table>"
+    def to_html(self) -> str:
+        """Return totals, what each run saw at the first difference, and the aligned steps as a fragment of HTML."""
+        return render(
+            "comparison",
+            summary=repr(self),
+            headings=[f"{run.name} ({run.model})" for run in (self.left, self.right)],
+            totals=[(name, [_value(name, value) for value in values]) for name, values in self.totals.items()],
+            figures=self._figures(),
+            count=len(self.pairs),
+            pairs=[(pair.same, _numbered(pair.left), _numbered(pair.right)) for pair in self.pairs[:MAX_PAIRS]],
+        )
 
-    def _pictures(self) -> str:
-        """What each saw where they part, with what it did there drawn on it."""
+    def _figures(self) -> list[tuple[str, str, str]]:
+        """Return what each run saw at the first difference, with what it did there drawn in."""
         at = self.parts_at
         if at is None:
-            return ""
-        figures = []
-        for run, side in ((self.left, "left"), (self.right, "right")):
-            chosen = next((row for pair in self.pairs[at:] if (row := getattr(pair, side)) is not None), None)
-            scene = next((scene for scene in drawing.scenes(run.rows) if chosen in scene.steps), None)
-            data = run.contents.find(scene.digest) if scene is not None and scene.digest else None
-            image = ""
-            if data is not None and chosen is not None:
-                uri = drawing.data_uri(drawing.draw(data, [chosen], 640))
-                image = f'<img src="{uri}" alt="what {side} saw" style="max-width:100%">'
-            words = html.escape(f"{run.name}: {_words(chosen) or 'nothing more'}"[:300])
-            style = "display:inline-block;width:420px;margin:4px;vertical-align:top"
-            figures.append(f'<figure style="{style}">{image}<figcaption>{words}</figcaption></figure>')
-        return "".join(figures)
+            return []
+        sides = (
+            (self.left, [pair.left for pair in self.pairs[at:]]),
+            (self.right, [pair.right for pair in self.pairs[at:]]),
+        )
+        return [_figure(run, next((row for row in found if row is not None), None)) for run, found in sides]
 
-    def _pairs_table(self) -> str:
-        rows = []
-        for pair in self.pairs[:500]:
-            color = "" if pair.same else ' style="background:#ffd7d733"'
-            cells = "".join(f"<td {_CELL}>{html.escape(_numbered(row)[:200])}</td>" for row in (pair.left, pair.right))
-            rows.append(f"<tr{color}>{cells}</tr>")
-        return f"<details><summary>{len(self.pairs)} lines</summary><table>{''.join(rows)}</table></details>"
+
+def _figure(run: Run, row: Json | None) -> tuple[str, str, str]:
+    scene = next((scene for scene in drawing.scenes(run.rows) if row in scene.steps), None)
+    image = b""
+    if scene is not None and row is not None:
+        image = drawing.draw_scene(drawing.Scene(scene.index, scene.digest, [row]), run.contents.find, 640)
+    caption = shorten(f"{run.name}: {_words(row) or 'no further steps'}", 300)
+    return (image and drawing.data_uri(image)) or "", caption, f"what {run.name} saw"
 
 
 _TOTALS = (
@@ -152,13 +148,9 @@ def _words(row: Json | None) -> str:
 
 
 def _numbered(row: Json | None) -> str:
-    return "" if row is None else f"{row['step']}. {_words(row)}"
+    return "" if row is None else shorten(f"{row['step']}. {_words(row)}", 200)
 
 
 def _line(pair: Pair) -> str:
     side, row = ("left", pair.left) if pair.left is not None else ("right", pair.right)
     return f"only the {side} one does {_words(row)[:120]}"
-
-
-def _heading(run: Run) -> str:
-    return html.escape(f"{run.name} ({run.model})")

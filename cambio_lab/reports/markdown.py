@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from ..recording import drawing
 from ..recording.rows import describe
@@ -12,22 +14,23 @@ if TYPE_CHECKING:
     from .run import Run
 
 WIDTH = 960
+_MARKUP = re.compile(r"[\\`*_{}\[\]()#+\-.!|~:@$^=]")
 
 
 def markdown(run: Run, path: Path | None = None) -> str:
-    """The report; with a ``path`` it is written there, and its pictures into ``<name>_images`` beside it."""
+    """Return the report; with a ``path`` it is written there, its screenshots into ``<name>_images`` beside it."""
     folder = path.with_name(f"{path.stem}_images") if path is not None else None
-    lines = [f"# {_plain(run.name)}", "", *_facts(run), ""]
+    lines = [f"# {escape(run.name)}", "", *_facts(run), ""]
     scenes = drawing.scenes(run.rows)
-    pictures: dict[str, str] = {}
+    images: dict[str, str] = {}
     if folder is not None and path is not None:
         folder.mkdir(parents=True, exist_ok=True)
         for scene in scenes:
-            data = run.contents.find(scene.digest) if scene.digest else None
+            data = drawing.draw_scene(scene, run.contents.find, WIDTH)
             if data and scene.digest:
                 name = f"{scene.index:04d}.jpg"
-                (folder / name).write_bytes(drawing.draw(data, scene.steps, WIDTH))
-                pictures[scene.digest] = f"{folder.name}/{name}"
+                (folder / name).write_bytes(data)
+                images[scene.digest] = quote(f"{folder.name}/{name}")
     for event in run.contents.events:
         kind = event["kind"]
         if kind == "UserMessage":
@@ -36,10 +39,10 @@ def markdown(run: Run, path: Path | None = None) -> str:
             lines += [*_quote(event["text"]), ""]
         elif kind == "ToolFinished":
             words = describe(event["tool"], event["arguments"])
-            lines += [f"{event['step']}. `{_plain(words)[:300]}` ({event['timing']['total']:.0f} ms)", ""]
+            lines += [f"{event['step']}. {escape(words[:300])} ({event['timing']['total']:.0f} ms)", ""]
             digest = (event.get("image") or {}).get("sha256")
-            if digest in pictures:
-                lines += [f"   ![after step {event['step']}]({pictures[digest]})", ""]
+            if digest in images:
+                lines += [f"   ![after step {event['step']}]({images[digest]})", ""]
         elif kind == "TurnFailed":
             lines += ["## Failed", "", *_quote(f"{event['error']} {event['details']}"), ""]
     text = "\n".join(lines)
@@ -53,7 +56,7 @@ def _facts(run: Run) -> list[str]:
     return [
         "| | |",
         "|---|---|",
-        f"| Model | {_plain(run.model)} |",
+        f"| Model | {escape(run.model)} |",
         f"| Steps | {len(run.rows)} |",
         f"| Time | {run.seconds:.1f} s |",
         f"| Tokens in, read from cache, written to cache, out | {usage.input_tokens}, {usage.cache_read_input_tokens}, "
@@ -62,10 +65,11 @@ def _facts(run: Run) -> list[str]:
     ]
 
 
-def _plain(words: str) -> str:
-    """One line that cannot become markup."""
-    return " ".join(words.replace("`", "'").replace("|", "/").replace("<", "‹").replace(">", "›").split())
+def escape(words: str) -> str:
+    """Return one line in which nothing is markup: no HTML, link, image, formula, table or heading."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in words).split())
+    return _MARKUP.sub(r"\\\g<0>", text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
 
 
 def _quote(words: str) -> list[str]:
-    return [f"> {line.replace('<', '&lt;')}" for line in words.splitlines() or [""]]
+    return [f"> {escape(line)}" for line in words.splitlines() or [""]]

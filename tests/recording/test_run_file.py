@@ -48,9 +48,7 @@ def contents() -> Contents:
         messages=[{"role": "user", "content": [{"type": "text", "text": "hi"}]}],
         steps=[{**step, "sha256": DIGEST, "media_type": "image/png", "width": 2, "height": 2}],
         exchanges=[{"number": 1, "request": request, "request_sha256": "0", "headers": {}, "response": ""}],
-        observations=[
-            {"step": 1, "method": "screenshot", "arguments": {}, "at": 1.5, "ms": 1.0, "result": {}}
-        ],
+        observations=[{"step": 1, "method": "screenshot", "arguments": {}, "at": 1.5, "ms": 1.0, "result": {}}],
         screenshots={DIGEST: "image/png"},
         find={DIGEST: PICTURE}.get,
     )
