@@ -11,7 +11,7 @@ from typing import Any
 from ..desktop.base import Desktop, Picture
 from ..errors import ActionError, DesktopLost
 from ..events import ApprovalDecided, Event, StatusChanged, ToolFinished, ToolStarted
-from .gate import Gate, LimitReached, Stopped, TurnHalted, needs_approval
+from .gate import Gate, LimitReached, Stopped, TurnHalted
 from .reply import Reply
 from .tools.call import (
     CUT_OFF,
@@ -84,7 +84,7 @@ class Batch:
         async for event in self._passage():
             yield event
         member = tool.member(call)
-        if needs_approval(self._gate.policy, member, call.arguments):
+        if self._gate.needs_approval(call.id, member, call.arguments):
             verdict = "stopped"
             request = self._gate.request(call.id, member, call.arguments)
             yield StatusChanged("waiting_approval", f"Waiting for approval: {request.shown}")

@@ -214,6 +214,10 @@ class Gate:
         finally:
             self.pending = self._verdict = None
 
+    def needs_approval(self, tool_use_id: str, tool: str, arguments: Mapping[str, Any]) -> bool:
+        """Return whether this call waits for a person."""
+        return needs_approval(self.policy, tool, arguments)
+
     def admit(self, tool_use_id: str) -> None:
         """This call passed the policy; the toolset checks it again right before it acts."""
         self._admitted.add(tool_use_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import sys
 import types
 from collections.abc import Iterable
 from dataclasses import MISSING, fields, is_dataclass
@@ -254,7 +255,7 @@ class DesktopFacts(Strict):
 
 def model_of(source: type, **overrides: Any) -> type[BaseModel]:
     """Make a strict model with the fields of a dataclass; ``overrides`` are ``(type, default)``, None removes one."""
-    hints = get_type_hints(source)
+    hints = get_type_hints(source, {**vars(sys.modules[source.__module__]), "ExtraTools": object})
     made: dict[str, Any] = {}
     for item in fields(source):
         required = item.default is MISSING and item.default_factory is MISSING
@@ -312,11 +313,7 @@ def _event_models() -> dict[str, type[BaseModel]]:
 
 EVENTS = _event_models()
 Options = model_of(AgentOptions)
-TURN_OPTIONS = create_model(
-    "TurnOptions",
-    __base__=Strict,
-    **{item.name: (Name | Number | None, None) for item in fields(TurnOptions) if item.name != "extra_tools"},
-)
+TURN_OPTIONS = model_of(TurnOptions, extra_tools=None)
 STEP = model_of(
     StepRow, session_id=None, timing=(dict[Name, Milliseconds], ...), media_type=(MediaType | None, None),
     sha256=(Digest | None, None), width=(Side, 0), height=(Side, 0),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from ..agent.client import ModelClient
-from ..agent.gate import Gate, parse_policy
+from ..agent.gate import Gate
 from ..agent.loop import Agent
 from ..agent.options import AgentOptions, TurnOptions
 from ..agent.transports.replay import Recorded, ReplayTransport
@@ -21,6 +21,7 @@ from ..recording.bodies import BodyEncoder
 from ..recording.contents import Contents, Json
 from ..recording.schema import TURN_OPTIONS, check
 from . import requests
+from .recorded import RecordedGate, RecordedTools
 from .replay_desktop import ReplayDesktop
 from .stops import Stops
 
@@ -194,7 +195,7 @@ def build(contents: Contents, *, pace: float = 0.0) -> PlayedAgent:
 async def replay(contents: Contents, *, pace: float = 0.0, on_event: Callable[[Event], None] | None = None) -> Replayed:
     """Play a whole run again. :class:`~cambio_lab.errors.ReplayDiverged` when it does not come out the same."""
     loop, happened = asyncio.get_running_loop(), list[Event]()
-    played = build(contents, pace=pace)
+    played, tools = build(contents, pace=pace), RecordedTools(contents)
     try:
         await played.open()
         began = loop.time()
@@ -203,7 +204,7 @@ async def replay(contents: Contents, *, pace: float = 0.0, on_event: Callable[[E
                 played.clear()
             if event["kind"] != "UserMessage":
                 continue
-            turn = _turn_options(event)
+            turn = _turn_options(event, tools)
             async with aclosing(played.run(event["content"], options=turn)) as events:
                 async for happening in events:
                     happened.append(happening)
@@ -242,10 +243,10 @@ def _options(values: Json) -> AgentOptions:
     return AgentOptions(**{name: value for name, value in values.items() if name in names})
 
 
-def _turn_options(event: Json) -> TurnOptions:
+def _turn_options(event: Json, tools: RecordedTools) -> TurnOptions:
     values = (event.get("metadata") or {}).get("options") or {}
     check(TURN_OPTIONS, values, "the options of a message")
-    return TurnOptions(**values)
+    return TurnOptions(**values, extra_tools=tools or None)
 
 
 def _reply(exchange: Json) -> Recorded:

@@ -45,7 +45,7 @@ def planted(value: Any, marker: str, key: str = "") -> Any:
         return {name: planted(item, marker, name) for name, item in value.items()}
     if isinstance(value, list):
         return [planted(item, marker, key) for item in value]
-    return f"{value}{marker}" if isinstance(value, str) and key not in KEPT else value
+    return f"{value}{marker}" if isinstance(value, str) and key not in KEPT and value != "client" else value
 
 
 def hostile(marker: str) -> Run:
