@@ -20,7 +20,8 @@ carry a path of the server, a secret or a traceback: they travel to clients and 
     │   ├── SessionConflict         the session's state forbids it
     │   │   ├── SessionEnded
     │   │   └── TurnRunning
-    │   └── MessageLimitReached     ``max_messages`` user messages were sent
+    │   ├── MessageLimitReached     ``max_messages`` user messages were sent
+    │   └── RecordFull              the session's record, or all records, reached their limit
     ├── ModelError
     │   ├── MissingKey              no API key, and the model is not the demo
     │   ├── UnsupportedModel        the table lists no tool version for this pair
@@ -120,6 +121,10 @@ class TurnRunning(SessionConflict):
 
 class MessageLimitReached(SessionError):
     """``max_messages`` user messages were sent; the refused one is not stored."""
+
+
+class RecordFull(SessionError):
+    """The session's record, or all records, reached their limit of size; the refused message is not stored."""
 
 
 class ModelError(CambioError):

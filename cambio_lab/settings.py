@@ -68,6 +68,10 @@ class Settings:
     queue_bytes: int = _setting(1024**2, "Events waiting for one slow reader before it must resynchronise.")
     # Records
     record: str = _setting("", "Default recording mode of bound sessions: once, none, all.")
+    max_record_mb: float = _setting(1000.0, "Megabytes recorded of one session; its turn ends there. 0: no limit.")
+    max_records_mb: float = _setting(
+        20_000.0, "Megabytes of all records; the oldest ended runs that are not pinned are removed first. 0: no limit."
+    )
     runs_max_age_days: float = _setting(0.0, "`runs prune` removes older ones; 0: keep.")
     runs_max_bytes: int = _setting(0, "`runs prune` removes the oldest beyond this much disk; 0: keep.")
 

@@ -23,6 +23,7 @@ STATUS: dict[type[errors.CambioError], int] = {
     errors.MessageNotFound: 404,
     errors.SessionConflict: 409,
     errors.MessageLimitReached: 409,
+    errors.RecordFull: 409,
     errors.RecordingMissing: 409,
     errors.ReplayDiverged: 409,
     errors.DesktopUnavailable: 503,

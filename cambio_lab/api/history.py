@@ -56,6 +56,7 @@ def message(row: MessageRow) -> dict[str, Any]:
         "role": row.role,
         "content": row.content,
         "timestamp": timestamp(row.created_at),
+        "sequence": row.sequence,
         "metadata": row.metadata,
     }
 

@@ -128,12 +128,18 @@ class OneSession(Rest):
         self.write_json(answer)
 
     async def patch(self, session_id: str) -> None:
-        """Change ``name``, ``approval`` or ``display``; what is not named stays."""
-        changes = self.json_object(allowed=frozenset({"name", "approval", "display"}))
+        """Change ``name``, ``approval``, ``display`` or ``pinned``; what is not named stays."""
+        changes = self.json_object(allowed=frozenset({"name", "approval", "display", "pinned"}))
+        pinned = changes.pop("pinned", None)
+        if pinned is not None and not isinstance(pinned, bool):
+            raise InvalidRequest("pinned must be true or false.", details={"pinned": "must be true or false"})
         registry = await self.services.registry()
-        session = await registry.find(session_id)
-        await session.change(**changes)
-        self.write_json(described(self, session.describe()))
+        if changes or pinned is None:
+            session = await registry.find(session_id)
+            await session.change(**changes)
+        if pinned is not None:
+            await registry.pin(session_id, pinned)
+        self.write_json(described(self, await registry.describe(session_id)))
 
     async def delete(self, session_id: str) -> None:
         """End it and free its desktop."""

@@ -15,11 +15,11 @@ DAY = 86_400
 async def prune(store: Store, *, days: float = 0.0, most: int = 0) -> int:
     """Forget runs that ended more than ``days`` ago, then the oldest until the rest takes at most ``most`` bytes.
 
-    0 is no limit; a run that goes on is never forgotten. How many were forgotten; their room is given back by
-    :func:`sweep` and ``store.database.compact``.
+    0 is no limit; a run that goes on or that is pinned is never forgotten.
+    How many were forgotten; their space is given back by :func:`sweep` and ``store.database.compact``.
     """
     rows = (await store.sessions.page(SessionQuery(limit=ALL))).rows
-    ended = sorted((row for row in rows if row.status != "active"), key=_end)
+    ended = sorted((row for row in rows if row.status != "active" and not row.pinned), key=_end)
     old = [row for row in ended if days and _end(row) < time.time() - days * DAY]
     for row in old:
         await store.sessions.remove(row.id)

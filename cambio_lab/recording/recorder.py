@@ -155,6 +155,7 @@ class Recorder:
 
     async def _put(self, picture: Picture) -> None:
         await self._store.screenshots.put(picture.data, picture.media_type)
+        await self._store.write(self._store.sessions.growing(self._session_id, len(picture.data)))
 
     def _event(self, kind: str, record: Mapping[str, Any]) -> EventRow:
         text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)

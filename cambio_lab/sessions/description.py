@@ -69,6 +69,8 @@ def describe(session: Session) -> dict[str, Any]:
         "config": session.config.given(),
         "steps": session.steps,
         "usage": describe_usage(session.usage),
+        "record_bytes": session.record_bytes,
+        "pinned": session.pinned,
         "control": session.control,
         "sequence": session.journal.broadcast.sequence,
     }

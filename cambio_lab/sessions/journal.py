@@ -12,7 +12,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from cambio_lab.errors import StoreError, StoreUnavailable
@@ -140,9 +140,11 @@ class Journal:
         while self._line:
             entries = [self._line[number] for number in range(min(len(self._line), largest))]
             numbered = self._number(entries)
-            operations = [operation for entry in entries for operation in entry.operations]
+            operations: list[Operation[Any]] = []
+            for entry, rows in zip(entries, numbered, strict=True):  # an operation finds its own events' numbers
+                operations += [self._store.events.appending(rows), *entry.operations]
             try:
-                results = await self._store.write(self._store.events.appending(numbered), *operations)
+                results = await self._store.write(*operations)
             except StoreError as error:
                 self._refuse(error)
                 if self._line:
@@ -157,40 +159,36 @@ class Journal:
                     _fail(entries[0], error)
                 continue
             self.failure, delay, largest = None, FIRST_RETRY, LINE
-            self._done(entries, numbered, results[1:])
+            self._done(entries, numbered, results)
 
-    def _number(self, entries: Sequence[_Entry]) -> list[EventRow]:
+    def _number(self, entries: Sequence[_Entry]) -> list[list[EventRow]]:
+        """Return each entry's rows with the numbers that follow those already given."""
         sequence, stream_sequence = self.broadcast.sequence, self.broadcast.stream_sequence
-        numbered = []
-        for row in (row for entry in entries for row in entry.rows):
-            if row.body is None:
-                numbered.append(row)
-                continue
-            stream_sequence += 1
-            seen_by_all = row.record is not None
-            sequence += seen_by_all
-            numbered.append(
-                EventRow(
-                    row.session_id,
-                    sequence if seen_by_all else None,
-                    stream_sequence,
-                    row.time,
-                    row.kind,
-                    row.body,
-                    row.record,
-                )
-            )
+        numbered: list[list[EventRow]] = []
+        for entry in entries:
+            rows = []
+            for row in entry.rows:
+                if row.body is not None:
+                    stream_sequence += 1
+                    seen_by_all = row.record is not None
+                    sequence += seen_by_all
+                    number = sequence if seen_by_all else None
+                    row = replace(row, sequence=number, stream_sequence=stream_sequence)
+                rows.append(row)
+            numbered.append(rows)
         return numbered
 
-    def _done(self, entries: Sequence[_Entry], numbered: Sequence[EventRow], results: list[Any]) -> None:
+    def _done(self, entries: Sequence[_Entry], numbered: Sequence[list[EventRow]], results: list[Any]) -> None:
         self.broadcast.publish(
             Published(row.body, row.sequence, row.stream_sequence)
-            for row in numbered
+            for rows in numbered
+            for row in rows
             if row.body is not None and row.stream_sequence is not None
         )
         at = 0
         for entry in entries:
             self._line.popleft()
+            at += 1  # the events themselves
             if not entry.stored.done():
                 entry.stored.set_result(results[at : at + len(entry.operations)])
             at += len(entry.operations)

@@ -27,6 +27,8 @@ from .creation import Creation
 from .desktops import Desktops
 from .ending import end_session, suspend_session
 from .expiry import LOOK_SECONDS, Expiry
+from .quota import LOOK_SECONDS as RECORDS_SECONDS
+from .quota import Quota
 from .recovery import Recovery
 from .session import Session, Surroundings
 from .tasks import OwnedTasks
@@ -60,11 +62,13 @@ class Registry:
         self.settings = settings
         self.store = store
         self.clock = clock or SystemClock()
+        self.quota = Quota(settings)
         self.around = Surroundings(
             settings,
             store,
             encode,
             self.clock,
+            self.quota,
             build_agent or default_factory(settings, store),
             changed=self._changed,
             broken=self._broken,
@@ -80,6 +84,8 @@ class Registry:
         self._recovery = Recovery(self.around, self.desktops, self._tasks, admit=self.admit, ended=self.remember_end)
         self._reaping: asyncio.Task[None] | None = None
         self._reaped_at = float("-inf")
+        self._measuring: asyncio.Task[None] | None = None
+        self._measured_at = float("-inf")
         self.stopping = False
         """Nothing new is begun."""
         self.revision = 0
@@ -225,6 +231,14 @@ class Registry:
             raise SessionNotFound(f"There is no session {session_id[:60]!r}.")
         return describe_row(row)
 
+    async def pin(self, session_id: str, pinned: bool) -> None:
+        """Keep the record of a session, ended or not, when the oldest are removed; or stop keeping it."""
+        await self.describe(session_id)  # SessionNotFound
+        await self.store.sessions.update(session_id, pinned=pinned)
+        if (session := self._live.get(session_id)) is not None:
+            session.pinned = pinned
+            self._changed(session)
+
     async def listing(self, query: SessionQuery) -> Page[Listed]:
         """A page as JSON; what changes without a write (the live ones' ``state``) is not in it."""
         return await self.store.sessions.listing(query)
@@ -304,8 +318,9 @@ class Registry:
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 self._retry()
+                self._measure_records()
             except Exception:
-                logger.exception("sessions that wait could not be looked after")
+                logger.exception("housekeeping failed")
             for session in self.sessions:
                 try:
                     await self._look(session)
@@ -318,6 +333,13 @@ class Registry:
         if self.desktops.unclean and idle and self.clock.monotonic() - self._reaped_at >= REAP_SECONDS:
             self._reaped_at = self.clock.monotonic()
             self._reaping = self._tasks.own(self.desktops.reap(), "removal of orphaned desktops")
+
+    def _measure_records(self) -> None:
+        """In a task of its own: removing old runs may take long."""
+        idle = self._measuring is None or self._measuring.done()
+        if idle and self.clock.monotonic() - self._measured_at >= RECORDS_SECONDS:
+            self._measured_at = self.clock.monotonic()
+            self._measuring = self._tasks.own(self.quota.look(self.store, self.sessions), "size of all records")
 
     async def _look(self, session: Session) -> None:
         if not session.life.over and (reason := await self._expiry.look(session)) is not None:

@@ -19,6 +19,7 @@ from cambio_lab.desktop.base import Desktop
 from cambio_lab.errors import (
     CambioError,
     MessageLimitReached,
+    RecordFull,
     SessionConflict,
     SessionEnded,
     StoreUnavailable,
@@ -31,6 +32,7 @@ from cambio_lab.events import (
     HumanInput,
     PolicyChanged,
     Status,
+    StatusChanged,
     Usage,
     UserMessage,
 )
@@ -42,6 +44,7 @@ from .broadcast import Subscription
 from .config import SessionConfig, check_content, check_metadata, check_name, parse_display, turn_options
 from .description import describe, snapshot
 from .journal import Journal, Moment
+from .quota import Quota
 from .secrets import SecretTools, for_clients
 from .state import Life, Phase
 from .turn import Turn
@@ -63,6 +66,7 @@ class Surroundings:
     store: Store
     encode: Encode
     clock: Clock
+    quota: Quota
     build_agent: AgentFactory
     changed: Callable[[Session], None]
     """Called after anything that a listing shows has changed."""
@@ -107,6 +111,9 @@ class Session:
         self.gate = gate
         self.usage = Usage(**row.usage)
         self.steps = row.steps
+        self.record_bytes = row.record_bytes
+        self.pinned = bool(row.pinned)
+        self.quota = around.quota
         self.control: str | None = None
         """The viewer who has the mouse; ``None``: the agent."""
         self.extra_tools: ExtraTools | None = None
@@ -148,6 +155,8 @@ class Session:
                 raise MessageLimitReached(
                     f"This session takes {limit} messages, and they have been sent.", hint="Start a new session."
                 )
+            if problem := self.quota.problem(self.record_bytes):
+                raise RecordFull(problem.words, hint="Start a new session, or raise the setting " + problem.name + ".")
             await self._turn_wound_up()
             if self.turn is not None and self.turn.broken_off:
                 await self._renew_agent()
@@ -353,6 +362,18 @@ class Session:
             turn_usage=self.turn.used if self.turn else None,
         )
         return Moment(event, time, self._around.encode(event, view), image_sha256)
+
+    async def record_grew(self, total: int) -> None:
+        """Note the size of the record: say when its limit is near, end the turn when it is reached."""
+        before, self.record_bytes = self.record_bytes, total
+        if problem := self.quota.problem(total):
+            self.gate.halt(problem)
+        elif (warning := self.quota.warning(before, total)) is not None:
+            await self.warn(*warning)
+
+    async def warn(self, words: str, metadata: dict[str, Any]) -> None:
+        """Tell this session's readers something that is about to happen; its state stays."""
+        await self.journal.post(self.moment(StatusChanged(self.state, words, metadata)))
 
     def show(self, state: Status) -> None:
         self.state = state

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cambio_lab import events
 from cambio_lab.agent.options import TurnOptions
 from cambio_lab.errors import CambioError
-from cambio_lab.store import StepRow, new_message_id
+from cambio_lab.store import Operation, StepRow, new_message_id
 
 from .views import describe_usage
 
@@ -149,13 +149,15 @@ class Turn:
             width=event.width,
             height=event.height,
         )
-        operations = [
+        operations: list[Operation[Any]] = [
             self._store.steps.appending(row),
             self._store.sessions.updating(session.id, steps=max(session.steps, event.step)),
+            self._store.sessions.growing(session.id, len(event.image or b"") + len(event.text)),
         ]
         session.steps = max(session.steps, event.step)
         moment = session.moment(event, image_sha256=sha256, cost_usd=row.cost_usd)
-        await session.journal.emit(moment, operations=operations)
+        results = await session.journal.emit(moment, operations=operations)
+        await session.record_grew(results[-1])
         await session.lift_hands()
 
     def _begun(self, event: events.ToolStarted | events.ToolFinished) -> StepRow:
@@ -229,7 +231,9 @@ class Turn:
                 session.id, turn_message_id=None, steps=session.steps, usage=asdict(session.usage)
             )
         )
-        await session.journal.emit(*moments, operations=operations)
+        operations.append(self._store.sessions.growing(session.id, 0))
+        results = await session.journal.emit(*moments, operations=operations)
+        session.record_bytes = max(session.record_bytes, results[-1])
 
 
 _HANDLERS: dict[type[events.Event], Callable[[Turn, Any], Awaitable[None]]] = {

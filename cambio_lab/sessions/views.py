@@ -102,6 +102,8 @@ def describe_row(row: SessionRow) -> dict[str, Any]:
         "config": row.config,
         "steps": row.steps,
         "usage": describe_usage(Usage(**row.usage)),
+        "record_bytes": row.record_bytes,
+        "pinned": bool(row.pinned),
         "control": None,
         "sequence": row.last_sequence,
     }

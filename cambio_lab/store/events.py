@@ -62,14 +62,15 @@ def _append(rows: tuple[EventRow, ...], connection: sqlite3.Connection) -> None:
         f"INSERT INTO events ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
         [(r.session_id, r.sequence, r.stream_sequence, r.time, r.kind, r.body, r.record) for r in rows],
     )
-    last: dict[str, tuple[int, int]] = {}
+    last: dict[str, tuple[int, int, int]] = {}
     for row in rows:
-        plain, stream = last.get(row.session_id, (0, 0))
-        last[row.session_id] = (row.sequence or plain, row.stream_sequence or stream)
+        plain, stream, size = last.get(row.session_id, (0, 0, 0))
+        size += len(row.body or "") + len(row.record or "")
+        last[row.session_id] = (row.sequence or plain, row.stream_sequence or stream, size)
     connection.executemany(
-        "UPDATE sessions SET last_sequence = max(last_sequence, ?), last_stream_sequence = max(last_stream_sequence, ?)"
-        " WHERE id = ?",
-        [(plain, stream, session_id) for session_id, (plain, stream) in last.items() if plain or stream],
+        "UPDATE sessions SET last_sequence = max(last_sequence, ?), last_stream_sequence ="
+        " max(last_stream_sequence, ?), record_bytes = record_bytes + ? WHERE id = ?",
+        [(*numbers, session_id) for session_id, numbers in last.items()],
     )
 
 

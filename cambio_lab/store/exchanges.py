@@ -67,6 +67,10 @@ def _append(row: ExchangeRow, connection: sqlite3.Connection) -> None:
             *(row.response, row.first_byte_ms, row.total_ms, row.error),
         ),
     )
+    connection.execute(
+        "UPDATE sessions SET record_bytes = record_bytes + ? WHERE id = ?",
+        (len(row.request) + len(row.response), row.session_id),
+    )
 
 
 def _of(session_id: str, connection: sqlite3.Connection) -> list[ExchangeRow]:

@@ -27,6 +27,8 @@ class MessageRow:
     created_at: float
     metadata: dict[str, Any] = field(default_factory=dict)
     position: int = 0
+    sequence: int | None = None
+    """The number of the event that told of it; ``None`` in records of older versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def new_message_id() -> str:
     return f"msg-{uuid.uuid4()}"
 
 
-_COLUMNS = "id, session_id, role, content, created_at, metadata, position"
+_COLUMNS = "id, session_id, role, content, created_at, metadata, position, sequence"
 
 
 def _decode(row: tuple[Any, ...]) -> MessageRow:
@@ -93,23 +95,23 @@ def _decode(row: tuple[Any, ...]) -> MessageRow:
 def _append(row: MessageRow, connection: sqlite3.Connection) -> MessageRow:
     counts = connection.execute(
         f"UPDATE sessions SET message_count = message_count + 1, {row.role}_count = {row.role}_count + 1"
-        f" WHERE id = ? RETURNING message_count, {row.role}_count",
+        f" WHERE id = ? RETURNING message_count, {row.role}_count, last_sequence",
         (row.session_id,),
     ).fetchall()
     if not counts:
         raise ValueError(f"no session {row.session_id}")
-    position, role_position = counts[0]
+    position, role_position, sequence = counts[0]
     before = connection.execute(
         "SELECT created_at FROM messages WHERE session_id = ? AND position = ?", (row.session_id, position - 1)
     ).fetchone()
     time = max(row.created_at, before[0]) if before else row.created_at  # the clock may have been set back
     metadata = json.dumps(row.metadata, separators=(",", ":"), ensure_ascii=False)
     connection.execute(
-        "INSERT INTO messages (id, session_id, position, role, role_position, content, created_at, metadata)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (row.id, row.session_id, position, row.role, role_position, row.content, time, metadata),
+        "INSERT INTO messages (id, session_id, position, role, role_position, content, created_at, metadata,"
+        " sequence) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (row.id, row.session_id, position, row.role, role_position, row.content, time, metadata, sequence),
     )
-    return MessageRow(row.id, row.session_id, row.role, row.content, time, row.metadata, position)
+    return MessageRow(row.id, row.session_id, row.role, row.content, time, row.metadata, position, sequence)
 
 
 def _page(session_id: str, query: MessageQuery, connection: sqlite3.Connection) -> Page[MessageRow]:

@@ -183,4 +183,12 @@ def m004_said(db: Database) -> None:
     db.conn.execute("ALTER TABLE steps ADD COLUMN cost_usd REAL")
 
 
-STEPS = (m001_sessions, m002_conversation, m003_record, m004_said)
+def m005_order_and_size(db: Database) -> None:
+    """Where messages and steps stand among a session's events; how large its record is, and whether it is kept."""
+    db.conn.execute("ALTER TABLE messages ADD COLUMN sequence INTEGER")
+    db.conn.execute("ALTER TABLE steps ADD COLUMN sequence INTEGER")
+    db.conn.execute("ALTER TABLE sessions ADD COLUMN record_bytes INTEGER NOT NULL DEFAULT 0")
+    db.conn.execute("ALTER TABLE sessions ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0")
+
+
+STEPS = (m001_sessions, m002_conversation, m003_record, m004_said, m005_order_and_size)

@@ -43,6 +43,10 @@ class SessionRow:
     last_stream_sequence: int = 0
     message_count: int = 0
     """Messages in the history now."""
+    record_bytes: int = 0
+    """About how much its record takes on disk, screenshots included."""
+    pinned: bool = False
+    """Kept when the oldest runs are removed to make space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,10 @@ class SessionTable:
         sql = f"UPDATE sessions SET {', '.join(f'{name} = ?' for name in changes)} WHERE id = ?"
         return partial(_execute, sql, (*values, session_id))
 
+    def growing(self, session_id: str, size: int) -> Operation[int]:
+        """Add ``size`` bytes to what the session's record takes; the new total (0 for an unknown session)."""
+        return partial(_grow, session_id, size)
+
     async def get(self, session_id: str) -> SessionRow | None:
         return await self._database.read(partial(_get, session_id), snapshot=False)
 
@@ -128,7 +136,8 @@ _TIME = "strftime('%Y-%m-%dT%H:%M:%SZ', CAST({} AS INTEGER), 'unixepoch')"
 _SELECT_JSON = (
     "SELECT id, status, json_object('id', id, 'name', name, 'status', status,"
     f" 'created_at', {_TIME.format('created_at')}, 'ended_at', {_TIME.format('ended_at')}, 'end_reason', end_reason,"
-    " 'model', model, 'desktop', desktop_kind, 'steps', steps, 'usage', json(usage)) AS json FROM sessions"
+    " 'model', model, 'desktop', desktop_kind, 'steps', steps, 'usage', json(usage),"
+    " 'record_bytes', record_bytes, 'pinned', json(iif(pinned, 'true', 'false'))) AS json FROM sessions"
 )
 
 
@@ -143,6 +152,12 @@ def _encode(name: str, value: Any) -> Any:
 def _decode(row: tuple[Any, ...]) -> SessionRow:
     values = dict(zip(_COLUMNS, row, strict=True))
     return SessionRow(**{name: json.loads(value) if name in _JSON else value for name, value in values.items()})
+
+
+def _grow(session_id: str, size: int, connection: sqlite3.Connection) -> int:
+    sql = "UPDATE sessions SET record_bytes = record_bytes + ? WHERE id = ? RETURNING record_bytes"
+    found = connection.execute(sql, (size, session_id)).fetchall()
+    return int(found[0][0]) if found else 0
 
 
 def _get(session_id: str, connection: sqlite3.Connection) -> SessionRow | None:

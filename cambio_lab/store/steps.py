@@ -38,6 +38,8 @@ class StepRow:
     height: int = 0
     said: str = ""
     cost_usd: float | None = None
+    sequence: int | None = None
+    """The number of the event that told of its begin; ``None`` in records of older versions."""
 
 
 class StepTable:
@@ -64,13 +66,14 @@ class StepTable:
 
 _COLUMNS = (
     "session_id, step, tool_use_id, tool, toolset, arguments, status, started_at, ended_at, text, timing,"
-    " sha256, media_type, width, height, said, cost_usd"
+    " sha256, media_type, width, height, said, cost_usd, sequence"
 )
 
 
 def _append(row: StepRow, connection: sqlite3.Connection) -> None:
     connection.execute(
-        f"INSERT INTO steps ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        f"INSERT INTO steps ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+        " (SELECT last_sequence FROM sessions WHERE id = ?))"
         " ON CONFLICT (session_id, step) DO UPDATE SET status = excluded.status, ended_at = excluded.ended_at,"
         " text = excluded.text, timing = excluded.timing, sha256 = excluded.sha256,"
         " media_type = excluded.media_type, width = excluded.width, height = excluded.height",
@@ -78,7 +81,7 @@ def _append(row: StepRow, connection: sqlite3.Connection) -> None:
             *(row.session_id, row.step, row.tool_use_id, row.tool, row.toolset),
             json.dumps(row.arguments, separators=(",", ":"), ensure_ascii=False),
             *(row.status, row.started_at, row.ended_at, row.text, json.dumps(row.timing, separators=(",", ":"))),
-            *(row.sha256, row.media_type, row.width, row.height, row.said, row.cost_usd),
+            *(row.sha256, row.media_type, row.width, row.height, row.said, row.cost_usd, row.session_id),
         ),
     )
 

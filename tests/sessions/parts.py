@@ -10,7 +10,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from cambio_lab.agent.gate import Gate, Stopped
+from cambio_lab.agent.gate import Gate, LimitReached, Stopped
 from cambio_lab.agent.options import TurnOptions
 from cambio_lab.api.messages import Encoder
 from cambio_lab.desktop.base import DesktopOptions, ProviderHealth, Size
@@ -123,6 +123,8 @@ class ScriptedAgent:
                     yield event
         except Stopped:
             yield TurnFinished("", [], 0.1, Usage(), stopped=True)
+        except LimitReached as limit:
+            yield TurnFinished("", [], 0.1, Usage(), limit=limit.name)
         except DesktopLost as error:
             yield TurnFailed("The desktop is gone.", str(error), 0.1, Usage(), fatal=True)
         finally:
