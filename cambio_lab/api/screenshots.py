@@ -88,6 +88,7 @@ class Steps(Rest):
             path = picture_path(self.url(), row.session_id, row.sha256, row.media_type or "image/png")
         return {
             "step": row.step,
+            "sequence": row.sequence,
             "tool": row.tool,
             "toolset": row.toolset,
             "tool_use_id": row.tool_use_id,
