@@ -13,7 +13,7 @@ from .failure import timestamp
 from .thumbnails import Thumbnails
 
 if TYPE_CHECKING:
-    from ..sessions import Registry, Watch
+    from ..sessions import Registry, SessionFeed
 
 COMMANDS = ("stop", "pause", "resume", "approve", "deny", "take_control", "give_back")
 MOST_WATCHED = 100
@@ -27,7 +27,7 @@ class OverviewSocket(EventSocket):
 
     what = "the WebSocket of all sessions"
     registry: Registry
-    watch: Watch | None = None
+    watch: SessionFeed | None = None
 
     async def admit(self) -> None:  # type: ignore[override]
         self.registry = await self.services.registry()

@@ -1,12 +1,11 @@
 """A session's life: one desktop, one conversation, one state machine. Knows nothing of the web."""
 
 from .agents import AgentFactory, AgentRequest, SessionAgent, default_factory
-from .broadcast import Subscription
+from .broadcast import SessionFeed, Subscription
 from .config import SessionConfig
 from .registry import Registry
 from .session import Session
 from .views import Encode, SessionView, Viewer
-from .watch import Watch
 
 __all__ = [
     "AgentFactory",
@@ -16,9 +15,9 @@ __all__ = [
     "Session",
     "SessionAgent",
     "SessionConfig",
+    "SessionFeed",
     "SessionView",
     "Subscription",
     "Viewer",
-    "Watch",
     "default_factory",
 ]

@@ -1,4 +1,6 @@
-"""Events to many listeners. Each has a queue with a limit in bytes; who falls behind reads on from the store.
+"""Events of a session to its readers, and summaries of all sessions to theirs.
+
+Each reader has a queue with a limit in bytes; a reader that falls behind reads on from the store.
 
 A reader gets every event after its position once and in order, whether it comes from memory or from disk, because
 an event is published only after it was stored. Nothing here grows with a slow reader.
@@ -9,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Self
+from typing import Any, Protocol, Self
 
 from cambio_lab.errors import InvalidRequest
 
@@ -131,7 +133,7 @@ class Subscription:
         raise StopAsyncIteration
 
     def close(self) -> None:
-        """Leave; whoever waits in this reader gets its end. Idempotent."""
+        """Leave; a caller that waits in it gets its end. Idempotent."""
         self._closed = True
         self._queue.clear()
         self._source._leave(self)
@@ -170,3 +172,49 @@ class Subscription:
         # No await from here to the return: nothing can be published in between.
         # Without rows there is nothing to wait for: an ended session's record may have been pruned meanwhile.
         self._behind = bool(rows) and self._last < self._source.newest(self.stream)
+
+
+class Described(Protocol):
+    """A session, or one that is being made."""
+
+    @property
+    def id(self) -> str: ...
+
+    def describe(self) -> dict[str, Any]: ...
+
+
+class SessionFeed:
+    """An asynchronous iterator of ``Session.describe()`` bodies; close it with :meth:`close`.
+
+    It holds at most one entry for each session that changed, so a slow listener misses intermediate states and
+    nothing else.
+    """
+
+    def __init__(self, watches: set[SessionFeed], sessions: Iterable[Described]) -> None:
+        self._watches = watches
+        self._changed: dict[str, Described] = {session.id: session for session in sessions}
+        self._wake = asyncio.Event()
+        self._closed = False
+        watches.add(self)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> dict[str, Any]:
+        while not self._closed:
+            if self._changed:
+                session = self._changed.pop(next(iter(self._changed)))
+                return session.describe()
+            self._wake.clear()
+            await self._wake.wait()
+        raise StopAsyncIteration
+
+    def tell(self, session: Described) -> None:
+        self._changed[session.id] = session
+        self._wake.set()
+
+    def close(self) -> None:
+        """Idempotent; a caller that waits in it gets its end."""
+        self._closed = True
+        self._watches.discard(self)
+        self._wake.set()

@@ -22,6 +22,7 @@ from cambio_lab.settings import Settings
 from cambio_lab.store import Listed, Page, SessionQuery, SessionStatus, Store
 
 from .agents import AgentFactory, default_factory
+from .broadcast import Described, SessionFeed
 from .config import check_creation
 from .creation import Creation
 from .desktops import Desktops
@@ -33,7 +34,6 @@ from .recovery import Recovery
 from .session import Session, Surroundings
 from .tasks import OwnedTasks
 from .views import Clock, Encode, SystemClock, describe_row, iso
-from .watch import Described, Watch
 
 logger = logging.getLogger(__name__)
 STOP_SECONDS = 8.5
@@ -76,7 +76,7 @@ class Registry:
         self._live: dict[str, Session] = {}
         self._ended: dict[str, None] = {}
         self._creations: dict[str, Creation] = {}
-        self._watches: set[Watch] = set()
+        self._watches: set[SessionFeed] = set()
         self._tasks = OwnedTasks()
         self._lost_watchers: dict[str, asyncio.Task[None]] = {}
         self._expiry = Expiry(settings)
@@ -262,10 +262,10 @@ class Registry:
         assert session.ended_at is not None
         return {"ended_at": iso(session.ended_at)}
 
-    def watch(self) -> Watch:
+    def watch(self) -> SessionFeed:
         """News of all sessions, the live ones as they are first; also of those whose desktop takes long to make."""
         slow = [one for one in self._creations.values() if one.text]
-        return Watch(self._watches, [*self.sessions, *slow])
+        return SessionFeed(self._watches, [*self.sessions, *slow])
 
     # Housekeeping
 

@@ -21,7 +21,7 @@ from cambio_lab.errors import (
     UnsupportedModel,
 )
 from cambio_lab.events import Event
-from cambio_lab.sessions import Watch
+from cambio_lab.sessions import SessionFeed
 from cambio_lab.sessions.config import SessionConfig
 from cambio_lab.store import MessageQuery, SessionQuery
 
@@ -356,7 +356,7 @@ async def test_a_slow_first_time_is_told_to_those_who_watch(bench: Bench, monkey
     assert [row["name"] async for row in first(bench.registry.watch())] == ["slow"]
 
 
-async def first(watch: Watch) -> AsyncGenerator[dict[str, Any], None]:
+async def first(watch: SessionFeed) -> AsyncGenerator[dict[str, Any], None]:
     """What a new watch is told at once."""
     while watch._changed:
         yield await anext(watch)
