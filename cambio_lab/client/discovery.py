@@ -60,17 +60,41 @@ def find_server(
         source = "CAMBIO_LAB_URL"
     else:
         source = "arguments"
-    given = token if token is not None else environment.get("CAMBIO_LAB_TOKEN")
     running = _running_servers(environment)
     if url is not None:
-        return _from_url(url, given, source, running, environment)
-    for found in (_from_hub(environment), _parent(running, environment)):
-        if found is not None:
-            return found if given is None else _with_token(found, given)
-    if len(running) == 1:
+        return _from_url(url, token, source, running, environment)
+    found = _default(running, environment)
+    if found is None:
+        raise _nothing_found(running)
+    given = token if token is not None else environment.get("CAMBIO_LAB_TOKEN")
+    return found if given is None else _with_token(found, given)
+
+
+def _default(running: list[dict[str, Any]], environment: Mapping[str, str]) -> Address | None:
+    """Return the server that is used when no address is given."""
+    found = _from_hub(environment) or _parent(running, environment)
+    if found is None and len(running) == 1:
         found = _address(running[0], "the only running server")
-        return found if given is None else _with_token(found, given)
-    raise _nothing_found(running)
+    return found
+
+
+def _token_of(url: str, running: list[dict[str, Any]], environment: Mapping[str, str]) -> str | None:
+    """Return the environment's token for ``url``; ``None`` if that token belongs to another origin."""
+    default = _default(running, environment)
+    owner = environment.get("CAMBIO_LAB_URL") or (default.url if default else "")
+    if not owner or _origin(owner) != _origin(url):
+        return None
+    token = environment.get("CAMBIO_LAB_TOKEN")
+    if token is None and default is not None and _origin(default.url) == _origin(url):
+        return default.token
+    return token
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    """Return scheme, host and port, with the scheme's usual port filled in."""
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname or ""
+    return parts.scheme, host, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _from_url(
@@ -83,7 +107,9 @@ def _from_url(
     plain = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
     known = next((server for server in running if _same(_address(server, "").url, plain)), None)
     if token is None:
-        token = in_query or (str(known.get("token", "")) if known else "")
+        token = in_query or _token_of(plain, running, environment)
+    if token is None:
+        token = str(known.get("token", "")) if known else ""
     parent = known is not None and str(known.get("pid")) == environment.get("JPY_PARENT_PID")
     return Address(plain, token, source, parent)
 
@@ -95,7 +121,8 @@ def _from_hub(environment: Mapping[str, str]) -> Address | None:
         return None
     parts = urlsplit(service)
     host = "127.0.0.1" if parts.hostname in (None, "", "0.0.0.0", "::") else parts.hostname
-    netloc = f"{host}:{parts.port}" if parts.port else str(host)
+    netloc = f"[{host}]" if ":" in str(host) else str(host)
+    netloc += f":{parts.port}" if parts.port else ""
     path = (environment.get("JUPYTERHUB_SERVICE_PREFIX") or parts.path).rstrip("/")
     return Address(urlunsplit((parts.scheme or "http", netloc, path, "", "")), token, "JupyterHub", True)
 

@@ -1,0 +1,46 @@
+"""A token goes only to the origin that it belongs to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cambio_lab.client.discovery import find_server
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {"JUPYTER_RUNTIME_DIR": str(tmp_path), "CAMBIO_LAB_URL": "https://a.example/u", "CAMBIO_LAB_TOKEN": "secret"}
+
+
+@pytest.mark.parametrize(
+    "url", ["https://b.example", "http://a.example/u", "https://a.example:8443/u", "https://a.example.b.example/u"]
+)
+def test_the_token_of_one_origin_is_not_sent_to_another(environment: dict[str, str], url: str) -> None:
+    assert find_server(url, environment=environment).headers == {}
+
+
+def test_a_token_without_an_address_is_not_sent_to_an_unknown_server(tmp_path: Path) -> None:
+    environment = {"JUPYTER_RUNTIME_DIR": str(tmp_path), "CAMBIO_LAB_TOKEN": "secret"}
+    assert find_server("https://b.example", environment=environment).token == ""
+
+
+@pytest.mark.parametrize("url", ["https://a.example/u", "https://a.example:443/other", "https://A.example/u/"])
+def test_the_token_is_sent_to_its_own_origin(environment: dict[str, str], url: str) -> None:
+    assert find_server(url, environment=environment).token == "secret"
+
+
+def test_a_token_in_the_given_address_wins(environment: dict[str, str]) -> None:
+    assert find_server("https://b.example/?token=own", environment=environment).token == "own"
+
+
+def test_the_token_of_a_hub_stays_with_the_hub(tmp_path: Path) -> None:
+    environment = {
+        "JUPYTER_RUNTIME_DIR": str(tmp_path),
+        "JUPYTERHUB_SERVICE_URL": "http://[::1]:4567/user/ana/",
+        "JUPYTERHUB_API_TOKEN": "hub-token",
+    }
+    assert find_server(environment=environment).url == "http://[::1]:4567/user/ana"
+    assert find_server("http://[::1]:4567/user/ana", environment=environment).token == "hub-token"
+    assert find_server("https://b.example", environment=environment).token == ""
