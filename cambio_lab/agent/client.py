@@ -13,6 +13,7 @@ import functools
 import os
 import re
 import secrets
+import time
 import warnings
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ PLACEHOLDER = re.compile(rb'\[\{"role":"user","content":"cambio-lab-messages-([0
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """What to send. ``parameters`` are the SDK's keyword arguments of ``stream``, without ``messages``."""
+    """What to send. ``parameters`` are the SDK's keyword arguments of ``create``, without ``messages``."""
 
     parameters: dict[str, Any]
     body: Body
@@ -89,11 +90,10 @@ class ModelClient:
         Closing the iterator closes the connection.
         """
         await self.open(request.parameters["model"])
-        mark, reader = secrets.token_hex(16), Reader()
+        mark, reader, slices = secrets.token_hex(16), Reader(), Slices()
         sent: asyncio.Future[Sent] = asyncio.get_running_loop().create_future()
         self._bodies[mark] = (request.body, lambda found: None if sent.done() else sent.set_result(found))
-        manager = self._begin(mark, request.parameters)
-        entering = asyncio.ensure_future(manager.__aenter__())
+        entering = asyncio.ensure_future(self._begin(mark, request.parameters))
         try:
             await asyncio.wait({entering, sent}, return_when=asyncio.FIRST_COMPLETED)
             if sent.done():
@@ -102,12 +102,13 @@ class ModelClient:
             async for event in stream:
                 for piece in reader.read(event):
                     yield piece
-            yield reader.finish(stream.current_message_snapshot, stream.request_id)
+                await slices.rest()
+            yield reader.finish(stream.response.headers.get("request-id"))
         except Exception as error:
             raise classify(error, reader.usage) from error
         finally:
             self._bodies.pop(mark, None)
-            await _leave(manager, entering)
+            await _leave(entering)
 
     async def aclose(self) -> None:
         """Close the connections; the client is not usable afterwards."""
@@ -115,11 +116,12 @@ class ModelClient:
             client, self._client = self._client, None
             await client.close()
 
-    def _begin(self, mark: str, parameters: dict[str, Any]) -> Any:
+    async def _begin(self, mark: str, parameters: dict[str, Any]) -> Any:
         messages = [{"role": "user", "content": f"cambio-lab-messages-{mark}"}]
-        with warnings.catch_warnings():  # a model's end of life is the table's business, and said there
+        with warnings.catch_warnings():  # the table of models says when a model reaches its end of life
             warnings.simplefilter("ignore")
-            return self._client.beta.messages.stream(messages=messages, **parameters)
+            creating = self._client.beta.messages.create(messages=messages, stream=True, **parameters)
+        return await creating
 
     def _splice(self, content: bytes) -> Chunks | None:
         """The body with the prepared messages where the placeholder stands; ``None`` where there is none."""
@@ -174,13 +176,28 @@ class ModelClient:
             ) from error
 
 
-async def _leave(manager: Any, entering: asyncio.Future[Any]) -> None:
-    """Close the connection, whether or not the reply had begun; an answer that nobody waits for is dropped."""
+class Slices:
+    """Let other tasks run whenever reading a reply has kept the loop busy: its events may all be there at once."""
+
+    LONGEST = 0.004  # seconds
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    async def rest(self) -> None:
+        """Yield to the event loop if this slice is over."""
+        if time.perf_counter() - self._since > self.LONGEST:
+            await asyncio.sleep(0)
+            self._since = time.perf_counter()
+
+
+async def _leave(entering: asyncio.Future[Any]) -> None:
+    """Close the connection, whether or not the reply had begun; a late answer is dropped."""
     if not entering.done():
         entering.cancel()
         await asyncio.wait({entering})
     if not entering.cancelled() and entering.exception() is None:
-        await manager.__aexit__(None, None, None)
+        await entering.result().close()
 
 
 def sdk_client_name(platform: str, model: str) -> str:

@@ -1,4 +1,4 @@
-"""From the SDK's stream events to small pieces, and the test of what counts as a whole reply."""
+"""Accumulate the service's raw stream events into a reply, bounded in size, and check that it is whole."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import ModelUnavailable
 from .service_errors import BrokenReply
 from .tools.call import Call
 
@@ -82,86 +83,169 @@ class Reply:
 Piece = Sent | Started | Text | Thought | Announced | Reply
 
 
+MAX_REPLY_CHARACTERS = 8_000_000
+MAX_REPLY_EVENTS = 400_000
+MAX_REPLY_BLOCKS = 1_000
+
+
+@dataclass
+class _Block:
+    """One content block while it arrives; pieces are joined once, at its end."""
+
+    start: dict[str, Any]
+    pieces: list[str] = field(default_factory=list)
+    arguments: list[str] = field(default_factory=list)
+    open: bool = True
+
+    def content(self, *, strict: bool) -> dict[str, Any]:
+        """Return the whole block. With ``strict``, raise :class:`BrokenReply` for arguments that are cut off."""
+        block = dict(self.start)
+        if self.pieces:
+            key = "thinking" if block["type"] == "thinking" else "content" if block["type"] == "compaction" else "text"
+            block[key] = (block.get(key) or "") + "".join(self.pieces)
+        if text := "".join(self.arguments):
+            try:
+                block["input"] = json.loads(text)
+            except (ValueError, RecursionError):
+                if strict:
+                    raise BrokenReply("a call's arguments are cut off") from None
+        return block
+
+
 @dataclass
 class Reader:
-    """Follows one stream. ``usage`` is what has been counted so far."""
+    """Accumulate one stream of raw events within fixed bounds. ``usage`` is what has been counted so far."""
 
     usage: dict[str, Any] = field(default_factory=dict)
-    _inputs: dict[int, list[str]] = field(default_factory=dict)
-    _open: set[int] = field(default_factory=set)
+    _blocks: list[_Block] = field(default_factory=list)
+    _stop_reason: str | None = None
+    _stop_details: dict[str, Any] = field(default_factory=dict)
+    _begun: bool = False
     _complete: bool = False
+    _characters: int = 0
+    _events: int = 0
+
+    @property
+    def characters(self) -> int:
+        """Return how many characters of content have arrived."""
+        return self._characters
 
     def read(self, event: Any) -> Iterator[Piece]:
-        """The pieces of one event; unknown events and deltas say nothing to us."""
+        """Yield the pieces of one raw event; unknown events and deltas say nothing to us."""
+        self._events += 1
+        if self._events > MAX_REPLY_EVENTS:
+            raise too_long(f"{MAX_REPLY_EVENTS} events")
         kind = event.type
-        if kind == "text":
-            yield Text(event.text)
-        elif kind == "thinking":
-            yield Thought(event.thinking)
-        elif kind == "content_block_delta":
-            if event.delta.type == "input_json_delta":
-                self._inputs.setdefault(event.index, []).append(event.delta.partial_json)
+        if kind == "content_block_delta":
+            yield from self._delta(self._blocks[event.index], event.delta)
         elif kind == "content_block_start":
-            self._open.add(event.index)
-            block = event.content_block
-            if block.type == "tool_use":
-                yield Announced(block.id, block.name, getattr(block, "toolset_name", None))
+            yield from self._start(event.index, event.content_block)
         elif kind == "content_block_stop":
-            self._open.discard(event.index)
+            self._blocks[event.index].open = False
         elif kind == "message_start":
-            self.usage = event.message.usage.to_dict()
-            yield Started(self.usage)
+            self._begun = True
+            self._count(event.message.usage)
+            yield Started(dict(self.usage))
+        elif kind == "message_delta":
+            self._stop_reason = event.delta.stop_reason
+            details = getattr(event.delta, "stop_details", None)
+            self._stop_details = details.to_dict() if details else {}
+            self._count(event.usage)
         elif kind == "message_stop":
             self._complete = True
 
-    def finish(self, message: Any, request_id: str | None) -> Reply:
-        """The whole reply, or :class:`BrokenReply`: a reply with anything missing is never acted upon."""
-        if not self._complete or message.stop_reason is None:
+    def finish(self, request_id: str | None) -> Reply:
+        """Return the whole reply, or raise :class:`BrokenReply`: an incomplete reply is never acted upon."""
+        if not self._begun or not self._complete or self._stop_reason is None:
             raise BrokenReply("it ended without a stop reason")
-        if self._open:
+        if any(block.open for block in self._blocks):
             raise BrokenReply("a block was not finished")
-        content = [block.to_dict() for block in message.content]
+        content = [block.content(strict=self._stop_reason == "tool_use") for block in self._blocks]
         calls = [
-            _call(block, index in self._inputs)
-            for index, block in enumerate(message.content)
-            if block.type == "tool_use"
+            _call(block, bool(received.arguments))
+            for block, received in zip(content, self._blocks, strict=True)
+            if block["type"] == "tool_use"
         ]
         if len({call.id for call in calls}) != len(calls):
             raise BrokenReply("two calls share an id")
-        if message.stop_reason == "tool_use":
-            self._check_inputs(content)
         try:
             json.dumps(content, allow_nan=False)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise BrokenReply("it holds what JSON cannot") from None
         return Reply(
-            # the service sends blank text blocks now and then, and refuses to have them back
-            content=[block for block in content if block.get("type") != "text" or str(block.get("text", "")).strip()],
+            # The service sends blank text blocks now and then, and refuses to have them back.
+            content=[block for block in content if block["type"] != "text" or str(block.get("text") or "").strip()],
             calls=calls,
-            stop_reason=str(message.stop_reason),
-            stop_details=message.stop_details.to_dict() if message.stop_details else {},
-            usage=message.usage.to_dict(),
+            stop_reason=self._stop_reason,
+            stop_details=self._stop_details,
+            usage=self.usage,
             request_id=request_id,
         )
 
-    def _check_inputs(self, content: list[dict[str, Any]]) -> None:
-        """The SDK parses what has arrived of a call's arguments; here they must be all there, and the same."""
-        for index, pieces in self._inputs.items():
-            text = "".join(pieces)
-            if not text or index >= len(content):
-                continue
-            try:
-                whole = json.loads(text)
-            except ValueError:
-                raise BrokenReply("a call's arguments are cut off") from None
-            if whole != content[index].get("input"):
-                raise BrokenReply("a call's arguments do not add up")
+    def _start(self, index: int, block: Any) -> Iterator[Piece]:
+        if index != len(self._blocks):
+            raise BrokenReply("its blocks are out of order")
+        if index >= MAX_REPLY_BLOCKS:
+            raise too_long(f"{MAX_REPLY_BLOCKS} blocks")
+        start = block.to_dict()
+        self._blocks.append(_Block(start))
+        self._grow(len(str(start)))
+        if start["type"] == "tool_use":
+            yield Announced(start["id"], start["name"], start.get("toolset_name"))
+        elif start["type"] == "text" and start.get("text"):
+            yield Text(start["text"])
+
+    def _delta(self, block: _Block, delta: Any) -> Iterator[Piece]:
+        kind = delta.type
+        if kind == "text_delta":
+            self._take(block.pieces, delta.text)
+            yield Text(delta.text)
+        elif kind == "thinking_delta":
+            self._take(block.pieces, delta.thinking)
+            yield Thought(delta.thinking)
+        elif kind == "input_json_delta":
+            self._take(block.arguments, delta.partial_json)
+        elif kind == "signature_delta":
+            self._grow(len(delta.signature))
+            block.start["signature"] = delta.signature
+        elif kind == "compaction_delta":
+            self._compaction(block, delta.to_dict())
+        elif kind == "citations_delta":
+            block.start["citations"] = [*(block.start.get("citations") or []), delta.citation.to_dict()]
+            self._grow(len(str(delta.citation)))
+
+    def _compaction(self, block: _Block, delta: dict[str, Any]) -> None:
+        if delta.get("content"):
+            self._take(block.pieces, delta["content"])
+        rest = {key: value for key, value in delta.items() if key not in ("type", "content") and value is not None}
+        self._grow(len(str(rest)))
+        block.start |= rest
+
+    def _take(self, pieces: list[str], text: str) -> None:
+        self._grow(len(text))
+        pieces.append(text)
+
+    def _grow(self, characters: int) -> None:
+        self._characters += characters
+        if self._characters > MAX_REPLY_CHARACTERS:
+            raise too_long(f"{MAX_REPLY_CHARACTERS} characters")
+
+    def _count(self, usage: Any) -> None:
+        """Take over the counts of an event; counts are cumulative, and some gateways leave them out."""
+        if usage is not None:
+            self.usage |= {key: value for key, value in usage.to_dict().items() if value is not None}
 
 
-def _call(block: Any, told: bool) -> Call:
-    arguments = block.input
-    if not isinstance(block.id, str) or not isinstance(block.name, str) or not isinstance(arguments, dict):
-        raise BrokenReply("a call is malformed")
-    return Call(
-        block.id, block.name, getattr(block, "toolset_name", None), dict(arguments), block, told or bool(arguments)
+def too_long(limit: str) -> ModelUnavailable:
+    """Return the error for a reply without end; trying again would only cost the same again."""
+    return ModelUnavailable(
+        f"The model's reply was cut: it is longer than {limit}.",
+        hint="Check the address of the model service (base_url); a whole reply is far shorter.",
     )
+
+
+def _call(block: dict[str, Any], arrived: bool) -> Call:
+    arguments = block.get("input")
+    if not isinstance(block["id"], str) or not isinstance(block["name"], str) or not isinstance(arguments, dict):
+        raise BrokenReply("a call is malformed")
+    return Call(block["id"], block["name"], block.get("toolset_name"), dict(arguments), None, arrived or bool(arguments))
