@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import ModelRejected, ModelUnavailable
@@ -32,9 +33,12 @@ from .turn import Turn
 
 log = logging.getLogger(__name__)
 MOST_BROKEN = 3
+MOST_UNREACHABLE = 3  # tries to connect to an address that has never answered
+TOKENS_PER_IMAGE = 4784
 BINDING_BETA = "thinking-binding-controls-2026-08-01"
 CLEARING_BETA = "context-management-2025-06-27"
 COMPACTION_BETA = "compact-2026-09-04"
+INPUT_COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 NOTHING = Usage()
 
 
@@ -49,10 +53,11 @@ class Ask:
     _cleared: bool = False  # the service has answered a request that asks it to clear
     _identity: tuple[str, list[dict[str, Any]]] | None = None
     _drop_thinking: bool = False
+    _answered: bool = False
 
     async def reply(self, turn: Turn, *, compact: bool = False) -> AsyncGenerator[Event | Reply, None]:
         """Events, and last one whole :class:`Reply`; with ``compact`` it is a summary of the conversation."""
-        attempt = broken = 0
+        attempt = broken = unreachable = 0
         while True:
             turn.partial.clear()
             try:
@@ -74,10 +79,11 @@ class Ask:
             except Transient as problem:
                 attempt += 1
                 broken += problem.broken
-                if attempt > turn.options.model_retries or broken > MOST_BROKEN:
+                unreachable += problem.unreachable and not self._answered
+                if attempt > turn.options.model_retries or broken > MOST_BROKEN or unreachable >= MOST_UNREACHABLE:
                     raise ModelUnavailable(
                         f"The model could not answer: {problem.reason}.",
-                        hint=f"It was asked {attempt} times; send the message again later.",
+                        hint=f"It was asked {attempt} times; check the network, or send the message again later.",
                     ) from problem
                 delay = backoff(attempt, problem.retry_after)
                 dropped = sum(map(len, turn.partial))
@@ -89,17 +95,20 @@ class Ask:
     async def _once(self, turn: Turn, compact: bool) -> AsyncGenerator[Event | Reply, None]:
         request = self._request(turn, compact)
         started_at = time.perf_counter()
-        begun: dict[str, Any] = {}
+        begun: dict[str, Any] | None = None
+        size = images = 0
         try:
             async with aclosing(self.gate.stream(self.client.stream(request))) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Sent):
                         self.requests += 1
+                        size, images = piece.size, piece.images
                         yield RequestSent(self.requests, turn.options.model, piece.sha256, piece.size, piece.images)
                     elif isinstance(piece, Started):
-                        begun = piece.usage
+                        begun, self._answered = complete_usage(piece.usage, size, images, 0), True
                     elif isinstance(piece, Reply):
-                        begun = {}
+                        begun = None
+                        piece = replace(piece, usage=complete_usage(piece.usage, size, images, _said(piece)))
                         yield self._replied(turn, piece, (time.perf_counter() - started_at) * 1000)
                         yield piece
                     elif (event := _delta(turn, piece)) is not None:
@@ -155,6 +164,30 @@ class Ask:
         return self._drop_thinking
 
 
+def refused(words: str, error: ModelRejected) -> StatusChanged:
+    """Return the event that tells people about a refused request which the loop works around."""
+    return StatusChanged("thinking", words, {"event": "request_refused", "error": error.message, **error.details})
+
+
+def complete_usage(usage: dict[str, Any], size: int, images: int, said: int) -> dict[str, Any]:
+    """Return counts for pricing; what a gateway leaves out is estimated on the high side, so that limits hold.
+
+    ``size`` is the request's bytes, ``said`` the characters of the reply.
+    """
+    complete = dict(usage)
+    if not any(isinstance(usage.get(key), int) for key in INPUT_COUNTS):
+        # Images are counted at their largest cost; their base64 is most of the body, so text is bounded by the rest.
+        text = size if not images else min(size, 200_000)
+        complete["input_tokens"] = text // 3 + images * TOKENS_PER_IMAGE
+    if not isinstance(usage.get("output_tokens"), int):
+        complete["output_tokens"] = said // 2 + 1
+    return complete
+
+
+def _said(reply: Reply) -> int:
+    return len(json.dumps(reply.content, ensure_ascii=False))
+
+
 def _delta(turn: Turn, piece: Any) -> Event | None:
     if isinstance(piece, Text):
         turn.partial.append(piece.text)
@@ -167,8 +200,7 @@ def _delta(turn: Turn, piece: Any) -> Event | None:
 
 
 def _context(usage: dict[str, Any]) -> int:
-    keys = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-    return sum(usage.get(key) or 0 for key in keys)
+    return sum(usage.get(key) or 0 for key in INPUT_COUNTS)
 
 
 def backoff(attempt: int, retry_after: float | None) -> float:

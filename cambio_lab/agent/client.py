@@ -18,20 +18,26 @@ import warnings
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError, MissingKey
 from . import models
-from .reply import Announced, Piece, Reader, Reply, Sent, Started, Text, Thought
-from .service_errors import Transient, classify
+from .options import AgentOptions
+from .reply import Announced, Piece, Reader, Reply, Sent, Started, Text, Thought, too_long
+from .service_errors import Transient, classify, not_messages
 from .splice import PIECES, Body, Chunks
 
 if TYPE_CHECKING:
     import httpx2
 
+    from ..settings import Settings
     from .tools.call import Call
 
 __all__ = ["Announced", "ModelClient", "ModelRequest", "Reply", "Sent", "Started", "Text", "Thought", "Transient"]
 
+KEY_VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+MAX_REPLY_BYTES = 40_000_000
+MAX_EVENT_BYTES = 6_500_000
 PLACEHOLDER = re.compile(rb'\[\{"role":"user","content":"cambio-lab-messages-([0-9a-f]{32})"\}\]')
 
 
@@ -105,7 +111,7 @@ class ModelClient:
                 await slices.rest()
             yield reader.finish(stream.response.headers.get("request-id"))
         except Exception as error:
-            raise classify(error, reader.usage) from error
+            raise classify(error, reader.usage, self._address(), self._secrets()) from error
         finally:
             self._bodies.pop(mark, None)
             await _leave(entering)
@@ -118,10 +124,7 @@ class ModelClient:
 
     async def _begin(self, mark: str, parameters: dict[str, Any]) -> Any:
         messages = [{"role": "user", "content": f"cambio-lab-messages-{mark}"}]
-        with warnings.catch_warnings():  # the table of models says when a model reaches its end of life
-            warnings.simplefilter("ignore")
-            creating = self._client.beta.messages.create(messages=messages, stream=True, **parameters)
-        return await creating
+        return await self._client.beta.messages.create(messages=messages, stream=True, **parameters)
 
     def _splice(self, content: bytes) -> Chunks | None:
         """The body with the prepared messages where the placeholder stands; ``None`` where there is none."""
@@ -133,36 +136,77 @@ class ModelClient:
         told(Sent(digest, whole.size, body.images))
         return whole
 
+    async def check(self, model: str) -> None:
+        """Make one real request of a few tokens; raise what a turn would raise, without trying again."""
+        await self.open(model)
+        parameters = {"model": wire_model(model, self.platform), "max_tokens": 16}
+        message = {"role": "user", "content": "Reply with OK."}
+        try:
+            stream = await self._client.beta.messages.create(messages=[message], stream=True, **parameters)
+            await stream.close()
+        except Exception as error:
+            raise classify(error, None, self._address(), self._secrets()) from error
+
+    def _address(self) -> str:
+        """Return where requests go, without credentials."""
+        if self._client is None:
+            return ""
+        url = self._client.base_url.copy_with(username=None, password=None, query=None, fragment=None)
+        return str(url).rstrip("/")
+
+    def _secrets(self) -> list[str]:
+        return [value for value in (self.api_key, *map(os.environ.get, KEY_VARIABLES)) if value]
+
     def _check_key(self, model: str) -> None:
-        if self.platform != "anthropic" or self.transport is not None or self.api_key or model == models.DEMO:
+        """Raise before anything is sent when the key is missing or cannot be put into a header."""
+        if self.platform != "anthropic" or self.transport is not None or model == models.DEMO:
             return
-        if not (os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN")):
+        named = {"api_key": self.api_key, **{name: os.environ.get(name) for name in KEY_VARIABLES}}
+        given = {name: value for name, value in named.items() if value}
+        if not given:
             raise MissingKey(
                 "The server has no key for the Claude API.",
                 hint="Set ANTHROPIC_API_KEY in the server's environment and restart it, "
                 'or create the session with the model "demo", which needs none.',
             )
+        for name, value in given.items():
+            if problem := key_problem(value):
+                raise ConfigurationError(
+                    f"{name} {problem}.", hint=f"Correct {name} in the server's environment and restart it."
+                )
+
+    def _base_url(self) -> str:
+        """Return the configured address as the SDK wants it; :class:`ConfigurationError` when it is none."""
+        url = self.base_url or (os.environ.get("ANTHROPIC_BASE_URL", "") if self.platform == "anthropic" else "")
+        return checked_base_url(url) if url else ""
 
     def _make(self, model: str) -> Any:
         """The SDK's client for the platform, over our HTTP client; runs in a thread (certificates take a while)."""
         import anthropic
 
+        # The table of models says when a model reaches its end of life.
+        warnings.filterwarnings("ignore", message="The model .* is deprecated", category=DeprecationWarning)
         transport = self.transport
         if transport is None and model == models.DEMO:
             transport = _demo_transport()
-        http = _http_class()(
-            splice=self._splice,
-            signed=self.platform == "bedrock",
-            timeout=_timeout(self.stall),
-            transport=transport,
-        )
+        base_url = self._base_url()
+        try:
+            http = _http_class()(
+                splice=self._splice,
+                secrets=self._secrets,
+                signed=self.platform == "bedrock",
+                timeout=_timeout(self.stall),
+                transport=transport,
+            )
+        except (ImportError, ValueError) as error:
+            raise proxy_error(error) from error
         if self.wrap is not None:
             # httpx2 offers no way round: `transport=` would replace its own, with its proxies and limits
             http._transport = self.wrap(http._transport)
             http._mounts = {pattern: one and self.wrap(one) for pattern, one in http._mounts.items()}
         options: dict[str, Any] = {"http_client": http, "max_retries": 0}
-        if self.base_url:
-            options["base_url"] = self.base_url
+        if base_url:
+            options["base_url"] = base_url
         if self.platform == "anthropic" and (self.transport is not None or model == models.DEMO):
             options["api_key"] = self.api_key or os.environ.get("ANTHROPIC_API_KEY") or "not-needed"
         elif self.api_key:
@@ -200,6 +244,55 @@ async def _leave(entering: asyncio.Future[Any]) -> None:
         await entering.result().close()
 
 
+def key_problem(key: str) -> str | None:
+    """Say why this key cannot be sent in a header, without quoting it; ``None`` when it can."""
+    if key != key.strip():
+        return "begins or ends with white space or a line break"
+    if not key.isascii():
+        return "holds a character outside ASCII"
+    if any(not "!" <= character <= "~" for character in key):
+        return "holds a space or a control character"
+    return None
+
+
+def checked_base_url(url: str) -> str:
+    """Return ``url`` without ``/v1``, which the SDK adds; :class:`ConfigurationError` when it is no HTTP address."""
+    try:
+        parts = urlsplit(url.strip())
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ConfigurationError(
+            "The base URL of the model service is not an HTTP address.",
+            hint="Set base_url (or ANTHROPIC_BASE_URL) to something like https://gateway.example, without /v1.",
+        )
+    return url.strip().rstrip("/").removesuffix("/messages").removesuffix("/v1").rstrip("/")
+
+
+def proxy_error(error: Exception) -> ConfigurationError:
+    """Return what to do about a proxy setting that the HTTP client refuses."""
+    if isinstance(error, ImportError):
+        return ConfigurationError(
+            "The proxy in ALL_PROXY, HTTPS_PROXY or HTTP_PROXY is a SOCKS proxy, which needs the package socksio.",
+            hint="Install it in the server's environment (pip install socksio) or remove the variable.",
+        )
+    return ConfigurationError(
+        "A proxy variable (ALL_PROXY, HTTPS_PROXY, HTTP_PROXY) is not the address of a proxy.",
+        hint="Set it to something like http://proxy.example:3128, or remove it.",
+    )
+
+
+async def check(settings: Settings, model: str = "claude-haiku-5-5") -> None:
+    """Check key, address, proxy and certificate with one real request; raise the error that names what to change."""
+    options = AgentOptions.from_settings(settings, {"model": model})
+    client = ModelClient(options.platform, options.base_url, stall=20.0)
+    try:
+        await client.check(model)
+    finally:
+        await client.aclose()
+
+
 def sdk_client_name(platform: str, model: str) -> str:
     """Which of the SDK's clients speaks to a platform.
 
@@ -225,7 +318,7 @@ def wire_model(model: str, platform: str) -> str:
 def _timeout(stall: float) -> Any:
     import httpx2
 
-    return httpx2.Timeout(connect=10.0, read=stall, write=max(stall, 60.0), pool=30.0)
+    return httpx2.Timeout(connect=6.0, read=stall, write=max(stall, 60.0), pool=30.0)
 
 
 def _demo_transport() -> httpx2.AsyncBaseTransport:
@@ -241,9 +334,15 @@ def _http_class() -> Any:
 
     class SplicingClient(anthropic.DefaultAsyncHttpxClient):
         def __init__(
-            self, *, splice: Callable[[bytes], Chunks | None], signed: bool, transport: Any, **options: Any
+            self,
+            *,
+            splice: Callable[[bytes], Chunks | None],
+            secrets: Callable[[], list[str]],
+            signed: bool,
+            transport: Any,
+            **options: Any,
         ) -> None:
-            self._cambio_splice, self._cambio_signed = splice, signed
+            self._cambio_splice, self._cambio_signed, self._cambio_secrets = splice, signed, secrets
             if transport is not None:
                 options["transport"] = transport
             super().__init__(**options)
@@ -257,10 +356,57 @@ def _http_class() -> Any:
                     options["extensions"] = {**(options.get("extensions") or {}), PIECES: whole.pieces}
             return super().build_request(method, url, content=content, **options)
 
+        async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+            response = await super().send(request, **options)
+            if response.status_code == 200 and request.method == "POST":
+                kind = response.headers.get("content-type", "text/event-stream")
+                if "event" not in kind:  # text/event-stream, or AWS's application/vnd.amazon.eventstream
+                    raise not_messages(response, await _first_words(response), self._cambio_secrets())
+                if not response.is_closed:
+                    response.stream = bounded_class()(response.stream)
+            return response
+
     return SplicingClient
 
 
+async def _first_words(response: httpx2.Response) -> str:
+    """Return the beginning of an answer, and close it."""
+    text = ""
+    async for chunk in response.aiter_text():
+        text += chunk
+        if len(text) > 2_000:
+            break
+    await response.aclose()
+    return text
+
+
 @functools.cache
+def bounded_class() -> Any:
+    """Return a stream class that ends a reply without end: too many bytes, or an event that never ends."""
+    import httpx2
+
+    class Bounded(httpx2.AsyncByteStream):
+        def __init__(self, inner: httpx2.AsyncByteStream) -> None:
+            self._inner = inner
+
+        async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+            total = event = 0
+            slices = Slices()
+            async for chunk in self._inner:
+                total += len(chunk)
+                at = chunk.rfind(b"\n\n")
+                event = event + len(chunk) if at < 0 else len(chunk) - at - 2
+                if total > MAX_REPLY_BYTES or event > MAX_EVENT_BYTES:
+                    raise too_long(f"{MAX_REPLY_BYTES if total > MAX_REPLY_BYTES else MAX_EVENT_BYTES} bytes")
+                yield chunk
+                await slices.rest()
+
+        async def aclose(self) -> None:
+            await self._inner.aclose()
+
+    return Bounded
+
+
 async def load_sdk() -> None:
     """Import the SDK now, in a thread: it takes a second, which the first message need not wait for."""
     await asyncio.to_thread(_toolset_parts)

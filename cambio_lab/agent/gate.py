@@ -26,6 +26,8 @@ LOOKS = frozenset({"screenshot", "zoom", "cursor_position", "wait"})
 CLICKS = frozenset({"left_click", "right_click", "middle_click", "double_click", "triple_click"})
 POINTER = frozenset({"left_click_drag", "mouse_move", "left_mouse_down", "left_mouse_up", "scroll"})
 KEYBOARD = frozenset({"type", "key", "hold_key"})
+PASTES = frozenset({"middle_click"})
+"""Clicks that insert text: a middle click pastes the selection, which a terminal executes at a line break."""
 MEMBERS = LOOKS | CLICKS | POINTER | KEYBOARD
 SHELL = "bash"
 EDITOR = "str_replace_based_edit_tool"
@@ -79,7 +81,7 @@ def needs_approval(policy: ApprovalPolicy, tool: str, arguments: Mapping[str, An
     if policy == "risky":
         if tool == EDITOR:
             return arguments.get("command") not in EDITOR_READS
-        return tool == SHELL or tool in KEYBOARD
+        return tool == SHELL or tool in KEYBOARD or tool in PASTES
     return tool in policy
 
 

@@ -248,4 +248,6 @@ def _call(block: dict[str, Any], arrived: bool) -> Call:
     arguments = block.get("input")
     if not isinstance(block["id"], str) or not isinstance(block["name"], str) or not isinstance(arguments, dict):
         raise BrokenReply("a call is malformed")
-    return Call(block["id"], block["name"], block.get("toolset_name"), dict(arguments), None, arrived or bool(arguments))
+    return Call(
+        block["id"], block["name"], block.get("toolset_name"), dict(arguments), None, arrived or bool(arguments)
+    )

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from ..errors import ModelRejected
 from ..events import Event, HistoryAppended, HistoryDropped, StatusChanged
-from .ask import Ask
+from .ask import Ask, refused
 from .client import Reply
 from .transcript import Transcript
 from .turn import Turn
@@ -35,10 +35,10 @@ async def make_room(ask: Ask, turn: Turn) -> AsyncGenerator[Event, None]:
                 "compaction refused; summarising locally from now on: model=%s error=%s", turn.options.model, error
             )
             transcript.compactable = False
-            yield StatusChanged(
-                "thinking",
+            yield refused(
                 f"The model service refused to summarise the conversation ({error.message}). It is shortened here"
                 " instead, which loses detail and can cost more.",
+                error,
             )
     if summary is None or not summary.compacted:
         for event in fold(transcript, turn):

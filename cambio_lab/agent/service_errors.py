@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import email.utils
 import re
+import socket
+import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..errors import CambioError, ConfigurationError, ModelRejected
@@ -17,12 +19,13 @@ KEY = re.compile(r"sk-[\w-]{4,}")  # a gateway may quote the key that it refuses
 RETRIED_STATUS = frozenset({408, 409, 429})
 RETRIED_TYPES = frozenset({"overloaded_error", "rate_limit_error", "api_error", "timeout_error"})
 LONGEST_RETRY_AFTER = 3600.0
+FIRST_WORDS = 200  # characters of an answer that are quoted
 HINTS = {
-    400: "The request itself was refused; the details name the cause.",
+    400: "The request itself was refused; the answer names the cause. If it recurs, clear the history.",
     401: "Check ANTHROPIC_API_KEY in the server's environment.",
     402: "The account has no credit left; see its billing page.",
     403: "The key may not use this model or feature.",
-    404: "The model's name is not known there; see docs/agent.md for the table of models.",
+    404: "Check the model's name and the base URL (without /v1); docs/agent.md has the table of models.",
     413: "The conversation is too large to send; clear the history or start a new session.",
 }
 
@@ -36,6 +39,7 @@ class Transient(Exception):
         *,
         retry_after: float | None = None,
         broken: bool = False,
+        unreachable: bool = False,
         usage: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(reason)
@@ -43,6 +47,8 @@ class Transient(Exception):
         self.retry_after = retry_after
         self.broken = broken
         """The service had answered, but the reply cannot be used."""
+        self.unreachable = unreachable
+        """No connection was made, so nothing was sent."""
         self.usage = dict(usage or {})
 
 
@@ -50,25 +56,30 @@ class BrokenReply(Exception):
     """The stream ended or read in a way no whole reply does; nothing of it may be executed."""
 
 
-def classify(error: Exception, usage: Mapping[str, Any] | None = None) -> Exception:
-    """The exception to raise instead of ``error``: :class:`Transient` or one of ours for people."""
+def classify(
+    error: Exception, usage: Mapping[str, Any] | None = None, address: str = "", secrets: Iterable[str] = ()
+) -> Exception:
+    """Return the exception to raise instead of ``error``: :class:`Transient`, or one of ours for people.
+
+    ``address`` is where the request went; ``secrets`` are strings that no message may contain.
+    """
     if isinstance(error, CambioError):
         return error
-    chain = [type(base).__name__ if not isinstance(base, type) else base.__name__ for base in type(error).__mro__]
-    if "APIStatusError" in chain:
-        return _status(error, usage)
-    if "APIConnectionError" in chain:
+    names = [base.__name__ for base in type(error).__mro__]
+    if "APIStatusError" in names:
+        return _status(error, usage, secrets)
+    if "APIConnectionError" in names:
         cause = error.__cause__
         if isinstance(cause, CambioError):  # raised by one of our transports under the SDK
             return cause
-        words = "the service did not answer in time" if "APITimeoutError" in chain else "the service cannot be reached"
-        return Transient(words, usage=usage)
+        return _connection(error, "APITimeoutError" in names, usage, address)
     module = type(error).__module__
     if module.startswith(("httpx2", "httpcore2", "httpx", "httpcore")):
-        stalled = "TimeoutException" in chain
+        stalled = "TimeoutException" in names
         return Transient("the reply stalled" if stalled else "the connection broke", broken=True, usage=usage)
-    if "AnthropicError" in chain or isinstance(error, ImportError):
-        return ConfigurationError(f"The model client is not set up: {error}", hint="See docs/agent.md, Platforms.")
+    if "AnthropicError" in names or isinstance(error, ImportError):
+        said = _quoted(str(error), secrets)
+        return ConfigurationError(f"The model client is not set up: {said}", hint="See docs/agent.md, Platforms.")
     return Transient(f"the reply was broken ({_words(error)})", broken=True, usage=usage)
 
 
@@ -76,7 +87,43 @@ def _words(error: Exception) -> str:
     return str(error) if isinstance(error, BrokenReply) else type(error).__name__
 
 
-def _status(error: Any, usage: Mapping[str, Any] | None) -> Exception:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _connection(error: Exception, timed_out: bool, usage: Mapping[str, Any] | None, address: str) -> Exception:
+    """Tell what another try can change from what the person must change."""
+    causes = list(_causes(error))
+    names = {base.__name__ for cause in causes for base in type(cause).__mro__}
+    where = address or "the model service"
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+        return ConfigurationError(
+            f"The certificate of {where} is not trusted.",
+            hint="Set SSL_CERT_FILE to the authority's certificate, or correct the base URL.",
+        )
+    if any(isinstance(cause, ssl.SSLError) for cause in causes):
+        return ConfigurationError(f"{where} does not speak TLS as expected.", hint="Check the base URL and its port.")
+    if any(isinstance(cause, UnicodeError) for cause in causes) or names & {"LocalProtocolError"}:
+        return ConfigurationError(
+            f"The request to {where} cannot be written: a header holds a character that HTTP does not allow.",
+            hint="Check ANTHROPIC_API_KEY and the proxy's settings for line breaks, spaces and non-ASCII characters.",
+        )
+    if names & {"UnsupportedProtocol", "InvalidURL"}:
+        return ConfigurationError(f"{where} is not an HTTP address.", hint="Correct the base URL.")
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        return Transient(f"the name of {where} cannot be resolved", unreachable=True, usage=usage)
+    if "ProxyError" in names:
+        return Transient(f"the proxy on the way to {where} refused the connection", unreachable=True, usage=usage)
+    unreachable = bool(names & {"ConnectError", "ConnectTimeout"})
+    words = f"{where} did not answer in time" if timed_out else f"{where} cannot be reached"
+    return Transient(words, unreachable=unreachable, usage=usage)
+
+
+def _status(error: Any, usage: Mapping[str, Any] | None, secrets: Iterable[str]) -> Exception:
     status, kind = int(error.status_code), error.type
     headers = error.response.headers
     retried = status in RETRIED_STATUS or status >= 500 or kind in RETRIED_TYPES
@@ -86,9 +133,10 @@ def _status(error: Any, usage: Mapping[str, Any] | None) -> Exception:
         reasons = {"rate_limit_error": "rate limited", "overloaded_error": "overloaded"}
         words = reasons.get(kind or "") or {429: "rate limited", 529: "overloaded"}.get(status, f"error {status}")
         return Transient(f"the model service is {words}", retry_after=retry_after(headers), usage=usage)
-    said = f": {KEY.sub('[key]', error.api_message)}" if error.api_message else ""
+    said = _quoted(error.api_message or _body(error.response), secrets)
     return ModelRejected(
-        f"The model service refused the request ({status}{f' {kind}' if kind else ''}){said}",
+        f"{_address(error.response)} refused the request ({status}{f' {kind}' if kind else ''})"
+        + (f": {said}" if said else "."),
         hint=HINTS.get(status, ""),
         details={
             "status": status,
@@ -97,6 +145,40 @@ def _status(error: Any, usage: Mapping[str, Any] | None) -> Exception:
             "request_id": error.request_id or "",
         },
     )
+
+
+def not_messages(response: Any, text: str, secrets: Iterable[str] = ()) -> ConfigurationError:
+    """Return the error for an answer with status 200 that is not a stream of events, such as a login page."""
+    media_type = response.headers.get("content-type", "").partition(";")[0]
+    return ConfigurationError(
+        f"{_address(response)} answered {response.status_code} with {media_type or 'no type'} instead of a reply: "
+        f"{_quoted(text, secrets)!r}",
+        hint="This is not the Messages API; check the base URL, and log in where a proxy asks for it.",
+        details={"status": response.status_code, "type": media_type},
+    )
+
+
+def _address(response: Any) -> str:
+    """Return the URL without user, password and query."""
+    url = response.request.url
+    return str(url.copy_with(username=None, password=None, query=None, fragment=None))
+
+
+def _body(response: Any) -> str:
+    try:
+        return str(response.text)
+    except RuntimeError:  # the body was not read: httpx2.ResponseNotRead
+        return ""
+
+
+def _quoted(text: str, secrets: Iterable[str]) -> str:
+    """Return the first words of an answer as one line, without keys."""
+    line = " ".join(text.split())
+    for secret in secrets:
+        if secret.strip():
+            line = line.replace(secret.strip(), "[key]")
+    line = KEY.sub("[key]", line)
+    return line if len(line) <= FIRST_WORDS else line[:FIRST_WORDS] + " [...]"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -133,8 +133,8 @@ ACTIONS: dict[str, Action] = {
 def time_limit(name: str, arguments: Arguments) -> float:
     """Seconds a call may take: what it asked for, and half a minute for everything else."""
     duration = arguments.get("duration")
-    asked = float(duration) if name in ("wait", "hold_key") and isinstance(duration, int | float) else 0.0
-    return min(asked, LONGEST) + 30.0
+    numeric = isinstance(duration, int | float) and 0 <= duration <= LONGEST  # compared before it becomes a float
+    return (float(duration) if numeric and name in ("wait", "hold_key") else 0.0) + 30.0  # type: ignore[arg-type]
 
 
 def _integer(arguments: Arguments, key: str, low: int, high: int) -> int:
