@@ -363,7 +363,10 @@ def _http_class() -> Any:
                 if "event" not in kind:  # text/event-stream, or AWS's application/vnd.amazon.eventstream
                     raise not_messages(response, await _first_words(response), self._cambio_secrets())
                 if not response.is_closed:
-                    response.stream = bounded_class()(response.stream)
+                    response.stream = bounded_class()(
+                        response.stream,
+                        whole_events="text/" in kind and "content-encoding" not in response.headers,
+                    )
             return response
 
     return SplicingClient
@@ -386,20 +389,37 @@ def bounded_class() -> Any:
     import httpx2
 
     class Bounded(httpx2.AsyncByteStream):
-        def __init__(self, inner: httpx2.AsyncByteStream) -> None:
+        def __init__(self, inner: httpx2.AsyncByteStream, *, whole_events: bool) -> None:
             self._inner = inner
+            self._whole_events = whole_events
+            self._waiting: list[bytes] = []
 
         async def __aiter__(self) -> AsyncGenerator[bytes, None]:
-            total = event = 0
+            total = 0
             slices = Slices()
             async for chunk in self._inner:
                 total += len(chunk)
-                at = chunk.rfind(b"\n\n")
-                event = event + len(chunk) if at < 0 else len(chunk) - at - 2
-                if total > MAX_REPLY_BYTES or event > MAX_EVENT_BYTES:
-                    raise too_long(f"{MAX_REPLY_BYTES if total > MAX_REPLY_BYTES else MAX_EVENT_BYTES} bytes")
-                yield chunk
+                if total > MAX_REPLY_BYTES:
+                    raise too_long(f"{MAX_REPLY_BYTES} bytes")
+                ready = self._complete(chunk) if self._whole_events else chunk
+                if ready:
+                    yield ready
                 await slices.rest()
+            if self._waiting:
+                yield b"".join(self._waiting)
+
+        def _complete(self, chunk: bytes) -> bytes:
+            """Return what has arrived up to the last blank line: the SDK's search for it is quadratic in a piece."""
+            end = max(chunk.rfind(b"\n\n") + 2, chunk.rfind(b"\r\n\r\n") + 4)
+            if end < 4 and not chunk.startswith((b"\n", b"\r\n")):
+                self._waiting.append(chunk)
+                if sum(map(len, self._waiting)) > MAX_EVENT_BYTES:
+                    raise too_long(f"{MAX_EVENT_BYTES} bytes in one event")
+                return b""
+            end = max(end, 2 if chunk.startswith(b"\r\n") else 1) if end < 4 else end
+            ready = b"".join([*self._waiting, chunk[:end]])
+            self._waiting = [chunk[end:]] if chunk[end:] else []
+            return ready
 
         async def aclose(self) -> None:
             await self._inner.aclose()
