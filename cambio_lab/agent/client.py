@@ -410,13 +410,13 @@ def bounded_class() -> Any:
 
         def _complete(self, chunk: bytes) -> bytes:
             """Return what has arrived up to the last blank line: the SDK's search for it is quadratic in a piece."""
-            end = max(chunk.rfind(b"\n\n") + 2, chunk.rfind(b"\r\n\r\n") + 4)
-            if end < 4 and not chunk.startswith((b"\n", b"\r\n")):
+            ends = [at + len(blank) for blank in (b"\n\n", b"\r\n\r\n") if (at := chunk.rfind(blank)) >= 0]
+            end = max(ends, default=len(chunk) if chunk.startswith((b"\n", b"\r\n")) else 0)
+            if not end:
                 self._waiting.append(chunk)
                 if sum(map(len, self._waiting)) > MAX_EVENT_BYTES:
                     raise too_long(f"{MAX_EVENT_BYTES} bytes in one event")
                 return b""
-            end = max(end, 2 if chunk.startswith(b"\r\n") else 1) if end < 4 else end
             ready = b"".join([*self._waiting, chunk[:end]])
             self._waiting = [chunk[end:]] if chunk[end:] else []
             return ready
