@@ -56,11 +56,17 @@ function actionName(tool: string, input: Json): string {
   return typeof input['action'] === 'string' ? input['action'] : tool;
 }
 
-function quoted(value: unknown, length = 60): string {
-  return `“${shorten(plain(String(value ?? '')).replaceAll('\n', '⏎'), length)}”`;
+/** `value` as harmless text. Arguments come from the model, so an object may have a `toString` that is not a function. */
+function words(value: unknown): string {
+  if (value === undefined || value === null) return '';
+  return plain(typeof value === 'object' ? JSON.stringify(value) : String(value));
 }
 
-const CLICKS: Record<string, [string, number]> = {
+function quoted(value: unknown, length = 60): string {
+  return `“${shorten(words(value).replaceAll('\n', '⏎'), length)}”`;
+}
+
+const CLICKS = new Map<string, [string, number]>(Object.entries({
   left_click: ['Click', 1],
   right_click: ['Right click', 1],
   middle_click: ['Middle click', 1],
@@ -69,12 +75,12 @@ const CLICKS: Record<string, [string, number]> = {
   mouse_move: ['Move the mouse', 0],
   left_mouse_down: ['Press the button', 1],
   left_mouse_up: ['Release the button', 1]
-};
+}));
 
 export function describe(tool: string, input: Json): Described {
   const action = actionName(tool, input);
   const at = pair(input['coordinate']);
-  const click = CLICKS[action];
+  const click = CLICKS.get(action);
   if (click) {
     const label = at ? `${click[0]} at ${at[0]}, ${at[1]}` : click[0];
     return { label, mark: at ? { kind: 'point', x: at[0], y: at[1], times: click[1] } : null };
@@ -90,9 +96,9 @@ export function describe(tool: string, input: Json): Described {
       return { label: `Type ${quoted(input['text'])}`, mark: null };
     case 'key':
     case 'hold_key':
-      return { label: `${action === 'key' ? 'Press' : 'Hold'} ${plain(String(input['text'] ?? input['key'] ?? ''))}`, mark: null };
+      return { label: `${action === 'key' ? 'Press' : 'Hold'} ${shorten(words(input['text'] ?? input['key']), 80)}`, mark: null };
     case 'wait':
-      return { label: `Wait ${String(input['duration'] ?? '')} s`, mark: null };
+      return { label: `Wait ${shorten(words(input['duration']), 20)} s`, mark: null };
     case 'screenshot':
       return { label: 'Look at the screen', mark: null };
     case 'cursor_position':
@@ -113,7 +119,7 @@ function describeDrag(to: Pair | null, from: Pair | null): Described {
 }
 
 function describeScroll(at: Pair | null, input: Json): Described {
-  const direction = String(input['scroll_direction'] ?? input['direction'] ?? 'down');
+  const direction = shorten(words(input['scroll_direction'] ?? input['direction'] ?? 'down'), 20);
   const label = `Scroll ${direction}${at ? ` at ${at[0]}, ${at[1]}` : ''}`;
   return { label, mark: at ? { kind: 'scroll', x: at[0], y: at[1], direction } : null };
 }
@@ -124,11 +130,19 @@ function describeZoom(region: unknown): Described {
   return { label: `Zoom into ${x}, ${y} – ${toX}, ${toY}`, mark: { kind: 'region', x, y, toX, toY } };
 }
 
+// Maps, not object literals: a model's argument such as "constructor" must not find what every object inherits.
+const FILE_VERBS = new Map([
+  ['view', 'Read'],
+  ['create', 'Write'],
+  ['str_replace', 'Edit'],
+  ['insert', 'Edit'],
+  ['undo_edit', 'Undo in']
+]);
+
 function describeOther(action: string, input: Json): Described {
   if (typeof input['path'] === 'string') {
-    const verb = { view: 'Read', create: 'Write', str_replace: 'Edit', insert: 'Edit', undo_edit: 'Undo in' };
-    const command = String(input['command'] ?? '');
-    return { label: `${verb[command as keyof typeof verb] ?? command} ${quoted(input['path'])}`, mark: null };
+    const command = words(input['command']);
+    return { label: `${FILE_VERBS.get(command) ?? shorten(command, 60)} ${quoted(input['path'])}`, mark: null };
   }
   return { label: plain(action).replaceAll('_', ' '), mark: null };
 }

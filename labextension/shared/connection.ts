@@ -42,7 +42,6 @@ export class Connection {
   private failures = 0;
   private timer: ReturnType<typeof setTimeout> | undefined;
   private watchdog: ReturnType<typeof setTimeout> | undefined;
-  private readonly unsent: string[] = [];
 
   constructor(private readonly options: ConnectionOptions) {
     globalThis.addEventListener?.('online', this.onOnline);
@@ -50,15 +49,14 @@ export class Connection {
     this.connect();
   }
 
-  /** Sends now, or as soon as the line is back; at most 20 messages wait. Returns false when it must wait. */
+  /**
+   * Sends now, or returns false. Nothing is queued: a Stop or a message that arrives minutes later would act on
+   * another turn than the one that was on screen.
+   */
   send(message: ClientMessage): boolean {
-    const text = JSON.stringify(message);
-    if (this.socket?.readyState === 1) {
-      this.socket.send(text);
-      return true;
-    }
-    if (this.unsent.length < 20) this.unsent.push(text);
-    return false;
+    if (this.socket?.readyState !== 1) return false;
+    this.socket.send(JSON.stringify(message));
+    return true;
   }
 
   /** Tries at once instead of when the waiting time is over. */
@@ -102,7 +100,6 @@ export class Connection {
       this.set('open', 'Connected');
       this.listen();
       this.options.onOpen?.(resumed);
-      for (const waiting of this.unsent.splice(0)) socket.send(waiting);
     };
     socket.onmessage = event => this.receive(String(event.data));
     socket.onclose = event => {

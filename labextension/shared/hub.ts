@@ -9,7 +9,7 @@ import type { Address } from './address';
 import { Connection, type ConnectionState } from './connection';
 import type { ClientMessage, ServerMessage } from './messages';
 import { merge } from './history';
-import { emptyView, reduce, type SessionView } from './state';
+import { emptyView, reduce, type Approval, type SessionView } from './state';
 
 export interface Line {
   send(message: ClientMessage): boolean;
@@ -27,6 +27,7 @@ export type OpenLine = (
 type Listener = () => void;
 
 const NOWHERE = 'This session does not exist on this server.';
+const NOT_SENT = 'Not sent: there is no connection to the server. Try again when it is back.';
 
 /** A name for this page, so that it knows when it holds the mouse itself. It outlives a reload, not the tab. */
 export function viewerName(storage: Storage | undefined = globalThis.sessionStorage): string {
@@ -68,17 +69,21 @@ export class SessionModel {
     return () => this.listeners.delete(listener);
   }
 
+  /** Send now, or return false and say that nothing was sent. */
   send(message: ClientMessage): boolean {
-    return this.line.send(message);
+    const sent = this.line.send(message);
+    if (!sent) this.say(NOT_SENT);
+    else if (this.notice === NOT_SENT) this.say('');
+    return sent;
   }
 
   command(type: 'stop' | 'pause' | 'resume' | 'take_control' | 'give_back'): void {
     this.send(type === 'take_control' || type === 'give_back' ? { type, viewer: this.viewer } : { type });
   }
 
-  decide(approve: boolean): void {
-    const pending = this.view.approval;
-    if (pending) this.send({ type: approve ? 'approve' : 'deny', tool_use_id: pending.toolUseId, viewer: this.viewer });
+  /** Answer the request that was shown; a request that came since is left for its own answer. */
+  decide(approve: boolean, shown: Approval): void {
+    this.send({ type: approve ? 'approve' : 'deny', tool_use_id: shown.toolUseId, viewer: this.viewer });
   }
 
   retry(): void {

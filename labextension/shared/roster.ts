@@ -78,7 +78,8 @@ export class Roster {
   }
 
   command(type: Command, id: string, toolUseId?: string): void {
-    this.line.send({ type, session_id: id, ...(toolUseId ? { tool_use_id: toolUseId } : {}) });
+    const sent = this.line.send({ type, session_id: id, ...(toolUseId ? { tool_use_id: toolUseId } : {}) });
+    if (!sent) this.say('Not sent: there is no connection to the server. Try again when it is back.');
   }
 
   retry(): void {

@@ -13,6 +13,13 @@ export function plain(text: string): string {
   return text.replace(/\r\n?/g, '\n').replace(ESCAPES, '').replace(CONTROLS, '').replace(REORDERING, '');
 }
 
+const INVISIBLE = /(?![\n ])[\p{C}\p{Z}\p{Default_Ignorable_Code_Point}\u2800]/gu;
+
+/** `text` with each character that a reader cannot see, or that reorders others, as its code: what is approved is what runs. */
+export function escapeInvisible(text: string): string {
+  return text.replace(INVISIBLE, character => (character === '\t' ? '\\t' : `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`));
+}
+
 /** The beginning of `text`, cut at a character boundary, with an ellipsis when something was cut. */
 export function shorten(text: string, length: number): string {
   if (text.length <= length) return text;

@@ -41,15 +41,17 @@ function addGeneral({ app, trans, documents, roster, defaults, showList }: Comma
       const wanted = await askForNew(trans, defaults(), await choices(list));
       if (!wanted) return;
       const made = list.api.createSession(wanted.name || null, wanted.config);
-      Notification.promise(made.then(session => session.id), {
-        pending: { message: trans.__('Starting a desktop…'), options: { autoClose: false } },
-        success: { message: () => trans.__('The desktop is ready'), options: { autoClose: 2000 } },
-        error: { message: reason => String((reason as Error).message), options: { autoClose: false } }
-      });
-      const session = await made.catch(() => null);
-      if (!session) return;
-      await list.load();
-      documents.open(session.id, 'panel');
+      // The panel that opens says that the desktop is ready; a notification would cover its message box.
+      const starting = Notification.emit(trans.__('Starting a desktop…'), 'in-progress', { autoClose: false });
+      try {
+        const session = await made;
+        await list.load();
+        documents.open(session.id, 'panel');
+      } catch (error) {
+        Notification.error(error instanceof Error ? error.message : String(error), { autoClose: false });
+      } finally {
+        Notification.dismiss(starting);
+      }
     }
   });
   commands.addCommand(COMMAND.open, {

@@ -3,6 +3,7 @@
 import { Notification } from '@jupyterlab/apputils';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import type { News, Roster } from '../shared/roster';
+import { escapeInvisible, shorten } from '../shared/text';
 
 const SHOWN = 300;
 
@@ -28,16 +29,15 @@ export function announce({ roster, trans, open, visible, enabled }: NewsOptions)
   const look = (): void => {
     for (const id of [...asked.keys()]) if (visible(id)) withdraw(id);
   };
+  /** A notification cannot show a whole call, so it leads to the panel that does; only a denial is safe unseen. */
   const ask = (news: News & { kind: 'approval' }): void => {
     const { row, approval } = news;
     withdraw(row.id);
-    const answer = (verdict: 'approve' | 'deny') => () => roster.command(verdict, row.id, approval.toolUseId);
-    const id = Notification.warning(`${trans.__('%1 asks for permission', row.name)}: ${approval.shown.slice(0, SHOWN)}`, {
+    const id = Notification.warning(`${trans.__('%1 asks for permission', row.name)}: ${shorten(escapeInvisible(approval.shown), SHOWN)}`, {
       autoClose: false,
       actions: [
-        { label: trans.__('Approve'), callback: answer('approve'), displayType: 'accent' },
-        { label: trans.__('Deny'), callback: answer('deny'), displayType: 'warn' },
-        { label: trans.__('Look'), callback: () => open(row.id) }
+        { label: trans.__('Show request'), callback: () => open(row.id), displayType: 'accent' },
+        { label: trans.__('Deny'), callback: () => roster.command('deny', row.id, approval.toolUseId), displayType: 'warn' }
       ]
     });
     asked.set(row.id, id);

@@ -49,3 +49,19 @@ test('a click is shown on the picture that it was aimed at, a command on none', 
   assert.deepEqual(steps.map((_, index) => pictured(steps, index, step => step.image !== '')), [0, 0, -1, 0, 4]);
   assert.equal(pictured(steps.slice(1), 0, step => step.image !== ''), -1);
 });
+
+for (const name of ['constructor', '__proto__', 'toString', 'hasOwnProperty']) {
+  test(`the argument ${name} is only text`, () => {
+    assert.equal(describe(name, {}).label, name.replaceAll('_', ' '));
+    assert.equal(describe('computer', { action: name }).label, name.replaceAll('_', ' '));
+    assert.equal(describe('editor', { command: name, path: '/a' }).label, `${name} “/a”`);
+    assert.equal(describe('scroll', { coordinate: [1, 2], scroll_direction: name }).label, `Scroll ${name} at 1, 2`);
+  });
+}
+
+test('an argument whose toString is not a function is still described', () => {
+  const odd = { toString: 1, valueOf: 2 };
+  for (const tool of ['scroll', 'key', 'type', 'wait', 'bash'])
+    assert.equal(typeof describe(tool, { scroll_direction: odd, text: odd, duration: odd, command: odd }).label, 'string');
+  assert.equal(typeof describe('editor', { command: odd, path: '/a' }).label, 'string');
+});

@@ -86,12 +86,14 @@ test('a lost line comes back where it stopped', async context => {
   assert.deepEqual(opened, [false, true]);
 });
 
-test('what is said while the line is down is sent when it is back, in order', async context => {
+test('what cannot be sent is refused and never sent later', async context => {
   const { line, last } = bench(context);
   assert.equal(line.send({ content: 'one' }), false);
-  line.send({ type: 'stop' });
+  assert.equal(line.send({ type: 'stop' }), false);
   last().accept();
-  assert.deepEqual(last().sent, ['{"content":"one"}', '{"type":"stop"}']);
+  assert.deepEqual(last().sent, []);
+  assert.equal(line.send({ type: 'stop' }), true);
+  assert.deepEqual(last().sent, ['{"type":"stop"}']);
 });
 
 test('a 429 waits as told', async context => {

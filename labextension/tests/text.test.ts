@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { age, count, duration, money, plain, shorten } from '../shared/text';
+import { age, count, duration, escapeInvisible, money, plain, shorten } from '../shared/text';
 
 test('terminal escapes, control characters and reordering marks are removed, words and emoji stay', () => {
   assert.equal(plain('\u001b[31mred\u001b[0m \u001b]8;;http://evil\u0007link\u001b]8;;\u0007'), 'red link');
@@ -31,4 +31,10 @@ test('figures for people', () => {
   assert.equal(age('2024-01-15T10:29:40Z', now), 'now');
   assert.equal(age('2024-01-15T08:00:00Z', now), '2 h');
   assert.equal(age('nonsense', now), '');
+});
+
+test('every invisible or reordering character of a call is shown as its code', () => {
+  assert.equal(escapeInvisible('rm\u202e x\u200b\u00a0y\u0000\ue000\u3164\u{e0041}'), 'rm\\u{202e} x\\u{200b}\\u{a0}y\\u{0}\\u{e000}\\u{3164}\\u{e0041}');
+  assert.equal(escapeInvisible('a\tb\r\nc'), 'a\\tb\\u{d}\nc');
+  assert.equal(escapeInvisible('äöß 漢字 🙂'), 'äöß 漢字 🙂');
 });

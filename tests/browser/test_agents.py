@@ -90,7 +90,7 @@ async def test_two_agents_work_and_both_thumbnails_change(
     await expect(page.locator(".cl-agent")).to_have_count(1)
 
 
-async def test_an_action_is_approved_from_the_notification(
+async def test_a_notification_leads_to_the_whole_request(
     page: Page, lab: LiveServer, make_session: MakeSession, client: httpx2.AsyncClient
 ) -> None:
     session = await make_session("Asks", approval="always")
@@ -99,8 +99,12 @@ async def test_an_action_is_approved_from_the_notification(
     await say(lab, session["id"], "hello")
     toast = page.locator(".Toastify__toast", has_text="Asks asks for permission")
     await expect(toast).to_contain_text("screenshot")
-    await toast.get_by_role("button", name="Approve").click()
-    await expect(page.locator(".Toastify__toast", has_text="ctrl+alt+t")).to_be_visible()
+    await expect(toast.get_by_role("button", name="Approve")).to_have_count(0)
+    await toast.get_by_role("button", name="Show request").click()
+    card = page.locator(".cl-approval")
+    await expect(card.locator(".cl-shown")).to_contain_text("screenshot")
+    await card.get_by_role("button", name="Approve").click()
+    await expect(card.locator(".cl-shown")).to_contain_text("ctrl+alt+t")
     assert (await state(client, session["id"]))["steps"] >= 1
     await command(page, "cambio-lab:stop-all")
     await until(client, session["id"], "idle")

@@ -148,7 +148,7 @@ function AgentRow({ roster, row, actions }: { roster: Roster; row: Row; actions:
       </button>
       <span class="cl-agent-buttons">
         {row.approval && (
-          <Button icon="check" label={t('Approve: %1', row.approval.tool)} kind="primary" onClick={() => roster.command('approve', row.id, row.approval?.toolUseId)} />
+          <Button icon="check" label={t('Answer the request of %1', row.name)} kind="primary" onClick={() => actions.openChat(row.id)} />
         )}
         {working(row.status) && <Button icon="stop" label={t('Stop %1', row.name)} kind="danger" onClick={() => roster.command('stop', row.id)} />}
         <Button icon="chat" label={t('Open the chat of %1', row.name)} onClick={() => actions.openChat(row.id)} />

@@ -3,6 +3,7 @@ import { useEffect, useRef } from 'preact/hooks';
 import type { SessionModel } from '../hub';
 import { translate as t } from '../language';
 import type { Approval } from '../state';
+import { escapeInvisible } from '../text';
 import { Button } from './bar';
 import { useCountdown } from './hooks';
 
@@ -15,15 +16,15 @@ export function ApprovalCard({ model, approval }: { model: SessionModel; approva
   return (
     <div class="cl-approval" ref={card} role="group" aria-label={t('Approval request')}>
       <p role="alert">
-        <strong>{t('The agent asks for permission: %1', approval.tool.replaceAll('_', ' '))}</strong>
+        <strong>{t('The agent asks for permission: %1', escapeInvisible(approval.tool).replaceAll('_', ' '))}</strong>
         {left > 0 && <span class="cl-dim"> {t('Denied in %1 without an answer.', minutes)}</span>}
       </p>
       <pre class="cl-shown" tabIndex={0} aria-label={t('What will run')}>
-        {approval.shown}
+        {escapeInvisible(approval.shown)}
       </pre>
       <div class="cl-row">
-        <Button icon="check" label={t('Approve')} kind="primary" wordy onClick={() => model.decide(true)} />
-        <Button icon="cross" label={t('Deny')} wordy onClick={() => model.decide(false)} />
+        <Button icon="check" label={t('Approve')} kind="primary" wordy onClick={() => model.decide(true, approval)} />
+        <Button icon="cross" label={t('Deny')} wordy onClick={() => model.decide(false, approval)} />
       </div>
     </div>
   );

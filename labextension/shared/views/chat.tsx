@@ -9,6 +9,8 @@ import { plain, shorten } from '../text';
 import { working } from '../working';
 import { ApprovalCard } from './approval';
 import { Button } from './bar';
+import { Boundary } from './boundary';
+import { composing } from './hooks';
 
 const SHOWN = 100;
 
@@ -50,7 +52,9 @@ function Log({ model, select }: ChatProps): VNode {
       )}
       {view.entries.length === 0 && !view.draft && <Welcome model={model} />}
       {view.entries.slice(hidden).map(entry => (
-        <EntryView key={entry.key} entry={entry} model={model} select={select} />
+        <Boundary key={entry.key} what={t('This message')}>
+          <EntryView entry={entry} model={model} select={select} />
+        </Boundary>
       ))}
       <Draft model={model} />
     </div>
@@ -162,7 +166,7 @@ function Composer({ model }: { model: SessionModel }): VNode {
   }, [text]);
   const send = (): void => {
     if (!text.trim() || busy || ended) return;
-    model.send({ content: text });
+    if (!model.send({ content: text })) return; // the text stays, and the notice says why
     last.current = text;
     setText('');
     area.current?.focus();
@@ -172,7 +176,7 @@ function Composer({ model }: { model: SessionModel }): VNode {
       event.preventDefault();
       setText(last.current); // the server may have refused it
     }
-    if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+    if (event.key !== 'Enter' || event.shiftKey || composing(event)) return;
     event.preventDefault();
     send();
   };

@@ -31,3 +31,8 @@ export function useVisible<T extends Element>(): [{ current: T | null }, boolean
   }, []);
   return [element, visible];
 }
+
+/** Whether a key belongs to an input method. Safari ends a composition before its last key, which it marks as 229. */
+export function composing(event: KeyboardEvent): boolean {
+  return event.isComposing || event.keyCode === 229;
+}

@@ -6,11 +6,12 @@ import type { ShowScreen } from '../screen';
 import { count, money } from '../text';
 import { working } from '../working';
 import { Button, StatusBadge } from './bar';
+import { Boundary } from './boundary';
 import { Chat } from './chat';
 import { ConnectionNotice, ControlButton, driver, TurnButtons } from './controls';
 import { Desktop } from './desktop';
 import { toggleFullScreen } from './fullscreen';
-import { useModel } from './hooks';
+import { composing, useModel } from './hooks';
 import { StepDetail, Timeline } from './timeline';
 
 export type Mode = 'panel' | 'desktop' | 'chat';
@@ -33,12 +34,17 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
   const step = selected ? view.steps.get(selected) : undefined;
   const onKey = (event: KeyboardEvent): void => {
     const onDesktop = event.target instanceof HTMLCanvasElement;
-    if (event.key === 'Escape' && !onDesktop && working(view.status)) model.command('stop');
+    if (event.key === 'Escape' && !composing(event) && !onDesktop && working(view.status)) model.command('stop');
   };
   const name = view.name || t('Agent session');
+  const detail = step && (
+    <Boundary key={step.id} what={t('This step')}>
+      <StepDetail model={model} step={step} close={() => setSelected(null)} />
+    </Boundary>
+  );
   const desktop = (
     <div class="cl-stage">
-      {step && <StepDetail model={model} step={step} close={() => setSelected(null)} />}
+      {detail}
       <Desktop show={show} interactive={model.interactive} focused={model.controls} driver={driver(model)} ended={view.ended} />
     </div>
   );
@@ -76,7 +82,7 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
             {mode === 'panel' && <Timeline model={model} selected={selected} select={setSelected} />}
           </div>
         )}
-        {mode === 'chat' && step && <StepDetail model={model} step={step} close={() => setSelected(null)} />}
+        {mode === 'chat' && detail}
         {mode !== 'desktop' && <Chat model={model} select={id => setSelected(id)} />}
       </div>
     </section>

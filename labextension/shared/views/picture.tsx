@@ -58,6 +58,13 @@ export function Overlay({ mark, width, height }: { mark: Mark; width: number; he
   );
 }
 
+const DIRECTIONS = new Map<string, [number, number]>([
+  ['up', [0, -1]],
+  ['down', [0, 1]],
+  ['left', [-1, 0]],
+  ['right', [1, 0]]
+]);
+
 function Shape({ mark, unit }: { mark: Mark; unit: number }): VNode {
   const { x, y } = mark;
   switch (mark.kind) {
@@ -81,7 +88,7 @@ function Shape({ mark, unit }: { mark: Mark; unit: number }): VNode {
     case 'region':
       return <rect class="cl-mark" x={x} y={y} width={Math.abs(mark.toX - x)} height={Math.abs(mark.toY - y)} />;
     case 'scroll': {
-      const [dx, dy] = { up: [0, -1], down: [0, 1], left: [-1, 0], right: [1, 0] }[mark.direction] ?? [0, 1];
+      const [dx, dy] = DIRECTIONS.get(mark.direction) ?? [0, 1];
       const tipX = x + (dx ?? 0) * unit * 6;
       const tipY = y + (dy ?? 0) * unit * 6;
       return (

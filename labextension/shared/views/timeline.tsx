@@ -6,6 +6,7 @@ import { translate as t } from '../language';
 import type { Step } from '../messages';
 import { duration, money, plain, shorten } from '../text';
 import { Button } from './bar';
+import { Boundary } from './boundary';
 import { Picture } from './picture';
 
 /** Steps that the strip shows; earlier ones are in the recorded run. */
@@ -38,7 +39,9 @@ export function Timeline({ model, selected, select }: TimelineProps): VNode {
       <ol ref={strip} onKeyDown={walk}>
         {steps.map((step, index) => (
           <li key={step.id}>
-            <Card model={model} step={step} shown={shownAt(steps, index)} selected={selected === step.id} select={select} />
+            <Boundary what={t('This step')}>
+              <Card model={model} step={step} shown={shownAt(steps, index)} selected={selected === step.id} select={select} />
+            </Boundary>
           </li>
         ))}
       </ol>
