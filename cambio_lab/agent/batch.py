@@ -27,6 +27,7 @@ from .tools.call import (
     image_block,
     result_block,
 )
+from .tools.content import valid_image
 from .turn import Turn
 
 DENIED = "The user did not grant permission to run '{}'. Do not retry it unless the user asks you to."
@@ -126,6 +127,8 @@ class Batch:
         try:
             async with asyncio.timeout(tool.time_limit(call)):
                 outcome = await self._gate.race(tool.run(call))
+                if outcome.picture is not None:
+                    outcome.picture = await asyncio.to_thread(valid_image, outcome.picture)
         except TimeoutError:
             return failed(f"{tool.member(call)} took too long and was given up.")
         if last_look and not outcome.is_error and outcome.changed and outcome.picture is None:
@@ -181,7 +184,8 @@ class Batch:
     async def _look(self) -> Picture | None:
         try:
             async with asyncio.timeout(30):
-                return await self._gate.race(self._desktop().screenshot())
+                image = await self._gate.race(self._desktop().screenshot())
+                return await asyncio.to_thread(valid_image, image)
         except (ActionError, TimeoutError):
             return None  # a picture would have been welcome; the model can still ask for one
 

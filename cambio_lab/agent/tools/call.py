@@ -9,8 +9,10 @@ from typing import Any, Protocol
 
 from ...desktop.base import Picture
 from ...events import Timing
+from .content import valid_text
 
 COMPUTER = "computer"
+EMPTY = "(only white space)"
 HALTED = "Not executed: an earlier computer action in this turn failed."
 STOPPED = "Not executed: the user stopped the agent."
 INTERRUPTED = "Interrupted: the user stopped the agent while this was running. It may have had part of its effect."
@@ -81,11 +83,15 @@ def image_block(picture: Picture) -> dict[str, Any]:
 
 def result_block(call: Call, outcome: Outcome) -> dict[str, Any]:
     """The ``tool_result`` that answers ``call``: ``toolset_name`` is echoed, errors are text only."""
-    content: list[dict[str, Any]] = [{"type": "text", "text": line} for line in outcome.lines or [outcome.text] if line]
+    content: list[dict[str, Any]] = [
+        {"type": "text", "text": text} for line in outcome.lines or [outcome.text] if (text := valid_text(line))
+    ]
     if outcome.picture is not None and not outcome.is_error:
         content.append(image_block(outcome.picture))
     if not content:
-        content = [{"type": "text", "text": "The call failed." if outcome.is_error else "OK"}]
+        content = [
+            {"type": "text", "text": "The call failed." if outcome.is_error else EMPTY if outcome.text else "OK"}
+        ]
     block: dict[str, Any] = {"type": "tool_result", "tool_use_id": call.id, "content": content}
     if call.toolset is not None:
         block["toolset_name"] = call.toolset
