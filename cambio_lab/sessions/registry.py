@@ -26,8 +26,7 @@ from .broadcast import Described, SessionFeed
 from .config import check_creation
 from .creation import Creation
 from .desktops import Desktops
-from .ending import end_session, suspend_session
-from .expiry import LOOK_SECONDS, Expiry
+from .ending import LOOK_SECONDS, Expiry, end_session, suspend_session
 from .quota import LOOK_SECONDS as RECORDS_SECONDS
 from .quota import Quota
 from .recovery import Recovery

@@ -42,13 +42,12 @@ from cambio_lab.store import SessionRow, SessionStatus, Store, new_message_id
 from .agents import AgentFactory, SessionAgent, agent_request, stored_conversation
 from .broadcast import Subscription
 from .config import SessionConfig, check_content, check_metadata, check_name, parse_display, turn_options
-from .description import describe, snapshot
 from .journal import Journal, Moment
 from .quota import Quota
 from .secrets import SecretTools, for_clients
 from .state import Life, Phase
 from .turn import Turn
-from .views import Clock, Encode, SessionView, Viewer
+from .views import Clock, Encode, SessionView, Viewer, describe, snapshot
 
 T = TypeVar("T")
 WINDING_UP = 5.0
