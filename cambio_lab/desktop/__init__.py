@@ -18,7 +18,7 @@ __all__ = ["Kind", "make_provider"]
 
 
 async def make_provider(settings: Settings, *, server_id: str, kind: str | None = None) -> DesktopProvider:
-    """The provider that ``kind`` (default: ``settings.desktop``) names; ``auto`` is Docker if an engine answers.
+    """The provider that ``kind`` (default: ``settings.desktop``) names; ``auto`` is Docker if one is set or answers.
 
     ``server_id`` must be the same at each start of one server: containers are labelled with it, and only those are
     adopted or reaped. Raises :class:`~cambio_lab.errors.ConfigurationError` for an unknown kind.
@@ -27,9 +27,13 @@ async def make_provider(settings: Settings, *, server_id: str, kind: str | None 
 
     kind = kind or settings.desktop
     if kind == "auto":
+        import os
+
         from .probe import engine_answers
 
-        kind = "docker" if await engine_answers() else "local"
+        # A named engine that does not answer is reported by health; it never costs the user the isolation.
+        named = os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT")
+        kind = "docker" if named or await engine_answers() else "local"
     if kind == "docker":
         from .docker.provider import DockerProvider
 

@@ -246,4 +246,4 @@ async def test_no_engine(settings: Settings, monkeypatch: pytest.MonkeyPatch) ->
     health = await provider.health()
     assert not health.up
     await provider.stop()
-    assert (await make_provider(settings, server_id="test", kind="auto")).name == "local"
+    assert (await make_provider(settings, server_id="test", kind="auto")).name == "docker"  # never without isolation

@@ -11,7 +11,7 @@ import shutil
 import struct
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,6 +30,7 @@ INSTALL = "apt install tigervnc-standalone-server openbox xterm util-linux x11-x
 _IMAGE = Path(__file__).resolve().parent.parent / "image"
 """The container's configuration files; the window manager's keys and the terminal's fonts are the same here."""
 _START_TIMEOUT = 15.0
+_LONGEST_SOCKET_PATH = 107
 
 
 class LocalMachine:
@@ -99,6 +100,8 @@ class LocalProvider:
         self._settings = settings
         self._prefix = f"cambio-{server_id[:8]}-"
         self._desktops: dict[str, LocalDesktop] = {}
+        self._folders: set[str] = set()
+        """Names of the folders in use, also of desktops that are still being created."""
         self._starting = 0
 
     async def start(self) -> None:
@@ -127,7 +130,8 @@ class LocalProvider:
         return desktop
 
     async def _start_desktop(self, options: DesktopOptions) -> LocalDesktop:
-        folder = Path(tempfile.mkdtemp(prefix=self._prefix))
+        folder = Path(tempfile.mkdtemp(prefix=self._prefix, dir=_parent_folder(self._prefix)))
+        self._folders.add(folder.name)
         (folder / "home" / "tmp").mkdir(parents=True)
         children: list[asyncio.subprocess.Process] = []
         machine: LocalMachine | None = None
@@ -139,7 +143,7 @@ class LocalProvider:
                 machine = LocalMachine(folder / "home", display, cookie)
                 await run(machine, ["xkbcomp", "-w0", str(_IMAGE / "keymap.xkb"), display])
                 await _start_clients(machine, children)
-                desktop = _Owned(folder, machine, children, self._settings, self._desktops)
+                desktop = _Owned(folder, machine, children, self._settings, self._forget)
                 await desktop.open()
                 return desktop
         except BaseException as error:
@@ -150,6 +154,7 @@ class LocalProvider:
             if machine is not None and machine.managed is not None:
                 machine.managed.cancel()
             shutil.rmtree(folder, ignore_errors=True)
+            self._forget(folder.name)
             if isinstance(error, TimeoutError):
                 raise DesktopUnavailable("The local X server did not start in time.") from error
             raise
@@ -158,13 +163,16 @@ class LocalProvider:
         """Nothing to adopt: local desktops die with their server."""
 
     async def reap(self, keep: frozenset[str]) -> list[str]:
-        gone = [name for name in self._desktops if name not in keep]
-        await asyncio.gather(*(self._desktops[name].close() for name in gone))
-        return gone + await asyncio.to_thread(self._remove_folders, frozenset(self._desktops))
+        """Remove folders that no desktop of this process uses; a session may not know its new desktop yet."""
+        return await asyncio.to_thread(self._remove_folders, keep | self._folders)
+
+    def _forget(self, name: str) -> None:
+        self._desktops.pop(name, None)
+        self._folders.discard(name)
 
     def _remove_folders(self, used: frozenset[str]) -> list[str]:
         """What a server with our identity left when it was killed; its processes died with it."""
-        left = [folder for folder in Path(tempfile.gettempdir()).glob(f"{self._prefix}*") if folder.name not in used]
+        left = [folder for folder in _parent_folder(self._prefix).glob(f"{self._prefix}*") if folder.name not in used]
         for folder in left:
             shutil.rmtree(folder, ignore_errors=True)
         return [folder.name for folder in left]
@@ -177,7 +185,15 @@ class LocalProvider:
 
     async def stop(self, *, keep: frozenset[str] = frozenset()) -> None:
         # Children cannot outlive us, so keeping any is not possible.
+        await asyncio.gather(*(desktop.close() for desktop in list(self._desktops.values())))
         await self.reap(frozenset())
+
+
+def _parent_folder(prefix: str) -> Path:
+    """Return the temporary directory, or /tmp where the path of a Unix socket (at most 107 bytes) would not fit."""
+    folder = tempfile.gettempdir()
+    longest = len(os.fsencode(f"{folder}/{prefix}12345678/managed"))
+    return Path(folder if longest <= _LONGEST_SOCKET_PATH else "/tmp")
 
 
 class _Owned(LocalDesktop):
@@ -189,14 +205,14 @@ class _Owned(LocalDesktop):
         machine: LocalMachine,
         children: list[asyncio.subprocess.Process],
         settings: Settings,
-        listed: dict[str, LocalDesktop],
+        forget: Callable[[str], None],
     ) -> None:
         super().__init__(folder, machine, children, settings)
-        self._listed = listed
+        self._forget = forget
 
     async def _destroy(self) -> None:
         await super()._destroy()
-        self._listed.pop(self.desktop_id, None)
+        self._forget(self.desktop_id)
 
 
 def _cookie() -> bytes:

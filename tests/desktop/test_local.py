@@ -1,0 +1,62 @@
+"""The local desktop: folders of desktops that are being created, long temporary paths, and when it is chosen."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from cambio_lab.desktop import make_provider
+from cambio_lab.desktop.base import DesktopOptions
+from cambio_lab.desktop.local.provider import LocalDesktop, LocalProvider
+from cambio_lab.settings import Settings
+
+
+def has_home(desktop: LocalDesktop) -> bool:
+    return Path(desktop.machine.home).is_dir()
+
+
+async def test_reap_keeps_desktops_that_no_session_knows_yet() -> None:
+    provider = LocalProvider(Settings(), server_id="reaping1")
+    creating = asyncio.create_task(provider.acquire("session", DesktopOptions()))
+    try:
+        while not creating.done():
+            await provider.reap(frozenset())
+            await asyncio.sleep(0.005)
+        desktop = await creating
+        assert await provider.reap(frozenset()) == []
+        assert await desktop.alive()
+        assert has_home(desktop)
+    finally:
+        await provider.stop()
+    assert not has_home(desktop)
+
+
+async def test_a_long_temporary_directory_does_not_prevent_a_desktop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("long" * 25)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    provider = LocalProvider(Settings(), server_id="longpath")
+    try:
+        desktop = await provider.acquire("session", DesktopOptions())
+        assert (await desktop.screenshot()).width == 1280
+    finally:
+        await provider.stop()
+
+
+@pytest.mark.parametrize("variable", ["DOCKER_HOST", "DOCKER_CONTEXT"])
+async def test_auto_never_replaces_an_engine_that_was_named(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setenv(variable, f"unix://{tmp_path}/nothing" if variable == "DOCKER_HOST" else "absent")
+    provider = await make_provider(Settings(), server_id="test", kind="auto")
+    try:
+        assert provider.name == "docker"
+        assert not (await provider.health()).up or variable == "DOCKER_CONTEXT"
+    finally:
+        await provider.stop()
