@@ -74,13 +74,18 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """What a shell command left. ``exit_code`` is ``None`` after a time-out; ``truncated`` says output was cut."""
+    """What a shell command left.
+
+    ``exit_code`` is ``None`` after a time-out. ``truncated`` says that output was dropped, ``shell_ended`` that the
+    command ended the shell itself (``exit``, ``exec``, a signal): the next command gets a new one.
+    """
 
     stdout: str
     stderr: str
     exit_code: int | None
     timed_out: bool = False
     truncated: bool = False
+    shell_ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)

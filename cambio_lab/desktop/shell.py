@@ -1,73 +1,79 @@
-"""One persistent bash: ``cd``, variables and background jobs stay from command to command."""
+"""One persistent bash: ``cd``, variables and background jobs stay from command to command.
+
+Bash runs under :mod:`cambio_lab.desktop.shell_helper` inside the desktop. What comes back is hostile: a program of the
+desktop's user can write to the helper's output. It is therefore typed and bounded, and damage costs the shell alone.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-import secrets
-import shlex
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
 from cambio_lab.errors import ActionError, DesktopLost
 
 from .base import CommandResult
-from .machine import STDERR, STDOUT, Machine, Process
+from .machine import STDOUT, Machine, Process
 
 log = logging.getLogger(__name__)
-
-# Job control gives each job its own process group, so that a time-out can end the running command and spare what was
-# put in the background before (a browser, say).
-# The trap tells that a command ended the shell itself, which the end of its output would not: background programs may
-# keep that open.
-_LOOP = """
-trap 'e=$?; printf "\\n%s %s exit\\n" "$CAMBIO_MARK" "$e"; printf "\\n%s\\n" "$CAMBIO_MARK" >&2' EXIT
-set -m
-exec 3<&0
-while IFS= read -r -d '' c <&3; do eval "$c"; done
-"""
 _KILL_TIMEOUT = 5.0
-_PROMPTLESS = ["bash", "--noprofile", "--norc", "-c", _LOOP]
+_MAX_FRAME = 1 << 19
+_MAX_COMMAND = 8 * 1024 * 1024
+_STREAMS = {b"o": 0, b"e": 1}
+
+
+@cache
+def _source() -> str:
+    return Path(__file__).with_name("shell_helper.py").read_text("utf-8")
+
+
+class _Frame(NamedTuple):
+    kind: bytes
+    payload: bytes
+
+
+class _Damaged(Exception):
+    """The helper's output is not what the helper sends."""
 
 
 class Shell:
-    """Runs commands one after the other; ``limit`` is the most bytes kept of each stream."""
+    """Runs commands one after the other; ``limit`` is the most bytes kept of each stream of a command."""
 
     def __init__(self, machine: Machine, limit: int = 1_000_000) -> None:
         self._machine = machine
         self._limit = limit
         self._process: Process | None = None
-        self._pump: asyncio.Task[None] | None = None
-        self._current: _Collector | None = None
-        self._jobs: list[int] = []
+        self._buffer = bytearray()
         self._lock = asyncio.Lock()
 
     async def run(self, command: str, timeout: float) -> CommandResult:
-        """Run ``command`` in the shell. After ``timeout`` seconds it is killed and the next one gets a new shell.
+        """Run ``command`` as bash would run it as the next lines of a script.
 
-        :class:`~cambio_lab.errors.ActionError` for a command with a null character, which bash cannot be given.
+        After ``timeout`` seconds the command is killed and the next one gets a new shell; what earlier commands put in
+        the background stays. Raises :class:`~cambio_lab.errors.ActionError` for a command that bash cannot be given,
+        and when the shell had ended before the command could run.
         """
-        if "\0" in command:
+        data = command.encode("utf-8", "replace")
+        if b"\0" in data:
             raise ActionError("The command has a null character.", hint="Let printf make it.")
+        if len(data) > _MAX_COMMAND:
+            raise ActionError(f"The command has {len(data)} bytes; at most {_MAX_COMMAND} can be run.")
         async with self._lock:
             process = await self._started()
-            collector = self._current = _Collector(self._limit)
+            output = _Output(self._limit)
             try:
                 async with asyncio.timeout(timeout):
-                    await process.write(collector.script(command).encode("utf-8", "replace") + b"\0")
-                    await collector.done.wait()
+                    return await self._converse(process, data, output)
             except TimeoutError:
                 await self._kill()
-                return collector.result(timed_out=True)
-            except OSError:
-                collector.ended()
-            except asyncio.CancelledError:
+                return output.result(None, timed_out=True)
+            except BaseException:
                 await asyncio.shield(self._kill())
                 raise
-            finally:
-                self._current = None
-            if collector.exited or collector.code is None:
-                await self.close()  # the command ended the shell itself, with `exit` for one
-            self._jobs = collector.jobs
-            return collector.result()
 
     async def restart(self) -> None:
         """End the shell and all that still runs in its foreground; the next command gets a new one."""
@@ -75,115 +81,106 @@ class Shell:
             await self._kill()
 
     async def close(self) -> None:
-        """Let go of the shell without waiting for it; its machine is about to go."""
-        if self._pump is not None:
-            self._pump.cancel()
-            await asyncio.wait([self._pump])
-        if self._process is not None:
-            self._process.abandon()
-        self._process = self._pump = None
+        """Release the shell without waiting for it; its machine is about to go."""
+        process, self._process = self._process, None
+        self._buffer.clear()
+        if process is not None:
+            process.abandon()
 
     async def _started(self) -> Process:
-        if self._process is None or self._pump is None or self._pump.done():
-            await self.close()
-            self._process = await self._machine.spawn(_PROMPTLESS)
-            self._pump = asyncio.create_task(self._read(self._process), name="shell-output")
-            self._jobs = []
+        if self._process is None:
+            argv = [self._machine.python, "-I", "-S", "-c", _source(), str(self._limit)]
+            self._process = await self._machine.spawn(argv)
         return self._process
 
-    async def _read(self, process: Process) -> None:
-        """Always reading: a background program that nobody listens to must not block on a full pipe."""
+    async def _converse(self, process: Process, command: bytes, output: _Output) -> CommandResult:
+        """Send the command and collect its output until the helper says that it is done or that bash ended."""
+        with suppress(OSError):  # the helper's last frame says why it left
+            await process.write(b"r" + len(command).to_bytes(4, "big") + command)
         try:
-            while (piece := await process.read()) is not None:
-                if self._current is not None:
-                    self._current.add(*piece)
-        finally:
-            if self._current is not None:
-                self._current.ended()
+            while (frame := await self._frame(process)) is not None:
+                if frame.kind in _STREAMS:
+                    output.add(frame)
+                    continue
+                fields = _fields(frame)
+                if frame.kind == b"d":
+                    return output.result(fields["code"], truncated=fields["dropped"] > 0)
+                await self.close()
+                if not fields["ran"]:
+                    raise ActionError("The shell had ended, so the command did not run; the shell is new now.")
+                return output.result(fields["code"], truncated=fields["dropped"] > 0, shell_ended=True)
+        except _Damaged as error:
+            log.warning("shell output damaged; shell killed: %s", error)
+            raise ActionError("The shell's output was damaged by another program; the shell is new now.") from error
+        await self.close()
+        raise ActionError(
+            "The shell was killed. It is not known how much of the command ran; the shell is new now.",
+        )
+
+    async def _frame(self, process: Process) -> _Frame | None:
+        """The helper's next frame; ``None`` when it has gone."""
+        while True:
+            if len(self._buffer) >= 5:
+                length = int.from_bytes(self._buffer[1:5], "big")
+                kind = bytes(self._buffer[:1])
+                if kind not in (b"o", b"e", b"d", b"x") or length > _MAX_FRAME:
+                    raise _Damaged(f"frame {kind!r} of {length} bytes")
+                if len(self._buffer) >= 5 + length:
+                    payload = bytes(self._buffer[5 : 5 + length])
+                    del self._buffer[: 5 + length]
+                    return _Frame(kind, payload)
+            piece = await process.read()
+            if piece is None:
+                return None
+            if piece[0] == STDOUT:  # the helper itself writes nothing to its standard error
+                self._buffer += piece[1]
 
     async def _kill(self) -> None:
-        process, jobs = self._process, self._jobs
+        process = self._process
         try:
             if process is not None:
                 async with asyncio.timeout(_KILL_TIMEOUT):
-                    await process.kill(jobs)
+                    await self._ask_to_kill(process)
         except (DesktopLost, TimeoutError) as error:
-            log.info("what the shell ran could not be ended: %s", error or "the machine does not answer")
+            log.info("the shell's programs could not be ended: %s", error or "the machine does not answer")
         finally:
             await self.close()
 
+    async def _ask_to_kill(self, process: Process) -> None:
+        """Let the helper kill what the command started; kill the helper's whole session if it does not answer."""
+        try:
+            async with asyncio.timeout(_KILL_TIMEOUT / 2):
+                await process.write(b"k\0\0\0\0")
+                while (frame := await self._frame(process)) is not None and frame.kind != b"x":
+                    pass
+        except (TimeoutError, OSError, _Damaged):
+            await process.kill()
 
-class _Collector:
-    """What one command prints, up to a mark that only we know."""
+
+class _Output:
+    """What one command printed; a helper that sends more than it was told to is not the helper."""
 
     def __init__(self, limit: int) -> None:
-        self.done = asyncio.Event()
-        self.code: int | None = None
-        self.jobs: list[int] = []
-        self.exited = False
         self._limit = limit
-        self._mark = secrets.token_hex(12)
-        self._parts = {STDOUT: bytearray(), STDERR: bytearray()}
-        self._tail = {STDOUT: b"", STDERR: b""}
-        self._ended: set[int] = set()
-        self._truncated = False
+        self._parts = (bytearray(), bytearray())
 
-    def script(self, command: str) -> str:
-        """``command`` evaluated in the shell itself with nothing to read, then the mark on both streams."""
-        return (
-            f"CAMBIO_MARK={self._mark}\n"
-            f"eval {shlex.quote(command)} </dev/null\n"
-            f"printf '\\n%s %s %s\\n' {self._mark} $? \"$(jobs -p | tr '\\n' ' ')\"\n"
-            f"printf '\\n%s\\n' {self._mark} >&2"
-        )
+    def add(self, frame: _Frame) -> None:
+        part = self._parts[_STREAMS[frame.kind]]
+        part += frame.payload
+        if len(part) > self._limit + _MAX_FRAME:
+            raise _Damaged(f"more than {self._limit} bytes of output")
 
-    def add(self, stream: int, data: bytes) -> None:
-        if stream in self._ended:
-            return
-        mark = b"\n" + self._mark.encode()
-        text = self._tail[stream] + data
-        at = text.find(mark)
-        if at < 0:
-            # Hold back what may be the beginning of a mark.
-            keep = min(len(text), len(mark) - 1)
-            self._keep(stream, text[: len(text) - keep])
-            self._tail[stream] = text[len(text) - keep :]
-            return
-        line = text[at + 1 :]
-        if b"\n" not in line:
-            self._keep(stream, text[:at])
-            self._tail[stream] = text[at:]
-            return
-        self._keep(stream, text[:at])
-        self._tail[stream] = b""
-        if stream == STDOUT:
-            words = line.split(b"\n", 1)[0].split()
-            self.code, self.exited = int(words[1]), words[2:] == [b"exit"]
-            self.jobs = [] if self.exited else [int(word) for word in words[2:]]
-        self._ended.add(stream)
-        if len(self._ended) == 2:
-            self.done.set()
+    def result(
+        self, code: int | None, *, timed_out: bool = False, truncated: bool = False, shell_ended: bool = False
+    ) -> CommandResult:
+        stdout, stderr = (bytes(part[: self._limit]).decode("utf-8", "replace") for part in self._parts)
+        return CommandResult(stdout, stderr, code, timed_out, truncated, shell_ended)
 
-    def _keep(self, stream: int, data: bytes) -> None:
-        part = self._parts[stream]
-        room = self._limit - len(part)
-        part += data[: max(0, room)]
-        self._truncated |= len(data) > room
 
-    def ended(self) -> None:
-        """The shell is gone; what was held back is output after all."""
-        for stream, tail in self._tail.items():
-            self._keep(stream, tail)
-            self._tail[stream] = b""
-        self.done.set()
-
-    def result(self, *, timed_out: bool = False) -> CommandResult:
-        if timed_out:
-            self.ended()
-        return CommandResult(
-            stdout=self._parts[STDOUT].decode("utf-8", "replace"),
-            stderr=self._parts[STDERR].decode("utf-8", "replace"),
-            exit_code=None if timed_out else self.code,
-            timed_out=timed_out,
-            truncated=self._truncated,
-        )
+def _fields(frame: _Frame) -> dict[str, int]:
+    """The fields of a closing frame, each a whole number or a truth value."""
+    try:
+        found = json.loads(frame.payload)
+        return {name: int(found.get(name, 0)) for name in ("code", "dropped", "ran")}
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
+        raise _Damaged("closing frame without its fields") from None

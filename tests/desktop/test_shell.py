@@ -51,6 +51,26 @@ async def test_exit_and_broken_syntax(kept: ConnectedDesktop) -> None:
     assert (await kept.run_command("echo new")).stdout == "new\n"
 
 
+async def test_nothing_of_ours_is_in_the_shell(kept: ConnectedDesktop) -> None:
+    async def out(command: str) -> str:
+        return (await kept.run_command(command)).stdout
+
+    assert await out("exec 3>f; echo hi >&3; exec 3>&-") == "" and await out("cat f") == "hi\n"
+    assert await out("c=hello; echo $c") == "hello\n" and await out("echo $c") == "hello\n"
+    await kept.run_command("false")
+    assert await out("echo $?") == "1\n"
+    await kept.run_command("false | true | (exit 3)")
+    assert await out("echo $? ${PIPESTATUS[@]}") == "3 1 0 3\n"
+    assert (await kept.run_command("continue; break; echo on")).stdout == "on\n"
+    assert await out("declare -F; trap; shopt -po | grep -c monitor; echo $-") == "1\nhB\n"
+    assert await out("compgen -v | grep -i cambio; env | grep -i cambio; echo none") == "none\n"
+    await kept.run_command("exec >log 2>&1")
+    assert await out("echo hidden") == ""
+    assert await out("exec >/dev/stderr") == ""
+    await kept.restart_shell()
+    assert await out("cat log") == "hidden\n"
+
+
 async def test_reading_programs_get_nothing_and_do_not_eat_the_next_command(kept: ConnectedDesktop) -> None:
     assert (await kept.run_command("cat; read x; echo done")).stdout == "done\n"
     assert (await kept.run_command("echo next")).stdout == "next\n"

@@ -69,6 +69,8 @@ class BashTool:
             )
         elif result.exit_code:
             parts.append(f"(exit code {result.exit_code})")
+        if result.shell_ended:
+            parts.append("(The command ended the shell; the next command gets a new shell.)")
         return "\n".join(parts) or "(no output)"
 
 
