@@ -72,6 +72,7 @@ class Shell:
         os.unlink(fifo)
         os.rmdir(folder)
         self.report = f"/proc/{os.getpid()}/fd/{self.report_write}"
+        assert self.bash.stdout is not None and self.bash.stderr is not None
         self.streams = {self.bash.stdout.fileno(): b"o", self.bash.stderr.fileno(): b"e"}
         for descriptor in (*self.streams, self.report_read, self.script):
             os.set_blocking(descriptor, False)
