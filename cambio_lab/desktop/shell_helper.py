@@ -25,6 +25,8 @@ LIMIT = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
 MOST_INPUT = 16 * 1024 * 1024
 HEREDOC = re.compile(r"here-document at line \d+ delimited by end-of-file \(wanted `(.*)'\)")
 QUIET = "2>/dev/null"
+OURS = {"OLDPWD", "SHLVL", "_", "CAMBIO_LAB_PROCESS"}
+"""Environment of this helper that a fresh bash does not have."""
 
 
 def check(command: str) -> tuple[str, str, int]:
@@ -66,7 +68,7 @@ class Shell:
             stderr=subprocess.PIPE,
             cwd=folder,
             process_group=0,
-            env={name: value for name, value in os.environ.items() if name not in ("OLDPWD", "SHLVL", "_")},
+            env={name: value for name, value in os.environ.items() if name not in OURS},
         )
         self.script = os.open(fifo, os.O_WRONLY)
         os.unlink(fifo)
