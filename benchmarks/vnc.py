@@ -25,7 +25,7 @@ import psutil  # type: ignore[import-untyped]
 
 from cambio_lab.desktop import make_provider
 from cambio_lab.desktop.base import DesktopOptions, VncEndpoint
-from cambio_lab.desktop.rfb.vncauth import answer
+from cambio_lab.desktop.rfb.authentication import answer
 from cambio_lab.settings import Settings
 from tests.live_server import LiveServer, free_port
 

@@ -208,7 +208,7 @@ class ConnectedDesktop:
 
     async def set_clipboard(self, text: str) -> None:
         client = await self._connection.client()
-        client.offer_text(text)
+        await client.clipboard.offer(text)
         await client.sync()
 
     # Shell and files

@@ -11,7 +11,7 @@ import pytest
 
 from cambio_lab.desktop.base import Size, VncEndpoint
 from cambio_lab.desktop.connected import ConnectedDesktop
-from cambio_lab.desktop.rfb.client import EXTENDED_SIZE, RfbClient, bearable
+from cambio_lab.desktop.rfb.client import EXTENDED_SIZE, RfbClient, is_acceptable
 from cambio_lab.errors import DesktopLost
 
 SMALL, HUGE = Size(640, 480), Size(8192, 8192)
@@ -56,8 +56,8 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
 
 
 def test_sizes_that_are_held() -> None:
-    assert all(map(bearable, (Size(7680, 4320), Size(4320, 7680), Size(4096, 4096), Size(1, 1))))
-    assert not any(map(bearable, (HUGE, Size(7681, 4320), Size(8193, 1), Size(0, 480), Size(65535, 65535))))
+    assert all(map(is_acceptable, (Size(7680, 4320), Size(4320, 7680), Size(4096, 4096), Size(1, 1))))
+    assert not any(map(is_acceptable, (HUGE, Size(7681, 4320), Size(8193, 1), Size(0, 480), Size(65535, 65535))))
 
 
 async def test_a_screen_that_becomes_too_large_is_set_back(server: Server) -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from cambio_lab.desktop.base import Point, Size
 from cambio_lab.desktop.connected import ConnectedDesktop
-from cambio_lab.desktop.rfb.client import RfbClient, clipboard
-from cambio_lab.desktop.rfb.upstream import Greeting, RfbUpstream
+from cambio_lab.desktop.rfb import clipboard
+from cambio_lab.desktop.rfb.authentication import Greeting, answer, new_password, obfuscate, reveal
+from cambio_lab.desktop.rfb.client import RfbClient
 from cambio_lab.desktop.rfb.viewer_filter import ViewerInput
-from cambio_lab.desktop.rfb.vncauth import answer, new_password, obfuscate, reveal
 from cambio_lab.errors import DesktopLost
 
 
@@ -87,30 +87,11 @@ def test_a_bomb_in_the_clipboard_is_refused() -> None:
             clipboard.parse_provided(bomb)
 
 
-async def test_upstream_answers_the_password_and_passes_bytes(docker_desktop: ConnectedDesktop) -> None:
-    got = bytearray()
-    upstream = await RfbUpstream.connect(docker_desktop.endpoint())
-    closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    upstream.start(got.extend, lambda reason: closed.set_result(None))
-    upstream.write(b"\x01")
-    async with asyncio.timeout(5):
-        while len(got) < 24:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-    assert struct.unpack(">HH", got[:4]) == (1280, 800)
-    upstream.pause()
-    upstream.write(struct.pack(">BB4H", 3, 0, 0, 0, 1280, 800))
-    await asyncio.sleep(0.2)
-    held = len(got)
-    upstream.resume()
-    async with asyncio.timeout(5):
-        while len(got) < held + 1280 * 800 * 4:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-    upstream.close()
-    await asyncio.wait_for(closed, 5)
+async def test_a_wrong_password_and_a_closed_port_are_told_apart(docker_desktop: ConnectedDesktop) -> None:
     with pytest.raises(DesktopLost, match="password"):
-        await RfbUpstream.connect(replace(docker_desktop.endpoint(), password="wrong"))
+        await RfbClient.connect(replace(docker_desktop.endpoint(), password="wrong"), lambda damage: None)
     with pytest.raises(DesktopLost, match="does not answer"):
-        await RfbUpstream.connect(replace(docker_desktop.endpoint(), port=1))
+        await RfbClient.connect(replace(docker_desktop.endpoint(), port=1), lambda damage: None)
 
 
 def test_greeting_byte_by_byte() -> None:
@@ -129,7 +110,7 @@ def test_greeting_byte_by_byte() -> None:
 
 
 LOOK = (
-    struct.pack(">Bxxx16s", 0, b"f" * 16)
+    struct.pack(">Bxxx4B12x", 0, 32, 24, 0, 1)
     + struct.pack(">BxHii", 2, 2, 0, 1)
     + struct.pack(">BB4H", 3, 0, 0, 0, 9, 9)
     + struct.pack(">BxxxIB", 248, 1, 4)
@@ -158,6 +139,15 @@ def test_a_viewer_that_only_looks(piece: int) -> None:
         assert viewer.dropped == (0 if may_act else 4)
     with pytest.raises(ValueError, match="unknown kind 77"):
         ViewerInput().feed(b"\x01\x4d")
+
+
+def test_a_viewer_requests_only_encodings_that_can_be_followed() -> None:
+    viewer = ViewerInput()
+    viewer.feed(b"\x01")
+    assert viewer.feed(struct.pack(">BxH5i", 2, 5, 7, 5, 2, -239, 0)) == struct.pack(">BxH3i", 2, 3, 7, -239, 0)
+    for bad in (struct.pack(">BxH", 2, 257), struct.pack(">Bxxx4B12x", 0, 24, 24, 0, 1)):
+        with pytest.raises(ValueError, match="viewer's"):
+            ViewerInput().feed(b"\x01" + bad)
 
 
 CONTROL_DOWN, CONTROL_UP = (struct.pack(">BBHII", 255, 0, down, 0xFFE3, 0x1D) for down in (1, 0))

@@ -10,7 +10,7 @@ from cambio_lab.errors import DesktopLost, DesktopUnavailable
 from cambio_lab.settings import Settings
 
 from ..base import DesktopOptions, VncEndpoint
-from ..rfb import vncauth
+from ..rfb import authentication
 from .container import ROLE_LABEL, SERVER_LABEL, VNC_PORT, DockerDesktop, StartScript, create, describe, remove
 from .engine import Engine, EngineError
 from .network import Networks, Placement
@@ -38,7 +38,7 @@ class Launcher:
 
     async def prepare(self, image: str) -> None:
         """What all containers of ``image`` need, before somebody waits for the first."""
-        await asyncio.to_thread(vncauth.load)
+        await asyncio.to_thread(authentication.load)
         await self._networks.prepare(image)
         await self._digest(image)
 
@@ -76,12 +76,12 @@ class Launcher:
 
     async def _boot(self, container: str, image: str) -> OwnedDesktop:
         """Start it, tell it its password, and connect as soon as it says that Xvnc listens."""
-        password = vncauth.new_password()
+        password = authentication.new_password()
         stream = await self._engine.hijack(f"/containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1", {})
         words = StartScript(stream)
         try:
             # Waits in the pipe until somebody reads it: one round trip less.
-            stream.writer.write(base64.b64encode(vncauth.obfuscate(password)) + b"\n")
+            stream.writer.write(base64.b64encode(authentication.obfuscate(password)) + b"\n")
             await self._engine.finish(lambda client: client.start(container))
             port, digest, _ = await asyncio.gather(self._port(container), self._digest(image), words.listening())
             desktop = self._desktop(container, port, password, digest)
@@ -120,7 +120,7 @@ class Launcher:
             code, secret, _ = await probe.execute(["cat", "/run/desktop/vnc-password"])
             if code != 0:
                 return None
-            desktop = self._desktop(container, port, vncauth.reveal(secret), state["Image"])
+            desktop = self._desktop(container, port, authentication.reveal(secret), state["Image"])
             desktop.placement = await self._networks.recall(state)
             await desktop.open()
             desktop.forget_keyboard()

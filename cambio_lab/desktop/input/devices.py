@@ -110,7 +110,7 @@ class Hands:
         client = await self._client()
         # A Caps Lock that somebody left on would turn letters round; it is on again afterwards.
         lock = [keys.CAPS_LOCK] if client.caps_lock else []
-        client.keys([*lock, *symbols, *lock])
+        await client.type([*lock, *symbols, *lock])
 
     async def release_all(self) -> None:
         """Lift what is still down; quiet when the desktop is gone, for then nothing is held."""

@@ -12,6 +12,7 @@ from cambio_lab.errors import DesktopLost
 from ..base import Settled, Size, VncEndpoint
 from ..screen.framebuffer import Rect, Screen
 from ..screen.settle import Watch
+from .budget import Bucket, Budget, LimitExceeded
 from .client import RfbClient
 
 log = logging.getLogger(__name__)
@@ -20,6 +21,12 @@ _FIRST_UPDATE = 15.0
 """Seconds within which a desktop that accepted us shows itself."""
 _PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds before each attempt to reconnect to a desktop that still lives."""
+_RECONNECT_SECONDS = 20.0
+"""Seconds in which all attempts must end."""
+_RECONNECTS = (1 / 30, 20)
+"""Attempts for one desktop: per second, and at once."""
+_VIOLATIONS = (1 / 600, 1)
+"""How often a desktop may exceed a limit before it is lost: per second, and at once."""
 
 
 class Connection:
@@ -41,6 +48,10 @@ class Connection:
         self._client: RfbClient | None = None
         self._watch: Watch | None = None
         self._closed = False
+        self._budget = Budget()
+        self._allowed = Bucket(*_RECONNECTS)
+        self._violations = Bucket(*_VIOLATIONS)
+        self._failure = ""
         self._ready = asyncio.Event()
         self._seen = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
@@ -54,16 +65,16 @@ class Connection:
         self._supervisor = asyncio.create_task(self._supervise(), name="rfb-supervisor")
 
     async def _connect(self) -> None:
-        client = await RfbClient.connect(self._endpoint, self._updated, screen=self.screen)
+        client = await RfbClient.connect(self._endpoint, self._updated, screen=self.screen, budget=self._budget)
         self._client = client
         try:
-            await self._first_picture(client)
+            await self._first_update(client)
         except BaseException:
             await client.close()
             raise
         self._ready.set()
 
-    async def _first_picture(self, client: RfbClient) -> None:
+    async def _first_update(self, client: RfbClient) -> None:
         if self._watch is None:
             self.screen = client.screen
             self._watch = Watch(self._request, client.screen.size, self._quiet, self._cap)
@@ -71,7 +82,7 @@ class Connection:
         self._seen.clear()
         client.request_update(incremental=False)
         self._watch.connected()
-        # A picture taken before the first update would be black.
+        # A screenshot before the first update would be black.
         seeing = asyncio.create_task(self._seen.wait())
         either: list[asyncio.Future[Any]] = [seeing, client.closed]
         try:
@@ -79,7 +90,7 @@ class Connection:
         finally:
             seeing.cancel()
         if not self._seen.is_set():
-            raise DesktopLost("The desktop's VNC server sends no picture.")
+            raise DesktopLost("The desktop's VNC server sends no framebuffer update.")
 
     def _request(self) -> None:
         if self._client is not None and self._client.usable:
@@ -96,29 +107,45 @@ class Connection:
             assert self._client is not None
             await asyncio.wait([self._client.closed])
             self._ready.clear()
+            self._note_failure(self._client.closed.result())
             if not await self._reconnect():
                 break
         if not self._reason.done():
-            self._reason.set_result(await self._cause())
+            self._reason.set_result(self._failure or await self._cause())
         self._ready.set()
 
+    def _note_failure(self, error: Exception | None) -> None:
+        if isinstance(error, LimitExceeded) and self._violations.take():
+            self._failure = str(error)
+            log.warning("desktop lost: %s", error)
+
     async def _reconnect(self) -> bool:
-        for pause in _PAUSES:
-            await asyncio.sleep(pause)
-            if not await self._alive():
-                return False
-            try:
-                await self._connect()
-            except DesktopLost as error:
-                log.info("reconnecting to a desktop failed: %s", error)
-                continue
-            except Exception:  # whatever a hostile desktop provokes: without a supervisor every action would wait
-                log.exception("reconnecting to a desktop failed")
-                continue
-            self.reconnects += 1
-            log.info("the connection to a desktop was dropped and restored")
-            return True
+        """Connect again, with growing pauses; return false when the desktop is lost."""
+        try:
+            async with asyncio.timeout(_RECONNECT_SECONDS):
+                for pause in _PAUSES:
+                    await asyncio.sleep(pause)
+                    if self._failure or self._allowed.take() or not await self._alive():
+                        return False
+                    if await self._connected_again():
+                        return True
+        except TimeoutError:
+            log.info("reconnecting to a desktop timed out")
         return False
+
+    async def _connected_again(self) -> bool:
+        try:
+            await self._connect()
+        except DesktopLost as error:
+            self._note_failure(error)
+            log.info("reconnecting to a desktop failed: %s", error)
+            return False
+        except Exception:  # whatever a hostile desktop provokes: without a supervisor every action would wait
+            log.exception("reconnecting to a desktop failed")
+            return False
+        self.reconnects += 1
+        log.info("the connection to a desktop was dropped and restored")
+        return True
 
     @property
     def connected(self) -> bool:

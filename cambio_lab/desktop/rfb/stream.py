@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 from cambio_lab.errors import DesktopLost
 
 from ..base import VncEndpoint
+from .budget import Budget, LimitExceeded
 
 _BUFFER = 256 * 1024
+LARGEST_QUEUE = 4 * 1024 * 1024
+"""Bytes that may wait for a server that does not read."""
+DRAIN_SECONDS = 10.0
 
 
 class ByteStream(asyncio.BufferedProtocol):
@@ -17,9 +20,12 @@ class ByteStream(asyncio.BufferedProtocol):
 
     ``asyncio.StreamReader`` copies each byte three times; a 4 MB frame shows that. Here ``readinto`` hands the
     destination itself to the event loop, and only what arrives before it is asked for passes through the buffer.
+    Reading yields to the loop as ``budget`` says, also while everything is there already.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget | None = None) -> None:
+        self._budget = budget or Budget()
+        self._reads = 0
         self._buffer = bytearray(_BUFFER)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
@@ -28,28 +34,35 @@ class ByteStream(asyncio.BufferedProtocol):
         self._waiter: asyncio.Future[None] | None = None
         self._writable = asyncio.Event()
         self._writable.set()
-        self._lost: Exception | None = None
+        self._lost: DesktopLost | None = None
         self._paused = False
         self._transport: asyncio.Transport | None = None
 
     @classmethod
-    async def connect(cls, endpoint: VncEndpoint, timeout: float = 5.0) -> ByteStream:
-        """Connected to ``endpoint``. :class:`~cambio_lab.errors.DesktopLost` when nothing listens."""
+    async def connect(cls, endpoint: VncEndpoint, timeout: float = 5.0, budget: Budget | None = None) -> ByteStream:
+        """Connect to ``endpoint``. :class:`~cambio_lab.errors.DesktopLost` when nothing listens."""
         loop = asyncio.get_running_loop()
+
+        def make() -> ByteStream:
+            return cls(budget)
+
         try:
             async with asyncio.timeout(timeout):
                 if endpoint.unix_path is not None:
-                    _, stream = await loop.create_unix_connection(cls, endpoint.unix_path)
+                    _, stream = await loop.create_unix_connection(make, endpoint.unix_path)
                 else:
                     assert endpoint.host is not None and endpoint.port is not None
-                    _, stream = await loop.create_connection(cls, endpoint.host, endpoint.port)
+                    _, stream = await loop.create_connection(make, endpoint.host, endpoint.port)
         except (OSError, TimeoutError) as error:
             raise DesktopLost("The desktop's VNC server does not answer.") from error
         return stream
 
     # Reading
     async def read(self, count: int) -> bytes:
-        """Exactly ``count`` bytes (at most 256 KB)."""
+        """Return exactly ``count`` bytes (at most 256 KB)."""
+        self._reads += 1
+        if not self._reads % 16:
+            await self._budget.pace()
         while self._end - self._start < count:
             self._make_room(count)
             await self._wait(count)
@@ -58,8 +71,24 @@ class ByteStream(asyncio.BufferedProtocol):
         self._resume()
         return data
 
+    async def read_some(self) -> bytes:
+        """Return what has arrived, at least one byte and at most 256 KB."""
+        if self._start == self._end:
+            self._make_room(1)
+            await self._wait(1)
+        return await self.read(self._end - self._start)
+
+    def skip_byte(self, value: int, most: int) -> int:
+        """Skip up to ``most`` bytes that have arrived and equal ``value``; return how many."""
+        arrived = bytes(self._view[self._start : min(self._end, self._start + most)])
+        count = len(arrived) - len(arrived.lstrip(bytes([value])))
+        self._start += count
+        self._resume()
+        return count
+
     async def readinto(self, target: memoryview) -> None:
         """Fill ``target`` (bytes, contiguous) entirely."""
+        await self._budget.pace()
         have = min(self._end - self._start, len(target))
         target[:have] = self._view[self._start : self._start + have]
         self._start += have
@@ -77,10 +106,12 @@ class ByteStream(asyncio.BufferedProtocol):
             raise self._lost
         self._wanted = wanted
         self._waiter = asyncio.get_running_loop().create_future()
+        running = self._budget.stop_clock()
         try:
             await self._waiter
         finally:
             self._waiter = None
+            self._budget.start_clock(running)
 
     def _make_room(self, count: int) -> None:
         if self._start == self._end:
@@ -103,12 +134,29 @@ class ByteStream(asyncio.BufferedProtocol):
             raise self._lost
         if self._transport is not None:
             self._transport.write(data)
+            if self._transport.get_write_buffer_size() > LARGEST_QUEUE:
+                raise self.fail(LimitExceeded("The desktop's VNC server does not read what it is sent."))
 
     async def drain(self) -> None:
-        """Wait until the peer has taken enough of what was written."""
-        await self._writable.wait()
+        """Wait until the server has read enough; close the connection when that takes too long."""
+        running = self._budget.stop_clock()
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._writable.wait()
+        except TimeoutError:
+            raise self.fail(LimitExceeded("The desktop's VNC server does not read what it is sent.")) from None
+        finally:
+            self._budget.start_clock(running)
         if self._lost is not None:
             raise self._lost
+
+    def fail(self, reason: DesktopLost) -> DesktopLost:
+        """Close the connection; every later call raises ``reason``, which is returned."""
+        if self._lost is None:
+            self._lost = reason
+        self.close()
+        self._end_wait(self._lost)
+        return self._lost
 
     @property
     def open(self) -> bool:
@@ -132,6 +180,7 @@ class ByteStream(asyncio.BufferedProtocol):
         return self._view[self._end :]
 
     def buffer_updated(self, nbytes: int) -> None:
+        self._budget.received(nbytes)
         if self._target is not None and len(self._target):
             self._target = self._target[nbytes:]
             if not len(self._target):
@@ -161,9 +210,12 @@ class ByteStream(asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost = DesktopLost("The connection to the desktop was closed.")
-        self._lost.__cause__ = exc
+        if self._lost is None:
+            self._lost = DesktopLost("The connection to the desktop was closed.")
+            self._lost.__cause__ = exc
         self._writable.set()
+        self._end_wait(self._lost)
+
+    def _end_wait(self, reason: DesktopLost) -> None:
         if self._waiter is not None and not self._waiter.done():
-            with suppress(asyncio.InvalidStateError):
-                self._waiter.set_exception(self._lost)
+            self._waiter.set_exception(reason)

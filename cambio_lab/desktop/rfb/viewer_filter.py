@@ -1,19 +1,23 @@
-"""A viewer's messages to the desktop, told apart: what only looks passes, what acts passes while the viewer may act."""
+"""Filter a viewer's messages to the desktop: viewing always passes, input passes while the viewer may act."""
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
 
+from .desktop_filter import ENCODINGS, DesktopOutput
+
+_FORMAT, _ENCODINGS = 0, 2
 _REQUEST, _KEY, _POINTER, _CUT_TEXT, _EXTENDED_KEY = 3, 4, 5, 6, 255
 _LARGEST = 16 * 1024 * 1024
 _MOST_KEYS = 64
 """Keys of one viewer that are down at once: more than a keyboard tells apart."""
+_MOST_ENCODINGS = 256
 
 
 @dataclass(slots=True)
 class InputCounts:
-    """What a viewer did since it was last asked; never what was typed."""
+    """What a viewer did since the last report; never what was typed."""
 
     pointer: int = 0
     keys: int = 0
@@ -28,56 +32,52 @@ class ViewerInput:
 
     Messages are recognised by their lengths only (RFC 6143 section 7.5 and the extensions noVNC and TigerVNC's viewers
     use), so a message that is dropped leaves the stream whole. Dropped while :attr:`may_act` is false: keys, pointer
-    buttons and moves, clipboard, resizing. What it holds down when :attr:`may_act` ends is let go by :meth:`allow`.
+    buttons and moves, clipboard, resizing. What it holds down when :attr:`may_act` ends is released by :meth:`allow`.
+    ``output`` is the other direction: it is told what the viewer requests.
     """
 
-    def __init__(self, *, may_act: bool = False) -> None:
+    def __init__(self, *, may_act: bool = False, output: DesktopOutput | None = None) -> None:
         self.may_act = may_act
         self.dropped = 0
         self.counts = InputCounts()
+        self._output = output or DesktopOutput()
         self._buffer = bytearray()
-        self._greeted = False
+        self._greeted = self._requested = False
         self._skip = 0
         self._skip_passes = False
         self._up = b""
-        """The message that lifts the viewer's mouse buttons where they were last; empty: none is down."""
+        """The message that releases the viewer's mouse buttons where they were last; empty: none is down."""
         self._keys: dict[bytes, bytes] = {}
-        """The keys that are down, each with the message that lifts it, oldest first."""
-        self._let_go_due = False
+        """The keys that are down, each with the message that releases it, oldest first."""
+        self._release_due = False
+        self._format = b""
 
     def allow(self, may_act: bool) -> bytes:
-        """Set :attr:`may_act`; what the desktop must be sent now: when it ends, ups for all that the viewer holds.
+        """Set :attr:`may_act`; return what releases all that the viewer holds when it ends.
 
-        Xvnc ignores everybody else's mouse while one client has a button down, and keys are everybody's.
+        Xvnc ignores other clients' mouse while one client has a button down, and keys belong to all clients.
         """
         lost, self.may_act = self.may_act and not may_act, may_act
         if not lost:
             return b""
         if self._skip and self._skip_passes:  # in the middle of a message: as soon as it is through
-            self._let_go_due = True
+            self._release_due = True
             return b""
-        return self._let_go()
+        return self._release()
 
-    def _let_go(self) -> bytes:
+    def _release(self) -> bytes:
         ups = self._up + b"".join(self._keys.values())
         self._up = b""
         self._keys.clear()
-        self._let_go_due = False
+        self._release_due = False
         return ups
 
     def feed(self, data: bytes) -> bytes:
         """``ValueError`` for a message of unknown kind: the connection cannot be followed any further."""
-        if (
-            len(data) == _FIXED[_REQUEST]
-            and data[0] == _REQUEST
-            and self._greeted
-            and not self._skip + len(self._buffer)
-        ):
-            return data  # what a viewer sends most, and waits for
         self._buffer += data
         out = bytearray()
         if not self._greeted and self._buffer:
-            # ClientInit: always shared, whatever the viewer says; an exclusive one would throw the agent out.
+            # ClientInit: always shared; an exclusive viewer would disconnect the agent.
             out += b"\x01"
             del self._buffer[:1]
             self._greeted = True
@@ -87,16 +87,16 @@ class ViewerInput:
                 out += self._buffer[:part] if self._skip_passes else b""
                 del self._buffer[:part]
                 self._skip -= part
-                if self._let_go_due and not self._skip:
-                    out += self._let_go()
+                if self._release_due and not self._skip:
+                    out += self._release()
                 continue
             taken = self._header()
             if taken is None:
                 break
             header, body = taken
             passes = self._passes(header)
-            out += self._noted(header) + header if passes else b""
             del self._buffer[: len(header)]
+            out += self._noted(header) + self._prepared(header) if passes else b""
             self._skip, self._skip_passes = body, passes
         return bytes(out)
 
@@ -115,8 +115,13 @@ class ViewerInput:
         if len(buffer) < length:
             return None
         body = 0
-        if kind == 2:
-            body = 4 * int.from_bytes(buffer[2:4], "big")
+        if kind == _ENCODINGS:
+            count = int.from_bytes(buffer[2:4], "big")
+            if count > _MOST_ENCODINGS:
+                raise ValueError("a viewer's list of encodings is too long")
+            length += 4 * count
+            if len(buffer) < length:
+                return None
         elif kind == _CUT_TEXT:
             (signed,) = struct.unpack_from(">i", buffer, 4)
             body = abs(signed)
@@ -151,8 +156,25 @@ class ViewerInput:
             self.counts.keys += 1
         return True
 
+    def _prepared(self, header: bytes) -> bytes:
+        """Tell the other direction what the viewer requests; without the encodings that it cannot follow."""
+        kind = header[0]
+        if kind == _REQUEST:
+            self._requested = True
+            self._output.requested = min(self._output.requested + 1, 64)
+        elif kind == _FORMAT:
+            if header[4] not in (8, 16, 32) or (self._requested and header[4:6] != self._format):
+                raise ValueError("a viewer's pixel format cannot be followed")
+            self._format = header[4:6]
+            self._output.bits, self._output.depth = self._format
+        elif kind == _ENCODINGS:
+            wanted = struct.unpack_from(f">{len(header) // 4 - 1}i", header, 4)
+            chosen = [encoding for encoding in wanted if encoding in ENCODINGS]
+            return struct.pack(f">BxH{len(chosen)}i", _ENCODINGS, len(chosen), *chosen)
+        return header
+
     def _noted(self, header: bytes) -> bytes:
-        """Remember what this message presses or lifts; what must go before it: the up of a key too many."""
+        """Remember what this message presses or releases; return the release of a key too many."""
         kind = header[0]
         if kind == _POINTER:
             self._up = bytes([_POINTER, 0]) + header[2:] if header[1] else b""
@@ -170,8 +192,8 @@ class ViewerInput:
 
 # Kind of message -> bytes of its fixed part.
 _FIXED = {
-    0: 20,
-    2: 4,
+    _FORMAT: 20,
+    _ENCODINGS: 4,
     _REQUEST: 10,
     _KEY: 8,
     _POINTER: 6,

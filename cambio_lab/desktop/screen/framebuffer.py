@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from ..base import Region, Size
 from .encode import Frame
+
+BAND_BYTES = 256 * 1024
+"""Pixels that are copied in one step of the event loop, in bytes."""
 
 
 class Rect(NamedTuple):
@@ -17,6 +21,20 @@ class Rect(NamedTuple):
     y: int
     width: int
     height: int
+
+
+def bounding(rects: list[Rect]) -> Rect:
+    """Return the smallest rectangle that contains all ``rects``."""
+    x, y = min(rect.x for rect in rects), min(rect.y for rect in rects)
+    right, bottom = max(rect.x + rect.width for rect in rects), max(rect.y + rect.height for rect in rects)
+    return Rect(x, y, right - x, bottom - y)
+
+
+def _bands(rect: Rect) -> Iterator[tuple[int, int]]:
+    """Yield ``y`` and height of the parts of ``rect`` that are at most :data:`BAND_BYTES` (one row at least)."""
+    step = max(1, BAND_BYTES // (4 * max(1, rect.width)))
+    for y in range(rect.y, rect.y + rect.height, step):
+        yield y, min(step, rect.y + rect.height - y)
 
 
 class Screen:
@@ -44,22 +62,26 @@ class Screen:
         self.frame = frame
         self.serial += 1
 
-    def rows(self, rect: Rect) -> memoryview | None:
-        """The memory of ``rect`` if it spans whole rows, so that pixels can be received in place."""
-        if rect.x == 0 and rect.width == self.size.width and rect.width * rect.height:
-            return self.frame[rect.y : rect.y + rect.height].data.cast("B")
-        return None
+    def receive(self, rect: Rect) -> Iterator[memoryview]:
+        """Yield the buffers that ``rect``'s raw pixels must be read into, in order; each is taken over at the next."""
+        if rect.width * rect.height == 0:
+            return
+        if rect.x == 0 and rect.width == self.size.width:
+            yield self.frame[rect.y : rect.y + rect.height].data.cast("B")  # whole rows: received in place
+            return
+        for y, height in _bands(rect):
+            block = np.empty((height, rect.width, 4), np.uint8)
+            yield block.data.cast("B")
+            self.frame[y : y + height, rect.x : rect.x + rect.width] = block
 
-    def put(self, rect: Rect, pixels: bytearray) -> None:
-        """Copy ``width * height * 4`` bytes of ``pixels`` to ``rect``."""
-        count = rect.width * rect.height * 4
-        block = np.frombuffer(pixels, np.uint8, count).reshape(rect.height, rect.width, 4)
-        self.frame[rect.y : rect.y + rect.height, rect.x : rect.x + rect.width] = block
-
-    def copy_within(self, rect: Rect, source_x: int, source_y: int) -> None:
-        """RFB's CopyRect; source and target may overlap."""
-        block = self.frame[source_y : source_y + rect.height, source_x : source_x + rect.width].copy()
-        self.frame[rect.y : rect.y + rect.height, rect.x : rect.x + rect.width] = block
+    def copy_within(self, rect: Rect, source_x: int, source_y: int) -> Iterator[None]:
+        """Do RFB's CopyRect in bands, so that the caller can yield between them; source and target may overlap."""
+        bands = list(_bands(rect))
+        for y, height in bands if rect.y <= source_y else reversed(bands):
+            source = y - rect.y + source_y
+            block = self.frame[source : source + height, source_x : source_x + rect.width].copy()
+            self.frame[y : y + height, rect.x : rect.x + rect.width] = block
+            yield
 
     def thin(self, step: int) -> Frame:
         """A copy of every ``step``-th pixel of every ``step``-th row."""
