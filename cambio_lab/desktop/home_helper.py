@@ -24,6 +24,8 @@ def resolve(home: str, roots: list[str], path: str) -> str:
     """The real path, which must lie in home (relative paths) or one of the roots; links are followed first."""
     if "\0" in path:
         raise Refused("the path contains a NUL character")
+    if path == "~" or path.startswith("~/"):
+        path = path[1:].lstrip("/") or "."
     absolute = path.startswith("/")
     allowed = [os.path.realpath(root) for root in (roots if absolute else [home])]
     real = os.path.realpath(path if absolute else os.path.join(home, path))
@@ -83,18 +85,59 @@ def write(real: str) -> None:
     folder, name = open_parent(real, True)
     if name in (".", "..") or os.path.isdir(real):
         raise Refused("there is a folder of this name")
+    before = existing(name, folder)
     temporary = f".{os.urandom(6).hex()}.part"  # not made from the name, which may have as many bytes as a name can
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=folder)
+    # 0600 until it has the mode of the file that it replaces, which may be a private one.
+    file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
     try:
         answer(ready=True)
         total = receive(file)
+        if before is not None and (before.st_nlink > 1 or before.st_uid != os.getuid()):
+            overwrite(file, name, folder)  # a new file would not be the one that other names or its owner have
+        else:
+            os.fchmod(file, 0o666 & ~umask() if before is None else stat.S_IMODE(before.st_mode))
+            if before is not None and before.st_gid != os.fstat(file).st_gid:
+                with suppress(PermissionError):
+                    os.fchown(file, -1, before.st_gid)
+            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            temporary = ""
+    finally:
         os.close(file)
-        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=folder)
-        raise
+        if temporary:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
     answer(size=total)
+
+
+def existing(name: str, folder: int) -> os.stat_result | None:
+    """The file that will be replaced, if there is one; refused when it may not be written."""
+    try:
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        raise Refused("not a regular file")
+    if not os.access(name, os.W_OK, dir_fd=folder, effective_ids=True):
+        raise Refused("the file is read-only")
+    return status
+
+
+def umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def overwrite(source: int, name: str, folder: int) -> None:
+    """Copy ``source`` into the existing file, which keeps its inode, owner and links."""
+    file = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_TRUNC, dir_fd=folder)
+    try:
+        os.lseek(source, 0, os.SEEK_SET)
+        while data := os.read(source, 1 << 18):
+            while data:
+                data = data[os.write(file, data) :]
+    finally:
+        os.close(file)
 
 
 def receive(file: int) -> int:

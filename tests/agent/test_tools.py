@@ -252,7 +252,7 @@ async def test_the_editor_creates_views_replaces_and_inserts(
         ({"command": "create", "path": "a.txt"}, "file_text"),
         ({"command": "undo_edit", "path": "a.txt"}, "command must be"),
         ({"command": "view"}, "Give a path"),
-        ({"command": "view", "path": "binary"}, "not UTF-8"),
+        ({"command": "view", "path": "binary"}, "not text in UTF-8"),
         ({"command": "view", "path": "huge"}, "larger than"),
     ],
 )

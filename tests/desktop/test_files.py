@@ -168,3 +168,42 @@ async def test_too_large_a_file_leaves_nothing_behind(local_desktop: ConnectedDe
         await read(local_desktop, "big")
     assert await read(local_desktop, "kept") == b"old"
     assert not [entry for entry in await local_desktop.list_files() if entry.path.endswith(".part")]
+
+
+async def shell(desktop: ConnectedDesktop, command: str) -> str:
+    code, out, err = await desktop.execute(["bash", "-c", command])
+    assert code == 0, err
+    return out.decode()
+
+
+@pytest.mark.parametrize("mode", ["755", "600", "640", "444", "4711", "1777"])
+async def test_a_replaced_file_keeps_its_mode(kept: ConnectedDesktop, mode: str) -> None:
+    await shell(kept, f"rm -f tool; echo old > tool; chmod {mode} tool")
+    writable = (await kept.execute(["test", "-w", "tool"]))[0] == 0  # root may write to a read-only file
+    if writable:
+        await kept.write_file("tool", b"new\n")
+    else:
+        with pytest.raises(ActionError, match="read-only"):
+            await kept.write_file("tool", b"new\n")
+    assert await shell(kept, "stat -c %a tool; cat tool") == f"{mode}\n{'new' if writable else 'old'}\n"
+
+
+async def test_a_new_file_has_the_mode_that_programs_give(kept: ConnectedDesktop) -> None:
+    await kept.write_file("fresh", b"x")
+    assert await shell(kept, "touch other; stat -c %a fresh other | uniq | wc -l") == "1\n"
+
+
+async def test_links_stay_links(kept: ConnectedDesktop) -> None:
+    await shell(kept, "rm -f a b c; echo old > a; ln a b; ln -s a c")
+    await kept.write_file("b", b"hard\n")
+    assert await shell(kept, "cat a; stat -c %h a") == "hard\n2\n"
+    await kept.write_file("c", b"soft\n")
+    assert await shell(kept, "cat a b; readlink c; ls -A | grep -c part || true") == "soft\nsoft\na\n0\n"
+
+
+async def test_a_tilde_is_the_home(kept: ConnectedDesktop) -> None:
+    await kept.write_file("~/tilde/note.txt", b"x")
+    assert await read(kept, "tilde/note.txt") == b"x"
+    assert await read(kept, "~/tilde/note.txt") == b"x"
+    assert [entry.path for entry in await kept.list_files("~/tilde")] == ["tilde/note.txt"]
+    assert await shell(kept, "ls -A | grep -c '~' || true") == "0\n"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...desktop.base import Desktop
@@ -15,6 +19,14 @@ from .call import Call, Outcome, failed, spoken
 
 MOST_BYTES = 2_000_000
 CONTEXT_LINES = 4
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+LINE_END = (re.compile("\r?\n"), re.compile("\r"))
 
 
 class EditorTool:
@@ -51,7 +63,8 @@ class EditorTool:
             elif not spoken(call.arguments, "path"):
                 outcome = failed("Give a path.")
             else:
-                outcome = Outcome(text=await command(call.arguments))
+                arguments = {**call.arguments, "path": _home(call.arguments["path"])}
+                outcome = Outcome(text=await command(arguments))
         except ActionError as error:
             outcome = failed(error.message)
         total = (time.perf_counter() - started) * 1000
@@ -63,7 +76,7 @@ class EditorTool:
         code, _, _ = await self._desktop().execute(["test", "-d", path])
         if code == 0:
             return await self._listing(path)
-        lines = (await self._read(path)).split("\n")
+        lines = (await self._read(path)).text.split("\n")
         first, last = _view_range(arguments.get("view_range"), len(lines))
         return cut(_numbered(lines[first - 1 : last], first), self._limit)
 
@@ -86,27 +99,33 @@ class EditorTool:
         path, old, new = arguments["path"], arguments.get("old_str"), arguments.get("new_str", "")
         if not isinstance(old, str) or not old or not isinstance(new, str):
             raise ActionError("old_str must be a string that is not empty, new_str a string.")
-        text = await self._read(path)
-        count = text.count(old)
+        document = await self._read(path)
+        old = _unix(old)
+        count = document.text.count(old)
         if count != 1:
             found = "does not occur" if count == 0 else f"occurs {count} times"
             raise ActionError(f"old_str {found} in {path}; it must occur exactly once.")
-        at = text.index(old)
-        changed = text[:at] + new + text[at + len(old) :]
+        at = document.text.index(old)
+        changed = document.replace(at, at + len(old), _unix(new))
         await self._write(path, changed)
-        return self._edited(path, changed, changed.count("\n", 0, at) + 1, new.count("\n") + 1)
+        return self._edited(path, changed.text, changed.text.count("\n", 0, at) + 1, new.count("\n") + 1)
 
     async def _insert(self, arguments: dict[str, Any]) -> str:
         path, new, line = arguments["path"], arguments.get("insert_text"), arguments.get("insert_line")
         if not isinstance(new, str):
             raise ActionError("insert_text must be a string.")
-        lines = (await self._read(path)).split("\n")
+        document = await self._read(path)
+        lines = document.text.split("\n")
         if not isinstance(line, int) or isinstance(line, bool) or not 0 <= line <= len(lines):
             raise ActionError(f"insert_line must be a line number from 0 to {len(lines)}.")
-        inserted = new.removesuffix("\n").split("\n")
-        changed = "\n".join(lines[:line] + inserted + lines[line:])
+        inserted = _unix(new).removesuffix("\n")
+        at = sum(len(text) + 1 for text in lines[:line])
+        if line < len(lines):
+            changed = document.replace(at, at, inserted + "\n")
+        else:
+            changed = document.replace(at - 1, at - 1, "\n" + inserted)
         await self._write(path, changed)
-        return self._edited(path, changed, line + 1, len(inserted))
+        return self._edited(path, changed.text, line + 1, inserted.count("\n") + 1)
 
     def _edited(self, path: str, text: str, line: int, count: int) -> str:
         lines = text.split("\n")
@@ -114,19 +133,81 @@ class EditorTool:
         window = _numbered(lines[first - 1 : line + count + CONTEXT_LINES - 1], first)
         return cut(f"Edited {path}. It now reads:\n{window}", self._limit)
 
-    async def _read(self, path: str) -> str:
+    async def _read(self, path: str) -> Document:
         data = bytearray()
         async for chunk in await _opened(self._desktop(), path):
             data += chunk
             if len(data) > MOST_BYTES:
                 raise ActionError(f"{path} is larger than {MOST_BYTES} bytes; use the shell.")
-        try:
-            return data.decode("utf-8")
-        except UnicodeDecodeError:
-            raise ActionError(f"{path} is not UTF-8 text; use the shell.") from None
+        return Document.decode(bytes(data), path)
 
-    async def _write(self, path: str, text: str) -> None:
-        await self._desktop().write_file(path, text.encode("utf-8", "replace"))
+    async def _write(self, path: str, document: Document) -> None:
+        await self._desktop().write_file(path, document.encode(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text file with the encoding, byte order mark and line ends that it has; edits keep all three."""
+
+    raw: str
+    """The text with its own line ends."""
+    encoding: str
+    mark: bytes
+
+    @classmethod
+    def decode(cls, data: bytes, path: str) -> Document:
+        """Read UTF-8, and UTF-16 or UTF-32 with a byte order mark; :class:`ActionError` for anything else."""
+        known = (pair for pair in BYTE_ORDER_MARKS if data.startswith(pair[0]))
+        mark, encoding = next(known, (b"", "utf-8"))
+        try:
+            return cls(data[len(mark) :].decode(encoding), encoding, mark)
+        except UnicodeDecodeError:
+            raise ActionError(f"{path} is not text in UTF-8, UTF-16 or UTF-32; use the shell.") from None
+
+    def encode(self, path: str) -> bytes:
+        try:
+            return self.mark + self.raw.encode(self.encoding)
+        except UnicodeEncodeError:
+            raise ActionError(f"The text for {path} has half a character (a lone surrogate).") from None
+
+    @property
+    def text(self) -> str:
+        """The text with ``\\n`` for every line end, as the model reads and writes it."""
+        return LINE_END[self._carriage_returns].sub("\n", self.raw)
+
+    @property
+    def line_end(self) -> str:
+        """The line end that the file uses most; ``\\n`` in a file of one line."""
+        ends = Counter(LINE_END[self._carriage_returns].findall(self.raw))
+        return ends.most_common(1)[0][0] if ends else "\n"
+
+    def replace(self, start: int, end: int, new: str) -> Document:
+        """Return the document with ``text[start:end]`` replaced; other lines keep their ends."""
+        begin, stop = self._offset(start), self._offset(end)
+        return replace(self, raw=self.raw[:begin] + new.replace("\n", self.line_end) + self.raw[stop:])
+
+    @property
+    def _carriage_returns(self) -> bool:
+        """Whether a lone carriage return ends a line, as in files of old Macs; elsewhere it is a character."""
+        return "\n" not in self.raw
+
+    def _offset(self, position: int) -> int:
+        """The place in ``raw`` of a place in ``text``."""
+        shift = 0
+        for found in LINE_END[self._carriage_returns].finditer(self.raw):
+            if found.start() - shift >= position:
+                break
+            shift += len(found[0]) - 1
+        return position + shift
+
+
+def _unix(text: str) -> str:
+    return text.replace("\r\n", "\n")
+
+
+def _home(path: str) -> str:
+    """``~`` is the desktop's home, which relative paths begin in."""
+    return (path[2:].lstrip("/") or ".") if path == "~" or path.startswith("~/") else path
 
 
 async def _opened(desktop: Desktop, path: str) -> Any:
