@@ -79,6 +79,30 @@ async def test_a_click_without_a_place_is_where_a_person_left_the_pointer(
     await person.close()
 
 
+async def test_clicks_of_separate_steps_are_single_clicks(docker_desktop: ConnectedDesktop, recorder: Recorder) -> None:
+    for _ in range(3):
+        await docker_desktop.click("left", HERE)
+    await docker_desktop.click("left", Point(HERE.x + 2, HERE.y + 2))
+    await docker_desktop.click("left", HERE, count=2)
+    await docker_desktop.button_down()
+    await docker_desktop.button_up()
+    await docker_desktop.key("F12")
+    kinds = [event["kind"] for event in await recorder.events("click2", "click3", "ButtonPress", least=7)]
+    # Tk tells the second press of a double click as click2 instead of ButtonPress.
+    assert kinds == ["ButtonPress"] * 5 + ["click2", "ButtonPress"]
+
+
+async def test_a_drag_in_three_steps_travels(docker_desktop: ConnectedDesktop, recorder: Recorder) -> None:
+    await docker_desktop.move(Point(300, 300))
+    await docker_desktop.button_down()
+    await docker_desktop.move(Point(500, 420))
+    await docker_desktop.button_up()
+    events = await recorder.events("Motion", "ButtonRelease", least=7)
+    held = [event for event in events if event["kind"] == "Motion" and event["state"] & 0x100]
+    assert len(held) >= 6
+    assert (events[-1]["kind"], events[-1]["x"], events[-1]["y"]) == ("ButtonRelease", 500, 420)
+
+
 async def test_modifiers_are_held_for_one_action_only(docker_desktop: ConnectedDesktop, recorder: Recorder) -> None:
     await docker_desktop.click("left", HERE, modifiers="ctrl+Shift")
     press, *_ = await recorder.events("ButtonPress", least=1)

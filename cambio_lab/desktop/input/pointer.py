@@ -26,6 +26,9 @@ while sys.stdin.buffer.read(1):
     sys.stdout.write("%d %d\\n" % (px.value, py.value)); sys.stdout.flush()
 """
 
+_LONGEST, _LARGEST = 64, 65535
+"""Bytes of an answer, and the largest coordinate in RFB: a program of the desktop can write to the helper's output."""
+
 
 class Pointer:
     """Starts its helper at the first question and keeps it."""
@@ -60,8 +63,12 @@ class Pointer:
             if piece is None:
                 raise EOFError
             line += piece[1] if piece[0] == STDOUT else b""
-        x, y = line.split()
-        return Point(int(x), int(y))
+            if len(line) > _LONGEST:
+                raise ValueError("the helper does not end its answer")
+        x, y = map(int, line.split())
+        if not (0 <= x <= _LARGEST and 0 <= y <= _LARGEST):
+            raise ValueError("the helper names a place outside any screen")
+        return Point(x, y)
 
     def close(self) -> None:
         process, self._process = self._process, None
