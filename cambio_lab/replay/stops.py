@@ -122,5 +122,5 @@ def _was_inside(contents: Contents, begin: float, end: float) -> bool:
 
     calls = (call for call in contents.observations if call.get("by") != CLIENT)
     return any(cut(call, call["at"]) for call in calls) or any(
-        cut(exchange, exchange["started_at"]) for exchange in contents.exchanges
+        cut(exchange, exchange.get("started_at", 0.0)) for exchange in contents.exchanges
     )
