@@ -150,12 +150,15 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
     async def _to_viewer(self) -> None:
         """Send what the desktop sends, as fast as the viewer takes it; the desktop is not read meanwhile."""
         assert self.upstream is not None
+        sent: asyncio.Future[None] | None = None
         try:
             while True:
                 data = await self.upstream.read_some()
                 await self._check(data)
                 _TO_VIEWER.inc(len(data))
-                await self.write_message(data, binary=True)
+                if sent is not None:
+                    await sent  # one piece is on its way while the next is read
+                sent = self.write_message(data, binary=True)
         except ValueError as error:
             self.log.warning("%s /vnc: viewer disconnected: %s", self.request_id, error)
             self.close(1011, "The desktop sent what a viewer must not get")
@@ -166,12 +169,15 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
 
     async def _check(self, data: bytes) -> None:
         """Wait until the viewer may get ``data``. ``ValueError`` when it must not."""
-        for start in range(0, len(data), TO_VIEWER_STEP):
+        rest = memoryview(data)
+        while rest:
+            step = max(TO_VIEWER_STEP, self.output.skipping)
             self.budget.start_clock()
             try:
-                self.output.feed(data[start : start + TO_VIEWER_STEP])
+                self.output.feed(rest[:step])
             finally:
                 self.budget.stop_clock()
+            rest = rest[step:]
             await self.budget.pace()
         while self.output.clipboards:
             await asyncio.to_thread(parse_provided, self.output.clipboards.pop())

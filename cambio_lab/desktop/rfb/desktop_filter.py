@@ -60,7 +60,12 @@ class DesktopOutput:
         self._parser = self._stream()
         self._wanted = next(self._parser)
 
-    def feed(self, data: bytes) -> None:
+    @property
+    def skipping(self) -> int:
+        """How many of the next bytes are not looked at."""
+        return max(0, -self._wanted)
+
+    def feed(self, data: bytes | memoryview) -> None:
         """Check ``data``; it may begin and end anywhere in a message."""
         at, end = 0, len(data)
         while at < end:

@@ -139,6 +139,8 @@ class ByteStream(asyncio.BufferedProtocol):
 
     async def drain(self) -> None:
         """Wait until the server has read enough; close the connection when that takes too long."""
+        if self._writable.is_set() and self._lost is None:
+            return
         running = self._budget.stop_clock()
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
