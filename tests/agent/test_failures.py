@@ -69,6 +69,7 @@ async def test_text_of_a_broken_reply_is_declared_void(make: MakeAgent, api: Mes
     assert after == found[-1].text  # type: ignore[attr-defined]
 
 
+@pytest.mark.timing
 async def test_retry_after_is_honoured_and_shown(make: MakeAgent, api: MessagesApi) -> None:
     api.fail(ErrorStatus("rate_limit_error", "1"))
     started = time.monotonic()
@@ -188,6 +189,7 @@ async def test_the_token_limit_counts_one_turn(make: MakeAgent) -> None:
     assert len(model.requests) == 2  # 470 tokens each
 
 
+@pytest.mark.timing
 async def test_the_time_limit_interrupts_a_call(make: MakeAgent, api: MessagesApi) -> None:
     api.policy = Script([answer(member("wait", duration=30), screenshot())])
     agent = make(api)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import statistics
 
+import pytest
+
 from benchmarks.loop import sdk_time, step_times
 
 
+@pytest.mark.timing
 async def test_a_step_costs_little_and_old_pictures_cost_nothing() -> None:
     await step_times(3, 1)  # loads the SDK
     early = statistics.median((await step_times(20, 20)).work)

@@ -132,6 +132,7 @@ async def test_a_form_in_a_real_browser_is_filled_in_only_with_approval(
     assert event.text == f"The form received: {values}"
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("name", ["wait", "hold_key", "bash"])
 async def test_stop_lets_go_of_a_real_desktop(
     name: str, local_desktop: Desktop, api: MessagesApi, agent_on: object
@@ -165,6 +166,7 @@ async def test_stop_lets_go_of_a_real_desktop(
     assert of(found, ToolFinished)[0].text.strip() == "alive"
 
 
+@pytest.mark.timing
 async def test_a_real_desktop_that_is_removed_ends_the_turn(
     local_desktop: Desktop, api: MessagesApi, agent_on: object
 ) -> None:

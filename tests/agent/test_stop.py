@@ -73,6 +73,7 @@ POINTS = {
 }
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("name", POINTS)
 async def test_stop_is_prompt_and_the_conversation_goes_on(
     name: str, make: MakeAgent, api: MessagesApi, desktop: FakeDesktop
@@ -202,6 +203,7 @@ async def test_stop_ends_a_pause(make: MakeAgent, api: MessagesApi) -> None:
     assert not (await play(agent))[-1].stopped  # type: ignore[attr-defined]
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("where", ["model", "action", "approval"])
 async def test_a_desktop_that_dies_ends_the_turn_at_once(
     where: str, make: MakeAgent, api: MessagesApi, desktop: FakeDesktop

@@ -104,6 +104,7 @@ async def redis_server(tmp_path: Path) -> AsyncIterator[tuple[str, asyncio.subpr
         await process.wait()
 
 
+@pytest.mark.timing
 async def test_two_servers_share_one_redis_and_outlive_it(
     start_server: Start, redis_server: tuple[str, asyncio.subprocess.Process]
 ) -> None:

@@ -232,6 +232,7 @@ async def test_the_same_panel_in_notebook_7(
     await expect(page.locator(".cl-remark").last).to_have_text("Stopped")
 
 
+@pytest.mark.timing
 async def test_a_panel_is_live_within_a_second_and_a_half(
     page: Page, lab: LiveServer, notebooks: Path, make_session: MakeSession
 ) -> None:

@@ -63,6 +63,7 @@ def test_what_waits_is_cancelled() -> None:
     assert first.result(5) is True
 
 
+@pytest.mark.timing
 def test_a_call_that_is_never_answered_does_not_hold_up_the_end() -> None:
     begin = time.monotonic()
     subprocess.run([sys.executable, "-c", HANGS], check=True, timeout=30)

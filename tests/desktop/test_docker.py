@@ -150,6 +150,7 @@ async def test_sizes(docker_provider: DockerProvider) -> None:
     assert (picture.width, picture.height) == (1024, 768)
 
 
+@pytest.mark.timing
 async def test_the_pool_is_taken_from_and_refilled(engine: Any, settings: Settings, docker_host: str) -> None:
     provider = await make_provider(replace(settings, pool_size=1), server_id=name(), kind="docker")
     assert isinstance(provider, DockerProvider)

@@ -92,6 +92,7 @@ async def test_every_attempt_is_refused(
     assert (await victim.screenshot()).width == 1280
 
 
+@pytest.mark.timing
 @pytest.mark.timeout(120)
 async def test_a_fork_bomb_and_a_full_memory_stay_inside(docker_provider: DockerProvider) -> None:
     victim, desktop = [await docker_provider.acquire(name, DesktopOptions()) for name in ("victim", "attacker")]

@@ -210,6 +210,7 @@ async def test_keys_table(docker_desktop: ConnectedDesktop, recorder: Recorder) 
     assert len(groups) == len(KEYS) + 1
 
 
+@pytest.mark.timing
 async def test_repeat_and_hold(docker_desktop: ConnectedDesktop, recorder: Recorder) -> None:
     await docker_desktop.key("a", repeat=100)
     assert len(await recorder.events("KeyPress", least=100)) == 100

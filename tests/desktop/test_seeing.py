@@ -163,6 +163,7 @@ async def test_pictures_that_are_asked_for_at_once_are_one(local_desktop: Connec
     assert len({id(picture) for picture in others}) == 1
 
 
+@pytest.mark.timing
 async def test_a_turning_wheel_does_not_cost_the_cap(local_desktop: ConnectedDesktop) -> None:
     await launch_window(local_desktop, "spinner")
     await wait_for_window(local_desktop, "spinner")
@@ -176,6 +177,7 @@ async def test_a_turning_wheel_does_not_cost_the_cap(local_desktop: ConnectedDes
     assert (picture == (0, 128, 0)).all(axis=2).sum() > 10_000
 
 
+@pytest.mark.timing
 async def test_the_cap_ends_a_wait(local_desktop: ConnectedDesktop) -> None:
     await launch_window(local_desktop, "spinner")
     await wait_for_window(local_desktop, "spinner")

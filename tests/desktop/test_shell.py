@@ -33,6 +33,7 @@ async def test_output_is_exact_and_bounded(kept: ConnectedDesktop) -> None:
     assert (big.truncated, big.stderr, big.exit_code) == (True, "end\n", 0)
 
 
+@pytest.mark.timing
 async def test_a_timeout_spares_what_was_put_in_the_background(kept: ConnectedDesktop) -> None:
     await kept.run_command("sleep 1000 & echo $! > background")
     begin = time.monotonic()

@@ -85,6 +85,7 @@ async def ended(listener: Listener, since: float) -> tuple[Message, float]:
     return message, time.monotonic() - since
 
 
+@pytest.mark.timing
 async def test_a_killed_container_ends_its_session_and_no_other(
     bench: Workbench, proxy: EngineProxy, messages_api: MessagesApi
 ) -> None:
@@ -113,6 +114,7 @@ async def test_a_killed_container_ends_its_session_and_no_other(
     print(f"\nkilled: ended after {seconds:.2f} s")
 
 
+@pytest.mark.timing
 async def test_a_frozen_container_can_be_stopped_thawed_and_ended(
     bench: Workbench, proxy: EngineProxy, messages_api: MessagesApi
 ) -> None:
@@ -221,6 +223,7 @@ async def test_an_engine_that_vanishes_during_creation_leaves_nothing(
     await nothing_left(bench, proxy)
 
 
+@pytest.mark.timing
 async def test_an_engine_that_vanishes_during_removal(
     bench: Workbench, proxy: EngineProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +252,7 @@ async def restart_engine(proxy: EngineProxy, container: str) -> None:
     await proxy.become("up")
 
 
+@pytest.mark.timing
 async def test_a_restarted_engine_takes_its_desktops_with_it(
     bench: Workbench, proxy: EngineProxy, messages_api: MessagesApi
 ) -> None:
@@ -305,6 +309,7 @@ async def test_a_slow_engine_is_waited_for(bench: Workbench, proxy: EngineProxy)
     await bench.registry.end(session.id)
 
 
+@pytest.mark.timing
 async def test_a_restart_while_the_engine_is_away_loses_no_session(
     tmp_path: Path, proxy: EngineProxy, messages_api: MessagesApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:

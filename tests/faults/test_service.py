@@ -53,6 +53,7 @@ async def talk(bench: Workbench) -> tuple[Any, Listener]:
     return session, heard
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("name", FAULTS)
 async def test_a_fault_is_said_and_survived(bench: Workbench, messages_api: MessagesApi, name: str) -> None:
     messages_api.policy = Steps(count=4, size=(320, 320))

@@ -149,6 +149,7 @@ def test_hostile_text_is_only_text() -> None:
     assert as_github(page).count("<img") == page.count("<img")
 
 
+@pytest.mark.timing
 def test_a_megabyte_of_text_is_shortened_and_quick() -> None:
     started = time.monotonic()
     page = record.render([turn(1, text="A" * 500_000 + HOSTILE + "Z" * 500_000)])

@@ -116,6 +116,7 @@ async def test_a_message_that_was_lost_on_the_way_is_sent_again(lab: Workbench, 
     assert [row["content"] for row in small.history] == ["twice?"]
 
 
+@pytest.mark.timing
 async def test_429_is_waited_out_on_rest_and_socket(lab: Workbench, server: SmallServer) -> None:
     def refusal() -> web.Response:
         return web.json_response({"message": "Too many."}, status=429, headers={"Retry-After": "0.3"})
@@ -145,6 +146,7 @@ async def test_errors_are_exceptions_with_the_servers_words(lab: Workbench, serv
         await (await lab.create_session()).send("   ")
 
 
+@pytest.mark.timing
 async def test_nobody_there_is_said_quickly() -> None:
     started = time.monotonic()
     async with Workbench("http://127.0.0.1:9", "t") as lab:
@@ -176,6 +178,7 @@ async def test_a_failed_turn_raises_its_error(lab: Workbench, server: SmallServe
     assert session.turns[0].error is caught.value and session.turns[0].done
 
 
+@pytest.mark.timing
 async def test_cancelling_stops_the_turn_within_half_a_second(lab: Workbench, server: SmallServer) -> None:
     server.script = endless
     session = await lab.create_session()

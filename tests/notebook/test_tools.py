@@ -141,6 +141,7 @@ async def test_results_and_errors(session: Session) -> None:
     assert await call(session, "broken", x=1) == {"text": "ValueError: no such row \x1b[31m", "is_error": True}
 
 
+@pytest.mark.timing
 async def test_a_slow_function_is_given_up(session: Session) -> None:
     release = threading.Event()
 

@@ -67,6 +67,7 @@ async def test_every_tool_and_every_kind_of_result(workshop: Workshop) -> None:
     assert replayed.seconds < run.seconds - 1  # the recorded wait is not waited for
 
 
+@pytest.mark.timing
 async def test_failures_of_the_service_are_not_waited_for_again(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +79,7 @@ async def test_failures_of_the_service_are_not_waited_for_again(
     assert replayed.identical and replayed.seconds < run.seconds / 3
 
 
+@pytest.mark.timing
 async def test_a_stop_is_a_part_of_the_run(workshop: Workshop) -> None:
     waiting = reply("I wait.", member("wait", duration=60))
     workshop.api.policy = lambda view: waiting if view.prompt == "wait for long" else reply("Now I am here.")
@@ -222,6 +224,7 @@ async def test_a_bundle_is_the_run_and_has_no_secrets(workshop: Workshop, tmp_pa
     assert sent == [hashlib.sha256(loaded.contents.request(i)).hexdigest() for i in range(len(sent))]
 
 
+@pytest.mark.timing
 async def test_replay_at_recorded_pace(workshop: Workshop) -> None:
     workshop.api.delay = 0.2
     run = await workshop.run("go", policy=Steps(4))

@@ -20,6 +20,7 @@ async def fresh(kept: ConnectedDesktop) -> None:  # noqa: F811
     await kept.restart_shell()
 
 
+@pytest.mark.timing
 async def test_a_flood_of_output_costs_the_server_nothing(kept: ConnectedDesktop) -> None:  # noqa: F811
     """1.5 GB, with everything of ours that could be in the environment repeated in front of it."""
     worst = 0.0

@@ -133,6 +133,7 @@ async def test_a_file_that_is_no_database_is_set_aside(tmp_path: Path) -> None:
     await store.close()
 
 
+@pytest.mark.timing
 async def test_a_busy_database_refuses_and_recovers(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     await store.write(lambda connection: connection.execute("PRAGMA busy_timeout = 100"))
     await store.sessions.insert(session_row())
