@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -49,6 +49,8 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
     session: Session
     upstream: ByteStream | None = None
     _joined = False
+    _checked = 0
+    _sent: asyncio.Future[None] | None = None
     _report: asyncio.TimerHandle | None = None
 
     async def plain(self, session_id: str) -> None:  # type: ignore[override]
@@ -111,31 +113,45 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
         await self.write_message(self.greeting.first, binary=True)
 
     # From the viewer
-    async def on_message(self, message: str | bytes) -> None:
-        """Pass a piece of the viewer's stream on; Tornado reads the next when the desktop has room for it."""
+    def on_message(self, message: str | bytes) -> Awaitable[None] | None:
+        """Pass a piece of the viewer's stream on; Tornado reads the next when what is returned is done."""
         data = message.encode() if isinstance(message, str) else message
         _FROM_VIEWER.inc(len(data))
+        if not self.greeting.done or len(data) > FROM_VIEWER_STEP:
+            return self._pass_all(data)
         try:
-            for start in range(0, len(data), FROM_VIEWER_STEP):
-                if start:
-                    await asyncio.sleep(0)
-                await self._pass_on(data[start : start + FROM_VIEWER_STEP])
-        except ValueError as error:
-            self.log.info("%s /vnc: %s", self.request_id, error)
-            self.close(1002, "This is not RFB as the server understands it")
-        except DesktopLost:
-            self._desktop_gone()
-        if self.input.counts and self._report is None:
-            self._report = asyncio.get_running_loop().call_later(REPORT_SECONDS, self._tell)
+            self._pass_on(data)
+        except (ValueError, DesktopLost) as error:
+            self._end(error)
+        return self._pass_all(b"") if self.upstream is not None and self.upstream.full else None
 
-    async def _pass_on(self, data: bytes) -> None:
+    async def _pass_all(self, data: bytes) -> None:
         assert self.upstream is not None
-        if not self.greeting.done:
-            data = await self._greet(data)
+        try:
+            if not self.greeting.done:
+                data = await self._greet(data)
+            for start in range(0, len(data), FROM_VIEWER_STEP):
+                self._pass_on(data[start : start + FROM_VIEWER_STEP])
+                await self.upstream.drain()
+                await asyncio.sleep(0)
+            await self.upstream.drain()
+        except (ValueError, DesktopLost) as error:
+            self._end(error)
+
+    def _pass_on(self, data: bytes) -> None:
+        assert self.upstream is not None
         self.may_act_changed()
         if data and (passed := self.input.feed(data)):
             self.upstream.write(passed)
-            await self.upstream.drain()
+        if self.input.counts and self._report is None:
+            self._report = asyncio.get_running_loop().call_later(REPORT_SECONDS, self._tell)
+
+    def _end(self, error: ValueError | DesktopLost) -> None:
+        if isinstance(error, DesktopLost):
+            self._desktop_gone()
+            return
+        self.log.info("%s /vnc: %s", self.request_id, error)
+        self.close(1002, "This is not RFB as the server understands it")
 
     async def _greet(self, data: bytes) -> bytes:
         reply, rest = self.greeting.feed(data)
@@ -150,33 +166,62 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
     async def _to_viewer(self) -> None:
         """Send what the desktop sends, as fast as the viewer takes it; the desktop is not read meanwhile."""
         assert self.upstream is not None
-        sent: asyncio.Future[None] | None = None
+        self.upstream.arrived = self._send_now
         try:
             while True:
                 data = await self.upstream.read_some()
                 await self._check(data)
-                _TO_VIEWER.inc(len(data))
-                if sent is not None:
-                    await sent  # one piece is on its way while the next is read
-                sent = self.write_message(data, binary=True)
+                if self._sent is not None:
+                    await self._sent  # one piece is on its way while the next is read
+                self._send(data)
         except ValueError as error:
-            self.log.warning("%s /vnc: viewer disconnected: %s", self.request_id, error)
-            self.close(1011, "The desktop sent what a viewer must not get")
+            self._reject(error)
         except DesktopLost:
             self._desktop_gone()
         except (WebSocketClosedError, StreamClosedError):
             self.released()
 
+    def _send_now(self, data: memoryview) -> bool:
+        """Send at once what is cheap to check and has nothing to wait for; a mouse waits for this round trip."""
+        waits = self.budget.due or (self._sent is not None and not self._sent.done())
+        if waits or len(data) > max(TO_VIEWER_STEP, self.output.skipping):
+            return False
+        try:
+            self._feed(data)
+            if self.output.clipboards or self.output.pause:
+                self._checked = len(data)
+                return False
+            self._send(bytes(data))
+        except ValueError as error:
+            self._reject(error)
+        except (WebSocketClosedError, StreamClosedError):
+            self.released()
+        return True
+
+    def _send(self, data: bytes) -> None:
+        _TO_VIEWER.inc(len(data))
+        self._sent = self.write_message(data, binary=True)
+        self._sent.add_done_callback(lambda sent: sent.cancelled() or sent.exception())
+
+    def _reject(self, error: ValueError) -> None:
+        self.log.warning("%s /vnc: viewer disconnected: %s", self.request_id, error)
+        self.close(1011, "The desktop sent what a viewer must not get")
+        self.released()
+
+    def _feed(self, data: memoryview) -> None:
+        self.budget.start_clock()
+        try:
+            self.output.feed(data)
+        finally:
+            self.budget.stop_clock()
+
     async def _check(self, data: bytes) -> None:
         """Wait until the viewer may get ``data``. ``ValueError`` when it must not."""
-        rest = memoryview(data)
+        rest = memoryview(data)[self._checked :]
+        self._checked = 0
         while rest:
             step = max(TO_VIEWER_STEP, self.output.skipping)
-            self.budget.start_clock()
-            try:
-                self.output.feed(rest[:step])
-            finally:
-                self.budget.stop_clock()
+            self._feed(rest[:step])
             rest = rest[step:]
             await self.budget.pace()
         while self.output.clipboards:

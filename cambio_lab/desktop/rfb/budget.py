@@ -78,10 +78,15 @@ class Budget:
         if running:
             self._since = time.thread_time()
 
+    @property
+    def due(self) -> bool:
+        """Whether :meth:`pace` would yield."""
+        return self._used >= SLICE
+
     async def pace(self) -> None:
         """Yield to the loop after a slice of CPU time; sleep while the desktop is over its share."""
         running = self.stop_clock()
-        if self._used >= SLICE:
+        if self.due:
             pause = self._cpu.take(self._used)
             self._used = 0.0
             await asyncio.sleep(pause)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from cambio_lab.errors import DesktopLost
 
@@ -37,6 +38,8 @@ class ByteStream(asyncio.BufferedProtocol):
         self._lost: DesktopLost | None = None
         self._paused = False
         self._transport: asyncio.Transport | None = None
+        self.arrived: Callable[[memoryview], bool] | None = None
+        """Called while a reader waits: returns whether it has used all that has arrived, so that none has to wake."""
 
     @classmethod
     async def connect(cls, endpoint: VncEndpoint, timeout: float = 5.0, budget: Budget | None = None) -> ByteStream:
@@ -161,6 +164,11 @@ class ByteStream(asyncio.BufferedProtocol):
         return self._lost
 
     @property
+    def full(self) -> bool:
+        """Whether :meth:`drain` would wait."""
+        return not self._writable.is_set()
+
+    @property
     def open(self) -> bool:
         """Whether what is written now can still arrive."""
         return self._lost is None and self._transport is not None and not self._transport.is_closing()
@@ -189,6 +197,9 @@ class ByteStream(asyncio.BufferedProtocol):
                 self._wake()
             return
         self._end += nbytes
+        if self.arrived is not None and self._waiter is not None and self.arrived(self._view[self._start : self._end]):
+            self._start = self._end = 0
+            return
         if self._target is None and self._wanted and self._end - self._start >= self._wanted:
             self._wake()
         if self._end == _BUFFER and self._start == 0 and self._transport is not None:
