@@ -13,13 +13,13 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from ..errors import CambioError, ServerError, SessionEnded
 from .discovery import Address
 from .failure import from_envelope, from_event
-from .message import Message, connection
+from .message import Message, NoRedirect, connection
 from .rest import retry_after, unreachable
 
 QUEUE_MESSAGES = 4096
@@ -232,7 +232,7 @@ class Channel:
             query["after"] = str(self._sequence)
         url = f"{self.address.ws_url}/ws/{self.session_id}?{urlencode(query)}"
         options: dict[str, Any] = {"proxy": None} if self.address.loopback else {}
-        async with connect(
+        async with NoRedirect(
             url,
             additional_headers=self.address.headers,
             max_size=LARGEST_MESSAGE,

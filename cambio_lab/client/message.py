@@ -6,6 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from websockets.asyncio.client import connect
+
+
+class NoRedirect(connect):
+    """A WebSocket connection that treats a redirect as a refusal: the token belongs to the address that was asked."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Return the refusal itself, whatever it points to."""
+        return exc
+
 
 @dataclass(frozen=True)
 class Message:

@@ -6,12 +6,11 @@ import asyncio
 import json
 from typing import Any
 
-from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from ..jupyter.progress import Progress
 from .discovery import Address
-from .message import Message
+from .message import Message, NoRedirect
 
 PATIENCE = 3.0
 """Seconds before anybody asks: a desktop from the pool is there sooner, and connections are counted."""
@@ -22,7 +21,7 @@ async def tell(address: Address, name: str | None, bar: Progress) -> None:
     await asyncio.sleep(PATIENCE)
     options: dict[str, Any] = {"proxy": None} if address.loopback else {}
     try:
-        async with connect(
+        async with NoRedirect(
             f"{address.ws_url}/ws", additional_headers=address.headers, close_timeout=1, **options
         ) as socket:
             async for frame in socket:

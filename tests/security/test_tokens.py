@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from cambio_lab.client.discovery import find_server
+from cambio_lab.client.message import NoRedirect
 
 
 @pytest.fixture
@@ -44,3 +47,29 @@ def test_the_token_of_a_hub_stays_with_the_hub(tmp_path: Path) -> None:
     assert find_server(environment=environment).url == "http://[::1]:4567/user/ana"
     assert find_server("http://[::1]:4567/user/ana", environment=environment).token == "hub-token"
     assert find_server("https://b.example", environment=environment).token == ""
+
+
+async def test_a_redirect_of_the_socket_gets_no_token() -> None:
+    asked: list[str] = []
+
+    async def elsewhere(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.close()
+
+    other = await asyncio.start_server(elsewhere, "127.0.0.1", 0)
+    target = f"ws://127.0.0.1:{other.sockets[0].getsockname()[1]}/"
+
+    async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(redirect, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with other, server:
+        with pytest.raises(InvalidStatus):
+            async with NoRedirect(f"ws://127.0.0.1:{port}/ws", additional_headers={"Authorization": "token secret"}):
+                pass
+        await asyncio.sleep(0)
+    assert asked == []
