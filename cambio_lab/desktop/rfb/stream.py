@@ -10,7 +10,7 @@ from cambio_lab.errors import DesktopLost
 from ..base import VncEndpoint
 from .budget import Budget, LimitExceeded
 
-_BUFFER = 256 * 1024
+_BUFFER = 512 * 1024
 LARGEST_QUEUE = 4 * 1024 * 1024
 """Bytes that may wait for a server that does not read."""
 DRAIN_SECONDS = 10.0
@@ -62,7 +62,7 @@ class ByteStream(asyncio.BufferedProtocol):
 
     # Reading
     async def read(self, count: int) -> bytes:
-        """Return exactly ``count`` bytes (at most 256 KB)."""
+        """Return exactly ``count`` bytes (at most :data:`_BUFFER`)."""
         self._reads += 1
         if not self._reads % 16:
             await self._budget.pace()
@@ -75,7 +75,7 @@ class ByteStream(asyncio.BufferedProtocol):
         return data
 
     async def read_some(self) -> bytes:
-        """Return what has arrived, at least one byte and at most 256 KB."""
+        """Return what has arrived, at least one byte and at most :data:`_BUFFER`."""
         if self._start == self._end:
             self._make_room(1)
             await self._wait(1)
