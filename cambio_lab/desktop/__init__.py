@@ -27,13 +27,11 @@ async def make_provider(settings: Settings, *, server_id: str, kind: str | None 
 
     kind = kind or settings.desktop
     if kind == "auto":
-        import os
-
+        from .docker.context import engine_is_named
         from .probe import engine_answers
 
         # A named engine that does not answer is reported by health; it never costs the user the isolation.
-        named = os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT")
-        kind = "docker" if named or await engine_answers() else "local"
+        kind = "docker" if engine_is_named() or await engine_answers() else "local"
     if kind == "docker":
         from .docker.provider import DockerProvider
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+from cambio_lab.errors import ConfigurationError
 from cambio_lab.settings import Settings
 
 from .base import ProviderHealth
@@ -11,7 +12,7 @@ from .docker.engine import START_DOCKER, Engine
 
 
 async def engine_answers() -> bool:
-    """Whether the engine that ``DOCKER_HOST`` names (else the default one) answers a ping."""
+    """Whether the engine that the ``docker`` command would use answers a ping."""
     engine = Engine()
     try:
         return await engine.answers()
@@ -21,7 +22,10 @@ async def engine_answers() -> bool:
 
 async def probe_engine() -> ProviderHealth:
     """Is there a Docker Engine? ``mend`` says what to do when there is none."""
-    engine = Engine()
+    try:
+        engine = Engine()
+    except ConfigurationError as error:
+        return ProviderHealth("engine", False, error.message, error.hint)
     try:
         if not await engine.answers():
             return ProviderHealth("engine", False, f"no Docker Engine answers at {engine.host}", START_DOCKER)
@@ -35,7 +39,10 @@ async def probe_image(settings: Settings) -> ProviderHealth:
     """Is the desktop's image built, in the version that this package describes?"""
     from .docker.image import image_exists, image_tag
 
-    engine = Engine()
+    try:
+        engine = Engine()
+    except ConfigurationError as error:
+        return ProviderHealth("image", False, "needs a Docker Engine", error.hint)
     reference = image_tag(settings.image)
     try:
         if not await engine.answers():

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import ssl
 import struct
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -18,9 +16,9 @@ from urllib.parse import urlsplit
 from cambio_lab.errors import DesktopUnavailable
 
 from ..daemons import DaemonThreads
+from .context import Endpoint, find_endpoint
 
 T = TypeVar("T")
-DEFAULT_HOST = "unix:///var/run/docker.sock"
 START_DOCKER = "Start Docker, point DOCKER_HOST at an engine, or use desktop=local."
 
 
@@ -33,10 +31,11 @@ class EngineError(Exception):
 
 
 class Engine:
-    """One engine, the one that ``DOCKER_HOST`` names (else the default socket)."""
+    """One engine: ``host``, else the one that the ``docker`` command would use (``DOCKER_HOST``, contexts)."""
 
     def __init__(self, host: str | None = None, *, threads: int = 8) -> None:
-        self.host = host or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+        self._endpoint = Endpoint(host) if host else find_endpoint()
+        self.host = self._endpoint.host
         self._threads = DaemonThreads(threads, "docker")
         self._local = threading.local()
         self._clients: list[Any] = []
@@ -47,9 +46,8 @@ class Engine:
         if not hasattr(self._local, "client"):
             import docker
 
-            arguments = docker.utils.kwargs_from_env()
-            arguments["base_url"] = self.host
-            client = docker.APIClient(**arguments, version=self._version, timeout=60)
+            tls = self._endpoint.tls_config() if self._endpoint.secure else False
+            client = docker.APIClient(base_url=self.host, tls=tls, version=self._version, timeout=60)
             # Else the package keeps a connection for each of the last 25 URLs: descriptors for containers long gone.
             client.headers["Connection"] = "close"
             self._version = client.api_version  # asked of the engine once, not once for each thread
@@ -113,11 +111,10 @@ class Engine:
         if address.scheme == "unix":
             return await asyncio.open_unix_connection(address.path, limit=1 << 20)
         if address.scheme not in ("tcp", "http", "https") or address.hostname is None:
-            raise DesktopUnavailable(f"DOCKER_HOST of kind {address.scheme!r} is not supported.", hint=START_DOCKER)
-        secure: ssl.SSLContext | None = None
-        if address.scheme == "https" or os.environ.get("DOCKER_TLS_VERIFY"):
-            secure = _tls()
-        return await asyncio.open_connection(address.hostname, address.port or 2375, ssl=secure, limit=1 << 20)
+            raise DesktopUnavailable(f"An engine at {self.host!r} is not supported.", hint=START_DOCKER)
+        secure = self._endpoint.ssl_context() if self._endpoint.secure else None
+        port = address.port or (2376 if secure else 2375)
+        return await asyncio.open_connection(address.hostname, port, ssl=secure, limit=1 << 20)
 
     async def hijack(self, path: str, body: Mapping[str, Any]) -> HijackedStream:
         """``POST path`` and take over the connection: attach and exec streams, without a thread for each."""
@@ -173,12 +170,3 @@ class HijackedStream:
 
     def close(self) -> None:
         self.writer.transport.abort()
-
-
-def _tls() -> ssl.SSLContext:
-    """Client certificates as the ``docker`` command line takes them."""
-    folder = os.environ.get("DOCKER_CERT_PATH", "")
-    context = ssl.create_default_context(cafile=f"{folder}/ca.pem" if folder else None)
-    if folder:
-        context.load_cert_chain(f"{folder}/cert.pem", f"{folder}/key.pem")
-    return context
