@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from tornado.web import HTTPError, stream_request_body
@@ -36,19 +37,26 @@ class Rest(Guarded):
         Tornado drops a connection whose request is answered before its body was read, without telling the client,
         who may be sending the next request on it. Only a body that is much too large is worth that (and said).
         """
-        length = self.request.headers.get("Content-Length", "0")
-        size = int(length) if length.isdigit() else self._limit() + DISCARDED + 1
+        size = self._announced_size()
         try:
             await super().prepare()
+            if size is None:
+                raise Refused(400, "The Content-Length header must be given once, as a whole number of bytes.")
             if size > self._limit():
                 raise self._refuse_size()
             if self.request.method in self.methods:
                 await self.begin()
         except Exception as refusal:
-            if size > self._limit() + DISCARDED:
+            if size is None or size > self._limit() + DISCARDED:
                 raise
             self.refusal = refusal
             setattr(self, str(self.request.method).lower(), self._refuse)
+
+    def _announced_size(self) -> int | None:
+        """Return the Content-Length in bytes; ``None`` where it is no plain number: such a body cannot be read."""
+        length = self.request.headers.get("Content-Length", "0")
+        # str.isdigit accepts digits such as a superscript two, and int() refuses numbers of thousands of digits.
+        return int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
 
     async def begin(self) -> None:
         """What else there is to do or to refuse before the body arrives."""
