@@ -166,6 +166,7 @@ class Command(Strict):
     exit_code: Int | None
     timed_out: bool = False
     truncated: bool = False
+    shell_ended: bool = False
 
 
 class File(Strict):

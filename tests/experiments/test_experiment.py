@@ -63,7 +63,7 @@ async def test_pictures_are_kept_once(experiment: Make, api: MessagesApi) -> Non
     grid = experiment(repeats=1)
     await grid.run(progress=False)
     run = unpack(grid.directory / "runs" / grid.cells[0].outcome.bundle)  # type: ignore[union-attr]
-    assert run.pictures
+    assert run.screenshots
     assert not [path for path in (grid.directory / "screenshots").rglob("*") if path.is_file()]
 
 
