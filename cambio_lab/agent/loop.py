@@ -24,6 +24,7 @@ from .gate import Gate, LimitReached, Stopped
 from .limits import Limits
 from .options import AgentOptions, TurnOptions
 from .prompt import system_prompt
+from .repair import is_about_content, repair
 from .room import fold, make_room
 from .tools.call import Tool
 from .tools.extra import ExtraTool, ExtraTools
@@ -199,14 +200,20 @@ class Agent:
                 async for event in events:
                     yield event
         yield StatusChanged("thinking", "The model is thinking.")
-        async with aclosing(self._ask.reply(turn)) as answers:
-            async for answer in answers:
-                if not isinstance(answer, Reply):
-                    yield answer
-                    continue
-                async with aclosing(self._follow(turn, answer)) as events:
-                    async for event in events:
-                        yield event
+        try:
+            async with aclosing(self._ask.reply(turn)) as answers:
+                async for answer in answers:
+                    if not isinstance(answer, Reply):
+                        yield answer
+                        continue
+                    async with aclosing(self._follow(turn, answer)) as events:
+                        async for event in events:
+                            yield event
+        except ModelRejected as error:
+            if not is_about_content(error):
+                raise
+            for event in repair(self._transcript, turn, error):
+                yield event
 
     async def _follow(self, turn: Turn, reply: Reply) -> AsyncGenerator[Event, None]:
         """What a reply's stop reason means; see the table in docs/agent.md."""

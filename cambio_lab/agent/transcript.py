@@ -183,6 +183,12 @@ def close_open_batch(history: Sequence[Message]) -> list[Message]:
     return closed
 
 
+def last_results(transcript: Transcript) -> list[dict[str, Any]]:
+    """Return the tool results of the newest message; empty when it holds none."""
+    newest = transcript.messages[-1:]
+    return [block for message in newest for block in _blocks(message) if block.get("type") == "tool_result"]
+
+
 def user_text(text: str) -> Message:
     """A user message of one text block."""
     return {"role": "user", "content": [{"type": "text", "text": text}]}
