@@ -36,7 +36,7 @@ def templates() -> Environment:
 
 def render(template: str, /, **values: Any) -> str:
     """Return ``template`` with these values."""
-    return templates().get_template(f"{template}.html.j2").render(**values)
+    return templates().get_template(f"{template}.html.j2").render(**values).lstrip()
 
 
 def page(contents: Contents, *, whole: bool = False) -> str:

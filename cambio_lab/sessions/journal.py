@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from cambio_lab.errors import StoreError, StoreUnavailable
+from cambio_lab.errors import SessionEnded, StoreError
 from cambio_lab.events import Event, HistoryAppended, TextDelta, ThinkingDelta, ToolAnnounced
 from cambio_lab.store import EventRow, Operation, Store
 
@@ -103,7 +103,7 @@ class Journal:
         stored: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         stored.add_done_callback(_forget)
         if self._closed:
-            stored.set_exception(StoreUnavailable("The session's journal is closed."))
+            stored.set_exception(SessionEnded("The session is over.", hint="Start a new one."))
             return stored
         if refusable and self.failure is not None and self._line:
             stored.set_exception(self.failure)

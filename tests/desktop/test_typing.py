@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import cambio_lab
 from cambio_lab.desktop.base import Point
 from cambio_lab.desktop.connected import ConnectedDesktop
 from cambio_lab.desktop.input import keymap as typist
@@ -142,7 +143,7 @@ async def test_a_text_that_was_stopped_before_it_had_its_keys_can_be_typed_again
 
 
 def test_the_keymap_has_what_the_typist_counts_on() -> None:
-    keymap = (Path(typist.__file__).with_name("image") / "keymap.xkb").read_text()
+    keymap = (Path(cambio_lab.__file__).parent / "desktop" / "image" / "keymap.xkb").read_text()
     for index, char in enumerate(typist.PRESET):
         code, level = typist.PLACES[index]
         found = re.search(rf"key <I{code}> .*\[ (.*) \] }};", keymap)

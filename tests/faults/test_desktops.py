@@ -208,7 +208,7 @@ async def test_an_engine_that_is_gone_refuses_new_sessions_and_leaves_the_old_on
 async def test_an_engine_that_vanishes_during_creation_leaves_nothing(
     bench: Workbench, proxy: EngineProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cambio_lab.sessions.adoption.RETRY_SECONDS", 0.5)
+    monkeypatch.setattr("cambio_lab.sessions.recovery.RETRY_SECONDS", 0.5)
     for moment in (0.02, 0.15, 0.4):
         creation = asyncio.create_task(bench.registry.create())
         await asyncio.sleep(moment)
@@ -227,7 +227,7 @@ async def test_an_engine_that_vanishes_during_creation_leaves_nothing(
 async def test_an_engine_that_vanishes_during_removal(
     bench: Workbench, proxy: EngineProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cambio_lab.sessions.adoption.RETRY_SECONDS", 0.5)
+    monkeypatch.setattr("cambio_lab.sessions.recovery.RETRY_SECONDS", 0.5)
     session = await bench.registry.create()
     await proxy.become("gone")
     began = time.monotonic()
@@ -313,7 +313,7 @@ async def test_a_slow_engine_is_waited_for(bench: Workbench, proxy: EngineProxy)
 async def test_a_restart_while_the_engine_is_away_loses_no_session(
     tmp_path: Path, proxy: EngineProxy, messages_api: MessagesApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cambio_lab.sessions.adoption.RETRY_SECONDS", 0.5)
+    monkeypatch.setattr("cambio_lab.sessions.recovery.RETRY_SECONDS", 0.5)
     monkeypatch.setenv("ANTHROPIC_API_KEY", messages_api.key)
     messages_api.policy = Steps(count=2)
     bench = Workbench(tmp_path / "data", "docker", messages_api, keep_sessions=True)
