@@ -13,7 +13,7 @@ from .authentication import LONGEST_TEXT
 from .budget import Bucket
 from .client import LARGEST_AREA, LARGEST_SIDE
 from .clipboard import ENCODING as CLIPBOARD
-from .clipboard import LARGEST, PROVIDE
+from .clipboard import CAPS, LARGEST, PROVIDE
 
 RAW, COPY_RECT, TIGHT, ZRLE = 0, 1, 7, 16
 LAST_RECT, CURSOR, DESKTOP_SIZE, EXTENDED_SIZE, NAME, LEDS = -224, -239, -223, -308, -307, -261
@@ -124,7 +124,8 @@ class DesktopOutput:
             yield -max(0, length)
             return
         (flags,) = struct.unpack(">I", (yield 4))
-        if flags & PROVIDE and length < -4:
+        # A message of capabilities lists `provide` among them and carries sizes, no text.
+        if flags & PROVIDE and not flags & CAPS and length < -4:
             self._count("clipboard")
             self.clipboards.append((yield -length - 4))
         else:
