@@ -21,7 +21,7 @@ import sys
 import tempfile
 
 LIMIT = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-"""Bytes of each stream that are sent for one command; a flood costs nobody outside the desktop anything."""
+"""Bytes of each stream that are sent for one command; the rest of a flood stays in the desktop."""
 MOST_INPUT = 16 * 1024 * 1024
 HEREDOC = re.compile(r"here-document at line \d+ delimited by end-of-file \(wanted `(.*)'\)")
 QUIET = "2>/dev/null"
