@@ -74,11 +74,13 @@ async def authenticate(stream: ByteStream, password: str | None) -> None:
     offered = await stream.read((await stream.read(1))[0])
     if not offered:
         raise DesktopLost(f"The VNC server refused: {await read_text(stream)}")
-    if password is not None and VNC_AUTH in offered:
+    if password and VNC_AUTH in offered:
         stream.write(bytes([VNC_AUTH]))
         stream.write(answer(await stream.read(16), password))
     elif NONE in offered:
         stream.write(bytes([NONE]))
+    elif VNC_AUTH in offered:
+        raise DesktopLost("VNC authentication is required but no password is set.")
     else:
         raise DesktopLost(f"Unsupported VNC security types {sorted(set(offered))}.")
     (result,) = struct.unpack(">I", await stream.read(4))
