@@ -130,6 +130,8 @@ class ModelReplied(Event):
     usage: Usage
     model_ms: float
     text: str = ""
+    thinking: str = ""
+    """The model's thinking summary, as far as it was sent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest, SessionNotFound
 from .failure import timestamp
-from .listing import after, choice, limits, moment, order, page
+from .listing import FARTHEST, after, choice, limits, moment, order, page, whole
 from .rest import Rest
 
 if TYPE_CHECKING:
@@ -47,6 +48,24 @@ class History(Rest):
         registry = await self.services.registry()
         cleared = await (await registry.find(session_id)).clear_history()
         self.write_json({"message": "Chat history cleared", "session_id": session_id, "cleared_messages": cleared})
+
+
+class Events(Rest):
+    """``/sessions/{session_id}/events``: the whole story by sequence, as ``/ws/{session_id}`` told it."""
+
+    async def get(self, session_id: str) -> None:
+        limit, position = limits(self, 100)[0], whole(self, "after", 0, least=0)
+        store = await self.services.store()
+        row = await store.sessions.get(session_id)
+        if row is None:
+            raise SessionNotFound(f"There is no session {session_id[:60]!r}.")
+        found = await store.events.after(session_id, min(position, FARTHEST), stream=False, limit=limit)
+        last = found[-1][0] if found else position
+        told = ",".join(f'{body[:-1]},"sequence":{sequence}}}' for sequence, body in found)
+        rest = {"session_id": session_id, "after": position, "limit": limit, "last_sequence": row.last_sequence}
+        rest["has_next"] = bool(found) and last < row.last_sequence
+        self.set_header("Content-Type", "application/json")
+        self.finish(f'{{"events":[{told}],{json.dumps(rest)[1:]}')
 
 
 def message(row: MessageRow) -> dict[str, Any]:

@@ -24,11 +24,12 @@ _TIMES = (
 
 def limits(handler: Guarded, default: int) -> tuple[int, int]:
     """``(limit, offset)``: a larger ``limit`` than 200 is 200, anything below 1 or not a number is 400."""
-    limit = _whole(handler, "limit", default, least=1)
-    return min(limit, MAX_LIMIT), min(_whole(handler, "offset", 0, least=0), FARTHEST)
+    limit = whole(handler, "limit", default, least=1)
+    return min(limit, MAX_LIMIT), min(whole(handler, "offset", 0, least=0), FARTHEST)
 
 
-def _whole(handler: Guarded, name: str, default: int, least: int) -> int:
+def whole(handler: Guarded, name: str, default: int, least: int) -> int:
+    """A whole number, at least ``least``; anything else is 400."""
     text = handler.argument(name, str(default))
     if not _NUMBER.match(text) or int(text) < least:
         raise Refused(400, f"The query parameter {name} must be a whole number.", {name: f"at least {least}"})

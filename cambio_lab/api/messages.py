@@ -155,7 +155,7 @@ def _(event: events.ToolFinished, view: SessionView) -> Body:
         "step": event.step,
         "arguments": event.arguments,
         "result": result,
-        "metadata": _call(event, view),
+        "metadata": _call(event, view) | ({"denied": True} if view.denied else {}),
     }
 
 
@@ -234,6 +234,7 @@ def _(event: events.ModelReplied, view: SessionView) -> Body:
         usage=usage(view.usage),
         turn_usage=None if view.turn_usage is None else usage(view.turn_usage),
         message_id=view.message_id,
+        **({"thinking": event.thinking} if event.thinking else {}),
     )
 
 

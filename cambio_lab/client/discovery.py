@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 from ..errors import ConfigurationError
 
@@ -79,15 +79,21 @@ def _default(running: list[dict[str, Any]], environment: Mapping[str, str]) -> A
 
 
 def _token_of(url: str, running: list[dict[str, Any]], environment: Mapping[str, str]) -> str | None:
-    """Return the environment's token for ``url``; ``None`` if that token belongs to another origin."""
+    """Return the environment's token for ``url``; ``None`` if that token belongs to another server."""
     default = _default(running, environment)
     owner = environment.get("CAMBIO_LAB_URL") or (default.url if default else "")
-    if not owner or _origin(owner) != _origin(url):
+    if not owner or not _belongs(url, owner):
         return None
     token = environment.get("CAMBIO_LAB_TOKEN")
-    if token is None and default is not None and _origin(default.url) == _origin(url):
+    if token is None and default is not None and _belongs(url, default.url):
         return default.token
     return token
+
+
+def _belongs(url: str, owner: str) -> bool:
+    """Whether ``url`` is at or below ``owner``. All users of a hub share its origin, so the path counts, too."""
+    base, path = (unquote(urlsplit(one).path).rstrip("/") + "/" for one in (owner, url))
+    return _origin(url) == _origin(owner) and path.startswith(base) and ".." not in path.split("/")
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

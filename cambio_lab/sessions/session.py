@@ -344,6 +344,7 @@ class Session:
         image_sha256: str | None = None,
         reply_id: str | None = None,
         cost_usd: float | None = None,
+        denied: bool = False,
     ) -> Moment:
         """``event`` as it happens now, translated once for all readers."""
         time = self.now()
@@ -358,6 +359,7 @@ class Session:
             image_sha256=image_sha256,
             control=self.control,
             cost_usd=cost_usd,
+            denied=denied,
             turn_usage=self.turn.used if self.turn else None,
         )
         return Moment(event, time, self._around.encode(event, view), image_sha256)

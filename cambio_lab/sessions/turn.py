@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .session import Session
 
 logger = logging.getLogger(__name__)
+MAX_THINKING = 100_000
+"""Characters of the thinking of one reply that are kept."""
 
 
 class Turn:
@@ -45,6 +47,10 @@ class Turn:
         """What the agent said before it acted."""
         self._dropping: events.HistoryDropped | None = None
         self._tool_calls: list[str] = []
+        self._denied: set[str] = set()
+        """Ids of the calls that a person denied, or did not approve in time."""
+        self._thinking: list[str] = []
+        """What the model thought since its latest reply."""
 
     @property
     def acting(self) -> bool:
@@ -110,12 +116,25 @@ class Turn:
         await self._session.journal.emit(self._session.moment(event))
 
     async def _decided(self, event: events.ApprovalDecided) -> None:
+        if event.verdict in ("denied", "timeout"):
+            self._denied.add(event.tool_use_id)
         self._session.show("acting")
         await self._session.journal.emit(self._session.moment(event))
+
+    async def _thought(self, event: events.ThinkingDelta) -> None:
+        self._thinking.append(event.text)
+        await self._session.journal.post(self._session.moment(event))
+
+    async def _retrying(self, event: events.Retrying) -> None:
+        self._thinking.clear()  # of a reply that broke off
+        await self._session.journal.post(self._session.moment(event))
 
     async def _replied(self, event: events.ModelReplied) -> None:
         session = self._session
         session.usage += event.usage
+        if self._thinking:
+            event = replace(event, thinking="".join(self._thinking)[:MAX_THINKING])
+            self._thinking.clear()
         self._reply = event
         operation = self._store.sessions.updating(session.id, usage=asdict(session.usage))
         await session.journal.post(session.moment(event), operations=[operation])
@@ -134,13 +153,13 @@ class Turn:
 
     async def _finished(self, event: events.ToolFinished) -> None:
         session = self._session
-        sha256 = None
+        sha256, denied = None, event.tool_use_id in self._denied
         if event.image is not None:
             picture, media_type = event.image, event.media_type
             sha256 = await session.patiently(lambda: self._store.screenshots.put(picture, media_type))
         row = replace(
             self._steps.pop(event.step) if event.step in self._steps else self._begun(event),
-            status="failed" if event.is_error else "completed",
+            status="denied" if denied else "failed" if event.is_error else "completed",
             ended_at=session.now(),
             text=event.text,
             timing=asdict(event.timing),
@@ -155,7 +174,7 @@ class Turn:
             self._store.sessions.growing(session.id, len(event.image or b"") + len(event.text)),
         ]
         session.steps = max(session.steps, event.step)
-        moment = session.moment(event, image_sha256=sha256, cost_usd=row.cost_usd)
+        moment = session.moment(event, image_sha256=sha256, cost_usd=row.cost_usd, denied=denied)
         results = await session.journal.emit(moment, operations=operations)
         await session.record_grew(results[-1])
         await session.lift_hands()
@@ -242,6 +261,8 @@ _HANDLERS: dict[type[events.Event], Callable[[Turn, Any], Awaitable[None]]] = {
     events.StatusChanged: Turn._status,
     events.ApprovalRequested: Turn._asked,
     events.ApprovalDecided: Turn._decided,
+    events.ThinkingDelta: Turn._thought,
+    events.Retrying: Turn._retrying,
     events.ModelReplied: Turn._replied,
     events.ToolStarted: Turn._started,
     events.ToolFinished: Turn._finished,

@@ -34,6 +34,8 @@ class SessionView:
     image_sha256: str | None = None
     control: str | None = None
     cost_usd: float | None = None
+    denied: bool = False
+    """A person denied the call that the event is about."""
     turn_usage: Usage | None = None
     """What the running turn has used so far."""
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from .database import Database, Operation
 
+PAGE_CHARACTERS = 2_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
@@ -44,7 +46,10 @@ class EventTable:
         await self._database.write(self.appending(rows))
 
     async def after(self, session_id: str, position: int, *, stream: bool, limit: int = 50) -> list[tuple[int, str]]:
-        """``(sequence, body)`` of what a reader sees after ``position``, in order, at most ``limit``."""
+        """Return ``(sequence, body)`` of what a reader sees after ``position``, in order.
+
+        At most ``limit`` rows, and no more after :data:`PAGE_CHARACTERS`; one row at least if there is any.
+        """
         return await self._database.read(partial(_after, session_id, position, stream, limit))
 
     async def records(
@@ -78,10 +83,17 @@ def _after(
     session_id: str, position: int, stream: bool, limit: int, connection: sqlite3.Connection
 ) -> list[tuple[int, str]]:
     counter = "stream_sequence" if stream else "sequence"
-    return connection.execute(
+    found: list[tuple[int, str]] = []
+    size = 0
+    for row in connection.execute(
         f"SELECT {counter}, body FROM events WHERE session_id = ? AND {counter} > ? ORDER BY {counter} LIMIT ?",
         (session_id, position, limit),
-    ).fetchall()
+    ):
+        found.append(row)
+        size += len(row[1])
+        if size >= PAGE_CHARACTERS:
+            break
+    return found
 
 
 def _records(

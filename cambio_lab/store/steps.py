@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from .database import Database, Operation
 
-StepStatus = Literal["started", "completed", "failed", "interrupted"]
+StepStatus = Literal["started", "completed", "failed", "denied", "interrupted"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,8 +69,16 @@ async def test_a_turn_as_documented(server: LiveServer) -> None:
             assert history["messages"][1]["metadata"]["tool_calls"] == metadata["tool_calls"]
             steps = (await rest.get(f"/sessions/{session}/steps")).json()
             assert steps["total"] == len(metadata["tool_calls"])
+            page = (await rest.get(f"/sessions/{session}/events")).json()
+            assert page["events"] == found and page["last_sequence"] == len(found) and not page["has_next"]
+            page = (await rest.get(f"/sessions/{session}/events?after=1&limit=2")).json()
+            assert page["events"] == found[1:3] and page["has_next"]
+            assert (await rest.get(f"/sessions/{session}/events?after=x")).status_code == 400
+            assert (await rest.get("/sessions/none/events")).status_code == 404
             await rest.delete(f"/sessions/{session}")
             assert await drain(socket) == aiohttp.WSCloseCode.OK
+            page = (await rest.get(f"/sessions/{session}/events")).json()
+            assert page["events"][:-1] == found and page["events"][-1]["status"] == "ended"
 
 
 async def drain(socket: Any) -> int | None:

@@ -18,9 +18,14 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "url", ["https://b.example", "http://a.example/u", "https://a.example:8443/u", "https://a.example.b.example/u"]
+    "url",
+    [
+        *("https://b.example", "http://a.example/u", "https://a.example:8443/u", "https://a.example.b.example/u"),
+        *("https://a.example/", "https://a.example/other", "https://a.example/u2", "https://a.example/u/../other"),
+        "https://a.example/u/%2e%2e/other",
+    ],
 )
-def test_the_token_of_one_origin_is_not_sent_to_another(environment: dict[str, str], url: str) -> None:
+def test_the_token_of_one_server_is_not_sent_to_another(environment: dict[str, str], url: str) -> None:
     assert find_server(url, environment=environment).headers == {}
 
 
@@ -29,7 +34,7 @@ def test_a_token_without_an_address_is_not_sent_to_an_unknown_server(tmp_path: P
     assert find_server("https://b.example", environment=environment).token == ""
 
 
-@pytest.mark.parametrize("url", ["https://a.example/u", "https://a.example:443/other", "https://A.example/u/"])
+@pytest.mark.parametrize("url", ["https://a.example/u", "https://a.example:443/u/named-server", "https://A.example/u/"])
 def test_the_token_is_sent_to_its_own_origin(environment: dict[str, str], url: str) -> None:
     assert find_server(url, environment=environment).token == "secret"
 
@@ -47,6 +52,9 @@ def test_the_token_of_a_hub_stays_with_the_hub(tmp_path: Path) -> None:
     assert find_server(environment=environment).url == "http://[::1]:4567/user/ana"
     assert find_server("http://[::1]:4567/user/ana", environment=environment).token == "hub-token"
     assert find_server("https://b.example", environment=environment).token == ""
+    other_user = "http://[::1]:4567/user/bob"
+    assert find_server(other_user, environment=environment).token == ""
+    assert find_server(other_user, environment={**environment, "CAMBIO_LAB_TOKEN": "mine"}).token == ""
 
 
 async def test_a_redirect_of_the_socket_gets_no_token() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cambio_lab.agent.gate import Verdict
 from cambio_lab.errors import (
     InvalidRequest,
     MessageLimitReached,
@@ -19,11 +20,14 @@ from cambio_lab.errors import (
 )
 from cambio_lab.events import (
     ApprovalDecided,
+    ApprovalRequested,
     Event,
     HistoryDropped,
     HumanInput,
     ModelReplied,
+    Retrying,
     StatusChanged,
+    ThinkingDelta,
     ToolFinished,
     ToolStarted,
     TurnFailed,
@@ -244,6 +248,34 @@ async def test_approval_is_asked_shown_and_decided(bench: Bench) -> None:
     messages = await heard(reader, "agent_response")
     assert messages[-1]["content"] == "approved"
     assert messages[0]["metadata"]["by"] == "ann"
+
+
+@pytest.mark.parametrize("verdict", ["denied", "timeout"])
+async def test_a_denied_call_is_stored_as_denied_and_thinking_is_kept(bench: Bench, verdict: Verdict) -> None:
+    async def script(agent: ScriptedAgent, content: str) -> AsyncGenerator[Event, None]:
+        for piece in ("Dropped.", "I should ", "type."):
+            yield ThinkingDelta(piece)
+            if piece == "Dropped.":
+                yield Retrying(1, 0.0, 0.0, "overloaded")
+        yield ModelReplied(1, "tool_use", COST, 1.0)
+        yield ApprovalRequested("toolu_1", "type", {"text": "x"}, "type x", 0.0)
+        yield ApprovalDecided("toolu_1", verdict, "ann")
+        yield ToolFinished("toolu_1", "type", "computer", {"text": "x"}, 1, True, "The user denied type.")
+        yield TurnFinished("", ["type"], 0.1, COST)
+
+    bench.script = script
+    session = await bench.registry.create()
+    reader = session.subscribe()
+    await session.send("Type.")
+    told = await heard(reader, "status:idle")
+    (step,) = await bench.store.steps.of(session.id)
+    assert step.status == "denied"
+    (finished,) = (message for message in told if message["type"] == "tool_execution")
+    assert (finished["status"], finished["metadata"]["denied"]) == ("failed", True)
+    (usage,) = (message for message in told if message.get("metadata", {}).get("event") == "usage")
+    assert usage["metadata"]["thinking"] == "I should type."
+    (record,) = await bench.store.events.records(session.id, kinds=["ModelReplied"])
+    assert json.loads(record.record or "")["thinking"] == "I should type."
 
 
 async def test_clearing_forgets_everything_and_says_how_much(bench: Bench) -> None:
