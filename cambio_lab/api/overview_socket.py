@@ -65,7 +65,7 @@ class OverviewSocket(EventSocket):
             pass
         else:
             content = now["content"]
-            metadata["approval"] = now["metadata"].get("approval")
+            metadata |= {name: now["metadata"].get(name) for name in ("approval", "message_id")}
         return {
             "type": "status",
             "session_id": session["id"],

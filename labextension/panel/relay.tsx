@@ -28,9 +28,7 @@ const ANSWER_WITHIN = 30_000;
 const FRAME_EVERY = 400;
 
 export function mountRelay(element: HTMLElement, wire: Wire, options: RelayOptions): () => void {
-  const address = makeAddress(options.base, NOWHERE);
-  const api = new Api(address, wait => model.say(t('Too many requests; waiting %1 s as the server asks.', Math.ceil(wait))), relayFetch(wire, address.baseUrl), true);
-  const model: SessionModel = new SessionModel(api, options.sessionId, relayLine(wire));
+  const shared = share(wire, options);
   const style = document.createElement('style');
   style.textContent = options.style;
   const inside = document.createElement('div');
@@ -38,12 +36,43 @@ export function mountRelay(element: HTMLElement, wire: Wire, options: RelayOptio
   const remark = options.elsewhere
     ? t('This session runs on another server: pictures are relayed by the kernel, and pause while it is busy.')
     : t('This page is not served by Jupyter: pictures are relayed by the kernel, and pause while it is busy.');
-  const unmount = draw(inside, model, relayScreen(wire), options.mode, options.height, remark);
+  const unmount = draw(inside, shared.model, relayScreen(shared.frames), options.mode, options.height, remark);
   return () => {
     unmount();
-    model.close();
+    release(wire, shared);
     element.replaceChildren();
   };
+}
+
+/** What the views of one widget have in common: a conversation with the kernel, and the screenshots that it sends. */
+interface Shared {
+  model: SessionModel;
+  frames: Frames;
+  sessionId: string;
+  views: number;
+}
+
+const all = new Map<Wire, Shared>();
+
+function share(wire: Wire, { base, sessionId }: RelayOptions): Shared {
+  let shared = all.get(wire);
+  if (!shared || shared.sessionId !== sessionId) {
+    const address = makeAddress(base, NOWHERE);
+    const waits = (wait: number): void => model.say(t('Too many requests; waiting %1 s as the server asks.', Math.ceil(wait)));
+    const api = new Api(address, waits, relayFetch(wire, address.baseUrl), true);
+    const model: SessionModel = new SessionModel(api, sessionId, relayLine(wire));
+    shared = { model, frames: new Frames(wire), sessionId, views: 0 };
+    all.set(wire, shared);
+  }
+  shared.views += 1;
+  return shared;
+}
+
+function release(wire: Wire, shared: Shared): void {
+  shared.views -= 1;
+  if (shared.views) return;
+  shared.model.close();
+  if (all.get(wire) === shared) all.delete(wire);
 }
 
 /** `fetch` for `Api`, over the wire. Paths are relative to the server's base URL. */
@@ -82,64 +111,109 @@ function bytes(view: DataView): ArrayBuffer {
 function relayLine(wire: Wire): OpenLine {
   return (onMessage, onState, onOpen): Line => {
     let sequence: number | null = null;
+    let standing = false;
+    const state = (phase: 'open' | 'waiting', reason: string): void => {
+      standing = phase === 'open';
+      onState({ phase, reason, retryAt: 0 });
+    };
     const open = (): void => wire.send({ kind: 'open', after: sequence });
     const stop = wire.listen(message => {
       if (message['kind'] === 'event') {
         const event = message['message'] as ServerMessage;
-        if (sequence === null) onState({ phase: 'open', reason: 'Connected through the kernel', retryAt: 0 });
+        if (!standing) state('open', 'Connected through the kernel');
         sequence = event.sequence ?? sequence ?? 0;
         onMessage(event);
       } else if (message['kind'] === 'down') {
-        onState({ phase: 'waiting', reason: String(message['reason'] ?? 'The connection was lost.'), retryAt: 0 });
+        state('waiting', String(message['reason'] ?? 'The connection was lost.'));
       } else if (message['kind'] === 'up') {
-        onState({ phase: 'open', reason: 'Connected through the kernel', retryAt: 0 });
+        state('open', 'Connected through the kernel');
       }
     });
     open();
     onOpen(false);
     return {
-      send: message => (wire.send({ kind: 'send', message }), true),
+      send: message => {
+        if (standing) wire.send({ kind: 'send', message });
+        return standing;
+      },
       retry: open,
       close: () => (stop(), wire.send({ kind: 'close' }))
     };
   };
 }
 
-function relayScreen(wire: Wire): ShowScreen {
+type FrameListener = (url: string, width: number, height: number) => void;
+
+/** Screenshots of now, asked for one at a time while anything shows them, however many views that is. */
+class Frames {
+  private readonly listeners = new Map<FrameListener, HTMLElement>();
+  private url = '';
+  private size: [number, number] = [0, 0];
+  private timer: ReturnType<typeof setTimeout> | undefined;
+  private stop: (() => void) | null = null;
+
+  constructor(private readonly wire: Wire) {}
+
+  /** Shows frames, as wide as `element`, until the returned function is called. */
+  show(element: HTMLElement, listener: FrameListener): () => void {
+    this.listeners.set(listener, element);
+    if (this.url) listener(this.url, ...this.size);
+    this.stop ??= this.wire.listen(this.onMessage);
+    this.ask();
+    return () => {
+      this.listeners.delete(listener);
+      if (!this.listeners.size) this.end();
+    };
+  }
+
+  readonly ask = (): void => {
+    clearTimeout(this.timer);
+    if (document.hidden) this.timer = setTimeout(this.ask, 1000);
+    else this.wire.send({ kind: 'frame', width: this.width() });
+  };
+
+  private width(): number {
+    const widest = Math.max(...[...this.listeners.values()].map(element => element.clientWidth));
+    return Math.min(1280, Math.round(widest * devicePixelRatio) || 800);
+  }
+
+  private readonly onMessage = (message: Json, buffers: DataView[]): void => {
+    if (message['kind'] !== 'frame') return;
+    const before = this.url;
+    if (buffers[0]) {
+      this.url = URL.createObjectURL(new Blob([bytes(buffers[0])]));
+      this.size = [Number(message['width']), Number(message['height'])];
+    }
+    for (const listener of this.listeners.keys()) listener(this.url, ...this.size);
+    if (before !== this.url) URL.revokeObjectURL(before);
+    clearTimeout(this.timer); // the answers of two questions are one reason to ask again
+    this.timer = setTimeout(this.ask, FRAME_EVERY);
+  };
+
+  private end(): void {
+    clearTimeout(this.timer);
+    this.stop?.();
+    this.stop = null;
+    URL.revokeObjectURL(this.url);
+    this.url = '';
+  }
+}
+
+function relayScreen(frames: Frames): ShowScreen {
   return (element, events) => {
     const image = document.createElement('img');
     image.className = 'cl-frame';
     image.alt = t('The desktop, relayed by the kernel');
     element.append(image);
-    let url = '';
-    let timer: ReturnType<typeof setTimeout> | undefined;
     const state = (phase: ConnectionState['phase'], reason: string): void => events.onState({ phase, reason, retryAt: 0 });
-    const ask = (): void => {
-      if (document.hidden) timer = setTimeout(ask, 1000);
-      else wire.send({ kind: 'frame', width: Math.min(1280, Math.round(element.clientWidth * devicePixelRatio) || 800) });
-    };
-    const stop = wire.listen((message, buffers) => {
-      if (message['kind'] !== 'frame') return;
-      if (buffers[0]) {
-        URL.revokeObjectURL(url);
-        url = URL.createObjectURL(new Blob([bytes(buffers[0])]));
+    state('connecting', 'Waiting for the first screenshot');
+    const stop = frames.show(element, (url, width, height) => {
+      if (url && image.src !== url) {
         image.src = url;
-        events.onSize?.(Number(message['width']), Number(message['height']));
+        events.onSize?.(width, height);
       }
       state('open', 'Relayed');
-      timer = setTimeout(ask, FRAME_EVERY);
     });
-    state('connecting', 'Waiting for the first picture');
-    ask();
-    return {
-      interactive: false,
-      focus: () => undefined,
-      retry: ask,
-      close: () => {
-        clearTimeout(timer);
-        stop();
-        URL.revokeObjectURL(url);
-      }
-    };
+    return { interactive: false, focus: () => undefined, retry: frames.ask, close: stop };
   };
 }

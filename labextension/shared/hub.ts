@@ -9,6 +9,7 @@ import type { Address } from './address';
 import { Connection, type ConnectionState } from './connection';
 import type { ClientMessage, ServerMessage } from './messages';
 import { merge } from './history';
+import { Outbox, type Outgoing } from './outbox';
 import { emptyView, reduce, type Approval, type SessionView } from './state';
 
 export interface Line {
@@ -28,6 +29,10 @@ type Listener = () => void;
 
 const NOWHERE = 'This session does not exist on this server.';
 const NOT_SENT = 'Not sent: there is no connection to the server. Try again when it is back.';
+const NOT_STOPPED = 'Not stopped: there is no connection to the server. The agent goes on.';
+const UNCONFIRMED = 'The server has not confirmed the stop.';
+/** Milliseconds within which a Stop shows its effect, or the panel says that it has none. */
+const STOP_WITHIN = 3000;
 
 /** A name for this page, so that it knows when it holds the mouse itself. It outlives a reload, not the tab. */
 export function viewerName(storage: Storage | undefined = globalThis.sessionStorage): string {
@@ -50,6 +55,8 @@ export class SessionModel {
   notice = '';
   readonly viewer = viewerName();
   private readonly line: Line;
+  private readonly outbox = new Outbox(message => this.line.send(message), notice => this.say(notice ?? this.notice));
+  private stopping: ReturnType<typeof setTimeout> | undefined;
   private readonly listeners = new Set<Listener>();
   private scheduled = false;
   private closed = false;
@@ -69,16 +76,49 @@ export class SessionModel {
     return () => this.listeners.delete(listener);
   }
 
-  /** Send now, or return false and say that nothing was sent. */
-  send(message: ClientMessage): boolean {
-    const sent = this.line.send(message);
-    if (!sent) this.say(NOT_SENT);
-    else if (this.notice === NOT_SENT) this.say('');
-    return sent;
+  /** The message that is on its way, if any. */
+  get outgoing(): Outgoing | null {
+    return this.outbox.current;
   }
 
-  command(type: 'stop' | 'pause' | 'resume' | 'take_control' | 'give_back'): void {
+  /** Sends `text` as a message to the agent; false while another one is on its way. */
+  write(text: string): boolean {
+    return this.outbox.put(text);
+  }
+
+  /** Takes the message back that still waits for the connection. */
+  takeBack(): void {
+    this.outbox.giveBack();
+  }
+
+  /** The text of a message that was given back, once. */
+  returned(): string {
+    if (this.outbox.current?.state !== 'returned') return '';
+    const { text } = this.outbox.current;
+    this.outbox.clear();
+    return text;
+  }
+
+  command(type: 'pause' | 'resume' | 'take_control' | 'give_back'): void {
     this.send(type === 'take_control' || type === 'give_back' ? { type, viewer: this.viewer } : { type });
+  }
+
+  /** Stops the turn that is on the screen, and no later one; says so when it cannot. */
+  stop(): void {
+    const { turn } = this.view;
+    if (!this.send({ type: 'stop', ...(turn ? { message_id: turn } : {}) }, NOT_STOPPED)) return;
+    clearTimeout(this.stopping);
+    this.stopping = setTimeout(() => {
+      if (!this.closed && working(this.view.status) && this.view.turn === turn) this.say(UNCONFIRMED);
+    }, STOP_WITHIN);
+  }
+
+  /** Sends now, or returns false and says that nothing was sent: nothing of this is kept for later. */
+  private send(message: ClientMessage, otherwise = NOT_SENT): boolean {
+    const sent = this.line.send(message);
+    if (!sent) this.say(otherwise);
+    else if ([NOT_SENT, NOT_STOPPED, UNCONFIRMED].includes(this.notice)) this.say('');
+    return sent;
   }
 
   /** Answer the request that was shown; a request that came since is left for its own answer. */
@@ -134,11 +174,14 @@ export class SessionModel {
 
   close(): void {
     this.closed = true;
+    clearTimeout(this.stopping);
     this.line.close();
   }
 
   private readonly onMessage = (message: ServerMessage): void => {
     this.view = reduce(this.view, message);
+    this.outbox.hear(message);
+    if (this.notice === UNCONFIRMED && !working(this.view.status)) this.notice = '';
     if (message.type === 'agent_response' || (message.type === 'error' && this.view.loaded)) void this.refresh();
     this.changed();
   };

@@ -103,7 +103,7 @@ export type Command = 'stop' | 'pause' | 'resume' | 'approve' | 'deny' | 'take_c
 
 export type ClientMessage =
   | { content: string; metadata?: Json }
-  | { type: Command; tool_use_id?: string; viewer?: string; session_id?: string }
+  | { type: Command; tool_use_id?: string; message_id?: string; viewer?: string; session_id?: string }
   | { type: 'watch'; sessions: string[]; width: number };
 
 /** One step as REST lists it and as the timeline shows it. */

@@ -18,6 +18,8 @@ export interface Row {
   created: string;
   ended: boolean;
   approval: Approval | null;
+  /** The id of the message that the agent works on; empty when unknown. */
+  turn: string;
   /** A `data:` URL, once one came. */
   thumbnail: string;
   /** While the desktop is being made and that takes long: 0 to 1, or null where nobody knows how far it is. */
@@ -78,7 +80,9 @@ export class Roster {
   }
 
   command(type: Command, id: string, toolUseId?: string): void {
-    const sent = this.line.send({ type, session_id: id, ...(toolUseId ? { tool_use_id: toolUseId } : {}) });
+    const turn = type === 'stop' ? this.rows.get(id)?.turn : '';
+    const names = { ...(toolUseId ? { tool_use_id: toolUseId } : {}), ...(turn ? { message_id: turn } : {}) };
+    const sent = this.line.send({ type, session_id: id, ...names });
     if (!sent) this.say('Not sent: there is no connection to the server. Try again when it is back.');
   }
 
@@ -175,7 +179,7 @@ export class Roster {
 
 function blank(id: string, created: string): Row {
   const text = '';
-  return { id, name: id.slice(0, 8), status: 'idle', text, model: '', steps: 0, cost: 0, created, ended: false, approval: null, thumbnail: '', starting: null };
+  return { id, name: id.slice(0, 8), status: 'idle', text, model: '', steps: 0, cost: 0, created, ended: false, approval: null, turn: '', thumbnail: '', starting: null };
 }
 
 function rowOf(session: SessionSummary, before: Row | undefined): Row {
@@ -208,6 +212,7 @@ export function applyStatus(row: Row, message: StatusMessage): Row {
     steps: typeof data['steps'] === 'number' ? data['steps'] : row.steps,
     cost: usage?.cost_usd ?? row.cost,
     approval: message.status === 'waiting_approval' ? (pending ?? row.approval) : null,
+    turn: working(message.status) && typeof data['message_id'] === 'string' ? data['message_id'] : '',
     starting: startOf(message, data)
   };
 }

@@ -1,5 +1,6 @@
 /** What a viewer knows about one session: a pure function of the messages that came. */
 
+import { working } from './working';
 import type { DeltaMessage, Json, ResponseMessage, ServerMessage, Status, StatusMessage, Step, ToolMessage, Usage } from './messages';
 
 export interface Entry {
@@ -27,6 +28,8 @@ export interface SessionView {
   model: string;
   status: Status;
   statusText: string;
+  /** The id of the message that the agent works on; empty between turns. */
+  turn: string;
   ended: boolean;
   desktop: string;
   entries: readonly Entry[];
@@ -51,6 +54,7 @@ export function emptyView(id: string): SessionView {
     model: '',
     status: 'idle',
     statusText: '',
+    turn: '',
     ended: false,
     desktop: '',
     entries: [],
@@ -93,6 +97,7 @@ function onStatus(view: SessionView, message: StatusMessage): SessionView {
     ...facts(data, view),
     status: message.status,
     statusText: message.content ?? '',
+    turn: working(message.status) ? text(data['message_id']) || view.turn : '',
     ended: view.ended || message.status === 'ended',
     waiting: null
   };

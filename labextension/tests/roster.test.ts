@@ -5,7 +5,7 @@ import type { StatusMessage } from '../shared/messages';
 import { applyStatus, compare, type Row } from '../shared/roster';
 import { keep } from '../shared/views/agents';
 
-const row: Row = { id: 'a1b2', name: 'Flights', status: 'idle', text: '', model: 'demo', steps: 0, cost: 0, created: '2024-01-15T10:30:00Z', ended: false, approval: null, thumbnail: '', starting: null };
+const row: Row = { id: 'a1b2', name: 'Flights', status: 'idle', text: '', model: 'demo', steps: 0, cost: 0, created: '2024-01-15T10:30:00Z', ended: false, approval: null, turn: '', thumbnail: '', starting: null };
 const status = (value: string, metadata = {}): StatusMessage => ({ type: 'status', status: value, metadata }) as StatusMessage;
 
 test('a status brings a row up to date', () => {

@@ -83,12 +83,35 @@ async function mount(model: WidgetModel, element: HTMLElement): Promise<() => vo
     const panel = (await persist(tried => import(tried ? `${url}?${tried}` : url))) as Frontend;
     return panel.mountPanel(element, { address: server, ...wanted });
   }
+  const { wire, relay, style } = await relayOf(model);
+  return relay.mountRelay(element, wire, { ...wanted, style, base: String(model.get('base_url_hint') || '/'), elsewhere: server !== null });
+}
+
+interface Relayed {
+  wire: Wire;
+  relay: Relay;
+  style: string;
+}
+
+const relays = new WeakMap<WidgetModel, Promise<Relayed>>();
+
+/** One relay for all views of a widget: two of them would each hear the other's answers, and one's end would be both's. */
+function relayOf(model: WidgetModel): Promise<Relayed> {
+  const known = relays.get(model) ?? loadRelay(model);
+  relays.set(model, known);
+  known.catch(() => relays.delete(model)); // the next view tries again
+  return known;
+}
+
+async function loadRelay(model: WidgetModel): Promise<Relayed> {
   const wire = makeWire(model);
   const [code, style] = await Promise.all([ask(wire, 'relay.js'), ask(wire, 'panel.css')]);
   const url = URL.createObjectURL(new Blob([code], { type: 'text/javascript' }));
-  const relay = (await import(url)) as Relay;
-  URL.revokeObjectURL(url);
-  return relay.mountRelay(element, wire, { ...wanted, style, base: String(model.get('base_url_hint') || '/'), elsewhere: server !== null });
+  try {
+    return { wire, relay: (await import(url)) as Relay, style };
+  } finally {
+    URL.revokeObjectURL(url);
+  }
 }
 
 function makeWire(model: WidgetModel): Wire {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Page, Route, expect
+from playwright.async_api import Page, Route, WebSocketRoute, expect
 
 from tests.live_server import LiveServer
 from tests.messages_api import MessagesApi, Script, reply
@@ -128,6 +129,32 @@ async def test_text_of_a_reply_that_breaks_off_is_taken_back(
     lengths = await page.evaluate("() => window.lengths")
     pairs = enumerate(itertools.pairwise(lengths))
     assert any(before > after < max(lengths[at + 1 :]) for at, (before, after) in pairs), lengths
+
+
+async def test_a_message_written_before_the_socket_is_open_arrives_once(
+    page: Page, limited: LiveServer, service: MessagesApi
+) -> None:
+    service.policy = Script([reply("Here I am.")])
+    session_id = await session_of(limited, max_cost_usd=1000)
+    opened = asyncio.Event()
+
+    async def slow(route: WebSocketRoute) -> None:
+        await opened.wait()
+        route.connect_to_server()
+
+    await page.route_web_socket("**/ws/**", slow)
+    await chat_alone(page, limited, session_id)
+    box = page.locator(".cl-composer textarea")
+    await box.fill("early")
+    await box.press("Enter")
+    await expect(page.locator(".cl-outgoing")).to_contain_text("early")
+    await expect(page.locator(".cl-outgoing")).to_contain_text("Waiting for the connection")
+    await expect(page.locator(".cl-user")).to_have_count(0)
+    opened.set()
+    await expect(page.locator(".cl-user")).to_have_text("early")
+    await expect(page.locator(".cl-outgoing")).to_have_count(0)
+    await expect(page.locator(".cl-reply:not(.cl-draft)")).to_have_text("Here I am.")
+    assert len(await page.locator(".cl-user").all()) == 1
 
 
 async def chat_alone(page: Page, server: LiveServer, session_id: str) -> None:

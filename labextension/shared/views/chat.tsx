@@ -25,6 +25,7 @@ export function Chat({ model, select }: ChatProps): VNode {
     <section class="cl-chat" aria-label={t('Conversation')}>
       <Log model={model} select={select} />
       {view.approval && <ApprovalCard model={model} approval={view.approval} />}
+      <Outgoing model={model} />
       <Composer model={model} />
     </section>
   );
@@ -151,6 +152,21 @@ function Draft({ model }: { model: SessionModel }): VNode | null {
   );
 }
 
+/** A message that the server has not confirmed: never in the conversation before it is. */
+function Outgoing({ model }: { model: SessionModel }): VNode | null {
+  const { outgoing } = model;
+  if (!outgoing || outgoing.state === 'returned') return null;
+  const waiting = outgoing.state === 'waiting';
+  return (
+    <div class="cl-outgoing" role="status">
+      <span class="cl-spinner" aria-hidden="true" />
+      <span class="cl-plain">{shorten(plain(outgoing.text), 200)}</span>
+      <span class="cl-dim">{waiting ? t('Waiting for the connection') : t('Sending')}</span>
+      {waiting && <Button icon="cross" label={t('Take back')} onClick={() => model.takeBack()} />}
+    </div>
+  );
+}
+
 function Composer({ model }: { model: SessionModel }): VNode {
   const [text, setText] = useState('');
   const area = useRef<HTMLTextAreaElement>(null);
@@ -164,9 +180,15 @@ function Composer({ model }: { model: SessionModel }): VNode {
     element.style.height = 'auto';
     element.style.height = `${Math.min(140, element.scrollHeight + 2)}px`;
   }, [text]);
+  const returned = model.outgoing?.state === 'returned';
+  useEffect(() => {
+    if (!returned) return;
+    const back = model.returned();
+    setText(typed => [back, typed].filter(Boolean).join('\n'));
+  }, [returned, model]);
   const send = (): void => {
     if (!text.trim() || busy || ended) return;
-    if (!model.send({ content: text })) return; // the text stays, and the notice says why
+    if (!model.write(text)) return; // another message is on its way: the text stays
     last.current = text;
     setText('');
     area.current?.focus();
@@ -194,7 +216,7 @@ function Composer({ model }: { model: SessionModel }): VNode {
         onKeyDown={onKey}
       />
       {busy && !ended ? (
-        <Button icon="stop" label={t('Stop')} kind="danger" onClick={() => model.command('stop')} />
+        <Button icon="stop" label={t('Stop')} kind="danger" onClick={() => model.stop()} />
       ) : (
         <Button icon="send" label={t('Send')} kind="primary" disabled={ended || !text.trim()} onClick={send} />
       )}

@@ -34,7 +34,7 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
   const step = selected ? view.steps.get(selected) : undefined;
   const onKey = (event: KeyboardEvent): void => {
     const onDesktop = event.target instanceof HTMLCanvasElement;
-    if (event.key === 'Escape' && !composing(event) && !onDesktop && working(view.status)) model.command('stop');
+    if (event.key === 'Escape' && !composing(event) && !onDesktop && working(view.status)) model.stop();
   };
   const name = view.name || t('Agent session');
   const detail = step && (

@@ -1,0 +1,64 @@
+/** One message on its way to the server: visible while it waits, confirmed by the server's event, else given back. */
+
+import type { ClientMessage, ServerMessage } from './messages';
+
+export interface Outgoing {
+  text: string;
+  /** `waiting` for the connection, `sent` but not confirmed, or `returned` to be written again. */
+  state: 'waiting' | 'sent' | 'returned';
+}
+
+/** Milliseconds. A message that was written longer ago would answer a screen that has changed since. */
+export const PATIENCE = 20_000;
+
+export class Outbox {
+  current: Outgoing | null = null;
+  private timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(
+    private readonly transmit: (message: ClientMessage) => boolean,
+    /** Called after each change; with words when a message is given back. */
+    private readonly changed: (notice?: string) => void
+  ) {}
+
+  /** Sends `text`, or keeps it in sight until the connection stands. False while another message is on its way. */
+  put(text: string): boolean {
+    if (this.current) return false;
+    this.current = { text, state: this.transmit({ content: text }) ? 'sent' : 'waiting' };
+    this.timer = setTimeout(() => this.giveBack(this.expired()), PATIENCE);
+    this.changed();
+    return true;
+  }
+
+  /** Looks whether `message` confirms, refuses or allows the message that is on its way. */
+  hear(message: ServerMessage): void {
+    if (!this.current) return;
+    if (message.type === 'error') return this.current.state === 'sent' ? this.giveBack() : undefined;
+    if (message.type !== 'status') return;
+    if (message.metadata?.['event'] === 'user_message' && message.metadata['message'] === this.current.text) return this.clear();
+    if (this.current.state !== 'waiting') return;
+    if (message.status !== 'idle') return this.giveBack('Not sent: the agent is at work on another message.');
+    if (this.transmit({ content: this.current.text })) this.current = { ...this.current, state: 'sent' };
+    this.changed();
+  }
+
+  /** Puts the text back into the writer's hands. */
+  giveBack(notice?: string): void {
+    if (!this.current) return;
+    clearTimeout(this.timer);
+    this.current = { ...this.current, state: 'returned' };
+    this.changed(notice);
+  }
+
+  clear(): void {
+    clearTimeout(this.timer);
+    this.current = null;
+    this.changed();
+  }
+
+  private expired(): string {
+    return this.current?.state === 'sent'
+      ? 'The server has not confirmed this message. Look whether it arrived before you send it again.'
+      : 'Not sent: there is no connection to the server. Try again when it is back.';
+  }
+}
