@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -35,8 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     parsed.rest = rest
     run: Callable[[argparse.Namespace], int] = parsed.run
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of runs are not limited to the terminal's encoding
     try:
-        return run(parsed)
+        status = run(parsed)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader has seen enough, such as `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except CambioError as error:
         print(f"cambio-lab: {error.describe()}", file=sys.stderr)
         return 1

@@ -107,3 +107,11 @@ def describe(action: str, arguments: Json) -> str:
         if name not in {"coordinate", "start_coordinate"} and value is not None:
             said.append(repr(value) if name in {"text", "command"} else f"{name}={value!r}")
     return f"{action} {' '.join(said)}".strip()
+
+
+def printable(text: str) -> str:
+    """Return ``text`` on one line; what could steer a terminal or hide text is escaped, as in ``\\x1b``."""
+    return "".join(c if c.isprintable() or c in _JOINERS else c.encode("unicode_escape").decode() for c in text)
+
+
+_JOINERS = "\u200c\u200d"  # parts of words and emoji

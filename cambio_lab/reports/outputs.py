@@ -1,4 +1,4 @@
-"""Are two outputs of a cell the same, but for what can never be: clocks, stopwatches, identities?"""
+"""Compare an executed notebook with the saved one: outputs but for clocks, durations and identities."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import difflib
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 _VOLATILE = (
@@ -23,11 +24,43 @@ _VOLATILE = (
 _WAITED = re.compile(r".+: \d+(\.\d+)? s, \w+", re.S)
 _IMAGE = re.compile(r"data:(image/(?:svg\+xml|png|jpeg|webp));base64,([A-Za-z0-9+/=]+)")
 IGNORED = frozenset({"application/vnd.jupyter.widget-view+json", "application/javascript"})
-"""A widget's view is only the name of a model in a kernel that is gone."""
+"""A widget's view only names a model in a kernel that has ended."""
+
+
+@dataclass(frozen=True)
+class CellReport:
+    """One code cell: ``number`` counts the notebook's code cells from 1. ``problem`` is empty when it matches."""
+
+    number: int
+    problem: str = ""
+
+
+def compare(saved: Any, executed: Any) -> list[CellReport]:
+    """Return a report for each code cell of the saved notebook."""
+    cells, others = ([cell for cell in made.cells if cell.cell_type == "code"] for made in (saved, executed))
+    reports, stopped = [], False
+    for number, (cell, other) in enumerate(zip(cells, others, strict=True), 1):
+        problem = "was not reached" if stopped else _problem(cell, other)
+        raised = any(output.output_type == "error" for output in other.outputs)
+        stopped = stopped or (raised and "raises-exception" not in other.metadata.get("tags", ()))
+        reports.append(CellReport(number, problem))
+    return reports
+
+
+def _problem(cell: Any, other: Any) -> str:
+    for output in other.outputs:
+        if output.output_type == "error" and not any(o.output_type == "error" for o in cell.outputs):
+            told = str(output.evalue)
+            asks = told.partition("now asks something that the recording did not")
+            if asks[1]:
+                return f"now asks something that the recording did not{asks[2]}"
+            return f"raises {output.ename}: {told}"
+    found = difference(cell.outputs, other.outputs)
+    return f"differs: {found}" if found else ""
 
 
 def difference(saved: Sequence[Any], now: Sequence[Any]) -> str:
-    """The first difference in words, or nothing."""
+    """Return the first difference in words, or nothing."""
     first, second = _flat(saved), _flat(now)
     if len(first) != len(second):
         return f"{len(second)} outputs instead of {len(first)}"
@@ -35,8 +68,8 @@ def difference(saved: Sequence[Any], now: Sequence[Any]) -> str:
         if kind != other:
             return f"a {other} output instead of a {kind} one"
         if kind.startswith("image/") and kind != "image/svg+xml":
-            if not _same_picture(before, after):
-                return f"another {kind} picture"
+            if not _same_image(before, after):
+                return f"another {kind} image"
         elif normal(before) != normal(after):
             return _first_line(normal(before), normal(after))
     return ""
@@ -62,22 +95,22 @@ def _flat(outputs: Sequence[Any]) -> list[tuple[str, str]]:
 
 
 def normal(text: str) -> str:
-    """``text`` without what differs from run to run; pictures in it by their pixels."""
-    text = _IMAGE.sub(_picture_name, text)
+    """``text`` without what differs from run to run; images in it by their pixels."""
+    text = _IMAGE.sub(_image_name, text)
     for pattern, name in _VOLATILE:
         text = pattern.sub(name, text)
     return text
 
 
-def _picture_name(found: re.Match[str]) -> str:
+def _image_name(found: re.Match[str]) -> str:
     if found[1] == "image/svg+xml":  # drawn from times
         return "<drawing>"
     import hashlib
 
-    return f"<picture {hashlib.sha256(_pixels(found[2])).hexdigest()[:12]}>"
+    return f"<image {hashlib.sha256(_pixels(found[2])).hexdigest()[:12]}>"
 
 
-def _same_picture(before: str, after: str) -> bool:
+def _same_image(before: str, after: str) -> bool:
     return before == after or _pixels(before) == _pixels(after)
 
 

@@ -180,6 +180,14 @@ class Run:
 
     # Showing and sharing
 
+    def export(self, path: str | Path, format: str | None = None) -> Path:
+        """Write the run to ``path`` in ``format``, or in the one that its ending names; see docs/runs.md."""
+        from . import exporters
+
+        target = Path(path)
+        exporters.write([self], target, format)
+        return target
+
     def to_html(self, path: str | Path | None = None) -> str:
         """A page that needs nothing else; written to ``path`` if given."""
         from .viewer import page
@@ -188,7 +196,7 @@ class Run:
 
     def to_markdown(self, path: str | Path | None = None) -> str:
         """A report; with a ``path``, its pictures lie in a folder beside it."""
-        from .markdown import markdown
+        from .exporters.markdown import markdown
 
         return markdown(self, Path(path) if path else None)
 

@@ -28,7 +28,7 @@ FILE_NAME = "cambio.db"
 class Store:
     """One data directory. Make it with :meth:`open`."""
 
-    def __init__(self, directory: Path, lock: DirectoryLock, database: Database) -> None:
+    def __init__(self, directory: Path, lock: DirectoryLock | None, database: Database) -> None:
         self.directory = directory
         self.database = database
         self.set_aside: Path | None = None
@@ -68,11 +68,17 @@ class Store:
             raise
         return store
 
+    @classmethod
+    def open_read_only(cls, directory: Path) -> Store:
+        """Open a store that a server may be using; every write raises ``StoreUnavailable``."""
+        return cls(directory, None, Database(directory / FILE_NAME))
+
     async def close(self) -> None:
-        """Commit what waits and let go of the directory; idempotent."""
+        """Commit what waits and release the directory; idempotent."""
         await self.database.close()
         await self.screenshots.close()
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     async def write(self, *operations: Operation[Any]) -> list[Any]:
         """Do all of ``operations`` in one transaction, on disk when this returns; their results, in order."""

@@ -14,6 +14,7 @@ import nbformat
 import pytest
 
 from cambio_lab.cli import main
+from cambio_lab.reports.notebooks import recorded as recorded_files
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -97,7 +98,7 @@ def test_a_changed_question_is_reported_by_its_cell(recorded: Path) -> None:
     shutil.copy(first, recorded / "unrecorded.ipynb")
     change(recorded / first.name, 'session.send(\\"Hello from a notebook!\\")', 'session.send(\\"Other words\\")')
     change(recorded / experiment.name, "Open a terminal.", "Open an editor.")
-    code, said = replay(recorded, first.name, experiment.name, "unrecorded.ipynb", "-p", "model", "demo")
+    code, said = replay(recorded, first.name, experiment.name, "unrecorded.ipynb")
     assert code == 1
     found = verdicts(said)
     assert found[first.name][:2] == ["matches"] * 2 and set(found[first.name][3:]) == {"was not reached"}
@@ -112,6 +113,13 @@ def change(path: Path, before: str, after: str) -> None:
     text = path.read_text()
     assert before in text
     path.write_text(text.replace(before, after))
+
+
+def test_names_with_brackets_are_found(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    for name in ("a[1]-1.cambio", "a[1]-10.cambio", "a[1]-2.cambio", "a1-1.cambio", "a[1]-b-1.cambio"):
+        (tmp_path / "runs" / name).touch()
+    assert [path.name for path in recorded_files(tmp_path / "a[1].ipynb")] == [f"a[1]-{n}.cambio" for n in (1, 2, 10)]
 
 
 def test_what_is_no_notebook_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import re
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cambio_lab.cli import main
 from cambio_lab.recording import drawing
 from cambio_lab.recording.rows import COLUMNS, describe
 from cambio_lab.reports import Run, compare
@@ -109,29 +107,6 @@ def test_outputs_differ_by_what_matters() -> None:
     assert difference(stream("a\nb\n"), stream("a\nb\n")) == ""
     assert difference(stream("a\nb\n"), stream("a\nc\n")) == "'b' is gone"
     assert difference(stream("a"), []) == "0 outputs instead of 1"
-
-
-async def test_commands(run: Run, workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    await workshop.close()
-    data = str(tmp_path / "data")
-
-    async def command(*words: str, code: int = 0) -> str:
-        status = await asyncio.to_thread(main, words)
-        said = "".join(capsys.readouterr())
-        assert status == code, said
-        return said
-
-    assert run.id in await command("runs", "--data-dir", data, "list")
-    assert "left_click (640, 400)" in await command("runs", "--data-dir", data, "show", run.id)
-    await command("runs", "--data-dir", data, "export", run.id, "out.cambio")
-    assert "the same to the byte" in await command("replay", "out.cambio")
-    await command("runs", "--data-dir", data, "import", "out.cambio")
-    assert "imported" in await command("runs", "--data-dir", data, "list")
-    await command("runs", "--data-dir", data, "rm", run.id)
-    assert "0 runs forgotten" in await command("runs", "--data-dir", data, "prune", "--max-age-days", "1")
-    assert not list((tmp_path / "data" / "screenshots").glob("*/*.png"))
-    (tmp_path / "bad.cambio").write_bytes(b"no")
-    assert "not a whole zip" in await command("replay", "bad.cambio", code=1)
 
 
 def test_an_action_in_words() -> None:

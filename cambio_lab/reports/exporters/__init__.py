@@ -1,1 +1,122 @@
-"""A run in the formats of other tools, one module each."""
+"""Runs in the formats of other tools: one small module for each, behind one protocol.
+
+Another package adds its own as an entry point in the group ``cambio_lab.exporters`` that names a class; the entry
+point's name is the name of the format. docs/runs.md has an example.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ...errors import ConfigurationError, RunError
+
+if TYPE_CHECKING:
+    from ..run import Run
+
+log = logging.getLogger(__name__)
+GROUP = "cambio_lab.exporters"
+_OURS = {
+    "cambio": "own:CambioExporter",
+    "html": "own:HtmlExporter",
+    "markdown": "markdown:MarkdownExporter",
+    "inspect": "inspect_log:InspectExporter",
+    "trajectory": "trajectory:TrajectoryExporter",
+}
+
+
+class Exporter(Protocol):
+    """A format. The class is made without arguments."""
+
+    summary: str
+    """One line for ``--help``."""
+    suffixes: Sequence[str]
+    """Endings of its files, each with its dot, the usual one first. Empty: the target is a folder."""
+
+    def write(self, runs: Sequence[Run], target: Path) -> None:
+        """Write ``runs``, at least one, to ``target``. A format that holds one run calls :func:`only`."""
+
+
+def available() -> dict[str, EntryPoint]:
+    """Return the entry point of every format by name; an installed package cannot replace one of ours."""
+    ours = {name: EntryPoint(name, f"{__name__}.{value}", GROUP) for name, value in _OURS.items()}
+    return {**{entry.name: entry for entry in entry_points(group=GROUP)}, **ours}
+
+
+def load(name: str) -> Exporter:
+    """Return the exporter of a format. :class:`ConfigurationError` when there is none, or it cannot be imported."""
+    formats = available()
+    if name not in formats:
+        raise ConfigurationError(f"There is no format {name!r}.", hint=f"Choose one of: {', '.join(sorted(formats))}.")
+    try:
+        exporter: Exporter = formats[name].load()()
+    except Exception as error:  # code of any package
+        raise ConfigurationError(f"The exporter {name!r} cannot be loaded: {error!r}.") from error
+    return exporter
+
+
+def choose(target: Path, name: str | None = None) -> Exporter:
+    """Return the exporter called ``name``, or else the only one whose ending ``target`` has.
+
+    :class:`ConfigurationError` when no format or several have the ending, or the named one has others.
+    """
+    if name is None:
+        found = _by_ending(target)
+        if len(found) != 1:
+            what = f"Formats with this ending: {', '.join(sorted(found))}." if found else f"Endings: {_endings()}."
+            raise ConfigurationError(
+                f"{target.name!r} does not say its format.", hint=f"Name one with --format. {what}"
+            )
+        return next(iter(found.values()))
+    exporter = load(name)
+    if exporter.suffixes and not _fits(exporter, target):
+        endings = " or ".join(exporter.suffixes)
+        raise ConfigurationError(f"A {name} file ends in {endings}, not as {target.name!r} does.")
+    return exporter
+
+
+def write(runs: Sequence[Run], target: Path, name: str | None = None) -> None:
+    """Write ``runs`` to ``target`` in the format ``name``, or in the one of the target's ending."""
+    exporter = choose(target, name)
+    try:
+        exporter.write(runs, target)
+    except OSError as error:
+        raise RunError(f"{target} cannot be written: {error.strerror or error}.") from error
+
+
+def only(runs: Sequence[Run]) -> Run:
+    """Return the one run of ``runs``."""
+    if len(runs) != 1:
+        raise ConfigurationError("This format holds one run.", hint="Export each to a file of its own.")
+    return runs[0]
+
+
+def _by_ending(target: Path) -> dict[str, Exporter]:
+    found = {name: exporter for name, exporter in _loadable().items() if _fits(exporter, target)}
+    longest = max((len(ending) for one in found.values() for ending in _matches(one, target)), default=0)
+    return {name: one for name, one in found.items() if any(len(end) == longest for end in _matches(one, target))}
+
+
+def _loadable() -> dict[str, Exporter]:
+    found = {}
+    for name in available():
+        try:
+            found[name] = load(name)
+        except ConfigurationError as error:
+            log.warning("exporter left out: %s", error.describe())
+    return found
+
+
+def _matches(exporter: Exporter, target: Path) -> list[str]:
+    return [suffix for suffix in exporter.suffixes if target.name.lower().endswith(suffix)]
+
+
+def _fits(exporter: Exporter, target: Path) -> bool:
+    return bool(_matches(exporter, target))
+
+
+def _endings() -> str:
+    return ", ".join(sorted({suffix for exporter in _loadable().values() for suffix in exporter.suffixes}))

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...recording.contents import Json
+from . import only
 
 if TYPE_CHECKING:
     from ..run import Run
+
+
+class InspectExporter:
+    """A log for ``inspect view``."""
+
+    summary = "an inspect_ai evaluation log"
+    suffixes = (".json",)
+
+    def write(self, runs: Sequence[Run], target: Path) -> None:
+        inspect_log(only(runs), target)
 
 
 def inspect_log(run: Run, path: Path | None = None) -> Json:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...recording.contents import SUFFIXES, dump
+from . import only
 
 if TYPE_CHECKING:
     from ..run import Run
+
+
+class TrajectoryExporter:
+    """JSON Lines for programs."""
+
+    summary = "a folder with trajectory.jsonl, one line a step, and images/"
+    suffixes = ()
+
+    def write(self, runs: Sequence[Run], target: Path) -> None:
+        trajectory(only(runs), target)
 
 
 def trajectory(run: Run, directory: Path) -> Path:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from ..recording import drawing
-from ..recording.rows import describe
+from ...recording import drawing
+from ...recording.rows import describe
+from . import only
 
 if TYPE_CHECKING:
-    from .run import Run
+    from ..run import Run
 
 WIDTH = 960
 _MARKUP = re.compile(r"[\\`*_{}\[\]()#+\-.!|~:@$^=]")
+
+
+class MarkdownExporter:
+    """A report for people."""
+
+    summary = "a report; its screenshots lie in a folder beside it"
+    suffixes = (".md",)
+
+    def write(self, runs: Sequence[Run], target: Path) -> None:
+        markdown(only(runs), target)
 
 
 def markdown(run: Run, path: Path | None = None) -> str:
