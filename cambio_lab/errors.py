@@ -37,14 +37,16 @@ carry a path of the server, a secret or a traceback: they travel to clients and 
     │   ├── RecordingMissing        mode ``none`` and nothing recorded
     │   └── ReplayDiverged          the run asks or sees something that the recording did not
     └── ServerError                 what a client of the API meets: the server failed
-        ├── ServerUnreachable       nobody answers at the address
+        ├── ServerUnreachable       no server answers at the address
         ├── AccessDenied            401 or 403: token missing, wrong or not enough
         └── RateLimited             429, and waiting as told did not help
 """
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 
 
 class CambioError(Exception):
@@ -58,9 +60,27 @@ class CambioError(Exception):
         if hint:
             self.add_note(hint)  # tracebacks, also those in a notebook, show it below the message
 
+    def _render_traceback_(self) -> list[str]:
+        """IPython's protocol: show the caller's own lines and the error, without the frames of this package."""
+        return [*caller_lines(self), *traceback.format_exception_only(self)]
+
     def describe(self) -> str:
         """The message followed by what to do about it, for a person."""
         return f"{self.message} {self.hint}".strip()
+
+
+def caller_lines(error: BaseException) -> list[str]:
+    """The lines of the user's code on the way to ``error``: those between IPython and this package."""
+    lines = []
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if module == "cambio_lab":
+            break
+        if module not in ("IPython", "ipykernel", "asyncio", "contextlib"):
+            name = Path(frame.f_code.co_filename).name if module != "__main__" else ""
+            found = traceback.FrameSummary(frame.f_code.co_filename, number, frame.f_code.co_name)
+            lines.append(f"{name + ', ' if name else ''}line {number}: {found.line}\n")
+    return lines
 
 
 class ConfigurationError(CambioError):
@@ -188,7 +208,7 @@ class ServerError(CambioError):
 
 
 class ServerUnreachable(ServerError):
-    """Nobody answers at the server's address."""
+    """No server answers at the address."""
 
 
 class AccessDenied(ServerError):

@@ -6,6 +6,7 @@ Sources are Anthropic's computer-use and model pages as of autumn 2026. A price 
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -180,13 +181,13 @@ def canonical(model: str) -> str:
 
 
 def resolve(model: str, platform: str = "anthropic") -> ModelInfo:
-    """The row for a pair. :class:`~cambio_lab.errors.UnsupportedModel` lists the pairs when it is not there."""
+    """Return the row for a pair. :class:`~cambio_lab.errors.UnsupportedModel` suggests similar names."""
     row = DEMO_ROW if model == DEMO else TABLE.get(canonical(model))
     tool = row.tools.get(platform) if row else None
     if row is None or tool is None:
         raise UnsupportedModel(
             f"The model {model!r} cannot drive a desktop on the platform {platform!r}.",
-            hint=f"Choose one of: {', '.join(f'{m} ({p})' for m, p in pairs())}.",
+            hint=_suggestion(model, platform),
             details={"model": model, "platform": platform},
         )
     return ModelInfo(
@@ -203,6 +204,17 @@ def resolve(model: str, platform: str = "anthropic") -> ModelInfo:
         context=row.context,
         most_output=row.most_output,
     )
+
+
+def _suggestion(model: str, platform: str) -> str:
+    """Return the platforms that have ``model``, else the names that look like it."""
+    name = canonical(model)
+    if elsewhere := [other for known, other in pairs() if known == name]:
+        return f"It is known on: {', '.join(elsewhere)}."
+    names = [DEMO, *(known for known, there in pairs() if there == platform)]
+    similar = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.4)
+    choice = f"Did you mean {' or '.join(similar)}? " if similar else ""
+    return f"{choice}`await lab.model_names()` and GET /cambio/models list every model."
 
 
 def pairs() -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -18,9 +19,9 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from ..errors import CambioError, ServerError, SessionEnded
 from .discovery import Address
-from .failure import from_envelope, from_event
-from .message import Message, NoRedirect, connection
-from .rest import retry_after, unreachable
+from .failure import from_event, refused_upgrade, unreachable
+from .message import Message, connection, open_socket
+from .rest import retry_after
 
 QUEUE_MESSAGES = 4096
 """Messages that wait for one reader; beyond it the socket is not read, and the server decides what it still gets."""
@@ -207,7 +208,7 @@ class Channel:
                 body = json.loads(error.response.body or b"")
             except ValueError:
                 body = None
-            await self._give_up(from_envelope(error.response.status_code, body, url=self.address.url))
+            await self._give_up(refused_upgrade(error.response.status_code, body, self.address))
             return 0.0
         await self._tell(f"The server asks to wait {delay:.0f} s before connecting (rate limit).", delay)
         return delay
@@ -217,7 +218,8 @@ class Channel:
         now = asyncio.get_running_loop().time()
         self._lost_since = self._lost_since or now
         patience = GIVE_UP_SECONDS if self.connections else FIRST_SECONDS
-        if now - self._lost_since > patience:
+        hopeless = isinstance(error, ssl.SSLError)  # the same certificate is refused again
+        if hopeless or now - self._lost_since > patience:
             await self._give_up(unreachable(self.address, error))
             return 0.0
         delay = BACKOFF_SECONDS[min(self._attempts, len(BACKOFF_SECONDS) - 1)]
@@ -231,15 +233,7 @@ class Channel:
         if self._sequence is not None:
             query["after"] = str(self._sequence)
         url = f"{self.address.ws_url}/ws/{self.session_id}?{urlencode(query)}"
-        options: dict[str, Any] = {"proxy": None} if self.address.loopback else {}
-        async with NoRedirect(
-            url,
-            additional_headers=self.address.headers,
-            max_size=LARGEST_MESSAGE,
-            open_timeout=10,
-            close_timeout=1,
-            **options,
-        ) as socket:
+        async with open_socket(self.address, url, max_size=LARGEST_MESSAGE, open_timeout=10) as socket:
             self._socket = socket
             self.connections += 1
             async for frame in socket:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,10 @@ class Address:
     def loopback(self) -> bool:
         """The server is on this machine."""
         return urlsplit(self.url).hostname in ("127.0.0.1", "localhost", "::1")
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Return the certificates that an ``https`` address is verified with: ``SSL_CERT_FILE``, else the system's."""
+        return ssl.create_default_context() if self.url.startswith("https:") else None
 
     @property
     def headers(self) -> dict[str, str]:
@@ -175,7 +180,9 @@ def _alive(pid: Any) -> bool:
 
 def _address(server: Mapping[str, Any], found_by: str, *, parent: bool = False) -> Address:
     parts = urlsplit(str(server["url"]))
-    host = "127.0.0.1" if parts.hostname in ("0.0.0.0", "::", "localhost") else parts.hostname
+    host = "127.0.0.1" if parts.hostname in ("0.0.0.0", "::") else parts.hostname
+    if host == "localhost" and parts.scheme == "http":  # with https, the certificate's name counts
+        host = "127.0.0.1"
     netloc = f"[{host}]" if host and ":" in host else str(host)
     netloc += f":{parts.port}" if parts.port else ""
     path = str(server.get("base_url") or parts.path).rstrip("/")

@@ -55,6 +55,8 @@ class Exchange:
         for message in batch:
             if self._builder.feed(message):
                 self._display.changed(self._builder, message)
+        self._builder.tick()
+        self._display.tick(self._builder)
         return [message for message in batch if message.event == "approval"]
 
     def failed(self, error: Exception) -> None:
@@ -63,6 +65,12 @@ class Exchange:
             self.turn.error = self.turn.error or (error if isinstance(error, CambioError) else CambioError(str(error)))
             if not isinstance(error, ServerError):
                 self.leave()
+
+    def stopped(self, found: list[Message]) -> str:
+        """Take what came until the turn was left; return what to say about it."""
+        self.take(found)
+        self.turn.stopped = True
+        return f"The turn was stopped: {self.turn.outcome}."
 
     def leave(self) -> None:
         """Stop the turn without waiting for it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from ..errors import CambioError
@@ -14,12 +15,14 @@ from .message import Message
 from .rest import Rest
 from .turn import Step, Turn, TurnBuilder
 
+TICK_SECONDS = 0.5
+"""How often a reader hears that nothing happened, so that a display can show the time."""
 STOP_SECONDS = 0.3
 """How long an interrupted cell waits for the turn's end before it returns without it."""
 
 
 class Feed:
-    """``start()``, then ``next()`` until it returns nothing; ``close()`` in any case.
+    """``start()``, then ``next()`` until ``over``; ``close()`` in any case.
 
     With ``pictures`` the screenshots of steps are fetched too, reduced, as messages of type ``picture``: the latest
     while the turn runs, an even choice of them and the desktop's final state at its end.
@@ -37,15 +40,12 @@ class Feed:
         self._pictures = pictures
         self._listener: Listener | None = None
         self._accepted = False
-        self._over = False
+        self.over = False
+        """The turn's end, or a refusal of the message, was seen."""
         self._unsettled = False
         self._builder = TurnBuilder(Turn(content))
         self._fetching: asyncio.Task[None] | None = None
         self._fetched: list[Message] = []
-
-    def over(self) -> bool:
-        """The turn's end, or a refusal of the message, was seen."""
-        return self._over
 
     async def start(self) -> None:
         """Send the message. Raises when the server cannot be reached or the session is not there."""
@@ -56,18 +56,18 @@ class Feed:
         await self._channel.send({"content": self._content, "metadata": self._metadata})
 
     async def next(self) -> list[Message]:
-        """The next messages of the turn, at least one; an empty list after its end. Raises a refusal."""
+        """Return the next messages of the turn; none when nothing came for a moment. Raises a refusal."""
         assert self._listener is not None
-        while not self.over():
-            found: list[Message] = []
-            for message in await self._listener.get():
+        found: list[Message] = []
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TICK_SECONDS):
+                batch = await self._listener.get()
+            for message in batch:
                 found.extend(await self._take(message))
-                if self.over():
+                if self.over:
                     return [*found, *await self._last_pictures()]
-            fetched, self._fetched = self._fetched, []
-            if found or fetched:
-                return [*fetched, *found]
-        return []
+        fetched, self._fetched = self._fetched, []
+        return [*fetched, *found]
 
     async def stop(self) -> None:
         """Ask the agent to stop; the turn's end still arrives through :meth:`next`."""
@@ -80,8 +80,8 @@ class Feed:
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 await self.stop()
-                while batch := await self.next():
-                    found.extend(batch)
+                while not self.over:
+                    found.extend(await self.next())
         except (TimeoutError, CambioError):
             pass  # the stop is sent; its effect need not be seen here
         return found
@@ -103,7 +103,7 @@ class Feed:
         if message.refusal:  # of something else that this client asked for
             return []
         self._builder.feed(message)
-        self._over = message.ends_turn
+        self.over = message.ends_turn
         if self._pictures and message.type == "tool_execution" and message.result.get("image_path"):
             self._fetch_latest()
         return [message]
@@ -116,7 +116,7 @@ class Feed:
             self.message_id = str(message.metadata.get("message_id", ""))
             return [message]
         if message.refusal:
-            self._over = True
+            self.over = True
             self._settled()
             return [message]
         return []
@@ -154,7 +154,7 @@ class Feed:
         if not await fetch(self._rest, step):
             return
         self._fetched.append(_frame(step))
-        if self._listener is not None and self._listener.queue.empty() and not self._over:
+        if self._listener is not None and self._listener.queue.empty() and not self.over:
             self._listener.queue.put_nowait(Message("picture"))  # wakes the reader
 
     async def _last_pictures(self) -> list[Message]:

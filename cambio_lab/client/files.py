@@ -11,7 +11,7 @@ import httpx2
 
 from ..errors import InvalidRequest
 from ..jupyter.progress import Progress
-from .portal import portal
+from .portal import calls, portal
 from .tables import Table
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ CHUNK = 256 * 1024
 COLUMNS = ("path", "type", "size", "modified")
 
 
+@calls
 class Files:
     """Paths are relative to the home directory of the desktop, or absolute on it."""
 
@@ -84,6 +85,7 @@ class Files:
                 yield chunk
 
 
+@calls
 class Clipboard:
     """The text clipboard of the desktop."""
 

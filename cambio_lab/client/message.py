@@ -8,6 +8,8 @@ from typing import Any
 
 from websockets.asyncio.client import connect
 
+from .discovery import Address
+
 
 class NoRedirect(connect):
     """A WebSocket connection that treats a redirect as a refusal: the token belongs to the address that was asked."""
@@ -15,6 +17,13 @@ class NoRedirect(connect):
     def process_redirect(self, exc: Exception) -> Exception | str:
         """Return the refusal itself, whatever it points to."""
         return exc
+
+
+def open_socket(address: Address, url: str, **options: Any) -> NoRedirect:
+    """Return the connection to ``url`` on the server at ``address``, with its token and trusted certificates."""
+    if address.loopback:  # a proxy variable must not send a loopback address, and its token, elsewhere
+        options["proxy"] = None
+    return NoRedirect(url, additional_headers=address.headers, ssl=address.tls(), close_timeout=1, **options)
 
 
 @dataclass(frozen=True)

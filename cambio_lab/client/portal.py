@@ -11,12 +11,18 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import functools
+import inspect
 import os
 import threading
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+import warnings
+from collections.abc import Callable, Coroutine, Generator
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
 
 T = TypeVar("T")
+P = ParamSpec("P")
+C = TypeVar("C", bound=type)
 
 WAKE_SECONDS = 0.1
 
@@ -107,3 +113,66 @@ portal = Portal()
 atexit.register(portal.close)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=portal.forget)
+
+
+class Call(Coroutine[Any, Any, T]):
+    """A coroutine that says in plain words when ``await`` was forgotten.
+
+    Without it, ``session = lab.create_session("x")`` fails a cell later, in Python's words: "can't send non-None value
+    to a just-started coroutine".
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, T], name: str) -> None:
+        self._work = work
+        self._name = name
+        self._started = False
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        self._started = True
+        return self._work.__await__()
+
+    def send(self, value: Any) -> Any:
+        """Continue the coroutine (asyncio's side), or tell a caller who took it for a session."""
+        if value is not None and not self._started:
+            raise NotAwaited(repr(self))
+        self._started = True
+        return self._work.send(value)
+
+    def throw(self, kind: Any, value: Any = None, traceback: TracebackType | None = None) -> Any:
+        self._started = True
+        return self._work.throw(kind if value is None else value)
+
+    def close(self) -> None:
+        self._started = True
+        self._work.close()
+
+    def __getattr__(self, name: str) -> Any:
+        raise NotAwaited(repr(self))
+
+    def __repr__(self) -> str:
+        return f"{self._name}(...) was not awaited: write `await` before it."
+
+    def __del__(self) -> None:
+        if not self._started:
+            self._work.close()
+            warnings.warn(repr(self), RuntimeWarning, stacklevel=2)
+
+
+class NotAwaited(AttributeError):
+    """``await`` was forgotten: there is no result yet."""
+
+
+def calls(kind: C) -> C:
+    """Class decorator: every public ``async`` method returns a :class:`Call`."""
+    for name, method in list(vars(kind).items()):
+        if inspect.iscoroutinefunction(method) and not name.startswith("_"):
+            setattr(kind, name, _call(method, f"{kind.__name__.lower()}.{name}"))
+    return kind
+
+
+def _call(method: Callable[P, Coroutine[Any, Any, T]], name: str) -> Callable[P, Coroutine[Any, Any, T]]:
+    @functools.wraps(method)
+    def made(*arguments: P.args, **options: P.kwargs) -> Coroutine[Any, Any, T]:
+        return Call(method(*arguments, **options), name)
+
+    return made

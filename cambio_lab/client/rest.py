@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx2
 
-from ..errors import CambioError, ServerUnreachable
+from ..errors import CambioError
 from .discovery import Address
-from .failure import from_envelope
+from .failure import from_envelope, not_the_api, unreachable
 
 PATIENCE_SECONDS = 120.0
 """Longest sum of waits that ``Retry-After`` may cause in one call."""
@@ -31,6 +31,7 @@ class Rest:
             headers=address.headers,
             timeout=60.0,
             trust_env=not address.loopback,
+            verify=address.tls() or True,
             transport=transport,
         )
 
@@ -43,9 +44,13 @@ class Rest:
         body: Any = None,
         timeout: float | None = None,
     ) -> Any:
-        """The decoded answer. Raises what :func:`~cambio_lab.client.failure.from_envelope` says."""
+        """Return the decoded answer; raise what :mod:`~cambio_lab.client.failure` makes of any other."""
         response = await self.request(method, path, params=params, json=body, timeout=timeout)
-        return response.json()
+        try:
+            return response.json()
+        except ValueError as error:
+            kind = response.headers.get("content-type") or "no content type"
+            raise not_the_api(self.address.url, kind) from error
 
     async def bytes(
         self, path: str, *, params: Mapping[str, Any] | None = None, patience: float = PATIENCE_SECONDS
@@ -106,6 +111,9 @@ class Rest:
         await self._client.aclose()
 
     def _failure(self, response: httpx2.Response) -> CambioError:
+        if response.has_redirect_location:
+            target = response.url.join(response.headers["location"]).copy_with(query=None)
+            return not_the_api(self.address.url, f"it redirects to {target}")
         try:
             body = response.json()
         except ValueError:
@@ -121,12 +129,3 @@ def retry_after(status: int, headers: Mapping[str, str]) -> float | None:
         return max(0.05, float(headers.get("Retry-After", "1")))
     except ValueError:
         return 1.0
-
-
-def unreachable(address: Address, error: Exception) -> ServerUnreachable:
-    """The exception for a server that does not answer."""
-    reason = str(error) or type(error).__name__
-    return ServerUnreachable(
-        f"Nobody answers at {address.url} ({reason}).",
-        hint=f"Is the server running? Its address came from: {address.found_by}.",
-    )

@@ -16,11 +16,12 @@ from .channel import Channel
 from .exchange import Exchange, in_spite_of_cancellation
 from .files import Clipboard, Files
 from .message import Message
-from .portal import portal
+from .portal import calls, portal
 from .screenshot import Picture
 from .tables import Table
 from .tools import Tools
 from .turn import Turn as Turn
+from .turn import TurnCancelled, TurnInterrupted
 
 if TYPE_CHECKING:
     from ..reports import Run
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 HISTORY_COLUMNS = ("timestamp", "role", "content")
 
 
+@calls
 class Session:
     """Made by :meth:`Workbench.create_session` and :meth:`Workbench.session`; ``async with`` ends it.
 
@@ -82,17 +84,17 @@ class Session:
         exchange = Exchange(self, content, metadata, show, pictures=pictures)
         try:
             await portal.call(exchange.begin())
-            while batch := await portal.call(exchange.feed.next()):
-                for message in exchange.take(batch):
+            while not exchange.feed.over:
+                for message in exchange.take(await portal.call(exchange.feed.next())):
                     if approve is not None:
                         await decide(self, message, approve)
         except GeneratorExit:
             exchange.leave()
             raise
-        except (asyncio.CancelledError, KeyboardInterrupt):
-            exchange.take(await in_spite_of_cancellation(exchange))
-            exchange.turn.stopped = True
-            raise
+        except (asyncio.CancelledError, KeyboardInterrupt) as interrupt:
+            words = exchange.stopped(await in_spite_of_cancellation(exchange))
+            kind = TurnInterrupted if isinstance(interrupt, KeyboardInterrupt) else TurnCancelled
+            raise kind(words) from None
         except Exception as error:
             exchange.failed(error)
             raise
@@ -113,12 +115,10 @@ class Session:
         exchange = Exchange(self, content, metadata, show, pictures=pictures)
         try:
             portal.run(exchange.begin())
-            while batch := portal.run(exchange.feed.next()):
-                exchange.take(batch)
+            while not exchange.feed.over:
+                exchange.take(portal.run(exchange.feed.next()))
         except KeyboardInterrupt:
-            exchange.take(portal.run(exchange.feed.abandon()))
-            exchange.turn.stopped = True
-            raise
+            raise TurnInterrupted(exchange.stopped(portal.run(exchange.feed.abandon()))) from None
         except Exception as error:
             exchange.failed(error)
             raise
@@ -136,7 +136,8 @@ class Session:
         exchange = Exchange(self, content, metadata, False, pictures=False)
         try:
             await portal.call(exchange.begin())
-            while batch := await portal.call(exchange.feed.next()):
+            while not exchange.feed.over:
+                batch = await portal.call(exchange.feed.next())
                 exchange.take(batch)
                 for message in batch:
                     if message.type == "error" and exchange.turn.error is not None:

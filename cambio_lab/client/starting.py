@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
 
 from websockets.exceptions import WebSocketException
 
 from ..jupyter.progress import Progress
 from .discovery import Address
-from .message import Message, NoRedirect
+from .message import Message, open_socket
 
 PATIENCE = 3.0
 """Seconds before anybody asks: a desktop from the pool is there sooner, and connections are counted."""
@@ -19,11 +18,8 @@ PATIENCE = 3.0
 async def tell(address: Address, name: str | None, bar: Progress) -> None:
     """Move ``bar`` along until cancelled. Without news (an old server, too many connections) it only shows the time."""
     await asyncio.sleep(PATIENCE)
-    options: dict[str, Any] = {"proxy": None} if address.loopback else {}
     try:
-        async with NoRedirect(
-            f"{address.ws_url}/ws", additional_headers=address.headers, close_timeout=1, **options
-        ) as socket:
+        async with open_socket(address, f"{address.ws_url}/ws") as socket:
             async for frame in socket:
                 _take(Message.parse(json.loads(frame)), name, bar)
     except (OSError, WebSocketException):

@@ -6,6 +6,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..errors import ConfigurationError
 from .action import clip, visible
 
 
@@ -19,8 +20,13 @@ class Table(list[dict[str, Any]]):
 
     def to_frame(self) -> Any:
         """All fields as a pandas DataFrame (needs the ``analysis`` extra)."""
-        import pandas
-
+        try:
+            import pandas
+        except ImportError:
+            raise ConfigurationError(
+                "A DataFrame needs pandas.",
+                hint='Install it with: pip install "cambio-lab[analysis]". The table itself is a list of dicts.',
+            ) from None
         return pandas.DataFrame(list(self))
 
     def _repr_html_(self) -> str:

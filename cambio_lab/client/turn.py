@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,6 +121,22 @@ class Turn:
         return bundle([self])
 
 
+def _stopped_line(error: BaseException) -> list[str]:
+    return [f"{error}\n"]
+
+
+class TurnCancelled(asyncio.CancelledError):
+    """The cell or task that waited for a turn was cancelled, and the turn was stopped. A notebook shows one line."""
+
+    _render_traceback_ = _stopped_line
+
+
+class TurnInterrupted(KeyboardInterrupt):
+    """Ctrl+C stopped the turn. A notebook shows one line."""
+
+    _render_traceback_ = _stopped_line
+
+
 class TurnBuilder:
     """Feeds messages into a :class:`Turn`. ``feed`` says whether something worth showing changed."""
 
@@ -127,12 +145,19 @@ class TurnBuilder:
         self.activity = "sending"
         """What is going on now, for a progress line."""
         self.thinking = ""
+        self._started = time.monotonic()
         self._calls: dict[str, Step] = {}
         self._fresh = True  # the next piece of text begins a new item
 
     def feed(self, message: Message) -> bool:
+        self.tick()
         handler = getattr(self, f"_{message.type}", None)
         return bool(handler is not None and handler(message))
+
+    def tick(self) -> None:
+        """Bring the seconds of a running turn up to date."""
+        if not self.turn.done:
+            self.turn.seconds = time.monotonic() - self._started
 
     def _picture(self, message: Message) -> bool:
         picture = message.metadata.get("picture")
@@ -183,8 +208,10 @@ class TurnBuilder:
             self.turn.message_id = str(message.metadata.get("message_id", ""))
             return False
         if message.event == "approval":
-            self._step(message, "waiting")
-        elif message.event == "retry":
+            step = self._step(message, "waiting")
+            self.activity = f"waiting for approval: {step.summary}"
+            return True
+        if message.event == "retry":
             self._drop(message.metadata.get("dropped_text"))
         elif message.event == "approval_decided" and message.metadata.get("verdict") not in ("approved", None):
             call = self._calls.get(str(message.metadata.get("tool_use_id", "")))
@@ -230,7 +257,7 @@ class TurnBuilder:
             else:
                 turn.items.append(message.content)
         turn.tool_calls = [str(name) for name in metadata.get("tool_calls") or ()]
-        turn.seconds = float(metadata.get("processing_time") or 0.0)
+        turn.seconds = float(metadata.get("processing_time") or turn.seconds)
         turn.usage = dict(metadata.get("usage") or {})
         turn.stopped = bool(metadata.get("stopped"))
         turn.limit = metadata.get("limit") or None

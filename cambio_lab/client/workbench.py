@@ -13,7 +13,7 @@ from urllib.parse import urljoin
 from ..errors import SessionNotFound
 from ..jupyter.progress import Progress
 from .discovery import Address, find_server
-from .portal import portal
+from .portal import calls, portal
 from .recordings import bound
 from .rest import Rest
 from .session import Session
@@ -25,6 +25,7 @@ CREATE_SECONDS = 300.0
 """A first session may have to wait for an image that is still being loaded."""
 
 
+@calls
 class Workbench:
     """A client of one cambio_lab server.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigurationError
+from ..recording.rows import load_pandas
 from . import statistics
 from .ledger import CellRow
 from .outcome import EVIDENCE
@@ -26,16 +26,6 @@ COLUMNS = (
     *("error", "answer", "steps", *TOKENS, "requests", "cost_usd", "wall_seconds", "model_seconds"),
     *("desktop_seconds", "started_at", "attempts", "worker", "run_id", "run"),
 )
-
-
-def _pandas() -> Any:
-    try:
-        import pandas
-    except ImportError:
-        raise ConfigurationError(
-            "Tables need pandas.", hint='Install it with: pip install "cambio-lab[analysis]".'
-        ) from None
-    return pandas
 
 
 def rows(cells: Sequence[CellRow], runs: Path) -> list[dict[str, Any]]:
@@ -65,7 +55,7 @@ def _row(cell: CellRow, runs: Path) -> dict[str, Any]:
 
 def frame(cells: Sequence[CellRow], runs: Path) -> pd.DataFrame:
     """The cells as a DataFrame of :data:`COLUMNS`."""
-    pandas = _pandas()
+    pandas = load_pandas()
     table = pandas.DataFrame(rows(cells, runs), columns=list(COLUMNS))
     table["started_at"] = pandas.to_datetime(pandas.to_numeric(table["started_at"]), unit="s", utc=True)
     counts = (*TOKENS, "steps", "requests")
@@ -83,7 +73,7 @@ def summarise(
     tasks (bootstrap) and answer "on other tasks like these?", which is wider when tasks differ. Runs that say nothing
     about the agent (infrastructure, task) are in ``not_counted``; their money is in ``cost_usd``.
     """
-    pandas = _pandas()
+    pandas = load_pandas()
     finished = results[results["state"] != "open"]
     repeats = int(results["repeat"].max()) + 1 if len(results) else 1
     wanted = tuple(k) or tuple(sorted({1, repeats}))

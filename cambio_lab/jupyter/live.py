@@ -11,6 +11,7 @@ from ..client.message import Message
 from ..client.turn import Step, Turn, TurnBuilder
 from . import record, shell
 
+CLOCK_SECONDS = 1.0
 REFRESH_SECONDS = 0.15
 """Shortest time between two updates of a cell: streamed text would otherwise flood the page."""
 
@@ -19,6 +20,7 @@ class Live(Protocol):
     """Shows a turn as it goes on."""
 
     def changed(self, builder: TurnBuilder, message: Message) -> None: ...
+    def tick(self, builder: TurnBuilder) -> None: ...
     def finished(self, turn: Turn) -> None: ...
 
 
@@ -37,6 +39,9 @@ class Silent:
     def changed(self, builder: TurnBuilder, message: Message) -> None:
         """Nothing is shown."""
 
+    def tick(self, builder: TurnBuilder) -> None:
+        """Nothing is shown."""
+
     def finished(self, turn: Turn) -> None:
         """Nothing is shown."""
 
@@ -51,14 +56,17 @@ class CellLive:
         self._cell = shell.execution_count()
         self._handle = shell.show({"text/plain": "…"})
         self._last = 0.0
+        self._changed = False
 
     def changed(self, builder: TurnBuilder, message: Message) -> None:
+        self._changed = True
+
+    def tick(self, builder: TurnBuilder) -> None:
+        """Draw what changed, at most every REFRESH_SECONDS, and the time."""
         now = time.monotonic()
-        urgent = message.type != "agent_delta"
-        if now - self._last < REFRESH_SECONDS / (3 if urgent else 1):
-            return
-        self._last = now
-        self._handle.update(_running(builder), raw=True)
+        if now - self._last >= (REFRESH_SECONDS if self._changed else CLOCK_SECONDS):
+            self._last, self._changed = now, False
+            self._handle.update(_running(builder), raw=True)
 
     def finished(self, turn: Turn) -> None:
         page = record.render([turn], title=turn.session_name, with_final=False)
@@ -99,6 +107,9 @@ class TextLive:
         elif message.type == "connection" or message.event in ("approval", "retry"):
             again = "; the unfinished text above is said anew" if message.metadata.get("dropped_text") else ""
             self._line(f"  [{visible(message.content)}{again}]")
+
+    def tick(self, builder: TurnBuilder) -> None:
+        """A line that is printed stays: no clock."""
 
     def finished(self, turn: Turn) -> None:
         if turn.error is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ConfigurationError
 from ..events import Usage
 from .contents import Contents, Json
 
@@ -77,10 +78,21 @@ def usage_of(values: Json) -> Usage:
     return Usage(**{name: value for name, value in (values or {}).items() if name in _USAGE})
 
 
-def frame(contents: Contents) -> pd.DataFrame:
-    """The rows as a DataFrame; ``started_at`` becomes UTC time. Needs pandas (the ``analysis`` extra)."""
-    import pandas as pd
+def load_pandas() -> Any:
+    """Return pandas; :class:`~cambio_lab.errors.ConfigurationError` says how to install it, and what needs none."""
+    try:
+        import pandas
+    except ImportError:
+        raise ConfigurationError(
+            "Tables need pandas.",
+            hint='Install it with: pip install "cambio-lab[analysis]". `run.rows` is the same as a list of dicts.',
+        ) from None
+    return pandas
 
+
+def frame(contents: Contents) -> pd.DataFrame:
+    """Return the rows as a DataFrame; ``started_at`` becomes UTC time. Needs pandas (the ``analysis`` extra)."""
+    pd = load_pandas()
     table = pd.DataFrame(rows(contents), columns=list(COLUMNS))
     table["started_at"] = pd.to_datetime(table["started_at"], unit="s", utc=True)
     return table.set_index("step", drop=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..recording import drawing
 from ..recording.contents import Json, dump
-from ..recording.rows import describe
+from ..recording.rows import describe, load_pandas
 from .viewer import render, shorten
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ class Comparison:
     @property
     def table(self) -> pd.DataFrame:
         """The alignment as a DataFrame: step and action of each run, and whether they are the same."""
-        import pandas as pd
-
+        pd = load_pandas()
         columns: dict[str, list[Any]] = {
             "left_step": [pair.left and pair.left["step"] for pair in self.pairs],
             "left": [_words(pair.left) for pair in self.pairs],

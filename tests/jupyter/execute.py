@@ -1,6 +1,6 @@
 """Executes the example notebooks on a real server and a real desktop.
 
-``python -m tests.notebook.execute [--desktop docker] [NAME...]`` does it and keeps outputs and recordings in
+``python -m tests.jupyter.execute [--desktop docker] [NAME...]`` does it and keeps outputs and recordings in
 ``notebooks/`` (``cambio-lab replay --record``); the tests do it in a temporary directory.
 """
 

@@ -18,7 +18,7 @@ from cambio_lab.jupyter.follower import Follower
 from cambio_lab.jupyter.panel import WorkbenchPanel
 from cambio_lab.jupyter.relay import Relay
 
-from .small_server import TOKEN, SmallServer, endless
+from ..client.small_server import TOKEN, SmallServer, endless
 
 Sent = list[tuple[dict[str, Any], list[bytes]]]
 
@@ -145,7 +145,7 @@ async def test_the_form_shows_what_went_wrong(lab: Workbench, server: SmallServe
     panel = WorkbenchPanel(lab)
     await server.stop()
     panel.create_button.click()
-    await until(lambda: "Nobody answers" in panel.message.value)
+    await until(lambda: "No server answers" in panel.message.value)
     panel.close()
 
 

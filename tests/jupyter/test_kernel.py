@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from pathlib import Path
 
@@ -77,13 +78,38 @@ async def test_an_interrupt_ends_the_turn(live: LiveServer, ipykernel: Path | No
                 f"ipykernel {version}: cell {ended - pressed:.3f} s, turn {idle - pressed:.3f} s, sleep {usual:.3f} s"
             )
             took.append(max(ended, idle) - pressed)
-            assert cell.error is not None and cell.error["ename"] in ("CancelledError", "KeyboardInterrupt")
+            assert cell.error is not None and cell.error["ename"] in ("TurnCancelled", "TurnInterrupted")
+            shown = "".join(cell.error["traceback"])
+            assert shown.startswith("The turn was stopped: ") and len(shown.splitlines()) == 1, shown
             assert "stopped" in cell.outputs[0]["data"]["text/plain"]
         # What the kernel itself takes to end a cell that sleeps shows how busy the machine is.
         assert min(took) <= max(LIMIT, 4 * usual), (took, usual)
         after = await kernel.run('print((await session.send("Still there?", show=False)).text)')
         assert "demo model" in after.stream
         await kernel.run("await session.end()")
+
+
+async def test_a_cell_that_waits_for_approval_says_so_and_shows_the_time(live: LiveServer) -> None:
+    async with Kernel(environment(live)) as kernel:
+        await kernel.run(SETUP.replace("never", "always"))
+        cell = await kernel.start('turn = await session.send("May I?")')
+        await cell.until("waiting for approval: ")
+        await cell.until("2.", timeout=10)
+        assert re.search(r"\(\d steps?, [12]\.\d s, running\)", cell.outputs[0]["data"]["text/plain"])
+        await kernel.interrupt()
+        await cell.finish(20)
+
+
+async def test_an_error_shows_the_cells_line_and_no_inner_frames(live: LiveServer) -> None:
+    async with Kernel(environment(live)) as kernel:
+        await kernel.run("from cambio_lab import Workbench; lab = Workbench()")
+        cell = await kernel.start('name = "Odd"\nawait lab.create_session(name, display="big")')
+        await cell.finish()
+        assert cell.error is not None
+        shown = "".join(cell.error["traceback"])
+        assert 'line 2: await lab.create_session(name, display="big")' in shown
+        assert "display: must be WIDTHxHEIGHT in pixels, such as 1280x800" in shown
+        assert len(shown.splitlines()) <= 4, shown
 
 
 async def interrupted_sleep(kernel: Kernel) -> float:

@@ -45,7 +45,7 @@ async def test_runs_top_to_bottom(saved: Path, live: LiveServer, tmp_path: Path)
     assert not [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"]
     committed = kinds(nbformat.read(saved, as_version=4))  # type: ignore[no-untyped-call]
     pairs = list(zip(committed, kinds(notebook), strict=True))
-    assert all(before <= now for before, now in pairs), f"run `python -m tests.notebook.execute`: {pairs}"
+    assert all(before <= now for before, now in pairs), f"run `python -m tests.jupyter.execute`: {pairs}"
     assert await active(live) == before, "the notebook left a session behind"
 
 

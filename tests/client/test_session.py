@@ -150,7 +150,7 @@ async def test_errors_are_exceptions_with_the_servers_words(lab: Workbench, serv
 async def test_nobody_there_is_said_quickly() -> None:
     started = time.monotonic()
     async with Workbench("http://127.0.0.1:9", "t") as lab:
-        with pytest.raises(ServerUnreachable, match=r"Nobody answers at http://127\.0\.0\.1:9"):
+        with pytest.raises(ServerUnreachable, match=r"No server answers at http://127\.0\.0\.1:9"):
             await lab.sessions()
     assert time.monotonic() - started < 3
 

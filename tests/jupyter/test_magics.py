@@ -14,7 +14,7 @@ from cambio_lab.client.turn import Turn
 from cambio_lab.errors import InvalidRequest
 from cambio_lab.jupyter.magics import fill
 
-from .small_server import TOKEN, SmallServer
+from ..client.small_server import TOKEN, SmallServer
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from cambio_lab.errors import ConfigurationError, MissingKey
 from cambio_lab.jupyter import record
 from cambio_lab.jupyter.progress import Progress, as_html, as_text
 
-from .small_server import picture
+from ..client.small_server import picture
 
 HOSTILE = (
     '<img src=x onerror="alert(1)"> <script>alert(2)</script> [link](javascript:alert(3)) '
