@@ -95,7 +95,7 @@ async def test_a_container_is_sealed(
 ) -> None:
     state = engine.inspect_container(docker_desktop.container_id)
     host, config = state["HostConfig"], state["Config"]
-    assert config["User"] == "1000:1000"
+    assert config["User"] == "900:900"
     assert host["CapDrop"] == ["ALL"]
     assert not host["CapAdd"]
     assert host["SecurityOpt"] == ["no-new-privileges"]

@@ -1,6 +1,7 @@
 """An RFB server that a hostile program of the desktop could be: ``python hostile_rfb.py SOCKET ATTACK``.
 
-It greets every client like Xvnc, answers the first update request with one small update, and then attacks.
+``SOCKET`` is a path or a port. It greets every client like Xvnc, answers the first update request with one small
+update, and then attacks.
 """
 
 from __future__ import annotations
@@ -104,8 +105,12 @@ def serve(client: socket.socket, attack: str) -> None:
 
 
 if __name__ == "__main__":
-    listening = socket.socket(socket.AF_UNIX)
-    listening.bind(sys.argv[1])
-    listening.listen()
+    if sys.argv[1].isdigit():
+        listening = socket.create_server(("", int(sys.argv[1])))
+        print("listening\nready", flush=True)  # as start-desktop says it
+    else:
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(sys.argv[1])
+        listening.listen()
     while True:
         threading.Thread(target=serve, args=(listening.accept()[0], sys.argv[2]), daemon=True).start()

@@ -76,7 +76,7 @@ async def test_an_attack_costs_only_its_own_session(
         measuring.cancel()
         p99 = sorted(lags)[int(len(lags) * 0.99)]
         print(f"{attack:24} p99 {p99 * 1000:.1f} ms, {grown / 1e6:+.0f} MB, {len(caplog.records)} log lines: {lost}")
-        assert lost
+        assert "VNC server" in lost, "the reason is what the server did: the desktop itself lives"
         assert p99 <= 0.020
         assert grown <= 32 << 20
         assert len(caplog.records) <= 100

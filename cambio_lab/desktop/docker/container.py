@@ -4,156 +4,60 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from cambio_lab.errors import DesktopLost, DesktopUnavailable
+from cambio_lab.errors import DesktopUnavailable
 from cambio_lab.settings import Settings
 
 from ..base import Size, VncEndpoint
 from ..connected import ConnectedDesktop
-from ..machine import until_managed
+from ..machine import Process
 from .engine import Engine, EngineError, HijackedStream
+from .exec import HOME, XVNC, ContainerMachine, ExecProcess
 
 log = logging.getLogger(__name__)
 
-HOME = "/home/user"
 SERVER_LABEL = "org.cambio-lab.server"
 ROLE_LABEL = "org.cambio-lab.role"
 VNC_PORT = 5900
-_TOKEN = "CAMBIO_LAB_PROCESS"
 _ENGINE_PATIENCE = 30.0
 """Seconds for which a desktop that is cut off waits for an engine that does not answer."""
 
-# Finds what descends from one exec by a variable that its children inherit, wherever they hid since.
-_KILL = (
-    'for f in $(grep -lzsx -- "$1" /proc/[0-9]*/environ); do p=${f#/proc/}; p=${p%/environ}; '
-    'g=$(ps -o pgid= -p "$p" | tr -d " "); case " $2 " in *" $g "*) ;; *) kill -KILL "$p" 2>/dev/null;; esac; done; '
-    "echo done"
-)
 
+class ScriptOutput:
+    """What one of the image's start scripts says on its standard output; hostile, so only its last 4 KB are kept."""
 
-class ExecProcess:
-    """A program started by the engine in a running container."""
-
-    def __init__(self, engine: Engine, container: str, exec_id: str, token: str, stream: HijackedStream) -> None:
-        self._engine = engine
-        self._container = container
-        self._exec_id = exec_id
-        self._token = token
-        self._stream = stream
-
-    async def write(self, data: bytes) -> None:
-        self._stream.writer.write(data)
-        await self._stream.writer.drain()
-
-    async def close_stdin(self) -> None:
-        if self._stream.writer.can_write_eof():
-            self._stream.writer.write_eof()
-
-    async def read(self) -> tuple[int, bytes] | None:
-        return await self._stream.read()
-
-    async def wait(self) -> int:
-        # The stream ends a moment before the engine has noted the exit code.
-        for pause in (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0):
-            await asyncio.sleep(pause)
-            state = await self._engine.call(lambda client: client.exec_inspect(self._exec_id))
-            if not state["Running"]:
-                return int(state["ExitCode"])
-        raise DesktopLost("A program in the desktop closed its output but did not end.")
-
-    async def kill(self, spare: Sequence[int] = ()) -> None:
-        arguments = [f"{_TOKEN}={self._token}", " ".join(map(str, spare))]
-        killer = await start_exec(self._engine, self._container, ["sh", "-c", _KILL, "kill", *arguments], {})
-        # Its word, not its end: the engine tells that seconds later when a killed program's children live on.
-        said = b""
-        while b"done" not in said and (piece := await killer.read()) is not None:
-            said += piece[1]
-        killer.abandon()
-
-    def abandon(self) -> None:
-        self._stream.close()
-
-
-async def start_exec(
-    engine: Engine, container: str, argv: Sequence[str], environment: Mapping[str, str]
-) -> ExecProcess:
-    """Start ``argv`` as the container's own user. :class:`~cambio_lab.errors.DesktopLost` when it is gone."""
-    token = secrets.token_hex(8)
-    variables = dict(environment) | {_TOKEN: token}
-    try:
-        created = await engine.call(
-            lambda client: client.exec_create(
-                container, list(argv), stdin=True, environment=variables, workdir=environment.get("PWD", HOME)
-            )
-        )
-        stream = await engine.hijack(f"/exec/{created['Id']}/start", {"Detach": False, "Tty": False})
-    except EngineError as error:
-        # The engine refuses to start a program in a paused container, which would hang them both.
-        frozen = error.status == 409 and "paused" in str(error)
-        state = "is frozen" if frozen else "is gone or does not answer"
-        raise DesktopLost(f"The desktop's container {state}.") from error
-    except OSError as error:
-        raise DesktopLost("The Docker Engine does not answer.") from error
-    return ExecProcess(engine, container, created["Id"], token, stream)
-
-
-class StartScript:
-    """What ``start-desktop`` says on its standard output."""
-
-    def __init__(self, stream: HijackedStream) -> None:
+    def __init__(self, stream: HijackedStream | Process) -> None:
         self._stream = stream
         self._said = b""
 
-    async def listening(self) -> None:
-        """Xvnc can be connected to. :class:`DesktopUnavailable` as of :meth:`ready`."""
-        await self._need(b"listening\n")
-
-    async def ready(self) -> None:
-        """It has its keymap. :class:`DesktopUnavailable` with what was said instead if the container ends."""
-        await self._need(b"ready\n")
-
-    async def _need(self, word: bytes) -> None:
-        if not await self._until(word):
+    async def need(self, word: str) -> None:
+        """Wait for the line ``word``. :class:`DesktopUnavailable` with what was said instead if the script ends."""
+        if not await self.until(word):
             words = self._said.decode("utf-8", "replace").strip().splitlines()
             raise DesktopUnavailable(f"The desktop did not start: {words[-1] if words else 'it ended at once'}.")
 
-    async def managed(self) -> None:
-        """The window manager has the screen, or nothing more will be said."""
-        await self._until(b"managed\n")
-
-    async def _until(self, word: bytes) -> bool:
-        while word not in self._said:
+    async def until(self, word: str) -> bool:
+        """Wait for the line ``word``; false when the script ends without it."""
+        while f"{word}\n".encode() not in self._said:
             piece = await self._stream.read()
             if piece is None:
                 return False
             self._said = (self._said + piece[1])[-4096:]
         return True
 
-    def close(self) -> None:
-        self._stream.close()
 
+def abandon(starting: asyncio.Task[ExecProcess]) -> None:
+    """Release the streams of a program that may still be starting."""
 
-class ContainerMachine:
-    """Programs run in the container as its unprivileged user."""
+    def release(task: asyncio.Task[ExecProcess]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            task.result().abandon()
 
-    home = HOME
-    roots: Sequence[str] = (HOME, "/tmp")
-    python = "python3"
-    managed: asyncio.Task[None] | None = None
-
-    def __init__(self, engine: Engine, container: str) -> None:
-        self._engine = engine
-        self._container = container
-        self.keyed = asyncio.Event()
-        self.keyed.set()
-
-    async def spawn(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> ExecProcess:
-        await until_managed(self)
-        return await start_exec(self._engine, self._container, argv, environment or {})
+    starting.cancel()
+    starting.add_done_callback(release)
 
 
 class DockerDesktop(ConnectedDesktop):
@@ -200,20 +104,21 @@ class DockerDesktop(ConnectedDesktop):
             return "The desktop ran out of memory."
         return f"The desktop's container stopped with exit code {state.get('ExitCode')}."
 
-    def listen(self, words: StartScript) -> None:
-        """Keys are pressed and programs start when the start script says that they may."""
+    def listen(self, server: HijackedStream, said: ScriptOutput, session: asyncio.Task[ExecProcess]) -> None:
+        """Press keys and start programs only once the start scripts say that they may."""
         self.machine.keyed.clear()
 
         async def heed() -> None:
-            await words.ready()
+            await said.need("ready")
             self.machine.keyed.set()
-            await words.managed()
+            await ScriptOutput(await asyncio.shield(session)).until("managed")
 
         def heard(task: asyncio.Task[None]) -> None:
-            words.close()
-            self.machine.keyed.set()  # whoever waits finds out by itself that the desktop is gone
+            server.close()
+            abandon(session)
+            self.machine.keyed.set()  # a caller that waits finds out by itself that the desktop is gone
             if not task.cancelled() and (error := task.exception()) is not None:
-                log.info("%s: %s", self.desktop_id[:12], error)
+                log.info("desktop not ready: container=%s error=%s", self.desktop_id[:12], error)
 
         self.machine.managed = asyncio.create_task(heed(), name="window-manager")
         self.machine.managed.add_done_callback(heard)
@@ -278,7 +183,7 @@ def describe(
         mem_limit=settings.desktop_memory,
         memswap_limit=settings.desktop_memory,
         nano_cpus=int(settings.desktop_cpus * 1e9),
-        # When processors are short, the server and whoever waits for it come first.
+        # When processors are short, the server and its clients come first.
         cpu_shares=512,
         pids_limit=settings.desktop_pids,
         oom_score_adj=500,
@@ -287,6 +192,7 @@ def describe(
             HOME: f"size={limit},{own},exec",
             "/tmp": f"size={limit},mode=1777,nosuid,nodev,exec",
             "/run/desktop": f"size={16 * 1024**2},{own}",
+            "/run/xvnc": "size=1m,uid=900,gid=900,mode=0700,nosuid,nodev,noexec",
         },
         port_bindings={VNC_PORT: ("127.0.0.1",)},
         network_mode=network,
@@ -298,7 +204,8 @@ def describe(
         "image": image,
         "command": ["start-desktop", str(size)],
         "hostname": "desktop",
-        "user": "1000:1000",
+        "user": XVNC,
+        "working_dir": "/",
         "environment": dict(environment),
         "labels": dict(labels),
         "ports": [VNC_PORT],

@@ -1,4 +1,4 @@
-"""One container, from its description to a connected desktop; or an earlier one, taken up again."""
+"""One container, from its description to a connected desktop; or an earlier one, adopted."""
 
 from __future__ import annotations
 
@@ -10,12 +10,25 @@ from cambio_lab.errors import DesktopLost, DesktopUnavailable
 from cambio_lab.settings import Settings
 
 from ..base import DesktopOptions, VncEndpoint
+from ..machine import run
 from ..rfb import authentication
-from .container import ROLE_LABEL, SERVER_LABEL, VNC_PORT, DockerDesktop, StartScript, create, describe, remove
+from .container import (
+    ROLE_LABEL,
+    SERVER_LABEL,
+    VNC_PORT,
+    DockerDesktop,
+    ScriptOutput,
+    abandon,
+    create,
+    describe,
+    remove,
+)
 from .engine import Engine, EngineError
+from .exec import XVNC, ContainerMachine, ExecProcess, start_exec
 from .network import Networks, Placement
 
 _READY_TIMEOUT = 60.0
+_PASSWORD_TIMEOUT = 5.0
 
 
 class Launcher:
@@ -37,7 +50,7 @@ class Launcher:
         self._digests: dict[str, str] = {}
 
     async def prepare(self, image: str) -> None:
-        """What all containers of ``image`` need, before somebody waits for the first."""
+        """Make what all containers of ``image`` need before a caller waits for the first."""
         await asyncio.to_thread(authentication.load)
         await self._networks.prepare(image)
         await self._digest(image)
@@ -77,20 +90,37 @@ class Launcher:
     async def _boot(self, container: str, image: str) -> OwnedDesktop:
         """Start it, tell it its password, and connect as soon as it says that Xvnc listens."""
         password = authentication.new_password()
-        stream = await self._engine.hijack(f"/containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1", {})
-        words = StartScript(stream)
+        server = await self._engine.hijack(f"/containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1", {})
+        said = ScriptOutput(server)
+        session: asyncio.Task[ExecProcess] | None = None
+        listening = asyncio.Event()
         try:
-            # Waits in the pipe until somebody reads it: one round trip less.
-            stream.writer.write(base64.b64encode(authentication.obfuscate(password)) + b"\n")
+            # Waits in the pipe until the script reads it: one round trip less.
+            server.writer.write(base64.b64encode(authentication.obfuscate(password)) + b"\n")
             await self._engine.finish(lambda client: client.start(container))
-            port, digest, _ = await asyncio.gather(self._port(container), self._digest(image), words.listening())
+            session = asyncio.create_task(self._start_session(container, listening), name="desktop-session")
+            port, digest, _ = await asyncio.gather(self._port(container), self._digest(image), said.need("listening"))
+            listening.set()
             desktop = self._desktop(container, port, password, digest)
             await desktop.open()
         except BaseException:
-            words.close()
+            server.close()
+            if session is not None:
+                abandon(session)
             raise
-        desktop.listen(words)
+        desktop.listen(server, said, session)
         return desktop
+
+    async def _start_session(self, container: str, listening: asyncio.Event) -> ExecProcess:
+        """Start window manager and panel; their script waits for a line, so that it starts while Xvnc does."""
+        session = await start_exec(self._engine, container, ["start-session"])
+        try:
+            await listening.wait()
+            await session.write(b"\n")
+        except BaseException:
+            session.abandon()
+            raise
+        return session
 
     async def _port(self, container: str) -> int:
         state = await self._engine.call(lambda client: client.inspect_container(container))
@@ -116,19 +146,24 @@ class Launcher:
             if not state["State"]["Running"] or state["Config"]["Labels"].get(SERVER_LABEL) != self._server_id:
                 return None
             port = await self._port(container)
-            probe = self._desktop(container, port, "", state["Image"])
-            code, secret, _ = await probe.execute(["cat", "/run/desktop/vnc-password"])
-            if code != 0:
+            password = await self._password(container)
+            if password is None:
                 return None
-            desktop = self._desktop(container, port, authentication.reveal(secret), state["Image"])
+            desktop = self._desktop(container, port, password, state["Image"])
             desktop.placement = await self._networks.recall(state)
             await desktop.open()
             desktop.forget_keyboard()
-        except (EngineError, DesktopLost) as error:
+        except (EngineError, DesktopLost, TimeoutError) as error:
             if isinstance(error, EngineError) and error.status == 404:
                 return None
-            raise DesktopUnavailable(f"The desktop does not answer: {error}") from error
+            raise DesktopUnavailable(f"The desktop does not answer: {error or 'it timed out'}") from error
         return desktop
+
+    async def _password(self, container: str) -> str | None:
+        """Read the VNC password inside the container, as the user who alone may; ``None`` if there is none."""
+        machine = ContainerMachine(self._engine, container, XVNC)
+        code, secret, _ = await run(machine, ["head", "-c8", "/run/xvnc/password"], timeout=_PASSWORD_TIMEOUT, limit=8)
+        return authentication.reveal(secret) if code == 0 and len(secret) == 8 else None
 
 
 class OwnedDesktop(DockerDesktop):
@@ -153,7 +188,7 @@ class OwnedDesktop(DockerDesktop):
     async def release(self) -> None:
         try:
             await super().release()
-        finally:  # nobody's any more: `reap` takes it, unless it is kept for somebody
+        finally:  # No longer owned; the reaper removes it unless its id is in `keep`.
             if self._listed.get(self.desktop_id) is self:
                 del self._listed[self.desktop_id]
 

@@ -51,7 +51,7 @@ class Connection:
         self._budget = Budget()
         self._allowed = Bucket(*_RECONNECTS)
         self._violations = Bucket(*_VIOLATIONS)
-        self._failure = ""
+        self._failure = self._complaint = ""
         self._ready = asyncio.Event()
         self._seen = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
@@ -111,10 +111,12 @@ class Connection:
             if not await self._reconnect():
                 break
         if not self._reason.done():
-            self._reason.set_result(self._failure or await self._cause())
+            self._reason.set_result(self._failure or self._complaint or await self._cause())
         self._ready.set()
 
     def _note_failure(self, error: Exception | None) -> None:
+        if isinstance(error, DesktopLost):
+            self._complaint = str(error)
         if isinstance(error, LimitExceeded) and self._violations.take():
             self._failure = str(error)
             log.warning("desktop lost: %s", error)
@@ -125,8 +127,13 @@ class Connection:
             async with asyncio.timeout(_RECONNECT_SECONDS):
                 for pause in _PAUSES:
                     await asyncio.sleep(pause)
-                    if self._failure or self._allowed.take() or not await self._alive():
+                    if self._failure or self._allowed.take():
                         return False
+                    # What its VNC server did is the reason only while the desktop itself lives.
+                    complaint, self._complaint = self._complaint, ""
+                    if not await self._alive():
+                        return False
+                    self._complaint = complaint
                     if await self._connected_again():
                         return True
         except TimeoutError:
@@ -140,7 +147,7 @@ class Connection:
             self._note_failure(error)
             log.info("reconnecting to a desktop failed: %s", error)
             return False
-        except Exception:  # whatever a hostile desktop provokes: without a supervisor every action would wait
+        except Exception:  # anything that a hostile desktop provokes: without a supervisor every action would wait
             log.exception("reconnecting to a desktop failed")
             return False
         self.reconnects += 1
