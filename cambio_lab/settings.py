@@ -62,6 +62,9 @@ class Settings:
     rate_general: str = _setting("100/minute", "Requests per client address; empty: no limit.")
     rate_create: str = _setting("10/minute", "Session creations per client address; empty: no limit.")
     rate_websocket: str = _setting("5/minute", "Connections to /ws per client address; empty: no limit.")
+    rate_refused: str = _setting(
+        "300/minute", "Requests without a valid token or from a page elsewhere; empty: no limit."
+    )
     heartbeat: float = _setting(30.0, "Seconds between heartbeats on /ws.")
     keep_sessions: bool = _setting(False, "Keep desktops when the server stops, to adopt them at its next start.")
     max_body: int = _setting(1024 * 1024, "Largest JSON body of a request.")

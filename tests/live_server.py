@@ -52,7 +52,9 @@ class LiveServer:
         self.cwd = cwd
         self.log_path = data_dir / "server.log"
         self.process: asyncio.subprocess.Process | None = None
-        rates = {} if limits else {f"CAMBIO_LAB_RATE_{name}": "" for name in ("GENERAL", "CREATE", "WEBSOCKET")}
+        rates = (
+            {} if limits else {f"CAMBIO_LAB_RATE_{name}": "" for name in ("GENERAL", "CREATE", "WEBSOCKET", "REFUSED")}
+        )
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("ANTHROPIC_", "JUPYTER"))},
             "CAMBIO_LAB_MODEL": model,

@@ -18,7 +18,7 @@ from . import messages, metrics
 from .failure import Refused, timestamp
 from .offered_tools import OfferedTools
 from .socket import Socket
-from .strict_json import BadJson, parse
+from .strict_json import BadJson, parse, short_text
 
 if TYPE_CHECKING:
     from ..sessions.broadcast import Subscription
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 TRUE, FALSE = {"true", "1", "yes"}, {"false", "0", "no", ""}
-VIEWER_LENGTH = 100
 
 
 class EventSocket(Socket, WebSocketHandler):
@@ -236,14 +235,6 @@ COMMANDS: dict[str, Callable[[AgentSocket, dict[str, Any]], Awaitable[None]]] = 
     "offer_tools": AgentSocket._offer_tools,
     "tool_result": AgentSocket._tool_result,
 }
-
-
-def short_text(body: dict[str, Any], key: str) -> str | None:
-    """An optional name or id among a command's fields."""
-    value = body.get(key)
-    if value is not None and not (isinstance(value, str) and 0 < len(value) <= VIEWER_LENGTH):
-        raise InvalidRequest(f"{key} must be a short text.", details={key: f"1 to {VIEWER_LENGTH} characters"})
-    return value
 
 
 def parse_frame(frame: str | bytes) -> dict[str, Any]:

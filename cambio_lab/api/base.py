@@ -17,7 +17,7 @@ from jupyter_server.auth.utils import HTTP_METHOD_TO_AUTH_ACTION
 from jupyter_server.base.call_context import CallContext
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.utils import ensure_async
-from tornado.web import HTTPError
+from tornado.web import HTTPError, RequestHandler
 
 from . import metrics
 from .failure import Refused, describe
@@ -42,6 +42,7 @@ class Guarded(JupyterHandler):
     """What the route knows besides OPTIONS."""
     endpoint = "unknown"
     _verdict: Verdict | None = None
+    _has_cookie = False
     _id = ""
     _bad_path = False
 
@@ -78,23 +79,25 @@ class Guarded(JupyterHandler):
     # Checks
 
     async def prepare(self) -> None:  # type: ignore[override]
-        """Rate limit, host, identity, origin, method, permission, forgery: the first that fails answers."""
+        """Host, identity, origin, permission, forgery, rate limit, method: the first that fails answers.
+
+        The rate limit comes after everything that a page elsewhere can fail at: what is refused there counts in a
+        window of its own, so no page can use up what the user may ask.
+        """
         CallContext.set(CallContext.JUPYTER_HANDLER, self)
         self.current_user = self._jupyter_current_user = None
-        await self._count()
-        if not self.check_host():
-            raise Refused(403, "This server does not answer to the name in the Host header.")
-        await self._identify()
-        self._refuse_foreign_origins()
-        self.set_cors_headers()
+        try:
+            await self._identify()
+            if not self.public and self.request.method != "OPTIONS":
+                await self._authorize()
+        except HTTPError:
+            await self._count(("refused",))
+            raise
+        await self._count(self._windows())
         if self.request.method == "OPTIONS":
             return
         if self.request.method not in self.methods:
             raise Refused(405, headers={"Allow": self.allow})
-        if not self.public:
-            await self._authorize()
-        if self.request.method not in READS:
-            self.check_xsrf_cookie()
         if self._bad_path:
             raise Refused(400, "The path is not UTF-8.")
 
@@ -109,25 +112,65 @@ class Guarded(JupyterHandler):
             return ""
 
     def windows(self) -> tuple[LimitName, ...]:
-        """The windows that this request counts in."""
+        """The windows that this request counts in when an API client sends it."""
         return self.limits
 
-    async def _count(self) -> None:
-        if windows := self.windows():
-            self._verdict = await self.services.limiter.hit(windows, self.request.remote_ip or "")
-            if self._verdict is None:
-                return
-            self.set_rate_headers()
-            if not self._verdict.allowed:
-                metrics.RATE_LIMITED.labels(self._verdict.name).inc()
-                seconds = self._verdict.retry_after
-                raise Refused(429, f"Too many requests from this address: try again in {seconds} s.")
+    @property
+    def always(self) -> bool:
+        """Counted, and never refused by a rate limit: what stops or ends something for a known caller."""
+        return False
+
+    def _windows(self) -> tuple[LimitName, ...]:
+        """None for the product's own page; the window of refused requests for pages elsewhere and unknown callers."""
+        windows = self.windows()
+        if not windows or self.own_page:
+            return ()
+        elsewhere = self.request.method == "OPTIONS" or not self.same_site
+        if self.current_user is None or (elsewhere and not self.allowed_origin):
+            return ("refused",)
+        return windows
+
+    @property
+    def own_page(self) -> bool:
+        """A browser page of this server sent this, with the login's cookie.
+
+        A page elsewhere can forge neither ``Origin`` nor ``Sec-Fetch-Site``, and cannot read the XSRF cookie. A
+        handshake with the cookie and no ``Origin`` is no page's; who holds the cookie may do what the page may.
+        """
+        if self.public or not self._has_cookie or not self._origin_is_ours():
+            return False
+        site = self.request.headers.get("Sec-Fetch-Site")
+        if site is not None:
+            return bool(site == "same-origin")
+        if self.get_origin() is not None or self._xsrf_matches():
+            return True
+        return self.upgrading and bool(self.identity_provider.auth_enabled)
+
+    async def _count(self, windows: tuple[LimitName, ...]) -> None:
+        if not windows:
+            return
+        self._verdict = await self.services.limiter.hit(windows, self.request.remote_ip or "")
+        if self._verdict is None:
+            return
+        self.set_rate_headers()
+        if not self._verdict.allowed and not (self.always and self.current_user):
+            metrics.RATE_LIMITED.labels(self._verdict.name).inc()
+            seconds = self._verdict.retry_after
+            raise Refused(429, f"Too many requests from this address: try again in {seconds} s.")
 
     async def _identify(self) -> None:
+        """Who calls, from where; a foreign page may not even ask."""
+        if not self.check_host():
+            raise Refused(403, "This server does not answer to the name in the Host header.")
         user = await ensure_async(self.identity_provider.get_user(self))
         self.current_user = self._jupyter_current_user = user
         if user is None and not self.public and self.request.method != "OPTIONS":
             raise Refused(401, headers={"WWW-Authenticate": 'Bearer realm="cambio_lab"'})
+        self._has_cookie = user is not None and (
+            not self.token_authenticated or await ensure_async(self.identity_provider.get_user_cookie(self)) is not None
+        )
+        self._refuse_foreign_origins()
+        self.set_cors_headers()
 
     def _refuse_foreign_origins(self) -> None:
         """A page of another origin may not call with somebody's cookie, nor where no token is asked for."""
@@ -156,10 +199,13 @@ class Guarded(JupyterHandler):
         return configured and self.get_origin() is not None and bool(self.check_origin())
 
     async def _authorize(self) -> None:
+        """The caller may do this, and no page made its browser do it."""
         action = HTTP_METHOD_TO_AUTH_ACTION["WEBSOCKET" if self.upgrading else self.request.method]
         user = self.current_user
         if not await ensure_async(self.authorizer.is_authorized(self, user, action, self.auth_resource)):
             raise Refused(403, f"You may not {action} the resource {self.auth_resource}.")
+        if self.request.method not in READS:
+            self.check_xsrf_cookie()
 
     def check_xsrf_cookie(self) -> None:
         """Jupyter's check, except where no token is asked for.
@@ -180,6 +226,16 @@ class Guarded(JupyterHandler):
             raise Refused(
                 403, "The X-XSRFToken header is missing or wrong; a request with a token needs none."
             ) from None
+
+    def _xsrf_matches(self) -> bool:
+        """The request repeats the XSRF cookie in a header, as only a page of this server can."""
+        if "X-XSRFToken" not in self.request.headers or not self.get_cookie("_xsrf"):
+            return False
+        try:
+            RequestHandler.check_xsrf_cookie(self)  # Jupyter's takes a Referer for it
+        except HTTPError:
+            return False
+        return True
 
     def _origin_is_ours(self) -> bool:
         origin = self.get_origin()

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CambioError, InvalidRequest, SessionNotFound
 from . import messages
-from .agent_socket import EventSocket, short_text, unknown_type
+from .agent_socket import EventSocket, unknown_type
 from .failure import timestamp
+from .strict_json import short_text
 from .thumbnails import Thumbnails
 
 if TYPE_CHECKING:

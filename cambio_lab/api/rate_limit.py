@@ -1,4 +1,4 @@
-"""The three documented limits, counted per client address with the ``limits`` library.
+"""The three documented limits and one for refused requests, counted per client address with the ``limits`` library.
 
 In memory, or shared by several servers through Redis. When Redis fails, requests go on with counts in memory: said
 once in the log, on ``/health`` and in a metric, and Redis is asked again every few seconds.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from limits.aio.strategies import FixedWindowRateLimiter
 
 logger = logging.getLogger(__name__)
-LimitName = Literal["general", "create", "websocket"]
+LimitName = Literal["general", "create", "websocket", "refused"]
 REDIS_PATIENCE = 0.5
 """Seconds that one request may wait for Redis before it is counted in memory."""
 REDIS_RETRY = 2.0
@@ -69,6 +69,7 @@ class RateLimiter:
             "general": _item("rate_general", settings.rate_general),
             "create": _item("rate_create", settings.rate_create),
             "websocket": _item("rate_websocket", settings.rate_websocket),
+            "refused": _item("rate_refused", settings.rate_refused),
         }
         self._redis_url = settings.redis_url
         self._memory: FixedWindowRateLimiter | None = None
@@ -92,7 +93,8 @@ class RateLimiter:
         items = [(name, item) for name in names if (item := self._items[name]) is not None]
         if not items:
             return None
-        if self._redis is not None and self._redis_is_due():
+        shared = names != ("refused",)  # what is refused must be cheap
+        if shared and self._redis is not None and self._redis_is_due():
             try:
                 async with asyncio.timeout(REDIS_PATIENCE):
                     verdict = await _tightest(self._redis, items, address)

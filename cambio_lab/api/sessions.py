@@ -11,7 +11,7 @@ from .base import Guarded
 from .listing import after, choice, encoded_page, limits, moment, order
 from .rate_limit import LimitName
 from .rest import Rest
-from .strict_json import encode
+from .strict_json import encode, short_text
 
 if TYPE_CHECKING:
     from ..store import Listed
@@ -118,6 +118,10 @@ class OneSession(Rest):
 
     methods = ("GET", "HEAD", "PATCH", "DELETE")
 
+    @property
+    def always(self) -> bool:
+        return self.request.method == "DELETE"
+
     async def get(self, session_id: str) -> None:
         registry = await self.services.registry()
         tag = self.services.tag()
@@ -148,3 +152,21 @@ class OneSession(Rest):
         self.write_json(
             {"message": "Session ended successfully", "session_id": session_id, "ended_at": ended["ended_at"]}
         )
+
+
+class Stop(Rest):
+    """``/sessions/{session_id}/stop``: for a client whose WebSocket is down."""
+
+    methods = ("POST",)
+
+    @property
+    def always(self) -> bool:
+        return True
+
+    async def post(self, session_id: str) -> None:
+        """End the running turn; without one, nothing happens."""
+        body = self.json_object(allowed=frozenset({"message_id"}), optional=True)
+        registry = await self.services.registry()
+        session = await registry.find(session_id)
+        await session.stop(short_text(body, "message_id"))
+        self.write_json({"session_id": session_id, "state": session.snapshot_status()["status"]})

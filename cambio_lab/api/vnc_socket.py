@@ -25,9 +25,9 @@ from ..desktop.rfb.viewer_filter import ViewerInput
 from ..errors import DesktopLost, SessionEnded
 from ..events import HumanInput
 from . import metrics, pages
-from .agent_socket import VIEWER_LENGTH
 from .failure import Refused
 from .socket import Socket
+from .strict_json import SHORT
 
 if TYPE_CHECKING:
     from ..sessions.session import Session
@@ -61,8 +61,8 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
     async def admit(self, session_id: str) -> None:  # type: ignore[override]
         """Connect to the desktop while a refusal can still be an HTTP answer."""
         self.name = self.argument("viewer", "") or f"viewer-{uuid4().hex[:8]}"
-        if len(self.name) > VIEWER_LENGTH:
-            raise Refused(400, "The query parameter viewer is too long.", {"viewer": f"at most {VIEWER_LENGTH}"})
+        if len(self.name) > SHORT:
+            raise Refused(400, "The query parameter viewer is too long.", {"viewer": f"at most {SHORT}"})
         await self._find(session_id)
         self.budget, self.output, self.greeting = Budget(), DesktopOutput(), Greeting()
         self.input = ViewerInput(output=self.output)

@@ -122,7 +122,7 @@ def _server(folder: Path, mode: str, *, live: bool) -> Iterator[dict[str, str]]:
             "JUPYTER_TOKEN": token,
             "JUPYTER_RUNTIME_DIR": str(Path(data) / "runtime"),
             "CAMBIO_LAB_RECORD": mode,
-            **{f"CAMBIO_LAB_RATE_{name}": "" for name in ("GENERAL", "CREATE", "WEBSOCKET")},
+            **{f"CAMBIO_LAB_RATE_{name}": "" for name in ("GENERAL", "CREATE", "WEBSOCKET", "REFUSED")},
         }
         log = Path(data) / "server.log"
         with log.open("wb") as out:

@@ -88,7 +88,7 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
             self.services = Services(self.resolve_settings())
         except ConfigurationError as error:
             self.log.error("cambio_lab: %s", error.describe())
-            self.services = Services(Settings(rate_general="", rate_create="", rate_websocket=""))
+            self.services = Services(Settings(rate_general="", rate_create="", rate_websocket="", rate_refused=""))
             self.services.failed(error)
         self.settings[KEY] = self.services
         # Our modules log by name; the server's log is where people look. ServerApp does the same with Tornado's.
