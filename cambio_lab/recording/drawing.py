@@ -1,4 +1,4 @@
-"""Screenshots of a run for people: reduced, with the actions that were taken on them drawn in."""
+"""A run for people: screenshots with the actions that were taken on them drawn in, and templates that escape."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleRefused
 from .contents import Json
 from .rows import points
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from PIL import Image
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont, ImageFont
@@ -156,3 +158,16 @@ def draw_scene(scene: Scene, find: Callable[[str], bytes | None], width: int) ->
 def data_uri(data: bytes, media_type: str = "image/jpeg") -> str:
     """Return ``data`` as the address of an image."""
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+@cache
+def _templates(part: str) -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader(f"cambio_lab.{part}", "templates")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+
+
+def render(part: str, template: str, /, **values: Any) -> str:
+    """Return a template of ``cambio_lab.<part>`` with these values, each escaped."""
+    return _templates(part).get_template(f"{template}.html.j2").render(**values).lstrip()

@@ -88,22 +88,11 @@ class DesktopReplay:
         return f"DesktopReplay({said}{f'; {self.failure}' if self.failure else ''})"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        import html
-
-        parts = [f"<p>{html.escape(repr(self))}</p>"]
         look = self.divergence
-        if look is not None:
-            for title, data in (
-                ("recorded", look.recorded),
-                ("now", look.seen),
-                ("difference", look.difference()),
-            ):
-                uri = drawing.data_uri(drawing.draw(data, (), 640))
-                parts.append(
-                    '<figure style="display:inline-block;width:320px;margin:4px">'
-                    f'<img src="{uri}" alt="{title}" style="max-width:100%"><figcaption>{title}</figcaption></figure>'
-                )
-        return {"text/html": "".join(parts), "text/plain": repr(self)}
+        images = look and (("recorded", look.recorded), ("now", look.seen), ("difference", look.difference()))
+        figures = [(drawing.data_uri(drawing.draw(data, (), 640)), title) for title, data in images or ()]
+        page = drawing.render("replay", "desktop_replay", summary=repr(self), figures=figures)
+        return {"text/html": page, "text/plain": repr(self)}
 
 
 async def replay_on(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..recording import drawing
 from ..recording.contents import Json, dump
 from ..recording.rows import describe, load_pandas
-from .viewer import render, shorten
+from .viewer import shorten
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +77,8 @@ class Comparison:
 
     def to_html(self) -> str:
         """Return totals, what each run saw at the first difference, and the aligned steps as a fragment of HTML."""
-        return render(
+        return drawing.render(
+            "reports",
             "comparison",
             summary=repr(self),
             headings=[f"{run.name} ({run.model})" for run in (self.left, self.right)],

@@ -8,15 +8,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any
 
 from ..recording import drawing
 from ..recording.contents import Contents, Json
 from ..recording.rows import describe, rows, usage_of
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 MAX_SCENES = 150
 MAX_WORDS = 4000
@@ -25,26 +20,13 @@ WIDTH, HEIGHT = 460, 110
 """Of a chart, in pixels."""
 
 
-@cache
-def templates() -> Environment:
-    """Return the package's templates; every value is escaped."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("cambio_lab.reports", "templates")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-
-
-def render(template: str, /, **values: Any) -> str:
-    """Return ``template`` with these values."""
-    return templates().get_template(f"{template}.html.j2").render(**values).lstrip()
-
-
 def page(contents: Contents, *, whole: bool = False) -> str:
     """Return the viewer as a fragment of HTML, or as a ``whole`` page."""
     steps = rows(contents)
     found = drawing.scenes(steps)[:MAX_SCENES]
     images = drawing.draw_scenes(found, contents.find)
-    return render(
+    return drawing.render(
+        "reports",
         "run",
         whole=whole,
         identity=f"cambio-run-{secrets.token_hex(4)}",
@@ -131,7 +113,7 @@ def _chart(title: str, values: Sequence[tuple[float, float]]) -> tuple[str, str]
         bars.append({**place, "y": HEIGHT - lower, "height": lower, "color": "#24527a"})
         bars.append({**place, "y": HEIGHT - lower - upper, "height": upper, "color": "#8fb8de"})
     label = f"{title}; highest {highest:.4g}"
-    image = render("chart", label=label, bars=bars, width=WIDTH, height=HEIGHT)
+    image = drawing.render("reports", "chart", label=label, bars=bars, width=WIDTH, height=HEIGHT)
     return label, drawing.data_uri(image.encode(), "image/svg+xml")
 
 

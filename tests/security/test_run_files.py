@@ -12,15 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
-from playwright.async_api import async_playwright
+from nbformat.sign import NotebookNotary
+from playwright.async_api import async_playwright, expect
 
 from cambio_lab.errors import BundleRefused, RunError
 from cambio_lab.recording.contents import Contents
 from cambio_lab.recording.run_file import packed, unpack
+from cambio_lab.replay.desktop_replay import DesktopReplay, Look
 from cambio_lab.replay.fork import ForkPoint
 from cambio_lab.replay.playback import replay
 from cambio_lab.reports import Run, compare
+from tests.browser.lab import lab_server, open_lab
 from tests.conftest import CHROMIUM_FLAGS
 
 RUNS = Path(__file__).resolve().parents[2] / "notebooks" / "runs"
@@ -49,16 +53,65 @@ def planted(value: Any, marker: str, key: str = "") -> Any:
 
 
 def hostile(marker: str) -> Run:
-    """The shipped run with ``marker`` in every text of it, through its file."""
+    """The shipped run with ``marker`` in every text of it, requests and replies included, through its file."""
     contents = unpack(GOLDEN)
-    lists = {
-        name: [planted(row, marker) for row in rows] for name, rows in contents.lists.items() if name != "exchanges"
-    }
-    manifest = planted(contents.manifest, marker)
-    made = Contents(
-        manifest, exchanges=contents.exchanges, screenshots=contents.screenshots, find=contents.find, **lists
-    )
+    lists = {name: [planted(row, marker) for row in rows] for name, rows in contents.lists.items()}
+    for exchange, original in zip(lists["exchanges"], contents.exchanges, strict=True):
+        exchange["headers"] = original["headers"]  # printable ASCII by the format
+    made = Contents(planted(contents.manifest, marker), screenshots=contents.screenshots, find=contents.find, **lists)
     return Run.load(packed(made))
+
+
+def live_replay(marker: str) -> DesktopReplay:
+    """A desktop replay that failed with ``marker`` in its words."""
+    shot = Run.load(GOLDEN).picture(1)
+    return DesktopReplay([Look(1, False, 0.1, shot, shot)], failure=marker)
+
+
+FOUND_ALIVE = """() => ({hit: window.hit || 0,
+  frames: document.querySelectorAll('iframe[src*="198.51"],object,embed,form[action]').length,
+  links: Array.from(document.querySelectorAll('.jp-OutputArea [href]')).map(e => e.getAttribute('href'))
+    .filter(href => !href.startsWith('#')),
+  handlers: Array.from(document.querySelectorAll('.jp-OutputArea *')).filter(e =>
+    e.getAttributeNames().some(n => n.startsWith('on'))).length})"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_a_saved_notebook_of_hostile_runs_is_harmless_in_jupyterlab(tmp_path: Path, trusted: bool) -> None:
+    data_dir = tmp_path / "jupyter"
+    server = lab_server(tmp_path, desktop="local", env={"JUPYTER_DATA_DIR": str(data_dir)})
+    settings = tmp_path / "config" / "lab" / "user-settings" / "@jupyterlab" / "notebook-extension"
+    settings.mkdir(parents=True)
+    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')  # every cell is rendered
+    path = tmp_path / "notebooks" / "hostile.ipynb"
+    notebook = nbformat.v4.new_notebook()
+    for marker in MARKERS:
+        run = hostile(marker)
+        shown = (run, compare(run, Run.load(GOLDEN)), live_replay(marker))
+        data = [item._repr_mimebundle_() for item in shown] + [{"text/markdown": run.to_markdown()}]
+        outputs = [nbformat.v4.new_output("display_data", data=bundle) for bundle in data]
+        notebook.cells.append(nbformat.v4.new_code_cell("run", outputs=outputs))
+    nbformat.write(notebook, path)
+    if trusted:  # as a reader who executed it, or who trusts its author
+        data_dir.mkdir()
+        NotebookNotary(data_dir=str(data_dir)).sign(nbformat.read(path, 4))
+    await server.start()
+    try:
+        async with async_playwright() as playwright:
+            browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_FLAGS)
+            page = await browser.new_page(viewport={"width": 1440, "height": 900})
+            asked: list[str] = []
+            page.on("request", lambda request: asked.append(request.url))
+            await open_lab(page, server, "tree/hostile.ipynb")
+            shown = page.locator(".jp-Notebook .jp-OutputArea-output")
+            await expect(shown).to_have_count(4 * len(MARKERS), timeout=60_000)
+            assert await page.locator(".jp-OutputArea-output img").count() >= len(MARKERS)
+            assert await page.evaluate(FOUND_ALIVE) == {"hit": 0, "frames": 0, "links": [], "handlers": 0}
+            await browser.close()
+    finally:
+        await server.stop()
+    assert [url for url in asked if "198.51.100.7" in url or url.startswith("javascript")] == []
 
 
 @pytest.mark.parametrize("number", range(len(MARKERS)))
@@ -72,6 +125,7 @@ async def test_no_marker_in_any_field_comes_alive(number: int, tmp_path: Path) -
         "html": run.to_html(tmp_path / "run.html"),
         "comparison": compare(run, other)._repr_mimebundle_()["text/html"],
         "comparison, other side": compare(other, run)._repr_mimebundle_()["text/html"],
+        "desktop replay": live_replay(MARKERS[number])._repr_mimebundle_()["text/html"],
         "markdown": markdown2html(text),
         "markdown as HTML": text,
     }
