@@ -19,8 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cambio_lab.store import MessageQuery, SessionQuery, SessionRow, Store
-from cambio_lab.store.messages import new_message_id
+from cambio_lab.store import MessageQuery, SessionQuery, SessionRow, Store, new_message_id
 
 
 def quantiles(seconds: list[float]) -> dict[str, float]:

@@ -26,7 +26,7 @@ from ..desktop.base import Desktop, DesktopProvider
 from ..desktop.probe import probe_image
 from ..errors import ConfigurationError, MissingKey, SessionError
 from ..events import Usage
-from ..recording.collect import collect, screenshots_of
+from ..recording.collect import collect
 from ..recording.contents import Contents
 from ..recording.recorder import Recorder
 from ..recording.run_file import save
@@ -109,10 +109,7 @@ class Workplace:
 
     async def _sweep(self) -> None:
         """Remove pictures that are in the bundles now; those of runs that were cut off stay with their rows."""
-        keep: set[str] = set()
-        for row in (await self.store.sessions.page(SessionQuery(limit=1_000_000))).rows:
-            keep |= await screenshots_of(self.store, row.id)
-        await self.store.screenshots.sweep(keep)
+        await self.store.screenshots.sweep(await self.store.screenshot_uses())
 
     async def create(self, job: Job) -> tuple[Session, Watch]:
         """A session for an attempt, and the watch on its agent. Raises what ``Registry.create`` raises."""

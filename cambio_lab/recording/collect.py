@@ -31,23 +31,6 @@ async def collect(store: Store, session_id: str) -> Contents:
     return await asyncio.to_thread(assemble, store.screenshots.path)
 
 
-async def screenshots_of(store: Store, session_id: str) -> set[str]:
-    """Return the digests of the screenshots that a session's record names."""
-    events = await store.events.records(session_id)
-    steps = await store.steps.of(session_id)
-    exchanges = await store.exchanges.of(session_id)
-    messages = await store.transcript.stored(session_id)
-    return await asyncio.to_thread(_named, events, steps, exchanges, messages)
-
-
-def _named(
-    rows: Sequence[EventRow], steps: Sequence[StepRow], exchanges: Sequence[ExchangeRow], messages: list[Json]
-) -> set[str]:
-    records = [_event(row) for row in rows if row.kind != STARTED]
-    found = set(named_screenshots([records, messages, [_step(step) for step in steps]]))
-    return found.union(bodies.named(list(_usable([_exchange(exchange) for exchange in exchanges]))))
-
-
 def _assemble(
     row: SessionRow,
     rows: Sequence[EventRow],

@@ -48,7 +48,7 @@ class Recorder:
         self._encoder = bodies.BodyEncoder()
         self._calls = 0
         self._previous: tuple[int | None, bytes] = (None, b"")
-        self._encoding: dict[int, asyncio.Task[tuple[str, bytes]]] = {}
+        self._encoding: dict[int, asyncio.Task[tuple[str, bytes, list[str]]]] = {}
         self._last: asyncio.Task[Any] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -107,7 +107,7 @@ class Recorder:
 
     async def ended(self, exchange: Exchange) -> None:
         try:
-            digest, request = await asyncio.shield(self._encoding.pop(exchange.number))
+            digest, request, screenshots = await asyncio.shield(self._encoding.pop(exchange.number))
         except Exception:
             log.exception("session %s: request %d could not be recorded", self._session_id, exchange.number)
             return
@@ -124,21 +124,21 @@ class Recorder:
             total_ms=exchange.total_ms,
             error=exchange.error,
         )
-        await self._hand_over(self._store.exchanges.append(row))
+        await self._hand_over(self._write_exchange(row, screenshots))
 
-    async def _encode(self, exchange: Exchange, before: asyncio.Task[Any] | None) -> tuple[str, bytes]:
+    async def _encode(self, exchange: Exchange, before: asyncio.Task[Any] | None) -> tuple[str, bytes, list[str]]:
         if before is not None and not before.done():
             await asyncio.wait({before})
         return await asyncio.to_thread(self._encode_now, exchange.number, exchange.body)
 
-    def _encode_now(self, number: int, body: Sequence[bytes]) -> tuple[str, bytes]:
+    def _encode_now(self, number: int, body: Sequence[bytes]) -> tuple[str, bytes, list[str]]:
         """In a thread while the model thinks. The whole body's digest is in ``RequestSent``."""
         made = self._encoder.encode(body)
         digest = hashlib.sha256(made).hexdigest()
         base, before = self._previous
         change = bodies.difference(base, before, made)
         self._previous = (number, made)
-        return digest, bodies.dump(change)
+        return digest, bodies.dump(change), bodies.references(made)
 
     # What the desktop tells
 
@@ -163,6 +163,9 @@ class Recorder:
 
     async def _write(self, row: EventRow) -> None:
         await self._store.events.append([row])
+
+    async def _write_exchange(self, row: ExchangeRow, screenshots: Sequence[str]) -> None:
+        await self._store.write(self._store.exchanges.appending(row, screenshots))
 
     async def _hand_over(self, write: Coroutine[Any, Any, None]) -> None:
         """Begin ``write`` and let it reach the writer's queue; do not wait for the disk."""

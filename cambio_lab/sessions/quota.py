@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from cambio_lab.agent.gate import LimitReached
 from cambio_lab.recording.pruning import prune, sweep
 from cambio_lab.settings import Settings
-from cambio_lab.store import SessionQuery, Store
+from cambio_lab.store import Store
 
 logger = logging.getLogger(__name__)
 MB = 1_000_000
@@ -17,9 +17,10 @@ WARN_AT = 0.8
 """Of a session's limit, and of the limit of all records."""
 PRUNE_TO = 0.9
 """Oldest runs are removed until the records take at most this share of their limit."""
+FRESH_SECONDS = 60.0
+"""Screenshots that were stored this recently are spared: a running session may be about to name them."""
 LOOK_SECONDS = 30.0
 """Between looks at the size of all records."""
-ALL = 1_000_000
 Warning = tuple[str, dict[str, Any]]
 """Words for people, and metadata of a status event."""
 
@@ -84,13 +85,12 @@ class Quota:
 
     async def _prune(self, store: Store) -> None:
         removed = await prune(store, most=int(self._total_bytes * PRUNE_TO))
-        freed = await sweep(store)
+        freed = await sweep(store, FRESH_SECONDS)
         logger.warning("records at their limit; oldest runs removed: runs=%d bytes=%s", removed, freed)
 
     async def _total_warning(self, store: Store, total: int) -> Warning:
         """Name the run that is removed first, so that a person can pin or export it in time."""
-        rows = (await store.sessions.page(SessionQuery(sort=(("ended_at", True),), limit=ALL))).rows
-        first = next((row.id for row in rows if row.status != "active" and not row.pinned), None)
+        first = next((session_id for session_id, _ in await store.sessions.removable()), None)
         words = f"All recordings take {total / MB:.0f} MB of {self._total_bytes / MB:g} MB; "
         words += f"the oldest run, {first}, is removed first." if first else "no ended run is left to remove."
         return words, _metadata("max_records_mb", total, self._total_bytes) | {"next_removed": first}

@@ -1,11 +1,9 @@
-"""What is kept: one SQLite file and the pictures beside it. Knows nothing of desktops, agents or the web."""
+"""What is kept: one SQLite file and the screenshots beside it. Knows nothing of desktops, agents or the web."""
 
+from .conversation import MessageQuery, MessageRow, new_message_id
 from .database import Operation, together
-from .events import EventRow
-from .exchanges import ExchangeRow
-from .messages import MessageQuery, MessageRow, new_message_id
+from .record import EventRow, ExchangeRow, StepRow
 from .sessions import SORT_KEYS, Listed, Page, SessionQuery, SessionRow, SessionStatus
-from .steps import StepRow
 from .store import Store
 
 __all__ = [

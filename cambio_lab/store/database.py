@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 from cambio_lab.errors import StoreCorrupt, StoreError, StoreUnavailable
 
+from .damage import check, suspicion, translate
 from .migrations import migrate
 
 logger = logging.getLogger(__name__)
@@ -39,12 +40,6 @@ WAITING_READS = 256
 SECONDS_FOR_ROOM = 10.0
 CACHE_KILOBYTES = 512
 """Of pages, for each of the five connections; the system caches the file as well. SQLite would take 2,000."""
-CHECKED_AT_START = 64 * 1024 * 1024
-"""A larger file is checked for damage where it is used, not from end to end before the server starts."""
-READ_AT_START = ("sessions", "session_counts")
-"""Tables that are checked in a file of any size: small, and nothing works without them."""
-
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +141,7 @@ class Database:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 return before - self.path.stat().st_size
         except sqlite3.Error as error:
-            raise _translate(error) from error
+            raise translate(error) from error
 
     # The writer's thread
 
@@ -155,13 +150,13 @@ class Database:
         try:
             connection = self._connect()
             try:
-                _check(connection, self.path)
+                check(connection, self.path)
                 migrate(connection)
             except BaseException:
                 connection.close()
                 raise
         except Exception as error:
-            failure = _translate(error) if isinstance(error, sqlite3.Error) else error
+            failure = translate(error) if isinstance(error, sqlite3.Error) else error
             self._loop.call_soon_threadsafe(_settle, ready, None, failure)
             return
         self._loop.call_soon_threadsafe(_settle, ready, None, None)
@@ -199,7 +194,7 @@ class Database:
         except Exception as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            failure = _translate(error)
+            failure = translate(error)
             if isinstance(failure, StoreError):
                 self._failed(failure)
             if isinstance(failure, StoreUnavailable):  # the disk, not the operation: each alone would fail as well
@@ -244,7 +239,7 @@ class Database:
         try:
             return self._run(operation, snapshot)
         except sqlite3.Error as error:
-            failure = _translate(error)
+            failure = translate(error)
             if isinstance(failure, StoreCorrupt):
                 self._failed(failure)
             raise failure from error
@@ -266,63 +261,11 @@ class Database:
             connection.execute("ROLLBACK")
 
 
-def suspicion(path: Path) -> Path:
-    """The empty file beside the database that says: a run met damage, look at all of it."""
-    return path.with_name(f"{path.name}.check")
-
-
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise :class:`StoreCorrupt` for damage: anywhere if the file is small or suspected, else where a start reads."""
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if suspicion(path).exists():
-        _verify(connection, "integrity_check(1)")
-        suspicion(path).unlink()
-    elif path.stat().st_size <= CHECKED_AT_START:
-        _verify(connection, "quick_check(1)")
-    else:
-        for table in sorted(tables & set(READ_AT_START)):
-            _verify(connection, f"quick_check({table})")
-
-
-def _verify(connection: sqlite3.Connection, check: str) -> None:
-    (verdict,) = connection.execute(f"PRAGMA {check}").fetchone()
-    if verdict != "ok":
-        raise StoreCorrupt(f"The database is damaged: {verdict}")
-
-
 def _live_bytes(connection: sqlite3.Connection) -> int:
     pages, free, size = (
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
     )
     return int((pages - free) * size)
-
-
-def _translate(error: Exception) -> Exception:
-    """SQLite's words as ours. The original is the cause, for the log; its text never reaches a client."""
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is None or not isinstance(error, sqlite3.DatabaseError):
-        return error
-    primary = code & 0xFF
-    found: StoreError
-    if primary in _DAMAGED:
-        found = StoreCorrupt("The database is damaged.", hint="Restart the server: it sets the file aside.")
-    elif primary in _REASONS:
-        reason, hint = _REASONS[primary]
-        found = StoreUnavailable(f"The store cannot take this now: {reason}.", hint=hint)
-    else:
-        return error
-    found.__cause__ = error
-    return found
-
-
-_REASONS = {
-    sqlite3.SQLITE_FULL: ("the disk is full", "Free some space; the server goes on by itself."),
-    sqlite3.SQLITE_IOERR: ("the disk does not take it", "See the server's log."),
-    sqlite3.SQLITE_BUSY: ("another program holds the database", "Close it; the server goes on by itself."),
-    sqlite3.SQLITE_LOCKED: ("another program holds the database", "Close it; the server goes on by itself."),
-    sqlite3.SQLITE_READONLY: ("the database is read-only", "Make it writable for the server's user."),
-    sqlite3.SQLITE_CANTOPEN: ("the database cannot be opened", "See the server's log."),
-}
 
 
 def _settle(done: asyncio.Future[Any], result: Any, error: Exception | None) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sqlite3
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -191,4 +194,44 @@ def m005_order_and_size(db: Database) -> None:
     db.conn.execute("ALTER TABLE sessions ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0")
 
 
-STEPS = (m001_sessions, m002_conversation, m003_record, m004_said, m005_order_and_size)
+def m006_screenshots(db: Database) -> None:
+    """Which session names which screenshots: pruning need not read whole records."""
+    db.conn.execute(
+        "CREATE TABLE session_screenshots"
+        " (session_id TEXT, sha256 TEXT, PRIMARY KEY (session_id, sha256)) WITHOUT ROWID"
+    )
+    insert = "INSERT OR IGNORE INTO session_screenshots VALUES (?, ?)"
+    named = re.compile(r'"(?:image|sha256)":"([0-9a-f]{64})"')
+    for sql in (
+        "SELECT session_id, record FROM events WHERE record IS NOT NULL",
+        "SELECT session_id, message FROM transcript",
+    ):
+        for session_id, text in db.conn.execute(sql):
+            db.conn.executemany(insert, [(session_id, digest) for digest in named.findall(text)])
+    db.conn.execute(
+        "INSERT OR IGNORE INTO session_screenshots SELECT session_id, sha256 FROM steps WHERE sha256 IS NOT NULL"
+    )
+    rows = db.conn.execute("SELECT session_id, request FROM exchanges ORDER BY session_id, number")
+    db.conn.executemany(insert, _references(rows))
+
+
+def _references(exchanges: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, str]]:
+    """Yield session and digest of the screenshots that requests refer to.
+
+    A request is stored as its difference to the one before, so a digest may begin in what the two share.
+    """
+    before, session = b"", ""
+    for session_id, request in exchanges:
+        try:
+            change = json.loads(request)
+            base = before if change["base"] is not None and session_id == session else b""
+            prefix, suffix = change["prefix"], change["suffix"]
+            body = base[:prefix] + change["middle"].encode() + base[len(base) - suffix :]
+        except (ValueError, TypeError, KeyError):
+            continue  # not a request of ours; a replay refuses it, too
+        for digest in re.findall(rb"\x01([0-9a-f]{64})", body[max(0, prefix - 64) : len(body) - max(0, suffix - 64)]):
+            yield session_id, digest.decode()
+        before, session = body, session_id
+
+
+STEPS = (m001_sessions, m002_conversation, m003_record, m004_said, m005_order_and_size, m006_screenshots)

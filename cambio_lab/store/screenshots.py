@@ -1,4 +1,7 @@
-"""Pictures as files named by the SHA-256 of their bytes: written once, never changed, shared by all sessions."""
+"""Screenshots as files named by the SHA-256 of their bytes: written once, never changed, shared by all sessions.
+
+The table ``session_screenshots`` says which sessions name which.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ import hashlib
 import os
 import re
 import secrets
+import sqlite3
+import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +25,7 @@ from cambio_lab.errors import StoreUnavailable
 T = TypeVar("T")
 MEDIA_TYPES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_REMEMBERED = 4096
+_MAX_KNOWN = 4096
 """Digests known to be on disk: an unchanged screen is not looked up again."""
 
 
@@ -28,31 +34,35 @@ class ScreenshotFiles:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._threads = ThreadPoolExecutor(2, "cambio-store-pictures")
-        self._known: dict[str, None] = {}
+        self._threads = ThreadPoolExecutor(2, "cambio-store-screenshots")
+        self._known: dict[str, float] = {}
+        """Digests and the monotonic time at which each was put last."""
+        self._lock = threading.Lock()
+        self._bytes: int | None = None
+        """What all files take; counted once, then kept up to date."""
 
     async def open(self) -> None:
         """Create the directory and remove what a crash left half written."""
         await self._in_thread(self._open)
 
     async def put(self, data: bytes, media_type: str = "image/png") -> str:
-        """Keep a picture; its digest, once the file is on disk under its name.
+        """Store a screenshot; return its digest once the file is on disk under its name.
 
         Raises ``ValueError`` for an unknown media type and :class:`StoreUnavailable` when the disk does not take it.
         """
         suffix = MEDIA_TYPES.get(media_type)
         if suffix is None:
-            raise ValueError(f"not a picture: {media_type}")
+            raise ValueError(f"not an image: {media_type}")
         return await self._in_thread(lambda: self._put(data, suffix))
 
     def path(self, sha256: str) -> Path | None:
-        """Where the picture lies, or ``None``; anything but 64 hex digits is ``None`` too. One ``stat`` or three."""
+        """Return where the screenshot is, or ``None``, also for anything but 64 hex digits."""
         if not _SHA256.fullmatch(sha256):
             return None
         return next((path for suffix in MEDIA_TYPES.values() if (path := self._place(sha256, suffix)).is_file()), None)
 
     async def read(self, sha256: str) -> tuple[bytes, str] | None:
-        """The picture's bytes and media type, or ``None``."""
+        """Return the screenshot's bytes and media type, or ``None``."""
         return await self._in_thread(lambda: self.read_now(sha256))
 
     def read_now(self, sha256: str) -> tuple[bytes, str] | None:
@@ -62,17 +72,17 @@ class ScreenshotFiles:
             return None
         return path.read_bytes(), next(media for media, suffix in MEDIA_TYPES.items() if suffix == path.suffix)
 
-    async def sweep(self, keep: Iterable[str]) -> int:
-        """Remove every picture whose digest is not in ``keep``; the bytes that this freed."""
+    async def sweep(self, keep: Iterable[str], fresh: float = 0.0) -> int:
+        """Remove what is not in ``keep`` and was not put within ``fresh`` seconds; return the bytes that this freed."""
         wanted = frozenset(keep)
-        return await self._in_thread(lambda: self._sweep(wanted))
+        return await self._in_thread(lambda: self._sweep(wanted, fresh))
 
     async def disk_bytes(self) -> int:
-        """What the pictures take on disk."""
-        return await self._in_thread(lambda: sum(path.stat().st_size for path in self._files()))
+        """Return what the screenshots take on disk."""
+        return await self._in_thread(self._count)
 
     async def sizes(self) -> dict[str, int]:
-        """Bytes of every picture by its digest."""
+        """Return the bytes of every screenshot by its digest."""
         return await self._in_thread(lambda: {path.stem: path.stat().st_size for path in self._files()})
 
     async def close(self) -> None:
@@ -87,7 +97,7 @@ class ScreenshotFiles:
                     "The store cannot take this now: the disk is full.",
                     hint="Free some space; the server goes on by itself.",
                 ) from error
-            raise StoreUnavailable("The store cannot reach its pictures.", hint="See the server's log.") from error
+            raise StoreUnavailable("The store cannot reach its screenshots.", hint="See the server's log.") from error
 
     def _place(self, sha256: str, suffix: str) -> Path:
         return self._directory / sha256[:2] / f"{sha256}{suffix}"
@@ -99,28 +109,44 @@ class ScreenshotFiles:
 
     def _put(self, data: bytes, suffix: str) -> str:
         sha256 = hashlib.sha256(data).hexdigest()
-        if sha256 in self._known:
-            return sha256
-        path = self._place(sha256, suffix)
-        if not path.exists():
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            _write(path, data)
-        if len(self._known) >= _REMEMBERED:
-            self._known.pop(next(iter(self._known)), None)
-        self._known[sha256] = None
+        with self._lock:  # a sweep removes nothing between the look and the note
+            if sha256 not in self._known:
+                path = self._place(sha256, suffix)
+                if not path.exists():
+                    path.parent.mkdir(mode=0o700, exist_ok=True)
+                    _write(path, data)
+                    self._bytes = None if self._bytes is None else self._bytes + len(data)
+                if len(self._known) >= _MAX_KNOWN:
+                    del self._known[next(iter(self._known))]
+            self._known[sha256] = time.monotonic()
         return sha256
+
+    def _count(self) -> int:
+        with self._lock:
+            if self._bytes is None:
+                self._bytes = sum(path.stat().st_size for path in self._files())
+            return self._bytes
 
     def _files(self) -> list[Path]:
         return [path for path in self._directory.glob("??/*") if not path.name.startswith(".")]
 
-    def _sweep(self, keep: frozenset[str]) -> int:
-        freed = 0
+    def _sweep(self, keep: frozenset[str], fresh: float) -> int:
+        freed, latest = 0, time.monotonic() - fresh
         for path in self._files():
-            if path.stem not in keep:
-                freed += path.stat().st_size
-                self._known.pop(path.stem, None)
-                path.unlink()
+            with self._lock:
+                if path.stem not in keep and self._known.get(path.stem, float("-inf")) < latest:
+                    freed += path.stat().st_size
+                    self._known.pop(path.stem, None)
+                    path.unlink()
+        with self._lock:
+            self._bytes = None if self._bytes is None else self._bytes - freed
         return freed
+
+
+def name_screenshots(session_id: str, digests: Iterable[str], connection: sqlite3.Connection) -> None:
+    """Note that the session names these screenshots: they stay on disk as long as its row does."""
+    rows = [(session_id, digest) for digest in digests]
+    connection.executemany("INSERT OR IGNORE INTO session_screenshots VALUES (?, ?)", rows)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar
@@ -15,7 +15,38 @@ Row = TypeVar("Row")
 SessionStatus = Literal["active", "inactive", "error"]
 SORT_KEYS = frozenset({"created_at", "ended_at", "id", "name", "status", "model", "steps"})
 """What a listing may be sorted by."""
-_JSON = frozenset({"config", "usage"})
+
+
+class Columns(Generic[Row]):
+    """How a dataclass lies in a table whose columns have the names of its fields; ``json`` names those with JSON."""
+
+    def __init__(self, kind: type[Row], json: Collection[str] = ()) -> None:
+        self.names = tuple(item.name for item in fields(kind))  # type: ignore[arg-type]
+        self.columns, self.marks = ", ".join(self.names), ", ".join("?" * len(self.names))
+        self._kind = kind
+        self._json = [(index, name) for index, name in enumerate(self.names) if name in json]
+
+    def insert(self, table: str, clause: str = "") -> str:
+        return f"INSERT {clause} INTO {table} ({self.columns}) VALUES ({self.marks})"
+
+    def select(self, table: str) -> str:
+        return f"SELECT {self.columns} FROM {table}"
+
+    def encode(self, row: Row) -> list[Any]:
+        values = [getattr(row, name) for name in self.names]
+        for index, _ in self._json:
+            values[index] = dump(values[index])
+        return values
+
+    def decode(self, values: Sequence[Any]) -> Row:
+        found = list(values)
+        for index, _ in self._json:
+            found[index] = json.loads(found[index])
+        return self._kind(*found)
+
+
+def dump(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +122,16 @@ class SessionTable:
         await self._database.write(self.inserting(row))
 
     def inserting(self, row: SessionRow) -> Operation[None]:
-        values = {name: _encode(name, getattr(row, name)) for name in _COLUMNS}
-        sql = f"INSERT INTO sessions ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})"
-        return partial(_execute, sql, tuple(values.values()))
+        return partial(_execute, _SESSION.insert("sessions"), tuple(_SESSION.encode(row)))
 
     async def update(self, session_id: str, **changes: Any) -> None:
         """Change the named columns; an unknown column is a ``KeyError``."""
         await self._database.write(self.updating(session_id, **changes))
 
     def updating(self, session_id: str, **changes: Any) -> Operation[None]:
-        if unknown := changes.keys() - set(_COLUMNS):
+        if unknown := changes.keys() - set(_SESSION.names):
             raise KeyError(f"sessions has no column {sorted(unknown)}")
-        values = tuple(_encode(name, value) for name, value in changes.items())
+        values = tuple(dump(value) if name in _JSON else value for name, value in changes.items())
         sql = f"UPDATE sessions SET {', '.join(f'{name} = ?' for name in changes)} WHERE id = ?"
         return partial(_execute, sql, (*values, session_id))
 
@@ -117,6 +146,10 @@ class SessionTable:
         """Sessions whose status is ``active``, oldest first: after a crash, those to adopt."""
         return await self._database.read(_live)
 
+    async def removable(self) -> list[tuple[str, float]]:
+        """Return ``(id, when it ended)`` of every session that has ended and is not pinned, the oldest first."""
+        return await self._database.read(_removable, snapshot=False)
+
     async def page(self, query: SessionQuery) -> Page[SessionRow]:
         """Newest first unless ``query.sort`` says otherwise; ``ValueError`` for a key that cannot be sorted by."""
         return await self._database.read(partial(_page, _checked(query)))
@@ -126,12 +159,13 @@ class SessionTable:
         return await self._database.read(partial(_listing, _checked(query)), snapshot=False)
 
     async def remove(self, session_id: str) -> None:
-        """Forget an ended session: its row, history and record (pictures are removed by ``screenshots.sweep``)."""
+        """Forget an ended session: its row, history and record (``screenshots.sweep`` removes the files)."""
         await self._database.write(partial(_remove, session_id))
 
 
-_COLUMNS = tuple(item.name for item in fields(SessionRow))
-_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM sessions"
+_JSON = frozenset({"config", "usage"})
+_SESSION = Columns(SessionRow, json=_JSON)
+_SELECT = _SESSION.select("sessions")
 _TIME = "strftime('%Y-%m-%dT%H:%M:%SZ', CAST({} AS INTEGER), 'unixepoch')"
 _SELECT_JSON = (
     "SELECT id, status, json_object('id', id, 'name', name, 'status', status,"
@@ -145,15 +179,6 @@ def _execute(sql: str, values: tuple[Any, ...], connection: sqlite3.Connection) 
     connection.execute(sql, values)
 
 
-def _encode(name: str, value: Any) -> Any:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False) if name in _JSON else value
-
-
-def _decode(row: tuple[Any, ...]) -> SessionRow:
-    values = dict(zip(_COLUMNS, row, strict=True))
-    return SessionRow(**{name: json.loads(value) if name in _JSON else value for name, value in values.items()})
-
-
 def _grow(session_id: str, size: int, connection: sqlite3.Connection) -> int:
     sql = "UPDATE sessions SET record_bytes = record_bytes + ? WHERE id = ? RETURNING record_bytes"
     found = connection.execute(sql, (size, session_id)).fetchall()
@@ -162,13 +187,19 @@ def _grow(session_id: str, size: int, connection: sqlite3.Connection) -> int:
 
 def _get(session_id: str, connection: sqlite3.Connection) -> SessionRow | None:
     row = connection.execute(f"{_SELECT} WHERE id = ?", (session_id,)).fetchone()
-    return row and _decode(row)
+    return row and _SESSION.decode(row)
 
 
 def _live(connection: sqlite3.Connection) -> list[SessionRow]:
     return [
-        _decode(row) for row in connection.execute(f"{_SELECT} WHERE status = 'active' ORDER BY created_at, number")
+        _SESSION.decode(row)
+        for row in connection.execute(f"{_SELECT} WHERE status = 'active' ORDER BY created_at, number")
     ]
+
+
+def _removable(connection: sqlite3.Connection) -> list[tuple[str, float]]:
+    sql = "SELECT id, coalesce(ended_at, created_at) AS ended FROM sessions WHERE status <> 'active' AND NOT pinned"
+    return connection.execute(f"{sql} ORDER BY ended, number").fetchall()
 
 
 def _checked(query: SessionQuery) -> SessionQuery:
@@ -181,7 +212,7 @@ def _page(query: SessionQuery, connection: sqlite3.Connection) -> Page[SessionRo
     page, on_page = _rows(_SELECT, query)
     total, counted = _total(query)
     (count,) = connection.execute(total, counted).fetchone()
-    return Page([_decode(row) for row in connection.execute(page, on_page)], count)
+    return Page([_SESSION.decode(row) for row in connection.execute(page, on_page)], count)
 
 
 def _listing(query: SessionQuery, connection: sqlite3.Connection) -> Page[Listed]:
@@ -226,6 +257,6 @@ def _where(query: SessionQuery) -> tuple[str, tuple[Any, ...]]:
 
 
 def _remove(session_id: str, connection: sqlite3.Connection) -> None:
-    for table in ("messages", "transcript", "steps", "events", "exchanges"):
+    for table in ("messages", "transcript", "steps", "events", "exchanges", "session_screenshots"):
         connection.execute(f"DELETE FROM {table} WHERE session_id = ?", (session_id,))
     connection.execute("DELETE FROM sessions WHERE id = ? AND status <> 'active'", (session_id,))

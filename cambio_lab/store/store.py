@@ -1,28 +1,54 @@
-"""The store as the rest sees it: open, tables, close; and what to do with a damaged file."""
+"""The store of one data directory: the lock, the database with its tables, the screenshots."""
 
 from __future__ import annotations
 
 import asyncio
-import datetime
+import fcntl
 import logging
-import time
+import os
+import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cambio_lab.errors import StoreCorrupt, StoreError, StoreUnavailable
+from cambio_lab.errors import DirectoryInUse, StoreCorrupt, StoreError, StoreUnavailable
 
-from .database import Database, Operation, suspicion, together
-from .events import EventTable
-from .exchanges import ExchangeTable
-from .lock import DirectoryLock
-from .messages import MessageTable
+from .conversation import MessageTable, TranscriptTable
+from .damage import set_aside
+from .database import Database, Operation, together
+from .record import EventTable, ExchangeTable, StepTable
 from .screenshots import ScreenshotFiles
 from .sessions import SessionTable
-from .steps import StepTable
-from .transcript import TranscriptTable
 
 logger = logging.getLogger(__name__)
 FILE_NAME = "cambio.db"
+
+
+class DirectoryLock:
+    """Holds ``lock`` in a data directory. The kernel frees it when the process ends, however it ends."""
+
+    def __init__(self, directory: Path) -> None:
+        """Raises :class:`DirectoryInUse` naming the process that holds the directory."""
+        self._file: int | None = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._file, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._file)
+            self._file = None
+            raise DirectoryInUse(
+                f"Another server (process {holder}) uses this data directory.",
+                hint="Stop it, or give this server its own with --CambioLab.data_dir or CAMBIO_LAB_DATA_DIR.",
+                details={"pid": holder},
+            ) from None
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Idempotent. The file stays: removing it would let a third process lock another file."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
 
 class Store:
@@ -53,15 +79,15 @@ class Store:
         lock = await asyncio.to_thread(_prepare, directory)
         try:
             path = directory / FILE_NAME
-            set_aside = None
+            moved = None
             try:
                 database = await _open(path)
             except StoreCorrupt as error:
-                set_aside = await asyncio.to_thread(_set_aside, path)
-                logger.error("%s It is kept as %s, and a new database is begun.", error, set_aside)
+                moved = await asyncio.to_thread(set_aside, path)
+                logger.error("%s It is kept as %s, and a new database is begun.", error, moved)
                 database = await _open(path)
             store = cls(directory, lock, database)
-            store.set_aside = set_aside
+            store.set_aside = moved
             await store.screenshots.open()
         except BaseException:
             lock.release()
@@ -105,16 +131,30 @@ class Store:
             return error
         return None
 
+    async def screenshots_of(self, session_id: str) -> set[str]:
+        """Return the digests of the screenshots that a session's record names."""
+        sql = "SELECT sha256 FROM session_screenshots WHERE session_id = ?"
+        return {digest for (digest,) in await self.database.read(partial(_all, sql, (session_id,)))}
+
+    async def screenshot_uses(self) -> dict[str, int]:
+        """Return how many sessions name each screenshot, by digest."""
+        sql = "SELECT sha256, count(*) FROM session_screenshots GROUP BY sha256"
+        return dict(await self.database.read(partial(_all, sql, ())))
+
     async def disk_bytes(self) -> int:
-        """What the database, those that were set aside and the pictures take on disk."""
+        """Return what the database, those that were set aside and the screenshots take on disk."""
         return await self.screenshots.disk_bytes() + await asyncio.to_thread(self._database_bytes)
 
     def damaged(self) -> list[Path]:
-        """Databases that were set aside, at this start or an earlier one. They may name pictures that ours does not."""
+        """Return the databases that were set aside, at any start; they may name screenshots that ours does not."""
         return sorted(self.directory.glob(f"{FILE_NAME}.damaged-*"))
 
     def _database_bytes(self) -> int:
         return sum(path.stat().st_size for path in self.directory.glob(f"{FILE_NAME}*"))
+
+
+def _all(sql: str, values: tuple[Any, ...], connection: sqlite3.Connection) -> list[Any]:
+    return connection.execute(sql, values).fetchall()
 
 
 async def _open(path: Path) -> Database:
@@ -133,19 +173,3 @@ def _prepare(directory: Path) -> DirectoryLock:
             f"The data directory cannot be used: {error.strerror}.",
             hint="Choose another with --CambioLab.data_dir or CAMBIO_LAB_DATA_DIR.",
         ) from error
-
-
-def _set_aside(path: Path) -> Path:
-    """Move the file and its log away; never onto anything."""
-    stamp = datetime.datetime.fromtimestamp(time.time(), datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
-    target = path.with_name(f"{path.name}.damaged-{stamp}")
-    number = 1
-    while target.exists():
-        number += 1
-        target = path.with_name(f"{path.name}.damaged-{stamp}-{number}")
-    for suffix in ("-wal", "-shm", ""):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.rename(target.with_name(target.name + suffix))
-    suspicion(path).unlink(missing_ok=True)
-    return target

@@ -122,3 +122,22 @@ async def test_pages_reach_the_very_first_message(bench: Bench) -> None:
     ).rows:
         found += [row.content for row in page]
     assert found == [str(number) for number in reversed(range(450))]
+
+
+async def test_removing_old_runs_reads_no_record_and_keeps_the_loop_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path)
+    await bench.start()
+    bench.script = work(3)
+    for _ in range(3):
+        session = await bench.registry.create()
+        await session.send("Look")
+        await until(lambda one=session: one.state == "idle")  # type: ignore[misc]
+        await bench.registry.end(session.id)
+    for table in (bench.store.events, bench.store.steps, bench.store.exchanges, bench.store.transcript):
+        monkeypatch.setattr(table, "_database", None)
+    bench.registry.quota._total_bytes = 1000
+    await bench.registry.quota.look(bench.store, bench.registry.sessions)
+    assert (await bench.store.sessions.page(SessionQuery())).total == 0
+    await bench.stop()

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cambio_lab.errors import StoreCorrupt
-from cambio_lab.store import MessageQuery, SessionQuery, Store, database
+from cambio_lab.store import MessageQuery, SessionQuery, Store
+from cambio_lab.store.damage import suspicion
 
 from .conftest import session_row
 
@@ -30,7 +31,7 @@ def damage(path: Path, table: str) -> None:
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every file is too large to be checked from end to end."""
-    monkeypatch.setattr(database, "CHECKED_AT_START", 0)
+    monkeypatch.setattr("cambio_lab.store.damage.CHECKED_AT_START", 0)
 
 
 async def filled(directory: Path) -> Store:
@@ -76,7 +77,7 @@ async def test_what_a_start_needs_is_checked_in_a_large_file(tmp_path: Path, lar
 async def test_a_suspicion_without_reason_is_forgotten(tmp_path: Path, large: None) -> None:
     store = await filled(tmp_path)
     await store.close()
-    mark = database.suspicion(tmp_path / "cambio.db")
+    mark = suspicion(tmp_path / "cambio.db")
     mark.touch()
     store = await Store.open(tmp_path)
     assert store.set_aside is None and not mark.exists()

@@ -165,7 +165,7 @@ async def test_leftovers_of_a_crash_are_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "..", "../../etc/passwd", "g" * 64, "A" * 64, "a" * 63])
 async def test_only_digests_name_pictures(store: Store, name: str) -> None:
     assert store.screenshots.path(name) is None
-    with pytest.raises(ValueError, match="not a picture"):
+    with pytest.raises(ValueError, match="not an image"):
         await store.screenshots.put(b"<svg>", "image/svg+xml")
 
 

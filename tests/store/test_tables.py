@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import sqlite3
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -212,3 +215,51 @@ async def test_exchanges_are_kept_byte_for_byte(store: Store) -> None:
     assert await store.exchanges.of("s-1") == [row]
     assert await store.exchanges.count("s-1") == 1
     assert await store.exchanges.count("s-2") == 0
+
+
+async def test_the_screenshots_of_a_session_are_known_without_reading_its_record(tmp_path: Path) -> None:
+    """Each way by which a record names a screenshot; also in a database of an older version."""
+    digests = [hashlib.sha256(bytes([number])).hexdigest() for number in range(6)]
+    step, event, observed, message, first, second = digests
+    bodies = [b'{"data":"\x01' + first.encode() + b'"}', b'{"data":"\x01' + first.encode() + second.encode() + b'"}']
+    bodies[1] = bodies[0][:-2] + b'","data":"\x01' + second.encode() + b'"}'
+    shared = len(bodies[0]) - 2
+    changes = [
+        {"base": None, "prefix": 0, "suffix": 0, "middle": bodies[0].decode()},
+        {"base": 1, "prefix": shared - 3, "suffix": 2, "middle": bodies[1][shared - 3 : -2].decode()},
+    ]
+    source = {"type": "cambio_picture", "sha256": message, "media_type": "image/png"}
+    store = await Store.open(tmp_path)
+    await store.sessions.insert(session_row())
+    await store.steps.append(StepRow("s-1", 1, "t", "zoom", None, {}, "completed", 1.0, sha256=step))
+    records = [{"image": event}, {"result": {"sha256": observed}}, {"body_sha256": "f" * 64}]
+    rows = [EventRow("s-1", None, None, 1.0, "X", None, json.dumps(one, separators=(",", ":"))) for one in records]
+    await store.events.append(rows)
+    await store.transcript.append("s-1", {"role": "user", "content": [{"type": "image", "source": source}]})
+    for number, change in enumerate(changes, 1):
+        await store.exchanges.append(ExchangeRow("s-1", number, 1.0, "x", json.dumps(change).encode()))
+    assert await store.screenshots_of("s-1") == {step, event, observed}
+
+    def older(connection: sqlite3.Connection) -> None:
+        connection.execute("DROP TABLE session_screenshots")
+        connection.execute("DELETE FROM _sqlite_migrations WHERE name = 'm006_screenshots'")
+
+    await store.database.write(older)
+    await store.close()
+    store = await Store.open(tmp_path)
+    assert await store.screenshots_of("s-1") == set(digests)
+    assert await store.screenshot_uses() == dict.fromkeys(digests, 1)
+    await store.sessions.update("s-1", status="inactive")
+    await store.sessions.remove("s-1")
+    assert await store.screenshot_uses() == {}
+    await store.close()
+
+
+async def test_a_sweep_spares_what_a_running_session_is_about_to_name(store: Store) -> None:
+    old = await store.screenshots.put(b"old")
+    assert await store.screenshots.disk_bytes() == 3
+    assert await store.screenshots.sweep((), fresh=60.0) == 0
+    assert await store.screenshots.read(old) is not None
+    assert await store.screenshots.sweep(()) == 3
+    assert await store.screenshots.put(b"old") == old and await store.screenshots.read(old) is not None
+    assert await store.screenshots.disk_bytes() == 3

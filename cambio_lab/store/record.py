@@ -1,0 +1,242 @@
+"""The record of a session: its events, its tool calls, and its requests to the model with their replies."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+from .database import Database, Operation
+from .screenshots import name_screenshots
+from .sessions import Columns
+
+PAGE_CHARACTERS = 2_000_000
+"""A page of events ends after this much of their text."""
+StepStatus = Literal["started", "completed", "failed", "denied", "interrupted"]
+_SCREENSHOT = re.compile(r'"(?:image|sha256)":"([0-9a-f]{64})"')
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One event. ``kind`` is the name of its class in :mod:`cambio_lab.events`, ``time`` is in epoch seconds.
+
+    ``body`` is the JSON that sockets are sent, without a sequence; ``None`` when sockets do not show the event.
+    ``sequence`` is ``None`` for what only readers with ``?stream=true`` see, both are for what no reader sees.
+    ``record`` is the event's own fields as JSON, screenshots by digest; ``None`` for pieces of text.
+    """
+
+    session_id: str
+    sequence: int | None
+    stream_sequence: int | None
+    time: float
+    kind: str
+    body: str | None
+    record: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """One tool call. Times are epoch seconds; ``timing`` has ``action``, ``settle``, ``encode``, ``total`` in ms.
+
+    ``sha256`` names the screenshot that the model saw, if any. What a reply of the model ``said`` and cost (US
+    dollars) stands with the first call that it made. ``sequence`` is the number of the event that told of its begin.
+    """
+
+    session_id: str
+    step: int
+    tool_use_id: str
+    tool: str
+    toolset: str | None
+    arguments: dict[str, Any]
+    status: StepStatus
+    started_at: float
+    ended_at: float | None = None
+    text: str = ""
+    timing: dict[str, float] = field(default_factory=dict)
+    sha256: str | None = None
+    media_type: str | None = None
+    width: int = 0
+    height: int = 0
+    said: str = ""
+    cost_usd: float | None = None
+    sequence: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeRow:
+    """One HTTP exchange. ``number`` counts a session's attempts from 1.
+
+    ``request`` is what is needed to rebuild the body whose digest is ``request_sha256``; ``headers`` are the
+    reply's. ``status`` is ``None`` when no reply came, ``error`` then names the failure in a word.
+    """
+
+    session_id: str
+    number: int
+    started_at: float
+    request_sha256: str
+    request: bytes
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    response: bytes = b""
+    first_byte_ms: float | None = None
+    total_ms: float | None = None
+    error: str | None = None
+
+
+_EVENT = Columns(EventRow)
+_STEP = Columns(StepRow, json=("arguments", "timing"))
+_EXCHANGE = Columns(ExchangeRow, json=("headers",))
+
+
+class EventTable:
+    """The ``events`` table."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def appending(self, rows: Sequence[EventRow]) -> Operation[None]:
+        """Add events and move the session's two counters to the last of them."""
+        return partial(_append_events, tuple(rows))
+
+    async def append(self, rows: Sequence[EventRow]) -> None:
+        await self._database.write(self.appending(rows))
+
+    async def after(self, session_id: str, position: int, *, stream: bool, limit: int = 50) -> list[tuple[int, str]]:
+        """Return ``(sequence, body)`` of what a reader sees after ``position``, in order.
+
+        At most ``limit`` rows, and no more after :data:`PAGE_CHARACTERS`; one row at least if there is any.
+        """
+        return await self._database.read(partial(_after, session_id, position, stream, limit))
+
+    async def records(self, session_id: str, *, kinds: Sequence[str] = ()) -> list[EventRow]:
+        """Return all events but the pieces of text, in order; only ``kinds`` if given."""
+        return await self._database.read(partial(_records, session_id, tuple(kinds)))
+
+
+class StepTable:
+    """The ``steps`` table; ``step`` counts a session's calls from 1."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def append(self, row: StepRow) -> None:
+        """Write a call, or the end of one that was written before."""
+        await self._database.write(self.appending(row))
+
+    def appending(self, row: StepRow) -> Operation[None]:
+        return partial(_append_step, row)
+
+    def interrupting(self, session_id: str, time: float) -> Operation[int]:
+        """Mark calls that never ended as ``interrupted``; the result is how many there were."""
+        return partial(_interrupt, session_id, time)
+
+    async def of(self, session_id: str, *, after: int = 0, limit: int = 1_000_000) -> list[StepRow]:
+        """Return the session's calls in order, from the one after step ``after``."""
+        return await self._database.read(partial(_steps, session_id, after, limit))
+
+
+class ExchangeTable:
+    """The ``exchanges`` table."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def append(self, row: ExchangeRow) -> None:
+        """Write an exchange, or complete one that was written before its reply had ended."""
+        await self._database.write(self.appending(row))
+
+    def appending(self, row: ExchangeRow, screenshots: Sequence[str] = ()) -> Operation[None]:
+        """``screenshots`` are the digests that the request refers to and the one before it does not."""
+        return partial(_append_exchange, row, tuple(screenshots))
+
+    async def of(self, session_id: str) -> list[ExchangeRow]:
+        return await self._database.read(partial(_exchanges, session_id))
+
+    async def count(self, session_id: str) -> int:
+        """Return the highest number so far; 0 when there is none."""
+        return await self._database.read(partial(_count, session_id))
+
+
+def _append_events(rows: tuple[EventRow, ...], connection: sqlite3.Connection) -> None:
+    connection.executemany(_EVENT.insert("events"), map(_EVENT.encode, rows))
+    last: dict[str, tuple[int, int, int]] = {}
+    for row in rows:
+        plain, stream, size = last.get(row.session_id, (0, 0, 0))
+        size += len(row.body or "") + len(row.record or "")
+        last[row.session_id] = (row.sequence or plain, row.stream_sequence or stream, size)
+        name_screenshots(row.session_id, _SCREENSHOT.findall(row.record or ""), connection)
+    connection.executemany(
+        "UPDATE sessions SET last_sequence = max(last_sequence, ?), last_stream_sequence ="
+        " max(last_stream_sequence, ?), record_bytes = record_bytes + ? WHERE id = ?",
+        [(*numbers, session_id) for session_id, numbers in last.items()],
+    )
+
+
+def _after(
+    session_id: str, position: int, stream: bool, limit: int, connection: sqlite3.Connection
+) -> list[tuple[int, str]]:
+    counter = "stream_sequence" if stream else "sequence"
+    sql = f"SELECT {counter}, body FROM events WHERE session_id = ? AND {counter} > ? ORDER BY {counter} LIMIT ?"
+    found: list[tuple[int, str]] = []
+    size = 0
+    for row in connection.execute(sql, (session_id, position, limit)):
+        found.append(row)
+        size += len(row[1])
+        if size >= PAGE_CHARACTERS:
+            break
+    return found
+
+
+def _records(session_id: str, kinds: tuple[str, ...], connection: sqlite3.Connection) -> list[EventRow]:
+    chosen = f" AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
+    sql = f"{_EVENT.select('events')} WHERE session_id = ? AND record IS NOT NULL{chosen} ORDER BY id"
+    return [EventRow(*row) for row in connection.execute(sql, (session_id, *kinds))]
+
+
+def _append_step(row: StepRow, connection: sqlite3.Connection) -> None:
+    kept = ("status", "ended_at", "text", "timing", "sha256", "media_type", "width", "height")
+    connection.execute(
+        f"{_STEP.insert('steps')} ON CONFLICT (session_id, step) DO UPDATE SET"
+        f" {', '.join(f'{name} = excluded.{name}' for name in kept)}",
+        _STEP.encode(row),
+    )
+    connection.execute(
+        "UPDATE steps SET sequence = (SELECT last_sequence FROM sessions WHERE id = session_id)"
+        " WHERE session_id = ? AND step = ? AND sequence IS NULL",
+        (row.session_id, row.step),
+    )
+    name_screenshots(row.session_id, [row.sha256] if row.sha256 else [], connection)
+
+
+def _interrupt(session_id: str, time: float, connection: sqlite3.Connection) -> int:
+    return connection.execute(
+        "UPDATE steps SET status = 'interrupted', ended_at = ? WHERE session_id = ? AND status = 'started'",
+        (time, session_id),
+    ).rowcount
+
+
+def _steps(session_id: str, after: int, limit: int, connection: sqlite3.Connection) -> list[StepRow]:
+    sql = f"{_STEP.select('steps')} WHERE session_id = ? AND step > ? ORDER BY step LIMIT ?"
+    return [_STEP.decode(row) for row in connection.execute(sql, (session_id, after, limit))]
+
+
+def _append_exchange(row: ExchangeRow, screenshots: tuple[str, ...], connection: sqlite3.Connection) -> None:
+    connection.execute(_EXCHANGE.insert("exchanges", "OR REPLACE"), _EXCHANGE.encode(row))
+    connection.execute(
+        "UPDATE sessions SET record_bytes = record_bytes + ? WHERE id = ?",
+        (len(row.request) + len(row.response), row.session_id),
+    )
+    name_screenshots(row.session_id, screenshots, connection)
+
+
+def _exchanges(session_id: str, connection: sqlite3.Connection) -> list[ExchangeRow]:
+    sql = f"{_EXCHANGE.select('exchanges')} WHERE session_id = ? ORDER BY number"
+    return [_EXCHANGE.decode(row) for row in connection.execute(sql, (session_id,))]
+
+
+def _count(session_id: str, connection: sqlite3.Connection) -> int:
+    sql = "SELECT coalesce(max(number), 0) FROM exchanges WHERE session_id = ?"
+    return int(connection.execute(sql, (session_id,)).fetchone()[0])
