@@ -69,13 +69,13 @@ async def test_the_newest_runs_survive_a_limit_and_the_disk_gets_the_space(
     await store.close()
     before = on_disk(tmp_path)
 
-    assert "0 runs forgotten" in await prune(tmp_path, capsys, "--max-bytes", str(before + 100_000))
-    assert "runs forgotten, 200000 bytes of pictures freed" in await prune(tmp_path, capsys, "--max-bytes", "2100000")
+    assert "0 runs deleted" in await prune(tmp_path, capsys, "--max-bytes", str(before + 100_000))
+    assert "runs deleted, 200000 bytes of screenshots freed" in await prune(tmp_path, capsys, "--max-bytes", "2100000")
 
     assert await left(tmp_path) == ["r5", "r6", "r7", "r8", "r9"]
     assert on_disk(tmp_path) <= 2_100_000
     assert pictures(tmp_path) == {shared, new}
-    assert "0 runs forgotten" in await prune(tmp_path, capsys, "--max-bytes", "2100000")
+    assert "0 runs deleted" in await prune(tmp_path, capsys, "--max-bytes", "2100000")
 
 
 async def test_a_disk_without_room_for_the_copy_is_said(
@@ -90,7 +90,7 @@ async def test_a_disk_without_room_for_the_copy_is_said(
     await store.close()
     monkeypatch.setattr(Database, "compact", full)
     said = await prune(tmp_path, capsys, "--max-bytes", "500000")
-    assert "2 runs forgotten" in said and "not made smaller" in said and "disk is full" in said
+    assert "2 runs deleted" in said and "not compacted" in said and "disk is full" in said
     assert await left(tmp_path) == ["r2"]
 
 
@@ -101,7 +101,7 @@ async def test_age_counts_from_the_end(tmp_path: Path, capsys: pytest.CaptureFix
     await store.sessions.insert(SessionRow("no end", "no end", "error", NOW - 9 * DAY, {}))
     await store.sessions.insert(SessionRow("going on", "going on", "active", NOW - 9 * DAY, {}))
     await store.close()
-    assert "2 runs forgotten" in await prune(tmp_path, capsys, "--max-age-days", "7")
+    assert "2 runs deleted" in await prune(tmp_path, capsys, "--max-age-days", "7")
     assert await left(tmp_path) == ["going on", "long"]
 
 
@@ -122,13 +122,13 @@ async def test_pictures_stay_while_a_damaged_database_may_name_them(
     (damaged,) = store.damaged()
 
     said = await prune(tmp_path, capsys, "--max-bytes", "800000")  # of ours: the damaged one does not count
-    assert "1 runs forgotten" in said and damaged.name in said
+    assert "1 runs deleted" in said and damaged.name in said
     assert pictures(tmp_path) == {b"a picture"}
     await asyncio.to_thread(main, ("runs", "--data-dir", str(tmp_path), "rm", "r4"))
     assert damaged.name in capsys.readouterr().out and pictures(tmp_path)
 
     damaged.unlink()
-    assert "9 bytes of pictures freed" in await prune(tmp_path, capsys)
+    assert "9 bytes of screenshots freed" in await prune(tmp_path, capsys)
     assert not pictures(tmp_path)
 
 
@@ -156,8 +156,8 @@ async def test_jupyters_configuration_file_counts_and_the_environment_is_stronge
         return "".join(capsys.readouterr())
 
     monkeypatch.setenv("CAMBIO_LAB_RUNS_MAX_AGE_DAYS", "10")
-    assert "0 runs forgotten" in await prune_there()
+    assert "0 runs deleted" in await prune_there()
     monkeypatch.delenv("CAMBIO_LAB_RUNS_MAX_AGE_DAYS")
-    assert "1 runs forgotten" in await prune_there()
+    assert "1 runs deleted" in await prune_there()
     file.write_text("c.CambioLab.runs_max_bytes = '10GB'")
     assert "c.CambioLab.runs_max_bytes is '10GB'" in await prune_there()
