@@ -19,7 +19,7 @@ from cambio_lab.events import Usage
 from cambio_lab.experiments import Experiment
 from cambio_lab.experiments.engines.base import Job, Plan
 from cambio_lab.experiments.ledger import AttemptRow
-from cambio_lab.experiments.outcome import Outcome, Progress
+from cambio_lab.experiments.outcome import AttemptProgress, Outcome
 from tests.experiments.conftest import GOOD, word_task, write_word
 from tests.experiments.instant import make_instant
 from tests.messages_api import MessagesApi
@@ -50,7 +50,7 @@ class NothingToDo:
     async def settled(self, outcome: Outcome) -> None:
         """Nothing kept."""
 
-    async def progress(self, *, thumbnails: bool) -> list[Progress]:
+    async def progress(self, *, thumbnails: bool) -> list[AttemptProgress]:
         return []
 
     async def stop(self) -> None:

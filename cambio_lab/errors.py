@@ -27,7 +27,7 @@ carry a path of the server, a secret or a traceback: they travel to clients and 
     │   ├── UnsupportedModel        the table lists no tool version for this pair
     │   ├── ModelRefused            stop_reason ``refusal``
     │   ├── ModelUnavailable        retries are used up
-    │   ├── ModelRejected           a 4xx that another try cannot mend
+    │   ├── ModelRejected           a 4xx that a retry cannot change
     │   └── TruncatedReply          the stream ended without saying why
     ├── StoreError
     │   ├── StoreUnavailable        disk full, database locked: try again later

@@ -45,7 +45,7 @@ class Timing:
     """Where the time of one tool call went, in milliseconds.
 
     ``action`` is the input or command itself, ``settle`` the wait for the screen to become quiet, ``encode`` the
-    picture's encoding, ``total`` everything from the call's start to its result.
+    screenshot's encoding, ``total`` everything from the call's start to its result.
     """
 
     action: float = 0.0
@@ -108,7 +108,7 @@ class HistoryAppended(Event):
 
     The loop yields it *before* it acts on it: the session stores it first, so a crash between the two finds the
     assistant's calls on disk and closes them as interrupted. ``message`` is a Messages API message (``role``,
-    ``content``); picture data stays inline.
+    ``content``); image data stays inline.
     """
 
     message: dict[str, Any]
@@ -147,7 +147,7 @@ class ToolStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class ToolFinished(Event):
-    """A call ended, well or badly. ``image`` is the encoded picture the model will see, if any."""
+    """A call ended, well or badly. ``image`` is the encoded image that the model will see, if any."""
 
     tool_use_id: str
     tool: str
@@ -188,7 +188,7 @@ class Retrying(Event):
     """The model service could not answer; the loop waits ``delay_seconds`` and asks again.
 
     ``dropped_text`` is how many characters of text pieces, already streamed, belong to a reply that broke off: they
-    are void, and the next reply begins anew.
+    are void, and the next reply starts over.
     """
 
     attempt: int

@@ -170,7 +170,7 @@ class Desktop(Protocol):
     async def cursor_position(self) -> Point:
         """Where the pointer is, also after a person moved it."""
 
-    # Hands: each returns when the screen has settled after it
+    # Input: each returns when the screen has settled after it
     async def move(self, point: Point) -> Settled: ...
 
     async def click(

@@ -1,4 +1,4 @@
-"""A desktop made of an RFB connection (eyes and hands) and a machine (shell and files)."""
+"""A desktop made of an RFB connection (screen and input) and a machine (shell and files)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from .base import (
     VncEndpoint,
 )
 from .input import keys
-from .input.devices import Hands
-from .input.keymap import Typist, expected_wait
+from .input.devices import InputDevices
+from .input.keymap import Keymap, expected_wait
 from .input.pointer import Pointer
 from .machine import Machine, run
 from .rfb.connection import Connection
@@ -53,8 +53,8 @@ class ConnectedDesktop:
             endpoint, self.alive, self.cause, quiet=settings.settle_quiet, cap=settings.settle_cap
         )
         self._pointer = Pointer(machine)
-        self._hands = Hands(self._connection, self._pointer.locate)
-        self._typist = Typist(self._hands, self._connection, machine)
+        self._devices = InputDevices(self._connection, self._pointer.locate)
+        self._keymap = Keymap(self._devices, self._connection, machine)
         self._shell = Shell(machine)
         self._limits: tuple[int, int] | None = None
         self._kind: str | None = None
@@ -147,7 +147,7 @@ class ConnectedDesktop:
     async def cursor_position(self) -> Point:
         return self._view.to_picture(await self._pointer.locate())
 
-    # Hands
+    # Input
     async def _act(self, action: Callable[[], Awaitable[None]], expect: float = 0.0) -> Settled:
         begin = time.perf_counter()
         await action()
@@ -160,47 +160,47 @@ class ConnectedDesktop:
 
     async def move(self, point: Point) -> Settled:
         target = self._view.to_screen(point)
-        return await self._act(lambda: self._hands.move(target))
+        return await self._act(lambda: self._devices.move(target))
 
     async def click(
         self, button: Button = "left", point: Point | None = None, *, count: int = 1, modifiers: str | None = None
     ) -> Settled:
         target = self._screen_point(point)
-        return await self._act(lambda: self._hands.click(button, target, count, modifiers))
+        return await self._act(lambda: self._devices.click(button, target, count, modifiers))
 
     async def button_down(self, button: Button = "left") -> Settled:
-        return await self._act(lambda: self._hands.button(button, True))
+        return await self._act(lambda: self._devices.button(button, True))
 
     async def button_up(self, button: Button = "left") -> Settled:
-        return await self._act(lambda: self._hands.button(button, False))
+        return await self._act(lambda: self._devices.button(button, False))
 
     async def drag(self, start: Point, end: Point, *, modifiers: str | None = None) -> Settled:
         begin, finish = self._view.to_screen(start), self._view.to_screen(end)
-        return await self._act(lambda: self._hands.drag(begin, finish, modifiers))
+        return await self._act(lambda: self._devices.drag(begin, finish, modifiers))
 
     async def scroll(
         self, direction: Direction, amount: int, point: Point | None = None, *, modifiers: str | None = None
     ) -> Settled:
         target = self._screen_point(point)
-        return await self._act(lambda: self._hands.scroll(direction, amount, target, modifiers))
+        return await self._act(lambda: self._devices.scroll(direction, amount, target, modifiers))
 
     async def key(self, combo: str, repeat: int = 1) -> Settled:
-        await self._typist.reserve(keys.parse(combo).key)
-        return await self._act(lambda: self._hands.key(combo, repeat))
+        await self._keymap.reserve(keys.parse(combo).key)
+        return await self._act(lambda: self._devices.key(combo, repeat))
 
     async def hold_key(self, combo: str, seconds: float) -> Settled:
-        await self._typist.reserve(keys.parse(combo).key)
-        return await self._act(lambda: self._hands.hold(combo, seconds))
+        await self._keymap.reserve(keys.parse(combo).key)
+        return await self._act(lambda: self._devices.hold(combo, seconds))
 
     async def type_text(self, text: str) -> Settled:
-        return await self._act(lambda: self._typist.type(text), expected_wait(text))
+        return await self._act(lambda: self._keymap.type(text), expected_wait(text))
 
     def forget_keyboard(self) -> None:
         """Another server typed on this desktop before us."""
-        self._typist.forget()
+        self._keymap.forget()
 
     async def release_all(self) -> None:
-        await self._hands.release_all()
+        await self._devices.release_all()
 
     # Clipboard
     async def get_clipboard(self) -> str:

@@ -15,12 +15,12 @@ from ..events import TurnFailed, TurnFinished
 from . import live
 from .engines.base import Job
 from .live import Live
-from .outcome import Judgement, Outcome, Progress, Stage, judge_exception, judge_turn
+from .outcome import AttemptProgress, Judgement, Outcome, Stage, judge_exception, judge_turn
 from .task import Verdict
 
 if TYPE_CHECKING:
     from ..sessions import Session
-    from .watch import Watch
+    from .meter import Meter
     from .workplace import Workplace
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Attempt:
         self._worker = worker
         self._stage: Stage = "start"
         self._session: Session | None = None
-        self._watch: Watch | None = None
+        self._meter: Meter | None = None
         self._live: Live | None = None
         self._verdict = Verdict(False, 0.0)
         self._limit = ""
@@ -68,20 +68,20 @@ class Attempt:
         wall = time.monotonic() - began
         return replace(outcome, **record, wall_seconds=wall, environment=self._environment())
 
-    async def progress(self, *, thumbnails: bool) -> Progress:
-        session, watch = self._session, self._watch
-        if session is None or watch is None:
-            return Progress(self.job.attempt, self.job.cell.cell_id)
+    async def progress(self, *, thumbnails: bool) -> AttemptProgress:
+        session, meter = self._session, self._meter
+        if session is None or meter is None:
+            return AttemptProgress(self.job.attempt, self.job.cell.cell_id)
         state = session.state if self._stage == "turn" else self._stage
         if thumbnails and time.monotonic() - self._thumbnail_at >= THUMBNAIL_SECONDS:
             self._thumbnail_at = time.monotonic()
             try:
                 async with asyncio.timeout(2):
                     self._thumbnail = (await session.desktop.thumbnail(THUMBNAIL_WIDTH)).data
-            except (TimeoutError, DesktopError):  # it is going away; the last picture stays
+            except (TimeoutError, DesktopError):  # the desktop is closing; the last thumbnail stays
                 logger.debug("no thumbnail of %s", self.job.cell.cell_id)
-        return Progress(
-            self.job.attempt, self.job.cell.cell_id, state, watch.steps, watch.usage.cost_usd, self._thumbnail
+        return AttemptProgress(
+            self.job.attempt, self.job.cell.cell_id, state, meter.steps, meter.usage.cost_usd, self._thumbnail
         )
 
     # From start to verdict
@@ -105,9 +105,9 @@ class Attempt:
 
     async def _go(self) -> Judgement | None:
         task = self.job.cell.task
-        session, watch = await self._place.create(self.job)
-        self._session, self._watch = session, watch
-        watch.most_steps = self.job.steps
+        session, meter = await self._place.create(self.job)
+        self._session, self._meter = session, meter
+        meter.most_steps = self.job.steps
         desktop: Desktop = session.desktop
         self._live = Live(session, desktop, self.job.cell.seed)
         self._stage = "setup"
@@ -129,12 +129,12 @@ class Attempt:
 
     async def _turn(self, text: str) -> Judgement | None:
         """Send one message and wait for the turn's end."""
-        assert self._session is not None and self._watch is not None and self._live is not None
-        session, watch = self._session, self._watch
+        assert self._session is not None and self._meter is not None and self._live is not None
+        session, meter = self._session, self._meter
         await session.send(text)
         turn = session.turn_task
         assert turn is not None
-        over = asyncio.create_task(watch.out_of_steps.wait())
+        over = asyncio.create_task(meter.out_of_steps.wait())
         try:
             await asyncio.wait({turn, over}, return_when=asyncio.FIRST_COMPLETED)
             if not turn.done():
@@ -143,9 +143,9 @@ class Attempt:
             await asyncio.wait({turn})
         finally:
             over.cancel()
-        end = watch.end
+        end = meter.end
         if not isinstance(end, TurnFinished):
-            rejected = watch.client.rejected if watch.client else None
+            rejected = meter.client.rejected if meter.client else None
             return judge_turn(end if isinstance(end, TurnFailed) else None, rejected)
         self._live.answers.append(end.text)
         self._limit = self._limit or end.limit or ""
@@ -167,16 +167,16 @@ class Attempt:
     # What it leaves
 
     def _measured(self, outcome: Outcome) -> Outcome:
-        if self._watch is None or self._session is None:
+        if self._meter is None or self._session is None:
             return outcome
-        watch = self._watch
+        meter = self._meter
         return replace(
             outcome,
             answer=(self._live.answer if self._live else "")[:ANSWER],
-            steps=watch.steps,
-            usage=watch.usage,
-            model_seconds=watch.model_seconds,
-            desktop_seconds=watch.desktop_seconds,
+            steps=meter.steps,
+            usage=meter.usage,
+            model_seconds=meter.model_seconds,
+            desktop_seconds=meter.desktop_seconds,
             run_id=self._session.id,
         )
 

@@ -1,4 +1,4 @@
-"""Caps on the whole experiment: money, steps, time. They hold whoever runs the cells.
+"""Caps on the whole experiment: money, steps, time. They hold for every engine.
 
 A cell starts only with an allowance set aside for it, so that cells running at once cannot together pass the cap; the
 allowance becomes its session's own limit. What it did not use comes back when it ends.

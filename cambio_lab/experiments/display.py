@@ -1,6 +1,6 @@
 """How an experiment looks while it runs: a line in a terminal, a bar and a wall of desktops in a notebook.
 
-The notebook's picture is plain HTML that is updated in place, not a widget: it needs no kernel to be seen later.
+In a notebook the output is plain HTML, updated in place: unlike a widget it shows without a kernel.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _COLOURS = {"success": "#3d9970", "other": "#d9822b", "failed": "#c0392b", "runn
 
 
 class Display(Protocol):
-    """Shows a tally. ``thumbnails`` says whether it wants pictures."""
+    """Shows a tally. ``thumbnails`` says whether it wants thumbnails."""
 
     thumbnails: bool
 

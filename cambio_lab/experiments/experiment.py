@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,79}")
 UNATTENDED = {"approval": "never"}
-"""Nobody watches an experiment by night; a setting or task may say otherwise."""
+"""No person approves calls in an experiment; a setting or task can override this."""
 
 
 class Experiment:

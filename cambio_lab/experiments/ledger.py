@@ -1,4 +1,4 @@
-"""The experiment's memory: which cells are done, what each attempt cost. Tables in the store's database.
+"""Store which cells are done, what each attempt cost. Tables in the store's database.
 
 A cell is done once: the row's change from open to done and the attempt's end commit together, and a second result for
 the same cell is kept as a discarded attempt (its money counts, its verdict does not).
@@ -190,7 +190,7 @@ def _begin(attempt: str, cell_id: str, now: float, connection: sqlite3.Connectio
         (attempt, cell_id, now),
     )
     if connection.execute("SELECT changes()").fetchone()[0] == 0:
-        return  # taken up again: a worker went on with it while nobody listened
+        return  # resumed: a worker continued it while no driver was connected
     connection.execute(
         "UPDATE experiment_cells SET attempt = ?, attempts = attempts + 1 WHERE cell_id = ?", (attempt, cell_id)
     )

@@ -76,7 +76,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class AttemptProgress:
     """How far a running attempt is; ``thumbnail`` is a small JPEG of its desktop, when one was asked for."""
 
     attempt: str
@@ -103,7 +103,7 @@ class Judgement:
 
 
 def judge_turn(end: TurnFailed | None, rejected: CambioError | None) -> Judgement:
-    """A turn that ended badly. ``rejected`` is the client's last error that no retry mends, with its status."""
+    """A turn that ended badly. ``rejected`` is the client's last error that is not retried, with its status."""
     if end is None:
         return Judgement("infrastructure", "The turn was broken off.")
     error = end.details if end.error in end.details else f"{end.error} {end.details}".strip()

@@ -1,7 +1,7 @@
-"""One pace for all: when the model service says "too fast" to one session, the others wait, too.
+"""Share rate limits between sessions: when the model service throttles one session, the others wait, too.
 
-Without it every session would find out for itself, and each finding is another refused request. After the wait one
-request goes first; when it is answered the rest follow, a little apart.
+Without this every session would be refused once more. After the wait one request goes first; when it is answered the
+others follow, 50 ms apart.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Pace:
 
 
 class PacedClient(ModelClient):
-    """The real client, held back by a shared :class:`Pace`. ``rejected`` is the last error that no retry mends."""
+    """The real client, held back by a shared :class:`Pace`. ``rejected`` is the last error that is not retried."""
 
     pace: Pace
     rejected: CambioError | None = None

@@ -1,4 +1,4 @@
-"""Pictures of an experiment. matplotlib is imported on first use: ``pip install "cambio-lab[analysis]"``."""
+"""Plots of an experiment. matplotlib is imported on first use: ``pip install "cambio-lab[analysis]"``."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from .engines.base import AttemptLost, Job, Plan
 from .fingerprint import comparable
 from .grid import Cell
 from .ledger import AttemptRow, CellRow, Ledger
-from .outcome import Outcome, Progress
+from .outcome import AttemptProgress, Outcome
 
 FOLDER, MODE = "CAMBIO_LAB_RECORDINGS", "CAMBIO_LAB_RECORD"
 """Path and first part of the name of a notebook's recordings; ``all`` records them, ``none`` replays them."""
@@ -126,7 +126,7 @@ class NothingLive:
     async def settled(self, outcome: Outcome) -> None:
         """Nothing was kept for it."""
 
-    async def progress(self, *, thumbnails: bool) -> list[Progress]:
+    async def progress(self, *, thumbnails: bool) -> list[AttemptProgress]:
         return []
 
     async def stop(self) -> None:

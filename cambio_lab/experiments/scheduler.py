@@ -16,7 +16,7 @@ from .budget import Budget
 from .engines.base import AttemptLost, Engine, Job
 from .grid import Cell
 from .ledger import AttemptRow, Ledger
-from .outcome import NO_VERDICT, Outcome, Progress
+from .outcome import NO_VERDICT, AttemptProgress, Outcome
 
 logger = logging.getLogger(__name__)
 TICK = 0.25
@@ -51,7 +51,7 @@ class Tally:
     slots: int = 0
     ended: str = ""
     """Why it ended: ``complete``, ``stopped``, or the cap that was reached; empty while it runs."""
-    live: list[Progress] = field(default_factory=list)
+    live: list[AttemptProgress] = field(default_factory=list)
 
 
 class Scheduler:

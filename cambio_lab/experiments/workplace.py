@@ -34,9 +34,9 @@ from ..sessions import AgentRequest, Registry, Session, SessionAgent
 from ..settings import Settings
 from ..store import SessionQuery, SessionRow, Store
 from .engines.base import Job
+from .meter import Meter, MeteredAgent
 from .outcome import Outcome
 from .pace import Pace, PacedClient
-from .watch import Watch, WatchedAgent
 
 if TYPE_CHECKING:
     import httpx2
@@ -54,7 +54,7 @@ class Workplace:
     def __init__(
         self, store: Store, settings: Settings, *, owner: str, runs: Path, make: MakeProvider | None = None
     ) -> None:
-        # The pool serves people who wait; here nobody does, and each desktop kept ready is one that does no work.
+        # The pool shortens a person's wait. No person waits here, and a desktop kept ready does no work.
         self.settings = replace(settings, pool_size=0, keep_sessions=False, session_timeout=0.0, idle_timeout=0.0)
         self.store = store
         self.runs = runs
@@ -64,7 +64,7 @@ class Workplace:
         self._make: MakeProvider = make or make_provider
         self._providers: dict[str, DesktopProvider] = {}
         self._registry: Registry | None = None
-        self._watches: dict[str, Watch] = {}
+        self._meters: dict[str, Meter] = {}
         self._key: str | None = None
 
     async def open(self, models: Sequence[str] = (), *, need_image: bool = False) -> None:
@@ -92,7 +92,7 @@ class Workplace:
             settings=self.settings,
             store=self.store,
             provider_for=self._provider_for,
-            encode=lambda event, view: None,  # nobody listens on a socket
+            encode=lambda event, view: None,  # no client listens on a socket
             build_agent=self._build_agent,
         )
         await self._registry.start()
@@ -108,17 +108,17 @@ class Workplace:
         self._providers.clear()
 
     async def _sweep(self) -> None:
-        """Remove pictures that are in the bundles now; those of runs that were cut off stay with their rows."""
+        """Remove screenshots that are in run files now; those of interrupted runs stay with their rows."""
         await self.store.screenshots.sweep(await self.store.screenshot_uses())
 
-    async def create(self, job: Job) -> tuple[Session, Watch]:
-        """A session for an attempt, and the watch on its agent. Raises what ``Registry.create`` raises."""
+    async def create(self, job: Job) -> tuple[Session, Meter]:
+        """A session for an attempt, and the meter on its agent. Raises what ``Registry.create`` raises."""
         session = await self._running.create(job.attempt, dict(job.config))
-        return session, self._watches[session.id]
+        return session, self._meters[session.id]
 
     async def close_session(self, session_id: str, job: Job) -> dict[str, Any]:
         """End a session, keep its run as a bundle, forget its rows. What the outcome says of the bundle."""
-        self._watches.pop(session_id, None)
+        self._meters.pop(session_id, None)
         try:
             await self._running.end(session_id, "request")
         except SessionError:
@@ -179,9 +179,9 @@ class Workplace:
             transport=recorder.transport(await asyncio.to_thread(_network, options.model)),
             api_key=self._key,
         )
-        watch = self._watches[request.session_id] = Watch(client)
+        meter = self._meters[request.session_id] = Meter(client)
         agent = await asyncio.to_thread(_agent, request, options, client, recorder.desktop(request.desktop))
-        return WatchedAgent(agent, watch, recorder)
+        return MeteredAgent(agent, meter, recorder)
 
 
 def read_key_file(environment: Mapping[str, str] | None = None) -> str | None:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from cambio_lab.experiments.suite.editor import LINES
-from cambio_lab.experiments.suite.window import COLOURS
+from cambio_lab.experiments.suite.desktop import COLOURS, LINES
 from tests.messages_api import Reply, View, click, find_color, member, reply, screenshot, tool
 
 CAREFUL, CARELESS = "claude-opus-5-5", "claude-haiku-5-5"

@@ -12,7 +12,7 @@ from cambio_lab.events import Usage
 from cambio_lab.experiments import plots, results
 from cambio_lab.experiments.display import Page, Terminal, as_html, duration, words
 from cambio_lab.experiments.ledger import CellRow
-from cambio_lab.experiments.outcome import Outcome, Progress
+from cambio_lab.experiments.outcome import AttemptProgress, Outcome
 from cambio_lab.experiments.scheduler import Tally
 
 
@@ -25,14 +25,16 @@ def test_the_line_says_done_failed_running_spend_and_time_left() -> None:
 
 
 def test_names_cannot_break_the_page() -> None:
-    tally = Tally(2, running=1, live=[Progress("a", "<script>alert(1)</script>", "acting", 3, 0.2, b"\xff\xd8jpeg")])
+    tally = Tally(
+        2, running=1, live=[AttemptProgress("a", "<script>alert(1)</script>", "acting", 3, 0.2, b"\xff\xd8jpeg")]
+    )
     page = as_html(tally)
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert 'src="data:image/jpeg;base64,/9hqcGVn"' in page and 'role="progressbar"' in page
 
 
 def test_the_wall_is_bounded() -> None:
-    tally = Tally(100, live=[Progress(str(number), f"cell {number}") for number in range(60)])
+    tally = Tally(100, live=[AttemptProgress(str(number), f"cell {number}") for number in range(60)])
     assert as_html(tally).count("width:200px;font-size") == 24
     assert "and 36 more" in as_html(tally)
 

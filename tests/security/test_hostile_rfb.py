@@ -13,7 +13,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from cambio_lab.desktop.base import VncEndpoint
-from cambio_lab.desktop.rfb import client as rfb_client
+from cambio_lab.desktop.rfb import reader as rfb_reader
 from cambio_lab.desktop.rfb.connection import Connection
 from cambio_lab.errors import DesktopLost
 
@@ -57,7 +57,7 @@ async def cause() -> str:
 async def test_an_attack_costs_only_its_own_session(
     attack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(rfb_client, "MESSAGE_SECONDS", 2.0)
+    monkeypatch.setattr(rfb_reader, "MESSAGE_SECONDS", 2.0)
     caplog.set_level(logging.INFO, "cambio_lab")
     async with hostile(tmp_path / "rfb", attack) as endpoint:
         lags: list[float] = []
@@ -85,4 +85,4 @@ async def test_an_attack_costs_only_its_own_session(
 async def test_a_handshake_that_never_ends_is_bounded(tmp_path: Path) -> None:
     async with hostile(tmp_path / "rfb", "endless_handshake") as endpoint:
         with pytest.raises(DesktopLost, match="handshake"):
-            await rfb_client.RfbClient.connect(endpoint, lambda damage: None, timeout=1.0)
+            await rfb_reader.RfbClient.connect(endpoint, lambda damage: None, timeout=1.0)

@@ -24,7 +24,7 @@ _CLICK_DISTANCE = 16
 """Pixels beyond which no toolkit joins two clicks; a terminal's cell is the largest such place."""
 
 
-class Hands:
+class InputDevices:
     """All points are pixels of the X screen. ``locate`` asks the X server where the pointer is."""
 
     def __init__(self, connection: Connection, locate: Callable[[], Awaitable[Point]]) -> None:
@@ -140,7 +140,7 @@ class Hands:
 
     async def type_keysyms(self, symbols: list[int]) -> None:
         client = await self._client()
-        # A Caps Lock that somebody left on would turn letters round; it is on again afterwards.
+        # Caps Lock, left on by a viewer, would invert the case of letters; it is restored afterwards.
         lock = [keys.CAPS_LOCK] if client.caps_lock else []
         await client.type([*lock, *symbols, *lock])
 

@@ -1,11 +1,10 @@
-"""Any text by keysym, however many different characters it has.
+"""Type any text by keysym, however many different characters it has.
 
-Xvnc types a character that its layout lacks by giving it a free keycode, and never takes one back: at some point it
-drops what it is sent, and programs that have yet to hear of the new key drop it before. So nothing of ours is left to
-Xvnc. The keymap has places for what European languages and typographers use; every other character gets one before it
-is typed, four on each key (plain, shift, level three, both), so that nothing that was typed before changes its meaning
-while a slow program has yet to read it. Only when all 364 places are taken are they given anew, after the program has
-had time to catch up.
+Xvnc types a character that its layout lacks by assigning it a free keycode, and never frees one: when none is left it
+drops the character, and a program that has not yet learnt the new key drops it earlier. So no assignment is left to
+Xvnc. The keymap has places for what European languages and typographers use; every other character gets a place before
+it is typed, four on each key (plain, shift, level three, both), so that a slow program reads what was typed before with
+its old meaning. When all 364 places are taken they are reassigned, after the program has had time to read.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from cambio_lab.errors import DesktopError
 from ..machine import Machine, run
 from ..rfb.connection import Connection
 from . import keys
-from .devices import Hands
+from .devices import InputDevices
 
 log = logging.getLogger(__name__)
 
@@ -57,18 +56,18 @@ subprocess.run(["xkbcomp", "-w0", "-", display], input=keymap, text=True, check=
 """
 
 
-class Typist:
-    """Keeps account of which characters have a place on the keyboard."""
+class Keymap:
+    """The desktop's keymap: which characters have a place on the keyboard, and typing with them."""
 
-    def __init__(self, hands: Hands, connection: Connection, machine: Machine) -> None:
-        self._hands = hands
+    def __init__(self, devices: InputDevices, connection: Connection, machine: Machine) -> None:
+        self._devices = devices
         self._connection = connection
         self._machine = machine
         self._placed = {keys.character(char): index for index, char in enumerate(PRESET)}
         self._loading: asyncio.Task[Output] | None = None
 
     def forget(self) -> None:
-        """Another server typed here before, perhaps on another keymap: all places are given anew."""
+        """Forget all places: another server typed here before, perhaps on another keymap."""
         self._placed = {}
 
     async def type(self, text: str) -> None:
@@ -77,15 +76,15 @@ class Typist:
         start = 0
         while start < len(symbols):
             end = await self._prepare(symbols, start)
-            await self._hands.type_keysyms(symbols[start:end])
+            await self._devices.type_keysyms(symbols[start:end])
             start = end
 
     async def reserve(self, symbol: int) -> None:
-        """Make sure that one key can be pressed."""
+        """Assign a place to one character, so that its key can be pressed."""
         await self._prepare([symbol], 0)
 
     async def _prepare(self, symbols: list[int], start: int) -> int:
-        """Give places to what is new from ``start`` on; up to where the text can be typed now."""
+        """Assign places to new characters from ``start`` on; return up to where the text can be typed now."""
         await self._machine.keyed.wait()
         fresh: dict[int, None] = {}
         end = start
@@ -99,7 +98,7 @@ class Typist:
         if fresh:
             await self._place(list(fresh))
         if end == start:
-            await self._start_anew(len(symbols))
+            await self._free_all(len(symbols))
             return await self._prepare(symbols, start)
         return end
 
@@ -121,19 +120,19 @@ class Typist:
         if code != 0:
             log.warning("the keymap could not be loaded: %s", error.decode("utf-8", "replace")[-300:])
             raise DesktopError("The keyboard could not be prepared for so many different characters.")
-        self._placed = placed  # not before: whoever is stopped meanwhile must not count on it
+        self._placed = placed  # not before: a cancelled call must not count on it
 
     async def _load(self, load: Callable[[], Coroutine[Any, Any, Output]]) -> Output:
-        """One at a time; one that its caller was stopped in the middle of goes on, and the next waits for it."""
+        """Load one keymap at a time. A cancelled caller does not cancel the loading; the next caller waits for it."""
         if self._loading is not None:
             await asyncio.wait([self._loading])
         self._loading = asyncio.create_task(load(), name="keymap")
         self._loading.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(self._loading)
 
-    async def _start_anew(self, typed: int) -> None:
-        """All places are taken: wait until what was typed has certainly been read, then give them again."""
-        log.info("every place on the keyboard is taken: giving them anew")
+    async def _free_all(self, typed: int) -> None:
+        """Free all places after programs have had time to read what was typed."""
+        log.info("all places on the keyboard are taken: reassigning them")
         await self._connection.watch.settle(quiet=_QUIET, cap=_CAP, expect=2 * _QUIET + _LATENCY * typed)
         self._placed = {}
 

@@ -11,9 +11,9 @@ from collections.abc import Generator
 
 from .authentication import LONGEST_TEXT
 from .budget import Bucket
-from .client import LARGEST_AREA, LARGEST_SIDE
 from .clipboard import CAPS, LARGEST, PROVIDE
 from .clipboard import ENCODING as CLIPBOARD
+from .reader import LARGEST_AREA, LARGEST_SIDE
 
 RAW, COPY_RECT, TIGHT, ZRLE = 0, 1, 7, 16
 LAST_RECT, CURSOR, DESKTOP_SIZE, EXTENDED_SIZE, NAME, LEDS = -224, -239, -223, -308, -307, -261

@@ -1,4 +1,4 @@
-"""When has the screen settled? And how often should it be looked at when nobody waits?
+"""Decide when the screen has settled, and how often to request updates while no caller waits.
 
 *Settled* means that for a quiet period (default 80 ms) nothing changed but what changes all the time anyway. A spinner
 or a video is learned from updates that no input provoked: a tile that keeps changing in quick succession is *restless*
@@ -81,7 +81,7 @@ class Watch:
         self._last_input = self._clock()
 
     def updated(self, damage: list[Rect]) -> None:
-        """An update arrived; the next request goes out now or, when nobody waits, a little later."""
+        """An update arrived; the next request goes out now or, when no caller waits, a little later."""
         self._outstanding = False
         now = self._clock()
         if now - self._last_update > ATTENTION:

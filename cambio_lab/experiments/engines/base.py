@@ -13,7 +13,7 @@ from ...settings import Settings
 from ...store import Store
 from ..grid import Cell
 from ..ledger import AttemptRow
-from ..outcome import Outcome, Progress
+from ..outcome import AttemptProgress, Outcome
 
 
 class AttemptLost(CambioError):
@@ -68,9 +68,9 @@ class Engine(Protocol):
         """How many attempts may be handed over at once, now; may grow and shrink."""
 
     async def recover(self, attempts: Sequence[AttemptRow]) -> tuple[list[Outcome], set[str]]:
-        """Results of attempts that ended while nobody listened, and the attempts that still run somewhere.
+        """Return results of attempts that ended while no driver was connected, and the attempts that still run.
 
-        :meth:`run` with one of the latter goes on with it instead of starting anew.
+        :meth:`run` with one of the latter continues it instead of starting it again.
         """
 
     async def run(self, job: Job) -> Outcome:
@@ -82,7 +82,7 @@ class Engine(Protocol):
     async def settled(self, outcome: Outcome) -> None:
         """The ledger has the outcome: whatever was kept for it may go."""
 
-    async def progress(self, *, thumbnails: bool) -> list[Progress]:
+    async def progress(self, *, thumbnails: bool) -> list[AttemptProgress]:
         """How far each running attempt is."""
 
     async def stop(self) -> None:

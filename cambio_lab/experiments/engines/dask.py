@@ -20,7 +20,7 @@ import cloudpickle
 from ..._version import __version__
 from ...errors import ConfigurationError
 from ..ledger import AttemptRow
-from ..outcome import Outcome, Progress
+from ..outcome import AttemptProgress, Outcome
 from .base import AttemptLost, Job, Plan, refuse_secrets
 from .plugin import OPERATION, RESOURCE, SitePlugin, plugin_name, work
 from .site import SiteSpec
@@ -119,14 +119,14 @@ class DaskEngine:
             )
         )
 
-    async def progress(self, *, thumbnails: bool) -> list[Progress]:
+    async def progress(self, *, thumbnails: bool) -> list[AttemptProgress]:
         await self._look(force=True, thumbnails=thumbnails)
-        found: dict[str, Progress] = {}
+        found: dict[str, AttemptProgress] = {}
         for address, status in list(self._status.items()):
-            for attempt, cell_id, state, steps, cost, picture in status["running"]:
+            for attempt, cell_id, state, steps, cost, thumbnail in status["running"]:
                 self._note(attempt, address, cost, steps)
                 spent, made = self._carried.get(attempt, (0.0, 0))
-                found[attempt] = Progress(attempt, cell_id, state, made + steps, spent + cost, picture)
+                found[attempt] = AttemptProgress(attempt, cell_id, state, made + steps, spent + cost, thumbnail)
         return list(found.values())
 
     async def stop(self) -> None:

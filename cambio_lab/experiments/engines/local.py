@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..attempt import Attempt
 from ..ledger import AttemptRow
-from ..outcome import Outcome, Progress
+from ..outcome import AttemptProgress, Outcome
 from ..workplace import Workplace
 from .base import AttemptLost, Job, Plan
 
@@ -49,7 +49,7 @@ class LocalEngine:
         return self._slots
 
     async def recover(self, attempts: Sequence[AttemptRow]) -> tuple[list[Outcome], set[str]]:
-        """Nothing ends while nobody listens: attempts die with their process. What they spent is in the store."""
+        """Charge what attempts had spent: they die with their process, and the store has their counts."""
         place = self._running
         outcomes = []
         for attempt in attempts:
@@ -68,7 +68,7 @@ class LocalEngine:
     async def settled(self, outcome: Outcome) -> None:
         """Nothing was kept for it."""
 
-    async def progress(self, *, thumbnails: bool) -> list[Progress]:
+    async def progress(self, *, thumbnails: bool) -> list[AttemptProgress]:
         found = await asyncio.gather(*(one.progress(thumbnails=thumbnails) for one in list(self._attempts.values())))
         return list(found)
 

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 from ..task import Task
 from .browser import FILL_FORM, READ_PAGE
-from .editor import REPLACE_WORD, WRITE_LETTER
-from .files import MAKE_FOLDERS, RENAME_PHOTOS, SORT_FILES
-from .terminal import COUNT_ERRORS, FIX_SCRIPT
-from .window import PRESS_BUTTON
+from .desktop import (
+    COUNT_ERRORS,
+    FIX_SCRIPT,
+    MAKE_FOLDERS,
+    PRESS_BUTTON,
+    RENAME_PHOTOS,
+    REPLACE_WORD,
+    SORT_FILES,
+    WRITE_LETTER,
+)
 
 TASKS: tuple[Task, ...] = (
     MAKE_FOLDERS,
@@ -25,6 +31,6 @@ TASKS: tuple[Task, ...] = (
     FILL_FORM,
     READ_PAGE,
 )
-"""All ten, in the order of the modules."""
+"""All ten."""
 
 __all__ = ["TASKS"]

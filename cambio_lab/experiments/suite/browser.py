@@ -6,7 +6,7 @@ import json
 
 from ..live import Live
 from ..task import Task, Verdict
-from .files import LIMITS, WORDS
+from .desktop import LIMITS, WORDS
 
 SERVER = """\
 import http.server, json, pathlib, sys, urllib.parse

@@ -1,4 +1,4 @@
-"""What an attempt sees of its agent: every event as the loop yields it, before the session keeps it."""
+"""Count what an attempt's agent does: steps, tokens, seconds, and how its turn ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..sessions.agents import SessionAgent
 from .pace import PacedClient
 
 
-class Watch:
+class Meter:
     """Counts of one session. Times are seconds."""
 
     def __init__(self, client: PacedClient | None) -> None:
@@ -43,23 +43,23 @@ class Watch:
             self.end = event
 
 
-class WatchedAgent:
-    """An agent whose events a :class:`Watch` sees; a session cannot tell it from the agent itself."""
+class MeteredAgent:
+    """An agent whose events are counted by a :class:`Meter` before the session stores them."""
 
-    def __init__(self, agent: SessionAgent, watch: Watch, recorder: Recorder) -> None:
+    def __init__(self, agent: SessionAgent, meter: Meter, recorder: Recorder) -> None:
         self._agent = agent
         self._recorder = recorder
-        self.watch = watch
+        self.meter = meter
 
     @property
     def history(self) -> list[dict[str, Any]]:
         return self._agent.history
 
     async def run(self, content: str, *, options: TurnOptions | None = None) -> AsyncGenerator[Event, None]:
-        self.watch.end = None
+        self.meter.end = None
         async with aclosing(self._agent.run(content, options=options)) as happenings:
             async for event in happenings:
-                self.watch.see(event)
+                self.meter.see(event)
                 yield event
 
     def clear(self) -> None:
@@ -67,6 +67,6 @@ class WatchedAgent:
 
     async def aclose(self) -> None:
         await self._agent.aclose()
-        if self.watch.client is not None:
-            await self.watch.client.aclose()
+        if self.meter.client is not None:
+            await self.meter.client.aclose()
         await self._recorder.aclose()
