@@ -14,6 +14,7 @@ import pytest
 
 from cambio_lab.desktop.base import VncEndpoint
 from cambio_lab.desktop.rfb import reader as rfb_reader
+from cambio_lab.desktop.rfb.client import RfbClient
 from cambio_lab.desktop.rfb.connection import Connection
 from cambio_lab.errors import DesktopLost
 
@@ -85,4 +86,4 @@ async def test_an_attack_costs_only_its_own_session(
 async def test_a_handshake_that_never_ends_is_bounded(tmp_path: Path) -> None:
     async with hostile(tmp_path / "rfb", "endless_handshake") as endpoint:
         with pytest.raises(DesktopLost, match="handshake"):
-            await rfb_reader.RfbClient.connect(endpoint, lambda damage: None, timeout=1.0)
+            await RfbClient.connect(endpoint, lambda damage: None, timeout=1.0)
