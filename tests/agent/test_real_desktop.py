@@ -62,7 +62,7 @@ class Obedient:
 @pytest.fixture
 async def browser_desktop(docker_host: str) -> AsyncIterator[Desktop]:
     """A container in whose Firefox the form is shown."""
-    provider = await make_provider(SETTINGS, server_id=f"test-{uuid.uuid4().hex[:8]}", kind="docker")
+    provider = await make_provider(SETTINGS, server_id=uuid.uuid4().hex, kind="docker")
     desktop = await provider.acquire("test", DesktopOptions())
     await desktop.write_file("form_server.py", SERVER.read_bytes())
     await desktop.run_command("(python3 ~/form_server.py >/dev/null 2>&1 &)")
@@ -77,7 +77,7 @@ async def browser_desktop(docker_host: str) -> AsyncIterator[Desktop]:
 
 @pytest.fixture
 async def local_desktop() -> AsyncIterator[Desktop]:
-    provider = await make_provider(SETTINGS, server_id="test", kind="local")
+    provider = await make_provider(SETTINGS, server_id=uuid.uuid4().hex, kind="local")
     yield await provider.acquire("test", DesktopOptions())
     await provider.stop()
 
@@ -190,7 +190,7 @@ def _kill_display_server() -> None:
 
 
 async def test_an_older_model_sees_a_large_screen_scaled_and_still_hits(api: MessagesApi) -> None:
-    provider = await make_provider(SETTINGS, server_id="test", kind="local")
+    provider = await make_provider(SETTINGS, server_id=uuid.uuid4().hex, kind="local")
     local_desktop = await provider.acquire("test", DesktopOptions(size=Size(1920, 1080)))
     client = ModelClient(base_url=api.base_url, api_key=api.key)
     options = AgentOptions(model="claude-haiku-4-5", image_format="webp")

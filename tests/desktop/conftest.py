@@ -27,7 +27,7 @@ def settings() -> Settings:
 @pytest.fixture
 async def docker_provider(docker_host: str, settings: Settings) -> AsyncIterator[DockerProvider]:
     """A provider with a server id of its own; whatever it made is gone afterwards."""
-    provider = await make_provider(settings, server_id=f"test-{uuid.uuid4().hex[:8]}", kind="docker")
+    provider = await make_provider(settings, server_id=uuid.uuid4().hex, kind="docker")
     assert isinstance(provider, DockerProvider)
     yield provider
     await provider.stop()
@@ -40,7 +40,7 @@ async def docker_desktop(docker_provider: DockerProvider) -> ConnectedDesktop:
 
 @pytest.fixture
 async def local_desktop(settings: Settings) -> AsyncIterator[ConnectedDesktop]:
-    provider = await make_provider(settings, server_id="test", kind="local")
+    provider = await make_provider(settings, server_id=uuid.uuid4().hex, kind="local")
     desktop = await provider.acquire("test", DesktopOptions())
     assert isinstance(desktop, ConnectedDesktop)
     yield desktop
@@ -52,7 +52,7 @@ async def either(request: pytest.FixtureRequest, settings: Settings) -> AsyncIte
     """A desktop of each kind in turn."""
     if request.param == "docker":
         request.getfixturevalue("docker_host")
-    provider = await make_provider(settings, server_id=f"test-{uuid.uuid4().hex[:8]}", kind=request.param)
+    provider = await make_provider(settings, server_id=uuid.uuid4().hex, kind=request.param)
     found = await provider.acquire("test", DesktopOptions())
     assert isinstance(found, ConnectedDesktop)
     yield found
@@ -64,7 +64,7 @@ async def kept(request: pytest.FixtureRequest) -> AsyncIterator[ConnectedDesktop
     """The same for a whole module whose tests do not disturb each other."""
     if request.param == "docker":
         request.getfixturevalue("docker_host")
-    provider = await make_provider(Settings(pool_size=0), server_id=f"test-{uuid.uuid4().hex[:8]}", kind=request.param)
+    provider = await make_provider(Settings(pool_size=0), server_id=uuid.uuid4().hex, kind=request.param)
     found = await provider.acquire("test", DesktopOptions())
     assert isinstance(found, ConnectedDesktop)
     yield found

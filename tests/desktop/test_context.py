@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ async def test_auto_uses_the_engine_of_a_context(
     if by_variable:
         monkeypatch.setenv("DOCKER_CONTEXT", "colima")
     assert docker_host in (await probe_engine()).summary
-    provider = await make_provider(Settings(pool_size=0), server_id="context", kind="auto")
+    provider = await make_provider(Settings(pool_size=0), server_id=uuid.uuid4().hex, kind="auto")
     try:
         assert provider.name == "docker"
         assert (await provider.health()).up
@@ -77,7 +78,7 @@ def test_certificates_of_a_context_are_used(config: Path, skip: bool) -> None:
 async def test_an_unknown_context_is_a_clear_error(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_CONTEXT", "absent")
     with pytest.raises(ConfigurationError, match="context 'absent' is unknown") as caught:
-        await make_provider(Settings(), server_id="context", kind="auto")
+        await make_provider(Settings(), server_id=uuid.uuid4().hex, kind="auto")
     assert "docker context" in caught.value.hint
     health = await probe_engine()
     assert not health.up

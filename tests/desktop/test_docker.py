@@ -241,11 +241,12 @@ async def test_what_is_missing_is_named(settings: Settings, docker_provider: Doc
 
 async def test_no_engine(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
-    provider = await make_provider(settings, server_id="test", kind="docker")
+    provider = await make_provider(settings, server_id=uuid.uuid4().hex, kind="docker")
     with pytest.raises(DesktopUnavailable, match="No Docker Engine") as caught:
         await provider.acquire("test", DesktopOptions())
     assert "DOCKER_HOST" in caught.value.hint
     health = await provider.health()
     assert not health.up
     await provider.stop()
-    assert (await make_provider(settings, server_id="test", kind="auto")).name == "docker"  # never without isolation
+    provider = await make_provider(settings, server_id=uuid.uuid4().hex, kind="auto")
+    assert provider.name == "docker"  # never without isolation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import uuid
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def has_home(desktop: LocalDesktop) -> bool:
 
 
 async def test_reap_keeps_desktops_that_no_session_knows_yet() -> None:
-    provider = LocalProvider(Settings(), server_id="reaping1")
+    provider = LocalProvider(Settings(), server_id=uuid.uuid4().hex)
     creating = asyncio.create_task(provider.acquire("session", DesktopOptions()))
     try:
         while not creating.done():
@@ -40,7 +41,7 @@ async def test_a_long_temporary_directory_does_not_prevent_a_desktop(
     long = tmp_path / ("long" * 25)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
-    provider = LocalProvider(Settings(), server_id="longpath")
+    provider = LocalProvider(Settings(), server_id=uuid.uuid4().hex)
     try:
         desktop = await provider.acquire("session", DesktopOptions())
         assert (await desktop.screenshot()).width == 1280
@@ -50,7 +51,7 @@ async def test_a_long_temporary_directory_does_not_prevent_a_desktop(
 
 async def test_auto_never_replaces_an_engine_that_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing")
-    provider = await make_provider(Settings(), server_id="test", kind="auto")
+    provider = await make_provider(Settings(), server_id=uuid.uuid4().hex, kind="auto")
     try:
         assert provider.name == "docker"
         assert not (await provider.health()).up

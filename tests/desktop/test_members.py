@@ -29,7 +29,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def shared(docker_host: str) -> AsyncIterator[tuple[ConnectedDesktop, Recorder]]:
     """One desktop for the whole module: every test leaves it with nothing pressed."""
-    provider = await make_provider(Settings(pool_size=0), server_id=f"test-{uuid.uuid4().hex[:8]}", kind="docker")
+    provider = await make_provider(Settings(pool_size=0), server_id=uuid.uuid4().hex, kind="docker")
     desktop = await provider.acquire("test", DesktopOptions())
     assert isinstance(desktop, ConnectedDesktop)
     yield desktop, await Recorder.open(desktop)

@@ -63,7 +63,7 @@ async def provider(settings: Settings, internet: str) -> AsyncIterator[DockerPro
         "rebound.test": "169.254.169.254",
         "inside.test": "10.0.0.1",
     }
-    provider = DockerProvider(settings, server_id=f"test-{uuid.uuid4().hex[:8]}", extra_hosts=names)
+    provider = DockerProvider(settings, server_id=uuid.uuid4().hex, extra_hosts=names)
     yield provider
     await provider.stop()
 
@@ -166,7 +166,7 @@ async def test_the_proxy_goes_with_its_desktop(provider: DockerProvider, docker_
 async def test_a_closed_network_is_refused_where_it_cannot_be_enforced(local_desktop: ConnectedDesktop) -> None:
     from cambio_lab.desktop import make_provider
 
-    provider = await make_provider(replace(Settings(), pool_size=0), server_id="test", kind="local")
+    provider = await make_provider(replace(Settings(), pool_size=0), server_id=uuid.uuid4().hex, kind="local")
     with pytest.raises(DesktopUnavailable, match="cannot restrict"):
         await provider.acquire("test", DesktopOptions(network="none"))
     await asyncio.sleep(0)

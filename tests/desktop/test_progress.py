@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Callable
 
 import pytest
@@ -13,7 +14,7 @@ from cambio_lab.settings import Settings
 
 
 async def test_everybody_who_waits_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    provider = DockerProvider(Settings(pool_size=0), server_id="progress")
+    provider = DockerProvider(Settings(pool_size=0), server_id=uuid.uuid4().hex)
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def build(report: Callable[[Progress], None]) -> str:

@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,7 +201,12 @@ class Lives:
     """One life after another of the server's core, each ended by SIGKILL; what it said is what clients were told."""
 
     def __init__(self, api: MessagesApi, directory: Path, desktop: str) -> None:
-        self.arguments = {"directory": str(directory), "desktop": desktop, "api": api.base_url, "server_id": "f" * 32}
+        self.arguments = {
+            "directory": str(directory),
+            "desktop": desktop,
+            "api": api.base_url,
+            "server_id": uuid.uuid4().hex,
+        }
         self.environment = {**os.environ, "ANTHROPIC_API_KEY": api.key}
 
     async def __aenter__(self) -> Lives:

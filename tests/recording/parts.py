@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ async def open_workshop(
     async with contextlib.AsyncExitStack() as stack:
 
         async def make(provider: DesktopProvider | None = None) -> Workshop:
-            chosen = provider or LocalProvider(Settings(), server_id="runs")
+            chosen = provider or LocalProvider(Settings(), server_id=uuid.uuid4().hex)
             workshop = Workshop(tmp_path, chosen, messages_api)
             await workshop.open()
             stack.push_async_callback(chosen.stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -37,7 +38,7 @@ def tour() -> list[Reply]:
 
 @pytest.fixture
 async def containers(docker_host: str) -> AsyncIterator[DesktopProvider]:
-    provider = DockerProvider(Settings(pool_size=0, settle_quiet=0.3), server_id="runs-test")
+    provider = DockerProvider(Settings(pool_size=0, settle_quiet=0.3), server_id=uuid.uuid4().hex)
     yield provider
     await provider.stop()
 
