@@ -201,7 +201,8 @@ class Lives:
     """One life after another of the server's core, each ended by SIGKILL; what it said is what clients were told."""
 
     def __init__(self, api: MessagesApi, directory: Path, desktop: str) -> None:
-        self.arguments = {
+        server_id = uuid.uuid4().hex
+        self.arguments = {"directory": str(directory), "desktop": desktop, "api": api.base_url, "server_id": server_id}
             "directory": str(directory),
             "desktop": desktop,
             "api": api.base_url,
