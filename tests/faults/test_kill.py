@@ -203,11 +203,6 @@ class Lives:
     def __init__(self, api: MessagesApi, directory: Path, desktop: str) -> None:
         server_id = uuid.uuid4().hex
         self.arguments = {"directory": str(directory), "desktop": desktop, "api": api.base_url, "server_id": server_id}
-            "directory": str(directory),
-            "desktop": desktop,
-            "api": api.base_url,
-            "server_id": uuid.uuid4().hex,
-        }
         self.environment = {**os.environ, "ANTHROPIC_API_KEY": api.key}
 
     async def __aenter__(self) -> Lives:

@@ -130,8 +130,9 @@ class LocalProvider:
         return desktop
 
     async def _start_desktop(self, options: DesktopOptions) -> LocalDesktop:
-        folder = Path(tempfile.mkdtemp(prefix=self._prefix, dir=_parent_folder(self._prefix)))
-        self._folders.add(folder.name)
+        folder = _parent_folder(self._prefix) / f"{self._prefix}{secrets.token_hex(4)}"
+        self._folders.add(folder.name)  # before it exists: `reap` removes folders that are not in use
+        folder.mkdir(mode=0o700)
         (folder / "home" / "tmp").mkdir(parents=True)
         children: list[asyncio.subprocess.Process] = []
         machine: LocalMachine | None = None
@@ -164,15 +165,17 @@ class LocalProvider:
 
     async def reap(self, keep: frozenset[str]) -> list[str]:
         """Remove folders that no desktop of this process uses; a session may not know its new desktop yet."""
-        return await asyncio.to_thread(self._remove_folders, keep | self._folders)
+        return await asyncio.to_thread(self._remove_folders, keep)
 
     def _forget(self, name: str) -> None:
         self._desktops.pop(name, None)
         self._folders.discard(name)
 
-    def _remove_folders(self, used: frozenset[str]) -> list[str]:
-        """What a server with our identity left when it was killed; its processes died with it."""
-        left = [folder for folder in _parent_folder(self._prefix).glob(f"{self._prefix}*") if folder.name not in used]
+    def _remove_folders(self, keep: frozenset[str]) -> list[str]:
+        """Remove what a killed server with our id left; its processes died with it."""
+        found = list(_parent_folder(self._prefix).glob(f"{self._prefix}*"))
+        used = keep | frozenset(self._folders)  # read after the listing: a folder that was listed is known by now
+        left = [folder for folder in found if folder.name not in used]
         for folder in left:
             shutil.rmtree(folder, ignore_errors=True)
         return [folder.name for folder in left]
