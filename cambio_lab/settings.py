@@ -53,6 +53,7 @@ class Settings:
     image_format: str = _setting("png", "Screenshots: png, jpeg or webp.")
     settle_quiet: float = _setting(0.08, "Seconds without damage that count as settled.")
     settle_cap: float = _setting(2.0, "Longest wait for the screen to settle.")
+    primary_paste: bool = _setting(False, "Let the agent's middle click paste the selected text.")
     shell_timeout: float = _setting(120.0, "Time limit of one shell command of the agent.")
     shell_output: int = _setting(30_000, "Characters of shell output that the model sees.")
     max_file_bytes: int = _setting(256 * 1024**2, "Largest file sent to or from a desktop.")

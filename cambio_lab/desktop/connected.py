@@ -53,7 +53,7 @@ class ConnectedDesktop:
             endpoint, self.alive, self.cause, quiet=settings.settle_quiet, cap=settings.settle_cap
         )
         self._pointer = Pointer(machine)
-        self._devices = InputDevices(self._connection, self._pointer.locate)
+        self._devices = InputDevices(self._connection, self._pointer, primary_paste=settings.primary_paste)
         self._keymap = Keymap(self._devices, self._connection, machine)
         self._shell = Shell(machine)
         self._limits: tuple[int, int] | None = None

@@ -170,3 +170,23 @@ async def test_a_closed_network_is_refused_where_it_cannot_be_enforced(local_des
     with pytest.raises(DesktopUnavailable, match="cannot restrict"):
         await provider.acquire("test", DesktopOptions(network="none"))
     await asyncio.sleep(0)
+
+
+async def test_arp_shows_no_neighbour(docker_provider: DockerProvider) -> None:
+    victim, attacker = [await docker_provider.acquire(name, DesktopOptions()) for name in ("victim", "attacker")]
+    address = (await victim.execute(["hostname", "-I"]))[1].decode().split()[0]
+    assert await fetch(attacker, f"http://{address}:5900/") in ("[7]", "[28]")
+    table = (await attacker.execute(["cat", "/proc/net/arp"]))[1].decode()
+    rows = [line.split() for line in table.splitlines() if line.startswith(f"{address} ")]
+    assert {row[3] for row in rows} <= {"00:00:00:00:00:00"}, table
+
+
+async def test_allow_list_networks_do_not_exhaust_the_engines_pool(docker_provider: DockerProvider) -> None:
+    networks = docker_provider._networks
+    names = [f"cambio-a{uuid.uuid4().hex[:6]}" for _ in range(40)]
+    labels = {"org.cambio-lab.server": docker_provider.server_id}
+    try:
+        for name in names:
+            await networks._create_small(name, labels)
+    finally:
+        await docker_provider.reap(frozenset())

@@ -14,93 +14,26 @@ import math
 import secrets
 import time
 from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from cambio_lab.errors import DesktopUnavailable
 
 from .allow import domains
-from .container import ROLE_LABEL, SERVER_LABEL, create, remove
-from .engine import Engine, EngineError, HijackedStream
+from .container import ROLE_LABEL, SERVER_LABEL, remove
+from .engine import Engine, EngineError
+from .proxy import start_proxy
+from .rules import CLOSED, OPEN, PROXY_PORT, load_rules
 
 log = logging.getLogger(__name__)
 
-OPEN, CLOSED = "cambio-open", "cambio-none"
-PROXY_PORT = 3128
 _HELPER_TIMEOUT = 30.0
 _TRY_AGAIN = 60.0
-"""Seconds after which rules that could not be loaded are tried again."""
-
-# Everything that is not the public internet (RFC 6890): private ranges, the metadata address, the engine's host.
-_PRIVATE = (
-    "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.0.0.0/24, 192.168.0.0/16, "
-    "198.18.0.0/15, 224.0.0.0/4, 240.0.0.0/4"
-)
-
-# Replaced as a whole, in one transaction: there is no moment without rules. A `drop` here is final, whatever the
-# engine's own chains say; an `accept` only leaves the decision to them. Names are asked of the host's own resolvers.
-_RULES = """
-table inet cambio_lab
-delete table inet cambio_lab
-table inet cambio_lab {{
-  set private {{ type ipv4_addr; flags interval; auto-merge; elements = {{ {private} }} }}
-  set resolvers {{ type ipv4_addr; elements = {{ {resolvers} }} }}
-  chain forward {{
-    type filter hook forward priority -5; policy accept;
-    iifname "cambio-*" jump leaving
-    oifname "cambio-*" ct state established,related accept
-    oifname "cambio-*" drop
-  }}
-  chain leaving {{
-    ct state established,related accept
-    meta nfproto ipv6 drop
-    iifname "{closed}" reject
-    iifname "cambio-a*" oifname "cambio-a*" tcp dport {proxy} accept
-    iifname "cambio-a*" reject
-    ip daddr @resolvers udp dport 53 accept
-    ip daddr @resolvers tcp dport 53 accept
-    ip daddr @private reject
-    oifname "cambio-*" reject
-  }}
-  chain input {{
-    type filter hook input priority -5; policy accept;
-    iifname "cambio-*" ct state established,related accept
-    iifname "cambio-*" reject
-  }}
-}}
-"""
-# The resolvers are those of the engine's host, which the helper sees in its own resolv.conf.
-_LOAD = (
-    "r=$(sed -nE 's/^nameserver ([0-9]+\\.[0-9.]+).*/\\1/p' /etc/resolv.conf | paste -sd, -); "
-    'printf "%s" "$RULES" | sed "s/RESOLVERS/${r:-192.0.2.1}/" | nft -f - && nft list chain inet cambio_lab leaving'
-)
-
-_SQUID = """
-http_port {port}
-pid_filename none
-cache deny all
-cache_mem 8 MB
-access_log none
-cache_log /dev/stderr
-coredump_dir /tmp
-shutdown_lifetime 0 seconds
-visible_hostname proxy
-via off
-forwarded_for delete
-acl allowed dstdomain -n
-{domains}
-acl web port 80 443 8000-8999
-acl CONNECT method CONNECT
-acl tls port 443
-http_access deny !web
-http_access deny CONNECT !tls
-http_access allow allowed
-http_access deny all
-"""
-
-
-def _squid(hosts: tuple[str, ...]) -> str:
-    """A line for each name: squid cuts long ones."""
-    return _SQUID.format(port=PROXY_PORT, domains="\n".join(f"acl allowed dstdomain -n {name}" for name in hosts))
+"""Seconds after which rules that could not be loaded are loaded again."""
+_SMALL, _SMALL_PREFIX = ip_network("198.18.0.0/15"), 29
+"""Networks of one desktop and its proxy lie here (RFC 2544: never routed): the engine's own pool holds about thirty."""
+_NETWORK_ATTEMPTS = 5
 
 
 @dataclass
@@ -127,70 +60,41 @@ class Networks:
         """Why the rules cannot be enforced, or empty."""
 
     async def prepare(self, image: str) -> None:
-        """Bridges and rules, once; cheap afterwards. Rules that were not loaded are tried again, not too often."""
+        """Make bridges and rules, once; cheap afterwards. Loading rules is retried when it failed, not too often."""
         async with self._lock:
             if time.monotonic() < self._prepared_until:
                 return
-            for name in (OPEN, CLOSED):
-                await self._bridge(name)
+            subnets = [subnet for name in (OPEN, CLOSED) for subnet in await self._bridge(name)]
             try:
                 async with asyncio.timeout(_HELPER_TIMEOUT):
-                    await self._load_rules(image)
+                    await load_rules(self._engine, self._server_id, image, subnets)
                 self.problem = ""
             except (EngineError, TimeoutError) as error:
                 self.problem = str(error)[:300] or "the helper container did not end"
                 log.warning("network rules for desktops are NOT enforced: %s", self.problem)
             self._prepared_until = time.monotonic() + (_TRY_AGAIN if self.problem else math.inf)
 
-    async def _bridge(self, name: str) -> None:
-        """A bridge on which containers do not see each other. Two servers may ask at once: one of them is first."""
+    async def _bridge(self, name: str) -> list[str]:
+        """Make a bridge on which containers do not see each other; its subnets. Two servers may ask at once."""
         options = {
             "com.docker.network.bridge.name": name,
             "com.docker.network.bridge.enable_icc": "false",
         }
-        if await self._engine.call(lambda client: client.networks(names=[f"^{name}$"])):
-            return
-        try:
-            await self._engine.call(
-                lambda client: client.create_network(
-                    name, driver="bridge", options=options, check_duplicate=True, labels={ROLE_LABEL: "network"}
+        if not (found := await self._engine.call(lambda client: client.networks(names=[f"^{name}$"]))):
+            try:
+                await self._engine.call(
+                    lambda client: client.create_network(
+                        name, driver="bridge", options=options, check_duplicate=True, labels={ROLE_LABEL: "network"}
+                    )
                 )
-            )
-        except EngineError as error:
-            if error.status != 409:
-                raise DesktopUnavailable(f"The desktops' network cannot be made: {error}") from error
-
-    async def _load_rules(self, image: str) -> None:
-        rules = _RULES.format(private=_PRIVATE, closed=CLOSED, proxy=PROXY_PORT, resolvers="RESOLVERS")
-        name = await create(
-            self._engine,
-            lambda client: {
-                "image": image,
-                "command": ["sh", "-c", _LOAD],
-                "user": "root",
-                "environment": {"RULES": rules},
-                "labels": {SERVER_LABEL: self._server_id, ROLE_LABEL: "rules"},
-                "host_config": client.create_host_config(
-                    network_mode="host",
-                    cap_drop=["ALL"],
-                    cap_add=["NET_ADMIN"],
-                    security_opt=["no-new-privileges"],
-                    read_only=True,
-                ),
-            },
-        )
-        try:
-            await self._engine.finish(lambda client: client.start(name))
-            result = await self._engine.call(lambda client: client.wait(name))
-            output = await self._engine.call(lambda client: client.logs(name, stdout=True, stderr=True))
-        finally:
-            await remove(self._engine, name)
-        text = output.decode("utf-8", "replace").strip()
-        if result["StatusCode"] != 0 or "cambio-none" not in text:
-            raise EngineError(text.splitlines()[-1] if text else "the rules were not accepted")
+            except EngineError as error:
+                if error.status != 409:
+                    raise DesktopUnavailable(f"The desktops' network cannot be made: {error}") from error
+            found = await self._engine.call(lambda client: client.networks(names=[f"^{name}$"]))
+        return [config["Subnet"] for network in found for config in network["IPAM"]["Config"] or ()]
 
     async def place(self, image: str, network: str, allow_hosts: tuple[str, ...]) -> Placement:
-        """What ``network`` means for one desktop. A closed one is refused when it cannot be enforced."""
+        """Prepare ``network`` for one desktop. A closed one is refused when it cannot be enforced."""
         await self.prepare(image)
         if network == "open":
             return Placement(OPEN)
@@ -211,82 +115,44 @@ class Networks:
         labels = {SERVER_LABEL: self._server_id, ROLE_LABEL: "proxy"}
         placement = Placement(CLOSED, offline_names=True, inner=inner)
         try:
-            await self._engine.finish(
-                lambda client: client.create_network(
-                    inner,
-                    driver="bridge",
-                    internal=True,
-                    labels=labels,
-                    options={"com.docker.network.bridge.name": inner},
-                )
+            await self._create_small(inner, labels)
+            placement.proxy = await start_proxy(
+                self._engine,
+                image,
+                inner,
+                allow_hosts,
+                outside=OPEN,
+                labels=labels,
+                extra_hosts=self._extra_hosts,
             )
-            placement.proxy = await self._start_proxy(image, inner, allow_hosts, labels)
             address = await self._address(placement.proxy, inner)
         except BaseException as error:
             await asyncio.shield(self.remove(placement))
             if isinstance(error, EngineError):
-                raise DesktopUnavailable(f"The filtering proxy cannot be started: {error}") from error
+                raise DesktopUnavailable(
+                    f"The filtering proxy cannot be started: {error}",
+                    hint="`docker network prune` removes networks that nothing uses.",
+                ) from error
             raise
         url = f"http://{address}:{PROXY_PORT}"
         placement.environment = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), url)
         placement.environment |= {"no_proxy": "localhost,127.0.0.1", "NO_PROXY": "localhost,127.0.0.1"}
         return placement
 
-    async def _start_proxy(self, image: str, inner: str, allow_hosts: tuple[str, ...], labels: dict[str, str]) -> str:
-        name = await create(
-            self._engine,
-            lambda client: {
-                "image": image,
-                "command": ["start-proxy"],
-                "user": "1000:1000",
-                "labels": labels,
-                "stdin_open": True,
-                "host_config": client.create_host_config(
-                    init=True,
-                    read_only=True,
-                    cap_drop=["ALL"],
-                    security_opt=["no-new-privileges"],
-                    network_mode=OPEN,
-                    mem_limit=256 * 1024**2,
-                    memswap_limit=256 * 1024**2,
-                    cpu_shares=512,
-                    pids_limit=64,
-                    tmpfs={
-                        "/run/desktop": "size=16m,uid=1000,gid=1000,mode=0700",
-                        "/tmp": "size=16m,mode=1777",
-                        "/dev/shm": "size=64m,mode=1777",
-                    },
-                    extra_hosts=self._extra_hosts,
-                    log_config={"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}},
-                ),
-            },
-        )
-        stream: HijackedStream | None = None
-        try:
-            await self._engine.finish(
-                lambda client: client.connect_container_to_network(name, inner, aliases=["proxy"])
-            )
-            stream = await self._engine.hijack(f"/containers/{name}/attach?stream=1&stdin=1&stdout=1&stderr=1", {})
-            await self._engine.finish(lambda client: client.start(name))
-            configuration = _squid(allow_hosts)
-            stream.writer.write(configuration.encode())
-            stream.writer.write_eof()
-            said = b""
-            async with asyncio.timeout(15):
-                while b"Accepting HTTP" not in said:
-                    piece = await stream.read()
-                    if piece is None:
-                        raise EngineError(said.decode("utf-8", "replace")[-300:] or "squid did not start")
-                    said += piece[1]
-        except BaseException as error:
-            await asyncio.shield(remove(self._engine, name))
-            if isinstance(error, TimeoutError):
-                raise EngineError("squid did not listen in time") from error
-            raise
-        finally:
-            if stream is not None:
-                stream.close()
-        return name
+    async def _create_small(self, name: str, labels: dict[str, str]) -> None:
+        """Make an internal network with room for a gateway, a proxy and a desktop."""
+        for attempt in range(1, _NETWORK_ATTEMPTS + 1):
+            first = int(_SMALL.network_address) + 8 * secrets.randbelow(_SMALL.num_addresses // 8)
+            subnet = f"{ip_address(first)}/{_SMALL_PREFIX}"
+            options = {"com.docker.network.bridge.name": name}
+            arguments = {"driver": "bridge", "internal": True, "labels": labels, "options": options}
+            arguments["ipam"] = {"Driver": "default", "Config": [{"Subnet": subnet}]}
+            try:
+                await self._engine.finish(partial(_create_network, name, arguments))
+                return
+            except EngineError as error:
+                if "overlap" not in str(error) or attempt == _NETWORK_ATTEMPTS:
+                    raise
 
     async def _address(self, container: str, network: str) -> str:
         state = await self._engine.call(lambda client: client.inspect_container(container))
@@ -319,3 +185,7 @@ class Networks:
                 await self._engine.call(lambda client: client.remove_network(placement.inner))
             except EngineError as error:
                 log.warning("a network could not be removed: %s", error)
+
+
+def _create_network(name: str, arguments: dict[str, Any], client: Any) -> None:
+    client.create_network(name, **arguments)

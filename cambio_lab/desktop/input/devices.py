@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from cambio_lab.errors import ActionError, DesktopLost
@@ -12,6 +12,7 @@ from ..base import Button, Direction, Point
 from ..rfb.client import RfbClient
 from ..rfb.connection import Connection
 from . import keys
+from .pointer import Pointer
 
 _BUTTONS: dict[str, int] = {"left": 1, "middle": 2, "right": 4}
 _WHEEL: dict[str, int] = {"up": 8, "down": 16, "left": 32, "right": 64}
@@ -25,11 +26,13 @@ _CLICK_DISTANCE = 16
 
 
 class InputDevices:
-    """All points are pixels of the X screen. ``locate`` asks the X server where the pointer is."""
+    """All points are pixels of the X screen. ``primary_paste``: a middle click may paste the selected text."""
 
-    def __init__(self, connection: Connection, locate: Callable[[], Awaitable[Point]]) -> None:
+    def __init__(self, connection: Connection, pointer: Pointer, *, primary_paste: bool = False) -> None:
         self._connection = connection
-        self._locate = locate
+        self._pointer = pointer
+        self._locate = pointer.locate
+        self._primary_paste = primary_paste
         self._pressed = 0
         self._keys: list[int] = []
         self._last_click: tuple[float, int, Point] | None = None
@@ -70,7 +73,9 @@ class InputDevices:
                 self._clicked(mask, here)
 
     async def _separate(self, mask: int, here: Point) -> None:
-        """Wait until a press cannot make a double click with the last step's."""
+        """Wait until a press cannot make a double click with the last step's, nor paste what was selected."""
+        if mask == _BUTTONS["middle"] and not self._primary_paste:
+            await self._pointer.clear_selection()
         if self._last_click is None:
             return
         when, button, place = self._last_click

@@ -1,4 +1,5 @@
-"""Where the pointer is: asked of the X server, because RFB does not tell when a person moved it."""
+"""What only the X server knows or can do: where the pointer is, because RFB does not tell when a person moved it, and
+taking the primary selection away, which a middle click would paste."""
 
 from __future__ import annotations
 
@@ -21,7 +22,11 @@ x.XDefaultRootWindow.restype = ctypes.c_ulong
 root = ctypes.c_ulong(x.XDefaultRootWindow(display))
 a, b = ctypes.c_ulong(), ctypes.c_ulong()
 px, py, wx, wy, mask = (ctypes.c_int() for _ in range(5))
-while sys.stdin.buffer.read(1):
+while question := sys.stdin.buffer.read(1):
+    if question == b"!":
+        # xterm pastes a cut buffer (atoms 9 to 16) where no program owns the primary selection (atom 1).
+        x.XSetSelectionOwner(display, ctypes.c_ulong(1), ctypes.c_ulong(0), ctypes.c_ulong(0))
+        for buffer in range(9, 17): x.XDeleteProperty(display, root, ctypes.c_ulong(buffer))
     x.XQueryPointer(display, root, *map(ctypes.byref, (a, b, px, py, wx, wy, mask)))
     sys.stdout.write("%d %d\\n" % (px.value, py.value)); sys.stdout.flush()
 """
@@ -40,23 +45,30 @@ class Pointer:
 
     async def locate(self) -> Point:
         """Pixels of the X screen. :class:`~cambio_lab.errors.DesktopError` when the X server does not answer."""
+        return await self._answer(b"?")
+
+    async def clear_selection(self) -> None:
+        """Leave nothing that a middle click could paste. :class:`~cambio_lab.errors.DesktopError` as above."""
+        await self._answer(b"!")
+
+    async def _answer(self, question: bytes) -> Point:
         async with self._lock:
             for _ in range(2):
                 try:
                     async with asyncio.timeout(10):
-                        return await self._ask()
+                        return await self._ask(question)
                 except (OSError, EOFError, TimeoutError, ValueError):
                     self.close()  # the helper died or talks nonsense; a new one may do better
                 except BaseException:
                     self.close()  # also when cancelled: its answer would be taken for that to the next question
                     raise
-            raise DesktopError("The pointer's position cannot be read.")
+            raise DesktopError("The desktop's X server does not answer.")
 
-    async def _ask(self) -> Point:
+    async def _ask(self, question: bytes) -> Point:
         if self._process is None:
             python = [self._machine.python, "-I", "-S", "-c", _SOURCE]
             self._process = await self._machine.spawn(python)
-        await self._process.write(b"?")
+        await self._process.write(question)
         line = bytearray()
         while not line.endswith(b"\n"):
             piece = await self._process.read()
