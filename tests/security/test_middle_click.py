@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from cambio_lab.desktop import make_provider
@@ -39,6 +41,10 @@ async def start(request: pytest.FixtureRequest) -> AsyncIterator[Start]:
     yield begin
     for provider in providers:
         await provider.stop()
+    async with asyncio.timeout(5):  # the helpers of a local desktop die with it; their exit codes are read in a thread
+        while psutil.Process().children():
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(0.02)
 
 
 async def paste(desktop: ConnectedDesktop, how: str) -> bool:
