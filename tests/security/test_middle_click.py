@@ -41,10 +41,9 @@ async def start(request: pytest.FixtureRequest) -> AsyncIterator[Start]:
     yield begin
     for provider in providers:
         await provider.stop()
-    async with asyncio.timeout(5):  # the helpers of a local desktop die with it; their exit codes are read in a thread
-        while psutil.Process().children():
-            await asyncio.sleep(0.02)
-    await asyncio.sleep(0.02)
+    # The helpers of a local desktop die with it; asyncio reads their exit codes in threads.
+    await asyncio.to_thread(psutil.wait_procs, psutil.Process().children(), 5)
+    await asyncio.sleep(0.05)
 
 
 async def paste(desktop: ConnectedDesktop, how: str) -> bool:
