@@ -6,6 +6,8 @@ lets no traceback, path or secret out: an exception that nobody raised on purpos
 
 from __future__ import annotations
 
+import json
+import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -115,6 +117,17 @@ def describe(error: BaseException | None, status: int) -> Failure:
         return Failure(error.status_code, message, error.details, error.headers)
     # Tornado's and Jupyter's own refusals: keep the status, never their text (it may quote the request).
     return Failure(status, MESSAGES.get(status, NAMES.get(status, "Error")))
+
+
+def malformed() -> bytes:
+    """A whole HTTP answer to bytes that are no HTTP message."""
+    request_id = f"req-{uuid.uuid4().hex[:12]}"
+    body = json.dumps(Failure(400, "This is not a well-formed HTTP/1.1 request.").envelope(request_id)).encode()
+    head = (
+        f"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        f"X-Request-ID: {request_id}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 def status_of(error: errors.CambioError) -> int:

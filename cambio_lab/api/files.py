@@ -35,6 +35,7 @@ class Files(Rest):
     """``/sessions/{session_id}/files/{path}``; a path that is empty or ends in a slash is a folder's listing."""
 
     methods = ("GET", "HEAD", "PUT")
+    body_seconds = 3600.0
     _pieces: asyncio.Queue[bytes | None] | None = None
     _writing: asyncio.Task[int] | None = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from tornado.http1connection import HTTP1Connection
 from tornado.web import HTTPError, stream_request_body
 
 from ..errors import CambioError, DesktopError, InvalidRequest, SessionEnded
@@ -17,12 +18,17 @@ DISCARDED = 16 * 1024 * 1024
 were not read resets it, and the reset may overtake the answer."""
 
 
+BODY_SECONDS = 20.0
+"""In which a body must have arrived."""
+
+
 @stream_request_body
 class Rest(Guarded):
     """A REST handler. Bodies arrive in pieces, so that a large one is refused before it is in memory."""
 
     refusal: Exception | None = None
     """What :meth:`prepare` found; the method is not called then."""
+    body_seconds = BODY_SECONDS
     max_body: int | None = None
     """Bytes; the setting ``max_body`` unless the handler says otherwise."""
 
@@ -44,13 +50,19 @@ class Rest(Guarded):
                 raise Refused(400, "The Content-Length header must be given once, as a whole number of bytes.")
             if size > self._limit():
                 raise self._refuse_size()
+            self._body_within(self.body_seconds)
             if self.request.method in self.methods:
                 await self.begin()
         except Exception as refusal:
             if size is None or size > self._limit() + DISCARDED:
                 raise
             self.refusal = refusal
+            self._body_within(BODY_SECONDS)
             setattr(self, str(self.request.method).lower(), self._refuse)
+
+    def _body_within(self, seconds: float) -> None:
+        if isinstance(self.request.connection, HTTP1Connection):
+            self.request.connection.set_body_timeout(seconds)
 
     def _announced_size(self) -> int | None:
         """Return the Content-Length in bytes; ``None`` where it is no plain number: such a body cannot be read."""

@@ -26,6 +26,7 @@ from ..api.services import KEY, Services
 from ..errors import CambioError, ConfigurationError, DirectoryInUse, StoreUnavailable
 from ..settings import Settings, read_environment
 from .allocator import bound_arenas, keep_trimmed
+from .connections import bound, throttle
 from .identity import identity
 
 if TYPE_CHECKING:
@@ -95,6 +96,9 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
         logger = logging.getLogger("cambio_lab")
         logger.parent = self.log
         logger.setLevel(self.log.level)
+        assert self.serverapp is not None
+        throttle(self.log, self.serverapp.log)
+        bound()  # the HTTP server is made after the extensions
 
     def initialize_handlers(self) -> None:
         self.handlers.extend(routes.handlers())

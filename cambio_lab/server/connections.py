@@ -1,0 +1,178 @@
+"""Bounds on what a caller without a token can hold or cause: connections, time, log lines.
+
+Jupyter Server makes a ``tornado.httpserver.HTTPServer``; ``HTTPServer.configure(BoundedServer)`` makes it ours. With
+Tornado's defaults a half-open request stays for an hour, and 3,000 of them use up the descriptors of the process, which
+then logs 2.3 MB of tracebacks a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import time
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from tornado.http1connection import HTTP1ServerConnection
+from tornado.httpserver import HTTPServer
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    RequestStartLine,
+    ResponseStartLine,
+)
+from tornado.iostream import IOStream
+
+from ..api.failure import malformed
+
+FIRST_SECONDS = 10.0
+"""From a connection to the end of its first request's headers."""
+IDLE_SECONDS = 75.0
+"""From one request to the next one's headers, as web servers commonly wait."""
+BODY_SECONDS = 300.0
+"""For a whole body, such as a notebook over a slow line; routes of ours say less (:mod:`cambio_lab.api.rest`)."""
+WAITING_PER_ADDRESS = 128
+"""Connections of one address whose request is not complete; one more closes the oldest of them."""
+PER_ADDRESS = 512
+"""Connections of one address, without WebSockets; one more is closed at once."""
+_TORNADO_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+logger = logging.getLogger(__name__)
+
+
+def bound() -> None:
+    """Let the next HTTP server of this process be bounded; call it before the server is made."""
+    HTTPServer.configure(BoundedServer, idle_connection_timeout=IDLE_SECONDS, body_timeout=BODY_SECONDS)
+
+
+class BoundedServer(HTTPServer):
+    """Tornado's server with bounds per address and in all."""
+
+    def initialize(self, *args: Any, **options: Any) -> None:
+        super().initialize(*args, **options)
+        self._open: dict[object, str] = {}
+        self._per_address: Counter[str] = Counter()
+        self._waiting: dict[str, OrderedDict[object, IOStream]] = {}
+        self._deadlines: dict[object, asyncio.TimerHandle] = {}
+        # Half of the descriptors are for desktops, kernels and the database.
+        self._most = max(32, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+
+    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        """Serve a new connection, or close it where there are too many."""
+        ip = str(address[0]) if address else ""
+        if len(self._open) >= self._most or self._per_address[ip] >= PER_ADDRESS:
+            logger.warning("connection closed: %d of %s, %d in all", self._per_address[ip], ip, len(self._open))
+            stream.close()
+            return
+        write = stream.write
+        # Tornado answers a malformed message itself, past every handler.
+        stream.write = lambda data: write(malformed() if data == _TORNADO_REFUSAL else data)  # type: ignore[method-assign]
+        super().handle_stream(stream, address)
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        """Note that this connection waits for a request."""
+        assert isinstance(server_conn, HTTP1ServerConnection)
+        if server_conn not in self._open:
+            ip = str(getattr(server_conn.context, "address", ("",))[0])
+            self._open[server_conn] = ip
+            self._per_address[ip] += 1
+            loop = asyncio.get_running_loop()
+            self._deadlines[server_conn] = loop.call_later(FIRST_SECONDS, server_conn.stream.close)
+        ip = self._open[server_conn]
+        waiting = self._waiting.setdefault(ip, OrderedDict())
+        waiting[server_conn] = server_conn.stream
+        if len(waiting) > WAITING_PER_ADDRESS:
+            _, oldest = waiting.popitem(last=False)
+            logger.warning("connection closed: %d incomplete requests of %s", WAITING_PER_ADDRESS + 1, ip)
+            oldest.close()
+        return _Request(super().start_request(server_conn, request_conn), self, server_conn)
+
+    def headers_complete(self, server_conn: object) -> None:
+        """The first headers came in time."""
+        if (deadline := self._deadlines.pop(server_conn, None)) is not None:
+            deadline.cancel()
+
+    def request_complete(self, server_conn: object) -> None:
+        """A whole request was read; the connection waits no longer."""
+        ip = self._open.get(server_conn, "")
+        waiting = self._waiting.get(ip)
+        if waiting is not None:
+            waiting.pop(server_conn, None)
+            if not waiting:
+                del self._waiting[ip]
+
+    def on_close(self, server_conn: object) -> None:
+        """The connection is over, or a WebSocket from here on."""
+        self.headers_complete(server_conn)
+        self.request_complete(server_conn)
+        ip = self._open.pop(server_conn, None)
+        if ip is not None:
+            self._per_address[ip] -= 1
+            if not self._per_address[ip]:
+                del self._per_address[ip]
+        super().on_close(server_conn)
+
+
+class _Request(HTTPMessageDelegate):
+    """One request on its way to the application; tells the server how far it has been read."""
+
+    def __init__(self, inner: HTTPMessageDelegate, server: BoundedServer, connection: object) -> None:
+        self._inner = inner
+        self._server = server
+        self._connection = connection
+        self.data_received = inner.data_received  # type: ignore[method-assign]
+        self.on_connection_close = inner.on_connection_close  # type: ignore[method-assign]
+
+    def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> Any:
+        self._server.headers_complete(self._connection)
+        return self._inner.headers_received(start_line, headers)
+
+    def finish(self) -> None:
+        self._server.request_complete(self._connection)
+        self._inner.finish()
+
+
+@dataclass
+class _Bucket:
+    tokens: float
+    at: float
+    dropped: int = 0
+
+
+class Throttle(logging.Filter):
+    """Passes ``burst`` lines of each place in the code at once, ``per_second`` on average, and counts the others.
+
+    A refused request costs a line, and a flood of them must not fill the disk. Lines for debugging pass.
+    """
+
+    def __init__(self, burst: int = 50, per_second: float = 2.0) -> None:
+        super().__init__()
+        self._burst = burst
+        self._per_second = per_second
+        self._buckets: dict[tuple[str, int, int], _Bucket] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno <= logging.DEBUG:
+            return True
+        now = time.monotonic()
+        place = (record.pathname, record.lineno, record.levelno)
+        bucket = self._buckets.setdefault(place, _Bucket(self._burst, now))
+        bucket.tokens = min(self._burst, bucket.tokens + (now - bucket.at) * self._per_second)
+        bucket.at = now
+        if bucket.tokens < 1:
+            bucket.dropped += 1
+            return False
+        bucket.tokens -= 1
+        if bucket.dropped:
+            record.msg, record.args = f"{record.getMessage()} ({bucket.dropped} similar lines left out)", None
+            bucket.dropped = 0
+        return True
+
+
+def throttle(*logs: logging.Logger) -> None:
+    """Bound what each handler of ``logs``, and asyncio's own logger, write."""
+    for target in (*(handler for log in logs for handler in log.handlers), logging.getLogger("asyncio")):
+        if not any(isinstance(known, Throttle) for known in target.filters):
+            target.addFilter(Throttle())

@@ -1,0 +1,147 @@
+"""Callers without a token who hold connections or flood the log: bounded per address, in time and in bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import httpx2
+import psutil
+import pytest
+
+from cambio_lab.server.connections import FIRST_SECONDS, WAITING_PER_ADDRESS, Throttle
+from tests.live_server import LiveServer
+
+Start = Callable[..., Any]
+HALF = b"GET /sessions HTTP/1.1\r\nHost: localhost\r\n"
+HALF_BODY = (
+    b"POST /sessions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+)
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """Allow this process the 3,000 sockets that the attack needs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextlib.asynccontextmanager
+async def half_open(server: LiveServer, count: int, data: bytes) -> AsyncIterator[list[Connection]]:
+    """Connections that sent the beginning of a request."""
+    made: list[Connection] = []
+    for _ in range(count):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(data)
+        made.append((reader, writer))
+    yield made
+    for _, writer in made:
+        writer.close()
+
+
+def descriptors(server: LiveServer) -> int:
+    assert server.process is not None
+    return int(psutil.Process(server.process.pid).num_fds())
+
+
+async def ended(connections: list[Connection]) -> int:
+    """How many of the connections the server has closed."""
+    count = 0
+    for reader, _ in connections:
+        try:
+            count += await asyncio.wait_for(reader.read(1), 0.001) == b""
+        except TimeoutError:
+            pass
+        except ConnectionResetError:
+            count += 1
+    return count
+
+
+@pytest.mark.parametrize("data", [HALF, HALF_BODY], ids=["headers", "body"])
+async def test_3000_half_open_requests_leave_the_server_usable(
+    start_server: Start, many_descriptors: None, data: bytes
+) -> None:
+    server: LiveServer = await start_server()
+    async with server.client() as client:
+        assert (await client.get("/sessions")).status_code == 200
+    before, log = descriptors(server), len(server.log())
+    async with half_open(server, 3000, data) as made, server.client() as client:
+        started = time.monotonic()
+        assert (await client.get("/sessions")).status_code == 200
+        waited = time.monotonic() - started
+        created = await client.post("/sessions", json={})
+        assert created.status_code == 200
+        assert (await client.delete(f"/sessions/{created.json()['id']}")).status_code == 200
+        assert descriptors(server) - before < WAITING_PER_ADDRESS + 40
+        if data is HALF:
+            await asyncio.sleep(FIRST_SECONDS + 1 - (time.monotonic() - started))
+            assert await ended(made) == 3000
+        grown = len(server.log()) - log
+        print(f"answered after {waited * 1000:.0f} ms; log +{grown} bytes")
+        assert waited < 2 and grown < 60_000
+    assert "Traceback" not in server.log()
+
+
+async def test_a_slow_request_is_served_and_a_kept_connection_stays(start_server: Start) -> None:
+    server: LiveServer = await start_server()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    for _ in range(3):
+        writer.write(b"GET /health HTTP/1.1\r\n")
+        await asyncio.sleep(1)
+        writer.write(b"Host: localhost\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if line)
+        await reader.readexactly(int(fields[b"content-length"]))
+    writer.close()
+
+
+async def test_three_thousand_refused_requests_write_few_lines(start_server: Start) -> None:
+    server: LiveServer = await start_server()
+    log = len(server.log())
+    async with httpx2.AsyncClient(base_url=server.url) as unknown:
+
+        async def flood() -> None:
+            for _ in range(300):
+                assert (await unknown.get("/sessions")).status_code == 401
+
+        await asyncio.gather(*(flood() for _ in range(10)))
+    grown = len(server.log()) - log
+    print(f"3,000 refused requests: log +{grown} bytes")
+    assert grown < 100_000
+
+
+async def test_a_malformed_message_is_answered_in_the_envelope(start_server: Start) -> None:
+    server: LiveServer = await start_server()
+    head = f"POST /sessions HTTP/1.1\r\nHost: localhost\r\nAuthorization: token {server.token}\r\n".encode()
+    for raw in (
+        head + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\xb2\r\n{}\r\n0\r\n\r\n",
+        head + b"Transfer-Encoding: gzip\r\n\r\n",
+        head + b"no colon\r\n\r\n",
+        b"\x16\x03\x01\x02\x00 not HTTP\r\n\r\n",
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(raw)
+        answer = await asyncio.wait_for(reader.read(), 10)
+        assert answer.startswith(b"HTTP/1.1 400 ") and b'"error": "Bad Request"' in answer.replace(b'":"', b'": "'), raw
+        writer.close()
+    assert "Traceback" not in server.log()
+
+
+def test_the_throttle_counts_what_it_leaves_out() -> None:
+    throttle = Throttle(burst=3, per_second=50)
+    record = logging.LogRecord("x", logging.WARNING, "place.py", 1, "refused %s", ("you",), None)
+    assert [throttle.filter(record) for _ in range(6)] == [True] * 3 + [False] * 3
+    elsewhere = logging.LogRecord("x", logging.ERROR, "place.py", 2, "failed", (), None)
+    assert throttle.filter(elsewhere)
+    time.sleep(0.05)
+    assert throttle.filter(record)
+    assert record.getMessage() == "refused you (3 similar lines left out)"
