@@ -22,7 +22,7 @@ import numpy
 
 from cambio_lab.agent import Agent, AgentOptions, Gate
 from cambio_lab.agent.client import ModelClient
-from cambio_lab.desktop.base import Picture
+from cambio_lab.desktop.base import Screenshot
 from cambio_lab.desktop.screen.encode import png
 from cambio_lab.events import TurnFinished
 from tests.agent.fake_desktop import FakeDesktop
@@ -79,8 +79,8 @@ class EncodingDesktop(FakeDesktop):
         rows = max(1, kilobytes // 4)
         self._frame[:rows] = generator.integers(0, 255, (rows, 1280, 3), numpy.uint8)
 
-    async def screenshot(self) -> Picture:
-        return Picture(await asyncio.to_thread(png, self._frame), "image/png", 1280, 800)
+    async def screenshot(self) -> Screenshot:
+        return Screenshot(await asyncio.to_thread(png, self._frame), "image/png", 1280, 800)
 
 
 async def step_times(steps: int, kilobytes: int, model: str = "claude-sonnet-5-5") -> Instant:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
-from ..desktop.base import Desktop, Picture
+from ..desktop.base import Desktop, Screenshot
 from ..errors import ActionError, DesktopLost
 from ..events import ApprovalDecided, Event, StatusChanged, ToolFinished, ToolStarted
 from .gate import Gate, LimitReached, Stopped, TurnHalted
@@ -142,7 +142,7 @@ class Batch:
 
     async def _finish(self, call: Call, member: str, outcome: Outcome, step: int) -> ToolFinished:
         """Note a result; after a failed action the model gets to see how far the ones before it came."""
-        seen: Picture | None = None
+        seen: Screenshot | None = None
         if self._is_computer(call):
             if outcome.is_error and not self.failed and self._unseen is not None:
                 seen = await self._look()
@@ -157,7 +157,9 @@ class Batch:
                 self._unseen = self.results[-1]
         return event
 
-    def _note(self, call: Call, member: str, outcome: Outcome, step: int, seen: Picture | None = None) -> ToolFinished:
+    def _note(
+        self, call: Call, member: str, outcome: Outcome, step: int, seen: Screenshot | None = None
+    ) -> ToolFinished:
         self.results.append(result_block(call, outcome))
         picture = outcome.picture or seen
         return ToolFinished(
@@ -181,7 +183,7 @@ class Batch:
         member = tool.member(call) if tool else call.name
         return self._note(call, member, outcome, self._turn.count(call, member))
 
-    async def _look(self) -> Picture | None:
+    async def _look(self) -> Screenshot | None:
         try:
             async with asyncio.timeout(30):
                 image = await self._gate.race(self._desktop().screenshot())

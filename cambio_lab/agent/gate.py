@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
@@ -97,6 +97,8 @@ class Gate:
         self.policy: ApprovalPolicy = policy
         self.timeout = timeout
         self.pending: ApprovalRequested | None = None
+        self.on_stop: Callable[[], None] | None = None
+        """Called instead of stopping at once: a replay stops the turn where it was stopped when it was recorded."""
         self._verdict: asyncio.Future[tuple[Verdict, str]] | None = None
         self._halt: asyncio.Future[TurnHalted | Exception] | None = None
         self._resumed = asyncio.Event()
@@ -114,7 +116,13 @@ class Gate:
         return self._halt is not None and self._halt.done() and isinstance(self._halt.result(), Stopped)
 
     def stop(self) -> None:
-        """End the running turn now; without one, nothing happens."""
+        """End the running turn; without one, nothing happens."""
+        if self.on_stop is not None:
+            self.on_stop()
+        else:
+            self.stop_now()
+
+    def stop_now(self) -> None:
         self.halt(Stopped("the user stopped the agent"))
 
     def pause(self) -> None:
@@ -170,7 +178,7 @@ class Gate:
             if not task.done():
                 await self._cancel(task)
 
-    async def stream(self, source: AsyncIterator[T]) -> AsyncGenerator[T, None]:
+    async def stream(self, source: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         """The source's items, read ahead a little by a task of our own; a halt ends it between any two bytes."""
         queue: asyncio.Queue[tuple[T | None, BaseException | None]] = asyncio.Queue(maxsize=64)
         pump = asyncio.create_task(_pump(source, queue))
@@ -266,7 +274,7 @@ def void(_: object) -> None:
     return None
 
 
-async def _pump(source: AsyncIterator[T], queue: asyncio.Queue[tuple[T | None, BaseException | None]]) -> None:
+async def _pump(source: AsyncGenerator[T, None], queue: asyncio.Queue[tuple[T | None, BaseException | None]]) -> None:
     try:
         async for item in source:
             await queue.put((item, None))
@@ -275,8 +283,7 @@ async def _pump(source: AsyncIterator[T], queue: asyncio.Queue[tuple[T | None, B
     else:
         await queue.put((None, StopAsyncIteration()))
     finally:
-        if (close := getattr(source, "aclose", None)) is not None:
-            await close()
+        await source.aclose()
 
 
 def _flood(queue: asyncio.Queue[Any], reason: Exception) -> None:

@@ -83,9 +83,8 @@ class Agent:
     def desktop(self, desktop: Desktop) -> None:
         self._desktop = desktop
         images = models.resolve(self.options.model, self.options.platform).images
-        if (limit := getattr(desktop, "limit_pictures", None)) is not None:
-            # two thousand pixels a side may be sent at any number of pictures; coordinates are those of the pictures
-            limit(min(images.edge, images.many_edge), images.tokens, self.options.image_format)
+        # Images of up to many_edge pixels a side may be sent in any number; coordinates are those of the screenshots.
+        desktop.limit_screenshots(min(images.edge, images.many_edge), images.tokens, self.options.image_format)
 
     @property
     def usage(self) -> Usage:

@@ -83,24 +83,25 @@ class Files(Rest):
         if not path or path.endswith("/"):
             await self._list(desktop, path)
             return
-        content = await desktop.read_file(path)
+        content = desktop.read_file(path)
+        first = await anext(content, b"")  # raises if the file cannot be read, before anything is sent
         name = path.rpartition("/")[2]
         self.set_header("Content-Type", mimetypes.guess_type(name)[0] or "application/octet-stream")
         # Never shown by the browser in this origin: the file may be a page that the desktop made up.
         self.set_header("Content-Disposition", f"attachment; filename*=UTF-8''{quote(name)}")
-        if (size := getattr(content, "size", None)) is not None:
-            self.set_header("Content-Length", str(size))
-        async with contextlib.aclosing(content):  # type: ignore[type-var]
-            await self._send(content)
+        if content.size is not None:
+            self.set_header("Content-Length", str(content.size))
+        async with contextlib.aclosing(content):
+            await self._send(first, content)
 
-    async def _send(self, content: AsyncIterator[bytes]) -> None:
-        """The content as the body (for HEAD: what comes before it); one that breaks off must not look whole."""
+    async def _send(self, first: bytes, content: AsyncIterator[bytes]) -> None:
+        """Send the content as the body (HEAD: the headers only); content that breaks off must not look whole."""
         try:
-            async for piece in content:
-                self.write(piece)
-                await self.flush()
-                if self.request.method == "HEAD":
-                    break
+            self.write(first)
+            if self.request.method != "HEAD":
+                async for piece in content:
+                    await self.flush()
+                    self.write(piece)
             self.finish()
         except BaseException as error:
             if not self._headers_written:

@@ -16,7 +16,7 @@ class Thumbnails:
 
     async def of(self, desktop: Desktop, width: int) -> bytes:
         """A JPEG ``width`` pixels wide. Raises what the desktop raises when it is away."""
-        revision = getattr(desktop, "revision", None)
+        revision = desktop.revision
         kept = self._last.setdefault(desktop, {})
         if revision is not None and width in kept and kept[width][0] == revision:
             return kept[width][1]

@@ -1,4 +1,4 @@
-"""What a desktop is to everyone else: a screen, a mouse, a keyboard, a shell and a home directory.
+"""The contract of a desktop: a screen, a mouse, a keyboard, a shell and a home directory.
 
 Coordinates are pixels of the screenshot, origin top left, ``0 <= x < width``. A point outside raises
 :class:`~cambio_lab.errors.ActionError`; nothing is ever clamped. Durations are seconds in arguments and milliseconds
@@ -8,11 +8,13 @@ buttons are released whatever happens.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol
 
 Button = Literal["left", "middle", "right"]
 Direction = Literal["up", "down", "left", "right"]
@@ -45,8 +47,8 @@ class Region(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An encoded image: PNG unless the settings say otherwise."""
+class Screenshot:
+    """An encoded image of the screen or a part of it: PNG unless the settings say otherwise."""
 
     data: bytes
     media_type: str
@@ -108,6 +110,24 @@ class FileInfo:
     is_dir: bool
 
 
+class FileContent(AsyncIterator[bytes]):
+    """A file's content in pieces; close it (``aclose``) if it is not read to its end.
+
+    ``read`` generates the pieces; it sets ``size`` to the bytes in total where the desktop tells them.
+    """
+
+    def __init__(self, read: Callable[[FileContent], AsyncGenerator[bytes, None]]) -> None:
+        self.size: int | None = None
+        """Known once the first piece was read, if at all."""
+        self._pieces = read(self)
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._pieces)
+
+    async def aclose(self) -> None:
+        await self._pieces.aclose()
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """``text`` is one line for people, ``fraction`` from 0 to 1 where it is known."""
@@ -139,103 +159,171 @@ class ProviderHealth:
     mend: str = ""
 
 
-@runtime_checkable
-class Desktop(Protocol):
-    """One live desktop, held by one session."""
-
-    desktop_id: str
-    """Stable across a server restart: the container's id, or the local desktop's directory name."""
-    container_id: str | None
-    vnc_port: int | None
-    isolated: bool
-    image_digest: str | None
+class Desktop(ABC):
+    """One live desktop, held by one session. What is not abstract is optional: its default does nothing harmful."""
 
     @property
+    @abstractmethod
+    def desktop_id(self) -> str:
+        """Stable across a server restart: the container's id, or the local desktop's directory name."""
+
+    @property
+    @abstractmethod
     def size(self) -> Size:
         """Size of the screenshots, and the coordinate space of every action."""
 
-    # Eyes
-    async def screenshot(self) -> Picture:
-        """The settled screen, encoded. The cursor is in the picture."""
+    @property
+    def container_id(self) -> str | None:
+        return None
 
-    async def zoom(self, region: Region) -> Picture:
-        """``region`` from true pixels, scaled to fit the screenshot size, aspect kept."""
+    @property
+    def vnc_port(self) -> int | None:
+        return None
 
-    async def thumbnail(self, width: int = 320) -> Picture:
-        """A small JPEG of the screen as it is now; does not wait for it to settle."""
+    @property
+    def isolated(self) -> bool:
+        """Whether its programs cannot reach the host."""
+        return False
 
+    @property
+    def image_digest(self) -> str | None:
+        return None
+
+    @property
+    def recorded(self) -> bool:
+        """Whether this is a recording that is replayed: nothing runs, and nothing new is to be recorded."""
+        return False
+
+    @property
+    def revision(self) -> object | None:
+        """Equal to an earlier one only if nothing has been drawn since; ``None`` where that is not known."""
+        return None
+
+    # Screen
+    @abstractmethod
+    async def screenshot(self) -> Screenshot:
+        """Return the settled screen, encoded. The cursor is in the image."""
+
+    @abstractmethod
+    async def zoom(self, region: Region) -> Screenshot:
+        """Return ``region`` from true pixels, scaled to fit the screenshot size, aspect kept."""
+
+    @abstractmethod
+    async def thumbnail(self, width: int = 320) -> Screenshot:
+        """Return a small JPEG of the screen as it is now; do not wait for it to settle."""
+
+    @abstractmethod
     async def settle(self) -> Settled:
         """Wait until the screen is quiet, or the cap."""
 
+    @abstractmethod
     async def cursor_position(self) -> Point:
-        """Where the pointer is, also after a person moved it."""
+        """Return where the pointer is, also after a person moved it."""
+
+    @abstractmethod
+    async def resize(self, size: Size) -> None: ...
+
+    def limit_screenshots(self, long_edge: int, tokens: int, image_format: str | None = None) -> None:
+        """Scale screenshots to what a model takes: ``long_edge`` pixels, ``tokens`` patches of 28 x 28 pixels."""
+        return
 
     # Input: each returns when the screen has settled after it
+    @abstractmethod
     async def move(self, point: Point) -> Settled: ...
 
+    @abstractmethod
     async def click(
         self, button: Button = "left", point: Point | None = None, *, count: int = 1, modifiers: str | None = None
     ) -> Settled:
         """Click ``count`` times at ``point`` (else where the pointer is) with ``modifiers`` (``ctrl+shift``) held."""
 
+    @abstractmethod
     async def button_down(self, button: Button = "left") -> Settled: ...
 
+    @abstractmethod
     async def button_up(self, button: Button = "left") -> Settled: ...
 
+    @abstractmethod
     async def drag(self, start: Point, end: Point, *, modifiers: str | None = None) -> Settled: ...
 
+    @abstractmethod
     async def scroll(
         self, direction: Direction, amount: int, point: Point | None = None, *, modifiers: str | None = None
     ) -> Settled:
-        """``amount`` wheel clicks, 1 to 50."""
+        """Turn the wheel by ``amount`` clicks, 1 to 50."""
 
+    @abstractmethod
     async def key(self, combo: str, repeat: int = 1) -> Settled:
         """Press ``combo`` (``ctrl+s``, ``Return``) ``repeat`` times, 1 to 100."""
 
+    @abstractmethod
     async def hold_key(self, combo: str, seconds: float) -> Settled:
         """Hold ``combo`` for 0 to 300 seconds."""
 
+    @abstractmethod
     async def type_text(self, text: str) -> Settled:
         """Type any Unicode text at the focus; newlines are Return, tabs are Tab."""
 
+    @abstractmethod
     async def release_all(self) -> None:
-        """Release every key and button we hold; safe at any time."""
+        """Release every key and button that this server holds; safe at any time."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, as an action of the agent: a replay need not take the time."""
+        await asyncio.sleep(seconds)
 
     # Clipboard
+    @abstractmethod
     async def get_clipboard(self) -> str: ...
 
+    @abstractmethod
     async def set_clipboard(self, text: str) -> None: ...
 
     # Shell and files, inside the desktop's own container or user environment
+    @abstractmethod
     async def run_command(self, command: str, timeout: float = 120.0) -> CommandResult:
         """Run in the session's one persistent bash; ``cd`` and variables stay. A time-out kills and restarts it."""
 
+    @abstractmethod
     async def restart_shell(self) -> None: ...
 
+    @abstractmethod
     async def execute(
         self, argv: Sequence[str], *, stdin: bytes | None = None, timeout: float = 30.0, limit: int = 10_000_000
     ) -> tuple[int, bytes, bytes]:
         """Run one program (no shell state): exit code, stdout, stderr; output is cut at ``limit`` bytes."""
 
-    async def read_file(self, path: str) -> AsyncIterator[bytes]:
-        """Stream a file; relative paths are below home. :class:`~cambio_lab.errors.ActionError` if it cannot."""
+    @abstractmethod
+    def read_file(self, path: str) -> FileContent:
+        """Stream a file; relative paths are below home.
 
+        The first piece raises :class:`~cambio_lab.errors.ActionError` if the file cannot be read.
+        """
+
+    @abstractmethod
     async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
-        """Write a file below home, creating folders; bytes written."""
+        """Write a file below home, creating folders; return the bytes written."""
 
+    @abstractmethod
     async def list_files(self, path: str = "") -> list[FileInfo]: ...
 
     # Life
-    async def resize(self, size: Size) -> None: ...
-
+    @abstractmethod
     def endpoint(self) -> VncEndpoint:
-        """For the server's own VNC proxy; never leaves the server."""
+        """Return the address for the server's own VNC proxy; it never leaves the server."""
 
+    @abstractmethod
     async def alive(self) -> bool: ...
 
+    @abstractmethod
     async def lost(self) -> str:
         """Wait until this desktop dies by itself and return the reason; never returns after :meth:`close`."""
 
+    async def release(self) -> None:
+        """Close this server's connections to a desktop that goes on without it, for another attempt to adopt it."""
+        return
+
+    @abstractmethod
     async def close(self) -> None:
         """Remove the desktop and everything it holds; idempotent, bounded in time."""
 

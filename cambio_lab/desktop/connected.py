@@ -14,11 +14,13 @@ from . import files
 from .base import (
     Button,
     CommandResult,
+    Desktop,
     Direction,
+    FileContent,
     FileInfo,
-    Picture,
     Point,
     Region,
+    Screenshot,
     Settled,
     Size,
     VncEndpoint,
@@ -36,9 +38,10 @@ from .shell import Shell
 _ENCODERS = ThreadPoolExecutor(2, thread_name_prefix="encode")
 
 
-class ConnectedDesktop:
-    """Implements :class:`~cambio_lab.desktop.base.Desktop`; providers subclass it for life and death."""
+class ConnectedDesktop(Desktop):
+    """Providers subclass it; they say whether it is alive and how it is removed."""
 
+    desktop_id: str = ""
     isolated = False
     container_id: str | None = None
     vnc_port: int | None = None
@@ -58,8 +61,8 @@ class ConnectedDesktop:
         self._shell = Shell(machine)
         self._limits: tuple[int, int] | None = None
         self._kind: str | None = None
-        self._picturing: tuple[tuple[int, Size], asyncio.Future[Picture]] | None = None
-        """The latest picture, made or in the making, and what it shows: the screen's serial and the picture's size."""
+        self._latest: tuple[tuple[int, Size], asyncio.Future[Screenshot]] | None = None
+        """The latest screenshot, encoded or being encoded, with the screen's serial and the size that it shows."""
         self._closed = False
 
     async def open(self) -> None:
@@ -81,43 +84,42 @@ class ConnectedDesktop:
         screen = self.true_size
         return View(screen, fit_model(screen, *self._limits) if self._limits else fit_model(screen))
 
-    def limit_pictures(self, long_edge: int, patches: int, kind: str | None = None) -> None:
-        """Scale screenshots to what a model takes (the default is what current ones take), in a format of its own."""
-        self._limits = (long_edge, patches)
-        self._kind = kind
-        self._picturing = None
+    def limit_screenshots(self, long_edge: int, tokens: int, image_format: str | None = None) -> None:
+        self._limits = (long_edge, tokens)
+        self._kind = image_format
+        self._latest = None
 
-    # Eyes
-    async def screenshot(self) -> Picture:
+    # Screen
+    async def screenshot(self) -> Screenshot:
         await self._connection.settle(calm=self._foresee)
-        return await asyncio.shield(self._picture())
+        return await asyncio.shield(self._current())
 
     def frame(self) -> png.Frame:
         """The pixels as they are now, ``(height, width, 4)`` in blue, green, red, unused; a copy."""
         return self._connection.screen.crop()
 
-    def _picture(self) -> asyncio.Future[Picture]:
-        """A picture of the screen as it is now: the one at hand while nothing has changed, else a new one."""
+    def _current(self) -> asyncio.Future[Screenshot]:
+        """Return a screenshot of the screen as it is now: the latest one while nothing has changed, else a new one."""
         view, screen = self._view, self._connection.screen
         key = (screen.serial, view.picture)
-        at_hand = self._picturing
+        at_hand = self._latest
         if at_hand is None or at_hand[0] != key or (at_hand[1].done() and at_hand[1].exception()):
-            at_hand = self._picturing = (key, self._encode(screen.crop(), view.picture))
+            at_hand = self._latest = (key, self._encode(screen.crop(), view.picture))
         return at_hand[1]
 
     def _foresee(self) -> None:
         """Encode while the rest of the quiet period passes: what is on the screen then is mostly what is there now."""
         if not self._connection.watch.restless:
-            self._picture()
+            self._current()
 
     def _encode(
         self, frame: png.Frame, size: Size, kind: str | None = None, quality: int = 85
-    ) -> asyncio.Future[Picture]:
+    ) -> asyncio.Future[Screenshot]:
         kind = kind or self._kind or self.settings.image_format
         loop = asyncio.get_running_loop()
         return loop.run_in_executor(_ENCODERS, lambda: png.encode(frame, kind, size, quality=quality))
 
-    async def zoom(self, region: Region) -> Picture:
+    async def zoom(self, region: Region) -> Screenshot:
         await self._connection.settle()
         view = self._view
         true = view.region_to_screen(region)
@@ -130,7 +132,7 @@ class ConnectedDesktop:
         screen = self._connection.screen
         return screen, screen.serial
 
-    async def thumbnail(self, width: int = 320) -> Picture:
+    async def thumbnail(self, width: int = 320) -> Screenshot:
         if not 16 <= width <= 4096:
             raise ActionError("A thumbnail is between 16 and 4096 pixels wide.")
         await self._connection.client()
@@ -223,8 +225,8 @@ class ConnectedDesktop:
     ) -> tuple[int, bytes, bytes]:
         return await run(self.machine, argv, stdin=stdin, timeout=timeout, limit=limit)
 
-    async def read_file(self, path: str) -> AsyncIterator[bytes]:
-        return await files.read(self.machine, path, self.settings.max_file_bytes)
+    def read_file(self, path: str) -> FileContent:
+        return files.read(self.machine, path, self.settings.max_file_bytes)
 
     async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
         return await files.write(self.machine, path, chunks, self.settings.max_file_bytes)
@@ -255,7 +257,6 @@ class ConnectedDesktop:
         return self._connection.connected
 
     async def release(self) -> None:
-        """Let go of a desktop that is to outlive this server."""
         if not self._closed:
             self._closed = True
             await self._connection.close()

@@ -12,7 +12,7 @@ from typing import Any
 
 from cambio_lab.errors import ActionError
 
-from .base import FileInfo
+from .base import FileContent, FileInfo
 from .machine import STDOUT, Machine, Process
 
 _CHUNK = 64 * 1024
@@ -25,45 +25,23 @@ def _source() -> str:
     return Path(__file__).with_name("home_helper.py").read_text("utf-8")
 
 
-class Content(AsyncIterator[bytes]):
-    """A file's content in pieces; ``size`` is how many bytes they have together.
+def read(machine: Machine, path: str, limit: int) -> FileContent:
+    """Return the content of ``path``.
 
-    :class:`~cambio_lab.errors.ActionError` instead of an end before that.
+    Reading raises :class:`~cambio_lab.errors.ActionError` if it cannot be read, is larger than ``limit`` bytes, or
+    ends before its size.
     """
-
-    def __init__(self, process: Process, path: str, size: int, first: bytes) -> None:
-        self.size = size
-        self._process = process
-        self._pieces = _content(process, path, size, first)
-
-    async def __anext__(self) -> bytes:
-        return await anext(self._pieces)
-
-    async def aclose(self) -> None:
-        """Let go of the file."""
-        await self._pieces.aclose()
-        await _end(self._process)  # the generator does it only if it was begun
+    return FileContent(lambda content: _content(content, machine, path, limit))
 
 
-async def read(machine: Machine, path: str, limit: int) -> Content:
-    """Open ``path``; iterate over the result for its content, and close it (``aclose``) if not to the end.
-
-    :class:`~cambio_lab.errors.ActionError` if it cannot be read or is larger than ``limit`` bytes.
-    """
+async def _content(content: FileContent, machine: Machine, path: str, limit: int) -> AsyncGenerator[bytes, None]:
     process = await _start(machine, "read", path)
     try:
-        answer, rest = await _answer(process, path)
-        if answer["size"] > limit:
-            raise ActionError(f"{path!r} has {answer['size']} bytes; at most {limit} can be transferred.")
-    except BaseException:
-        await _end(process)
-        raise
-    return Content(process, path, answer["size"], rest)
-
-
-async def _content(process: Process, path: str, size: int, first: bytes) -> AsyncGenerator[bytes, None]:
-    left = size - len(first)
-    try:
+        answer, first = await _answer(process, path)
+        size = content.size = answer["size"]
+        if size > limit:
+            raise ActionError(f"{path!r} has {size} bytes; at most {limit} can be transferred.")
+        left = size - len(first)
         if first:
             yield first
         while left > 0:

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..desktop.base import CommandResult, Desktop, FileInfo, Picture
+from ..desktop.base import CommandResult, Desktop, FileInfo, Screenshot
 from ..events import Usage
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Live:
-    """A running session for the author of a task. Paths are below the desktop's home unless they are absolute.
+class Facts:
+    """What is known of a running session.
 
     ``random`` is seeded by the cell: the same draws for every model and setting of one repeat. ``values`` carries
     what ``setup`` drew to ``message`` and ``check``. ``answers`` are the agent's final texts, one for each message.
@@ -47,6 +47,10 @@ class Live:
         """Tokens and dollars so far."""
         return self.session.usage
 
+
+class Live(Facts):
+    """A running session for the author of a task. Paths are below the desktop's home unless they are absolute."""
+
     async def shell(self, command: str, timeout: float = 60.0) -> CommandResult:
         """Run a bash command line inside the desktop, apart from the agent's own shell. Does not raise on failure."""
         code, out, err = await self.desktop.execute(["bash", "-c", command], timeout=timeout)
@@ -61,9 +65,7 @@ class Live:
         return (await self.read_bytes(path)).decode()
 
     async def read_bytes(self, path: str) -> bytes:
-        chunks = self.desktop.read_file(path)
-        stream = await chunks if inspect.isawaitable(chunks) else chunks
-        return b"".join([chunk async for chunk in stream])
+        return b"".join([chunk async for chunk in self.desktop.read_file(path)])
 
     async def write(self, path: str, content: str | bytes) -> None:
         """Write a file, creating folders."""
@@ -86,28 +88,52 @@ class Live:
     async def files(self, path: str = "") -> list[FileInfo]:
         return await self.desktop.list_files(path)
 
-    async def screenshot(self) -> Picture:
+    async def screenshot(self) -> Screenshot:
         """The settled screen."""
         return await self.desktop.screenshot()
 
 
-class BlockingLive:
-    """The same for plain functions, which run in a thread: every method blocks until it is done."""
+class BlockingLive(Facts):
+    """A :class:`Live` for plain functions, which run in a thread: every method blocks until it is done."""
 
     def __init__(self, live: Live, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(live.session, live.desktop, live.seed)
+        self.random, self.values, self.answers = live.random, live.values, live.answers
         self._live = live
         self._loop = loop
 
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._live, name)
-        if not inspect.iscoroutinefunction(value):
-            return value
+    def shell(self, command: str, timeout: float = 60.0) -> CommandResult:
+        return self._wait(self._live.shell(command, timeout))
 
-        def call(*arguments: Any, **options: Any) -> Any:
-            coroutine: Coroutine[Any, Any, Any] = value(*arguments, **options)
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+    def spawn(self, command: str) -> None:
+        self._wait(self._live.spawn(command))
 
-        return call
+    def read(self, path: str) -> str:
+        return self._wait(self._live.read(path))
+
+    def read_bytes(self, path: str) -> bytes:
+        return self._wait(self._live.read_bytes(path))
+
+    def write(self, path: str, content: str | bytes) -> None:
+        self._wait(self._live.write(path, content))
+
+    def exists(self, path: str) -> bool:
+        return self._wait(self._live.exists(path))
+
+    def wait_for(self, path: str, timeout: float = 20.0) -> None:
+        self._wait(self._live.wait_for(path, timeout))
+
+    def wait_for_window(self, title: str, timeout: float = 60.0) -> None:
+        self._wait(self._live.wait_for_window(title, timeout))
+
+    def files(self, path: str = "") -> list[FileInfo]:
+        return self._wait(self._live.files(path))
+
+    def screenshot(self) -> Screenshot:
+        return self._wait(self._live.screenshot())
+
+    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
 async def call(function: Callable[[Any], Any], live: Live) -> Any:

@@ -7,10 +7,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
+from ..agent.loop import Agent
 from ..agent.options import TurnOptions
+from ..desktop.base import Desktop
 from ..events import Event, ModelReplied, ToolFinished, ToolStarted, TurnFailed, TurnFinished, Usage
+from ..recording.masking import Mask
 from ..recording.recorder import Recorder
-from ..sessions.agents import SessionAgent
 from .pace import PacedClient
 
 
@@ -46,7 +48,7 @@ class Meter:
 class MeteredAgent:
     """An agent whose events are counted by a :class:`Meter` before the session stores them."""
 
-    def __init__(self, agent: SessionAgent, meter: Meter, recorder: Recorder) -> None:
+    def __init__(self, agent: Agent, meter: Meter, recorder: Recorder) -> None:
         self._agent = agent
         self._recorder = recorder
         self.meter = meter
@@ -64,6 +66,9 @@ class MeteredAgent:
 
     def clear(self) -> None:
         self._agent.clear()
+
+    def client_desktop(self, desktop: Desktop, mask: Mask) -> Desktop:
+        return desktop
 
     async def aclose(self) -> None:
         await self._agent.aclose()

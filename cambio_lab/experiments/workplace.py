@@ -41,6 +41,8 @@ from .pace import Pace, PacedClient
 if TYPE_CHECKING:
     import httpx2
 
+    from ..agent.loop import Agent
+
 logger = logging.getLogger(__name__)
 KEY_FILE = "ANTHROPIC_API_KEY_FILE"
 """Names a file that holds the API key, where a process's environment is not the place for it."""
@@ -223,10 +225,10 @@ def _network(model: str) -> httpx2.AsyncBaseTransport:
     return httpx2.AsyncHTTPTransport(limits=httpx2.Limits(max_connections=4, keepalive_expiry=60.0))
 
 
-def _agent(request: AgentRequest, options: AgentOptions, client: ModelClient, desktop: Desktop) -> SessionAgent:
+def _agent(request: AgentRequest, options: AgentOptions, client: ModelClient, desktop: Desktop) -> Agent:
     from ..agent.loop import Agent
 
-    agent: SessionAgent = Agent(
+    return Agent(
         desktop=desktop,
         options=options,
         gate=request.gate,
@@ -235,7 +237,6 @@ def _agent(request: AgentRequest, options: AgentOptions, client: ModelClient, de
         spent=request.spent,
         steps=request.steps,
     )
-    return agent
 
 
 def _save(contents: Contents, path: Path) -> dict[str, Any]:

@@ -5,20 +5,17 @@ A recorded call is one JSON object::
     {"step": 3, "method": "click", "arguments": {"point": [10, 20], "count": 1}, "at": 1700000000.0, "ms": 81.2,
      "result": {"settled": [80.1, true, 0.6]}}
 
-``result`` has one key that names its kind, ``error`` stands in its place when the call failed. Pictures are kept by
-digest.
+``result`` has one key that names its kind; a failed call has ``error`` instead. Screenshots are stored by digest.
 """
 
 from __future__ import annotations
 
 import base64
-import functools
-import inspect
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from ..desktop.base import CommandResult, Desktop, FileInfo, Picture, Point, Region, Settled, Size
+from ..desktop.base import CommandResult, FileInfo, Point, Region, Screenshot, Settled, Size
 from ..errors import ActionError, BundleRefused, DesktopError, DesktopLost, DesktopUnavailable
 
 Json = dict[str, Any]
@@ -32,23 +29,12 @@ METHODS = frozenset(
         *("restart_shell", "execute", "read_file", "write_file", "list_files", "resize", "sleep"),
     }
 )
-"""Calls that are recorded; everything else passes through."""
+"""The calls that are recorded."""
 
 
-def name_arguments(method: str, args: tuple[Any, ...], kwargs: Json) -> Json:
-    """The call's arguments by name, the protocol's defaults included, as JSON."""
-    bound = _shape(method).bind(None, *args, **kwargs)
-    bound.apply_defaults()
-    return {name: _plain(value) for name, value in bound.arguments.items() if name != "self"}
-
-
-@functools.cache
-def _shape(method: str) -> inspect.Signature:
-    return inspect.signature(getattr(Desktop, method, _sleep))
-
-
-async def _sleep(self: object, seconds: float) -> None:
-    """The shape of the one method that recordings add to a desktop."""
+def encode_arguments(arguments: Json) -> Json:
+    """Return a call's named arguments as JSON."""
+    return {name: _plain(value) for name, value in arguments.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -86,13 +72,13 @@ def encode(result: Any) -> Json:
     raise TypeError(f"cannot record a {type(result).__name__}")
 
 
-def _picture(picture: Picture) -> Json:
+def _screenshot(screenshot: Screenshot) -> Json:
     return {
-        "sha256": picture.sha256,
-        "media_type": picture.media_type,
-        "width": picture.width,
-        "height": picture.height,
-        "encode_ms": round(picture.encode_ms, 3),
+        "sha256": screenshot.sha256,
+        "media_type": screenshot.media_type,
+        "width": screenshot.width,
+        "height": screenshot.height,
+        "encode_ms": round(screenshot.encode_ms, 3),
     }
 
 
@@ -102,7 +88,7 @@ def _bytes(data: bytes) -> str:
 
 _KINDS: tuple[tuple[type, str, Callable[[Any], Any]], ...] = (
     (Settled, "settled", lambda r: [round(r.waited_ms, 3), r.quiet, round(r.action_ms, 3)]),
-    (Picture, "picture", _picture),
+    (Screenshot, "picture", _screenshot),
     (Point, "point", list),
     (CommandResult, "command", asdict),
     (bytes, "bytes", _bytes),
@@ -132,7 +118,7 @@ def decode(result: Json, find: Callable[[str], bytes | None]) -> Any:
         data = find(value["sha256"])
         if data is None:
             raise BundleRefused(f"the screenshot {value['sha256'][:12]}… is missing")
-        return Picture(data, value["media_type"], value["width"], value["height"], value.get("encode_ms", 0.0))
+        return Screenshot(data, value["media_type"], value["width"], value["height"], value.get("encode_ms", 0.0))
     return _DECODERS[name](value)
 
 

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
 from ..agent.transports.record import Exchange, RecordingTransport
-from ..desktop.base import Desktop, Picture
+from ..desktop.base import Desktop, Screenshot
 from ..errors import StoreError
 from ..store import EventRow, ExchangeRow, Store
 from . import bodies
 from .client_desktop import ClientDesktop
+from .masking import Mask
 from .recording_desktop import RecordingDesktop
 
 if TYPE_CHECKING:
@@ -61,14 +62,12 @@ class Recorder:
         return RecordingTransport(inner, self)
 
     def desktop(self, desktop: Desktop) -> Desktop:
-        """``desktop`` for the agent; whoever else uses it is not recorded."""
-        recording: Any = RecordingDesktop(desktop, self._observed, self._count)
-        return recording  # type: ignore[no-any-return]
+        """Return ``desktop`` for the agent: each of its calls is recorded."""
+        return RecordingDesktop(desktop, self._observed, self._count)
 
-    def client_desktop(self, desktop: Desktop) -> Desktop:
-        """``desktop`` for everyone but the agent: files, clipboard and screenshots are recorded, viewers are not."""
-        client_side: Any = ClientDesktop(desktop, self._observed, self._picture, self._count)
-        return client_side  # type: ignore[no-any-return]
+    def client_desktop(self, desktop: Desktop, mask: Mask) -> Desktop:
+        """Return ``desktop`` for clients: files, clipboard and screenshots are recorded, viewers are not."""
+        return ClientDesktop(desktop, self._observed, self._keep_screenshot, self._count, mask)
 
     async def begin(
         self,
@@ -150,12 +149,12 @@ class Recorder:
     async def _observed(self, record: dict[str, Any]) -> None:
         await self._hand_over(self._write(self._event(OBSERVED, record)))
 
-    async def _picture(self, picture: Picture) -> None:
-        await self._hand_over(self._put(picture))
+    async def _keep_screenshot(self, screenshot: Screenshot) -> None:
+        await self._hand_over(self._put(screenshot))
 
-    async def _put(self, picture: Picture) -> None:
-        await self._store.screenshots.put(picture.data, picture.media_type)
-        await self._store.write(self._store.sessions.growing(self._session_id, len(picture.data)))
+    async def _put(self, screenshot: Screenshot) -> None:
+        await self._store.screenshots.put(screenshot.data, screenshot.media_type)
+        await self._store.write(self._store.sessions.growing(self._session_id, len(screenshot.data)))
 
     def _event(self, kind: str, record: Mapping[str, Any]) -> EventRow:
         text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)

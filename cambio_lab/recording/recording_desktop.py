@@ -1,56 +1,47 @@
-"""A desktop that notes what was asked of it. The agent holds this one; viewers hold the real one."""
+"""A desktop that records what the agent asks of it. The agent holds this one; viewers hold the inner one."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, TypeVar
 
-from ..desktop.base import Desktop
+from ..desktop.base import Desktop, FileContent
+from ..desktop.delegating import DelegatingDesktop
 from ..errors import DesktopError
 from . import observations
 
+T = TypeVar("T")
 Note = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-class RecordingDesktop:
-    """Everything of ``desktop``, and ``note`` is told of each call in :data:`~.observations.METHODS`."""
+class RecordingDesktop(DelegatingDesktop):
+    """Tells ``note`` of each call with its arguments, result and time."""
 
-    def __init__(self, desktop: Desktop, note: Note, count: Callable[[], int]) -> None:
-        self.recorded = desktop
-        """The desktop itself."""
+    def __init__(self, inner: Desktop, note: Note, count: Callable[[], int]) -> None:
+        super().__init__(inner)
         self._note = note
         self._count = count
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "sleep":  # waiting is something the agent does to its desktop, too: a replay need not wait
-            return self._noted(name, getattr(self.recorded, name, asyncio.sleep))
-        value = getattr(self.recorded, name)
-        if name == "read_file":
-            return self._read_file
-        return self._noted(name, value) if name in observations.METHODS else value
+    async def call(self, kind: type[T], method: str, **arguments: Any) -> T:
+        record = self._begin(method, arguments)
+        began = time.perf_counter()
+        try:
+            result = await super().call(kind, method, **arguments)
+        except BaseException as error:
+            await self._fail(record, began, error)
+            raise
+        await self._end(record, began, observations.encode(result))
+        return result
 
-    def _noted(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            record = self._begin(name, args, kwargs)
-            began = time.perf_counter()
-            try:
-                result = await method(*args, **kwargs)
-            except BaseException as error:
-                await self._fail(record, began, error)
-                raise
-            await self._end(record, began, observations.encode(result))
-            return result
+    def read_file(self, path: str) -> FileContent:
+        return FileContent(lambda content: self._read(path))
 
-        return call
-
-    async def _read_file(self, path: str) -> AsyncIterator[bytes]:
-        stream: Any = self.recorded.read_file(path)  # a coroutine in some desktops, an iterator in others
-        record = self._begin("read_file", (path,), {})
+    async def _read(self, path: str) -> AsyncGenerator[bytes, None]:
+        record = self._begin("read_file", {"path": path})
         began, chunks = time.perf_counter(), []
         try:
-            async for chunk in stream if hasattr(stream, "__aiter__") else await stream:
+            async for chunk in self.inner.read_file(path):
                 chunks.append(chunk)
                 yield chunk
         except BaseException as error:
@@ -58,10 +49,10 @@ class RecordingDesktop:
             raise
         await self._end(record, began, observations.encode(b"".join(chunks)))
 
-    def _begin(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _begin(self, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """``at`` is for people; the wall clock may be set back, so calls are ordered by ``number``."""
-        arguments = observations.name_arguments(name, args, kwargs)
-        return {"method": name, "arguments": arguments, "at": time.time(), "number": self._count()}
+        named = observations.encode_arguments(arguments)
+        return {"method": method, "arguments": named, "at": time.time(), "number": self._count()}
 
     async def _end(self, record: dict[str, Any], began: float, result: dict[str, Any]) -> None:
         await self._note({**record, "ms": _since(began), "result": result})
@@ -70,11 +61,8 @@ class RecordingDesktop:
         if isinstance(error, DesktopError):
             told = observations.encode_error(error)
         else:
-            told = {
-                "type": "Cancelled" if not isinstance(error, Exception) else "Unexpected",
-                "message": "",
-                "hint": "",
-            }
+            kind = "Unexpected" if isinstance(error, Exception) else "Cancelled"
+            told = {"type": kind, "message": "", "hint": ""}
         await self._note({**record, "ms": _since(began), "error": told})
 
 

@@ -7,10 +7,11 @@ import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
-from ..desktop.base import Desktop, Picture, Region, Size
-from ..errors import DesktopError, DesktopLost
+from ..desktop.base import Desktop, Region, Screenshot, Size
+from ..errors import BundleRefused, DesktopError, DesktopLost
 from ..recording import drawing, observations
 from ..recording.client_desktop import CLIENT
 from ..recording.contents import Contents, Json
@@ -127,7 +128,7 @@ async def replay_on(
                 break
             continue
         replay.performed += 1
-        if isinstance(result, Picture) and "picture" in call["result"]:
+        if isinstance(result, Screenshot) and "picture" in call["result"]:
             look = await _look(contents, desktop, call, result, masks, tolerance)
             replay.looks.append(look)
             if not look.matches and stop_at_first:
@@ -141,18 +142,19 @@ async def perform(desktop: Desktop, call: Json) -> Any:
     arguments = observations.restore_arguments(call["arguments"])
     if call["method"] == "sleep":
         return await asyncio.sleep(arguments["seconds"])
-    result: Any = getattr(desktop, call["method"])(**arguments)
-    if call["method"] == "read_file":
-        stream = result if hasattr(result, "__aiter__") else await result
-        return b"".join([chunk async for chunk in stream])
-    return await result
+    method = call["method"]
+    if method not in observations.METHODS:
+        raise BundleRefused(f"a recorded call has the unknown method {method!r}")
+    if method == "read_file":
+        return b"".join([chunk async for chunk in desktop.read_file(**arguments)])
+    return await methodcaller(method, **arguments)(desktop)
 
 
 async def _look(
-    contents: Contents, desktop: Desktop, call: Json, seen: Picture, masks: Sequence[Mask], tolerance: float
+    contents: Contents, desktop: Desktop, call: Json, seen: Screenshot, masks: Sequence[Mask], tolerance: float
 ) -> Look:
     """Compare; while it differs, look again for a while."""
-    recorded: Picture = observations.decode(call["result"], contents.find)
+    recorded: Screenshot = observations.decode(call["result"], contents.find)
     deadline = time.monotonic() + PATIENCE
     while True:
         look = await asyncio.to_thread(compare, call.get("step"), recorded.data, seen.data, masks, tolerance)

@@ -7,7 +7,6 @@ import json
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 from ..agent.client import ModelClient
 from ..agent.gate import Gate
@@ -147,8 +146,12 @@ class PlayedAgent:
         await self._agent.aclose()
         await self._client.aclose()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._agent, name)
+    @property
+    def history(self) -> list[Json]:
+        return self._agent.history
+
+    def clear(self) -> None:
+        self._agent.clear()
 
     async def run(self, content: str, *, options: TurnOptions | None = None) -> AsyncGenerator[Event, None]:
         stops = self.playback.stops

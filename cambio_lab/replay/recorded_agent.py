@@ -14,6 +14,7 @@ from ..agent.options import AgentOptions, TurnOptions
 from ..desktop.base import Desktop
 from ..errors import CambioError
 from ..events import Event, Usage
+from ..recording.masking import Mask
 from ..recording.recorder import Recorder
 from ..store import Store
 from .playback import Playback, PlayedAgent
@@ -27,8 +28,9 @@ PATIENCE = 3.0
 class RecordedAgent:
     """An agent whose client and record end with it. Everything else is the agent's own."""
 
-    def __init__(self, agent: Agent | PlayedAgent, client: ModelClient, recorder: Recorder) -> None:
+    def __init__(self, agent: Agent | PlayedAgent, model: str, client: ModelClient, recorder: Recorder) -> None:
         self._agent = agent
+        self._model = model
         self._client = client
         self._recorder = recorder
         self._warming = asyncio.create_task(self._warm(), name="loading the SDK")
@@ -37,26 +39,22 @@ class RecordedAgent:
         """Load the SDK and make its client before the first message, and after whoever asked for a session has it."""
         await asyncio.sleep(WARM_AFTER)
         with suppress(CambioError):  # a missing key is said when there is a message to answer
-            await self._client.open(self._agent.options.model)
+            await self._client.open(self._model)
             await self._client.parts()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._agent, name)
 
     def run(self, content: str, *, options: TurnOptions | None = None) -> AsyncGenerator[Event, None]:
         return self._agent.run(content, options=options)
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        history: list[dict[str, Any]] = self._agent.history
-        return history
+        return self._agent.history
 
     def clear(self) -> None:
         self._agent.clear()
 
-    def client_desktop(self, desktop: Desktop) -> Desktop:
-        """``desktop`` as the session's clients get it: what they do with files and clipboard is recorded, too."""
-        return desktop if hasattr(desktop, "recording") else self._recorder.client_desktop(desktop)
+    def client_desktop(self, desktop: Desktop, mask: Mask) -> Desktop:
+        """Return ``desktop`` as clients get it: what they do with files and clipboard is recorded as well."""
+        return desktop if desktop.recorded else self._recorder.client_desktop(desktop, mask)
 
     async def aclose(self) -> None:
         self._warming.cancel()
@@ -86,7 +84,7 @@ async def build_agent(
         "stall": options.model_stall,
         "wrap": recorder.transport,
     }
-    recording: ReplayDesktop | None = getattr(desktop, "recording", None)
+    recording = desktop if isinstance(desktop, ReplayDesktop) else None
     playback = Playback(recording.contents, gate, desktop=recording, patience=PATIENCE) if recording else None
     if playback is not None:
         playback.check_options(options)
@@ -101,4 +99,4 @@ async def build_agent(
         spent=spent,
         steps=steps,
     )
-    return RecordedAgent(PlayedAgent(agent, playback, client) if playback else agent, client, recorder)
+    return RecordedAgent(PlayedAgent(agent, playback, client) if playback else agent, options.model, client, recorder)

@@ -1,4 +1,4 @@
-"""A desktop that exists only as a record: the agent gets the recorded results, a viewer the recorded pictures."""
+"""A desktop that exists only as a recording: the agent gets the recorded results, a viewer the screenshots."""
 
 from __future__ import annotations
 
@@ -6,40 +6,65 @@ import asyncio
 import hashlib
 import io
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any, TypeVar
 
-from ..desktop.base import Desktop, DesktopOptions, FileInfo, Picture, ProviderHealth, Settled, Size, VncEndpoint
+from ..desktop.base import (
+    Desktop,
+    DesktopOptions,
+    FileContent,
+    FileInfo,
+    ProviderHealth,
+    Screenshot,
+    Settled,
+    Size,
+    VncEndpoint,
+)
+from ..desktop.delegating import CallDesktop, DelegatingDesktop
 from ..errors import ActionError, DesktopLost, ReplayDiverged
 from ..recording import observations
 from ..recording.client_desktop import CLIENT, ClientRecord
 from ..recording.contents import Contents, Json
+from ..recording.masking import Mask
 
+T = TypeVar("T")
 NOT_LIVE = "This is a recorded desktop: it can be looked at, not touched."
 UNMATCHED = frozenset({"release_all", "resize"})
 """Housekeeping: whether it happens depends on timing, and nothing is seen of it."""
 
 
-class ReplayDesktop:
-    """What people see of a replayed session. :attr:`for_agent` is what its agent works with."""
+class ReplayDesktop(CallDesktop):
+    """What clients see of a replayed session. :attr:`for_agent` is what its agent works with."""
 
+    desktop_id = ""
     isolated = True
-    container_id: str | None = None
-    vnc_port: int | None = None
+    recorded = True
+    image_digest: str | None = None
 
-    def __init__(self, contents: Contents, *, pace: float = 0.0, cut: Callable[[], None] | None = None) -> None:
-        """``pace`` 0 makes nobody wait, 1 takes as long as it took; ``cut`` is called where a person stopped it."""
+    def __init__(
+        self,
+        contents: Contents,
+        *,
+        pace: float = 0.0,
+        cut: Callable[[], None] | None = None,
+        mask: Mask | None = None,
+    ) -> None:
+        """``pace`` 0 takes no time, 1 the recorded time; ``cut`` is called where a person stopped a call.
+
+        Clients give the values of secrets as they did then; ``mask`` turns them into the recorded placeholders.
+        """
         self.desktop_id = f"recording-{contents.manifest['session'].get('id', '')}"
-        self.image_digest: str | None = contents.manifest.get("desktop", {}).get("image_digest")
+        self.image_digest = contents.manifest.get("desktop", {}).get("image_digest")
         self.contents = contents
         self.divergence: ReplayDiverged | None = None
         self.cut = cut
+        self._mask = mask or Mask()
         self._size = _size(contents)
         self._find = contents.find
         self._clients = ClientRecord(contents.observations)
         self._calls: list[Json] = []
         self._looks: deque[tuple[int, Json]] = deque()
-        """What clients saw: after how many of the agent's calls, and the picture."""
+        """What clients saw: after how many of the agent's calls, and the screenshot."""
         for call in contents.observations:
             if call.get("by") != CLIENT:
                 self._calls += [call] if call["method"] not in UNMATCHED else []
@@ -47,18 +72,12 @@ class ReplayDesktop:
                 self._looks.append((len(self._calls), call["result"]))
         self._position = 0
         self._pace = pace
-        self._picture: Picture | None = None
+        self._screenshot: Screenshot | None = None
         self._closed = asyncio.Event()
 
     @property
-    def recording(self) -> ReplayDesktop:
-        """This one, however it is wrapped: live desktops have no such attribute."""
-        return self
-
-    @property
     def for_agent(self) -> Desktop:
-        agent_side: Any = _AgentSide(self)
-        return agent_side  # type: ignore[no-any-return]
+        return _AgentSide(self)
 
     @property
     def exhausted(self) -> bool:
@@ -69,31 +88,31 @@ class ReplayDesktop:
     def size(self) -> Size:
         return self._size
 
-    async def screenshot(self) -> Picture:
+    async def screenshot(self) -> Screenshot:
         """What a client saw at this point of the recording; else what the agent saw last, or sees first."""
         while self._looks and self._looks[0][0] <= self._position:
             after, result = self._looks.popleft()
             if after == self._position:
-                self._picture = observations.decode(result, self._find)
+                self._screenshot = observations.decode(result, self._find)
                 break
         return self._now()
 
-    def _now(self) -> Picture:
-        if self._picture is None:
+    def _now(self) -> Screenshot:
+        if self._screenshot is None:
             recorded = (call["result"]["picture"] for call in self._calls if "picture" in call.get("result", {}))
             if (first := next(recorded, None)) is None:
                 raise ActionError(NOT_LIVE)
-            self._picture = observations.decode({"picture": first}, self._find)
-        return self._picture
+            self._screenshot = observations.decode({"picture": first}, self._find)
+        return self._screenshot
 
-    async def thumbnail(self, width: int = 320) -> Picture:
+    async def thumbnail(self, width: int = 320) -> Screenshot:
         return await asyncio.to_thread(_shrink, self._now(), width)
+
+    async def call(self, kind: type[T], method: str, **arguments: Any) -> T:
+        raise ActionError(NOT_LIVE)
 
     async def settle(self) -> Settled:
         return Settled()
-
-    async def resize(self, size: Size) -> None:
-        raise ActionError(NOT_LIVE)
 
     def endpoint(self) -> VncEndpoint:
         raise ActionError(NOT_LIVE)
@@ -102,7 +121,7 @@ class ReplayDesktop:
         return not self._closed.is_set()
 
     async def lost(self) -> str:
-        await asyncio.Event().wait()  # never by itself
+        await asyncio.Event().wait()  # it never dies by itself
         raise AssertionError
 
     async def release_all(self) -> None:
@@ -111,47 +130,39 @@ class ReplayDesktop:
     async def close(self) -> None:
         self._closed.set()
 
-    # What clients did then, they get again
-
+    # What clients did when it was recorded, they may do again
     async def get_clipboard(self) -> str:
         return str(self._again("get_clipboard", {}))
 
     async def set_clipboard(self, text: str) -> None:
-        self._again("set_clipboard", {"text": text})
+        self._again("set_clipboard", {"text": self._mask.text(text)})
 
     async def list_files(self, path: str = "") -> list[FileInfo]:
-        found: list[FileInfo] = self._again("list_files", {"path": path})
+        found: list[FileInfo] = self._again("list_files", {"path": self._mask.text(path)})
         return found
 
     async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
-        digest = hashlib.sha256(chunks if isinstance(chunks, bytes) else b"")
-        if not isinstance(chunks, bytes):
+        digest, masked = hashlib.sha256(), self._mask.stream()
+        if isinstance(chunks, bytes):
+            digest.update(masked.feed(chunks))
+        else:
             async for chunk in chunks:
-                digest.update(chunk)
-        return int(self._again("write_file", {"path": path, "content": digest.hexdigest()}))
+                digest.update(masked.feed(chunk))
+        digest.update(masked.end())
+        arguments = {"path": self._mask.text(path), "content": digest.hexdigest()}
+        return int(self._again("write_file", arguments))
 
-    async def read_file(self, path: str) -> AsyncIterator[bytes]:
-        data = self._again("read_file", {"path": path})
+    def read_file(self, path: str) -> FileContent:
+        return FileContent(lambda content: self._read(path))
 
-        async def pieces() -> AsyncIterator[bytes]:
-            yield data
-
-        return pieces()
+    async def _read(self, path: str) -> AsyncGenerator[bytes, None]:
+        yield self._again("read_file", {"path": self._mask.text(path)})
 
     def _again(self, method: str, arguments: Json) -> Any:
         result = self._clients.take(method, arguments)
         if result is None:
             raise ActionError(f"{NOT_LIVE} The recording has no such {method}.")
         return observations.decode(result, self._find)
-
-    def __getattr__(self, name: str) -> Any:
-        if name in observations.METHODS:
-
-            async def refuse(*args: Any, **kwargs: Any) -> Any:
-                raise ActionError(NOT_LIVE)
-
-            return refuse
-        raise AttributeError(name)
 
     async def replay(self, method: str, arguments: Json) -> Any:
         """The recorded result of the next call, which must be this one."""
@@ -166,13 +177,13 @@ class ReplayDesktop:
             if call["error"].get("type") == "Cancelled":
                 if self.cut is not None:
                     self.cut()
-                await asyncio.Event().wait()  # until whoever stopped it lets go, as then
+                await asyncio.Event().wait()  # until the stop cancels it
             if call["error"].get("type") == "Unexpected":
                 raise RuntimeError("recorded failure")
             raise observations.decode_error(call["error"])
         result = observations.decode(call["result"], self._find)
-        if isinstance(result, Picture):
-            self._picture = result
+        if isinstance(result, Screenshot):
+            self._screenshot = result
         return result
 
     def _check(self, method: str, arguments: Json) -> None:
@@ -188,25 +199,28 @@ class ReplayDesktop:
             )
 
 
-class _AgentSide:
-    """The recorded calls, one after the other."""
+class _AgentSide(DelegatingDesktop):
+    """The recorded calls of the agent, one after the other."""
 
     def __init__(self, desktop: ReplayDesktop) -> None:
-        self._desktop = desktop
+        super().__init__(desktop)
+        self._replay = desktop.replay
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "read_file":
-            return self._read_file
-        if name not in observations.METHODS or name in UNMATCHED:
-            return getattr(self._desktop, name)
+    async def call(self, kind: type[T], method: str, **arguments: Any) -> T:
+        result: T = await self._replay(method, observations.encode_arguments(arguments))
+        return result
 
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            return await self._desktop.replay(name, observations.name_arguments(name, args, kwargs))
+    async def release_all(self) -> None:
+        await self.inner.release_all()
 
-        return call
+    async def resize(self, size: Size) -> None:
+        await self.inner.resize(size)
 
-    async def _read_file(self, path: str) -> AsyncIterator[bytes]:
-        yield await self._desktop.replay("read_file", {"path": path})
+    def read_file(self, path: str) -> FileContent:
+        return FileContent(lambda content: self._read(path))
+
+    async def _read(self, path: str) -> AsyncGenerator[bytes, None]:
+        yield await self._replay("read_file", {"path": path})
 
 
 class ReplayProvider:
@@ -222,8 +236,7 @@ class ReplayProvider:
         """Nothing to prepare."""
 
     async def acquire(self, session_id: str, options: DesktopOptions) -> Desktop:
-        desktop: Any = self._desktop
-        return desktop  # type: ignore[no-any-return]
+        return self._desktop
 
     async def adopt(self, desktop_id: str, session_id: str) -> Desktop | None:
         return None
@@ -245,11 +258,11 @@ def _size(contents: Contents) -> Size:
     return Size(1280, 800)
 
 
-def _shrink(picture: Picture, width: int) -> Picture:
+def _shrink(screenshot: Screenshot, width: int) -> Screenshot:
     from PIL import Image
 
-    with Image.open(io.BytesIO(picture.data)) as image:
+    with Image.open(io.BytesIO(screenshot.data)) as image:
         height = max(1, round(image.height * width / image.width))
         out = io.BytesIO()
         image.convert("RGB").resize((width, height)).save(out, "JPEG", quality=80)
-    return Picture(out.getvalue(), "image/jpeg", width, height)
+    return Screenshot(out.getvalue(), "image/jpeg", width, height)

@@ -1,4 +1,4 @@
-"""Recorded stops: pressed again where they were pressed then, whenever the same program presses them now."""
+"""Recorded stops: pressed where they were pressed in the recording, whenever the replaying client presses them."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class StopPoint:
 
 
 class Stops:
-    """Stands between whoever presses stop and the gate.
+    """Decides when a stop of the replaying client takes effect.
 
-    A stop that comes early waits for its recorded place; at that place a stop that has not come is waited for, at
-    most ``patience`` seconds. A turn that was not stopped then is stopped at once.
+    An early stop takes effect at its recorded place; there, a late one is waited for, at most ``patience`` seconds. A
+    turn that was not stopped in the recording is stopped at once.
     """
 
     def __init__(self, contents: Contents, gate: Gate, patience: float) -> None:
         self._points = _points(contents)
-        self._press = gate.stop
+        self._press = gate.stop_now
         self._patience = patience
         self._wanted = asyncio.Event()
         self.turn = -1
@@ -40,14 +40,14 @@ class Stops:
         self._count = 0
         self._running = False
         self._waiting: asyncio.Task[None] | None = None
-        gate.stop = self.wanted  # type: ignore[method-assign]  # one gate, one replay: they end together
+        gate.on_stop = self.wanted
 
     @property
     def _point(self) -> StopPoint | None:
         return self._points[self.turn] if 0 <= self.turn < len(self._points) else None
 
     def wanted(self) -> None:
-        """Somebody pressed stop."""
+        """A client pressed stop."""
         self._wanted.set()
         if self._running and self._point is None:
             self._press()
@@ -81,7 +81,7 @@ class Stops:
 
     async def _wait_and_press(self) -> None:
         if self._patience:
-            with suppress(TimeoutError):  # whoever stopped it then may not be here now
+            with suppress(TimeoutError):  # the client that stopped it may not be here
                 await asyncio.wait_for(self._wanted.wait(), self._patience)
         self._press()
 

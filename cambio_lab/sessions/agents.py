@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol
 
 from cambio_lab.agent.gate import Gate
 from cambio_lab.agent.options import AgentOptions, TurnOptions
 from cambio_lab.agent.transcript import close_open_batch
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.events import Event, Usage
+from cambio_lab.recording.masking import Mask
 from cambio_lab.settings import Settings
 from cambio_lab.store import Store
 
@@ -32,14 +33,10 @@ class SessionAgent(Protocol):
 
     def clear(self) -> None: ...
 
+    def client_desktop(self, desktop: Desktop, mask: Mask) -> Desktop:
+        """Return ``desktop`` as the session's clients get it; an agent that records also records what they do."""
+
     async def aclose(self) -> None: ...
-
-
-@runtime_checkable
-class RecordsClients(Protocol):
-    """An agent whose record has what clients do with its desktop, too."""
-
-    def client_desktop(self, desktop: Desktop) -> Desktop: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +63,8 @@ def agent_request(
 ) -> AgentRequest:
     """The request for a session's agent; with secrets, its desktop fills them in and its prompt names them."""
     if config.secrets:
-        desktop = cast(Desktop, SecretDesktop(desktop, config.secrets))
+        if not desktop.recorded:  # a recording knows the placeholders only
+            desktop = SecretDesktop(desktop, config.secrets)
         words = introduction(sorted(config.secrets))
         config = config.changed(system=f"{config.system}\n\n{words}" if config.system else words)
     return AgentRequest(session_id, config, desktop, gate, history, spent, steps)

@@ -16,7 +16,7 @@ from cambio_lab.replay.binding import fork_point, to_replay
 from cambio_lab.replay.replay_desktop import ReplayDesktop, ReplayProvider
 from cambio_lab.store import SessionRow, Store
 
-from .agents import RecordsClients, agent_request
+from .agents import agent_request
 from .config import SessionConfig
 from .session import Session, Surroundings
 from .views import iso
@@ -149,11 +149,10 @@ async def assemble(
     )
     request = agent_request(row.id, config, desktop, gate, history or [], Usage(**row.usage), row.steps)
     agent = await around.build_agent(request)
-    for_clients = agent.client_desktop(desktop) if isinstance(agent, RecordsClients) else desktop
     return Session(
         row,
         config=config,
-        desktop=for_clients,
+        desktop=agent.client_desktop(desktop, config.mask()),
         agent_desktop=desktop,
         agent=agent,
         gate=gate,
@@ -168,7 +167,7 @@ async def _provider(
     """Return where the session's desktop comes from: the recording that it replays, or the engine it names."""
     recording = await to_replay(config.record, config.record_mode or around.settings.record or "once")
     if recording is not None:
-        return ReplayProvider(ReplayDesktop(recording))
+        return ReplayProvider(ReplayDesktop(recording, mask=config.mask()))
     return provider_for(config.desktop or around.settings.desktop)
 
 
@@ -177,6 +176,6 @@ async def _fork(store: Store, config: SessionConfig, desktop: Desktop) -> list[d
     if config.fork is None:
         return []
     point = await fork_point(store, config.fork.run, config.fork.step)
-    if not hasattr(desktop, "recording"):
+    if not desktop.recorded:
         await point.bring(desktop)
     return point.history

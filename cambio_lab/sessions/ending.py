@@ -129,7 +129,7 @@ async def _give_back(session: Session, words: str) -> None:
 async def _keep_recording(session: Session) -> None:
     """Write the file that the session is bound to, unless it was replayed from it."""
     record = session.config.record
-    if not record or hasattr(session.desktop, "recording"):
+    if not record or session.desktop.recorded:
         return
     try:
         await keep(session.store, session.id, record)

@@ -281,8 +281,7 @@ async def _release(session_id: str, desktop: Desktop, session: Session | None) -
     parts: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
     if session is not None:
         parts = [("journal", session.journal.aclose), ("agent", session.agent.aclose)]
-    if (release := getattr(desktop, "release", None)) is not None:  # a desktop that can outlive its server
-        parts.append(("desktop", release))
+    parts.append(("desktop", desktop.release))
     for name, close in parts:
         try:
             async with asyncio.timeout(RELEASE_SECONDS):

@@ -12,15 +12,15 @@ program made of a value; see :mod:`cambio_lab.recording.masking`.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from cambio_lab.agent.tools.extra import ExtraResult, ExtraTools
-from cambio_lab.desktop.base import CommandResult, Desktop, FileInfo, Settled
+from cambio_lab.desktop.base import CommandResult, Desktop, FileContent, FileInfo, Settled
+from cambio_lab.desktop.delegating import DelegatingDesktop
 from cambio_lab.errors import ActionError, DesktopError
-from cambio_lab.recording.client_desktop import ClientDesktop
 from cambio_lab.recording.masking import LONGEST_PLACEHOLDER, Mask, Substitution
 from cambio_lab.recording.masking import NAME as NAMES
 
@@ -54,33 +54,30 @@ def introduction(names: list[str]) -> str:
     )
 
 
-class SecretDesktop:
+class SecretDesktop(DelegatingDesktop):
     """A desktop as the agent gets it: placeholders go in, values do not come out. The rest is the desktop's own."""
 
-    def __init__(self, desktop: Desktop, secrets: Mapping[str, str] | list[str]) -> None:
-        self._desktop = desktop
+    def __init__(self, inner: Desktop, secrets: Mapping[str, str] | list[str]) -> None:
+        super().__init__(inner)
         self._names = frozenset(secrets)
         self._values = dict(secrets) if isinstance(secrets, Mapping) else {}
         self._mask = Mask(secrets)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._desktop, name)
-
     async def type_text(self, text: str) -> Settled:
         with self._masked_errors():
-            return await self._desktop.type_text(self._fill(text))
+            return await self.inner.type_text(self._fill(text))
 
     async def get_clipboard(self) -> str:
         with self._masked_errors():
-            return self._mask.text(await self._desktop.get_clipboard())
+            return self._mask.text(await self.inner.get_clipboard())
 
     async def set_clipboard(self, text: str) -> None:
         with self._masked_errors():
-            await self._desktop.set_clipboard(self._fill(text))
+            await self.inner.set_clipboard(self._fill(text))
 
     async def run_command(self, command: str, timeout: float = 120.0) -> CommandResult:
         with self._masked_errors():
-            result = await self._desktop.run_command(self._fill(command), timeout)
+            result = await self.inner.run_command(self._fill(command), timeout)
         cut = result.truncated or result.timed_out
         out, err = (self._mask.text(text, cut=cut) for text in (result.stdout, result.stderr))
         return replace(result, stdout=out, stderr=err)
@@ -90,19 +87,16 @@ class SecretDesktop:
     ) -> tuple[int, bytes, bytes]:
         filled, given = [self._fill(word) for word in argv], None if stdin is None else self._fill_bytes(stdin)
         with self._masked_errors():
-            code, *outputs = await self._desktop.execute(filled, stdin=given, timeout=timeout, limit=limit)
+            code, *outputs = await self.inner.execute(filled, stdin=given, timeout=timeout, limit=limit)
         out, err = (self._mask.data(output, cut=len(output) >= limit) for output in outputs)
         return code, out, err
 
-    async def read_file(self, path: str) -> AsyncIterator[bytes]:
-        with self._masked_errors():
-            stream: Any = self._desktop.read_file(self._fill(path))
-            source = stream if hasattr(stream, "__aiter__") else await stream
-        return self._reading(source)
+    def read_file(self, path: str) -> FileContent:
+        return FileContent(lambda content: self._read(path))
 
-    async def _reading(self, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _read(self, path: str) -> AsyncGenerator[bytes, None]:
         with self._masked_errors():
-            async for piece in self._mask.stream().over(source):
+            async for piece in self._mask.stream().over(self.inner.read_file(self._fill(path))):
                 yield piece
 
     async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
@@ -111,11 +105,11 @@ class SecretDesktop:
         else:
             filled = Substitution(_PLACEHOLDER_BYTES, self._value_bytes, LONGEST_PLACEHOLDER).over(chunks)
         with self._masked_errors():
-            return await self._desktop.write_file(self._fill(path), filled)
+            return await self.inner.write_file(self._fill(path), filled)
 
     async def list_files(self, path: str = "") -> list[FileInfo]:
         with self._masked_errors():
-            found = await self._desktop.list_files(self._fill(path))
+            found = await self.inner.list_files(self._fill(path))
         return [replace(entry, path=self._mask.text(entry.path)) for entry in found]
 
     @contextmanager
@@ -146,30 +140,6 @@ class SecretDesktop:
         return self._values[name]
 
 
-class AskedWithSecrets:
-    """A recorded desktop as clients get it: they give values as they did then, the record knows placeholders."""
-
-    def __init__(self, desktop: Desktop, mask: Mask) -> None:
-        self._desktop = desktop
-        self._mask = mask
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._desktop, name)
-
-    async def set_clipboard(self, text: str) -> None:
-        await self._desktop.set_clipboard(self._mask.text(text))
-
-    async def list_files(self, path: str = "") -> list[FileInfo]:
-        return await self._desktop.list_files(self._mask.text(path))
-
-    async def read_file(self, path: str) -> AsyncIterator[bytes]:
-        return await self._desktop.read_file(self._mask.text(path))
-
-    async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
-        masked = self._mask.data(chunks) if isinstance(chunks, bytes) else self._mask.stream().over(chunks)
-        return await self._desktop.write_file(self._mask.text(path), masked)
-
-
 class SecretTools:
     """Functions that a client offers, as the agent gets them: neither what describes them nor a result has a value."""
 
@@ -187,15 +157,6 @@ class SecretTools:
     async def call(self, name: str, arguments: dict[str, Any], *, tool_use_id: str) -> ExtraResult:
         result = await self._tools.call(name, arguments, tool_use_id=tool_use_id)
         return replace(result, text=self._mask.text(result.text))
-
-
-def for_clients(desktop: Desktop, mask: Mask) -> Desktop:
-    """``desktop`` as people and programs use it: they get what is there, the record of it has no value."""
-    if isinstance(desktop, ClientDesktop):
-        desktop.mask = mask
-    elif mask and hasattr(desktop, "recording"):
-        return cast(Desktop, AskedWithSecrets(desktop, mask))
-    return desktop
 
 
 def _hashable(name: Any) -> Any:

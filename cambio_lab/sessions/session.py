@@ -44,7 +44,7 @@ from .broadcast import Subscription
 from .config import SessionConfig, check_content, check_metadata, check_name, parse_display, turn_options
 from .journal import Journal, Moment
 from .quota import Quota
-from .secrets import SecretTools, for_clients
+from .secrets import SecretTools
 from .state import Life, Phase
 from .turn import Turn
 from .views import Clock, Encode, SessionView, Viewer, describe, snapshot
@@ -104,7 +104,7 @@ class Session:
         self.model = row.model
         self.desktop_kind = row.desktop_kind
         self.mask = config.mask()
-        self.desktop = for_clients(desktop, self.mask)
+        self.desktop = desktop
         self._agent_desktop = agent_desktop
         self.agent = agent
         self.gate = gate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import posixpath
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Any
 
 import numpy
@@ -14,11 +14,13 @@ from PIL import Image
 from cambio_lab.desktop.base import (
     Button,
     CommandResult,
+    Desktop,
     Direction,
+    FileContent,
     FileInfo,
-    Picture,
     Point,
     Region,
+    Screenshot,
     Settled,
     Size,
     VncEndpoint,
@@ -36,15 +38,17 @@ def png(size: Size, seed: int = 0, *, noise: int = 0) -> bytes:
     return buffer.getvalue()
 
 
-class FakeDesktop:
-    """Implements the Desktop protocol. ``done`` lists what was performed, as tuples."""
+class FakeDesktop(Desktop):
+    """A whole desktop in memory. ``done`` lists what was performed, as tuples."""
+
+    desktop_id = "fake"
+    container_id: str | None = None
+    vnc_port: int | None = None
+    isolated = False
+    recorded = False
+    image_digest: str | None = None
 
     def __init__(self, size: Size = Size(1280, 800), *, noise: int = 0) -> None:  # noqa: B008
-        self.desktop_id = "fake"
-        self.container_id: str | None = None
-        self.vnc_port: int | None = None
-        self.isolated = False
-        self.image_digest: str | None = None
         self.done: list[tuple[Any, ...]] = []
         self.files: dict[str, bytes] = {}
         self.folders: set[str] = {"."}
@@ -75,17 +79,17 @@ class FakeDesktop:
         self.done.append((name, *arguments))
         return Settled(waited_ms=1.0, action_ms=0.5)
 
-    async def screenshot(self) -> Picture:
+    async def screenshot(self) -> Screenshot:
         await self._do("screenshot")
         self._shots += 1
-        return Picture(self._pictures[self._shots % 3], "image/png", *self._size, encode_ms=2.0)
+        return Screenshot(self._pictures[self._shots % 3], "image/png", *self._size, encode_ms=2.0)
 
-    async def zoom(self, region: Region) -> Picture:
+    async def zoom(self, region: Region) -> Screenshot:
         await self._do("zoom", region)
-        return Picture(self._pictures[0], "image/png", *self._size)
+        return Screenshot(self._pictures[0], "image/png", *self._size)
 
-    async def thumbnail(self, width: int = 320) -> Picture:
-        return Picture(self._pictures[0], "image/png", *self._size)
+    async def thumbnail(self, width: int = 320) -> Screenshot:
+        return Screenshot(self._pictures[0], "image/png", *self._size)
 
     async def settle(self) -> Settled:
         return Settled()
@@ -162,10 +166,15 @@ class FakeDesktop:
         listing = "".join(f"f {len(data)} {path}\n" for path, data in self.files.items())
         return 0, listing.encode(), b""
 
-    async def read_file(self, path: str) -> AsyncIterator[bytes]:
+    def read_file(self, path: str) -> FileContent:
+        return FileContent(lambda content: self._read(path))
+
+    async def _read(self, path: str) -> AsyncGenerator[bytes, None]:
         if posixpath.normpath(path) not in self.files:
             raise ActionError(f"{path} does not exist.")
-        return _chunks(self.files[posixpath.normpath(path)])
+        data = self.files[posixpath.normpath(path)]
+        for start in range(0, len(data), 1000):
+            yield data[start : start + 1000]
 
     async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
         data = chunks if isinstance(chunks, bytes) else b"".join([chunk async for chunk in chunks])
@@ -197,8 +206,3 @@ class FakeDesktop:
 
     async def close(self) -> None:
         self.done.append(("close",))
-
-
-async def _chunks(data: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(data), 1000):
-        yield data[start : start + 1000]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cambio_lab.agent.tools.call import Call, Outcome, result_block
 from cambio_lab.agent.tools.content import MAX_IMAGE_BYTES, valid_image
-from cambio_lab.desktop.base import Picture
+from cambio_lab.desktop.base import Screenshot
 from cambio_lab.events import HistoryDropped, StatusChanged, TurnFailed, TurnFinished
 
 from .conftest import MakeAgent, of, play
@@ -33,7 +33,7 @@ def test_an_image_over_the_byte_limit_is_encoded_again_at_the_same_size() -> Non
     out = io.BytesIO()
     Image.frombytes("RGB", (2000, 1400), os.urandom(2000 * 1400 * 3)).save(out, "PNG")
     assert len(out.getvalue()) > 8_000_000
-    found = valid_image(Picture(out.getvalue(), "image/png", 2000, 1400))
+    found = valid_image(Screenshot(out.getvalue(), "image/png", 2000, 1400))
     assert len(found.data) <= MAX_IMAGE_BYTES and found.media_type == "image/jpeg"
     with Image.open(io.BytesIO(found.data)) as image:
         assert image.size == (2000, 1400) and image.format == "JPEG"

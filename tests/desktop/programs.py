@@ -31,10 +31,9 @@ async def launch_window(desktop: ConnectedDesktop, name: str, *arguments: str) -
 async def content(desktop: ConnectedDesktop, path: str) -> str | None:
     """The text of a file in the desktop, ``None`` while it is not there."""
     try:
-        stream = await desktop.read_file(path)
+        return b"".join([chunk async for chunk in desktop.read_file(path)]).decode("utf-8")
     except ActionError:
         return None
-    return b"".join([chunk async for chunk in stream]).decode("utf-8")
 
 
 async def wait_for(desktop: ConnectedDesktop, path: str, wanted: str | None = None, seconds: float = 40.0) -> str:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def read(desktop: ConnectedDesktop, path: str) -> bytes:
-    return b"".join([chunk async for chunk in await desktop.read_file(path)])
+    return b"".join([chunk async for chunk in desktop.read_file(path)])
 
 
 async def test_round_trip(kept: ConnectedDesktop) -> None:
@@ -53,7 +53,7 @@ async def test_a_folders_path_is_not_written_as_a_file(kept: ConnectedDesktop, p
 @pytest.mark.parametrize(("change", "whole"), [("head -c 9999 /dev/zero >> changing", True), (": > changing", False)])
 async def test_a_file_that_changes_while_it_is_read(kept: ConnectedDesktop, change: str, whole: bool) -> None:
     await kept.execute(["truncate", "-s", "50000000", "changing"])
-    content = await kept.read_file("changing")
+    content = kept.read_file("changing")
     got = len(await anext(content))
     assert (await kept.execute(["sh", "-c", change]))[0] == 0
     with nullcontext() if whole else pytest.raises(ActionError, match="broke off"):
@@ -65,7 +65,7 @@ async def test_a_file_that_changes_while_it_is_read(kept: ConnectedDesktop, chan
 async def test_a_slow_reader_holds_up_nobody_and_gets_all(kept: ConnectedDesktop) -> None:
     """3.5 MB: the helper has sent all of it when the engine's buffers are full."""
     await kept.execute(["truncate", "-s", "3500000", "slow"])
-    content = await kept.read_file("slow")
+    content = kept.read_file("slow")
     got = len(await anext(content))
     await asyncio.sleep(0.5)
     assert await kept.execute(["echo", "hi"], timeout=5) == (0, b"hi\n", b"")

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cambio_lab.desktop.base import DesktopOptions, Picture, ProviderHealth, Size
+from cambio_lab.desktop.base import DesktopOptions, ProviderHealth, Screenshot, Size
 from cambio_lab.errors import DesktopUnavailable
 from cambio_lab.settings import Settings
 from tests.agent.fake_desktop import FakeDesktop, png
@@ -40,8 +40,8 @@ class InstantDesktop(FakeDesktop):
             self.files[path] = f"{text}\n".encode()
         return await super().run_command(command, timeout)
 
-    async def thumbnail(self, width: int = 320) -> Picture:
-        return Picture(picture(), "image/png", *SMALL)
+    async def thumbnail(self, width: int = 320) -> Screenshot:
+        return Screenshot(picture(), "image/png", *SMALL)
 
     async def close(self) -> None:
         if self._provider.open.pop(self.desktop_id, None) is not None:

@@ -18,7 +18,7 @@ from cambio_lab.desktop.base import CommandResult
 from cambio_lab.errors import ActionError, InvalidRequest
 from cambio_lab.recording.masking import Mask
 from cambio_lab.sessions.config import SessionConfig
-from cambio_lab.sessions.secrets import SecretDesktop, SecretTools, for_clients
+from cambio_lab.sessions.secrets import SecretDesktop, SecretTools
 from tests.agent.fake_desktop import FakeDesktop
 from tests.messages_api import MessagesApi
 from tests.messages_api.policies import Script
@@ -202,18 +202,18 @@ async def test_a_value_that_a_program_transformed_is_not_recognised(transform: s
     value = "SEEDED-hunter2-long"
     shown = await output_of("bash", "-c", f"echo {value} | {transform}")
     desktop.command = CommandResult(shown, "", 0)
-    agent: Any = SecretDesktop(desktop, {"PIN": value})
+    agent = SecretDesktop(desktop, {"PIN": value})
     assert (await agent.run_command(f"echo {{{{PIN}}}} | {transform}")).stdout == shown
 
 
 async def test_the_value_is_typed_and_what_comes_back_is_masked() -> None:
     desktop = FakeDesktop()
-    agent: Any = SecretDesktop(desktop, {"PIN": "1234-5678"})
+    agent = SecretDesktop(desktop, {"PIN": "1234-5678"})
     await agent.type_text("{{PIN}} {{OTHER}} {PIN}")
     assert desktop.done[-1] == ("type_text", "1234-5678 {{OTHER}} {PIN}")
     await agent.click()
     assert desktop.done[-1][0] == "click"
-    lost: Any = SecretDesktop(desktop, ["PIN"])
+    lost = SecretDesktop(desktop, ["PIN"])
     with pytest.raises(ActionError, match="restarted"):
         await lost.type_text("{{PIN}}")
     with pytest.raises(ActionError, match="restarted"):
@@ -222,28 +222,28 @@ async def test_the_value_is_typed_and_what_comes_back_is_masked() -> None:
 
 async def test_files_and_clipboard_have_the_value_and_the_agent_has_the_placeholder() -> None:
     desktop = FakeDesktop()
-    agent: Any = SecretDesktop(desktop, {"PIN": "1234-5678"})
+    agent = SecretDesktop(desktop, {"PIN": "1234-5678"})
     await agent.set_clipboard("{{PIN}}")
     assert desktop.done[-1] == ("set_clipboard", "1234-5678")
     text = b"x" * 995 + b"{{PIN}}" + b"y" * 2000  # the value crosses the boundary of two pieces
     assert await agent.write_file("a", pieces(text)) == len(text) + 2
     assert desktop.files["a"] == text.replace(b"{{PIN}}", b"1234-5678")
-    assert b"".join([piece async for piece in await agent.read_file("a")]) == text
+    assert b"".join([piece async for piece in agent.read_file("a")]) == text
     await agent.write_file("{{PIN}}.txt", b"")
     assert (await agent.execute(["find", "."]))[1] == f"f {len(text) + 2} a\nf 0 {{{{PIN}}}}.txt\n".encode()
 
 
 async def test_an_error_does_not_quote_the_value() -> None:
-    agent: Any = SecretDesktop(FakeDesktop(), {"PIN": "1234-5678"})
+    agent = SecretDesktop(FakeDesktop(), {"PIN": "1234-5678"})
     with pytest.raises(ActionError) as refused:
-        await agent.read_file("{{PIN}}.txt")
+        await anext(agent.read_file("{{PIN}}.txt"))
     assert refused.value.message == "{{PIN}}.txt does not exist."
     assert refused.value.__cause__ is None and refused.value.__suppress_context__
 
 
 async def test_output_cut_in_the_middle_of_a_value_ends_with_the_placeholder() -> None:
     desktop = FakeDesktop()
-    agent: Any = SecretDesktop(desktop, {"PIN": "päss-5678"})
+    agent = SecretDesktop(desktop, {"PIN": "päss-5678"})
     desktop.command = CommandResult("it is pä", "päss-5678 p\ufffd", 0, truncated=True)
     result = await agent.run_command("cat")
     assert (result.stdout, result.stderr) == ("it is {{PIN}}", "{{PIN}} {{PIN}}")
@@ -264,17 +264,6 @@ async def test_the_function_of_a_client_is_masked() -> None:
         {"name": "lookup", "description": "Finds {{PIN}}.", "input_schema": {"type": "object"}},
     ]
     assert (await tools.call("lookup", {}, tool_use_id="a")).text == "It is {{PIN}}."
-
-
-async def test_a_recording_is_asked_with_values_as_the_desktop_was() -> None:
-    desktop: Any = FakeDesktop()
-    desktop.recording = desktop
-    asked = for_clients(desktop, Mask({"PIN": "1234-5678"}))
-    await asked.set_clipboard("1234-5678")
-    assert desktop.done[-1] == ("set_clipboard", "{{PIN}}")
-    await asked.write_file("a", pieces(b"is 1234-5678"))
-    await asked.write_file("b", b"is 1234-5678")
-    assert desktop.files == {"a": b"is {{PIN}}", "b": b"is {{PIN}}"}
 
 
 async def pieces(data: bytes) -> AsyncIterator[bytes]:

@@ -13,7 +13,7 @@ from typing import Any
 from cambio_lab.agent.gate import Gate, LimitReached, Stopped
 from cambio_lab.agent.options import TurnOptions
 from cambio_lab.api.messages import Encoder
-from cambio_lab.desktop.base import DesktopOptions, ProviderHealth, Size
+from cambio_lab.desktop.base import Desktop, DesktopOptions, ProviderHealth, Size
 from cambio_lab.errors import DesktopLost, DesktopUnavailable
 from cambio_lab.events import (
     Event,
@@ -28,6 +28,7 @@ from cambio_lab.events import (
     TurnFinished,
     Usage,
 )
+from cambio_lab.recording.masking import Mask
 from cambio_lab.sessions import AgentRequest, Registry
 from cambio_lab.settings import Settings
 from cambio_lab.store import Store
@@ -130,6 +131,9 @@ class ScriptedAgent:
         finally:
             self.gate.end()
             self.running -= 1
+
+    def client_desktop(self, desktop: Desktop, mask: Mask) -> Desktop:
+        return desktop
 
     def say(self, role: str, content: Any) -> HistoryAppended:
         message = {

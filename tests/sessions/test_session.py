@@ -572,7 +572,7 @@ async def test_after_an_internal_error_the_agent_gets_its_own_desktop_again(
 ) -> None:
     """Not that of the clients, on which its actions would be recorded as theirs."""
     clients = MemoryDesktop(bench.provider, "memory-1")
-    monkeypatch.setattr(ScriptedAgent, "client_desktop", lambda agent, desktop: clients, raising=False)
+    monkeypatch.setattr(ScriptedAgent, "client_desktop", lambda agent, desktop, mask: clients, raising=False)
     session = await bench.registry.create()
     assert session.desktop is clients
 

@@ -6,12 +6,11 @@ is checked here and a wrong value is refused with :class:`~cambio_lab.errors.Act
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ...desktop.base import Button, Desktop, Picture, Point, Region, Settled, Size
+from ...desktop.base import Button, Desktop, Point, Region, Screenshot, Settled, Size
 from ...errors import ActionError
 
 LONGEST = 300.0  # seconds, of hold_key and wait
@@ -25,7 +24,7 @@ Arguments = Mapping[str, Any]
 class Done:
     """What an action gave back: a picture, a position, or only how long the screen took to settle."""
 
-    picture: Picture | None = None
+    picture: Screenshot | None = None
     point: Point | None = None
     settled: Settled = Settled()
 
@@ -105,7 +104,7 @@ async def hold_key(desktop: Desktop, arguments: Arguments) -> Done:
 
 async def wait(desktop: Desktop, arguments: Arguments) -> Done:
     seconds = _seconds(arguments)
-    await getattr(desktop, "sleep", asyncio.sleep)(seconds)  # a replayed desktop makes nobody wait
+    await desktop.sleep(seconds)
     return Done(settled=Settled(action_ms=seconds * 1000))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ...desktop.base import Picture
+from ...desktop.base import Screenshot
 from ...events import Timing
 from .content import valid_text
 
@@ -42,7 +42,7 @@ class Outcome:
     """What a call left for the model: text and at most one picture. A failed one is text only."""
 
     text: str = ""
-    picture: Picture | None = None
+    picture: Screenshot | None = None
     is_error: bool = False
     timing: Timing = Timing()
     changed: bool = False
@@ -75,7 +75,7 @@ def failed(text: str) -> Outcome:
     return Outcome(text=text or "The call failed.", is_error=True)
 
 
-def image_block(picture: Picture) -> dict[str, Any]:
+def image_block(picture: Screenshot) -> dict[str, Any]:
     """The content block of a picture."""
     data = base64.b64encode(picture.data).decode("ascii")
     return {"type": "image", "source": {"type": "base64", "media_type": picture.media_type, "data": data}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 
-from ...desktop.base import Picture
+from ...desktop.base import Screenshot
 
 MAX_TEXT = 200_000  # characters of one block
 MAX_IMAGE_BYTES = 3_700_000  # base64 makes a third more of it; the strictest service takes 5 MB
@@ -21,7 +21,7 @@ def valid_text(text: str) -> str:
     return text if text.strip() else ""
 
 
-def valid_image(image: Picture) -> Picture:
+def valid_image(image: Screenshot) -> Screenshot:
     """Return ``image`` within the byte limit, as JPEG where it is over; its size in pixels stays the same."""
     if len(image.data) <= MAX_IMAGE_BYTES:
         return image
@@ -34,4 +34,4 @@ def valid_image(image: Picture) -> Picture:
         pixels.save(out, "JPEG", quality=quality)
         if out.tell() <= MAX_IMAGE_BYTES:
             break
-    return Picture(out.getvalue(), "image/jpeg", image.width, image.height, image.encode_ms)
+    return Screenshot(out.getvalue(), "image/jpeg", image.width, image.height, image.encode_ms)

@@ -7,6 +7,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -135,10 +136,11 @@ class EditorTool:
 
     async def _read(self, path: str) -> Document:
         data = bytearray()
-        async for chunk in await _opened(self._desktop(), path):
-            data += chunk
-            if len(data) > MOST_BYTES:
-                raise ActionError(f"{path} is larger than {MOST_BYTES} bytes; use the shell.")
+        async with aclosing(self._desktop().read_file(path)) as content:
+            async for chunk in content:
+                data += chunk
+                if len(data) > MOST_BYTES:
+                    raise ActionError(f"{path} is larger than {MOST_BYTES} bytes; use the shell.")
         return Document.decode(bytes(data), path)
 
     async def _write(self, path: str, document: Document) -> None:
@@ -208,12 +210,6 @@ def _unix(text: str) -> str:
 def _home(path: str) -> str:
     """``~`` is the desktop's home, which relative paths begin in."""
     return (path[2:].lstrip("/") or ".") if path == "~" or path.startswith("~/") else path
-
-
-async def _opened(desktop: Desktop, path: str) -> Any:
-    """``read_file`` as an async iterator, whether the desktop made it a coroutine or a generator."""
-    stream: Any = desktop.read_file(path)
-    return stream if hasattr(stream, "__aiter__") else await stream
 
 
 def _numbered(lines: list[str], first: int) -> str:

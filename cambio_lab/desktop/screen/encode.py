@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..base import Picture, Size
+from ..base import Screenshot, Size
 
 Frame = npt.NDArray[np.uint8]
 """``(height, width, 4)``, bytes blue, green, red, unused: the X server's own order, so nobody converts in between."""
@@ -19,7 +19,7 @@ Frame = npt.NDArray[np.uint8]
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 
-def encode(frame: Frame, kind: str = "png", size: Size | None = None, *, quality: int = 85) -> Picture:
+def encode(frame: Frame, kind: str = "png", size: Size | None = None, *, quality: int = 85) -> Screenshot:
     """``frame`` as a picture of ``kind``, scaled to ``size`` (Lanczos) if that differs.
 
     PNG is lossless and the fastest way here: up-filter in numpy and zlib-ng level 2 take 6 ms for 1280x800,
@@ -37,17 +37,17 @@ def encode(frame: Frame, kind: str = "png", size: Size | None = None, *, quality
         Image.fromarray(rgb).save(buffer, "JPEG" if kind == "jpeg" else "WEBP", quality=quality)
         data = buffer.getvalue()
     height, width = rgb.shape[:2]
-    return Picture(data, MEDIA_TYPES[kind], width, height, (time.perf_counter() - begin) * 1000)
+    return Screenshot(data, MEDIA_TYPES[kind], width, height, (time.perf_counter() - begin) * 1000)
 
 
-def thumbnail(frame: Frame, size: Size) -> Picture:
+def thumbnail(frame: Frame, size: Size) -> Screenshot:
     """A small JPEG of the whole ``frame``: a fifth of the time of :func:`encode`, for lists that show many."""
     begin = time.perf_counter()
     height, width = frame.shape[:2]
     image = Image.frombuffer("RGB", (width, height), np.ascontiguousarray(frame), "raw", "BGRX", 0, 1)
     buffer = BytesIO()
     image.resize(size, Image.Resampling.LANCZOS, reducing_gap=1.0).save(buffer, "JPEG", quality=80)
-    return Picture(buffer.getvalue(), MEDIA_TYPES["jpeg"], *size, (time.perf_counter() - begin) * 1000)
+    return Screenshot(buffer.getvalue(), MEDIA_TYPES["jpeg"], *size, (time.perf_counter() - begin) * 1000)
 
 
 def png(rgb: npt.NDArray[np.uint8]) -> bytes:
