@@ -24,7 +24,7 @@ from cambio_lab.agent import Agent, AgentOptions, Gate
 from cambio_lab.agent.client import ModelClient
 from cambio_lab.desktop.base import Screenshot
 from cambio_lab.desktop.screen.encode import png
-from cambio_lab.events import TurnFinished
+from cambio_lab.events import Event, TurnFinished
 from tests.agent.fake_desktop import FakeDesktop
 from tests.agent.scripted import reply, text, use
 
@@ -100,7 +100,12 @@ async def step_times(steps: int, kilobytes: int, model: str = "claude-sonnet-5-5
 
 
 async def run(agent: Agent) -> None:
-    events = [event async for event in agent.run("Go.")]
+    events: list[Event] = []
+
+    async def emit(event: Event) -> None:
+        events.append(event)
+
+    await agent.run("Go.", emit)
     if not isinstance(events[-1], TurnFinished):
         raise RuntimeError(str(events[-1]))
 

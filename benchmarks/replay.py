@@ -38,6 +38,7 @@ from cambio_lab.sessions import Registry
 from cambio_lab.settings import Settings
 from cambio_lab.store import Store
 from tests.agent.fake_desktop import FakeDesktop
+from tests.agent.stream import turn_events
 
 STEPS = 50
 MODEL = "claude-sonnet-5-5"
@@ -62,7 +63,7 @@ async def turn(agent: Agent) -> tuple[float, list[float]]:
     """One turn of :data:`STEPS` steps: seconds, and the milliseconds from each request to its first piece."""
     began, sent, waits = time.perf_counter(), 0.0, []
     last: Event | None = None
-    async for event in agent.run("work"):
+    async for event in turn_events(agent, "work"):
         if isinstance(event, RequestSent):
             sent = time.perf_counter()
         elif isinstance(event, TextDelta | ThinkingDelta) and sent:

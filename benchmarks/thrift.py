@@ -19,6 +19,7 @@ from cambio_lab.agent import Agent, AgentOptions, Gate
 from cambio_lab.agent.client import ModelClient
 from cambio_lab.events import HistoryAppended, HistoryDropped, TurnFinished
 from tests.agent.fake_desktop import FakeDesktop
+from tests.agent.stream import turn_events
 from tests.messages_api import MessagesApi, Steps
 from tests.messages_api import prompt as stand_in_prompt
 from tests.messages_api.models import MODELS, cost_usd
@@ -57,7 +58,7 @@ async def measure(model: str, steps: int, *, heavy: bool = False, batch: int = 2
         agent = Agent(desktop=desktop, options=options, gate=Gate("never"), client=client)
         last: Any = None
         dropped = False
-        async for last in agent.run("Make the steps."):
+        async for last in turn_events(agent, "Make the steps."):
             if isinstance(last, HistoryDropped):
                 summaries, dropped = summaries + 1, True
             elif isinstance(last, HistoryAppended) and not (dropped and _is_summary(last.message)):

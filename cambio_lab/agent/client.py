@@ -1,31 +1,25 @@
 """The model service: the only importer of ``anthropic``, loaded on first use and off the event loop (it takes 1-2 s).
 
 A :class:`ModelClient` sends one request and yields what comes back as small pieces. It never retries by itself: it
-says :class:`Transient` when another try may help and how long to wait, and the loop decides, cancellably and in the
-open. Requests leave as prepared bytes: the SDK builds everything but the messages, which are spliced in as they were
-serialised when they joined the history, so that a picture is turned into JSON once and not once in every request.
+raises :class:`Transient` when another try may help, and the loop decides. The SDK builds everything but the messages,
+which are sent as they were serialised when they joined the history.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import re
-import secrets
-import time
-import warnings
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError, MissingKey
 from . import models
 from .options import AgentOptions
-from .reply import Announced, Piece, Reader, Reply, Sent, Started, Text, Thought, too_long
-from .service_errors import Transient, classify, not_messages
-from .splice import PIECES, Body, Chunks
+from .reply import Announced, Piece, Reader, Reply, Sent, Slices, Started, Text, Thought
+from .service_errors import Transient, checked_base_url, classify, key_problem, proxy_error
+from .transcript import OUTGOING, Body, Outgoing
 
 if TYPE_CHECKING:
     import httpx2
@@ -36,9 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Announced", "ModelClient", "ModelRequest", "Reply", "Sent", "Started", "Text", "Thought", "Transient"]
 
 KEY_VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
-MAX_REPLY_BYTES = 40_000_000
-MAX_EVENT_BYTES = 6_500_000
-PLACEHOLDER = re.compile(rb'\[\{"role":"user","content":"cambio-lab-messages-([0-9a-f]{32})"\}\]')
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +67,6 @@ class ModelClient:
     """Puts something between the SDK and whatever transport it uses, proxies included: a recorder."""
     _client: Any = None
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _bodies: dict[str, tuple[Body, Callable[[Sent], None]]] = field(default_factory=dict)
 
     async def parts(self) -> ToolsetParts:
         """The SDK's classes for the computer toolset; loads the SDK if need be."""
@@ -96,10 +86,9 @@ class ModelClient:
         Closing the iterator closes the connection.
         """
         await self.open(request.parameters["model"])
-        mark, reader, slices = secrets.token_hex(16), Reader(), Slices()
+        reader, slices = Reader(), Slices()
         sent: asyncio.Future[Sent] = asyncio.get_running_loop().create_future()
-        self._bodies[mark] = (request.body, lambda found: None if sent.done() else sent.set_result(found))
-        entering = asyncio.ensure_future(self._begin(mark, request.parameters))
+        entering = asyncio.create_task(self._begin(request, sent))
         try:
             await asyncio.wait({entering, sent}, return_when=asyncio.FIRST_COMPLETED)
             if sent.done():
@@ -113,7 +102,6 @@ class ModelClient:
         except Exception as error:
             raise classify(error, reader.usage, self._address(), self._secrets()) from error
         finally:
-            self._bodies.pop(mark, None)
             await _leave(entering)
 
     async def aclose(self) -> None:
@@ -122,19 +110,10 @@ class ModelClient:
             client, self._client = self._client, None
             await client.close()
 
-    async def _begin(self, mark: str, parameters: dict[str, Any]) -> Any:
-        messages = [{"role": "user", "content": f"cambio-lab-messages-{mark}"}]
-        return await self._client.beta.messages.create(messages=messages, stream=True, **parameters)
-
-    def _splice(self, content: bytes) -> Chunks | None:
-        """The body with the prepared messages where the placeholder stands; ``None`` where there is none."""
-        found = PLACEHOLDER.search(content)
-        if found is None:
-            return None
-        body, told = self._bodies[found[1].decode()]
-        whole, digest = body.assemble(content[: found.start()], content[found.end() :])
-        told(Sent(digest, whole.size, body.images))
-        return whole
+    async def _begin(self, request: ModelRequest, sent: asyncio.Future[Sent]) -> Any:
+        """Send the request; runs as a task of its own, so the variable is set for this request alone."""
+        OUTGOING.set(Outgoing(request.body, lambda found: None if sent.done() else sent.set_result(found)))
+        return await self._client.beta.messages.create(messages=[], stream=True, **request.parameters)
 
     async def check(self, model: str) -> None:
         """Make one real request of a few tokens; raise what a turn would raise, without trying again."""
@@ -184,55 +163,41 @@ class ModelClient:
         """The SDK's client for the platform, over our HTTP client; runs in a thread (certificates take a while)."""
         import anthropic
 
-        # The table of models says when a model reaches its end of life.
-        warnings.filterwarnings("ignore", message="The model .* is deprecated", category=DeprecationWarning)
+        from . import http  # with httpx2, which no server needs before its first message
+
         transport = self.transport
         if transport is None and model == models.DEMO:
-            transport = _demo_transport()
+            from .transports.demo import DemoTransport
+
+            transport = DemoTransport()
         base_url = self._base_url()
         try:
-            http = _http_class()(
-                splice=self._splice,
+            connection = http.http_class(anthropic.DefaultAsyncHttpxClient)(
                 secrets=self._secrets,
                 signed=self.platform == "bedrock",
-                timeout=_timeout(self.stall),
+                timeout=http.timeouts(self.stall),
                 transport=transport,
             )
         except (ImportError, ValueError) as error:
             raise proxy_error(error) from error
         if self.wrap is not None:
-            # httpx2 offers no way round: `transport=` would replace its own, with its proxies and limits
-            http._transport = self.wrap(http._transport)
-            http._mounts = {pattern: one and self.wrap(one) for pattern, one in http._mounts.items()}
-        options: dict[str, Any] = {"http_client": http, "max_retries": 0}
+            # httpx2 offers no public way: `transport=` would replace its own, with its proxies and limits.
+            inner = connection._mounts.items()
+            connection._transport = self.wrap(connection._transport)
+            connection._mounts = {pattern: one and self.wrap(one) for pattern, one in inner}
+        options: dict[str, Any] = {"http_client": connection, "max_retries": 0}
         if base_url:
             options["base_url"] = base_url
         if self.platform == "anthropic" and (self.transport is not None or model == models.DEMO):
             options["api_key"] = self.api_key or os.environ.get("ANTHROPIC_API_KEY") or "not-needed"
         elif self.api_key:
             options["api_key"] = self.api_key
-        name = sdk_client_name(self.platform, model)
         try:
-            return getattr(anthropic, name)(**options)
+            return vars(anthropic)[sdk_client_name(self.platform, model)](**options)
         except (ValueError, ImportError, anthropic.AnthropicError) as error:
             raise ConfigurationError(
                 f"The {self.platform} client cannot be made: {error}", hint="See docs/agent.md, Platforms."
             ) from error
-
-
-class Slices:
-    """Let other tasks run whenever reading a reply has kept the loop busy: its events may all be there at once."""
-
-    LONGEST = 0.004  # seconds
-
-    def __init__(self) -> None:
-        self._since = time.perf_counter()
-
-    async def rest(self) -> None:
-        """Yield to the event loop if this slice is over."""
-        if time.perf_counter() - self._since > self.LONGEST:
-            await asyncio.sleep(0)
-            self._since = time.perf_counter()
 
 
 async def _leave(entering: asyncio.Future[Any]) -> None:
@@ -242,45 +207,6 @@ async def _leave(entering: asyncio.Future[Any]) -> None:
         await asyncio.wait({entering})
     if not entering.cancelled() and entering.exception() is None:
         await entering.result().close()
-
-
-def key_problem(key: str) -> str | None:
-    """Say why this key cannot be sent in a header, without quoting it; ``None`` when it can."""
-    if key != key.strip():
-        return "begins or ends with white space or a line break"
-    if not key.isascii():
-        return "holds a character outside ASCII"
-    if any(not "!" <= character <= "~" for character in key):
-        return "holds a space or a control character"
-    return None
-
-
-def checked_base_url(url: str) -> str:
-    """Return ``url`` without ``/v1``, which the SDK adds; :class:`ConfigurationError` when it is no HTTP address."""
-    try:
-        parts = urlsplit(url.strip())
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        valid = False
-    if not valid:
-        raise ConfigurationError(
-            "The base URL of the model service is not an HTTP address.",
-            hint="Set base_url (or ANTHROPIC_BASE_URL) to something like https://gateway.example, without /v1.",
-        )
-    return url.strip().rstrip("/").removesuffix("/messages").removesuffix("/v1").rstrip("/")
-
-
-def proxy_error(error: Exception) -> ConfigurationError:
-    """Return what to do about a proxy setting that the HTTP client refuses."""
-    if isinstance(error, ImportError):
-        return ConfigurationError(
-            "The proxy in ALL_PROXY, HTTPS_PROXY or HTTP_PROXY is a SOCKS proxy, which needs the package socksio.",
-            hint="Install it in the server's environment (pip install socksio) or remove the variable.",
-        )
-    return ConfigurationError(
-        "A proxy variable (ALL_PROXY, HTTPS_PROXY, HTTP_PROXY) is not the address of a proxy.",
-        hint="Set it to something like http://proxy.example:3128, or remove it.",
-    )
 
 
 async def check(settings: Settings, model: str = "claude-haiku-5-5") -> None:
@@ -313,118 +239,6 @@ def wire_model(model: str, platform: str) -> str:
     if platform == "bedrock" and model.startswith("claude-"):
         return f"anthropic.{model}"
     return model
-
-
-def _timeout(stall: float) -> Any:
-    import httpx2
-
-    return httpx2.Timeout(connect=6.0, read=stall, write=max(stall, 60.0), pool=30.0)
-
-
-def _demo_transport() -> httpx2.AsyncBaseTransport:
-    from .transports.demo import DemoTransport
-
-    return DemoTransport()
-
-
-@functools.cache
-def _http_class() -> Any:
-    """The SDK's HTTP client with one change: messages are spliced in before a request is signed or sent."""
-    import anthropic
-
-    class SplicingClient(anthropic.DefaultAsyncHttpxClient):
-        def __init__(
-            self,
-            *,
-            splice: Callable[[bytes], Chunks | None],
-            secrets: Callable[[], list[str]],
-            signed: bool,
-            transport: Any,
-            **options: Any,
-        ) -> None:
-            self._cambio_splice, self._cambio_signed, self._cambio_secrets = splice, signed, secrets
-            if transport is not None:
-                options["transport"] = transport
-            super().__init__(**options)
-
-        def build_request(self, method: Any, url: Any, *, content: Any = None, **options: Any) -> httpx2.Request:
-            if isinstance(content, bytes) and (whole := self._cambio_splice(content)) is not None:
-                if self._cambio_signed:  # AWS signs the body, so it must be there in one piece
-                    content = bytes(whole)
-                else:
-                    content, options["headers"]["content-length"] = whole, str(whole.size)
-                    options["extensions"] = {**(options.get("extensions") or {}), PIECES: whole.pieces}
-            return super().build_request(method, url, content=content, **options)
-
-        async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-            response = await super().send(request, **options)
-            if response.status_code == 200 and request.method == "POST":
-                kind = response.headers.get("content-type", "text/event-stream")
-                if "event" not in kind:  # text/event-stream, or AWS's application/vnd.amazon.eventstream
-                    raise not_messages(response, await _first_words(response), self._cambio_secrets())
-                if not response.is_closed:
-                    response.stream = bounded_class()(
-                        response.stream,
-                        whole_events="text/" in kind and "content-encoding" not in response.headers,
-                    )
-            return response
-
-    return SplicingClient
-
-
-async def _first_words(response: httpx2.Response) -> str:
-    """Return the beginning of an answer, and close it."""
-    text = ""
-    async for chunk in response.aiter_text():
-        text += chunk
-        if len(text) > 2_000:
-            break
-    await response.aclose()
-    return text
-
-
-@functools.cache
-def bounded_class() -> Any:
-    """Return a stream class that ends a reply without end: too many bytes, or an event that never ends."""
-    import httpx2
-
-    class Bounded(httpx2.AsyncByteStream):
-        def __init__(self, inner: httpx2.AsyncByteStream, *, whole_events: bool) -> None:
-            self._inner = inner
-            self._whole_events = whole_events
-            self._waiting: list[bytes] = []
-
-        async def __aiter__(self) -> AsyncGenerator[bytes, None]:
-            total = 0
-            slices = Slices()
-            async for chunk in self._inner:
-                total += len(chunk)
-                if total > MAX_REPLY_BYTES:
-                    raise too_long(f"{MAX_REPLY_BYTES} bytes")
-                ready = self._complete(chunk) if self._whole_events else chunk
-                if ready:
-                    yield ready
-                await slices.rest()
-            if self._waiting:
-                yield b"".join(self._waiting)
-
-        def _complete(self, chunk: bytes) -> bytes:
-            """Return what has arrived up to the last blank line: the SDK's search for it is quadratic in a piece."""
-            ends = [at + len(blank) for blank in (b"\n\n", b"\r\n\r\n") if (at := chunk.rfind(blank)) >= 0]
-            end = max(ends, default=len(chunk) if chunk.startswith((b"\n", b"\r\n")) else 0)
-            if not end:
-                self._waiting.append(chunk)
-                if sum(map(len, self._waiting)) > MAX_EVENT_BYTES:
-                    raise too_long(f"{MAX_EVENT_BYTES} bytes in one event")
-                return b""
-            ready = b"".join([*self._waiting, chunk[:end]])
-            self._waiting = [chunk[end:]] if chunk[end:] else []
-            return ready
-
-        async def aclose(self) -> None:
-            await self._inner.aclose()
-
-    return Bounded
 
 
 async def load_sdk() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +16,7 @@ from .tools.call import Call
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The request is leaving: the SHA-256 and size of its exact body, and the pictures in it."""
+    """The request is leaving: the SHA-256 and size of its exact body, and the images in it."""
 
     sha256: str
     size: int
@@ -83,6 +85,8 @@ class Reply:
 Piece = Sent | Started | Text | Thought | Announced | Reply
 
 
+INPUT_COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+TOKENS_PER_IMAGE = 4784
 MAX_REPLY_CHARACTERS = 8_000_000
 MAX_REPLY_EVENTS = 400_000
 MAX_REPLY_BLOCKS = 1_000
@@ -234,6 +238,34 @@ class Reader:
         """Take over the counts of an event; counts are cumulative, and some gateways leave them out."""
         if usage is not None:
             self.usage |= {key: value for key, value in usage.to_dict().items() if value is not None}
+
+
+def complete_usage(usage: dict[str, Any], sent: Sent, reply: Reply | None = None) -> dict[str, Any]:
+    """Return counts for pricing; what a gateway leaves out is estimated on the high side, so that limits hold."""
+    complete = dict(usage)
+    if not any(isinstance(usage.get(key), int) for key in INPUT_COUNTS):
+        # Images are counted at their largest cost; their base64 is most of the body, so text is bounded by the rest.
+        text = sent.size if not sent.images else min(sent.size, 200_000)
+        complete["input_tokens"] = text // 3 + sent.images * TOKENS_PER_IMAGE
+    if not isinstance(usage.get("output_tokens"), int):
+        said = json.dumps(reply.content, ensure_ascii=False) if reply else ""
+        complete["output_tokens"] = len(said) // 2 + 1
+    return complete
+
+
+class Slices:
+    """Let other tasks run whenever reading a reply has kept the loop busy: its events may all be there at once."""
+
+    LONGEST = 0.004  # seconds
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    async def rest(self) -> None:
+        """Yield to the event loop if this slice is over."""
+        if time.perf_counter() - self._since > self.LONGEST:
+            await asyncio.sleep(0)
+            self._since = time.perf_counter()
 
 
 def too_long(limit: str) -> ModelUnavailable:

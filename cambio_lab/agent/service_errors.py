@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..errors import CambioError, ConfigurationError, ModelRejected
 
@@ -200,3 +201,42 @@ def _number(value: str | None) -> float | None:
     except ValueError:
         return None
     return number if number is not None and 0 <= number < float("inf") else None
+
+
+def key_problem(key: str) -> str | None:
+    """Say why this key cannot be sent in a header, without quoting it; ``None`` when it can."""
+    if key != key.strip():
+        return "begins or ends with white space or a line break"
+    if not key.isascii():
+        return "holds a character outside ASCII"
+    if any(not "!" <= character <= "~" for character in key):
+        return "holds a space or a control character"
+    return None
+
+
+def checked_base_url(url: str) -> str:
+    """Return ``url`` without ``/v1``, which the SDK adds; :class:`ConfigurationError` when it is no HTTP address."""
+    try:
+        parts = urlsplit(url.strip())
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ConfigurationError(
+            "The base URL of the model service is not an HTTP address.",
+            hint="Set base_url (or ANTHROPIC_BASE_URL) to something like https://gateway.example, without /v1.",
+        )
+    return url.strip().rstrip("/").removesuffix("/messages").removesuffix("/v1").rstrip("/")
+
+
+def proxy_error(error: Exception) -> ConfigurationError:
+    """Return what to do about a proxy setting that the HTTP client refuses."""
+    if isinstance(error, ImportError):
+        return ConfigurationError(
+            "The proxy in ALL_PROXY, HTTPS_PROXY or HTTP_PROXY is a SOCKS proxy, which needs the package socksio.",
+            hint="Install it in the server's environment (pip install socksio) or remove the variable.",
+        )
+    return ConfigurationError(
+        "A proxy variable (ALL_PROXY, HTTPS_PROXY, HTTP_PROXY) is not the address of a proxy.",
+        hint="Set it to something like http://proxy.example:3128, or remove it.",
+    )

@@ -1,35 +1,34 @@
-"""The conversation as the model sees it: what is sent, what it weighs, and how it is kept within every limit.
+"""The conversation as the model sees it: what is sent, and how large that is.
 
-Models whose thinking is bound to what precedes it get an append-only history; the service summarises it when it is
-asked to, which is also what shrinks the requests, and clears old results in between. For the others old pictures are
-taken out in batches, so that the cache breaks seldom. Where the service does neither, the conversation is folded into a
-summary of our own.
+Models whose thinking is bound to what precedes it get an append-only history: the service clears old results and
+summarises when asked to. For the others old screenshots are removed in batches, so that the cache breaks seldom.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from . import models
-from .fold import fold, latest_picture
-from .splice import Body, PrefixDigest
+from .reply import Sent
 from .tools.call import CRASHED
 
 Message = dict[str, Any]
 MARK = b',"cache_control":{"type":"ephemeral"}'
 MARKED_TURNS = 3  # of four markers; the fourth is on the system prompt
-KEPT_PICTURES = 3
+KEPT_IMAGES = 3
 PRUNE_EVERY = 25
-REMOVED = {"type": "text", "text": "[An older screenshot was taken out.]"}
+REMOVED = {"type": "text", "text": "[An older screenshot was removed.]"}
 MEGABYTE = 1_000_000
 REQUEST_BYTES = {"anthropic": 32 * MEGABYTE, "google": 30 * MEGABYTE, "bedrock": 20 * MEGABYTE}
 SAFE = 0.9  # of a limit; the rest is for the system prompt, the tools and what the next step adds
-MOST_PICTURES = 0.9
+IMAGE_SHARE = 0.9
 COMPACT_AT = 60_000  # input tokens of a request: what is read from the cache costs too, and focus suffers
-ONWARD = "Go on with the task. The picture shows the screen as you saw it last."
+ONWARD = "Go on with the task. The image shows the screen as you saw it last."
 CLEARING_TRIGGER = 50_000  # input tokens
 KEPT_CALLS = 10
 CLEARING = {
@@ -43,37 +42,80 @@ CLEARING = {
 
 @dataclass(slots=True)
 class Entry:
-    """One message as its JSON, made once; the pictures in it are the bulk of a session's memory."""
+    """One message as its JSON, serialised once; the images in it are the bulk of a session's memory."""
 
     encoded: bytes
     is_user: bool
-    pictures: int
+    images: int
 
     @property
     def message(self) -> Message:
         return json.loads(self.encoded)  # type: ignore[no-any-return]
 
 
-class Transcript:
-    """The history of one session. ``pictures_side`` is the longest side of its screenshots in pixels."""
+class PrefixDigest:
+    """SHA-256 of growing sequences of chunks: chunks that were there last time are not hashed again."""
 
-    def __init__(self, history: Iterable[Message], info: models.ModelInfo, *, pictures_side: int = 1280) -> None:
+    def __init__(self) -> None:
+        self._chunks: list[bytes] = []
+        self._states: list[hashlib._Hash] = []
+
+    def digest(self, chunks: Sequence[bytes]) -> str:
+        """The hex digest of all chunks together. Chunks are compared by identity, except the first."""
+        known = 0
+        for old, new in zip(self._chunks, chunks, strict=False):
+            if old is not new and not (known == 0 and old == new):
+                break
+            known += 1
+        del self._chunks[known:], self._states[known:]
+        state = self._states[-1].copy() if self._states else hashlib.sha256()
+        for chunk in chunks[known:]:
+            state.update(chunk)
+            self._chunks.append(chunk)
+            self._states.append(state.copy())
+        return state.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The messages of a request: the JSON of each, and how many images they hold."""
+
+    messages: Sequence[bytes]
+    images: int
+    hasher: PrefixDigest
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """What the request that is being made is to carry; ``sent`` is told when it leaves."""
+
+    body: Body
+    sent: Callable[[Sent], None]
+
+
+OUTGOING: ContextVar[Outgoing | None] = ContextVar("outgoing", default=None)
+
+
+class Transcript:
+    """The history of one session. ``image_side`` is the longest side of its screenshots in pixels."""
+
+    def __init__(self, history: Iterable[Message], info: models.ModelInfo, *, image_side: int = 1280) -> None:
         self.info = info
-        self.pictures_side = pictures_side
+        self.image_side = image_side
         self.compactable = self.clearable = info.managed
         self.input_tokens = 0
         """Of the last request, cached ones included: what the context weighs."""
         self._hasher = PrefixDigest()
         self._entries = [_entry(message) for message in history]
-        self._long = self.pictures > KEPT_CALLS  # of a session taken up again, old results may have been cleared
+        self._long = self.images > KEPT_CALLS  # of a continued session old results may have been cleared
 
     @property
     def messages(self) -> list[Message]:
         return [entry.message for entry in self._entries]
 
     @property
-    def pictures(self) -> int:
-        return sum(entry.pictures for entry in self._entries)
+    def images(self) -> int:
+        return sum(entry.images for entry in self._entries)
 
     @property
     def size(self) -> int:
@@ -87,7 +129,7 @@ class Transcript:
         self._entries.append(_entry(message))
 
     def drop(self, count: int) -> None:
-        """Take the last ``count`` messages out."""
+        """Remove the last ``count`` messages."""
         if count:
             del self._entries[-count:]
 
@@ -101,52 +143,35 @@ class Transcript:
             for message in close_open_batch([self._entries[-1].message])[1:]:
                 self.append(message)
 
-    def adopt_compaction(self, reply: Message) -> int:
-        """A reply that begins with a summary replaces everything before it; how many messages left."""
-        count = len(self._entries)
-        self._entries = [_entry(reply)]
-        self.input_tokens = 0
-        return count
-
     def body(self) -> Body:
         """The messages to send, with cache markers on the last blocks of the most recent user turns."""
         marked = [index for index, entry in enumerate(self._entries) if entry.is_user][-MARKED_TURNS:]
         chunks = [entry.encoded for entry in self._entries]
         for index in marked:
             chunks[index] = chunks[index][:-3] + MARK + chunks[index][-3:]  # before the last block's closing }]}
-        return Body(chunks, self.pictures, self._hasher)
+        return Body(chunks, self.images, self._hasher)
 
     def prune(self) -> None:
-        """Take out all pictures but the last few, together, where the model allows it: each time costs the cache."""
-        batch = min(PRUNE_EVERY, self._most_pictures() - KEPT_PICTURES - 1)
-        if self.info.bound or self.pictures <= KEPT_PICTURES + batch:
+        """Remove all images but the last few, together, where the model allows it: each time costs the cache."""
+        batch = min(PRUNE_EVERY, self._max_images() - KEPT_IMAGES - 1)
+        if self.info.bound or self.images <= KEPT_IMAGES + batch:
             return
-        excess = self.pictures - KEPT_PICTURES
+        excess = self.images - KEPT_IMAGES
         for index, entry in enumerate(self._entries):
-            if excess > 0 and entry.pictures:
-                excess -= entry.pictures
-                self._entries[index] = _entry(_without_pictures(entry.message))
+            if excess > 0 and entry.images:
+                excess -= entry.images
+                self._entries[index] = _entry(_without_images(entry.message))
 
     @property
     def crowded(self) -> bool:
-        """Whether the next request would come near a limit on bytes, pictures or context."""
+        """Whether the next request would come near a limit on bytes, images or context."""
         heavy = self.input_tokens > min(COMPACT_AT, int(SAFE * self.info.context))
-        return heavy or self.size > self._most_bytes() or self.pictures > self._most_pictures()
-
-    def fold(self) -> tuple[int, Message]:
-        """Replace everything by a summary made here, where the service cannot or did not make one.
-
-        Returns how many messages left and the one that stands for them.
-        """
-        count, message = len(self._entries), fold(self.messages)
-        self.clear()
-        self._entries = [_entry(message)]
-        return count, message
+        return heavy or self.size > self._max_bytes() or self.images > self._max_images()
 
     def onward(self) -> Message:
-        """What follows a summary: a word to go on and the latest picture, so that no turn is spent on asking for it."""
-        picture = latest_picture([entry.message for entry in self._entries if entry.pictures][-1:])
-        return {"role": "user", "content": [{"type": "text", "text": ONWARD}, *([picture] if picture else [])]}
+        """Return what follows a summary: the latest image, so that no request is spent on asking for it."""
+        image = latest_image([entry.message for entry in self._entries if entry.images][-1:])
+        return {"role": "user", "content": [{"type": "text", "text": ONWARD}, *([image] if image else [])]}
 
     def context_management(self) -> dict[str, Any] | None:
         """The service's own clearing of old results, for models whose history must not be touched here.
@@ -159,14 +184,14 @@ class Transcript:
             return None
         return {"edits": [CLEARING]}
 
-    def _most_bytes(self) -> int:
+    def _max_bytes(self) -> int:
         return int(SAFE * REQUEST_BYTES.get(self.info.platform, 32 * MEGABYTE))
 
-    def _most_pictures(self) -> int:
+    def _max_images(self) -> int:
         limits = self.info.images
-        if self.pictures_side > limits.many_edge:
+        if self.image_side > limits.many_edge:
             return limits.many - 1
-        return int(MOST_PICTURES * limits.per_request)
+        return int(IMAGE_SHARE * limits.per_request)
 
 
 def close_open_batch(history: Sequence[Message]) -> list[Message]:
@@ -177,16 +202,10 @@ def close_open_batch(history: Sequence[Message]) -> list[Message]:
     closed = list(history)
     if not closed or closed[-1]["role"] != "assistant":
         return closed
-    results = [_interrupted(block) for block in _blocks(closed[-1]) if block.get("type") == "tool_use"]
+    results = [_interrupted(block) for block in blocks(closed[-1]) if block.get("type") == "tool_use"]
     if results:
         closed.append({"role": "user", "content": results})
     return closed
-
-
-def last_results(transcript: Transcript) -> list[dict[str, Any]]:
-    """Return the tool results of the newest message; empty when it holds none."""
-    newest = transcript.messages[-1:]
-    return [block for message in newest for block in _blocks(message) if block.get("type") == "tool_result"]
 
 
 def user_text(text: str) -> Message:
@@ -212,31 +231,43 @@ def _entry(message: Message) -> Entry:
         content = [{"type": "text", "text": content}]
     message = {"role": message["role"], "content": content}
     text = json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return Entry(text.encode("utf-8", "replace"), message["role"] == "user", _count_pictures(content))
+    return Entry(text.encode("utf-8", "replace"), message["role"] == "user", _count_images(content))
 
 
-def _blocks(message: Message) -> list[dict[str, Any]]:
+def latest_image(messages: Sequence[Message]) -> dict[str, Any] | None:
+    """Return the newest image block, wherever it stands."""
+    for message in reversed(messages):
+        for block in reversed(blocks(message)):
+            images: list[dict[str, Any]] = [
+                part for part in (block, *inner_blocks(block)) if part.get("type") == "image"
+            ]
+            if images:
+                return images[-1]
+    return None
+
+
+def blocks(message: Message) -> list[dict[str, Any]]:
     content = message["content"]
     return content if isinstance(content, list) else []
 
 
-def _inner(block: dict[str, Any]) -> list[dict[str, Any]]:
+def inner_blocks(block: dict[str, Any]) -> list[dict[str, Any]]:
     content = block.get("content")
     return content if block.get("type") == "tool_result" and isinstance(content, list) else []
 
 
-def _count_pictures(content: list[dict[str, Any]]) -> int:
+def _count_images(content: list[dict[str, Any]]) -> int:
     return sum(
-        (block.get("type") == "image") + sum(inner.get("type") == "image" for inner in _inner(block))
+        (block.get("type") == "image") + sum(inner.get("type") == "image" for inner in inner_blocks(block))
         for block in content
     )
 
 
-def _without_pictures(message: Message) -> Message:
+def _without_images(message: Message) -> Message:
     def plain(block: dict[str, Any]) -> dict[str, Any]:
         if block.get("type") == "image":
             return REMOVED
-        if any(inner.get("type") == "image" for inner in _inner(block)):
+        if any(inner.get("type") == "image" for inner in inner_blocks(block)):
             return {**block, "content": [plain(inner) for inner in block["content"]]}
         return block
 

@@ -1,22 +1,91 @@
-"""What one turn knows while it runs."""
+"""What one turn knows while it runs: its options, its events, what it has said, done and used."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..events import TurnFailed, TurnFinished
+from ..events import Event, HistoryAppended, HistoryDropped, TurnFailed, TurnFinished, Usage
 from . import models
-from .limits import Limits
+from .gate import Gate, LimitReached
 from .options import AgentOptions
 from .tools.call import Call, Tool
+from .transcript import Message, Transcript
+
+Emit = Callable[[Event], Awaitable[None]]
+"""Where a turn's events go. It is awaited before the loop goes on."""
+
+
+class SinkFailed(BaseException):
+    """The sink of the events failed with ``error``. Not an ``Exception``: no handler of the loop may take it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+@dataclass
+class Limits:
+    """What one turn may use and has used; reaching a limit is a clean end. ``spent`` is the session's use before."""
+
+    options: AgentOptions
+    spent: Usage
+    used: Usage = Usage()
+    steps: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self._alarm: asyncio.TimerHandle | None = None
+
+    def arm(self, gate: Gate) -> None:
+        """Halt the turn when its wall time is over."""
+        seconds = self.options.max_turn_seconds
+        if seconds:
+            reason = LimitReached("max_seconds", f"The turn's time limit of {seconds:g} seconds was reached.")
+            self._alarm = asyncio.get_running_loop().call_later(seconds, gate.halt, reason)
+
+    def disarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the turn began."""
+        return time.monotonic() - self.started
+
+    @property
+    def total(self) -> Usage:
+        """The whole session's usage, this turn included."""
+        return self.spent + self.used
+
+    def before_request(self) -> None:
+        """Raise :class:`LimitReached` when another request would exceed tokens or money."""
+        money, tokens, used = self.options.max_cost_usd, self.options.max_turn_tokens, self.used
+        if money and self.total.cost_usd >= money:
+            raise LimitReached(
+                "max_cost_usd", f"The session has spent ${self.total.cost_usd:.2f} of the ${money:.2f} it may spend."
+            )
+        cached = used.cache_creation_input_tokens + used.cache_read_input_tokens
+        if tokens and (count := used.input_tokens + used.output_tokens + cached) >= tokens:
+            raise LimitReached("max_tokens", f"The turn has used {count} of the {tokens} tokens it may use.")
+        self.before_step()
+
+    def before_step(self) -> None:
+        """Raise :class:`LimitReached` when the turn has made all the tool calls it may make."""
+        steps = self.options.max_steps
+        if steps and self.steps >= steps:
+            raise LimitReached("max_steps", f"The turn has made the {steps} tool calls it may make.")
 
 
 @dataclass
 class Turn:
-    """From a person's message to the one event that ends it."""
+    """From a user's message to the one event that ends it."""
 
+    sink: Emit
+    transcript: Transcript
     options: AgentOptions
     info: models.ModelInfo
     limits: Limits
@@ -24,7 +93,7 @@ class Turn:
     first_step: int
     """How many calls the session had made before this turn."""
     first_message: int
-    """Where this turn's own messages begin in the history; a refusal takes them out again."""
+    """Where this turn's own messages begin in the history; a refusal removes them."""
     max_tokens: int
     tools: Sequence[Tool] = ()
     definitions: list[dict[str, Any]] = field(default_factory=list)
@@ -37,32 +106,68 @@ class Turn:
     said_before: str = ""
     nudges: int = 0
     cut_replies: int = 0
-    folds: int = 0
+    summaries: int = 0
     stop_reason: str = "end_turn"
 
+    def apply(self, options: AgentOptions) -> None:
+        """Use the message's own options from here on."""
+        self.options = self.limits.options = options
+        self.info = self.transcript.info = models.resolve(options.model, options.platform)
+        self.max_tokens = options.max_tokens
+
+    # Events
+    async def emit(self, event: Event) -> None:
+        try:
+            await self.sink(event)
+        except Exception as error:
+            raise SinkFailed(error) from error
+
+    async def append(self, message: Message) -> None:
+        """Add a message to the conversation."""
+        self.transcript.append(message)
+        await self.emit(HistoryAppended(message))
+
+    async def replace(self, count: int, *messages: Message) -> None:
+        """Replace the last ``count`` messages of the conversation."""
+        self.transcript.drop(count)
+        await self.emit(HistoryDropped(count))
+        for message in messages:
+            await self.append(message)
+
+    async def replace_all(self, *messages: Message) -> None:
+        """Replace the whole conversation: a refusal later in this turn can only remove what follows."""
+        self.first_message = self.transcript.input_tokens = 0
+        await self.replace(len(self.transcript), *messages)
+
+    async def take_back(self) -> None:
+        """Remove this turn's messages from the conversation."""
+        await self.replace(len(self.transcript) - self.first_message)
+
+    # Calls
     @property
     def step(self) -> int:
         """The number of the latest call, counted over the whole session."""
         return self.first_step + self.limits.steps
 
-    @property
-    def text(self) -> str:
-        """The final text: everything since the last call."""
-        return "".join([*self.said, *self.partial])
-
     def tool_for(self, call: Call) -> Tool | None:
         return next((tool for tool in self.tools if tool.serves(call)), None)
 
-    def count(self, call: Call, member: str) -> int:
-        """Note a call, whether or not it will run; its step number."""
+    def count(self, member: str) -> int:
+        """Count a call, whether or not it will run; return its step number."""
         self.calls.append(member)
         self.limits.steps += 1
         return self.step
 
     def act(self) -> None:
-        """Calls are about to run: what was said before them is no longer the final text."""
+        """Note that calls are about to run: what was said before them is no longer the final text."""
         self.said_before = self.text or self.said_before
         self.said.clear()
+
+    # The end
+    @property
+    def text(self) -> str:
+        """The final text: everything since the last call."""
+        return "".join([*self.said, *self.partial])
 
     def finished(self, *, stopped: bool = False, limit: str | None = None) -> TurnFinished:
         text = self.text
@@ -74,7 +179,7 @@ class Turn:
             usage=self.limits.used,
             stopped=stopped,
             limit=limit,
-            needs_input=not cut_short and asks(text),
+            needs_input=not cut_short and text.rstrip("*_`\"') \n").endswith("?"),
             stop_reason="stopped" if stopped else self.stop_reason,
         )
 
@@ -88,36 +193,3 @@ class Turn:
             fatal=fatal,
             kind=kind,
         )
-
-
-ASKING = (
-    "let me know",
-    "please confirm",
-    "please tell me",
-    "please provide",
-    "please choose",
-    "would you like",
-    "do you want",
-    "should i ",
-    "shall i ",
-    "could you ",
-    "can you confirm",
-    "waiting for your",
-    "need your ",
-    "which one should",
-    "how should i",
-    "how would you like",
-)
-COURTESY = ("anything else", "any questions", "if you need", "if you'd like", "if you would like", "if you want")
-
-
-def asks(text: str) -> bool:
-    """Whether a final text leaves the user with a question to answer; a closing courtesy is none."""
-    paragraphs = [part for part in text.strip().split("\n\n") if part.strip()]
-    if not paragraphs:
-        return False
-    last = paragraphs[-1].strip().lower().replace("’", "'")
-    sentence = last.rstrip("*_`\"') \n").replace("!", ".").rsplit(". ", 1)[-1]
-    if any(phrase in sentence for phrase in COURTESY):
-        return False
-    return sentence.endswith("?") or any(phrase in sentence for phrase in ASKING)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any
 
 from ..agent.loop import Agent
 from ..agent.options import TurnOptions
+from ..agent.turn import Emit
 from ..desktop.base import Desktop
 from ..events import Event, ModelReplied, ToolFinished, ToolStarted, TurnFailed, TurnFinished, Usage
 from ..recording.masking import Mask
@@ -57,12 +56,14 @@ class MeteredAgent:
     def history(self) -> list[dict[str, Any]]:
         return self._agent.history
 
-    async def run(self, content: str, *, options: TurnOptions | None = None) -> AsyncGenerator[Event, None]:
+    async def run(self, content: str, emit: Emit, *, options: TurnOptions | None = None) -> None:
         self.meter.end = None
-        async with aclosing(self._agent.run(content, options=options)) as happenings:
-            async for event in happenings:
-                self.meter.see(event)
-                yield event
+
+        async def see(event: Event) -> None:
+            self.meter.see(event)
+            await emit(event)
+
+        await self._agent.run(content, see, options=options)
 
     def clear(self) -> None:
         self._agent.clear()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 from ..agent.client import ModelClient
@@ -13,6 +12,7 @@ from ..agent.gate import Gate
 from ..agent.loop import Agent
 from ..agent.options import AgentOptions, TurnOptions
 from ..agent.transports.replay import Recorded, ReplayTransport
+from ..agent.turn import Emit
 from ..errors import BundleRefused, CambioError, ReplayDiverged
 from ..events import ApprovalRequested, Event, ModelReplied, Timing, ToolFinished, TurnFailed, TurnFinished
 from ..recording import bodies
@@ -153,15 +153,17 @@ class PlayedAgent:
     def clear(self) -> None:
         self._agent.clear()
 
-    async def run(self, content: str, *, options: TurnOptions | None = None) -> AsyncGenerator[Event, None]:
+    async def run(self, content: str, emit: Emit, *, options: TurnOptions | None = None) -> None:
         stops = self.playback.stops
         stops.begin()
-        async with aclosing(self._agent.run(content, options=options)) as events:
-            async for event in events:
-                if isinstance(event, ApprovalRequested):
-                    self.playback.decide(event)
-                yield self.playback.as_then(event)
-                await stops.after(event)
+
+        async def play(event: Event) -> None:
+            if isinstance(event, ApprovalRequested):
+                self.playback.decide(event)
+            await emit(self.playback.as_then(event))
+            await stops.after(event)
+
+        await self._agent.run(content, play, options=options)
         stops.end()
 
 
@@ -199,6 +201,12 @@ async def replay(contents: Contents, *, pace: float = 0.0, on_event: Callable[[E
     """Play a whole run again. :class:`~cambio_lab.errors.ReplayDiverged` when it does not come out the same."""
     loop, happened = asyncio.get_running_loop(), list[Event]()
     played, tools = build(contents, pace=pace), RecordedTools(contents)
+
+    async def emit(event: Event) -> None:
+        happened.append(event)
+        if on_event is not None:
+            on_event(event)
+
     try:
         await played.open()
         began = loop.time()
@@ -208,11 +216,7 @@ async def replay(contents: Contents, *, pace: float = 0.0, on_event: Callable[[E
             if event["kind"] != "UserMessage":
                 continue
             turn = _turn_options(event, tools)
-            async with aclosing(played.run(event["content"], options=turn)) as events:
-                async for happening in events:
-                    happened.append(happening)
-                    if on_event is not None:
-                        on_event(happening)
+            await played.run(event["content"], emit, options=turn)
             if isinstance(happened[-1], TurnFailed) and played.playback.divergence is not None:
                 raise played.playback.divergence
         played.playback.check_exhausted()

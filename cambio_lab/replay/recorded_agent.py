@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -11,9 +11,10 @@ from ..agent.client import ModelClient
 from ..agent.gate import Gate
 from ..agent.loop import Agent
 from ..agent.options import AgentOptions, TurnOptions
+from ..agent.turn import Emit
 from ..desktop.base import Desktop
 from ..errors import CambioError
-from ..events import Event, Usage
+from ..events import Usage
 from ..recording.masking import Mask
 from ..recording.recorder import Recorder
 from ..store import Store
@@ -42,8 +43,8 @@ class RecordedAgent:
             await self._client.open(self._model)
             await self._client.parts()
 
-    def run(self, content: str, *, options: TurnOptions | None = None) -> AsyncGenerator[Event, None]:
-        return self._agent.run(content, options=options)
+    async def run(self, content: str, emit: Emit, *, options: TurnOptions | None = None) -> None:
+        await self._agent.run(content, emit, options=options)
 
     @property
     def history(self) -> list[dict[str, Any]]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cambio_lab.agent.gate import Gate
 from cambio_lab.agent.options import AgentOptions, TurnOptions
 from cambio_lab.agent.transcript import close_open_batch
+from cambio_lab.agent.turn import Emit
 from cambio_lab.desktop.base import Desktop
-from cambio_lab.events import Event, Usage
+from cambio_lab.events import Usage
 from cambio_lab.recording.masking import Mask
 from cambio_lab.settings import Settings
 from cambio_lab.store import Store
@@ -28,8 +29,8 @@ class SessionAgent(Protocol):
     @property
     def history(self) -> list[dict[str, Any]]: ...
 
-    def run(self, content: str, *, options: TurnOptions | None = None) -> AsyncGenerator[Event, None]:
-        """One turn; ends with exactly one ``TurnFinished`` or ``TurnFailed``."""
+    async def run(self, content: str, emit: Emit, *, options: TurnOptions | None = None) -> None:
+        """Carry out one turn; the last event is exactly one ``TurnFinished`` or ``TurnFailed``."""
 
     def clear(self) -> None: ...
 

@@ -1,10 +1,9 @@
-"""One turn: takes the agent's events one by one, keeps each before it asks for the next."""
+"""One turn: takes the agent's events one by one and stores each before the agent goes on."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -60,11 +59,7 @@ class Turn:
     async def run(self) -> None:
         """Carry the turn to its one end. Cancelling leaves it without: :meth:`abandon` gives it one."""
         try:
-            async with aclosing(self._session.agent.run(self._content, options=self._options)) as happenings:
-                async for event in happenings:
-                    await self._take(event)
-                    if self._session.stop_wanted:  # a stop from before the agent had begun
-                        self._session.gate.stop()
+            await self._session.agent.run(self._content, self._take, options=self._options)
         except CambioError as error:
             logger.warning("session %s: the turn failed: %s", self._session.id, error.describe())
             await self._break_off(error.message, error.hint)
@@ -88,6 +83,8 @@ class Turn:
             await self._session.journal.post(self._session.moment(event))
         else:
             await handler(self, event)
+        if self._session.stop_wanted:  # a stop from before the agent had begun
+            self._session.gate.stop()
 
     async def _history(self, event: events.HistoryAppended | None) -> None:
         """Keep a message, and in the same transaction what it takes the place of: a crash loses neither."""

@@ -14,6 +14,7 @@ from tests.messages_api import MessagesApi
 
 from .fake_desktop import FakeDesktop
 from .scripted import Answer, Scripted
+from .stream import turn_events
 
 MakeAgent = Callable[..., Agent]
 
@@ -72,7 +73,7 @@ def scripted() -> Callable[..., Scripted]:
 
 async def play(agent: Agent, content: str = "Go.", **options: Any) -> list[Event]:
     """A whole turn's events."""
-    return [event async for event in agent.run(content, **options)]
+    return [event async for event in turn_events(agent, content, **options)]
 
 
 def names(found: list[Event]) -> list[str]:
@@ -89,7 +90,7 @@ async def until(
     """Run a turn; call ``act`` once, when ``condition`` first holds for an event."""
     found: list[Event] = []
     acted = False
-    async for event in agent.run("Go."):
+    async for event in turn_events(agent, "Go."):
         found.append(event)
         if not acted and condition(event):
             acted = True

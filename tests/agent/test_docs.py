@@ -16,7 +16,7 @@ PAGE = (ROOT / "docs" / "agent.md").read_text()
 
 @pytest.mark.parametrize("path", sorted((ROOT / "cambio_lab" / "agent").glob("*.py")), ids=lambda path: path.name)
 def test_every_module_is_explained(path: Path) -> None:
-    implied = {"__init__.py", "prompt.py", "turn.py"}
+    implied = {"__init__.py"}
     assert path.name in implied or f"`{path.name}`" in PAGE
 
 
@@ -43,4 +43,4 @@ def test_the_numbers_are_those_of_the_code() -> None:
     for number in (clearing["trigger"]["value"], clearing["clear_at_least"]["value"], transcript.COMPACT_AT):  # type: ignore[index]
         assert f"{number:,}" in PAGE
     assert f"the last {clearing['keep']['value']} stay" in PAGE  # type: ignore[index]
-    assert f"last {transcript.KEPT_PICTURES} pictures every {transcript.PRUNE_EVERY}" in PAGE
+    assert f"last {transcript.KEPT_IMAGES} images every {transcript.PRUNE_EVERY}" in PAGE

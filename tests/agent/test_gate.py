@@ -17,6 +17,7 @@ from tests.messages_api import reply as answer
 
 from .conftest import MakeAgent, names, of, play
 from .fake_desktop import FakeDesktop
+from .stream import turn_events
 
 EDITOR = "str_replace_based_edit_tool"
 
@@ -70,7 +71,7 @@ async def test_an_approved_call_runs_and_says_who_agreed(
     api.policy = Script([answer(member("left_click"), member("type", text="hi"))], end="Done.")
     agent = make(api, gate=Gate("risky", 5.0))
     found = []
-    async for event in agent.run("Go."):
+    async for event in turn_events(agent, "Go."):
         found.append(event)
         if isinstance(event, ApprovalRequested):
             assert event.shown == 'type {"text": "hi"}' and event.tool == "type"
@@ -91,7 +92,7 @@ async def test_an_approved_call_waits_while_a_person_has_the_mouse(
     api.policy = Script([answer(member("type", text="hi"))], end="Done.")
     agent = make(api, gate=Gate("risky", 5.0))
     shown = []
-    async for event in agent.run("Go."):
+    async for event in turn_events(agent, "Go."):
         if isinstance(event, ApprovalRequested):
             agent.gate.pause()  # as taking control does
             agent.gate.decide(None, True)
@@ -109,7 +110,7 @@ async def test_a_denial_halts_the_batch(how: str, make: MakeAgent, api: Messages
     api.policy = Script([answer(member("type", text="hi"), member("left_click"), screenshot())], end="As you wish.")
     agent = make(api, gate=Gate("risky", 0.1))
     found = []
-    async for event in agent.run("Go."):
+    async for event in turn_events(agent, "Go."):
         found.append(event)
         if isinstance(event, ApprovalRequested) and how == "denied":
             agent.gate.decide(None, False)
@@ -126,7 +127,7 @@ async def test_each_call_of_a_batch_is_asked_for(make: MakeAgent, api: MessagesA
     api.policy = Script([answer(tool("bash", command="ls"), member("key", text="Return"))], end="Done.")
     agent = make(api, gate=Gate("always", 5.0))
     asked = []
-    async for event in agent.run("Go."):
+    async for event in turn_events(agent, "Go."):
         if isinstance(event, ApprovalRequested):
             asked.append(event.tool)
             agent.gate.decide(None, True)
@@ -168,7 +169,7 @@ async def test_a_call_that_cleans_up_slowly_is_waited_for_before_the_next(
     desktop.on["click"] = stubborn
     api.policy = Script([answer(member("left_click"))])
     agent = make(api)
-    async for event in agent.run("Go."):
+    async for event in turn_events(agent, "Go."):
         if isinstance(event, ToolStarted):
             asyncio.get_running_loop().call_later(0.02, agent.gate.stop)
     del desktop.on["click"]

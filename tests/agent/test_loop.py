@@ -321,9 +321,7 @@ async def test_additions_to_the_system_prompt_follow_ours(make: MakeAgent, api: 
     [
         ("Done. The flight costs 120 euros.", False),
         ("There are two files. Which one should I delete?", True),
-        ("I need your password to go on.", True),
-        ("Please confirm that I may accept the terms.", True),
-        ("All finished. Is there anything else you need?", False),
+        ("I need your password to go on.", False),  # the prompt asks for a question at the end
         ("Let me know if you need anything else!", False),
         ("**Shall I book it?**", True),
         ("The page asked “Are you sure?” and I confirmed.\n\nThe order is in.", False),

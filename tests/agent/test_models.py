@@ -139,7 +139,7 @@ async def test_a_gateway_that_cannot_clear_is_asked_without(make: MakeAgent) -> 
         reply(text("And again.")),
     )
     agent = make(model)
-    agent._ask.client.base_url = "https://gateway.example"
+    agent._client.base_url = "https://gateway.example"
     for expected in ("Hello.", "Again.", "And again."):
         assert (await play(agent))[-1].text == expected  # type: ignore[attr-defined]
     assert ["context_management" in request for request in model.requests] == [False, True, False, False]
@@ -147,7 +147,7 @@ async def test_a_gateway_that_cannot_clear_is_asked_without(make: MakeAgent) -> 
 
 async def test_a_400_before_anything_extra_was_asked_is_final(make: MakeAgent) -> None:
     agent = make(Scripted(error(400, "invalid_request_error"), reply(text("Hello."))))
-    agent._ask.client.base_url = "https://gateway.example"
+    agent._client.base_url = "https://gateway.example"
     assert isinstance((await play(agent))[-1], TurnFailed)
 
 

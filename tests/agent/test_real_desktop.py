@@ -36,6 +36,7 @@ from tests.messages_api import (
 )
 
 from .conftest import of, play
+from .stream import turn_events
 
 SETTINGS = replace(Settings(), pool_size=0)
 FIELDS = {"#ffd54f": "Ada Lovelace", "#80deea": "Zürich 漢字", "#ce93d8": "3 < 5 & 'so' \"on\""}
@@ -111,7 +112,7 @@ async def test_a_form_in_a_real_browser_is_filled_in_only_with_approval(
     api.policy = Obedient()
     agent = agent_on(browser_desktop, Gate("risky", 30.0))  # type: ignore[operator]
     asked = []
-    async for event in agent.run("Fill in the form."):
+    async for event in turn_events(agent, "Fill in the form."):
         if isinstance(event, ApprovalRequested):
             asked.append(event.shown)
             agent.gate.decide(None, False)
@@ -122,7 +123,7 @@ async def test_a_form_in_a_real_browser_is_filled_in_only_with_approval(
 
     agent.clear()
     asked.clear()
-    async for event in agent.run("Please do fill in the form."):
+    async for event in turn_events(agent, "Please do fill in the form."):
         if isinstance(event, ApprovalRequested):
             asked.append(event.tool)
             agent.gate.decide(event.tool_use_id, True)
@@ -152,7 +153,7 @@ async def test_stop_lets_go_of_a_real_desktop(
         pressed = time.perf_counter()
         agent.gate.stop()
 
-    async for event in agent.run("Go."):
+    async for event in turn_events(agent, "Go."):
         if isinstance(event, ToolStarted):
             asyncio.get_running_loop().call_later(0.3, press)
     took = time.perf_counter() - pressed
@@ -173,7 +174,7 @@ async def test_a_real_desktop_that_is_removed_ends_the_turn(
     agent = agent_on(local_desktop, Gate("never"))  # type: ignore[operator]
     api.policy = Script([reply(member("wait", duration=60), screenshot())])
     killed = 0.0
-    async for event in agent.run("Go."):
+    async for event in turn_events(agent, "Go."):
         if isinstance(event, ToolStarted):
             killed = time.perf_counter()
             _kill_display_server()

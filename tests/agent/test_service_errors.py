@@ -10,7 +10,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from cambio_lab.agent.client import ModelClient, checked_base_url, key_problem
+from cambio_lab.agent.client import ModelClient
+from cambio_lab.agent.service_errors import checked_base_url, key_problem
 from cambio_lab.events import ModelReplied, Retrying, StatusChanged, TurnFailed, TurnFinished
 from tests.messages_api import MessagesApi
 
@@ -21,7 +22,7 @@ from .scripted import encode as encoded
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cambio_lab.agent.ask.backoff", lambda attempt, retry_after: 0.0)
+    monkeypatch.setattr("cambio_lab.agent.request.backoff", lambda attempt, retry_after: 0.0)
 
 
 async def failure(make: MakeAgent, service: Any) -> tuple[TurnFailed, int]:
@@ -95,7 +96,7 @@ async def test_an_address_that_refuses_connections_fails_fast_with_progress(make
         address, key = gone.base_url, gone.key
     client = ModelClient(base_url=address, api_key=key)
     agent = make(Scripted())
-    agent._client = agent._ask.client = client
+    agent._client = client
     found = await asyncio.wait_for(play(agent), 10)
     await client.aclose()
     assert isinstance(found[-1], TurnFailed) and len(of(found, Retrying)) == 2
@@ -163,7 +164,7 @@ async def test_a_refused_summary_is_told_to_people_and_to_the_log(
 ) -> None:
     from .test_transcript import _count_steps
 
-    monkeypatch.setattr("cambio_lab.agent.ask.COMPACTION_BETA", "some-other-beta")
+    monkeypatch.setattr("cambio_lab.agent.request.COMPACTION_BETA", "some-other-beta")
     from tests.messages_api import View
 
     api.policy = _count_steps(View)

@@ -30,6 +30,7 @@ from tests.messages_api.policies import Policy
 
 from .conftest import MakeAgent, of, play, until
 from .fake_desktop import FakeDesktop
+from .stream import turn_events
 
 AT_MOST = 0.100  # seconds from stop() to the last event of the turn
 
@@ -147,7 +148,7 @@ async def test_a_stopped_answer_keeps_what_was_said(make: MakeAgent, api: Messag
     agent = make(api)
     found: list[Event] = []
     said: list[str] = []
-    async for event in agent.run("Tell me."):
+    async for event in turn_events(agent, "Tell me."):
         found.append(event)
         if isinstance(event, TextDelta):
             said.append(event.text)
@@ -181,7 +182,7 @@ async def test_pause_holds_between_actions_and_resume_goes_on(
 
     found: list[Event] = []
     resuming = None
-    async for event in agent.run("Go."):
+    async for event in turn_events(agent, "Go."):
         found.append(event)
         if isinstance(event, ToolFinished) and event.tool == "left_click":
             agent.gate.pause()
@@ -232,7 +233,7 @@ async def test_a_desktop_that_dies_ends_the_turn_at_once(
 async def test_a_consumer_that_leaves_in_a_batch_leaves_a_valid_history(make: MakeAgent, api: MessagesApi) -> None:
     api.policy = Script([answer(member("left_click"), member("wait", duration=30))], end="Back.")
     agent = make(api)
-    events = agent.run("Go.")
+    events = turn_events(agent, "Go.")
     async for event in events:
         if isinstance(event, ToolStarted) and event.tool == "wait":
             break
@@ -247,7 +248,7 @@ async def test_every_message_is_told_before_it_is_acted_upon(
 ) -> None:
     api.policy = Script([answer(member("left_click"))], end="Done.")
     agent = make(api)
-    async for event in agent.run("Go."):
+    async for event in turn_events(agent, "Go."):
         if isinstance(event, HistoryAppended) and event.message["role"] == "assistant" and not desktop.done:
             await asyncio.sleep(0.05)
             assert desktop.done == [], "the action waits until its call is stored"

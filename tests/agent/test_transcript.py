@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from cambio_lab.agent import close_open_batch, models
-from cambio_lab.agent.fold import fold, latest_picture
-from cambio_lab.agent.splice import Body, PrefixDigest
-from cambio_lab.agent.transcript import Transcript, user_text
+from cambio_lab.agent.context import summary_of
+from cambio_lab.agent.http import Chunks, fill
+from cambio_lab.agent.transcript import Body, PrefixDigest, Transcript, latest_image, user_text
 from cambio_lab.desktop.base import Size
 from cambio_lab.events import HistoryAppended, HistoryDropped, TurnFinished
 from tests.messages_api import MessagesApi, Steps
@@ -83,30 +83,30 @@ def test_bound_models_keep_every_message_as_it_was() -> None:
     transcript = filled(BOUND, 60)
     before = transcript.messages
     transcript.prune()
-    assert transcript.messages == before and transcript.pictures == 60
+    assert transcript.messages == before and transcript.images == 60
 
 
 def test_other_models_lose_old_pictures_in_batches() -> None:
     transcript = filled(FREE, 28)
     transcript.prune()
-    assert transcript.pictures == 28, "not yet: each time costs the cache"
+    assert transcript.images == 28, "not yet: each time costs the cache"
     for number in (28, 29):
         for message in step(number):
             transcript.append(message)
     transcript.prune()
-    assert transcript.pictures == 3
+    assert transcript.images == 3
     assert transcript.messages[2]["content"][0]["content"][0]["text"].startswith("[An older screenshot")
-    assert latest_picture(transcript.messages) is not None
+    assert latest_image(transcript.messages) is not None
 
 
 def test_pictures_of_a_large_screen_stay_under_twenty() -> None:
-    transcript = filled(FREE, 0, pictures_side=2560)
+    transcript = filled(FREE, 0, image_side=2560)
     for number in range(60):
         for message in step(number):
             transcript.append(message)
         transcript.prune()
-        assert transcript.pictures <= 19
-    bound = filled(BOUND, 20, pictures_side=2560)
+        assert transcript.images <= 19
+    bound = filled(BOUND, 20, image_side=2560)
     assert bound.crowded
 
 
@@ -141,11 +141,11 @@ def test_a_folded_conversation_keeps_requests_steps_and_the_last_picture() -> No
         {"role": "assistant", "content": [{"type": "text", "text": "Found it."}]},
     ]
     messages += [user_text("Now pay."), *step(2, 50)]
-    message = fold(messages)
+    message = summary_of(messages)
     text = message["content"][0]["text"]
     assert "Book a flight." in text and "Now pay." in text and "YOU: Found it." in text and "screenshot {}" in text
     assert message["content"][1]["source"]["data"].endswith("A" * 50)
-    long = fold([user_text("x" * 100_000), *[m for n in range(1000) for m in step(n)]])
+    long = summary_of([user_text("x" * 100_000), *[m for n in range(1000) for m in step(n)]])
     assert len(long["content"][0]["text"]) < 45_000
 
 
@@ -157,14 +157,17 @@ def test_the_digest_of_a_growing_body_is_that_of_its_bytes() -> None:
     for number in range(20):
         messages.append(b'{"n":%d}' % number)
         marked = [*messages[:-1], messages[-1][:-1] + b',"m":1}']
-        chunks, digest = Body(marked, 0, hasher).assemble(b'{"a":1,"messages":', b',"z":%d}' % (number // 7))
-        assert hashlib.sha256(bytes(chunks)).hexdigest() == digest
+        chunks, told = fill(
+            b'{"a":1,"messages":[],"z":{"messages":[]},"n":%d}' % (number // 7), Body(marked, 0, hasher)
+        )
+        assert hashlib.sha256(bytes(chunks)).hexdigest() == told.sha256
+        assert json.loads(bytes(chunks))["z"] == {"messages": []}
         assert json.loads(bytes(chunks))["messages"][-1] == {"n": number, "m": 1}
         assert chunks.size == len(bytes(chunks))
 
 
 async def test_a_body_sent_in_pieces_is_the_same_body() -> None:
-    chunks, _ = Body([b"x" * 100_000, b"y", b"z" * 70_000], 0, PrefixDigest()).assemble(b"{", b"}")
+    chunks = Chunks([b"x" * 100_000, b"y", b"z" * 70_000])
     assert b"".join([piece async for piece in chunks]) == bytes(chunks)
 
 
@@ -216,7 +219,7 @@ async def test_a_service_that_cannot_compact_gets_our_own_summary(
 ) -> None:
     from tests.messages_api import View
 
-    monkeypatch.setattr("cambio_lab.agent.ask.COMPACTION_BETA", "some-other-beta")
+    monkeypatch.setattr("cambio_lab.agent.request.COMPACTION_BETA", "some-other-beta")
     refused = 0
     api.policy = _count_steps(View)
     found = await play(make(api, max_steps=0, max_cost_usd=0))

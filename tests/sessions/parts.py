@@ -12,6 +12,7 @@ from typing import Any
 
 from cambio_lab.agent.gate import Gate, LimitReached, Stopped
 from cambio_lab.agent.options import TurnOptions
+from cambio_lab.agent.turn import Emit
 from cambio_lab.api.messages import Encoder
 from cambio_lab.desktop.base import Desktop, DesktopOptions, ProviderHealth, Size
 from cambio_lab.errors import DesktopLost, DesktopUnavailable
@@ -112,7 +113,12 @@ class ScriptedAgent:
         self.closed = False
         self.running = 0
 
-    async def run(self, content: str, *, options: TurnOptions | None = None) -> AsyncGenerator[Event, None]:
+    async def run(self, content: str, emit: Emit, *, options: TurnOptions | None = None) -> None:
+        async with aclosing(self._play(content, options)) as events:
+            async for event in events:
+                await emit(event)
+
+    async def _play(self, content: str, options: TurnOptions | None) -> AsyncGenerator[Event, None]:
         self.running += 1
         assert self.running == 1, "two turns at once"
         self.gate.begin()

@@ -22,9 +22,9 @@ Arguments = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What an action gave back: a picture, a position, or only how long the screen took to settle."""
+    """What an action returned: an image, a position, or only how long the screen took to settle."""
 
-    picture: Screenshot | None = None
+    image: Screenshot | None = None
     point: Point | None = None
     settled: Settled = Settled()
 
@@ -42,11 +42,11 @@ class Action:
 
 
 async def screenshot(desktop: Desktop, arguments: Arguments) -> Done:
-    return Done(picture=await desktop.screenshot())
+    return Done(image=await desktop.screenshot())
 
 
 async def zoom(desktop: Desktop, arguments: Arguments) -> Done:
-    return Done(picture=await desktop.zoom(_region(arguments, desktop.size)))
+    return Done(image=await desktop.zoom(_region(arguments, desktop.size)))
 
 
 async def cursor_position(desktop: Desktop, arguments: Arguments) -> Done:

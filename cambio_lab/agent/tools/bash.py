@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from ...desktop.base import CommandResult, Desktop
@@ -16,7 +15,7 @@ from .call import Call, Outcome, failed
 class BashTool:
     """``timeout`` is seconds for one command, ``limit`` characters of output that the model sees."""
 
-    def __init__(self, desktop: Callable[[], Desktop], *, timeout: float, limit: int) -> None:
+    def __init__(self, desktop: Desktop, *, timeout: float, limit: int) -> None:
         self._desktop = desktop
         self._timeout = timeout
         self._limit = limit
@@ -46,11 +45,11 @@ class BashTool:
     async def _run(self, call: Call) -> Outcome:
         command, restart = call.arguments.get("command"), call.arguments.get("restart")
         if restart is True:
-            await self._desktop().restart_shell()
+            await self._desktop.restart_shell()
             return Outcome(text="The shell was restarted.", changed=True)
         if not isinstance(command, str) or not command.strip():
             return failed("Give a command, or restart: true.")
-        result = await self._desktop().run_command(command, self._timeout)
+        result = await self._desktop.run_command(command, self._timeout)
         outcome = Outcome(text=self._words(result), changed=True)
         outcome.is_error = result.timed_out
         return outcome

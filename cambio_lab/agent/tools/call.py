@@ -1,18 +1,24 @@
-"""One tool call and what came of it, the same for every tool."""
+"""One tool call and its outcome, the same for every tool, as blocks that the service accepts."""
 
 from __future__ import annotations
 
 import base64
+import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ...desktop.base import Screenshot
 from ...events import Timing
-from .content import valid_text
 
+MAX_TEXT = 200_000  # characters of one block
+MAX_IMAGE_BYTES = 3_700_000  # base64 makes a third more of it; the strictest service takes 5 MB
+QUALITIES = (90, 75, 50, 25)
+UNSENDABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 COMPUTER = "computer"
 EMPTY = "(only white space)"
+TOO_LARGE = "(The image was too large to be sent.)"
 HALTED = "Not executed: an earlier computer action in this turn failed."
 STOPPED = "Not executed: the user stopped the agent."
 INTERRUPTED = "Interrupted: the user stopped the agent while this was running. It may have had part of its effect."
@@ -39,10 +45,10 @@ class Call:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a call left for the model: text and at most one picture. A failed one is text only."""
+    """What a call returns to the model: text and at most one image. A failed one is text only."""
 
     text: str = ""
-    picture: Screenshot | None = None
+    image: Screenshot | None = None
     is_error: bool = False
     timing: Timing = Timing()
     changed: bool = False
@@ -64,7 +70,7 @@ class Tool(Protocol):
         """The name that people and the approval policy know the call by."""
 
     def time_limit(self, call: Call) -> float:
-        """Seconds after which the loop gives the call up."""
+        """Seconds after which the loop cancels the call."""
 
     async def run(self, call: Call) -> Outcome:
         """Carry it out. Only :class:`~cambio_lab.errors.DesktopLost` and cancellation come out as exceptions."""
@@ -75,10 +81,10 @@ def failed(text: str) -> Outcome:
     return Outcome(text=text or "The call failed.", is_error=True)
 
 
-def image_block(picture: Screenshot) -> dict[str, Any]:
-    """The content block of a picture."""
-    data = base64.b64encode(picture.data).decode("ascii")
-    return {"type": "image", "source": {"type": "base64", "media_type": picture.media_type, "data": data}}
+def image_block(image: Screenshot) -> dict[str, Any]:
+    """Return the content block of an image."""
+    data = base64.b64encode(image.data).decode("ascii")
+    return {"type": "image", "source": {"type": "base64", "media_type": image.media_type, "data": data}}
 
 
 def result_block(call: Call, outcome: Outcome) -> dict[str, Any]:
@@ -86,8 +92,8 @@ def result_block(call: Call, outcome: Outcome) -> dict[str, Any]:
     content: list[dict[str, Any]] = [
         {"type": "text", "text": text} for line in outcome.lines or [outcome.text] if (text := valid_text(line))
     ]
-    if outcome.picture is not None and not outcome.is_error:
-        content.append(image_block(outcome.picture))
+    if outcome.image is not None and not outcome.is_error:
+        content.append(image_block(outcome.image))
     if not content:
         content = [
             {"type": "text", "text": "The call failed." if outcome.is_error else EMPTY if outcome.text else "OK"}
@@ -100,7 +106,31 @@ def result_block(call: Call, outcome: Outcome) -> dict[str, Any]:
     return block
 
 
-def spoken(arguments: Mapping[str, Any], key: str) -> str:
+def text_argument(arguments: Mapping[str, Any], key: str) -> str:
     """A text argument, or an empty string."""
     value = arguments.get(key)
     return value if isinstance(value, str) else ""
+
+
+def valid_text(text: str) -> str:
+    """Return ``text`` bounded and without control characters and lone surrogates; ``""`` when it is blank."""
+    if len(text) > MAX_TEXT:
+        text = f"{text[: MAX_TEXT // 2]}\n[... shortened ...]\n{text[-MAX_TEXT // 2 :]}"
+    text = UNSENDABLE.sub("\ufffd", text)
+    return text if text.strip() else ""
+
+
+def valid_image(image: Screenshot) -> Screenshot:
+    """Return ``image`` within the byte limit, as JPEG where it is over; its size in pixels stays the same."""
+    if len(image.data) <= MAX_IMAGE_BYTES:
+        return image
+    from PIL import Image
+
+    with Image.open(io.BytesIO(image.data)) as opened:
+        pixels = opened.convert("RGB")
+    for quality in QUALITIES:
+        out = io.BytesIO()
+        pixels.save(out, "JPEG", quality=quality)
+        if out.tell() <= MAX_IMAGE_BYTES:
+            break
+    return Screenshot(out.getvalue(), "image/jpeg", image.width, image.height, image.encode_ms)

@@ -16,7 +16,7 @@ from ...errors import ActionError
 from ...events import Timing
 from ..gate import EDITOR
 from .bash import cut
-from .call import Call, Outcome, failed, spoken
+from .call import Call, Outcome, failed, text_argument
 
 MOST_BYTES = 2_000_000
 CONTEXT_LINES = 4
@@ -33,7 +33,7 @@ LINE_END = (re.compile("\r?\n"), re.compile("\r"))
 class EditorTool:
     """``limit`` is how many characters of a file the model sees at once."""
 
-    def __init__(self, desktop: Callable[[], Desktop], *, limit: int) -> None:
+    def __init__(self, desktop: Desktop, *, limit: int) -> None:
         self._desktop = desktop
         self._limit = limit
         self._commands: dict[str, Callable[[dict[str, Any]], Awaitable[str]]] = {
@@ -57,11 +57,11 @@ class EditorTool:
 
     async def run(self, call: Call) -> Outcome:
         started = time.perf_counter()
-        command = self._commands.get(spoken(call.arguments, "command"))
+        command = self._commands.get(text_argument(call.arguments, "command"))
         try:
             if command is None:
                 outcome = failed(f"command must be one of {', '.join(self._commands)}.")
-            elif not spoken(call.arguments, "path"):
+            elif not text_argument(call.arguments, "path"):
                 outcome = failed("Give a path.")
             else:
                 arguments = {**call.arguments, "path": _home(call.arguments["path"])}
@@ -74,7 +74,7 @@ class EditorTool:
 
     async def _view(self, arguments: dict[str, Any]) -> str:
         path = arguments["path"]
-        code, _, _ = await self._desktop().execute(["test", "-d", path])
+        code, _, _ = await self._desktop.execute(["test", "-d", path])
         if code == 0:
             return await self._listing(path)
         lines = (await self._read(path)).text.split("\n")
@@ -82,7 +82,7 @@ class EditorTool:
         return cut(_numbered(lines[first - 1 : last], first), self._limit)
 
     async def _listing(self, path: str) -> str:
-        code, out, _ = await self._desktop().execute(
+        code, out, _ = await self._desktop.execute(
             ["find", path, "-maxdepth", "2", "-not", "-path", "*/.*", "-printf", "%y %s %p\n"], limit=200_000
         )
         if code != 0 and not out:
@@ -93,7 +93,7 @@ class EditorTool:
         text = arguments.get("file_text")
         if not isinstance(text, str):
             raise ActionError("file_text must be a string.")
-        written = await self._desktop().write_file(arguments["path"], text.encode("utf-8", "replace"))
+        written = await self._desktop.write_file(arguments["path"], text.encode("utf-8", "replace"))
         return f"Wrote {written} bytes to {arguments['path']}."
 
     async def _replace(self, arguments: dict[str, Any]) -> str:
@@ -136,7 +136,7 @@ class EditorTool:
 
     async def _read(self, path: str) -> Document:
         data = bytearray()
-        async with aclosing(self._desktop().read_file(path)) as content:
+        async with aclosing(self._desktop.read_file(path)) as content:
             async for chunk in content:
                 data += chunk
                 if len(data) > MOST_BYTES:
@@ -144,7 +144,7 @@ class EditorTool:
         return Document.decode(bytes(data), path)
 
     async def _write(self, path: str, document: Document) -> None:
-        await self._desktop().write_file(path, document.encode(path))
+        await self._desktop.write_file(path, document.encode(path))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Functions that somebody else offers to the agent for a while, such as those of a researcher's notebook."""
+"""Functions that a client offers to the agent, such as those of a researcher's notebook."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class ExtraTool:
                 result = await self._tools.call(call.name, call.arguments, tool_use_id=call.id)
             outcome = Outcome(text=cut(result.text, self._limit), is_error=result.is_error)
         except TimeoutError:
-            outcome = failed(f"{call.name} took longer than {self._tools.timeout:g} seconds and was given up.")
+            outcome = failed(f"{call.name} took longer than {self._tools.timeout:g} seconds and was cancelled.")
         except Exception:
             log.exception("the function %s could not be called", call.name)
             outcome = failed(f"{call.name} could not be called.")

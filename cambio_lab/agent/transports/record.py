@@ -9,7 +9,7 @@ from typing import Protocol
 
 import httpx2
 
-from ..splice import pieces_of
+from ..http import pieces_of
 
 KEPT_HEADERS = frozenset(
     {"content-type", "content-encoding", "request-id", "retry-after", "retry-after-ms", "x-should-retry"}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import httpx2
 
 from ...errors import ReplayDiverged
-from ..splice import pieces_of
+from ..http import pieces_of
 from .sse import Chunks
 
 PIECES = 40  # of a body at recorded pace

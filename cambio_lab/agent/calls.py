@@ -1,0 +1,226 @@
+"""The calls of one reply: carried out in order, each answered exactly once, whatever happens on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import Any
+
+from ..desktop.base import Desktop, Screenshot
+from ..errors import ActionError, DesktopLost
+from ..events import ApprovalDecided, StatusChanged, ToolFinished, ToolStarted
+from .client import ToolsetParts
+from .gate import Gate, LimitReached, Stopped, TurnHalted
+from .models import TOOLSET, ModelInfo
+from .options import AgentOptions
+from .reply import Reply
+from .tools.bash import BashTool
+from .tools.call import (
+    CUT_OFF,
+    ENDED_EARLY,
+    HALTED,
+    INTERRUPTED,
+    LIMIT,
+    STOPPED,
+    Call,
+    Outcome,
+    Tool,
+    failed,
+    image_block,
+    result_block,
+    valid_image,
+)
+from .tools.computer import ComputerTool, LegacyComputerTool
+from .tools.editor import EditorTool
+from .turn import Turn
+
+DENIED = "The user did not grant permission to run '{}'. Do not retry it unless the user asks you to."
+UNANSWERED = (
+    "The request to run '{}' was not answered in time, which counts as a refusal. Do not retry it unless the user asks "
+    "you to."
+)
+GONE = "Not executed: the desktop is gone."
+DIED = "Interrupted: the desktop died while this was running."
+TIMED_OUT = "Interrupted: it had not finished when the turn's time limit was reached."
+UNKNOWN = "There is no tool of this name here."
+NOT_RUN = {"max_tokens": CUT_OFF, "model_context_window_exceeded": CUT_OFF}
+Halt = TurnHalted | DesktopLost
+
+
+def make_tools(info: ModelInfo, options: AgentOptions, desktop: Desktop, gate: Gate, parts: ToolsetParts) -> list[Tool]:
+    """Return the tools that every session has: computer (in the model's version), shell and editor."""
+    computer: Tool
+    if info.tool == TOOLSET:
+        computer = ComputerTool(desktop, gate.admitted, parts)
+    else:
+        computer = LegacyComputerTool(desktop, gate.admitted, info.tool)
+    bash = BashTool(desktop, timeout=options.shell_timeout, limit=options.shell_output)
+    return [computer, bash, EditorTool(desktop, limit=options.shell_output)]
+
+
+class Calls:
+    """``results`` grows to one ``tool_result`` per call, in order; ``failed`` says that a computer action failed."""
+
+    def __init__(self, turn: Turn, gate: Gate, desktop: Desktop, reply: Reply) -> None:
+        self.results: list[dict[str, Any]] = []
+        self.failed = False
+        self._turn = turn
+        self._gate = gate
+        self._desktop = desktop
+        self._reply = reply
+        on_screen = [call for call in reply.calls if _is_computer(call)]
+        self._last_on_screen = on_screen[-1] if on_screen else None
+        self._unseen: dict[str, Any] | None = None
+        """The latest good result of an action whose effect no screenshot shows yet."""
+
+    async def run(self) -> Halt | None:
+        """Carry the calls out; return what halted them. Only a reply that ended in ``tool_use`` runs anything."""
+        if self._reply.stop_reason != "tool_use":
+            for call in self._reply.calls:
+                await self._refuse(call, NOT_RUN.get(self._reply.stop_reason, ENDED_EARLY))
+            return None
+        halted: Halt | None = None
+        for index, call in enumerate(self._reply.calls):
+            if halted is not None:
+                await self._refuse(call, _words(halted)[1])
+            elif self.failed and _is_computer(call):
+                await self._refuse(call, HALTED)
+            else:
+                try:
+                    await self._one(call)
+                except (TurnHalted, DesktopLost) as reason:
+                    halted = reason
+                    if len(self.results) <= index:
+                        await self._refuse(call, _words(reason)[1])
+        return halted
+
+    async def _one(self, call: Call) -> None:
+        tool = self._turn.tool_for(call)
+        if tool is None:
+            await self._refuse(call, UNKNOWN)
+            return
+        self._turn.limits.before_step()
+        await self._passage()
+        member = tool.member(call)
+        if self._gate.needs_approval(call.id, member, call.arguments):
+            verdict = await self._ask(call, member)
+            if verdict != "approved":
+                words = UNANSWERED if verdict == "timeout" else DENIED
+                await self._finish(call, member, failed(words.format(member)), self._turn.count(member))
+                return
+            await self._passage()  # a person may have paused the agent since it was asked for
+        self._gate.admit(call.id)
+        step = self._turn.count(member)
+        await self._turn.emit(ToolStarted(call.id, member, call.toolset, call.arguments, step))
+        try:
+            outcome = await self._carry_out(tool, call)
+        except (TurnHalted, DesktopLost) as reason:
+            await self._note(call, member, failed(_words(reason)[0]), step)
+            raise
+        await self._finish(call, member, outcome, step)
+
+    async def _passage(self) -> None:
+        """Wait while a person has paused the agent, and for cancelled calls that still clean up."""
+        self._gate.check()
+        if self._gate.paused:
+            await self._turn.emit(StatusChanged("paused", "Paused before the next action."))
+            await self._gate.passage()
+            await self._turn.emit(StatusChanged("acting", "Acting on the desktop."))
+        await self._gate.settle()
+
+    async def _ask(self, call: Call, member: str) -> str:
+        """Return a person's verdict on the call."""
+        request = self._gate.request(call.id, member, call.arguments)
+        await self._turn.emit(StatusChanged("waiting_approval", f"Waiting for approval: {request.shown}"))
+        await self._turn.emit(request)
+        try:
+            verdict, by = await self._gate.verdict()
+        except (TurnHalted, DesktopLost):
+            await self._turn.emit(ApprovalDecided(call.id, "stopped"))
+            raise
+        await self._turn.emit(ApprovalDecided(call.id, verdict, by))
+        await self._turn.emit(StatusChanged("acting", "Acting on the desktop."))
+        return verdict
+
+    async def _carry_out(self, tool: Tool, call: Call) -> Outcome:
+        """Return the call's outcome, with a screenshot if nothing else shows the effect of the reply's last action."""
+        try:
+            async with asyncio.timeout(tool.time_limit(call)):
+                outcome = await self._gate.race(tool.run(call))
+                if outcome.image is not None:
+                    outcome.image = await asyncio.to_thread(valid_image, outcome.image)
+        except TimeoutError:
+            return failed(f"{tool.member(call)} took too long and was cancelled.")
+        if call is self._last_on_screen and not outcome.is_error and outcome.changed and outcome.image is None:
+            started = time.perf_counter()
+            outcome.image = await self._look()
+            if outcome.image is not None:
+                took = (time.perf_counter() - started) * 1000
+                timing = outcome.timing
+                outcome.timing = replace(timing, encode=outcome.image.encode_ms, total=timing.total + took)
+        return outcome
+
+    async def _finish(self, call: Call, member: str, outcome: Outcome, step: int) -> None:
+        """Note a result; after a failed action the model sees how far the ones before it came."""
+        seen: Screenshot | None = None
+        if _is_computer(call):
+            if outcome.is_error and not self.failed and self._unseen is not None:
+                seen = await self._look()
+                if seen is not None:
+                    self._unseen["content"].append(image_block(seen))
+            self.failed |= outcome.is_error
+        await self._note(call, member, outcome, step, seen)
+        if _is_computer(call):
+            if outcome.image is not None or outcome.is_error:
+                self._unseen = None
+            elif outcome.changed:
+                self._unseen = self.results[-1]
+
+    async def _note(self, call: Call, member: str, outcome: Outcome, step: int, seen: Screenshot | None = None) -> None:
+        self.results.append(result_block(call, outcome))
+        image = outcome.image or seen
+        await self._turn.emit(
+            ToolFinished(
+                tool_use_id=call.id,
+                tool=member,
+                toolset=call.toolset,
+                arguments=call.arguments,
+                step=step,
+                is_error=outcome.is_error,
+                text=outcome.text,
+                timing=outcome.timing,
+                image=image.data if image else None,
+                media_type=image.media_type if image else "image/png",
+                width=image.width if image else 0,
+                height=image.height if image else 0,
+            )
+        )
+
+    async def _refuse(self, call: Call, words: str) -> None:
+        """Answer a call that does not run."""
+        tool = self._turn.tool_for(call)
+        member = tool.member(call) if tool else call.name
+        await self._note(call, member, failed(words), self._turn.count(member))
+
+    async def _look(self) -> Screenshot | None:
+        """Return a screenshot if there can be one; the model can still ask for it."""
+        try:
+            async with asyncio.timeout(30):
+                image = await self._gate.race(self._desktop.screenshot())
+                return await asyncio.to_thread(valid_image, image)
+        except (ActionError, TimeoutError):
+            return None
+
+
+def _is_computer(call: Call) -> bool:
+    return call.toolset == "computer" or (call.toolset is None and call.name == "computer")
+
+
+def _words(reason: Exception) -> tuple[str, str]:
+    """Return what the model reads of the call that was running, and of those that did not get to run."""
+    if isinstance(reason, Stopped):
+        return INTERRUPTED, STOPPED
+    if isinstance(reason, LimitReached):
+        return TIMED_OUT, LIMIT
+    return DIED, GONE

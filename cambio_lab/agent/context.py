@@ -1,0 +1,189 @@
+"""Keep the conversation sendable: short enough, without what the service refused, ending in a way it accepts.
+
+A conversation that outgrows a limit is summarised by the service, else here: what the user asked in full, what the
+agent said and did in short, and the latest screenshot.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from ..errors import ModelRefused, ModelRejected, ModelUnavailable
+from ..events import StatusChanged
+from .reply import Reply
+from .transcript import Message, blocks, inner_blocks, latest_image, user_text
+from .turn import Turn
+
+log = logging.getLogger(__name__)
+NUDGE = "Please go on, or say what you did and found."
+CUT_REPLY = "Your reply was cut off at its token limit. Go on from there, in smaller steps."
+MAX_NUDGES = 1
+MAX_CUT_REPLIES = 3
+MAX_TOKENS = 64_000
+MAX_SUMMARIES = 2
+MAX_REQUEST = 8_000  # characters of one user message
+MAX_NOTE = 600  # of one thing the agent said
+MAX_LINE = 200  # of one call and its result
+MAX_LINES = 120
+MAX_TOTAL = 40_000
+OPENING = (
+    "This conversation continues an earlier one that grew too long. Below is what was asked and done so far, in order. "
+    "Go on from there; look at the screen before you act."
+)
+REPLACED = "The result could not be sent to the model: the service refused it"
+CONTENT_TYPES = ("invalid_request_error", "request_too_large")
+HINT = "This turn was taken out of the conversation, so the next message is not affected; put the request differently."
+
+
+async def follow(turn: Turn, reply: Reply) -> None:
+    """Decide by the stop reason whether the turn goes on; may append a message. See the table in docs/agent.md."""
+    reason = reply.stop_reason
+    if reason == "model_context_window_exceeded":
+        await summarise(turn)
+    elif reason == "max_tokens":  # also of a reply that only thought
+        raise_max_tokens(turn)
+        if reply.says_anything and not reply.calls:
+            await turn.append(user_text(CUT_REPLY))
+    elif not reply.says_anything:
+        turn.nudges += 1
+        turn.done = turn.nudges > MAX_NUDGES
+        if not turn.done:
+            await turn.append(user_text(NUDGE))
+    else:
+        turn.done = not (reason in ("pause_turn", "compaction") or (reason == "tool_use" and reply.calls))
+
+
+def raise_max_tokens(turn: Turn) -> None:
+    """Give the next reply twice the tokens; :class:`ModelUnavailable` when that did not help before."""
+    turn.cut_replies += 1
+    if turn.cut_replies > MAX_CUT_REPLIES:
+        raise ModelUnavailable(
+            f"The model's replies were cut off {turn.cut_replies} times, last at {turn.max_tokens} tokens.",
+            hint="Raise max_tokens or ask for less at once.",
+        )
+    most = min(MAX_TOKENS, turn.info.most_output)
+    turn.max_tokens = max(turn.max_tokens, min(turn.max_tokens * 2, most))
+
+
+async def take_back(turn: Turn, reply: Reply) -> None:
+    """Remove the turn that the model refused from the conversation, and raise :class:`ModelRefused`."""
+    await turn.take_back()
+    category = reply.stop_details.get("category")
+    raise ModelRefused(
+        f"The model refused to go on{f' (category: {category})' if category else ''}.",
+        hint="The refused turn was taken out of the conversation; put the request differently.",
+        details=reply.stop_details,
+    )
+
+
+# A conversation that is too long
+async def make_room(turn: Turn, query: Callable[[], Awaitable[Reply]]) -> None:
+    """Replace the conversation by the service's summary of it (``query``), else by one made here."""
+    transcript = turn.transcript
+    summary: Reply | None = None
+    if transcript.compactable:
+        await turn.emit(StatusChanged("thinking", "The conversation is being summarised: it has grown long."))
+        try:
+            summary = await query()
+        except ModelRejected as error:  # a gateway without compaction, or a mistake of ours: either costs money
+            log.error("compaction refused; summarising locally: model=%s error=%s", turn.options.model, error)
+            transcript.compactable = False
+            words = "summarise the conversation", "It is shortened here instead, which loses detail and can cost more."
+            await turn.emit(_refused(*words, error))
+    if summary is None or not summary.compacted:
+        await summarise(turn)
+    else:
+        await turn.replace_all(summary.message, transcript.onward())
+
+
+async def drop_clearing(turn: Turn, error: ModelRejected) -> None:
+    """Send everything from now on, where the service refused to clear old results."""
+    log.error("context management refused; sending without it: model=%s error=%s", turn.options.model, error)
+    turn.transcript.clearable = turn.transcript.compactable = False
+    words = "clear old results", "The whole conversation is sent from now on, which costs more."
+    await turn.emit(_refused(*words, error))
+
+
+async def summarise(turn: Turn) -> None:
+    """Replace the conversation by a summary made here. :class:`ModelRejected` when that did not help before."""
+    turn.summaries += 1
+    if turn.summaries > MAX_SUMMARIES:
+        raise ModelRejected(
+            "The conversation does not fit into the model's context, even summarised.",
+            hint="Clear the history or start a new session.",
+        )
+    await turn.replace_all(summary_of(turn.transcript.messages))
+
+
+def summary_of(messages: Sequence[Message]) -> Message:
+    """Return one user message that stands for all of ``messages``."""
+    requests, lines = [], []
+    answers = _answers(messages)
+    for role, block in ((message["role"], block) for message in messages for block in blocks(message)):
+        kind = block.get("type")
+        if kind == "text" and role == "user":
+            requests.append(_short(block["text"], MAX_REQUEST))
+            lines.append(f"USER: {_short(block['text'], MAX_LINE)}")
+        elif kind == "text":
+            lines.append(f"YOU: {_short(block['text'], MAX_NOTE)}")
+        elif kind == "compaction" and block.get("content"):
+            lines.append(f"SUMMARY: {_short(block['content'], MAX_REQUEST)}")
+        elif kind == "tool_use":
+            call = f"{block['name']} {json.dumps(block.get('input', {}), ensure_ascii=False)}"
+            lines.append(f"- {_short(call, MAX_LINE)} -> {_short(answers.get(block['id'], ''), MAX_LINE)}")
+    if len(lines) > MAX_LINES:
+        lines = [f"[{len(lines) - MAX_LINES} earlier lines left out]", *lines[-MAX_LINES:]]
+    text = "\n".join([OPENING, "", "What the user asked:", *requests, "", "What happened:", *lines])
+    image = latest_image(messages)
+    return {"role": "user", "content": [{"type": "text", "text": _short(text, MAX_TOTAL)}, *([image] if image else [])]}
+
+
+def _answers(messages: Sequence[Message]) -> dict[str, str]:
+    """Return what each call returned, in words."""
+    found = {}
+    for block in (block for message in messages for block in blocks(message)):
+        if block.get("type") == "tool_result":
+            words = " ".join(part.get("text", "") for part in inner_blocks(block))
+            found[block["tool_use_id"]] = ("failed: " if block.get("is_error") else "") + words
+    return found
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most * 2 // 3]} [...] {text[-most // 3 :]}"
+
+
+# Content that the service refuses
+def is_about_content(error: ModelRejected) -> bool:
+    """Return whether the service refused what the request holds, not who sent it or where it went."""
+    return error.details.get("status") in (400, 413) and error.details.get("type") in CONTENT_TYPES
+
+
+async def repair(turn: Turn, error: ModelRejected) -> None:
+    """Replace the newest results by text, once; else take the turn out and raise :class:`ModelRejected`."""
+    log.error("request refused for its content: model=%s error=%s", turn.options.model, error)
+    newest = turn.transcript.messages[-1:]
+    results = [block for message in newest for block in blocks(message) if block.get("type") == "tool_result"]
+    if results and not all(_is_replaced(block) for block in results):
+        await turn.emit(_refused("take the newest results", "They are left out.", error))
+        await turn.replace(1, {"role": "user", "content": [_replaced(block, error) for block in results]})
+        return
+    await turn.take_back()
+    raise ModelRejected(error.message, hint=f"{error.hint} {HINT}".strip(), details=error.details) from error
+
+
+def _replaced(block: dict[str, Any], error: ModelRejected) -> dict[str, Any]:
+    content = [{"type": "text", "text": f"{REPLACED} ({error.message})."}]
+    return {**block, "content": content, "is_error": True}
+
+
+def _is_replaced(block: dict[str, Any]) -> bool:
+    return any(part.get("text", "").startswith(REPLACED) for part in inner_blocks(block))
+
+
+def _refused(what: str, consequence: str, error: ModelRejected) -> StatusChanged:
+    """Return the event that tells people about a refused request which the loop works around."""
+    words = f"The service refused to {what} ({error.message}). {consequence}"
+    return StatusChanged("thinking", words, {"event": "request_refused", "error": error.message, **error.details})

@@ -1,0 +1,154 @@
+"""The HTTP client under the SDK: prepared bodies out, bounded replies in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
+
+import httpx2
+
+from .reply import Sent, Slices, too_long
+from .service_errors import not_messages
+from .transcript import OUTGOING, Body
+
+PIECES = "cambio_lab.pieces"
+"""The extension of a request that holds its body as it was prepared, for transports that need not join megabytes."""
+PIECE = 64 * 1024
+MAX_REPLY_BYTES = 40_000_000
+MAX_EVENT_BYTES = 6_500_000
+NO_MESSAGES = b'"messages":[]'
+COMMA = b","
+
+
+def fill(content: bytes, body: Body) -> tuple[Chunks, Sent]:
+    """Return the body that the SDK made without messages, with them; each was serialised once, long before."""
+    head, found, tail = content.partition(NO_MESSAGES)  # the SDK writes it before anything that a user named
+    assert found, "the SDK sends messages"
+    chunks = [head + NO_MESSAGES[:-1]]
+    for index, message in enumerate(body.messages):
+        if index:
+            chunks.append(COMMA)
+        chunks.append(message)
+    chunks.append(NO_MESSAGES[-1:] + tail)
+    whole = Chunks(chunks)
+    return whole, Sent(body.hasher.digest(chunks), whole.size, body.images)
+
+
+async def pieces_of(request: httpx2.Request) -> Sequence[bytes]:
+    """A request's body, in the pieces it was made of (the same objects from one request to the next) or in one."""
+    pieces: Sequence[bytes] | None = request.extensions.get(PIECES)
+    return (await request.aread(),) if pieces is None else pieces
+
+
+class Chunks:
+    """A body that is sent piece by piece, so that its headers leave before its megabytes are copied once more."""
+
+    def __init__(self, chunks: Sequence[bytes]) -> None:
+        self.pieces = chunks
+        self.size = sum(map(len, chunks))
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self.pieces)
+
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        small: list[bytes] = []
+        waiting = 0
+        for chunk in self.pieces:
+            small.append(chunk)
+            waiting += len(chunk)
+            if waiting >= PIECE:
+                yield b"".join(small) if len(small) > 1 else chunk
+                small, waiting = [], 0
+        if small:
+            yield b"".join(small)
+
+
+def timeouts(stall: float) -> httpx2.Timeout:
+    return httpx2.Timeout(connect=6.0, read=stall, write=max(stall, 60.0), pool=30.0)
+
+
+def http_class(base: type[Any]) -> Any:
+    """Return ``base``, the SDK's HTTP client, with bodies from :data:`OUTGOING` and bounded replies."""
+
+    class PreparedClient(base):  # type: ignore[misc]
+        def __init__(self, *, secrets: Callable[[], list[str]], signed: bool, transport: Any, **options: Any) -> None:
+            self._cambio_signed, self._cambio_secrets = signed, secrets
+            if transport is not None:
+                options["transport"] = transport
+            super().__init__(**options)
+
+        def build_request(self, method: Any, url: Any, *, content: Any = None, **options: Any) -> httpx2.Request:
+            outgoing = OUTGOING.get()
+            if outgoing is not None and isinstance(content, bytes):
+                whole, sent = fill(content, outgoing.body)
+                if self._cambio_signed:  # AWS signs the body, so it must be there in one piece
+                    content = bytes(whole)
+                else:
+                    content, options["headers"]["content-length"] = whole, str(whole.size)
+                    options["extensions"] = {**(options.get("extensions") or {}), PIECES: whole.pieces}
+                outgoing.sent(sent)
+            request: httpx2.Request = super().build_request(method, url, content=content, **options)
+            return request
+
+        async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+            response: httpx2.Response = await super().send(request, **options)
+            if response.status_code == 200 and request.method == "POST":
+                kind = response.headers.get("content-type", "text/event-stream")
+                if "event" not in kind:  # text/event-stream, or AWS's application/vnd.amazon.eventstream
+                    raise not_messages(response, await _first_words(response), self._cambio_secrets())
+                if not response.is_closed and isinstance(response.stream, httpx2.AsyncByteStream):
+                    whole_events = "text/" in kind and "content-encoding" not in response.headers
+                    response.stream = Bounded(response.stream, whole_events=whole_events)
+            return response
+
+    return PreparedClient
+
+
+async def _first_words(response: httpx2.Response) -> str:
+    """Return the beginning of an answer, and close it."""
+    text = ""
+    async for chunk in response.aiter_text():
+        text += chunk
+        if len(text) > 2_000:
+            break
+    await response.aclose()
+    return text
+
+
+class Bounded(httpx2.AsyncByteStream):
+    """Ends a reply without end: too many bytes, or an event that never ends."""
+
+    def __init__(self, inner: httpx2.AsyncByteStream, *, whole_events: bool) -> None:
+        self._inner = inner
+        self._whole_events = whole_events
+        self._waiting: list[bytes] = []
+
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        total = 0
+        slices = Slices()
+        async for chunk in self._inner:
+            total += len(chunk)
+            if total > MAX_REPLY_BYTES:
+                raise too_long(f"{MAX_REPLY_BYTES} bytes")
+            ready = self._complete(chunk) if self._whole_events else chunk
+            if ready:
+                yield ready
+            await slices.rest()
+        if self._waiting:
+            yield b"".join(self._waiting)
+
+    def _complete(self, chunk: bytes) -> bytes:
+        """Return what has arrived up to the last blank line: the SDK's search for it is quadratic in a piece."""
+        ends = [at + len(blank) for blank in (b"\n\n", b"\r\n\r\n") if (at := chunk.rfind(blank)) >= 0]
+        end = max(ends, default=len(chunk) if chunk.startswith((b"\n", b"\r\n")) else 0)
+        if not end:
+            self._waiting.append(chunk)
+            if sum(map(len, self._waiting)) > MAX_EVENT_BYTES:
+                raise too_long(f"{MAX_EVENT_BYTES} bytes in one event")
+            return b""
+        ready = b"".join([*self._waiting, chunk[:end]])
+        self._waiting = [chunk[end:]] if chunk[end:] else []
+        return ready
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
