@@ -254,6 +254,17 @@ class Experiment:
                 return Run.load(self.directory / "runs" / cell.outcome.bundle)
         raise ConfigurationError(f"There is no recorded run of {wanted!r}.", hint="See experiment.results.")
 
+    def runs(self) -> list[Run]:
+        """Return the recorded run of every cell that has one, with its outcome in ``run.result``."""
+        return results.recorded_runs(self.directory.name, self.cells, self.directory / "runs")
+
+    def export(self, path: str | Path, format: str | None = None) -> Path:
+        """Write all recorded runs to one file, such as ``x.eval`` or ``x.parquet``; see docs/runs.md."""
+        from ..reports import exporters
+
+        exporters.write(self.runs(), Path(path), format)
+        return Path(path)
+
     async def forget(self, task: str | None = None) -> int:
         """Open finished cells again (all, or those of one task); what was spent stays on the books. How many."""
         store = await Store.open(self.directory)

@@ -14,6 +14,8 @@ from .outcome import EVIDENCE
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..reports import Run
+
 TOKENS = (
     "input_tokens",
     "output_tokens",
@@ -51,6 +53,34 @@ def _row(cell: CellRow, runs: Path) -> dict[str, Any]:
         row[name] = round(getattr(outcome, name), 4)
     row["run"] = str(runs / outcome.bundle) if outcome.bundle else None
     return row
+
+
+def recorded_runs(experiment: str, cells: Sequence[CellRow], folder: Path) -> list[Run]:
+    """Return the run of every cell that left one in ``folder``, with its outcome in ``run.result``."""
+    from ..reports import Run
+    from ..reports.run import Result
+
+    several = len({(cell.model, cell.setting) for cell in cells}) > 1
+    found = []
+    for cell in cells:
+        outcome = cell.outcome
+        if outcome is None or not outcome.bundle:
+            continue
+        counted = outcome.failure in EVIDENCE
+        run = Run.load(folder / outcome.bundle)
+        run.result = Result(
+            experiment=experiment,
+            task=cell.task,
+            setting=cell.setting,
+            repeat=cell.repeat,
+            success=outcome.success if counted else None,
+            score=outcome.score if counted else None,
+            failure=outcome.failure,
+            reason=outcome.reason or outcome.error,
+            sample_id=f"{cell.task}/{cell.model}/{cell.setting}" if several else cell.task,
+        )
+        found.append(run)
+    return found
 
 
 def frame(cells: Sequence[CellRow], runs: Path) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,22 @@ if TYPE_CHECKING:
     from ..store import Store
 
 
+@dataclass(frozen=True)
+class Result:
+    """What an experiment says of a run. ``success`` and ``score`` are ``None`` where it says nothing of the agent."""
+
+    experiment: str
+    task: str
+    setting: str
+    repeat: int
+    success: bool | None
+    score: float | None
+    failure: str | None
+    reason: str
+    sample_id: str
+    """The task's name, with model and setting where the experiment has several."""
+
+
 class Run:
     """One run. Make it with :meth:`load`, :meth:`from_store` or ``session.run``; it never changes."""
 
@@ -29,6 +46,8 @@ class Run:
         self.contents = contents
         self.source = source
         """The file it was loaded from."""
+        self.result: Result | None = None
+        """Set on the runs of an experiment."""
         self.lab: Any = None
         """The :class:`~cambio_lab.Workbench` that it came from; :meth:`fork` uses it."""
 
@@ -201,10 +220,12 @@ class Run:
         return markdown(self, Path(path) if path else None)
 
     def to_inspect(self, path: str | Path | None = None) -> Json:
-        """An inspect_ai evaluation log with this run as its one sample; written to ``path`` if given."""
-        from .exporters.inspect_log import inspect_log
+        """An inspect_ai log with this run as its one sample; written to ``path`` (.eval, .json, a folder) if given."""
+        from .exporters.inspect_log import InspectExporter, inspect_log
 
-        return inspect_log(self, Path(path) if path else None)
+        if path is not None:
+            InspectExporter().write([self], Path(path))
+        return inspect_log([self])
 
     def to_trajectory(self, directory: str | Path) -> Path:
         """``trajectory.jsonl``, a line for each step, and its ``images`` in a folder."""

@@ -72,7 +72,7 @@ def choose(target: Path, name: str | None = None) -> Exporter:
             )
         return next(iter(found.values()))
     exporter = load(name)
-    if exporter.suffixes and not _fits(exporter, target):
+    if exporter.suffixes and not _fits(exporter, target) and not target.is_dir():
         endings = " or ".join(exporter.suffixes)
         raise ConfigurationError(f"A {name} file ends in {endings}, not as {target.name!r} does.")
     return exporter

@@ -1,156 +1,188 @@
-"""A run as an inspect_ai evaluation log (format version 2): one sample, its messages, its usage."""
+"""Runs as an inspect_ai evaluation log (format version 2), for ``inspect view`` and its data frames.
+
+``.eval`` needs the ``inspect`` extra, because the package itself writes it; ``.json`` does not.
+"""
 
 from __future__ import annotations
 
-import datetime
 import json
+import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ...errors import ConfigurationError
+from ...events import Usage
 from ...recording.contents import Json
-from . import only
+from .inspect_sample import Transcript, error_json, time_text, usage_json
 
 if TYPE_CHECKING:
     from ..run import Run
 
+_LIMITS = {"max_steps": "turn", "max_cost_usd": "cost", "max_tokens": "token", "max_seconds": "time"}
+
 
 class InspectExporter:
-    """A log for ``inspect view``."""
+    """One sample a run. Runs of several models make one log, whose samples name theirs."""
 
-    summary = "an inspect_ai evaluation log"
-    suffixes = (".json",)
+    summary = "an inspect_ai log, one sample a run; .eval needs cambio-lab[inspect]"
+    suffixes = (".eval", ".json")
 
     def write(self, runs: Sequence[Run], target: Path) -> None:
-        inspect_log(only(runs), target)
+        log = inspect_log(runs)
+        if target.is_dir():
+            target = target / _file_name(log)
+        if target.suffix == ".json":
+            target.write_text(json.dumps(log, ensure_ascii=False), encoding="utf-8")
+            return
+        try:
+            from inspect_ai.log import EvalLog, write_eval_log
+        except ImportError:
+            raise ConfigurationError(
+                ".eval files need inspect_ai.", hint='Install it with: pip install "cambio-lab[inspect]".'
+            ) from None
+        made = EvalLog.model_validate(log)
+        with ThreadPoolExecutor(1) as thread:  # it runs an event loop, and a notebook has one here
+            thread.submit(write_eval_log, made, str(target)).result()
 
 
-def inspect_log(run: Run, path: Path | None = None) -> Json:
-    """The log; written to ``path`` (``.json``) if given."""
-    session, environment = run.manifest["session"], run.manifest.get("environment", {})
-    messages = _messages(run.messages)
-    usage = _usage(run)
-    failed = any(event["kind"] == "TurnFailed" for event in run.contents.events)
-    started = _time(session.get("created_at"))
-    ended = _time(session.get("ended_at") or session.get("created_at"))
+def _file_name(log: Json) -> str:
+    parts = (log["eval"]["created"], log["eval"]["task"], log["eval"]["task_id"])
+    return "_".join(re.sub(r"[^A-Za-z0-9.-]+", "-", part) for part in parts) + ".eval"
+
+
+def inspect_log(runs: Sequence[Run]) -> Json:
+    """Return the log as JSON. With results of an experiment, tasks are samples and repeats are epochs."""
+    first, samples = runs[0], [_sample(run) for run in runs]
+    models = list(dict.fromkeys(run.model for run in runs))
+    started = time_text(min(_created(run) for run in runs))
+    ended = time_text(max(_ended(run) for run in runs))
+    failed = [sample for sample in samples if "error" in sample]
+    identities = list(dict.fromkeys(sample["id"] for sample in samples))
+    name = first.result.experiment if first.result is not None else first.name
+    usages = {model: usage_json(_sum([run for run in runs if run.model == model])) for model in models}
+    environment = first.manifest.get("environment", {})
+    return {
+        "version": 2,
+        "status": "error" if len(runs) == 1 and failed else "success",
+        "eval": {
+            "eval_id": first.id,
+            "run_id": first.id,
+            "created": started,
+            "task": name or "cambio_lab",
+            "task_id": first.id,
+            "dataset": {"name": name, "samples": len(identities), "sample_ids": identities, "shuffled": False},
+            "model": models[0] if len(models) == 1 else " + ".join(models),
+            "config": {"epochs": max(sample["epoch"] for sample in samples)},
+            "packages": {package: environment.get(package, "") for package in ("cambio_lab", "anthropic")},
+            "metadata": {"desktop": first.manifest.get("desktop", {}), "options": environment.get("options")},
+        },
+        "plan": {"steps": [{"solver": "cambio_lab", "params": first.manifest.get("config", {})}]},
+        "results": {
+            "total_samples": len(samples),
+            "completed_samples": len(samples) - len(failed),
+            "scores": _metrics(samples),
+        },
+        "stats": {"started_at": started, "completed_at": ended, "model_usage": usages},
+        "samples": samples,
+        **({"error": failed[0]["error"]} if len(runs) == 1 and failed else {}),
+    }
+
+
+def _sample(run: Run) -> Json:
+    transcript = Transcript(run)
+    failure = next((event for event in reversed(run.contents.events) if event["kind"] == "TurnFailed"), None)
+    answer = {"role": "assistant", "content": run.answers[-1] if run.answers else ""}
+    stop = "unknown" if failure else "stop"
+    output = {"model": run.model, "choices": [{"message": answer, "stop_reason": stop}]}
+    usage, result = usage_json(run.usage), run.result
+    limit, scores = _limit(run), _scores(run)
+    events = transcript.events
+    if limit:
+        events = [*events, _late(run, {"event": "sample_limit", **limit, "message": limit["reason"]})]
+    events += [_late(run, {"event": "score", "score": score, "scorer": name}) for name, score in scores.items()]
     sample = {
-        "id": run.id,
-        "epoch": 1,
+        "id": run.id if result is None else result.sample_id,
+        "epoch": 1 if result is None else result.repeat + 1,
+        "uuid": run.id,
         "input": "\n\n".join(run.prompts),
         "target": "",
-        "messages": messages,
-        "output": {
-            "model": run.model,
-            "choices": [
-                {
-                    "message": {"role": "assistant", "content": run.answers[-1] if run.answers else ""},
-                    "stop_reason": "unknown" if failed else "stop",
-                }
-            ],
-            "usage": usage,
-        },
-        "scores": {},
-        "metadata": {"cambio_lab": run.manifest["counts"], "config": run.manifest.get("config", {})},
-        "store": {},
-        "events": [],
+        "messages": transcript.messages,
+        "output": output | {"usage": usage},
+        "scores": scores,
+        "metadata": {"model": run.model, "name": run.name, "config": run.manifest.get("config", {})},
+        "events": events,
+        "events_data": {"messages": transcript.messages, "calls": []},
+        "attachments": transcript.attachments,
         "model_usage": {run.model: usage},
+        "started_at": time_text(_created(run)),
+        "completed_at": time_text(_ended(run)),
         "total_time": run.seconds,
+        "working_time": run.seconds,
+        **({"limit": limit} if limit else {}),
+        **({"error": error_json(failure)} if failure else {}),
     }
-    log: Json = {
-        "version": 2,
-        "status": "error" if failed else "success",
-        "eval": {
-            "eval_id": run.id,
-            "run_id": run.id,
-            "created": started,
-            "task": run.name or "cambio_lab",
-            "task_id": run.id,
-            "task_version": 0,
-            "task_attribs": {},
-            "task_args": {},
-            "dataset": {"name": "cambio_lab", "samples": 1, "sample_ids": [run.id], "shuffled": False},
-            "model": run.model,
-            "model_args": {},
-            "config": {},
-            "packages": {name: environment.get(name, "") for name in ("cambio_lab", "anthropic")},
-            "metadata": {"desktop": run.manifest.get("desktop", {})},
-        },
-        "plan": {"name": "plan", "steps": [], "config": {}},
-        "results": {"total_samples": 1, "completed_samples": 0 if failed else 1, "scores": []},
-        "stats": {"started_at": started, "completed_at": ended, "model_usage": {run.model: usage}},
-        "samples": [sample],
-    }
-    if path is not None:
-        path.write_text(json.dumps(log, ensure_ascii=False), encoding="utf-8")
-    return log
+    if result is not None:
+        sample["metadata"] |= {"task": result.task, "setting": result.setting, "failure": result.failure}
+    return sample
 
 
-def _messages(conversation: list[Json]) -> list[Json]:
-    result: list[Json] = []
-    names: dict[str, str] = {}
-    for number, message in enumerate(conversation):
-        content = message["content"]
-        blocks = content if isinstance(content, list) else [{"type": "text", "text": content}]
-        if message["role"] == "assistant":
-            calls = [block for block in blocks if block["type"] == "tool_use"]
-            names |= {call["id"]: call["name"] for call in calls}
-            said: Json = {"id": f"m{number}", "role": "assistant", "content": _parts(blocks), "source": "generate"}
-            if calls:
-                said["tool_calls"] = [
-                    {"id": call["id"], "function": call["name"], "arguments": call["input"], "type": "function"}
-                    for call in calls
-                ]
-            result.append(said)
-            continue
-        for block in blocks:
-            if block["type"] == "tool_result":
-                result.append(_tool_message(f"m{number}-{block['tool_use_id']}", block, names))
-        rest = [block for block in blocks if block["type"] != "tool_result"]
-        if rest:
-            result.append({"id": f"m{number}", "role": "user", "content": _parts(rest), "source": "input"})
-    return result
+def _late(run: Run, event: Json) -> Json:
+    return {"timestamp": time_text(_ended(run)), "working_start": run.seconds} | event
 
 
-def _tool_message(identity: str, block: Json, names: dict[str, str]) -> Json:
-    content: Any = block.get("content") or ""
-    message: Json = {
-        "id": identity,
-        "role": "tool",
-        "content": content if isinstance(content, str) else _parts(content),
-        "tool_call_id": block["tool_use_id"],
-        "function": names.get(block["tool_use_id"], ""),
-    }
-    if block.get("is_error"):
-        words = content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
-        message["error"] = {"type": "unknown", "message": words}
-    return message
-
-
-def _parts(blocks: list[Json]) -> list[Json]:
-    parts = []
-    for block in blocks:
-        if block["type"] == "text":
-            parts.append({"type": "text", "text": block["text"]})
-        elif block["type"] == "thinking":
-            parts.append({"type": "reasoning", "reasoning": block["thinking"], "signature": block.get("signature")})
-        elif block["type"] == "image" and block["source"].get("type") == "base64":
-            source = block["source"]
-            parts.append({"type": "image", "image": f"data:{source['media_type']};base64,{source['data']}"})
-    return parts
-
-
-def _usage(run: Run) -> Json:
-    usage = run.usage
-    read, written = usage.cache_read_input_tokens, usage.cache_creation_input_tokens
+def _scores(run: Run) -> Json:
+    result = run.result
+    if result is None or result.success is None:
+        return {}
+    words = {"answer": run.answers[-1] if run.answers else "", "explanation": result.reason}
     return {
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "total_tokens": usage.input_tokens + usage.output_tokens + read + written,
-        "input_tokens_cache_read": read,
-        "input_tokens_cache_write": written,
-        "reasoning_tokens": usage.thinking_tokens,
+        "success": {"value": "C" if result.success else "I", **words},
+        "score": {"value": float(result.score or 0.0), **words},
     }
 
 
-def _time(seconds: float | None) -> str:
-    return datetime.datetime.fromtimestamp(seconds or 0.0, datetime.UTC).isoformat()
+def _limit(run: Run) -> Json | None:
+    """Return the limit that ended the last turn, or the person who stopped it."""
+    end = next((event for event in reversed(run.contents.events) if event["kind"] == "TurnFinished"), {})
+    if end.get("stopped"):
+        return {"type": "operator", "limit": 0, "reason": "stopped by a person"}
+    if not end.get("limit"):
+        return None
+    options = {**(run.manifest.get("environment", {}).get("options") or {}), **run.manifest.get("config", {})}
+    value = options.get(end["limit"])
+    number = value if isinstance(value, int | float) else 0
+    return {"type": _LIMITS.get(end["limit"], "custom"), "limit": number, "reason": end["limit"]}
+
+
+def _metrics(samples: Sequence[Json]) -> list[Json]:
+    """Return the mean of each score over the samples that have it."""
+    found: dict[str, list[float]] = {}
+    for sample in samples:
+        for name, score in sample["scores"].items():
+            value = score["value"]
+            found.setdefault(name, []).append(float(value == "C") if isinstance(value, str) else value)
+    names = {"success": "accuracy", "score": "mean"}
+    return [
+        {
+            "name": name,
+            "scorer": name,
+            "scored_samples": len(values),
+            "unscored_samples": len(samples) - len(values),
+            "metrics": {names[name]: {"name": names[name], "value": sum(values) / len(values)}},
+        }
+        for name, values in found.items()
+    ]
+
+
+def _sum(runs: Sequence[Run]) -> Usage:
+    return sum((run.usage for run in runs), Usage())
+
+
+def _created(run: Run) -> float:
+    return float(run.manifest["session"].get("created_at") or 0.0)
+
+
+def _ended(run: Run) -> float:
+    return float(run.manifest["session"].get("ended_at") or _created(run))
