@@ -102,7 +102,7 @@ def _sample(run: Run) -> Json:
     if limit:
         events = [*events, _late(run, {"event": "sample_limit", **limit, "message": limit["reason"]})]
     events += [_late(run, {"event": "score", "score": score, "scorer": name}) for name, score in scores.items()]
-    sample = {
+    sample: Json = {
         "id": run.id if result is None else result.sample_id,
         "epoch": 1 if result is None else result.repeat + 1,
         "uuid": run.id,

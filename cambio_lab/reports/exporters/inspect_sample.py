@@ -140,7 +140,7 @@ class Transcript:
             elif kind == "ToolStarted":
                 started[event["tool_use_id"]] = time
             elif kind == "ToolFinished":
-                yield self._tool(event, started.get(event["tool_use_id"], time))
+                yield self._tool(event, started.get(event["tool_use_id"]) or time)
             elif kind == "ApprovalRequested":
                 asked[event["tool_use_id"]] = event
             elif kind == "ApprovalDecided" and event["tool_use_id"] in asked:
