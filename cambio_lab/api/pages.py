@@ -20,9 +20,14 @@ STATIC = PACKAGE / "static"
 HERE = Path(__file__).resolve().parent
 VIEWER_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-    "connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    "connect-src 'self'; font-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
-"""``style-src`` has 'unsafe-inline' because noVNC sizes its canvas with style attributes."""
+"""``style-src`` has 'unsafe-inline' because views are sized with style attributes."""
+FRAME_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+)
+"""Of the document that draws a desktop: no origin, no network. It is one file, because it has no cookies to ask with."""
 DOCS_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
@@ -75,6 +80,8 @@ class Static(Guarded, StaticFileHandler):
     def set_extra_headers(self, path: str) -> None:
         """Checked again on each use (an ETag answers cheaply), so that an upgrade is seen at once."""
         self.set_header("Cache-Control", "no-cache")
+        if path == "frame.html":
+            self.set_header("Content-Security-Policy", FRAME_POLICY)
 
     def get_content_type(self) -> str:
         """Browsers refuse modules that are not called JavaScript, and not every system knows ``.mjs``."""

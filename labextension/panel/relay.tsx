@@ -2,8 +2,8 @@
 
 import { makeAddress } from '../shared/address';
 import { Api } from '../shared/api';
-import type { ConnectionState } from '../shared/connection';
-import { SessionModel, type Line, type OpenLine } from '../shared/hub';
+import type { ConnectionState } from '../shared/line';
+import { SessionModel, type Channel, type OpenChannel } from '../shared/hub';
 import { translate as t } from '../shared/language';
 import type { Json, ServerMessage } from '../shared/messages';
 import type { ShowScreen } from '../shared/screen';
@@ -60,7 +60,7 @@ function share(wire: Wire, { base, sessionId }: RelayOptions): Shared {
     const address = makeAddress(base, NOWHERE);
     const waits = (wait: number): void => model.say(t('Too many requests; waiting %1 s as the server asks.', Math.ceil(wait)));
     const api = new Api(address, waits, relayFetch(wire, address.baseUrl), true);
-    const model: SessionModel = new SessionModel(api, sessionId, relayLine(wire));
+    const model: SessionModel = new SessionModel(api, sessionId, relayChannel(wire));
     shared = { model, frames: new Frames(wire), sessionId, views: 0 };
     all.set(wire, shared);
   }
@@ -108,8 +108,8 @@ function bytes(view: DataView): ArrayBuffer {
   return new Uint8Array(view.buffer, view.byteOffset, view.byteLength).slice().buffer;
 }
 
-function relayLine(wire: Wire): OpenLine {
-  return (onMessage, onState, onOpen): Line => {
+function relayChannel(wire: Wire): OpenChannel {
+  return (onMessage, onState, onOpen): Channel => {
     let sequence: number | null = null;
     let standing = false;
     const state = (phase: 'open' | 'waiting', reason: string): void => {

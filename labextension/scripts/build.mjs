@@ -22,6 +22,27 @@ const common = {
   logLevel: 'warning'
 };
 
+// noVNC asks with top-level await whether the browser decodes H.264, which no desktop of ours sends; a classic script,
+// the only kind that needs no second request from a sandboxed document, cannot wait.
+const withoutAwait = {
+  name: 'without-top-level-await',
+  setup: build =>
+    build.onLoad({ filter: /novnc[\\/]core[\\/]util[\\/]browser\.js$/ }, async ({ path: file }) => {
+      const text = await readFile(file, 'utf8');
+      const contents = text.replace(/^supportsWebCodecsH264Decode = await .*$/m, '');
+      if (contents === text) throw new Error('noVNC has changed: look for its top-level await');
+      return { contents };
+    })
+};
+
+/** The document of a desktop, in one file: a sandboxed frame has no cookies with which to ask for a second one. */
+async function buildFrame() {
+  const options = { ...common, format: 'iife', entryPoints: ['frame/frame.ts'], plugins: [withoutAwait], write: false };
+  const [page, built] = await Promise.all([readFile(path.join(root, 'frame/frame.html'), 'utf8'), esbuild.build(options)]);
+  const script = built.outputFiles[0].text.replaceAll('</script', '<\\/script').replaceAll('<!--', '<\\!--');
+  await writeFile(path.join(out, 'frame.html'), page.replace('/* frame.ts */', () => script));
+}
+
 await mkdir(out, { recursive: true });
 await rm(path.join(out, 'chunks'), { recursive: true, force: true });
 await Promise.all([
@@ -32,13 +53,11 @@ await Promise.all([
     entryPoints: { panel: 'panel/panel.ts', agents: 'panel/agents.tsx', runs: 'panel/runs.tsx', viewer: 'viewer/viewer.tsx' },
     splitting: true,
     chunkNames: 'chunks/[name]-[hash]',
-    external: ['./novnc.js', '../novnc.js'],
     outdir: out
   }),
-  // noVNC uses top-level await and is 50 KB: loaded when a desktop is first shown.
-  esbuild.build({ ...common, entryPoints: { novnc: 'novnc/novnc.ts' }, outdir: out }),
+  buildFrame(),
   // The panel in one piece, for pages that cannot reach the server: a kernel sends it as text.
-  esbuild.build({ ...common, entryPoints: { relay: 'panel/relay.tsx' }, external: ['./novnc.js'], outdir: out }),
+  esbuild.build({ ...common, entryPoints: { relay: 'panel/relay.tsx' }, outdir: out }),
   // The notebook's module travels inside every saved widget state, so it is a few lines that load the rest.
   esbuild.build({ ...common, entryPoints: { widget: 'widget/widget.ts' }, outdir: out }),
   esbuild.build({

@@ -6,28 +6,28 @@
 import { working } from './working';
 import { Api, ApiError } from './api';
 import type { Address } from './address';
-import { Connection, type ConnectionState } from './connection';
+import { Connection } from './connection';
+import { MISSING, type ConnectionState, type Refusal } from './line';
 import type { ClientMessage, ServerMessage } from './messages';
 import { merge } from './history';
 import { Outbox, type Outgoing } from './outbox';
 import { emptyView, reduce, type Approval, type SessionView } from './state';
 
-export interface Line {
+export interface Channel {
   send(message: ClientMessage): boolean;
   retry(): void;
   /** Final; `reason` is shown where the view stays. */
-  close(reason?: string): void;
+  close(reason?: string, refusal?: Refusal): void;
 }
 
-export type OpenLine = (
+export type OpenChannel = (
   onMessage: (message: ServerMessage) => void,
   onState: (state: ConnectionState) => void,
   onOpen: (resumed: boolean) => void
-) => Line;
+) => Channel;
 
 type Listener = () => void;
 
-const NOWHERE = 'This session does not exist on this server.';
 const NOT_SENT = 'Not sent: there is no connection to the server. Try again when it is back.';
 const NOT_STOPPED = 'Not stopped: there is no connection to the server. The agent goes on.';
 const UNCONFIRMED = 'The server has not confirmed the stop.';
@@ -54,7 +54,7 @@ export class SessionModel {
   /** Seconds that a request waits because of the rate limit, and since when. */
   notice = '';
   readonly viewer = viewerName();
-  private readonly line: Line;
+  private readonly line: Channel;
   private readonly outbox = new Outbox(message => this.line.send(message), notice => this.say(notice ?? this.notice));
   private stopping: ReturnType<typeof setTimeout> | undefined;
   private readonly listeners = new Set<Listener>();
@@ -65,10 +65,10 @@ export class SessionModel {
   constructor(
     readonly api: Api,
     readonly id: string,
-    openLine: OpenLine
+    openChannel: OpenChannel
   ) {
     this.view = emptyView(id);
-    this.line = openLine(this.onMessage, this.onState, this.onOpen);
+    this.line = openChannel(this.onMessage, this.onState, this.onOpen);
   }
 
   subscribe(listener: Listener): () => void {
@@ -138,7 +138,7 @@ export class SessionModel {
 
   /** Whether the server has no such session (any more): there is nothing to wait for. */
   get missing(): boolean {
-    return this.connection.phase === 'closed' && this.connection.reason === NOWHERE;
+    return this.connection.refusal === 'missing';
   }
 
   get controls(): boolean {
@@ -164,7 +164,7 @@ export class SessionModel {
       this.view = merge(this.view, session, history, steps);
       this.notice = '';
     } catch (error) {
-      if (error instanceof ApiError && error.status === 404) this.line.close(NOWHERE);
+      if (error instanceof ApiError && error.status === 404) this.line.close(MISSING, 'missing');
       else this.notice = error instanceof ApiError ? error.message : 'The history could not be read.';
     } finally {
       this.loading = false;
@@ -191,7 +191,7 @@ export class SessionModel {
     this.changed();
     // A line that must wait (too many connections), or is refused for good (the session has ended), is no reason to
     // hide what was said; and a session that does not exist need not be waited for.
-    if ((state.phase === 'waiting' || state.phase === 'closed') && !this.view.loaded && !this.closed && state.reason !== NOWHERE) void this.load();
+    if ((state.phase === 'waiting' || state.phase === 'closed') && !this.view.loaded && !this.closed && !this.missing) void this.load();
   };
 
   private readonly onOpen = (resumed: boolean): void => {

@@ -2,7 +2,8 @@
 
 import { Api, type SessionSummary } from './api';
 import type { Address } from './address';
-import { Connection, type ConnectionState } from './connection';
+import { Connection } from './connection';
+import type { ConnectionState } from './line';
 import type { Command, Json, ServerMessage, Status, StatusMessage, Usage } from './messages';
 import { shownText, type Approval } from './state';
 import { working } from './working';

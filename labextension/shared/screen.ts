@@ -1,13 +1,19 @@
-/** A live picture of a desktop in an element: noVNC directly from the server, or frames relayed by a kernel. */
+/** A live desktop in an element: directly from the server, drawn in a frame of its own. */
 
-import type RFB from '@novnc/novnc';
-import { headers, moduleUrl, resolve, socketUrl, type Address } from './address';
-import { backoff, explainRefusal, type ConnectionState } from './connection';
+import { clipboardConsent, rememberConsent } from './clipboard';
+import { DesktopFrame } from './frame';
+import { Line, type ConnectionState } from './line';
+import type { Address } from './address';
+import type { FromFrame } from './wire';
 
 export interface ScreenEvents {
   onState(state: ConnectionState): void;
   /** The size of the desktop in pixels, once it is known. */
   onSize?(width: number, height: number): void;
+  /** The person pressed the keys that leave the desktop. */
+  onLeave?(): void;
+  /** Asks once whether to share the clipboard; `answer` may be called later, or never. */
+  onClipboard?(answer: (yes: boolean) => void): void;
 }
 
 export interface Screen {
@@ -25,24 +31,38 @@ export function vncScreen(address: Address, id: string, viewer: string): ShowScr
   return (element, events) => new VncScreen(address, `vnc/${encodeURIComponent(id)}`, viewer, element, events);
 }
 
+const WORDS = {
+  first: 'Connecting to the desktop',
+  again: 'Connecting to the desktop again',
+  lost: 'The connection to the desktop was lost.',
+  unreachable: 'The desktop cannot be reached.'
+};
+
 class VncScreen implements Screen {
-  private rfb: RFB | null = null;
+  private readonly line: Line;
+  private frame: DesktopFrame | null = null;
   private wanted = false;
-  private failures = 0;
-  private closed = false;
-  private waiting = false;
-  private timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
     private readonly address: Address,
-    private readonly path: string,
-    private readonly viewer: string,
+    path: string,
+    viewer: string,
     private readonly element: HTMLElement,
     private readonly events: ScreenEvents
   ) {
-    globalThis.addEventListener('online', this.onOnline);
-    globalThis.addEventListener('offline', this.onOffline);
-    void this.connect();
+    this.line = new Line({
+      address,
+      path,
+      query: () => new URLSearchParams({ viewer }),
+      words: WORDS,
+      onData: data => data instanceof ArrayBuffer && this.frame?.draw(data),
+      onOpen: () => this.frame?.tell({ kind: 'open' }),
+      onLost: () => this.blank(),
+      // An open line shows nothing yet: the frame says when there is a desktop to see.
+      onState: state => this.report(state.phase === 'open' ? { ...state, phase: 'connecting', reason: WORDS.first } : state)
+    });
+    this.report(this.line.state);
+    this.show();
   }
 
   get interactive(): boolean {
@@ -51,100 +71,99 @@ class VncScreen implements Screen {
 
   set interactive(on: boolean) {
     this.wanted = on;
-    if (this.rfb && this.rfb.viewOnly === on) this.rfb.viewOnly = !on;
+    this.frame?.tell({ kind: 'interactive', on });
   }
 
   focus(): void {
-    this.rfb?.focus({ preventScroll: true });
+    this.frame?.focus();
   }
 
   retry(): void {
-    if (this.waiting) void this.connect();
+    if (this.frame) this.line.retry();
+    else this.show();
   }
 
   close(): void {
-    this.closed = true;
-    clearTimeout(this.timer);
-    globalThis.removeEventListener('online', this.onOnline);
-    globalThis.removeEventListener('offline', this.onOffline);
-    this.drop();
+    this.line.close();
+    this.hide();
   }
 
-  private readonly onOnline = (): void => this.retry();
-
-  private readonly onOffline = (): void => {
-    this.drop();
-    this.waiting = true;
-    clearTimeout(this.timer);
-    this.report('offline', 'This computer is offline.');
-  };
-
-  private async connect(): Promise<void> {
-    clearTimeout(this.timer);
-    this.waiting = false;
-    this.report('connecting', this.failures ? 'Connecting to the desktop again' : 'Connecting to the desktop');
-    try {
-      const url = moduleUrl(this.address, 'novnc.js');
-      const module = (await import(/* webpackIgnore: true */ /* @vite-ignore */ url)) as { default: typeof RFB };
-      if (!this.closed) this.start(module.default);
-    } catch {
-      if (!this.closed) await this.lost(false);
-    }
-  }
-
-  private start(Client: typeof RFB): void {
-    this.drop();
-    const query = new URLSearchParams({ viewer: this.viewer });
-    if (this.address.token) query.set('token', this.address.token);
-    const rfb = new Client(this.element, `${socketUrl(this.address, this.path)}?${query.toString()}`, { shared: true });
-    let opened = false;
-    this.rfb = rfb;
-    rfb.viewOnly = !this.wanted;
-    rfb.scaleViewport = true;
-    rfb.background = 'transparent';
-    rfb.addEventListener('connect', () => {
-      opened = true;
-      this.failures = 0;
-      const canvas = this.element.querySelector('canvas');
-      if (canvas) this.events.onSize?.(canvas.width, canvas.height);
-      this.report('open', 'Live');
-    });
-    rfb.addEventListener('disconnect', () => {
-      if (this.rfb !== rfb) return;
-      this.rfb = null;
-      void this.lost(opened);
+  private show(): void {
+    this.frame = new DesktopFrame(this.address, this.element, {
+      onReady: () => {
+        this.frame?.tell({ kind: 'interactive', on: this.wanted });
+        if (this.line.state.phase !== 'closed') this.line.connect();
+      },
+      onMessage: message => this.hear(message),
+      onStuck: reason => {
+        this.hide();
+        this.line.rest(reason);
+      }
     });
   }
 
-  private async lost(opened: boolean): Promise<void> {
-    this.failures += 1;
-    const refused = await this.askWhy();
-    if (this.closed || this.rfb || this.waiting) return;
-    if (refused?.final) return this.report('closed', refused.reason);
-    const delay = refused?.delay ?? backoff(this.failures);
-    this.waiting = true;
-    const reason = refused?.reason ?? (opened ? 'The connection to the desktop was lost.' : 'The desktop cannot be reached.');
-    this.report('waiting', reason, Date.now() + delay);
-    this.timer = setTimeout(() => void this.connect(), delay);
+  private hide(): void {
+    this.frame?.close();
+    this.frame = null;
   }
 
-  private async askWhy(): Promise<ReturnType<typeof explainRefusal>> {
-    try {
-      const response = await fetch(resolve(this.address, this.path), { headers: headers(this.address) });
-      return explainRefusal(response);
-    } catch {
-      return null; // the server is away: try again later
+  private blank(): void {
+    this.frame?.clear();
+    this.frame?.tell({ kind: 'gone' });
+  }
+
+  private hear(message: FromFrame): void {
+    switch (message.kind) {
+      case 'send':
+        return void this.line.send(message.bytes);
+      case 'connected':
+        this.events.onSize?.(message.width, message.height);
+        return this.report({ phase: 'open', reason: 'Live', retryAt: 0 });
+      case 'failed':
+        return this.line.fail();
+      case 'leave':
+        return this.events.onLeave?.();
+      case 'pasted':
+        return this.paste(message.text);
+      case 'copied':
+        return this.copy(message.text);
+      default:
+        return undefined;
     }
   }
 
-  private drop(): void {
-    const rfb = this.rfb;
-    this.rfb = null;
-    rfb?.disconnect();
-    this.element.replaceChildren();
+  private paste(text: string): void {
+    const consent = clipboardConsent();
+    if (consent === 'yes') return this.frame?.tell({ kind: 'paste', text, then: 'keys' });
+    if (consent === 'no' || !this.events.onClipboard) return this.frame?.tell({ kind: 'paste', text: null, then: 'keys' });
+    this.frame?.tell({ kind: 'paste', text: null, then: 'nothing' });
+    return this.ask(() => this.frame?.tell({ kind: 'paste', text, then: 'chord' }));
   }
 
-  private report(phase: ConnectionState['phase'], reason: string, retryAt = 0): void {
-    this.events.onState({ phase, reason, retryAt });
+  private copy(text: string): void {
+    if (!this.wanted || !this.frame?.focused) return; // only what the person who uses the desktop copied
+    const consent = clipboardConsent();
+    if (consent === 'yes') void write(text);
+    else if (consent === 'ask') this.ask(() => void write(text));
+  }
+
+  private ask(yes: () => void): void {
+    this.events.onClipboard?.(shared => {
+      rememberConsent(shared);
+      if (shared) yes();
+      this.focus();
+    });
+  }
+
+  private report(state: ConnectionState): void {
+    this.events.onState(state);
+  }
+}
+
+async function write(text: string): Promise<void> {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch (error) {
+    console.warn('cambio_lab: the browser does not let this page write to the clipboard', error);
   }
 }

@@ -2,7 +2,8 @@ import './page';
 import assert from 'node:assert/strict';
 import { mock, test, type TestContext } from 'node:test';
 import { makeAddress } from '../shared/address';
-import { backoff, Connection, explainRefusal, type ConnectionState } from '../shared/connection';
+import { Connection } from '../shared/connection';
+import { backoff, explainRefusal, type ConnectionState } from '../shared/line';
 import type { ServerMessage } from '../shared/messages';
 
 class FakeSocket {
@@ -121,9 +122,10 @@ for (const status of [401, 403, 404, 409]) {
 }
 
 test('an ended session is not connected to again', async context => {
-  const { last, states } = bench(context);
+  const { last, answer, states } = bench(context);
   last().accept();
-  last().fail(1000, 'The session is over');
+  answer.response = new Response('{}', { status: 409 });
+  last().fail(1000);
   await soon();
   mock.timers.tick(60_000);
   assert.equal(states.at(-1)?.phase, 'closed');

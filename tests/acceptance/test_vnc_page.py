@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Locator, Page, async_playwright, expect
 
 from tests.conftest import CHROMIUM_FLAGS
 from tests.messages_api import Script, member, reply, screenshot
@@ -25,9 +25,14 @@ def pixels(png: bytes) -> np.ndarray[Any, Any]:
         return np.asarray(image.convert("RGB"))
 
 
-async def canvas(page: Page) -> np.ndarray[Any, Any]:
+def canvas(page: Page) -> Locator:
+    """What noVNC draws on, within its sandboxed frame."""
+    return page.frame_locator(".cl-screen iframe").locator("canvas")
+
+
+async def framebuffer(page: Page) -> np.ndarray[Any, Any]:
     """The framebuffer as noVNC holds it, whatever size it is shown at."""
-    url = await page.locator("canvas").first.evaluate("canvas => canvas.toDataURL('image/png')")
+    url = await canvas(page).evaluate("canvas => canvas.toDataURL('image/png')")
     return pixels(base64.b64decode(url.split(",")[1]))
 
 
@@ -49,12 +54,11 @@ async def test_a_page_shows_the_same_pixels_and_its_click_moves_the_desktop(benc
         await chat(b.server.ws_url, b.session["id"], "look")
 
         await page.goto(b.server.url + b.session["vnc_url"])
-        await page.wait_for_function(
-            "() => { const c = document.querySelector('canvas'); return c && c.width === 1280 && c.height === 800 }"
-        )
+        await expect(canvas(page)).to_have_js_property("width", 1280)
+        await expect(canvas(page)).to_have_js_property("height", 800)
         seen = np.zeros(0)
         for _ in range(50):
-            seen = await canvas(page)
+            seen = await framebuffer(page)
             shot = pixels((await b.client.get(f"{b.path}/screenshot")).content)
             different = (seen != shot).any(axis=2)
             different[400 - CURSOR : 400 + CURSOR, 640 - CURSOR : 640 + CURSOR] = False
@@ -67,7 +71,7 @@ async def test_a_page_shows_the_same_pixels_and_its_click_moves_the_desktop(benc
         worst = np.abs(seen.astype(int) - shot.astype(int)).max()
         assert not different.any(), f"{len(rows)} pixels differ, by up to {worst}, from {where}"
 
-        box = await page.locator("canvas").first.bounding_box()
+        box = await canvas(page).bounding_box()
         assert box is not None
         await page.mouse.click(box["x"] + box["width"] * 0.25, box["y"] + box["height"] * 0.75)
         await page.wait_for_timeout(300)

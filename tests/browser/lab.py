@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from playwright.async_api import Page, expect
+from playwright.async_api import Locator, Page, expect
 
 from tests.live_server import LiveServer
 
 ROOT = Path(__file__).resolve().parents[2]
 AXE = ROOT / "labextension" / "node_modules" / "axe-core" / "axe.min.js"
-LIVE = ".cl-desktop[data-phase=open] canvas"
+LIVE = ".cl-desktop[data-phase=open] iframe"
 PATIENCE = 20_000.0  # milliseconds: two cores start JupyterLab, Chromium and a container at once
 
 
@@ -121,17 +121,22 @@ async def idle(page: Page, root: str = ".cl-panel", timeout: float = 60_000) -> 
     await expect(page.locator(f"{root} .cl-bar .cl-status")).to_have_attribute("data-status", "idle", timeout=timeout)
 
 
+def canvas(page: Page, root: str = ".cl-panel") -> Locator:
+    """The canvas of a panel's desktop, within the sandboxed frame."""
+    return page.frame_locator(f"{root} .cl-screen iframe").locator("canvas")
+
+
 async def pixels(page: Page, root: str = ".cl-panel") -> str:
-    """The picture in a panel's desktop; equal texts are equal pictures."""
-    picture: str = await page.locator(f"{root} canvas").evaluate("canvas => canvas.toDataURL('image/png')")
-    return picture
+    """The image in a panel's desktop; equal texts are equal images."""
+    image: str = await canvas(page, root).evaluate("canvas => canvas.toDataURL('image/png')")
+    return image
 
 
 async def changed(page: Page, before: str, root: str = ".cl-panel", seconds: float = 5.0) -> None:
-    """Return once the picture differs from ``before``."""
+    """Return once the image differs from ``before``."""
     end = time.monotonic() + seconds
     while await pixels(page, root) == before:
-        assert time.monotonic() < end, "the picture stayed the same"
+        assert time.monotonic() < end, "the image stayed the same"
         await asyncio.sleep(0.05)
 
 

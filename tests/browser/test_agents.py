@@ -190,7 +190,7 @@ async def test_the_palette_and_the_chat_of_one_session(
     await command(page, "cambio-lab:open-chat", id=session["id"])
     await ask(page, "only words", ".cl-document")
     await idle(page, ".cl-document")
-    await expect(page.locator(".cl-document canvas")).to_have_count(0)
+    await expect(page.locator(".cl-document .cl-screen")).to_have_count(0)
     await page.keyboard.press("Control+Shift+C")
     await page.locator(".lm-CommandPalette-input").fill("agent")
     for label in ("New agent desktop…", "Open agent session…", "Stop all agents"):

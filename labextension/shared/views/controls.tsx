@@ -7,7 +7,7 @@ import { useCountdown } from './hooks';
 
 /** Who holds the mouse, in words. */
 export function driver(model: SessionModel): string {
-  if (model.controls) return t('You have control');
+  if (model.controls) return t('You have control · Shift+Esc leaves the desktop');
   if (model.view.control) return t('Someone else has control');
   return working(model.view.status) ? t('The agent has control') : ''; // idle: the desktop's own corner is seen
 }

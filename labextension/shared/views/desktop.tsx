@@ -1,7 +1,7 @@
 import type { VNode } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
-import type { ConnectionState } from '../connection';
 import { translate as t } from '../language';
+import type { ConnectionState } from '../line';
 import type { Screen, ShowScreen } from '../screen';
 import { useCountdown } from './hooks';
 
@@ -19,15 +19,19 @@ const CONNECTING: ConnectionState = { phase: 'connecting', reason: 'Connecting t
 
 /** The live desktop, with a veil that says what is wrong when it is not live. */
 export function Desktop({ show, interactive, focused, driver, ended }: DesktopProps): VNode {
+  const region = useRef<HTMLElement>(null);
   const holder = useRef<HTMLDivElement>(null);
   const screen = useRef<Screen | null>(null);
   const [state, setState] = useState<ConnectionState>(CONNECTING);
   const [ratio, setRatio] = useState('1280 / 800');
+  const [asked, setAsked] = useState<((yes: boolean) => void) | null>(null);
   useEffect(() => {
     if (!holder.current) return undefined;
     const shown = show(holder.current, {
       onState: setState,
-      onSize: (width, height) => width && height && setRatio(`${width} / ${height}`)
+      onSize: (width, height) => width && height && setRatio(`${width} / ${height}`),
+      onLeave: () => region.current?.focus(),
+      onClipboard: answer => setAsked(() => answer)
     });
     screen.current = shown;
     return () => shown.close();
@@ -38,25 +42,39 @@ export function Desktop({ show, interactive, focused, driver, ended }: DesktopPr
     if (focused) screen.current.focus();
   }, [interactive, focused, show]);
   const live = state.phase === 'open' && !ended;
+  const label = interactive ? t('Live desktop. Mouse and keyboard go to it; Shift+Escape leaves it.') : t('Live desktop, view only');
   return (
-    <section class={`cl-desktop${focused ? ' cl-mine' : ''}`} aria-label={t('Desktop')} data-phase={state.phase} data-lm-suppress-shortcuts="true">
-      <div
-        class="cl-screen"
-        ref={holder}
-        style={{ aspectRatio: ratio }}
-        role="img"
-        aria-label={interactive ? t('Live desktop. Mouse and keyboard go to it.') : t('Live desktop, view only')}
-      />
-      {live ? (
-        driver && (
-          <span class="cl-driver" aria-hidden="true">
-            {driver}
-          </span>
-        )
-      ) : (
-        <Veil state={ended ? { phase: 'closed', reason: t('This session has ended.'), retryAt: 0 } : state} retry={() => screen.current?.retry()} />
+    <section
+      ref={region}
+      tabIndex={-1}
+      class={`cl-desktop${focused ? ' cl-mine' : ''}`}
+      aria-label={label}
+      data-phase={state.phase}
+      data-lm-suppress-shortcuts="true"
+    >
+      <div class="cl-screen" ref={holder} style={{ aspectRatio: ratio }} />
+      {live && driver && (
+        <span class="cl-driver" aria-hidden="true">
+          {driver}
+        </span>
       )}
+      {live && asked && <ClipboardQuestion answer={yes => (setAsked(null), asked(yes))} />}
+      {!live && <Veil state={ended ? { phase: 'closed', reason: t('This session has ended.'), retryAt: 0 } : state} retry={() => screen.current?.retry()} />}
     </section>
+  );
+}
+
+function ClipboardQuestion({ answer }: { answer: (yes: boolean) => void }): VNode {
+  return (
+    <div class="cl-question" role="alertdialog" aria-label={t('Clipboard')}>
+      <span>{t('Share your clipboard with desktops? Programs there can then read what you paste, and replace it with what you copy.')}</span>
+      <button type="button" class="cl-button cl-primary" onClick={() => answer(true)}>
+        {t('Share')}
+      </button>
+      <button type="button" class="cl-button" onClick={() => answer(false)}>
+        {t('Never')}
+      </button>
+    </div>
   );
 }
 
@@ -69,9 +87,9 @@ function Veil({ state, retry }: { state: ConnectionState; retry: () => void }): 
         {t(state.reason)}
         {left > 0 && ` ${t('Next try in %1 s.', left)}`}
       </p>
-      {state.phase === 'waiting' && (
+      {(state.phase === 'waiting' || state.phase === 'stuck') && (
         <button type="button" class="cl-button" onClick={retry}>
-          {t('Try now')}
+          {state.phase === 'stuck' ? t('Reload viewer') : t('Try now')}
         </button>
       )}
     </div>

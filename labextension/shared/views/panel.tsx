@@ -33,8 +33,7 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
   const { view } = model;
   const step = selected ? view.steps.get(selected) : undefined;
   const onKey = (event: KeyboardEvent): void => {
-    const onDesktop = event.target instanceof HTMLCanvasElement;
-    if (event.key === 'Escape' && !composing(event) && !onDesktop && working(view.status)) model.stop();
+    if (event.key === 'Escape' && !event.shiftKey && !composing(event) && working(view.status)) model.stop();
   };
   const name = view.name || t('Agent session');
   const detail = step && (

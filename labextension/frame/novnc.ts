@@ -1,4 +1,4 @@
-// The whole of noVNC's public interface, as one module of the server's static route.
+/** noVNC, without the lossy encodings that it always asks for. */
 import RFB from '@novnc/novnc';
 
 /** Pseudo-encodings -32 to -23 ask for JPEG at a quality; without one, every encoding is lossless. */
@@ -13,6 +13,6 @@ interface Messages {
 const { messages } = RFB as unknown as { messages: Messages };
 const { clientEncodings } = messages;
 messages.clientEncodings = (socket, encodings) =>
-  clientEncodings.call(messages, socket, encodings.filter((encoding) => !isQuality(encoding)));
+  clientEncodings.call(messages, socket, encodings.filter(encoding => !isQuality(encoding)));
 
 export default RFB;
