@@ -27,7 +27,7 @@ FRAME_POLICY = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
-"""Of the document that draws a desktop: no origin, no network. It is one file, because it has no cookies to ask with."""
+"""For the document that draws a desktop: no origin, no network. It is one file: it has no cookies to ask with."""
 DOCS_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
