@@ -1,6 +1,6 @@
 """What can happen in a session: one small frozen class each.
 
-The agent's loop yields them, ``sessions`` stamps them with a sequence and a time, stores and broadcasts them, and
+The agent's loop emits them, ``sessions`` stamps them with a sequence and a time, stores and broadcasts them, and
 ``api`` translates them to the documented messages. Nothing here imports anything of ours, so the loop can be
 tested without a database and the notebook can share the vocabulary.
 
@@ -9,11 +9,17 @@ Times are seconds since the epoch (UTC), durations are milliseconds unless the n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 Status = Literal["idle", "thinking", "acting", "waiting_approval", "paused", "stopped", "ended", "error"]
 """The documented values of a ``status`` event."""
+
+
+def timestamp(seconds: float) -> str:
+    """Return seconds since the epoch as UTC, ``2024-01-15T10:30:00Z``."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +33,10 @@ class Usage:
     thinking_tokens: int = 0
     requests: int = 0
     cost_usd: float = 0.0
+
+    def describe(self) -> dict[str, Any]:
+        """Return tokens by kind, requests and ``cost_usd``, as messages and rows carry them."""
+        return {**asdict(self), "cost_usd": round(self.cost_usd, 6)}
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(

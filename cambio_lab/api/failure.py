@@ -7,14 +7,14 @@ lets no traceback, path or secret out: an exception that nobody raised on purpos
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from tornado.web import HTTPError
 
-from .. import errors
+from .. import errors, events
 
 STATUS: dict[type[errors.CambioError], int] = {
     errors.InvalidRequest: 422,
@@ -149,5 +149,4 @@ def plain(value: object) -> Any:
 
 def timestamp(seconds: float | None = None) -> str:
     """UTC as the reference writes it: ``2024-01-15T10:30:00Z``; now unless ``seconds`` since the epoch are given."""
-    moment = datetime.now(UTC) if seconds is None else datetime.fromtimestamp(seconds, UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return events.timestamp(time.time() if seconds is None else seconds)

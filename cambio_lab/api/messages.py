@@ -8,23 +8,17 @@ a reader's own ``sequence`` is put in front when it is sent.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
 from .. import events
 
 if TYPE_CHECKING:
-    from ..sessions.views import SessionView
+    from ..sessions.interfaces import SessionView
 from .failure import timestamp
 
 Body = dict[str, Any]
 Translation = Callable[[Any, "SessionView"], Body | None]
-
-
-def usage(spent: events.Usage) -> Body:
-    """Tokens by kind, requests and ``cost_usd``."""
-    return {**asdict(spent), "cost_usd": round(spent.cost_usd, 6)}
 
 
 class Encoder:
@@ -231,8 +225,8 @@ def _(event: events.ModelReplied, view: SessionView) -> Body:
         view.state,
         f"US$ {view.usage.cost_usd:.4f} so far",
         event="usage",
-        usage=usage(view.usage),
-        turn_usage=None if view.turn_usage is None else usage(view.turn_usage),
+        usage=view.usage.describe(),
+        turn_usage=None if view.turn_usage is None else view.turn_usage.describe(),
         message_id=view.message_id,
         **({"thinking": event.thinking} if event.thinking else {}),
     )
@@ -251,8 +245,8 @@ def _(event: events.TurnFinished, view: SessionView) -> Body:
         "metadata": {
             "tool_calls": event.tool_calls,
             "processing_time": round(event.processing_time, 3),
-            "usage": usage(event.usage),
-            "session_usage": usage(view.usage),
+            "usage": event.usage.describe(),
+            "session_usage": view.usage.describe(),
             "stopped": event.stopped,
             "limit": event.limit,
             "needs_input": event.needs_input,
@@ -271,8 +265,8 @@ def _(event: events.TurnFailed, view: SessionView) -> Body:
         "metadata": {
             "tool_calls": event.tool_calls,
             "processing_time": round(event.processing_time, 3),
-            "usage": usage(event.usage),
-            "session_usage": usage(view.usage),
+            "usage": event.usage.describe(),
+            "session_usage": view.usage.describe(),
             "fatal": event.fatal,
         },
     }

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 from .. import events
 from . import metrics
 from .messages import Body, Encoder
-from .messages import usage as in_messages
 
 if TYPE_CHECKING:
-    from ..sessions.views import SessionView
+    from ..sessions.interfaces import SessionView
 
 KNOWN_TOOLS = 64
 """Distinct names of tools with a label of their own; functions from notebooks beyond that share one."""
@@ -42,7 +41,7 @@ class Measured:
     @_count.register
     def _(self, event: events.ModelReplied) -> None:
         metrics.MODEL_SECONDS.observe(event.model_ms / 1000)
-        usage = in_messages(event.usage)
+        usage = event.usage.describe()
         metrics.COST.inc(max(0.0, usage.pop("cost_usd")))
         usage.pop("requests")
         for kind, count in usage.items():

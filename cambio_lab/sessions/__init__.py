@@ -3,9 +3,9 @@
 from .agents import AgentFactory, AgentRequest, SessionAgent, default_factory
 from .broadcast import SessionFeed, Subscription
 from .config import SessionConfig
+from .interfaces import Encode, SessionView, Viewer
 from .registry import Registry
 from .session import Session
-from .views import Encode, SessionView, Viewer
 
 __all__ = [
     "AgentFactory",

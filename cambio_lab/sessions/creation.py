@@ -11,15 +11,15 @@ from cambio_lab.agent.gate import Gate, parse_policy
 from cambio_lab.agent.options import AgentOptions
 from cambio_lab.desktop.base import Desktop, DesktopProvider, Progress
 from cambio_lab.errors import DesktopUnavailable
-from cambio_lab.events import Status, Usage
+from cambio_lab.events import Status, Usage, timestamp
 from cambio_lab.replay.binding import fork_point, to_replay
 from cambio_lab.replay.replay_desktop import ReplayDesktop, ReplayProvider
 from cambio_lab.store import SessionRow, Store
 
 from .agents import agent_request
 from .config import SessionConfig
-from .session import Session, Surroundings
-from .views import iso
+from .interfaces import SessionContext
+from .session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Creation:
 
     def __init__(
         self,
-        around: Surroundings,
+        context: SessionContext,
         session_id: str,
         name: str,
         config: SessionConfig,
@@ -46,26 +46,26 @@ class Creation:
         """Progress from 0 to 1, where it is known."""
         self.closed = False
         """The server stops: whatever was made is undone."""
-        self.created_at = around.clock.time()
-        self._around = around
+        self.created_at = context.clock.time()
+        self._context = context
         self._config = config
         self._options = options
         self._tell = tell
-        self._began = around.clock.monotonic()
+        self._began = context.clock.monotonic()
         self._desktop: Desktop | None = None
         self._session: Session | None = None
 
     async def run(self, provider_for: Callable[[str], DesktopProvider]) -> Session:
         """Return the session, stored and with a usable desktop. If this fails, call :meth:`undo`."""
-        store, config = self._around.store, self._config
-        provider = await _provider(config, self._around, provider_for)
-        wishes = replace(config.desktop_options(self._around.settings), progress=self.note)
+        store, config = self._context.store, self._config
+        provider = await _provider(config, self._context, provider_for)
+        wishes = replace(config.desktop_options(self._context.settings), progress=self.note)
         desktop = self._desktop = await provider.acquire(self.id, wishes)
         row = SessionRow(
             id=self.id,
             name=self.name,
             status="active",
-            created_at=self._around.clock.time(),
+            created_at=self._context.clock.time(),
             config=config.given(),
             model=self._options.model,
             desktop_kind=provider.name,
@@ -74,7 +74,7 @@ class Creation:
             vnc_port=desktop.vnc_port,
         )
         history = await _fork(store, config, desktop)
-        session = await assemble(self._around, row, config, desktop, began=self._began, history=history)
+        session = await assemble(self._context, row, config, desktop, began=self._began, history=history)
         self._session = session
         self._check_open()
         messages = [await store.transcript.appending(row.id, message) for message in history]
@@ -86,8 +86,8 @@ class Creation:
         """Release what was made. A row that was written, or that is about to be after a cancellation, is ended."""
         if self._session is not None:
             reason = "shutdown" if self.closed else "It could not be made"
-            now = self._around.clock.time()
-            change = self._around.store.sessions.update(self.id, status="inactive", ended_at=now, end_reason=reason)
+            now = self._context.clock.time()
+            change = self._context.store.sessions.update(self.id, status="inactive", ended_at=now, end_reason=reason)
             await self._undo_part(change)
             await self._undo_part(self._session.agent.aclose())
         if self._desktop is not None:
@@ -124,7 +124,7 @@ class Creation:
             "name": self.name,
             "status": "error" if self.state == "error" else "active",
             "state": self.state,
-            "created_at": iso(self.created_at),
+            "created_at": timestamp(self.created_at),
             "model": self._options.model,
             "steps": 0,
             "control": None,
@@ -133,7 +133,7 @@ class Creation:
 
 
 async def assemble(
-    around: Surroundings,
+    context: SessionContext,
     row: SessionRow,
     config: SessionConfig,
     desktop: Desktop,
@@ -142,33 +142,24 @@ async def assemble(
     history: list[dict[str, Any]] | None = None,
 ) -> Session:
     """Put the parts of a session together; nothing runs yet."""
-    settings, timeout = around.settings, config.approval_timeout
+    settings, timeout = context.settings, config.approval_timeout
     gate = Gate(
         parse_policy(settings.approval if config.approval is None else config.approval),
         settings.approval_timeout if timeout is None else timeout,
     )
     request = agent_request(row.id, config, desktop, gate, history or [], Usage(**row.usage), row.steps)
-    agent = await around.build_agent(request)
-    return Session(
-        row,
-        config=config,
-        desktop=agent.client_desktop(desktop, config.mask()),
-        agent_desktop=desktop,
-        agent=agent,
-        gate=gate,
-        around=around,
-        began=began,
-    )
+    agent = await context.build_agent(request)
+    return Session(row, config, desktop, agent, gate, context, began)
 
 
 async def _provider(
-    config: SessionConfig, around: Surroundings, provider_for: Callable[[str], DesktopProvider]
+    config: SessionConfig, context: SessionContext, provider_for: Callable[[str], DesktopProvider]
 ) -> DesktopProvider:
     """Return where the session's desktop comes from: the recording that it replays, or the engine it names."""
-    recording = await to_replay(config.record, config.record_mode or around.settings.record or "once")
+    recording = await to_replay(config.record, config.record_mode or context.settings.record or "once")
     if recording is not None:
         return ReplayProvider(ReplayDesktop(recording, mask=config.mask()))
-    return provider_for(config.desktop or around.settings.desktop)
+    return provider_for(config.desktop or context.settings.desktop)
 
 
 async def _fork(store: Store, config: SessionConfig, desktop: Desktop) -> list[dict[str, Any]]:

@@ -22,10 +22,10 @@ from .agents import stored_conversation
 from .config import SessionConfig
 from .creation import assemble
 from .desktops import Desktops
+from .interfaces import SessionContext, SessionView
 from .journal import Journal, Moment
-from .session import Session, Surroundings
+from .session import Session
 from .tasks import OwnedTasks
-from .views import SessionView
 
 logger = logging.getLogger(__name__)
 START_SECONDS = 1.0
@@ -48,7 +48,7 @@ class Recovery:
 
     def __init__(
         self,
-        around: Surroundings,
+        context: SessionContext,
         desktops: Desktops,
         tasks: OwnedTasks,
         *,
@@ -57,9 +57,9 @@ class Recovery:
     ) -> None:
         """``admit`` is called with each adopted session, ``ended`` with the id of each that could not be adopted."""
         self.waiting: dict[str, SessionRow] = {}
-        self._around = around
-        self._store = around.store
-        self._clock = around.clock
+        self._context = context
+        self._store = context.store
+        self._clock = context.clock
         self._desktops = desktops
         self._tasks = tasks
         self._admit = admit
@@ -181,7 +181,7 @@ class Recovery:
             history = await stored_conversation(self._store, row.id)
             lived = max(0.0, self._clock.time() - row.created_at)
             began = self._clock.monotonic() - lived
-            session = await assemble(self._around, row, config, desktop, began=began, history=history)
+            session = await assemble(self._context, row, config, desktop, began=began, history=history)
             await self._close_turn(session, row)
             if self._stopping or row.id in self._ending:
                 raise DesktopUnavailable("The server is stopping, or the session is being ended.")
@@ -260,7 +260,7 @@ class Recovery:
         journal = Journal(row.id, self._store, sequence=row.last_sequence, stream_sequence=row.last_stream_sequence)
         try:
             view = SessionView(row.id, now, state, row.steps, Usage(**row.usage))
-            moment = Moment(event, now, self._around.encode(event, view))
+            moment = Moment(event, now, self._context.encode(event, view))
             await journal.emit(moment, operations=operations, refusable=True)
         except StoreUnavailable:
             raise

@@ -18,6 +18,7 @@ from cambio_lab.errors import (
     SessionNotFound,
     StoreUnavailable,
 )
+from cambio_lab.events import timestamp
 from cambio_lab.settings import Settings
 from cambio_lab.store import Listed, Page, SessionQuery, SessionStatus, Store
 
@@ -26,13 +27,14 @@ from .broadcast import Described, SessionFeed
 from .config import check_creation
 from .creation import Creation
 from .desktops import Desktops
-from .ending import LOOK_SECONDS, Expiry, end_session, suspend_session
+from .expiry import LOOK_SECONDS, Expiry
+from .interfaces import Clock, Encode, SessionContext, SystemClock
 from .quota import LOOK_SECONDS as RECORDS_SECONDS
 from .quota import Quota
 from .recovery import Recovery
-from .session import Session, Surroundings
-from .tasks import OwnedTasks
-from .views import Clock, Encode, SystemClock, describe_row, iso
+from .session import Session
+from .state import describe_row
+from .tasks import OwnedTasks, Periodic
 
 logger = logging.getLogger(__name__)
 STOP_SECONDS = 8.5
@@ -40,7 +42,7 @@ RETRY_STOP_SECONDS = 0.5
 """The two together, and what is cancelled then, take less than ten seconds."""
 REAP_SECONDS = 5.0
 """Between attempts to remove desktops that could not be removed."""
-REMEMBERED = 10_000
+MAX_ENDED = 10_000
 """Ended sessions that :meth:`Registry.get` can tell from unknown ones without asking the store."""
 
 
@@ -62,7 +64,7 @@ class Registry:
         self.store = store
         self.clock = clock or SystemClock()
         self.quota = Quota(settings)
-        self.around = Surroundings(
+        self.context = SessionContext(
             settings,
             store,
             encode,
@@ -70,7 +72,7 @@ class Registry:
             self.quota,
             build_agent or default_factory(settings, store),
             changed=self._changed,
-            broken=self._broken,
+            failed=self._failed,
         )
         self._live: dict[str, Session] = {}
         self._ended: dict[str, None] = {}
@@ -78,13 +80,11 @@ class Registry:
         self._watches: set[SessionFeed] = set()
         self._tasks = OwnedTasks()
         self._lost_watchers: dict[str, asyncio.Task[None]] = {}
-        self._expiry = Expiry(settings)
+        self._expiry = Expiry()
         self.desktops = Desktops(provider_for, self._desktops_in_use)
-        self._recovery = Recovery(self.around, self.desktops, self._tasks, admit=self.admit, ended=self.remember_end)
-        self._reaping: asyncio.Task[None] | None = None
-        self._reaped_at = float("-inf")
-        self._measuring: asyncio.Task[None] | None = None
-        self._measured_at = float("-inf")
+        self._recovery = Recovery(self.context, self.desktops, self._tasks, admit=self.admit, ended=self.note_end)
+        self._reaping = Periodic(self._tasks, self.clock, REAP_SECONDS, "removal of orphaned desktops")
+        self._measuring = Periodic(self._tasks, self.clock, RECORDS_SECONDS, "size of all records")
         self.stopping = False
         """Nothing new is begun."""
         self.revision = 0
@@ -94,7 +94,7 @@ class Registry:
 
     async def start(self) -> None:
         """Adopt what an earlier server left, remove its orphans, fill the pool in the background."""
-        ended = await self.store.sessions.page(SessionQuery(limit=REMEMBERED))
+        ended = await self.store.sessions.page(SessionQuery(limit=MAX_ENDED))
         self._ended = {row.id: None for row in reversed(ended.rows) if row.status != "active"}
         self.desktops.provider_for(self.settings.desktop)
         await self._recovery.start()
@@ -117,7 +117,7 @@ class Registry:
             kept |= self._recovery.waiting_desktops
         for watcher in self._lost_watchers.values():
             watcher.cancel()
-        work = [asyncio.ensure_future(suspend_session(one) if keep else self._end(one, "shutdown")) for one in sessions]
+        work = [asyncio.ensure_future(one.suspend() if keep else self._end(one, "shutdown")) for one in sessions]
         if work:
             _, late = await asyncio.wait(work, timeout=STOP_SECONDS)
             for task in late:
@@ -148,7 +148,7 @@ class Registry:
             raise failure
         session_id = str(uuid.uuid4())
         creation = Creation(
-            self.around, session_id, title or f"Session {session_id[:8]}", parsed, options, tell=self._tell
+            self.context, session_id, title or f"Session {session_id[:8]}", parsed, options, tell=self._tell
         )
         self._creations[session_id] = creation
         try:
@@ -251,7 +251,7 @@ class Registry:
         if session_id in self._recovery.waiting:
             ending = self._tasks.own(self._recovery.end(session_id, reason), f"end of session {session_id}")
             if (row := await asyncio.shield(ending)) is not None:
-                return {"ended_at": iso(row.ended_at or self.clock.time())}
+                return {"ended_at": timestamp(row.ended_at or self.clock.time())}
         if (session := self._live.get(session_id)) is None:
             if await self.store.sessions.get(session_id) is None:
                 raise SessionNotFound(f"There is no session {session_id[:60]!r}.")
@@ -259,7 +259,7 @@ class Registry:
         if not await asyncio.shield(self._tasks.own(self._end(session, reason), f"end of session {session_id}")):
             raise StoreUnavailable("The session's desktop is freed; its end is not on disk yet.")
         assert session.ended_at is not None
-        return {"ended_at": iso(session.ended_at)}
+        return {"ended_at": timestamp(session.ended_at)}
 
     def watch(self) -> SessionFeed:
         """News of all sessions, the live ones as they are first; also of those whose desktop takes long to make."""
@@ -268,20 +268,20 @@ class Registry:
 
     # Housekeeping
 
-    def remember_end(self, session_id: str) -> None:
+    def note_end(self, session_id: str) -> None:
         """From now on this id is that of an ended session."""
-        if len(self._ended) >= REMEMBERED:
+        if len(self._ended) >= MAX_ENDED:
             self._ended.pop(next(iter(self._ended)))
         self._ended[session_id] = None
 
     async def _end(self, session: Session, reason: str, status: SessionStatus = "inactive") -> bool:
         try:
-            recorded = await end_session(session, reason, status=status)
+            recorded = await session.end(reason, status)
         finally:
             if session.life.over and session.ended_at is not None:
                 self._live.pop(session.id, None)
-                self.remember_end(session.id)
-                self._expiry.forget(session)
+                self.note_end(session.id)
+                self._expiry.forget(session.id)
                 if session.desktop_left:
                     self.desktops.reap_later(session.desktop_kind)
                 self._changed(session)
@@ -297,54 +297,36 @@ class Registry:
     async def _watch_desktop(self, session: Session) -> None:
         reason = await session.desktop.lost()
         session.gate.halt(DesktopLost(reason, hint="Start a new session."))  # before the end stops the turn
-        self._broken(session, reason)
+        self._failed(session.id, reason)
 
-    def _broken(self, session: Session, reason: str) -> None:
+    def _failed(self, session_id: str, reason: str) -> None:
         """The session cannot go on: end it as ``error``, unless it is ending already."""
-        if not session.life.over:
-            logger.warning("session %s cannot go on: %s", session.id, reason)
-            self._tasks.own(self._end_if_live(session, reason, "error"), f"end of session {session.id}")
+        logger.warning("session failed: session=%s reason=%s", session_id, reason)
+        self._end_later(session_id, reason, "error")
 
-    async def _end_if_live(self, session: Session, reason: str, status: SessionStatus = "inactive") -> None:
-        try:
-            await self._end(session, reason, status)
-        except SessionEnded:
-            logger.debug("session %s was ended by someone else meanwhile", session.id)
+    def _end_later(self, session_id: str, reason: str, status: SessionStatus = "inactive") -> None:
+        session = self._live.get(session_id)
+        if session is not None and not session.life.over:
+            self._tasks.own(self._end(session, reason, status), f"end of session {session_id}")
 
     async def _housekeeping(self) -> None:
-        """Goes on whatever happens: one session's trouble, or an engine's, is not the others'."""
+        """Goes on whatever happens: a problem of one session, or of an engine, is not the others'."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                self._retry()
-                self._measure_records()
+                if self.desktops.unclean:
+                    self._reaping.run(self.desktops.reap)
+                self._measuring.run(lambda: self.quota.look(self.store, self.sessions))
             except Exception:
                 logger.exception("housekeeping failed")
             for session in self.sessions:
                 try:
-                    await self._look(session)
+                    if not session.life.over and (reason := await self._expiry.look(session)) is not None:
+                        self._end_later(session.id, reason)
                 except Exception:
-                    logger.exception("session %s could not be looked after", session.id)
+                    logger.exception("expiry not checked: session=%s", session.id)
 
-    def _retry(self) -> None:
-        """Remove left desktops in a task of its own: an engine that hangs delays no session."""
-        idle = self._reaping is None or self._reaping.done()
-        if self.desktops.unclean and idle and self.clock.monotonic() - self._reaped_at >= REAP_SECONDS:
-            self._reaped_at = self.clock.monotonic()
-            self._reaping = self._tasks.own(self.desktops.reap(), "removal of orphaned desktops")
-
-    def _measure_records(self) -> None:
-        """In a task of its own: removing old runs may take long."""
-        idle = self._measuring is None or self._measuring.done()
-        if idle and self.clock.monotonic() - self._measured_at >= RECORDS_SECONDS:
-            self._measured_at = self.clock.monotonic()
-            self._measuring = self._tasks.own(self.quota.look(self.store, self.sessions), "size of all records")
-
-    async def _look(self, session: Session) -> None:
-        if not session.life.over and (reason := await self._expiry.look(session)) is not None:
-            self._tasks.own(self._end_if_live(session, reason), f"end of session {session.id}")
-
-    def _changed(self, session: Session) -> None:
+    def _changed(self, session: Described) -> None:
         self.revision += 1
         self._tell(session)
 

@@ -1,16 +1,14 @@
 """A session: one desktop, one conversation, one state machine.
 
-Everything that anybody does to a session goes through here, one thing at a time where order matters (a lock for
-sending, clearing and ending). The agent's turn is a task that the session owns.
+Everything that clients do to a session goes through here, one at a time where order matters (a lock for sending,
+clearing and ending). The session owns the turn that runs, and its own end.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, TypeVar
+import logging
+from dataclasses import asdict
 
 from cambio_lab.agent.gate import Gate, parse_policy
 from cambio_lab.agent.options import TurnOptions
@@ -22,141 +20,81 @@ from cambio_lab.errors import (
     RecordFull,
     SessionConflict,
     SessionEnded,
-    StoreUnavailable,
     TurnRunning,
 )
-from cambio_lab.events import (
-    ControlChanged,
-    ConversationCleared,
-    Event,
-    HumanInput,
-    PolicyChanged,
-    Status,
-    StatusChanged,
-    Usage,
-    UserMessage,
-)
-from cambio_lab.settings import Settings
-from cambio_lab.store import SessionRow, SessionStatus, Store, new_message_id
+from cambio_lab.events import ConversationCleared, PolicyChanged, StatusChanged, UserMessage
+from cambio_lab.replay.binding import keep
+from cambio_lab.store import SessionRow, SessionStatus, new_message_id
 
-from .agents import AgentFactory, SessionAgent, agent_request, stored_conversation
+from .agents import SessionAgent, agent_request, stored_conversation
 from .broadcast import Subscription
 from .config import SessionConfig, check_content, check_metadata, check_name, parse_display, turn_options
-from .journal import Journal, Moment
-from .quota import Quota
+from .control import ControlledSession
+from .interfaces import SessionContext
 from .secrets import SecretTools
-from .state import Life, Phase
+from .state import Phase
 from .turn import Turn
-from .views import Clock, Encode, SessionView, Viewer, describe, snapshot
 
-T = TypeVar("T")
-WINDING_UP = 5.0
-"""Seconds an ended turn may take to let go of the agent before the next message."""
-RETRY = 0.5
-LIFTING = 2.0
-"""Seconds for the agent's keys and buttons to come up when a viewer takes the mouse."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a session is given by its registry and shares with the others."""
-
-    settings: Settings
-    store: Store
-    encode: Encode
-    clock: Clock
-    quota: Quota
-    build_agent: AgentFactory
-    changed: Callable[[Session], None]
-    """Called after anything that a listing shows has changed."""
-    broken: Callable[[Session, str], None]
-    """Called when the session cannot go on, with the reason; whoever is called ends it."""
+logger = logging.getLogger(__name__)
+RECORD_SECONDS = 5.0
+"""For the store to take the end; the journal goes on trying after that."""
+CLOSE_SECONDS = 20.0
+"""For the desktop to be removed."""
+REASONS = {
+    "request": "The session was ended",
+    "timeout": "The session's time is up",
+    "idle": "No client used the session",
+    "shutdown": "The server is stopping",
+    "restart": "The server was restarted",
+}
+"""Reasons in words. Any other reason is its own words."""
 
 
-class Session:
-    """Made by the registry. ``status`` is ``active``, ``inactive`` or ``error``; ``state`` is finer."""
+class Session(ControlledSession):
+    """Made by the registry."""
 
     def __init__(
         self,
         row: SessionRow,
-        *,
         config: SessionConfig,
         desktop: Desktop,
-        agent_desktop: Desktop,
         agent: SessionAgent,
         gate: Gate,
-        around: Surroundings,
+        context: SessionContext,
         began: float,
     ) -> None:
-        """``desktop`` is for clients: what they do with it is recorded as theirs; ``agent_desktop`` is for its agent.
-
-        ``began`` is the monotonic time at which its life began (before a restart: earlier than this process).
-        """
-        self.id = row.id
-        self.name = row.name
-        self.config = config
-        self.status: SessionStatus = "active"
-        self.state: Status = "idle"
-        self.created_at = row.created_at
-        self.began = began
-        self.ended_at: float | None = None
-        self.end_reason: str | None = None
-        self.model = row.model
-        self.desktop_kind = row.desktop_kind
-        self.mask = config.mask()
-        self.desktop = desktop
-        self._agent_desktop = agent_desktop
+        """``desktop`` is the bare one; clients get it as the agent's record wants it."""
+        super().__init__(row, config, agent.client_desktop(desktop, config.mask()), gate, context, began)
         self.agent = agent
-        self.gate = gate
-        self.usage = Usage(**row.usage)
-        self.steps = row.steps
-        self.record_bytes = row.record_bytes
-        self.pinned = bool(row.pinned)
-        self.quota = around.quota
-        self.control: str | None = None
-        """The viewer who has the mouse; ``None``: the agent."""
         self.extra_tools: ExtraTools | None = None
         """Functions that a client offers to the agent from its next turn on."""
-        self.store = around.store
-        self.clock = around.clock
-        self.journal = Journal(
-            row.id, around.store, sequence=row.last_sequence, stream_sequence=row.last_stream_sequence
-        )
-        self.admission = asyncio.Lock()
-        """Held while a message is accepted, the history is cleared or the session is ended."""
-        self.life = Life()
-        self.active_at = self.clock.monotonic()
-        self.turn: Turn | None = None
-        self.turn_task: asyncio.Task[None] | None = None
-        self.viewers: set[Viewer] = set()
         self.desktop_left = False
-        """Its desktop could not be removed when it ended; the housekeeping tries again."""
-        self._around = around
+        """Its desktop could not be removed at its end; the registry tries again."""
+        self._bare_desktop = desktop
+        self._admission = asyncio.Lock()
+        """Held while a message is accepted, the history is cleared or the session is ended."""
         self._user_messages = row.user_messages
-        self._paused = False
-        self._last_time = row.created_at
+
+    @property
+    def turn_task(self) -> asyncio.Task[None] | None:
+        """The latest turn's task."""
+        return None if self.turn is None else self.turn.task
 
     # Messages
 
     async def send(self, content: object, metadata: object = None) -> str:
-        """Accept a message and start the agent's turn; its id, once it is on disk.
+        """Accept a message and start the agent's turn; return its id once it is on disk.
 
-        Raises :class:`InvalidRequest`, :class:`SessionEnded`, :class:`TurnRunning`, :class:`MessageLimitReached`
-        or :class:`StoreUnavailable`; then nothing is stored.
+        Raises :class:`InvalidRequest`, :class:`SessionEnded`, :class:`TurnRunning`, :class:`MessageLimitReached`,
+        :class:`RecordFull` or :class:`StoreUnavailable`; then nothing is stored.
         """
         text, extra = self.mask.text(check_content(content)), check_metadata(metadata, self.mask)
         tools = SecretTools(self.extra_tools, self.mask) if self.extra_tools and self.mask else self.extra_tools
         options = TurnOptions(**turn_options(extra), extra_tools=tools)
-        async with self.admission:
+        async with self._admission:
             self._require_ready("A message is refused")
-            limit = self.config.max_messages
-            if limit is not None and self._user_messages >= limit:
-                raise MessageLimitReached(
-                    f"This session takes {limit} messages, and they have been sent.", hint="Start a new session."
-                )
-            if problem := self.quota.problem(self.record_bytes):
-                raise RecordFull(problem.words, hint="Start a new session, or raise the setting " + problem.name + ".")
-            await self._turn_wound_up()
+            self._check_limits()
+            await self._wind_up()
             if self.turn is not None and self.turn.broken_off:
                 await self._renew_agent()
             message_id = new_message_id()
@@ -169,22 +107,23 @@ class Session:
             event = UserMessage(message_id, text, extra)
             await self.journal.emit(self.moment(event), operations=operations, refusable=True)
             self._user_messages += 1
+            self.turn_message_id = message_id
             self.touch()
             self.life.move(Phase.WORKING)
-            self._hold()
+            self.hold()
             self.show("thinking")
-            self.turn = Turn(self, message_id, text, options)
-            self.turn_task = asyncio.create_task(self.turn.run(), name=f"turn of session {self.id}")
+            self.turn = Turn(self, self.agent, message_id, text, options, over=self._turn_over)
+            self.turn.start()
             return message_id
 
     async def clear_history(self) -> int:
-        """Forget the conversation, the agent's memory of it included; how many messages there were.
+        """Forget the conversation, the agent's memory of it included; return how many messages there were.
 
         Raises :class:`TurnRunning` while the agent works, :class:`SessionEnded`, :class:`StoreUnavailable`.
         """
-        async with self.admission:
+        async with self._admission:
             self._require_ready("The history cannot be cleared")
-            await self._turn_wound_up()
+            await self._wind_up()
             row = await self.store.sessions.get(self.id)
             count = 0 if row is None else row.message_count
             operations = [self.store.messages.clearing(self.id), self.store.transcript.clearing(self.id)]
@@ -200,28 +139,14 @@ class Session:
 
         ``message_id`` names the turn to stop. :class:`SessionConflict` when that turn has ended already.
         """
-        self._require_live()
-        running = self.turn.message_id if self.turn is not None and self.life.working else None
+        self.require_live()
+        running = self.turn_message_id if self.life.working else None
         if message_id is not None and message_id != running:
             raise SessionConflict("This turn has ended already; nothing was stopped.", hint="Stop names another turn.")
         if self.life.phase is Phase.WORKING:
             self.life.move(Phase.STOPPING)
         if self.life.phase is Phase.STOPPING:
             self.gate.stop()
-
-    async def pause(self) -> None:
-        """Hold the agent before its next action; without a running turn, nothing happens."""
-        self._require_live()
-        self._paused = self._paused or self.life.working
-        self._hold()
-
-    async def resume(self) -> None:
-        """Let the agent go on. :class:`SessionConflict` while a viewer has the mouse."""
-        self._require_live()
-        if self.control is not None:
-            raise SessionConflict(f"{self.control} has the mouse.", hint="The agent goes on when it is given back.")
-        self._paused = False
-        self._hold()
 
     async def approve(self, tool_use_id: str | None = None, by: str = "") -> None:
         """Allow the call that waits; :class:`SessionConflict` when none (or another) does."""
@@ -231,50 +156,11 @@ class Session:
         """Refuse the call that waits."""
         self._decide(tool_use_id, False, by)
 
-    async def take_control(self, viewer: str) -> None:
-        """Give the mouse to a viewer; the agent pauses until it is given back. Who takes it last has it."""
-        self._require_live()
-        if self.control != viewer:
-            self.control = viewer
-            self._hold()
-            self.touch()
-            await self.journal.emit(self.moment(ControlChanged(viewer)))
-            await self.lift_hands()
-
-    async def lift_hands(self) -> None:
-        """Lift what the agent left down while a viewer has the mouse: Xvnc hears only who has a button down.
-
-        A call that runs is not disturbed; the turn comes here again once it has ended.
-        """
-        if self.control is None or self.turn is None or self.turn.finished or self.turn.acting:
-            return
-        with suppress(CambioError, TimeoutError):  # a desktop that is gone holds nothing
-            async with asyncio.timeout(LIFTING):
-                await self.desktop.release_all()
-
-    def may_act(self, viewer: str) -> bool:
-        """Whether a viewer's mouse and keyboard count: it has control, or nobody has and the agent is idle."""
-        return self.control == viewer or (self.control is None and not self.life.working)
-
-    async def give_back(self, viewer: str | None = None) -> None:
-        """Give the mouse back to the agent; nothing happens when ``viewer`` does not have it."""
-        self._require_live()
-        if self.control is not None and viewer in (None, self.control):
-            self.control = None
-            self._hold()
-            await self.journal.emit(self.moment(ControlChanged(None)))
-
-    async def record_human_input(self, event: HumanInput) -> None:
-        """Note that a person used the desktop; how much, never what."""
-        self._require_live()
-        self.touch()
-        await self.journal.post(self.moment(event))
-
     async def change(
         self, *, name: str | None = None, approval: str | list[str] | None = None, display: str | None = None
     ) -> None:
         """Change what may be changed while it lives, all of it or nothing; what is ``None`` stays."""
-        self._require_live()
+        self.require_live()
         title = check_name(name, self.mask)
         policy = None if approval is None else parse_policy(approval)
         # Nothing changes unless all of it can; the desktop's own refusal comes last, and before the rest.
@@ -288,158 +174,137 @@ class Session:
         operation = self.store.sessions.updating(self.id, name=self.name, config=self.config.given())
         changes = [] if approval is None else [self.moment(PolicyChanged(approval))]
         await self.journal.emit(*changes, operations=[operation])
-        self._around.changed(self)
+        self.context.changed(self)
 
-    # Those who watch
+    # Readers
 
     def subscribe(
         self, *, after: int | None = None, stream: bool = False, max_bytes: int | None = None
     ) -> Subscription:
-        """A reader of this session's events, from the one after ``after`` on (default: from now)."""
+        """Return a reader of this session's events, from the one after ``after`` on (default: from now)."""
         self.touch()
-        most = self._around.settings.queue_bytes if max_bytes is None else max_bytes
+        most = self.context.settings.queue_bytes if max_bytes is None else max_bytes
         return self.journal.broadcast.subscribe(after=after, stream=stream, max_bytes=most)
 
-    def add_viewer(self, viewer: Viewer) -> None:
-        """``viewer.session_ended`` is called when the session ends. :class:`SessionEnded` if it has."""
-        self._require_live()
-        self.touch()
-        self.viewers.add(viewer)
-
-    async def remove_viewer(self, viewer: Viewer) -> None:
-        """A viewer left; if nobody of that name is left, the mouse is the agent's again."""
-        self.viewers.discard(viewer)
-        await self.leave(viewer.name)
-
-    async def leave(self, viewer: str) -> None:
-        """A connection of this viewer closed: give its control back, unless the viewer still watches the desktop."""
-        if not self.life.over:
-            self.touch()
-            if viewer == self.control and all(other.name != viewer for other in self.viewers):
-                await self.give_back(viewer)
-
-    def touch(self) -> None:
-        """Somebody is here: the time until the session counts as idle begins anew."""
-        self.active_at = self.clock.monotonic()
-
-    def snapshot_status(self) -> dict[str, Any]:
-        """``status``, ``content`` and ``metadata`` of the first message a new reader is sent."""
-        return snapshot(self)
-
-    def describe(self) -> dict[str, Any]:
-        """The body of ``GET /sessions/{id}`` without addresses."""
-        return describe(self)
-
-    # For the turn, the registry and what ends a session
-
-    def now(self) -> float:
-        """Wall time that never goes back within this session."""
-        self._last_time = max(self._last_time, self.clock.time())
-        return self._last_time
-
-    def moment(
-        self,
-        event: Event,
-        *,
-        image_sha256: str | None = None,
-        reply_id: str | None = None,
-        cost_usd: float | None = None,
-        denied: bool = False,
-    ) -> Moment:
-        """``event`` as it happens now, translated once for all readers."""
-        time = self.now()
-        view = SessionView(
-            session_id=self.id,
-            time=time,
-            state=self.state,
-            steps=self.steps,
-            usage=self.usage,
-            message_id=self.turn.message_id if self.turn else None,
-            reply_id=reply_id,
-            image_sha256=image_sha256,
-            control=self.control,
-            cost_usd=cost_usd,
-            denied=denied,
-            turn_usage=self.turn.used if self.turn else None,
-        )
-        return Moment(event, time, self._around.encode(event, view), image_sha256)
-
-    async def record_grew(self, total: int) -> None:
-        """Note the size of the record: say when its limit is near, end the turn when it is reached."""
-        before, self.record_bytes = self.record_bytes, total
-        if problem := self.quota.problem(total):
-            self.gate.halt(problem)
-        elif (warning := self.quota.warning(before, total)) is not None:
-            await self.warn(*warning)
-
-    async def warn(self, words: str, metadata: dict[str, Any]) -> None:
-        """Tell this session's readers something that is about to happen; its state stays."""
-        await self.journal.post(self.moment(StatusChanged(self.state, words, metadata)))
-
-    def show(self, state: Status) -> None:
-        self.state = state
-        self._around.changed(self)
-
-    async def patiently(self, write: Callable[[], Awaitable[T]]) -> T:
-        """Do ``write`` (a picture, mostly) again until the disk takes it: what has happened must be told."""
-        while True:
-            try:
-                return await write()
-            except StoreUnavailable as error:
-                self.journal.failure = error
-                await asyncio.sleep(RETRY)
-
     @property
-    def stop_wanted(self) -> bool:
-        return self.life.phase is Phase.STOPPING
+    def in_use(self) -> bool:
+        """Whether a turn runs or a client is connected."""
+        return bool(self.life.working or self.viewers or len(self.journal.broadcast))
 
-    def turn_over(self, turn: Turn) -> None:
+    # The end
+
+    async def end(self, reason: str, status: SessionStatus = "inactive") -> bool:
+        """Stop the turn, tell readers and viewers, remove the desktop. False: the store has not taken the end yet.
+
+        Raises :class:`SessionEnded` if another caller ends it already.
+        """
+        async with self._admission:
+            if self.life.over:
+                raise SessionEnded("The session is over already.", hint="Start a new one.")
+            self.end_reason = reason
+            self.life.move(Phase.ENDING)
+        words, recorded = REASONS.get(reason, reason), True
+        try:
+            await self._stop_turn(words)
+            recorded = await self._record_end(reason, status)
+        finally:
+            if recorded:  # else readers wait for the last event, which the journal still tries to write
+                self.journal.broadcast.close()
+            await self._close(words)
+        return recorded
+
+    async def suspend(self) -> None:
+        """Leave the session to the server's next start: its desktop goes on, its turn does not."""
+        async with self._admission:
+            if self.life.over:
+                return
+            working = self.life.working
+            self.life.move(Phase.ENDING)
+        words = REASONS["shutdown"]
+        await self._stop_turn(words)
+        if working and self.state != "error":
+            self.show("idle")
+            await self.journal.post(self.moment(StatusChanged("idle", words)))
+        self.close_viewers(words)
+        await self.journal.aclose(RECORD_SECONDS)
+        await self.agent.aclose()
+        self.life.move(Phase.ENDED)
+
+    async def _stop_turn(self, words: str) -> None:
+        if self.turn is not None:
+            self.gate.stop()
+            await self.turn.cut_off(words)
+
+    async def _record_end(self, reason: str, status: SessionStatus) -> bool:
+        self.status, self.ended_at = status, self.now()
+        self.show("error" if status == "error" else "ended")
+        particulars = {"event": "ended", "reason": reason, "session_status": status}
+        event = StatusChanged(self.state, REASONS.get(reason, reason), particulars)
+        changes = {"status": status, "ended_at": self.ended_at, "end_reason": reason, "turn_message_id": None}
+        operation = self.store.sessions.updating(self.id, **changes, steps=self.steps, usage=asdict(self.usage))
+        await self.journal.post(self.moment(event), operations=[operation])
+        return await self.journal.drain(RECORD_SECONDS)
+
+    async def _close(self, words: str) -> None:
+        """Release what the session holds, each part even if another fails."""
+        self.close_viewers(words)
+        for name, closing in (("agent", self.agent.aclose()), ("desktop", self.desktop.close())):
+            try:
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await closing
+            except Exception:
+                logger.exception("%s not closed: session=%s", name, self.id)
+                self.desktop_left = self.desktop_left or name == "desktop"
+        if self.config.record and not self.desktop.recorded:
+            try:
+                await keep(self.store, self.id, self.config.record)
+            except (CambioError, OSError):
+                logger.exception("run file not written: session=%s", self.id)
+        self.life.move(Phase.ENDED)
+
+    # Parts
+
+    def _turn_over(self, turn: Turn) -> None:
         """The turn has ended: the next message may come, unless the session cannot go on."""
-        self._paused = False
-        self._hold()
+        self.end_pause()
         if turn.fatal is not None:
             self.show("error")
-            self._around.broken(self, turn.fatal)
+            self.context.failed(self.id, turn.fatal)
         elif not self.life.over:
             self.life.move(Phase.READY)
             self.show("idle")
         self.touch()
 
     async def _renew_agent(self) -> None:
-        """An agent that remembers what is stored, in place of one that may remember more."""
+        """Replace an agent that may remember more than what is stored."""
         history = await stored_conversation(self.store, self.id)
         await self.agent.aclose()
-        self.agent = await self._around.build_agent(
-            agent_request(self.id, self.config, self._agent_desktop, self.gate, history, self.usage, self.steps)
+        self.agent = await self.context.build_agent(
+            agent_request(self.id, self.config, self._bare_desktop, self.gate, history, self.usage, self.steps)
         )
+        self.desktop = self.agent.client_desktop(self._bare_desktop, self.mask)
         self.turn = None
 
     def _decide(self, tool_use_id: str | None, approve: bool, by: str) -> None:
-        self._require_live()
+        self.require_live()
         if not self.gate.decide(tool_use_id, approve, by):
             raise SessionConflict("Nothing waits for approval.", hint="It was decided or timed out meanwhile.")
 
-    def _hold(self) -> None:
-        """Hold the agent or let it go on, and tell the viewers: some of them may not act any more."""
-        if self._paused or self.control is not None:
-            self.gate.pause()
-        else:
-            self.gate.resume()
-        for viewer in list(self.viewers):
-            viewer.may_act_changed()
-
-    def _require_live(self) -> None:
-        if self.life.over:
-            raise SessionEnded(f"The session is over: {self.end_reason or 'it ended'}.", hint="Start a new one.")
-
     def _require_ready(self, what: str) -> None:
-        self._require_live()
+        self.require_live()
         if self.life.phase is not Phase.READY:
             raise TurnRunning(f"{what}: the agent is at work.", hint="Wait for its answer, or stop it.")
 
-    async def _turn_wound_up(self) -> None:
-        """The answer is shown a moment before the agent has let go of its turn."""
-        if self.turn_task is not None and not self.turn_task.done():
-            await asyncio.wait({self.turn_task}, timeout=WINDING_UP)
-            if not self.turn_task.done():
-                raise self.journal.failure or TurnRunning("The agent is still ending its turn.", hint="Try again.")
+    def _check_limits(self) -> None:
+        limit = self.config.max_messages
+        if limit is not None and self._user_messages >= limit:
+            raise MessageLimitReached(
+                f"This session takes {limit} messages, and they have been sent.", hint="Start a new session."
+            )
+        if problem := self.quota.problem(self.record_bytes):
+            raise RecordFull(problem.words, hint=f"Start a new session, or raise the setting {problem.name}.")
+
+    async def _wind_up(self) -> None:
+        """Wait for the latest turn's task: the answer is shown a moment before the agent has closed its turn."""
+        if self.turn is not None and not await self.turn.ended():
+            raise self.journal.failure or TurnRunning("The agent is still ending its turn.", hint="Try again.")

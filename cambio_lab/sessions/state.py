@@ -1,8 +1,34 @@
-"""The session's state machine: which phases follow which. Everything else is refused."""
+"""What a session is at a moment, and how it tells it: to readers, to listings, to clients that connect."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from enum import Enum
+from typing import Any, TypeVar
+
+from cambio_lab.agent.gate import Gate
+from cambio_lab.desktop.base import Desktop
+from cambio_lab.errors import StoreUnavailable
+from cambio_lab.events import Event, Status, StatusChanged, Usage, timestamp
+from cambio_lab.store import SessionRow, SessionStatus
+
+from .config import SessionConfig
+from .interfaces import SessionContext, SessionView, Viewer
+from .journal import Journal, Moment
+
+T = TypeVar("T")
+RETRY_SECONDS = 0.5
+WORDS: dict[Status, str] = {
+    "idle": "Waiting for a message",
+    "thinking": "The agent thinks",
+    "acting": "The agent acts",
+    "waiting_approval": "Waiting for approval",
+    "paused": "Paused",
+    "stopped": "Stopped",
+    "ended": "The session is over",
+    "error": "The session failed",
+}
 
 
 class Phase(Enum):
@@ -46,3 +72,191 @@ class Life:
     @property
     def working(self) -> bool:
         return self.phase in (Phase.WORKING, Phase.STOPPING)
+
+
+class SessionState:
+    """The facts of one session. ``status`` is ``active``, ``inactive`` or ``error``; ``state`` is finer."""
+
+    def __init__(
+        self,
+        row: SessionRow,
+        config: SessionConfig,
+        desktop: Desktop,
+        gate: Gate,
+        context: SessionContext,
+        began: float,
+    ) -> None:
+        """``began`` is the monotonic time at which its life began (before a restart: earlier than this process)."""
+        self.id = row.id
+        self.name = row.name
+        self.config = config
+        self.mask = config.mask()
+        self.status: SessionStatus = "active"
+        self.state: Status = "idle"
+        self.created_at = row.created_at
+        self.began = began
+        self.ended_at: float | None = None
+        self.end_reason: str | None = None
+        self.model = row.model
+        self.desktop_kind = row.desktop_kind
+        self.desktop = desktop
+        """For clients: what they do with it is recorded as theirs."""
+        self.gate = gate
+        self.usage = Usage(**row.usage)
+        self.steps = row.steps
+        self.record_bytes = row.record_bytes
+        self.pinned = bool(row.pinned)
+        self.context = context
+        self.quota = context.quota
+        self.store = context.store
+        self.clock = context.clock
+        self.journal = Journal(
+            row.id, context.store, sequence=row.last_sequence, stream_sequence=row.last_stream_sequence
+        )
+        self.life = Life()
+        self.control: str | None = None
+        """The viewer who has control; ``None``: the agent."""
+        self.viewers: set[Viewer] = set()
+        self.active_at = self.clock.monotonic()
+        self.turn_message_id: str | None = None
+        """The message that the latest turn answers."""
+        self._last_time = row.created_at
+
+    def now(self) -> float:
+        """Return the wall time; within a session it never goes back."""
+        self._last_time = max(self._last_time, self.clock.time())
+        return self._last_time
+
+    def touch(self) -> None:
+        """A client is here: the time until the session counts as idle starts again."""
+        self.active_at = self.clock.monotonic()
+
+    def deadlines(self) -> list[tuple[str, float, float]]:
+        """Return ``(reason, seconds left, of how many)`` for each limit of its life: ``timeout`` and ``idle``."""
+        settings, now = self.context.settings, self.clock.monotonic()
+        life, idle = self.config.life_seconds(settings), self.config.idle_seconds(settings)
+        found = [("timeout", self.began + life - now, life), ("idle", self.active_at + idle - now, idle)]
+        return [deadline for deadline in found if deadline[2]]
+
+    def show(self, state: Status) -> None:
+        """Change what listings show."""
+        self.state = state
+        self.context.changed(self)
+
+    # Events
+
+    def moment(self, event: Event, **particulars: Any) -> Moment:
+        """Return ``event`` as it happens now, encoded once for all readers.
+
+        ``particulars`` are fields of :class:`SessionView` that only the caller knows.
+        """
+        time = self.now()
+        view = SessionView(
+            session_id=self.id,
+            time=time,
+            state=self.state,
+            steps=self.steps,
+            usage=self.usage,
+            message_id=self.turn_message_id,
+            control=self.control,
+            **particulars,
+        )
+        return Moment(event, time, self.context.encode(event, view), view.image_sha256)
+
+    async def warn(self, words: str, metadata: dict[str, Any]) -> None:
+        """Tell the readers of something that is about to happen; the state stays."""
+        await self.journal.post(self.moment(StatusChanged(self.state, words, metadata)))
+
+    async def record_grew(self, total: int) -> None:
+        """Note the size of the record: warn when its limit is near, end the turn when it is reached."""
+        before, self.record_bytes = self.record_bytes, total
+        if problem := self.quota.problem(total):
+            self.gate.halt(problem)
+        elif (warning := self.quota.warning(before, total)) is not None:
+            await self.warn(*warning)
+
+    async def until_stored(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Repeat ``write`` (of a screenshot, mostly) until the disk takes it: what has happened must be told."""
+        while True:
+            try:
+                return await write()
+            except StoreUnavailable as error:
+                self.journal.failure = error
+                await asyncio.sleep(RETRY_SECONDS)
+
+    # Descriptions
+
+    def snapshot_status(self) -> dict[str, Any]:
+        """Return ``status``, ``content`` and ``metadata`` of the first message that a new reader is sent."""
+        metadata: dict[str, Any] = {
+            "event": "snapshot",
+            "session_status": self.status,
+            "name": self.name,
+            "steps": self.steps,
+            "usage": self.usage.describe(),
+            "viewer": self.control,
+            "message_id": self.turn_message_id if self.life.working else None,
+        }
+        if (pending := self.gate.pending) is not None:
+            metadata["approval"] = {
+                "tool_use_id": pending.tool_use_id,
+                "tool": pending.tool,
+                "arguments": pending.arguments,
+                "shown": pending.shown,
+                "expires_at": timestamp(pending.expires_at),
+            }
+        words = WORDS[self.state]
+        if self.journal.failure is not None:
+            words = f"{words}. {self.journal.failure.describe()}"
+        return {"status": self.state, "content": words, "metadata": metadata}
+
+    def describe(self) -> dict[str, Any]:
+        """Return the body of ``GET /sessions/{id}`` without addresses, which depend on how the server is reached."""
+        desktop = self.desktop
+        return {
+            "id": self.id,
+            "name": self.name,
+            "status": self.status,
+            "state": self.state,
+            "created_at": timestamp(self.created_at),
+            "ended_at": None if self.ended_at is None else timestamp(self.ended_at),
+            "end_reason": self.end_reason,
+            "container_id": desktop.container_id,
+            "vnc_port": desktop.vnc_port,
+            "desktop": self.desktop_kind,
+            "isolated": desktop.isolated,
+            "display": str(desktop.size),
+            "image_digest": desktop.image_digest,
+            "model": self.model,
+            "config": self.config.given(),
+            "steps": self.steps,
+            "usage": self.usage.describe(),
+            "record_bytes": self.record_bytes,
+            "pinned": self.pinned,
+            "control": self.control,
+            "sequence": self.journal.broadcast.sequence,
+        }
+
+
+def describe_row(row: SessionRow) -> dict[str, Any]:
+    """Return the body of ``GET /sessions/{id}`` for a session that is not live."""
+    return {
+        "id": row.id,
+        "name": row.name,
+        "status": row.status,
+        "state": "error" if row.status == "error" else "ended",
+        "created_at": timestamp(row.created_at),
+        "ended_at": None if row.ended_at is None else timestamp(row.ended_at),
+        "end_reason": row.end_reason,
+        "container_id": row.container_id,
+        "vnc_port": None,
+        "desktop": row.desktop_kind,
+        "model": row.model,
+        "config": row.config,
+        "steps": row.steps,
+        "usage": Usage(**row.usage).describe(),
+        "record_bytes": row.record_bytes,
+        "pinned": bool(row.pinned),
+        "control": None,
+        "sequence": row.last_sequence,
+    }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from cambio_lab.errors import SessionEnded, StoreUnavailable
+
+from .interfaces import Clock
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -40,3 +42,22 @@ class OwnedTasks:
                 logger.info("%s: %s", task.get_name(), error)
             else:
                 logger.error("%s failed", task.get_name(), exc_info=error)
+
+
+class Periodic:
+    """Work that is due from time to time: in a task of its own, never twice at once."""
+
+    def __init__(self, tasks: OwnedTasks, clock: Clock, seconds: float, name: str) -> None:
+        self._tasks = tasks
+        self._clock = clock
+        self._seconds = seconds
+        self._name = name
+        self._task: asyncio.Task[Any] | None = None
+        self._began = float("-inf")
+
+    def run(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """Begin ``work`` if the latest has ended and began ``seconds`` ago."""
+        idle, now = self._task is None or self._task.done(), self._clock.monotonic()
+        if idle and now - self._began >= self._seconds:
+            self._began = now
+            self._task = self._tasks.own(work(), self._name)

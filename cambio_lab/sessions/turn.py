@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
@@ -12,12 +13,17 @@ from cambio_lab.agent.options import TurnOptions
 from cambio_lab.errors import CambioError
 from cambio_lab.store import Operation, StepRow, new_message_id
 
-from .views import describe_usage
+from .agents import SessionAgent
+from .state import Phase
 
 if TYPE_CHECKING:
-    from .session import Session
+    from .control import ControlledSession
 
 logger = logging.getLogger(__name__)
+WIND_UP_SECONDS = 5.0
+"""For the agent to close an ended turn before the next message."""
+STOP_SECONDS = 3.0
+"""For a running turn to end well once it was told to stop."""
 MAX_THINKING = 100_000
 """Characters of the thinking of one reply that are kept."""
 
@@ -25,14 +31,27 @@ MAX_THINKING = 100_000
 class Turn:
     """The work on one user message. ``finished`` is true once its end was kept and shown."""
 
-    def __init__(self, session: Session, message_id: str, content: str, options: TurnOptions) -> None:
+    def __init__(
+        self,
+        session: ControlledSession,
+        agent: SessionAgent,
+        message_id: str,
+        content: str,
+        options: TurnOptions,
+        *,
+        over: Callable[[Turn], None],
+    ) -> None:
+        """``over`` is called when the turn has ended, right before its end is told."""
         self.message_id = message_id
+        self.task: asyncio.Task[None] | None = None
         self.finished = False
         self.fatal: str | None = None
         """Why the session cannot go on, when it cannot."""
         self.broken_off = False
         """The agent's memory may differ from what is stored; the next turn begins with what is stored."""
         self._session = session
+        self._agent = agent
+        self._over = over
         self._store = session.store
         self._content = content
         self._options = options
@@ -57,9 +76,9 @@ class Turn:
         return bool(self._steps)
 
     async def run(self) -> None:
-        """Carry the turn to its one end. Cancelling leaves it without: :meth:`abandon` gives it one."""
+        """Carry the turn to its one end. Cancelling leaves it without: :meth:`cut_off` gives it one."""
         try:
-            await self._session.agent.run(self._content, self._take, options=self._options)
+            await self._agent.run(self._content, self._take, options=self._options)
         except CambioError as error:
             logger.warning("session %s: the turn failed: %s", self._session.id, error.describe())
             await self._break_off(error.message, error.hint)
@@ -71,19 +90,35 @@ class Turn:
                 logger.error("session %s: the agent ended a turn without saying how", self._session.id)
                 await self._break_off("The turn ended without an answer.", "Send the message again.")
 
-    async def abandon(self, error: str, details: str) -> None:
-        """Give a turn that was cut off its end."""
-        await self._break_off(error, details)
+    def start(self) -> None:
+        self.task = asyncio.create_task(self.run(), name=f"turn of session {self._session.id}")
+
+    async def ended(self) -> bool:
+        """Wait until the agent has closed its turn; false when it takes longer than :data:`WIND_UP_SECONDS`."""
+        if self.task is not None and not self.task.done():
+            await asyncio.wait({self.task}, timeout=WIND_UP_SECONDS)
+        return self.task is None or self.task.done()
+
+    async def cut_off(self, words: str) -> None:
+        """End a turn that was told to stop, by cancelling it if need be; it gets its one end either way."""
+        if self.task is None or self.task.done():
+            return
+        await asyncio.wait({self.task}, timeout=STOP_SECONDS)
+        if not self.task.done():
+            self.task.cancel()
+            await asyncio.wait({self.task})
+            if self._session.journal.failure is None:
+                await self._break_off("The turn was ended", f"{words}.")
 
     async def _take(self, event: events.Event) -> None:
         if self._dropping is not None and not isinstance(event, events.HistoryAppended):
             await self._history(None)
         handler = _HANDLERS.get(type(event))
         if handler is None:
-            await self._session.journal.post(self._session.moment(event))
+            await self._post(event)
         else:
             await handler(self, event)
-        if self._session.stop_wanted:  # a stop from before the agent had begun
+        if self._session.life.phase is Phase.STOPPING:  # a stop from before the agent had begun
             self._session.gate.stop()
 
     async def _history(self, event: events.HistoryAppended | None) -> None:
@@ -96,7 +131,7 @@ class Turn:
         if event is not None:
             message = event.message
             moments.append(session.moment(event))
-            operations.append(await session.patiently(lambda: self._store.transcript.appending(session.id, message)))
+            operations.append(await session.until_stored(lambda: self._store.transcript.appending(session.id, message)))
         self._dropping = None
         await session.journal.emit(*moments, operations=operations)
 
@@ -104,9 +139,12 @@ class Turn:
         """Kept together with what comes next; see :meth:`_history`."""
         self._dropping = event
 
+    async def _post(self, event: events.Event, **particulars: Any) -> None:
+        await self._session.journal.post(self._session.moment(event, **particulars))
+
     async def _status(self, event: events.StatusChanged) -> None:
         self._session.show(event.status)
-        await self._session.journal.post(self._session.moment(event))
+        await self._post(event)
 
     async def _asked(self, event: events.ApprovalRequested) -> None:
         self._session.show("waiting_approval")
@@ -120,11 +158,11 @@ class Turn:
 
     async def _thought(self, event: events.ThinkingDelta) -> None:
         self._thinking.append(event.text)
-        await self._session.journal.post(self._session.moment(event))
+        await self._post(event)
 
     async def _retrying(self, event: events.Retrying) -> None:
         self._thinking.clear()  # of a reply that broke off
-        await self._session.journal.post(self._session.moment(event))
+        await self._post(event)
 
     async def _replied(self, event: events.ModelReplied) -> None:
         session = self._session
@@ -134,7 +172,7 @@ class Turn:
             self._thinking.clear()
         self._reply = event
         operation = self._store.sessions.updating(session.id, usage=asdict(session.usage))
-        await session.journal.post(session.moment(event), operations=[operation])
+        await session.journal.post(session.moment(event, turn_usage=self.used), operations=[operation])
 
     async def _started(self, event: events.ToolStarted) -> None:
         session = self._session
@@ -152,8 +190,8 @@ class Turn:
         session = self._session
         sha256, denied = None, event.tool_use_id in self._denied
         if event.image is not None:
-            picture, media_type = event.image, event.media_type
-            sha256 = await session.patiently(lambda: self._store.screenshots.put(picture, media_type))
+            image, media_type = event.image, event.media_type
+            sha256 = await session.until_stored(lambda: self._store.screenshots.put(image, media_type))
         row = replace(
             self._steps.pop(event.step) if event.step in self._steps else self._begun(event),
             status="denied" if denied else "failed" if event.is_error else "completed",
@@ -174,7 +212,7 @@ class Turn:
         moment = session.moment(event, image_sha256=sha256, cost_usd=row.cost_usd, denied=denied)
         results = await session.journal.emit(moment, operations=operations)
         await session.record_grew(results[-1])
-        await session.lift_hands()
+        await session.release_input()
 
     def _begun(self, event: events.ToolStarted | events.ToolFinished) -> StepRow:
         """A call as a row. The first one of a reply has with it what the reply said and cost."""
@@ -200,7 +238,7 @@ class Turn:
         metadata = {
             "tool_calls": event.tool_calls,
             "processing_time": round(event.processing_time, 3),
-            "usage": describe_usage(event.usage),
+            "usage": event.usage.describe(),
             "stopped": event.stopped,
             "limit": event.limit,
             "needs_input": event.needs_input,
@@ -234,11 +272,11 @@ class Turn:
     async def _close(
         self, event: events.TurnFinished | events.TurnFailed, operations: list[Any], reply_id: str | None = None
     ) -> None:
-        """Keep and show the end and the return to ``idle`` as one: whoever sees the answer may send again."""
+        """Keep and show the end and the return to ``idle`` as one: a client that sees the answer may send again."""
         session = self._session
         session.usage = self._spent_before + event.usage  # with what a dropped reply had cost
         moments = [session.moment(event, reply_id=reply_id)]
-        session.turn_over(self)
+        self._over(self)
         if session.state == "idle":
             moments.append(session.moment(events.StatusChanged("idle", "Waiting for a message")))
         self.finished = True

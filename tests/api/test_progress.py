@@ -18,7 +18,7 @@ async def test_a_start_that_takes_long_is_a_status(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     socket: Any = SimpleNamespace(registry=await bench.start())
     options = AgentOptions.from_settings(bench.settings, {})
-    starting = Creation(bench.registry.around, "s-1", "first", SessionConfig(), options, tell=lambda one: None)
+    starting = Creation(bench.registry.context, "s-1", "first", SessionConfig(), options, tell=lambda one: None)
     starting.created_at = 1700000000.0
     starting.note(Progress("Step 2/9 : RUN apt-get", 0.2))
     message = OverviewSocket._summary(socket, starting.describe())

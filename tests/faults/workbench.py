@@ -12,7 +12,7 @@ from cambio_lab.api.messages import Encoder
 from cambio_lab.desktop.base import DesktopProvider
 from cambio_lab.sessions import Registry, Session
 from cambio_lab.sessions.broadcast import Subscription
-from cambio_lab.sessions.views import Clock
+from cambio_lab.sessions.interfaces import Clock
 from cambio_lab.settings import Settings
 from cambio_lab.store import Store
 from tests.messages_api import MessagesApi

@@ -157,7 +157,7 @@ async def test_a_message_is_refused_and_not_stored_while_the_disk_takes_nothing(
 async def test_a_session_can_be_ended_while_the_disk_takes_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cambio_lab.sessions.ending.RECORD_SECONDS", 0.2)
+    monkeypatch.setattr("cambio_lab.sessions.session.RECORD_SECONDS", 0.2)
     session = await bench.registry.create()
     listening = asyncio.create_task(everything(session.subscribe()))
     await bench.store.write(lambda connection: connection.execute("PRAGMA busy_timeout = 50"))

@@ -122,7 +122,7 @@ async def test_a_creation_that_fails_leaves_nothing(bench: Bench, monkeypatch: p
     async def broken(request: object) -> None:
         raise RuntimeError("no agent")
 
-    monkeypatch.setattr(bench.registry, "around", replace(bench.registry.around, build_agent=broken))
+    monkeypatch.setattr(bench.registry, "context", replace(bench.registry.context, build_agent=broken))
     with pytest.raises(RuntimeError):
         await bench.registry.create()
     assert bench.provider.open == {}

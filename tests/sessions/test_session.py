@@ -459,7 +459,7 @@ async def test_ending_while_it_works(bench: Bench) -> None:
 
 
 async def test_a_turn_that_does_not_stop_is_cut_off(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cambio_lab.sessions.ending.TURN_SECONDS", 0.1)
+    monkeypatch.setattr("cambio_lab.sessions.turn.STOP_SECONDS", 0.1)
 
     async def script(agent: ScriptedAgent, content: str) -> AsyncGenerator[Event, None]:
         yield StatusChanged("acting")

@@ -1,0 +1,118 @@
+"""Who has mouse and keyboard of a session: the agent, or the viewer who took control."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from cambio_lab.errors import CambioError, SessionConflict, SessionEnded
+from cambio_lab.events import ControlChanged, HumanInput
+
+from .interfaces import Viewer
+from .state import SessionState
+from .turn import Turn
+
+RELEASE_SECONDS = 2.0
+"""For the agent's keys and buttons to come up when a viewer takes control."""
+
+
+class ControlledSession(SessionState):
+    """Holds the agent before its next action while a viewer has control or a client has paused it."""
+
+    turn: Turn | None = None
+    """The latest turn."""
+    _paused = False
+
+    async def pause(self) -> None:
+        """Hold the agent before its next action; without a running turn, nothing happens."""
+        self.require_live()
+        self._paused = self._paused or self.life.working
+        self.hold()
+
+    async def resume(self) -> None:
+        """Let the agent go on. :class:`SessionConflict` while a viewer has control."""
+        self.require_live()
+        if self.control is not None:
+            raise SessionConflict(f"{self.control} has control.", hint="The agent goes on when it is given back.")
+        self._paused = False
+        self.hold()
+
+    async def take_control(self, viewer: str) -> None:
+        """Give control to a viewer; the agent pauses until it is given back. The last who takes it has it."""
+        self.require_live()
+        if self.control != viewer:
+            self.control = viewer
+            self.hold()
+            self.touch()
+            await self.journal.emit(self.moment(ControlChanged(viewer)))
+            await self.release_input()
+
+    async def give_back(self, viewer: str | None = None) -> None:
+        """Give control back to the agent; nothing happens when ``viewer`` does not have it."""
+        self.require_live()
+        if self.control is not None and viewer in (None, self.control):
+            self.control = None
+            self.hold()
+            await self.journal.emit(self.moment(ControlChanged(None)))
+
+    def may_act(self, viewer: str) -> bool:
+        """Whether a viewer's input counts: it has control, or no viewer has and the agent is idle."""
+        return self.control == viewer or (self.control is None and not self.life.working)
+
+    async def release_input(self) -> None:
+        """Release what the agent holds down while a viewer has control: Xvnc hears only who holds a button.
+
+        A call that runs is not disturbed; the turn comes here again once it has ended.
+        """
+        if self.control is None or self.turn is None or self.turn.finished or self.turn.acting:
+            return
+        with suppress(CambioError, TimeoutError):  # a desktop that is gone holds nothing
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await self.desktop.release_all()
+
+    async def record_human_input(self, event: HumanInput) -> None:
+        """Note that a person used the desktop; how much, never what."""
+        self.require_live()
+        self.touch()
+        await self.journal.post(self.moment(event))
+
+    def add_viewer(self, viewer: Viewer) -> None:
+        """``viewer.session_ended`` is called when the session ends. :class:`SessionEnded` if it has."""
+        self.require_live()
+        self.touch()
+        self.viewers.add(viewer)
+
+    async def remove_viewer(self, viewer: Viewer) -> None:
+        """A viewer left; if it had control and no other of its name is left, the agent has it again."""
+        self.viewers.discard(viewer)
+        await self.leave(viewer.name)
+
+    async def leave(self, viewer: str) -> None:
+        """A connection of this viewer closed: give its control back, unless the viewer still watches the desktop."""
+        if not self.life.over:
+            self.touch()
+            if viewer == self.control and all(other.name != viewer for other in self.viewers):
+                await self.give_back(viewer)
+
+    def hold(self) -> None:
+        """Hold the agent or let it go on, and tell the viewers: some of them may not act any more."""
+        if self._paused or self.control is not None:
+            self.gate.pause()
+        else:
+            self.gate.resume()
+        for viewer in list(self.viewers):
+            viewer.may_act_changed()
+
+    def end_pause(self) -> None:
+        """A pause ends with its turn; control stays with who has it."""
+        self._paused = False
+        self.hold()
+
+    def close_viewers(self, reason: str) -> None:
+        for viewer in list(self.viewers):
+            viewer.session_ended(reason)
+        self.viewers.clear()
+
+    def require_live(self) -> None:
+        if self.life.over:
+            raise SessionEnded(f"The session is over: {self.end_reason or 'it ended'}.", hint="Start a new one.")
