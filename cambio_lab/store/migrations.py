@@ -31,64 +31,48 @@ def _migrations() -> Migrations:
     return migrations
 
 
+def _run(db: Database, script: str) -> None:
+    """Execute statements with empty lines between them. ``executescript`` would commit each."""
+    for statement in script.split("\n\n"):
+        db.conn.execute(statement)
+
+
 def m001_sessions(db: Database) -> None:
     """Sessions, and how many there are of each status: a listing needs the total without counting rows."""
-    db.table("sessions").create(
-        {
-            "number": int,
-            "id": str,
-            "name": str,
-            "status": str,
-            "created_at": float,
-            "ended_at": float,
-            "end_reason": str,
-            "config": str,
-            "model": str,
-            "desktop_kind": str,
-            "desktop_id": str,
-            "container_id": str,
-            "vnc_port": int,
-            "steps": int,
-            "usage": str,
-            "turn_message_id": str,
-            "user_messages": int,
-            "last_sequence": int,
-            "last_stream_sequence": int,
-            "message_count": int,
-            "user_count": int,
-            "assistant_count": int,
-        },
-        pk="number",
-        not_null={"id", "name", "status", "created_at", "config", "usage"},
-        defaults={
-            "steps": 0,
-            "user_messages": 0,
-            "last_sequence": 0,
-            "last_stream_sequence": 0,
-            "message_count": 0,
-            "user_count": 0,
-            "assistant_count": 0,
-        },
-    )
-    db.table("sessions").create_index(["id"], unique=True)
-    db.table("sessions").create_index(["created_at", "number"])
-    db.table("sessions").create_index(["status", "created_at", "number"])
-    db.table("session_counts").create({"status": str, "sessions": int}, pk="status")
-    db.conn.execute("""
+    _run(
+        db,
+        """
+        CREATE TABLE sessions (
+            number INTEGER PRIMARY KEY, id TEXT NOT NULL, name TEXT NOT NULL, status TEXT NOT NULL,
+            created_at REAL NOT NULL, ended_at REAL, end_reason TEXT, config TEXT NOT NULL, model TEXT,
+            desktop_kind TEXT, desktop_id TEXT, container_id TEXT, vnc_port INTEGER,
+            steps INTEGER DEFAULT 0, usage TEXT NOT NULL, turn_message_id TEXT, user_messages INTEGER DEFAULT 0,
+            last_sequence INTEGER DEFAULT 0, last_stream_sequence INTEGER DEFAULT 0,
+            message_count INTEGER DEFAULT 0, user_count INTEGER DEFAULT 0, assistant_count INTEGER DEFAULT 0)
+
+        CREATE UNIQUE INDEX idx_sessions_id ON sessions (id)
+
+        CREATE INDEX idx_sessions_created_at_number ON sessions (created_at, number)
+
+        CREATE INDEX idx_sessions_status_created_at_number ON sessions (status, created_at, number)
+
+        CREATE TABLE session_counts (status TEXT PRIMARY KEY, sessions INTEGER)
+
         CREATE TRIGGER session_added AFTER INSERT ON sessions BEGIN
             INSERT INTO session_counts VALUES (new.status, 1)
             ON CONFLICT (status) DO UPDATE SET sessions = sessions + 1;
-        END""")
-    db.conn.execute("""
+        END
+
         CREATE TRIGGER session_changed AFTER UPDATE OF status ON sessions WHEN old.status <> new.status BEGIN
             UPDATE session_counts SET sessions = sessions - 1 WHERE status = old.status;
             INSERT INTO session_counts VALUES (new.status, 1)
             ON CONFLICT (status) DO UPDATE SET sessions = sessions + 1;
-        END""")
-    db.conn.execute("""
+        END
+
         CREATE TRIGGER session_removed AFTER DELETE ON sessions BEGIN
             UPDATE session_counts SET sessions = sessions - 1 WHERE status = old.status;
-        END""")
+        END""",
+    )
 
 
 def m002_conversation(db: Database) -> None:
@@ -97,101 +81,77 @@ def m002_conversation(db: Database) -> None:
     ``position`` counts a session's messages from 1, ``role_position`` those of one role: a page is a range of an
     index wherever it lies.
     """
-    db.table("messages").create(
-        {
-            "id": str,
-            "session_id": str,
-            "position": int,
-            "role": str,
-            "role_position": int,
-            "content": str,
-            "created_at": float,
-            "metadata": str,
-        },
-        pk=("session_id", "position"),
-        not_null={"id", "role", "role_position", "content", "created_at", "metadata"},
-    )
-    db.table("messages").create_index(["session_id", "role", "role_position"], unique=True)
-    db.table("messages").create_index(["session_id", "created_at"])
-    db.table("messages").create_index(["session_id", "role", "created_at"])
-    db.table("transcript").create(
-        {"session_id": str, "position": int, "message": str}, pk=("session_id", "position"), not_null={"message"}
+    _run(
+        db,
+        """
+        CREATE TABLE messages (
+            id TEXT NOT NULL, session_id TEXT, position INTEGER, role TEXT NOT NULL, role_position INTEGER NOT NULL,
+            content TEXT NOT NULL, created_at REAL NOT NULL, metadata TEXT NOT NULL,
+            PRIMARY KEY (session_id, position))
+
+        CREATE UNIQUE INDEX idx_messages_session_id_role_role_position ON messages (session_id, role, role_position)
+
+        CREATE INDEX idx_messages_session_id_created_at ON messages (session_id, created_at)
+
+        CREATE INDEX idx_messages_session_id_role_created_at ON messages (session_id, role, created_at)
+
+        CREATE TABLE transcript (
+            session_id TEXT, position INTEGER, message TEXT NOT NULL, PRIMARY KEY (session_id, position))""",
     )
 
 
 def m003_record(db: Database) -> None:
     """The story of a session: tool calls, what sockets were sent, requests to the model and their replies."""
-    db.table("steps").create(
-        {
-            "session_id": str,
-            "step": int,
-            "tool_use_id": str,
-            "tool": str,
-            "toolset": str,
-            "arguments": str,
-            "status": str,
-            "started_at": float,
-            "ended_at": float,
-            "text": str,
-            "timing": str,
-            "sha256": str,
-            "media_type": str,
-            "width": int,
-            "height": int,
-        },
-        pk=("session_id", "step"),
-        not_null={"tool_use_id", "tool", "arguments", "status", "started_at"},
-    )
-    db.table("events").create(
-        {
-            "id": int,
-            "session_id": str,
-            "sequence": int,
-            "stream_sequence": int,
-            "time": float,
-            "kind": str,
-            "body": str,
-            "record": str,
-        },
-        pk="id",
-        not_null={"session_id", "time", "kind"},
-    )
-    db.conn.execute(
-        "CREATE UNIQUE INDEX events_stream ON events (session_id, stream_sequence) WHERE stream_sequence IS NOT NULL"
-    )
-    db.conn.execute("CREATE UNIQUE INDEX events_plain ON events (session_id, sequence) WHERE sequence IS NOT NULL")
-    db.conn.execute("CREATE INDEX events_record ON events (session_id, id) WHERE record IS NOT NULL")
-    db.table("exchanges").create(
-        {
-            "session_id": str,
-            "number": int,
-            "started_at": float,
-            "request_sha256": str,
-            "request": bytes,
-            "status": int,
-            "headers": str,
-            "response": bytes,
-            "first_byte_ms": float,
-            "total_ms": float,
-            "error": str,
-        },
-        pk=("session_id", "number"),
-        not_null={"started_at", "request_sha256", "request"},
+    _run(
+        db,
+        """
+        CREATE TABLE steps (
+            session_id TEXT, step INTEGER, tool_use_id TEXT NOT NULL, tool TEXT NOT NULL, toolset TEXT,
+            arguments TEXT NOT NULL, status TEXT NOT NULL, started_at REAL NOT NULL, ended_at REAL, text TEXT,
+            timing TEXT, sha256 TEXT, media_type TEXT, width INTEGER, height INTEGER,
+            PRIMARY KEY (session_id, step))
+
+        CREATE TABLE events (
+            id INTEGER PRIMARY KEY, session_id TEXT NOT NULL, sequence INTEGER, stream_sequence INTEGER,
+            time REAL NOT NULL, kind TEXT NOT NULL, body TEXT, record TEXT)
+
+        CREATE UNIQUE INDEX events_stream ON events (session_id, stream_sequence) WHERE stream_sequence IS NOT NULL
+
+        CREATE UNIQUE INDEX events_plain ON events (session_id, sequence) WHERE sequence IS NOT NULL
+
+        CREATE INDEX events_record ON events (session_id, id) WHERE record IS NOT NULL
+
+        CREATE TABLE exchanges (
+            session_id TEXT, number INTEGER, started_at REAL NOT NULL, request_sha256 TEXT NOT NULL,
+            request BLOB NOT NULL, status INTEGER, headers TEXT, response BLOB, first_byte_ms REAL, total_ms REAL,
+            error TEXT, PRIMARY KEY (session_id, number))""",
     )
 
 
 def m004_said(db: Database) -> None:
     """What the agent said before an action, and what the reply cost that asked for it."""
-    db.conn.execute("ALTER TABLE steps ADD COLUMN said TEXT NOT NULL DEFAULT ''")
-    db.conn.execute("ALTER TABLE steps ADD COLUMN cost_usd REAL")
+    _run(
+        db,
+        """
+        ALTER TABLE steps ADD COLUMN said TEXT NOT NULL DEFAULT ''
+
+        ALTER TABLE steps ADD COLUMN cost_usd REAL""",
+    )
 
 
 def m005_order_and_size(db: Database) -> None:
     """Where messages and steps stand among a session's events; how large its record is, and whether it is kept."""
-    db.conn.execute("ALTER TABLE messages ADD COLUMN sequence INTEGER")
-    db.conn.execute("ALTER TABLE steps ADD COLUMN sequence INTEGER")
-    db.conn.execute("ALTER TABLE sessions ADD COLUMN record_bytes INTEGER NOT NULL DEFAULT 0")
-    db.conn.execute("ALTER TABLE sessions ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0")
+    _run(
+        db,
+        """
+        ALTER TABLE messages ADD COLUMN sequence INTEGER
+
+        ALTER TABLE steps ADD COLUMN sequence INTEGER
+
+        ALTER TABLE sessions ADD COLUMN record_bytes INTEGER NOT NULL DEFAULT 0
+
+        ALTER TABLE sessions ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0""",
+    )
 
 
 def m006_screenshots(db: Database) -> None:
