@@ -6,6 +6,7 @@ imported on first use.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .client.session import Session as Session
-    from .client.session import Turn as Turn
+    from .client.turn import Turn as Turn
     from .client.workbench import Workbench as Workbench
     from .experiments import Experiment as Experiment
     from .experiments import Task as Task
@@ -27,7 +28,7 @@ _PUBLIC = {
     "Verdict": ".experiments",
     "Workbench": ".client.workbench",
     "Session": ".client.session",
-    "Turn": ".client.session",
+    "Turn": ".client.turn",
     "Run": ".reports",
     "compare": ".reports",
 }
@@ -40,6 +41,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_PUBLIC[name], __name__), name)
     globals()[name] = value
+    if "IPython" in sys.modules:
+        from .jupyter import install
+
+        install()
     return value
 
 
@@ -55,6 +60,8 @@ def _jupyter_labextension_paths() -> list[dict[str, str]]:
 
 def load_ipython_extension(ipython: Any) -> None:
     """``%load_ext cambio_lab``: the magics."""
-    from .jupyter.magics import register
+    from .jupyter import install
+    from .jupyter.magics import AgentMagics
 
-    register(ipython)
+    install(ipython)
+    ipython.register_magics(AgentMagics)

@@ -30,8 +30,8 @@ ALLOWED: dict[str, set[str]] = {
     "sessions": LEAVES | {"agent", "desktop", "store", "recording", "replay"},
     "experiments": LEAVES | {"sessions", "replay", "recording", "reports", "agent", "desktop", "store"},
     "api": LEAVES | {"sessions", "agent", "desktop", "store", "recording", "replay"},
-    "client": LEAVES | {"jupyter", "reports", "recording"},  # jupyter: to be removed
-    "jupyter": LEAVES | {"client", "reports", "recording", "experiments"},
+    "client": LEAVES | {"reports"},  # for `session.run`
+    "jupyter": LEAVES | {"client"},
 }
 WEB = {"tornado", "jupyter_server", "jupyter_server_proxy", "jupyterlab"}
 MAY_USE_WEB = {"api", "server", "cli"}

@@ -19,9 +19,8 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from ..errors import CambioError, ServerError, SessionEnded
 from .discovery import Address
-from .failure import from_event, refused_upgrade, unreachable
 from .message import Message, connection, open_socket
-from .rest import retry_after
+from .rest import from_event, refused_upgrade, retry_after, unreachable
 
 QUEUE_MESSAGES = 4096
 """Messages that wait for one reader; beyond it the socket is not read, and the server decides what it still gets."""

@@ -1,20 +1,28 @@
-"""One message and everything that comes of it, until the turn's one end. Lives on the portal's loop."""
+"""One message, everything that comes of it until the turn's one end, and its display."""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..errors import CambioError
+from ..errors import CambioError, InvalidRequest, ServerError
+from . import display
 from .channel import Channel, Listener
-from .frames import fetch, fetch_now, fetch_some
 from .message import Message
+from .portal import portal
 from .rest import Rest
-from .turn import Step, Turn, TurnBuilder
+from .screenshot import fetch
+from .turn import Step, Turn, TurnBuilder, thin
 
+if TYPE_CHECKING:
+    from .session import Session
+
+STEP_WIDTH = 640
+MAX_SCREENSHOTS = 24
+"""Screenshots that are fetched of one turn's steps, evenly spread; a filmstrip shows as many."""
 TICK_SECONDS = 0.5
 """How often a reader hears that nothing happened, so that a display can show the time."""
 STOP_SECONDS = 0.3
@@ -22,14 +30,14 @@ STOP_SECONDS = 0.3
 
 
 class Feed:
-    """``start()``, then ``next()`` until ``over``; ``close()`` in any case.
+    """``start()``, then ``next()`` until ``over``; ``close()`` in any case. Lives on the portal's loop.
 
-    With ``pictures`` the screenshots of steps are fetched too, reduced, as messages of type ``picture``: the latest
-    while the turn runs, an even choice of them and the desktop's final state at its end.
+    With ``screenshots`` those of steps are fetched too, reduced, as messages of type ``screenshot``: the latest while
+    the turn runs, an even choice of them and the desktop's final state at its end.
     """
 
     def __init__(
-        self, channel: Channel, rest: Rest, content: str, metadata: Mapping[str, Any] | None, *, pictures: bool
+        self, channel: Channel, rest: Rest, content: str, metadata: Mapping[str, Any] | None, *, screenshots: bool
     ) -> None:
         self.message_id = ""
         self._channel = channel
@@ -37,7 +45,7 @@ class Feed:
         self._content = content
         self._client_id = uuid.uuid4().hex
         self._metadata = {**(metadata or {}), "client_id": self._client_id}
-        self._pictures = pictures
+        self._screenshots = screenshots
         self._listener: Listener | None = None
         self._accepted = False
         self.over = False
@@ -65,7 +73,7 @@ class Feed:
             for message in batch:
                 found.extend(await self._take(message))
                 if self.over:
-                    return [*found, *await self._last_pictures()]
+                    return [*found, *await self._last_screenshots()]
         fetched, self._fetched = self._fetched, []
         return [*fetched, *found]
 
@@ -76,7 +84,7 @@ class Feed:
     async def abandon(self) -> list[Message]:
         """After an interrupt: stop the turn, wait a moment for its end, return what came until then."""
         found: list[Message] = []
-        self._pictures = False
+        self._screenshots = False
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 await self.stop()
@@ -104,7 +112,7 @@ class Feed:
             return []
         self._builder.feed(message)
         self.over = message.ends_turn
-        if self._pictures and message.type == "tool_execution" and message.result.get("image_path"):
+        if self._screenshots and message.type == "tool_execution" and message.result.get("image_path"):
             self._fetch_latest()
         return [message]
 
@@ -144,29 +152,114 @@ class Feed:
             await self._channel.send({"content": self._content, "metadata": self._metadata})
 
     def _fetch_latest(self) -> None:
-        """One picture at a time while the turn runs: a fast agent does not make a queue."""
+        """Fetch one screenshot at a time while the turn runs: a fast agent does not make a queue."""
         if self._fetching is not None and not self._fetching.done():
             return
         steps = [step for step in self._builder.turn.steps if step.image_path]
         self._fetching = asyncio.create_task(self._fetch(steps[-1]))
 
     async def _fetch(self, step: Step) -> None:
-        if not await fetch(self._rest, step):
+        if not await fetch_step(self._rest, step):
             return
-        self._fetched.append(_frame(step))
+        self._fetched.append(_of_step(step))
         if self._listener is not None and self._listener.queue.empty() and not self.over:
-            self._listener.queue.put_nowait(Message("picture"))  # wakes the reader
+            self._listener.queue.put_nowait(Message("screenshot"))  # wakes the reader
 
-    async def _last_pictures(self) -> list[Message]:
-        if not self._pictures:
+    async def _last_screenshots(self) -> list[Message]:
+        if not self._screenshots:
             return []
         if self._fetching is not None:
             await self._fetching
         self._fetched.clear()
-        found = [_frame(step) for step in await fetch_some(self._rest, self._builder.turn.steps)]
-        final = await fetch_now(self._rest, self._channel.session_id, "The desktop at the end of the turn")
-        return found if final is None else [*found, Message("picture", metadata={"final": True, "picture": final})]
+        found = [_of_step(step) for step in await fetch_steps(self._rest, self._builder.turn.steps)]
+        path = f"/sessions/{self._channel.session_id}/screenshot"
+        final = await fetch(self._rest, path, "The desktop at the end of the turn")
+        return found if final is None else [*found, Message("screenshot", metadata={"final": True, "image": final})]
 
 
-def _frame(step: Step) -> Message:
-    return Message("picture", metadata={"tool_use_id": step.tool_use_id, "picture": step.picture})
+def _of_step(step: Step) -> Message:
+    return Message("screenshot", metadata={"tool_use_id": step.tool_use_id, "image": step.screenshot})
+
+
+async def fetch_step(rest: Rest, step: Step) -> bool:
+    """Fill ``step.screenshot``; false when the server does not give it: an image less, the step itself is known."""
+    if step.screenshot is None:
+        full = await fetch(rest, step.image_path, f"The screen after step {step.number}")
+        step.screenshot = full and await asyncio.to_thread(full.jpeg, width=STEP_WIDTH, quality=65)
+    return step.screenshot is not None
+
+
+async def fetch_steps(rest: Rest, steps: Sequence[Step]) -> list[Step]:
+    """Fetch an even choice of the steps' screenshots; return the steps that have one."""
+    chosen = thin([step for step in steps if step.image_path], MAX_SCREENSHOTS)
+    return [step for step in chosen if await fetch_step(rest, step)]
+
+
+class Exchange:
+    """One message from the caller's side: its feed on the portal, its turn, its display."""
+
+    def __init__(
+        self,
+        session: Session,
+        content: str,
+        metadata: Mapping[str, Any] | None,
+        show: bool | None,
+        *,
+        screenshots: bool | None = None,
+    ) -> None:
+        if not isinstance(content, str) or not content.strip():
+            raise InvalidRequest("The message is empty.", hint='await session.send("Open a terminal")')
+        self.turn = Turn(content, session.id, session.name)
+        self._tools = session.tools
+        self._builder = TurnBuilder(self.turn)
+        self._display = display.host.turn(show)
+        wanted = display.host.rich if screenshots is None else screenshots
+        self.feed = Feed(session.channel, session.lab.rest, content, metadata, screenshots=wanted)
+        session.turns.append(self.turn)
+
+    async def begin(self) -> None:
+        """Send the message, after the tools that were offered before it. Awaited on the portal's loop."""
+        await self._tools.settled()
+        await self.feed.start()
+
+    def take(self, batch: list[Message]) -> list[Message]:
+        """Show what came; return the messages that ask for an approval."""
+        for message in batch:
+            if self._builder.feed(message):
+                self._display.changed(self._builder, message)
+        self._builder.tick()
+        self._display.tick(self._builder)
+        return [message for message in batch if message.event == "approval"]
+
+    def failed(self, error: Exception) -> None:
+        """The turn cannot be followed any more, or what was to be decided in it cannot be."""
+        if not self.turn.done:
+            self.turn.error = self.turn.error or (error if isinstance(error, CambioError) else CambioError(str(error)))
+            if not isinstance(error, ServerError):
+                self.leave()
+
+    def stopped(self, found: list[Message]) -> str:
+        """Take what came until the turn was left; return what to say about it."""
+        self.take(found)
+        self.turn.stopped = True
+        return f"The turn was stopped: {self.turn.outcome}."
+
+    def leave(self) -> None:
+        """Stop the turn without waiting for it."""
+        portal.submit(self.feed.abandon())
+
+    def finish(self) -> None:
+        portal.submit(self.feed.close())
+        self._display.finished(self.turn)
+
+    def result(self) -> Turn:
+        if self.turn.error is not None:
+            raise self.turn.error
+        return self.turn
+
+    async def abandon(self) -> list[Message]:
+        """Stop the turn from a task that was cancelled, which may still await; a second interrupt ends the wait."""
+        try:
+            return await portal.call(self.feed.abandon())
+        except (asyncio.CancelledError, KeyboardInterrupt, CambioError):
+            return []

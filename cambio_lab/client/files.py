@@ -10,9 +10,9 @@ from urllib.parse import quote
 import httpx2
 
 from ..errors import InvalidRequest
-from ..jupyter.progress import Progress
+from .display import Progress
 from .portal import calls, portal
-from .tables import Table
+from .text import Table
 
 if TYPE_CHECKING:
     from .session import Session
@@ -38,7 +38,7 @@ class Files:
             raise InvalidRequest("Where should the bytes go?", hint='files.put(b"...", "notes.txt")')
         target = to or (data.name if isinstance(data, Path) else "")
         size = len(data) if isinstance(data, bytes) else data.stat().st_size
-        with Progress(f"Sending {target}", size, unit="B", show=show) as bar:
+        with Progress(f"Sending {target}", size, show=show) as bar:
             headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
             await portal.call(
                 self._session.lab.rest.request(
@@ -53,7 +53,7 @@ class Files:
 
     async def get(self, path: str, to: str | Path | None = None, *, show: bool | None = None) -> bytes | Path:
         """The bytes of a file of the desktop; with ``to`` they are written there, and its path is returned."""
-        with Progress(f"Fetching {path}", None, unit="B", show=show) as bar:
+        with Progress(f"Fetching {path}", show=show) as bar:
             if to is None:
                 return await portal.call(self._fetch(path, bar))
             target = _inside(Path(to), path)
@@ -81,7 +81,7 @@ class Files:
         async with self._session.lab.rest.stream(self._url(path)) as response:
             bar.total = _length(response)
             async for chunk in response.aiter_bytes(CHUNK):
-                bar.add(len(chunk))
+                bar.to(bar.value + len(chunk))
                 yield chunk
 
 
@@ -118,4 +118,4 @@ async def _chunks(source: bytes | Path, bar: Progress) -> AsyncIterator[bytes]:
     with source.open("rb") as file:
         while chunk := file.read(CHUNK):
             yield chunk
-            bar.add(len(chunk))
+            bar.to(bar.value + len(chunk))

@@ -1,4 +1,4 @@
-"""A screenshot in a kernel: shows itself in a cell, saves itself, and can be made small for a saved page."""
+"""A screenshot: shows itself in a cell, saves itself, and can be made small for a saved notebook."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import CambioError
+from .rest import Rest
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-
 LARGEST_PNG = 150_000
+PATIENCE_SECONDS = 3.0
+"""Longest wait for a rate limit; a turn does not wait a minute for a screenshot."""
 
 
 @dataclass(frozen=True, repr=False)
-class Picture:
+class Screenshot:
     """Encoded bytes (PNG, JPEG or WebP) and what they show in words."""
 
     data: bytes = field(repr=False)
@@ -33,8 +37,8 @@ class Picture:
     def image(self) -> Image:
         """A Pillow image, decoded, of mode RGB."""
         with _open(self.data) as image:
-            picture: Image = image.convert("RGB")
-        return picture
+            decoded: Image = image.convert("RGB")
+        return decoded
 
     def save(self, path: str | Path) -> Path:
         """Write the bytes as they came; returns the path."""
@@ -42,7 +46,7 @@ class Picture:
         target.write_bytes(self.data)
         return target
 
-    def jpeg(self, *, width: int | None = None, quality: int = 80) -> Picture:
+    def jpeg(self, *, width: int | None = None, quality: int = 80) -> Screenshot:
         """A JPEG at most ``width`` pixels wide; each size is made once."""
         key = (width, quality)
         if key not in self._reduced:
@@ -50,16 +54,16 @@ class Picture:
         return self._reduced[key]
 
     @cached_property
-    def _reduced(self) -> dict[tuple[int | None, int], Picture]:
+    def _reduced(self) -> dict[tuple[int | None, int], Screenshot]:
         return {}
 
-    def _reduce(self, width: int | None, quality: int) -> Picture:
+    def _reduce(self, width: int | None, quality: int) -> Screenshot:
         image = self.image()
         if width is not None and image.width > width:
             image = image.resize((width, max(1, round(image.height * width / image.width))), 1)  # 1: Lanczos
         target = io.BytesIO()
         image.save(target, "JPEG", quality=quality, optimize=True)
-        return Picture(target.getvalue(), "image/jpeg", self.alt)
+        return Screenshot(target.getvalue(), "image/jpeg", self.alt)
 
     @cached_property
     def data_uri(self) -> str:
@@ -88,3 +92,14 @@ def _open(data: bytes) -> Any:
     from PIL import Image
 
     return Image.open(io.BytesIO(data))
+
+
+async def fetch(rest: Rest, path: str, alt: str) -> Screenshot | None:
+    """Return the screenshot at a URL path that the server gave; ``None`` when it does not give it (any more)."""
+    base = rest.address.base_path
+    relative = "/" + path.removeprefix(base).lstrip("/")
+    try:
+        data, media_type = await rest.bytes(relative, patience=PATIENCE_SECONDS)
+    except CambioError:
+        return None
+    return Screenshot(data, media_type or "image/png", alt)

@@ -8,26 +8,32 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ..jupyter.follower import Follower, show_all
-from .approval import Approval, Approve, decide
+from . import display
 from .channel import Channel
-from .exchange import Exchange, in_spite_of_cancellation
+from .feed import Exchange
 from .files import Clipboard, Files
-from .message import Message
+from .message import Approval, Approve, Message, decide
 from .portal import calls, portal
-from .screenshot import Picture
-from .tables import Table
+from .screenshot import Screenshot
+from .text import Table
 from .tools import Tools
-from .turn import Turn as Turn
-from .turn import TurnCancelled, TurnInterrupted
+from .turn import Turn, TurnCancelled, TurnInterrupted
 
 if TYPE_CHECKING:
     from ..reports import Run
     from .workbench import Workbench
 
 HISTORY_COLUMNS = ("timestamp", "role", "content")
+
+
+class Observer(Protocol):
+    """Told of what this object does, to keep an output of a notebook up to date. Called from the caller's side."""
+
+    async def turn_ended(self, turn: Turn | None) -> None: ...
+    async def ending(self) -> None: ...
+    async def close(self) -> None: ...
 
 
 @calls
@@ -46,10 +52,10 @@ class Session:
         """Turns of this object, oldest first."""
         self.files = Files(self)
         self.clipboard = Clipboard(self)
-        self.tools = Tools(self)
-        self._channel = Channel(lab.address, self.id, notice=lab.rest.notice)
-        self.tools.attach(self._channel)
-        self._follower: Follower | None = None
+        self.channel = Channel(lab.address, self.id, notice=lab.rest.notice)
+        """The agent socket; belongs to the portal's loop."""
+        self.tools = Tools(self.channel)
+        self.observer: Observer | None = None
 
     @property
     def name(self) -> str:
@@ -71,17 +77,17 @@ class Session:
         *,
         metadata: Mapping[str, Any] | None = None,
         show: bool | None = None,
-        pictures: bool | None = None,
+        screenshots: bool | None = None,
         approve: Approve | None = None,
     ) -> Turn:
         """Send a message, show the turn as it goes on, return it when it has ended.
 
         In a notebook the cell shows it; in a terminal, or with ``show=True``, text is printed; ``show=False`` shows
-        nothing. ``pictures`` fetches the steps' screenshots (default: in a notebook). ``approve`` is asked about each
+        nothing. ``screenshots`` fetches those of the steps (default: in a notebook). ``approve`` is asked about each
         call that waits for approval; without it, people answer in the panel. An interrupt or a cancellation stops the
         turn. Raises the error that the turn ended with.
         """
-        exchange = Exchange(self, content, metadata, show, pictures=pictures)
+        exchange = Exchange(self, content, metadata, show, screenshots=screenshots)
         try:
             await portal.call(exchange.begin())
             while not exchange.feed.over:
@@ -92,7 +98,7 @@ class Session:
             exchange.leave()
             raise
         except (asyncio.CancelledError, KeyboardInterrupt) as interrupt:
-            words = exchange.stopped(await in_spite_of_cancellation(exchange))
+            words = exchange.stopped(await exchange.abandon())
             kind = TurnInterrupted if isinstance(interrupt, KeyboardInterrupt) else TurnCancelled
             raise kind(words) from None
         except Exception as error:
@@ -100,7 +106,8 @@ class Session:
             raise
         finally:
             exchange.finish()
-        await self._remember(exchange.turn)
+        if self.observer is not None:
+            await self.observer.turn_ended(exchange.turn)
         return exchange.result()
 
     def send_blocking(
@@ -109,10 +116,10 @@ class Session:
         *,
         metadata: Mapping[str, Any] | None = None,
         show: bool | None = None,
-        pictures: bool | None = None,
+        screenshots: bool | None = None,
     ) -> Turn:
         """:meth:`send` for code that is not ``async`` (magics, a script's main thread)."""
-        exchange = Exchange(self, content, metadata, show, pictures=pictures)
+        exchange = Exchange(self, content, metadata, show, screenshots=screenshots)
         try:
             portal.run(exchange.begin())
             while not exchange.feed.over:
@@ -124,8 +131,8 @@ class Session:
             raise
         finally:
             exchange.finish()
-        if self._follower is not None:
-            show_all(*portal.run(self._follower.caught_up(exchange.turn.message_id)))
+        if self.observer is not None:
+            portal.run(self.observer.turn_ended(exchange.turn))
         return exchange.result()
 
     async def stream(self, content: str, *, metadata: Mapping[str, Any] | None = None) -> AsyncGenerator[Message, None]:
@@ -133,7 +140,7 @@ class Session:
 
         The last one is the ``agent_response``; a turn that fails raises. Leaving the loop early stops the turn.
         """
-        exchange = Exchange(self, content, metadata, False, pictures=False)
+        exchange = Exchange(self, content, metadata, False, screenshots=False)
         try:
             await portal.call(exchange.begin())
             while not exchange.feed.over:
@@ -143,17 +150,18 @@ class Session:
                     if message.type == "error" and exchange.turn.error is not None:
                         raise exchange.turn.error
                     yield message
-            await self._remember(exchange.turn)
+            if self.observer is not None:
+                await self.observer.turn_ended(exchange.turn)
         finally:
             if not exchange.turn.done:
                 exchange.leave()
             exchange.finish()
 
-    async def screenshot(self, *, width: int | None = None) -> Picture:
+    async def screenshot(self, *, width: int | None = None) -> Screenshot:
         """The desktop now; ``width`` gives a reduced JPEG."""
         params = {} if width is None else {"width": width}
         data, media_type = await portal.call(self.lab.rest.bytes(f"{self.path}/screenshot", params=params))
-        return Picture(data, media_type or "image/png", f"The desktop of {self.name}")
+        return Screenshot(data, media_type or "image/png", f"The desktop of {self.name}")
 
     async def history(self, *, limit: int = 100, offset: int = 0, role: str | None = None) -> Table:
         """The conversation as the server stored it, oldest first."""
@@ -192,14 +200,14 @@ class Session:
 
     async def wait_for_approval(self, *, timeout: float = 60.0) -> Approval:
         """The call that waits for approval, now or soon. Raises ``TimeoutError``."""
-        return Approval.parse(self, await portal.call(self._channel.wait_for_approval(timeout)))
+        return Approval.parse(self, await portal.call(self.channel.wait_for_approval(timeout)))
 
     async def wait_for(self, status: str, *, timeout: float = 60.0) -> Message:
         """Wait until the session's state is ``status`` (``idle``, ``waiting_approval``, ...); returns its message."""
-        return await portal.call(self._channel.wait_for(status, timeout))
+        return await portal.call(self.channel.wait_for(status, timeout))
 
     async def refresh(self) -> dict[str, Any]:
-        """Ask the server anew; returns and keeps ``GET /sessions/{id}``."""
+        """Ask the server; return and keep ``GET /sessions/{id}``."""
         self.description = await self._json("GET", "")
         return self.description
 
@@ -210,9 +218,8 @@ class Session:
 
     async def end(self) -> None:
         """End the session and remove its desktop. Ending one that has ended is no error."""
-        if self._follower is not None:
-            self._follower.over = True
-            await self._remember()
+        if self.observer is not None:
+            await self.observer.ending()
         response = await portal.call(self.lab.rest.request("DELETE", self.path, accept=(409,)))
         if response.is_success:
             self.description = {**self.description, "status": "inactive", "ended_at": response.json().get("ended_at")}
@@ -220,10 +227,10 @@ class Session:
 
     async def detach(self) -> None:
         """Close this object's connections; the session goes on."""
-        if self._follower is not None:
-            await portal.call(self._follower.close())
-            self._follower = None
-        await portal.call(self._channel.close())
+        if self.observer is not None:
+            await self.observer.close()
+            self.observer = None
+        await portal.call(self.channel.close())
 
     @property
     def run(self) -> Run:
@@ -236,18 +243,11 @@ class Session:
 
     def panel(self, **options: Any) -> Any:
         """Live desktop, chat and timeline of this session as a widget."""
-        from ..jupyter.panel import SessionPanel
-
-        return SessionPanel(self, **options)
+        return display.host.panel(self, **options)
 
     @property
     def path(self) -> str:
         return f"/sessions/{self.id}"
-
-    @property
-    def channel(self) -> Channel:
-        """The agent socket; belongs to the portal's loop."""
-        return self._channel
 
     async def __aenter__(self) -> Session:
         return self
@@ -260,27 +260,12 @@ class Session:
     def __repr__(self) -> str:
         return f"Session({self.name!r}, {self.status}, id={self.id!r})"
 
-    def _ipython_display_(self) -> None:
-        self.panel()._ipython_display_()
-
-    async def follow(self, handle: Any) -> None:
-        """Keep the output ``handle`` up to date with the whole session's record. Awaited on the portal's loop."""
-        if self._follower is None:
-            self._follower = Follower(self.lab.address, self.lab.rest, self.id, self.name)
-            await self._follower.start()
-        await self._follower.add(handle)
-
-    async def _remember(self, turn: Turn | None = None) -> None:
-        """Bring the record below the panel up to date, as output of the running cell: a notebook keeps only those."""
-        if self._follower is not None:
-            show_all(*await portal.call(self._follower.caught_up("" if turn is None else turn.message_id)))
-
     async def _say(self, kind: str) -> None:
-        await portal.call(self._channel.send({"type": kind}))
+        await portal.call(self.channel.send({"type": kind}))
 
     async def _decide(self, kind: str, tool_use_id: str | None) -> None:
         message = {"type": kind, **({} if tool_use_id is None else {"tool_use_id": tool_use_id})}
-        await portal.call(self._channel.ask(message, lambda found: found.event == "approval_decided"))
+        await portal.call(self.channel.ask(message, lambda found: found.event == "approval_decided"))
 
     async def _json(self, method: str, below: str, **options: Any) -> Any:
         return await portal.call(self.lab.rest.json(method, self.path + below, **options))

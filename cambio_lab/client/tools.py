@@ -6,26 +6,121 @@ import asyncio
 import contextvars
 import inspect
 import json
-from collections.abc import Callable, Iterator
+import re
+import typing
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from ..errors import CambioError, InvalidRequest
-from ..jupyter.record import shorten
-from .action import visible
 from .channel import Channel
 from .message import Message
 from .portal import portal
-from .schema import Description, describe_function
+from .text import shorten, visible
 
-if TYPE_CHECKING:
-    from .session import Session
+if typing.TYPE_CHECKING:
+    from pydantic import BaseModel
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_SECONDS = 60.0
 LONGEST_RESULT = 30_000
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_GOOGLE = re.compile(r"^\s*(?:Args|Arguments|Parameters):\s*$", re.MULTILINE)
+_ITEM = re.compile(r"^\s*(?::param\s+)?(?:\w+\s+)?(\w+)(?:\s*\([^)]*\))?\s*:\s*(.+)$")
+
+
+@dataclass(frozen=True)
+class Description:
+    """``name``, ``description`` and ``input_schema`` as a Messages API tool has them; ``model`` checks arguments."""
+
+    name: str
+    description: str
+    input_schema: dict[str, Any]
+    model: type[BaseModel]
+
+    def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return ``given`` as the function wants it; raise ``TypeError`` in words for the agent."""
+        from pydantic import ValidationError
+
+        try:
+            checked = self.model.model_validate_json(json.dumps(dict(given)), strict=True)
+        except ValidationError as error:
+            wrong = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
+            raise TypeError("; ".join(wrong)) from None
+        fields = type(checked).model_fields
+        return {str(fields[name].alias): getattr(checked, name) for name in checked.model_fields_set}
+
+
+def describe_function(function: Callable[..., Any], *, name: str = "", description: str = "") -> Description:
+    """Return what the agent is told about ``function``.
+
+    Raises :class:`~cambio_lab.errors.InvalidRequest` when a parameter has no type or one that JSON cannot carry, or
+    when the function has no docstring and no ``description`` is given.
+    """
+    from pydantic import ConfigDict, create_model
+    from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
+
+    name = name or function.__name__
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest(f"{name!r} cannot be a tool's name.", hint="Letters, digits, _ and -, at most 64.")
+    document = inspect.getdoc(function) or ""
+    description = description or _GOOGLE.split(document)[0].partition(":param")[0].strip()
+    if not description:
+        raise InvalidRequest(f"{name} has no docstring.", hint="The agent needs to know what it does: write one line.")
+    try:
+        model = create_model(name, __config__=ConfigDict(extra="forbid"), **_fields(function, name, document))
+        schema = _untitled(model.model_json_schema())
+    except (PydanticSchemaGenerationError, PydanticInvalidForJsonSchema) as error:
+        raise InvalidRequest(
+            f"{name} has a parameter of a type that JSON cannot carry: {str(error).splitlines()[0]}",
+            hint="Use str, int, float, bool, list, dict, Literal, an Enum, a dataclass, or a union of these.",
+        ) from None
+    return Description(name, description, {"type": "object", "properties": {}, "required": [], **schema}, model)
+
+
+def _fields(function: Callable[..., Any], name: str, document: str) -> dict[str, Any]:
+    """Return pydantic fields for the parameters; aliases, because a parameter may have any name."""
+    from pydantic import Field
+
+    about = _parameters(document)
+    hints = typing.get_type_hints(function, include_extras=True)
+    fields: dict[str, Any] = {}
+    for number, parameter in enumerate(inspect.signature(function).parameters.values()):
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise InvalidRequest(f"{name}({parameter}) cannot be offered.", hint="Use named parameters only.")
+        if parameter.name not in hints:
+            raise InvalidRequest(f"{name}: the parameter {parameter.name} has no type.", hint="Annotate it.")
+        hint = hints[parameter.name]
+        said = [word for word in typing.get_args(hint)[1:] if isinstance(word, str)]
+        text = about.get(parameter.name) or (said[0] if typing.get_origin(hint) is Annotated and said else None)
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[f"field_{number}"] = (hint, Field(default, alias=parameter.name, description=text))
+    return fields
+
+
+def _untitled(schema: Any) -> Any:
+    """Return the schema without pydantic's titles, which repeat the names; a property may be called ``title``."""
+    if isinstance(schema, list):
+        return [_untitled(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: value for key, value in schema.items() if not (key == "title" and isinstance(value, str))}
+    return {key: _untitled(value) for key, value in kept.items()}
+
+
+def _parameters(document: str) -> dict[str, str]:
+    """Return the descriptions in a Google-style ``Args:`` section or in ``:param name:`` lines."""
+    section = _GOOGLE.split(document, maxsplit=1)
+    lines = section[1].splitlines() if len(section) == 2 else [x for x in document.splitlines() if ":param" in x]
+    found: dict[str, str] = {}
+    for line in lines:
+        if line and not line[0].isspace() and not line.startswith(":param"):
+            break  # the next section
+        if match := _ITEM.match(line):
+            found[match[1]] = match[2].strip()
+    return found
 
 
 @dataclass(frozen=True)
@@ -40,33 +135,39 @@ class Offered:
 
     def entry(self) -> dict[str, Any]:
         about = self.description
-        return {
-            "name": about.name,
-            "description": about.description,
-            "input_schema": about.input_schema,
-            "timeout": self.timeout,
-        }
+        words = {"name": about.name, "description": about.description}
+        return {**words, "input_schema": about.input_schema, "timeout": self.timeout}
+
+    async def run(self, arguments: dict[str, Any]) -> Any:
+        """Call the function: on the loop that added it, or in a thread."""
+        if not inspect.iscoroutinefunction(self.function):
+            return await asyncio.to_thread(self.context.copy().run, lambda: self.function(**arguments))
+        if self.loop is None or self.loop.is_closed():
+            return await self.function(**arguments)
+        future = asyncio.run_coroutine_threadsafe(self.function(**arguments), self.loop)
+        return await asyncio.wrap_future(future)
 
 
 class Tools:
     """``session.tools.add(function)``, also as a decorator. The offer is renewed whenever the connection is."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, channel: Channel) -> None:
         self._offered: dict[str, Offered] = {}
         self._accepted: dict[str, Offered] = {}
-        self._pending: list[tuple[dict[str, Offered], Future[None]]] = []
+        self._pending: list[tuple[dict[str, Offered], Future[Message]]] = []
         self._running: set[asyncio.Task[None]] = set()
-        self._channel: Channel | None = None
+        self._channel = channel
+        channel.handle = self._handle
+        channel.on_connect = lambda: [self._request()] if self._offered else []
 
     def add(self, function: F, *, name: str = "", description: str = "", timeout: float = DEFAULT_SECONDS) -> F:
-        """Offer ``function`` to the agent from its next request on; returns it unchanged.
+        """Offer ``function`` to the agent from its next request on; return it unchanged.
 
-        Parameters are annotated (str, int, float, bool, list, dict, Literal, Enum, unions); the docstring tells the
-        agent what it does. An ``async`` function runs on the loop of the cell that added it, another one in a thread.
-        What it returns is given to the agent as text, an exception as an error; after ``timeout`` seconds it is
-        given up. Raises :class:`~cambio_lab.errors.InvalidRequest` when it cannot be described; what the server
-        says against it is raised by the next message.
+        Parameters are annotated (str, int, float, bool, list, dict, Literal, Enum, dataclasses, unions); the docstring
+        tells the agent what it does. An ``async`` function runs on the loop of the cell that added it, another one in
+        a thread. What it returns is given to the agent as text, an exception as an error; after ``timeout`` seconds
+        the agent goes on without it. Raises :class:`~cambio_lab.errors.InvalidRequest` when it cannot be described;
+        what the server says against it is raised by the next message.
         """
         about = describe_function(function, name=name, description=description)
         if timeout <= 0:
@@ -75,8 +176,7 @@ class Tools:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             loop = None
-        offered = Offered(function, about, float(timeout), loop, contextvars.copy_context())
-        self._offered[about.name] = offered
+        self._offered[about.name] = Offered(function, about, float(timeout), loop, contextvars.copy_context())
         self._offer()
         return function
 
@@ -94,26 +194,13 @@ class Tools:
     def __repr__(self) -> str:
         return f"Tools({', '.join(self._offered) or 'none'})"
 
-    def attach(self, channel: Channel) -> None:
-        """Let ``channel`` carry offers and calls."""
-        self._channel = channel
-        channel.handle = self._handle
-        channel.on_connect = self._requests
-
-    def _requests(self) -> list[dict[str, Any]]:
-        if not self._offered:
-            return []
-        return [{"type": "offer_tools", "tools": [offered.entry() for offered in self._offered.values()]}]
+    def _request(self) -> dict[str, Any]:
+        return {"type": "offer_tools", "tools": [offered.entry() for offered in self._offered.values()]}
 
     def _offer(self) -> None:
         """Tell the server without waiting; the next message waits, so it finds the offer made."""
-        offered = dict(self._offered)
-        request = {"type": "offer_tools", "tools": [offer.entry() for offer in offered.values()]}
-        self._pending.append((offered, portal.submit(self._ask(request))))
-
-    async def _ask(self, request: dict[str, Any]) -> None:
-        assert self._channel is not None
-        await self._channel.ask(request, lambda message: message.type == "tools_offered")
+        answer = portal.submit(self._channel.ask(self._request(), lambda found: found.type == "tools_offered"))
+        self._pending.append((dict(self._offered), answer))
 
     async def settled(self) -> None:
         """Wait for the server's answers to offers. Raises its refusal and goes back to what it had accepted."""
@@ -135,42 +222,27 @@ class Tools:
         return True
 
     async def _answer(self, message: Message) -> None:
-        text, is_error = await self._call(message)
-        assert self._channel is not None
-        await self._channel.send(
-            {
-                "type": "tool_result",
-                "tool_use_id": message.raw.get("tool_use_id"),
-                "text": shorten(visible(text), LONGEST_RESULT),
-                "is_error": is_error,
-            }
-        )
+        text, is_error = await self.call(message)
+        shown = {"text": shorten(visible(text), LONGEST_RESULT), "is_error": is_error}
+        await self._channel.send({"type": "tool_result", "tool_use_id": message.raw.get("tool_use_id"), **shown})
 
-    async def _call(self, message: Message) -> tuple[str, bool]:
+    async def call(self, message: Message) -> tuple[str, bool]:
+        """Call the function that a ``tool_call`` names; return its result as text, and whether that is an error."""
         offered = self._offered.get(message.tool)
         if offered is None:
             return f"The notebook no longer offers {message.tool}.", True
         try:
             arguments = offered.description.arguments(message.arguments)
             async with asyncio.timeout(offered.timeout):
-                return as_text(await _run(offered, arguments)), False
+                return as_text(await offered.run(arguments)), False
         except TimeoutError:
-            return f"{message.tool} took longer than {offered.timeout:g} seconds and was given up.", True
+            return f"{message.tool} took longer than {offered.timeout:g} seconds; its result is not used.", True
         except Exception as error:  # whatever a user's function raises is the agent's to read
             return f"{type(error).__name__}: {error}", True
 
 
-async def _run(offered: Offered, arguments: dict[str, Any]) -> Any:
-    if not inspect.iscoroutinefunction(offered.function):
-        return await asyncio.to_thread(offered.context.copy().run, lambda: offered.function(**arguments))
-    if offered.loop is None or offered.loop.is_closed():
-        return await offered.function(**arguments)
-    future = asyncio.run_coroutine_threadsafe(offered.function(**arguments), offered.loop)
-    return await asyncio.wrap_future(future)
-
-
 def as_text(value: Any) -> str:
-    """A function's result as the agent reads it: text as it is, JSON where it fits, else ``str``."""
+    """Return a function's result as the agent reads it: text as it is, JSON where it fits, else ``str``."""
     if isinstance(value, str):
         return value
     if value is None:

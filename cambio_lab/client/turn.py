@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import CambioError
-from .action import clip, describe
-from .failure import from_event
 from .message import Message
-from .screenshot import Picture
+from .rest import from_event
+from .screenshot import Screenshot
+from .text import clip, describe
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Step:
     image_path: str = ""
     dimensions: str = ""
     tool_use_id: str = field(default="", repr=False)
-    picture: Picture | None = field(default=None, repr=False)
+    screenshot: Screenshot | None = field(default=None, repr=False)
     """The screen after the step, reduced for display; the full one is at ``image_path``."""
 
     @property
@@ -62,18 +62,16 @@ class Turn:
     needs_input: bool = False
     error: CambioError | None = None
     done: bool = False
-    screenshot: Picture | None = field(default=None, repr=False)
+    screenshot: Screenshot | None = field(default=None, repr=False)
     """The desktop at the end of the turn, full size."""
-    shown_in: int | None = field(default=None, repr=False)
-    """Execution count of the cell that has already shown this turn."""
 
     @property
     def steps(self) -> list[Step]:
         return [item for item in self.items if isinstance(item, Step)]
 
     @property
-    def cost(self) -> float:
-        """US dollars."""
+    def cost_usd(self) -> float:
+        """What the turn cost, in US dollars."""
         return float(self.usage.get("cost_usd") or 0.0)
 
     @property
@@ -81,8 +79,8 @@ class Turn:
         """How it stands in a few words: ``3 steps, 4.2 s, $0.01``."""
         count = len(self.steps)
         parts = [f"{count} step{'' if count == 1 else 's'}", f"{self.seconds:.1f} s"]
-        if self.cost:
-            parts.append(f"${self.cost:.4f}" if self.cost < 0.1 else f"${self.cost:.2f}")
+        if self.cost_usd:
+            parts.append(f"${self.cost_usd:.4f}" if self.cost_usd < 0.1 else f"${self.cost_usd:.2f}")
         if self.stopped:
             parts.append("stopped")
         if self.limit:
@@ -112,14 +110,6 @@ class Turn:
     def __repr__(self) -> str:
         return f"Turn({self.outcome}: {clip(self.text, 200)!r})"
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        from ..jupyter.record import bundle
-        from ..jupyter.shell import execution_count
-
-        if self.shown_in is not None and self.shown_in == execution_count():
-            return {"text/plain": repr(self)}  # the cell has just shown all of it
-        return bundle([self])
-
 
 def _stopped_line(error: BaseException) -> list[str]:
     return [f"{error}\n"]
@@ -135,6 +125,15 @@ class TurnInterrupted(KeyboardInterrupt):
     """Ctrl+C stopped the turn. A notebook shows one line."""
 
     _render_traceback_ = _stopped_line
+
+
+def thin(steps: Sequence[Step], most: int) -> list[Step]:
+    """Return at most ``most`` of ``steps``, evenly spread, the first and the last among them."""
+    if len(steps) <= most:
+        return list(steps)
+    if most < 2:
+        return list(steps[-1:]) if most == 1 else []
+    return [steps[round(index * (len(steps) - 1) / (most - 1))] for index in range(most)]
 
 
 class TurnBuilder:
@@ -159,14 +158,14 @@ class TurnBuilder:
         if not self.turn.done:
             self.turn.seconds = time.monotonic() - self._started
 
-    def _picture(self, message: Message) -> bool:
-        picture = message.metadata.get("picture")
-        if not isinstance(picture, Picture):
+    def _screenshot(self, message: Message) -> bool:
+        image = message.metadata.get("image")
+        if not isinstance(image, Screenshot):
             return False
         if message.metadata.get("final"):
-            self.turn.screenshot = picture
+            self.turn.screenshot = image
         elif (step := self._calls.get(str(message.metadata.get("tool_use_id")))) is not None:
-            step.picture = picture
+            step.screenshot = image
         return True
 
     def _connection(self, message: Message) -> bool:

@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
+import os
 import sys
 import uuid
 import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urljoin
 
+from websockets.exceptions import WebSocketException
+
 from ..errors import SessionNotFound
-from ..jupyter.progress import Progress
+from . import display
 from .discovery import Address, find_server
+from .display import Progress
+from .message import Message, open_socket
 from .portal import calls, portal
-from .recordings import bound
 from .rest import Rest
 from .session import Session
-from .starting import tell
-from .tables import Table
+from .text import Table
 
 SESSION_COLUMNS = ("name", "status", "created_at", "model", "id")
 CREATE_SECONDS = 300.0
 """A first session may have to wait for an image that is still being loaded."""
+NEWS_SECONDS = 3.0
+"""Seconds before the server is asked how far it is: a desktop from the pool is there sooner, and connections count."""
+FOLDER = "CAMBIO_LAB_RECORDINGS"
+"""``cambio-lab replay`` sets it: path and first part of the name of each session's recording, in order."""
+MODE = "CAMBIO_LAB_RECORD"
+_numbers = itertools.count(1)
+
+Approval = Literal["never", "risky", "always"]
 
 
 @calls
@@ -42,15 +57,80 @@ class Workbench:
         weakref.finalize(self, _close, self.rest)
         self._sessions: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
 
-    async def create_session(self, name: str | None = None, **config: Any) -> Session:
-        """A new session with a desktop of its own; returns when the desktop is usable.
+    async def create_session(
+        self,
+        name: str | None = None,
+        *,
+        model: str | None = None,
+        approval: Approval | list[str] | None = None,
+        tools: Sequence[Callable[..., Any]] = (),
+        system: str | None = None,
+        max_cost_usd: float | None = None,
+        max_steps: int | None = None,
+        max_messages: int | None = None,
+        timeout: float | None = None,
+        idle_timeout: float | None = None,
+        network: Literal["open", "none"] | dict[str, list[str]] | None = None,
+        display: str | None = None,
+        desktop: Literal["auto", "docker", "local"] | None = None,
+        image: str | None = None,
+        effort: str | None = None,
+        thinking: str | None = None,
+        platform: str | None = None,
+        max_tokens: int | None = None,
+        max_turn_seconds: float | None = None,
+        max_turn_tokens: int | None = None,
+        approval_timeout: float | None = None,
+        image_format: str | None = None,
+        secrets: dict[str, str] | list[str] | None = None,
+        record: str | Path | None = None,
+        record_mode: Literal["once", "none", "all"] | None = None,
+        fork: Mapping[str, Any] | None = None,
+    ) -> Session:
+        """Create a session with a desktop of its own; return when the desktop is usable.
 
-        ``config`` is the documented configuration: ``timeout``, ``max_messages``, ``model``, ``max_steps``,
-        ``max_cost_usd``, ``approval``, ``network``, ``record`` and so on. Unknown names are refused by the server.
+        What is not given follows the server's settings. A wrong value raises
+        :class:`~cambio_lab.errors.InvalidRequest`, which names each field.
+
+        Args:
+            name: Title of the session; the server makes one up.
+            model: Model name, such as ``"claude-sonnet-5-5"``; ``"demo"`` is scripted and needs no key.
+            approval: Which calls wait for a person: ``"never"``, ``"risky"``, ``"always"``, or a list of tool names.
+            tools: Functions of this program that the agent may call; see :meth:`Tools.add <.tools.Tools.add>`.
+            system: Additional instructions for the agent.
+            max_cost_usd: Cost limit (US$) of the session.
+            max_steps: Tool calls of one turn.
+            max_messages: User messages of the session.
+            timeout: Seconds until the session ends.
+            idle_timeout: Seconds without a message until the session ends.
+            network: ``"open"``, ``"none"``, or ``{"allow": ["example.org", ...]}``.
+            display: Size of the screen in pixels, such as ``"1280x800"``.
+            desktop: Where the desktop runs.
+            image: Container image of the desktop (Docker).
+            effort: How much the model works on an answer, where it has such a setting.
+            thinking: How much the model thinks, where it has such a setting.
+            platform: Service that runs the model: ``"anthropic"``, ``"bedrock"``, ``"google"``.
+            max_tokens: Tokens of one reply of the model.
+            max_turn_seconds: Seconds of one turn.
+            max_turn_tokens: Tokens of one turn.
+            approval_timeout: Seconds until a call that waits for approval is denied.
+            image_format: How screenshots are encoded for the model.
+            secrets: Values that the agent may type without seeing them, by name.
+            record: Run file of the session, relative to this program's folder: replayed if it exists, else recorded.
+            record_mode: ``"once"`` as above, ``"none"``: replay only, ``"all"``: always record.
+            fork: Step of a recorded run to continue from; :meth:`Run.fork <cambio_lab.Run.fork>` sets it.
         """
-        config = bound(config, loopback=self.address.loopback)
-        body = {**({} if name is None else {"name": name}), "config": config}
-        with Progress("Starting a desktop", delay=4.0) as bar:
+        given = dict(locals())
+        options = {key: given[key] for key in given if key not in ("self", "name", "tools") and given[key] is not None}
+        config = bound(options, loopback=self.address.loopback)
+        created = await self._create(name, {**({} if name is None else {"name": name}), "config": config})
+        session = self._adopt({**created, "name": created.get("name") or name})
+        for function in tools:
+            session.tools.add(function)
+        return session
+
+    async def _create(self, name: str | None, body: dict[str, Any]) -> dict[str, Any]:
+        with Progress("Starting a desktop") as bar:
             request = asyncio.ensure_future(
                 portal.call(self.rest.json("POST", "/sessions", body=body, timeout=CREATE_SECONDS))
             )
@@ -64,9 +144,7 @@ class Workbench:
                 raise
             finally:
                 news.cancel()
-                bar.total, bar.label = None, "Starting a desktop"
-            created = request.result()
-        return self._adopt({**created, "name": created.get("name") or name})
+            return dict(request.result())
 
     async def session(self, id_or_name: str) -> Session:
         """The session with this id, or the newest active one with this name. Raises ``SessionNotFound``."""
@@ -104,9 +182,7 @@ class Workbench:
 
     def panel(self, session: Session | None = None, **options: Any) -> Any:
         """A form that creates a session and shows its desktop and chat, or the panel of ``session``."""
-        from ..jupyter.panel import SessionPanel, WorkbenchPanel
-
-        return WorkbenchPanel(self, **options) if session is None else SessionPanel(session, **options)
+        return display.host.form(self, **options) if session is None else display.host.panel(session, **options)
 
     def absolute(self, path: str) -> str:
         """A URL path that the server gave as a whole URL, without any token."""
@@ -174,3 +250,41 @@ def _is_id(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def bound(config: Mapping[str, Any], *, loopback: bool) -> dict[str, Any]:
+    """``config`` with its recording as the server must know it.
+
+    A relative ``record`` is meant from the kernel's folder; a server on this machine is told the whole path. Without
+    one, a notebook that is being recorded or replayed gives its sessions one file each, in the order of creation.
+    """
+    result = dict(config)
+    prefix = os.environ.get(FOLDER)
+    if not result.get("record") and prefix:
+        result["record"] = f"{prefix}-{next(_numbers)}.cambio"
+    if result.get("record"):
+        path = Path(result["record"])
+        result["record"] = str(path.absolute() if loopback else path)
+        if os.environ.get(MODE):
+            result.setdefault("record_mode", os.environ[MODE])
+    return result
+
+
+async def tell(address: Address, name: str | None, bar: Progress) -> None:
+    """Say on ``bar`` how far the server is, until cancelled; without news it only shows the time."""
+    await asyncio.sleep(NEWS_SECONDS)
+    try:
+        async with open_socket(address, f"{address.ws_url}/ws") as socket:
+            async for frame in socket:
+                _take_news(Message.parse(json.loads(frame)), name, bar)
+    except (OSError, WebSocketException):
+        return  # the request itself tells what is wrong
+
+
+def _take_news(message: Message, name: str | None, bar: Progress) -> None:
+    if message.event != "progress" or (name is not None and message.metadata.get("name") != name):
+        return
+    fraction = message.metadata.get("fraction")
+    bar.label = f"Starting a desktop: {message.content}"
+    bar.total = 1.0 if isinstance(fraction, int | float) else None
+    bar.to(float(fraction or 0.0))

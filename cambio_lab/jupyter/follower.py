@@ -1,6 +1,6 @@
-"""Follows a session from its beginning, whoever drives it, and keeps the record below its panel up to date.
+"""Follows a session from its beginning and keeps the record below its panel up to date.
 
-A panel's chat goes from the browser to the server without the kernel; a saved notebook shall show it all the same.
+A panel's chat goes from the browser to the server without the kernel; a saved notebook shows it all the same.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from typing import Any, Protocol
 
 from ..client.channel import Channel
 from ..client.discovery import Address
-from ..client.frames import fetch_now, fetch_some
+from ..client.feed import fetch_steps
 from ..client.message import Message
+from ..client.portal import portal
 from ..client.rest import Rest
+from ..client.screenshot import fetch
+from ..client.session import Session
 from ..client.turn import Step, Turn, TurnBuilder
 from ..errors import CambioError
 from . import record
@@ -32,7 +35,6 @@ class Follower:
         self.turns: list[Turn] = []
         self.failure: CambioError | None = None
         self.over = False
-        """The session ends: from now on the record is all there is to see."""
         self._progress = asyncio.Condition()
         self._rest = rest
         self._name = name
@@ -66,8 +68,20 @@ class Follower:
         complete = [turn for turn in self.turns if self._builder is None or turn is not self._builder.turn]
         return any(turn.message_id == message_id and turn.done for turn in complete)
 
+    async def turn_ended(self, turn: Turn | None) -> None:
+        """Show the record up to ``turn`` as output of the running cell: a notebook keeps only those."""
+        show_all(*await portal.call(self.caught_up("" if turn is None else turn.message_id)))
+
+    async def ending(self) -> None:
+        """Open the record: from now on it is all there is to see."""
+        self.over = True
+        await self.turn_ended(None)
+
     async def close(self) -> None:
         """Stop following; what is shown stays."""
+        await portal.call(self._close())
+
+    async def _close(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -105,7 +119,7 @@ class Follower:
         if not message.ends_turn:
             return False
         turn = self._builder.turn
-        await fetch_some(self._rest, turn.steps)
+        await fetch_steps(self._rest, turn.steps)
         await self._fill_in(turn)
         self._builder = None
         return True
@@ -132,9 +146,18 @@ class Follower:
             show_all(self._handles, await self._content())
 
     async def _content(self) -> dict[str, Any]:
-        if self.turns and (final := await fetch_now(self._rest, self._session_id, f"The desktop of {self._name}")):
+        path = f"/sessions/{self._session_id}/screenshot"
+        if self.turns and (final := await fetch(self._rest, path, f"The desktop of {self._name}")):
             self.turns[-1].screenshot = final
         return await asyncio.to_thread(folded, list(self.turns), self._name, unfold=self.over)
+
+
+async def follow(session: Session, handle: Handle) -> None:
+    """Keep the output ``handle`` up to date with the whole session's record. Awaited on the portal's loop."""
+    if not isinstance(session.observer, Follower):
+        session.observer = Follower(session.lab.address, session.lab.rest, session.id, session.name)
+        await session.observer.start()
+    await session.observer.add(handle)
 
 
 def show_all(handles: list[Handle], content: dict[str, Any]) -> None:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 import shlex
 from collections.abc import Mapping
+from types import CodeType
 from typing import Any, NoReturn
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, needs_local_scope
 
-from ..client.portal import portal
+from ..client.portal import Call, portal
+from ..client.screenshot import Screenshot
 from ..client.session import Session
-from ..client.tables import Table
+from ..client.text import Table
 from ..client.turn import Turn
 from ..client.workbench import Workbench
 from ..errors import InvalidRequest, SessionNotFound
 
 DEFAULT_NAME = "notebook"
 RESULT = "agent_result"
-_VARIABLE = re.compile(r"(\{\{|\}\}|\{\s*([A-Za-z_][A-Za-z0-9_.]*)\s*\})")
+_EXPRESSION = re.compile(r"(\{\{|\}\}|\{([^{}\n]+)\})")
+_BRACES = "Write {{ and }} for braces."
 
 
 class Parser(argparse.ArgumentParser):
@@ -57,7 +61,7 @@ class AgentMagics(Magics):
     def agent(self, line: str, cell: str, local_ns: Mapping[str, Any] | None = None) -> None:
         """``%%agent [--session NAME] [--model M] [--max-steps N] [--max-cost US$] [--approval P] [--out VARIABLE]``
 
-        Sends the cell's text to the session of that name (made on first use); ``{variable}`` is replaced by its
+        Sends the cell's text to the session of that name (made on first use); ``{expression}`` is replaced by its
         value, ``{{`` and ``}}`` are braces. The turn is in ``agent_result`` (or ``--out``). An interrupt stops it.
         """
         options = _parser().parse_args(shlex.split(line))
@@ -113,22 +117,56 @@ class AgentMagics(Magics):
 
 
 def fill(text: str, variables: Mapping[str, Any]) -> str:
-    """``text`` with ``{name}`` and ``{name.attribute}`` replaced; raises ``InvalidRequest`` naming what is missing."""
+    """Return ``text`` with each ``{expression}`` replaced by the text form of its value.
+
+    ``{{`` and ``}}`` are braces, and a constant in braces (as in JSON) stays as it is. Raises ``InvalidRequest`` for
+    what is no expression, what fails, and values without a text form.
+    """
 
     def value(match: re.Match[str]) -> str:
-        if match[2] is None:
+        source = match[2]
+        if source is None:
             return match[1][0]
-        first, *rest = match[2].split(".")
-        if first not in variables:
-            raise InvalidRequest(f"There is no variable {first!r}.", hint="Write {{ and }} for braces.")
-        found = variables[first]
-        for name in rest:
-            found = getattr(found, name)
-        return str(found)
+        code, form = _parse(source)
+        if code is None:
+            return match[0]
+        try:
+            return _text_form(eval(code, dict(variables)), source, form)
+        except InvalidRequest:
+            raise
+        except Exception as error:
+            raise InvalidRequest(f"{{{source}}}: {type(error).__name__}: {error}.", hint=_BRACES) from error
 
-    return _VARIABLE.sub(value, text)
+    return _EXPRESSION.sub(value, text)
 
 
-def register(shell: Any) -> None:
-    """Make the magics known to an IPython shell."""
-    shell.register_magics(AgentMagics)
+def _parse(source: str) -> tuple[CodeType | None, str]:
+    """Return the expression in ``source`` and its format, as in an f-string; no expression for a constant."""
+    expression, form = source, ""
+    while True:
+        try:
+            tree = ast.parse(expression.strip(), mode="eval")
+            break
+        except SyntaxError:
+            expression, colon, more = expression.rpartition(":")
+            if not colon:
+                raise InvalidRequest(f"{{{source}}} is no Python expression.", hint=_BRACES) from None
+            form = more + (":" + form if form else "")
+    constant = not any(isinstance(node, ast.Name) for node in ast.walk(tree))
+    return (None if constant else compile(tree, "<agent>", "eval")), form
+
+
+def _text_form(value: Any, source: str, form: str) -> str:
+    """Return what the agent reads for ``value``; refuse an object that has no text of its own."""
+    if form:
+        return format(value, form)
+    if (
+        str(value) == object.__repr__(value)
+        or isinstance(value, Screenshot | Session | Workbench | Call)
+        or callable(value)
+    ):
+        kind = type(value).__name__
+        raise InvalidRequest(
+            f"{{{source}}} is a {kind}, which has no text form.", hint="Use an attribute, or str(...)."
+        )
+    return str(value)

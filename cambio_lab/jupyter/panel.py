@@ -1,35 +1,97 @@
-"""Widgets for a cell: the panel of one session, and a form that makes sessions."""
+"""Widgets for a cell: a session's live view, its panel with a record below it, and a form that creates sessions.
+
+Everything a browser does is in ``labextension/``. On a page that Jupyter serves the view talks to the server itself, so
+it works while the kernel is busy; elsewhere it asks the kernel (:mod:`~cambio_lab.jupyter.relay`). Synced traits are
+saved in notebooks: none ever holds a token.
+"""
 
 from __future__ import annotations
 
 import concurrent.futures
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import anywidget
 import ipywidgets
+import traitlets
 
 from ..client.portal import portal
+from ..client.session import Session
+from ..client.workbench import Workbench
 from ..errors import CambioError
-from . import shell
-from .desktop_view import DesktopView
-from .follower import folded
+from . import record
+from .follower import folded, follow
+from .host import show_raw
+from .relay import Relay, asset
 
-if TYPE_CHECKING:
-    from ..client.session import Session
-    from ..client.workbench import Workbench
-
+MODES = ("panel", "desktop", "chat")
 POLICIES = (("Ask before risky actions", "risky"), ("Ask before every action", "always"), ("Never ask", "never"))
+
+
+class DesktopView(anywidget.AnyWidget):
+    """Shows ``session_id``; :meth:`show` changes it."""
+
+    session_id = traitlets.Unicode("").tag(sync=True)
+    base_url_hint = traitlets.Unicode("").tag(sync=True)
+    height = traitlets.Int(560).tag(sync=True)
+    mode = traitlets.Enum(MODES, "panel").tag(sync=True)
+    relay = traitlets.Bool(False).tag(sync=True)
+
+    def __init__(self, session: Session, *, mode: str = "panel", height: int = 560, relay: bool | None = None) -> None:
+        self.session = session
+        self._relay = Relay(session, self._answer)
+        self._esm, self._css = asset("widget.js"), asset("widget.css")  # anywidget makes synced traits of them
+        super().__init__(
+            session_id=session.id,
+            base_url_hint=session.lab.address.base_path,
+            mode=mode,
+            height=height,
+            relay=not session.lab.address.parent if relay is None else relay,
+        )
+        self.on_msg(self._receive)
+
+    def show(self, session: Session) -> None:
+        """Show another session in the same place."""
+        self._relay.close()
+        self.session = session
+        self._relay = Relay(session, self._answer)
+        self.relay = self.relay or not session.lab.address.parent
+        self.session_id = session.id
+
+    def close(self) -> None:
+        self._relay.close()
+        super().close()
+
+    def _receive(self, widget: Any, content: Any, buffers: Any) -> None:
+        if isinstance(content, dict):
+            self._relay.receive(content)
+
+    def _answer(self, message: dict[str, Any], buffers: list[bytes]) -> None:
+        if self.comm is not None:
+            self.send(message, buffers)
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        """The widget, and beside it what a saved notebook shows without one."""
+        found = super()._repr_mimebundle_(**options)
+        return with_record(found, self.session)
+
+
+def with_record(bundle: Any, session: Session) -> Any:
+    """``bundle`` with the session's static record as ``text/html`` and ``text/plain``."""
+    data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+    title = f"{session.name} ({session.status})"
+    return {**(data or {}), **record.bundle(session.turns, title=title)}, metadata
 
 
 class SessionPanel(DesktopView):
     """Desktop, chat and timeline of one session; shown with a record below it that the saved notebook keeps."""
 
     def _ipython_display_(self, **options: Any) -> None:
-        shell.show_bundle(self._repr_mimebundle_())
+        show_raw(*self._repr_mimebundle_())
         show_record(self.session)
 
 
 class WorkbenchPanel(ipywidgets.VBox):  # type: ignore[misc]
-    """A form for a new session (name, model, limits, approval) with the sessions there are; below it the panel."""
+    """A form for a new session (name, model, limits, approval), a list of the existing ones, and the panel below."""
 
     def __init__(self, lab: Workbench, *, height: int = 560) -> None:
         self.lab = lab
@@ -42,7 +104,7 @@ class WorkbenchPanel(ipywidgets.VBox):  # type: ignore[misc]
         self.model = ipywidgets.Combobox(description="Model", placeholder="the server's default", style=wide)
         self.max_steps = ipywidgets.BoundedIntText(200, min=1, max=100_000, description="Steps per turn", style=wide)
         self.max_cost = ipywidgets.BoundedFloatText(
-            10.0, min=0.0, max=100_000.0, step=0.5, description="Most money (US$)", style=wide
+            10.0, min=0.0, max=100_000.0, step=0.5, description="Cost limit (US$)", style=wide
         )
         self.approval = ipywidgets.Dropdown(options=POLICIES, value="risky", description="Approval", style=wide)
         self.create_button = ipywidgets.Button(
@@ -69,7 +131,7 @@ class WorkbenchPanel(ipywidgets.VBox):  # type: ignore[misc]
         self.create_button.on_click(lambda _: self._start(self._create()))
         self.open_button.on_click(lambda _: self._start(self._open()))
         self.end_button.on_click(lambda _: self._start(self._end()))
-        self._start(self._look_around())
+        self._start(self._refresh())
 
     def config(self) -> dict[str, Any]:
         """What the form says, as ``config`` of a new session."""
@@ -94,7 +156,7 @@ class WorkbenchPanel(ipywidgets.VBox):  # type: ignore[misc]
 
     def _ipython_display_(self, **options: Any) -> None:
         self._recorded = True
-        shell.show_bundle(self._repr_mimebundle_())
+        show_raw(self._repr_mimebundle_())
         if self.session is not None:
             show_record(self.session)
 
@@ -123,7 +185,7 @@ class WorkbenchPanel(ipywidgets.VBox):  # type: ignore[misc]
         session = await self.lab.create_session(self.name.value.strip() or None, **self.config())
         self.show(session)
         self._say(f"{session.name} is ready.")
-        await self._look_around()
+        await self._refresh()
 
     async def _open(self) -> None:
         if self.existing.value:
@@ -135,20 +197,18 @@ class WorkbenchPanel(ipywidgets.VBox):  # type: ignore[misc]
             await self.session.end()
             self._say(f"{self.session.name} has ended.")
             self.end_button.disabled = True
-            await self._look_around()
+            await self._refresh()
 
-    async def _look_around(self) -> None:
+    async def _refresh(self) -> None:
         active = await self.lab.sessions(status="active", limit=50)
         self.existing.options = [("(none)", ""), *((str(row["name"]), str(row["id"])) for row in active)]
         if not self.model.options:
             self.model.options = tuple(await self.lab.model_names())
 
     def _say(self, text: str) -> None:
-        from .record import escape
-
-        self.message.value = f'<span role="status">{escape(text, 500)}</span>'
+        self.message.value = f'<span role="status">{record.escape(text, 500)}</span>'
 
 
 def show_record(session: Session) -> None:
-    """A second output below a panel: the record, kept up to date by the kernel."""
-    portal.run(session.follow(shell.show(folded([], session.name))))
+    """Show a second output below a panel: the record, kept up to date by the kernel."""
+    portal.run(follow(session, show_raw(folded([], session.name))))

@@ -1,8 +1,8 @@
-"""A page that remembers: static HTML and text of turns, for a notebook without kernel, server, scripts or styles.
+"""Turns as static HTML and text, for a saved notebook without kernel, server, scripts or styles.
 
 Only elements and attributes that GitHub's sanitiser and nbviewer keep: headings, lists, tables, ``img`` with ``alt``,
-``details``. Whatever an agent, a desktop or a person wrote is escaped and shown as text. Pictures are JPEGs, chosen and
-sized so that one output stays below a number of bytes (``CAMBIO_LAB_OUTPUT_BYTES``, default 400 KB).
+``details``. All text of agents, desktops and people is escaped. Screenshots are JPEGs, chosen and sized so that one
+output stays below a number of bytes (``CAMBIO_LAB_OUTPUT_BYTES``, default 400 KB).
 """
 
 from __future__ import annotations
@@ -12,20 +12,18 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..client.action import clip, visible
-from ..client.screenshot import Picture
-from ..client.turn import Step, Turn
+from ..client.feed import MAX_SCREENSHOTS
+from ..client.screenshot import Screenshot
+from ..client.text import clip, shorten, visible
+from ..client.turn import Step, Turn, thin
 from ..errors import ConfigurationError
 
 DEFAULT_BYTES = 400_000
 LONGEST_TEXT = 20_000
 """Characters of one answer or message; the run itself has all of it."""
 STEP_TEXT = 400
-MOST_FRAMES = 24
-"""Pictures of one filmstrip; more steps than that are thinned out evenly, first and last kept."""
 STRIP_COLUMNS, STRIP_WIDTH = 4, 240
 _SIZES = ((480, 60), (360, 50), (280, 45), (200, 40), (140, 35))
-FIRST_SIZE = _SIZES[0]
 _FINAL = ((1280, 80), (1280, 60), (1024, 55), (800, 50), (640, 40))
 
 
@@ -39,7 +37,7 @@ def output_bytes() -> int:
 
 
 def bundle(
-    turns: Sequence[Turn], *, title: str = "", final: Picture | None = None, cap: int | None = None
+    turns: Sequence[Turn], *, title: str = "", final: Screenshot | None = None, cap: int | None = None
 ) -> dict[str, Any]:
     """``text/html`` and ``text/plain`` of ``turns``; ``final`` replaces the last turn's last screenshot."""
     return {"text/html": render(turns, title=title, final=final, cap=cap), "text/plain": text(turns, title=title)}
@@ -57,12 +55,12 @@ def render(
     turns: Sequence[Turn],
     *,
     title: str = "",
-    final: Picture | None = None,
+    final: Screenshot | None = None,
     with_final: bool = True,
     with_frames: bool = True,
     cap: int | None = None,
 ) -> str:
-    """The record as HTML of at most ``cap`` bytes; text is kept before pictures, the last picture before the others."""
+    """The record as HTML of at most ``cap`` bytes; text is kept before images, the last image before the others."""
     cap = output_bytes() if cap is None else cap
     if final is None:
         final = next((turn.screenshot for turn in reversed(turns) if turn.screenshot is not None), None)
@@ -78,20 +76,14 @@ def render(
     return _page(turns, title, _frames(turns, left) if with_frames else {}, shown, limit)
 
 
-def shorten(value: str, limit: int) -> str:
-    """The beginning and the end of ``value``, and how much is missing between them."""
-    if len(value) <= limit:
-        return value
-    half = limit // 2
-    return f"{value[:half]}\n… {len(value) - 2 * half:,} characters left out …\n{value[-half:]}"
-
-
 def escape(value: str, limit: int = LONGEST_TEXT) -> str:
     """Text that no browser takes for markup, script or link; without terminal codes."""
     return html.escape(shorten(visible(value), limit), quote=True)
 
 
-def _page(turns: Sequence[Turn], title: str, frames: dict[int, Picture], final: Picture | None, limit: int) -> str:
+def _page(
+    turns: Sequence[Turn], title: str, frames: dict[int, Screenshot], final: Screenshot | None, limit: int
+) -> str:
     parts = ['<div class="cambio-record">']
     if title:
         parts.append(f"<p><strong>{escape(title, 300)}</strong></p>")
@@ -103,7 +95,7 @@ def _page(turns: Sequence[Turn], title: str, frames: dict[int, Picture], final: 
     return "\n".join(parts)
 
 
-def _turn(turn: Turn, frames: dict[int, Picture], limit: int) -> Iterable[str]:
+def _turn(turn: Turn, frames: dict[int, Screenshot], limit: int) -> Iterable[str]:
     yield f"<p><strong>You:</strong> {_lines(turn.message, limit)}</p>"
     steps: list[Step] = []
     for item in turn.items:
@@ -139,54 +131,54 @@ def _steps(steps: Sequence[Step], limit: int) -> Iterable[str]:
     yield "</ol>"
 
 
-def frame(step: Step, picture: Picture | None = None, *, width: int = 0) -> str:
-    """``<img>`` of a step's picture with its caption, or nothing; ``width`` is the shown one in pixels."""
-    picture = picture or step.picture
+def frame(step: Step, image: Screenshot | None = None, *, width: int = 0) -> str:
+    """``<img>`` of a step's image with its caption, or nothing; ``width`` is the shown one in pixels."""
+    image = image or step.screenshot
     words = f"Step {step.number}: {step.summary}"
-    if picture is None:
+    if image is None:
         return ""
-    return f"{_img(picture, words, title=words, width=width)}<br><small>{escape(clip(words, 60))}</small>"
+    return f"{_img(image, words, title=words, width=width)}<br><small>{escape(clip(words, 60))}</small>"
 
 
 def _table(cells: Sequence[str]) -> str:
-    """Cells in rows of a filmstrip: notebooks stack pictures that are in no table."""
+    """Cells in rows of a filmstrip: notebooks stack images that are in no table."""
     rows = [cells[start : start + STRIP_COLUMNS] for start in range(0, len(cells), STRIP_COLUMNS)]
     lines = ["".join(f'<td valign="top" style="text-align:left">{cell}</td>' for cell in row) for row in rows]
     return "<table><tbody>" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "</tbody></table>"
 
 
-def _img(picture: Picture, alt: str, title: str = "", width: int = 0) -> str:
-    full, height = picture.size
+def _img(image: Screenshot, alt: str, title: str = "", width: int = 0) -> str:
+    full, height = image.size
     width = min(width or full, full)
     more = f' title="{escape(title, 200)}"' if title else ""
     size = f'width="{width}" height="{round(height * width / full)}"'
-    return f'<img src="{picture.data_uri}" {size} alt="{escape(alt, 200)}"{more}>'
+    return f'<img src="{image.data_uri}" {size} alt="{escape(alt, 200)}"{more}>'
 
 
 def _lines(value: str, limit: int) -> str:
     return escape(value.strip(), limit).replace("\n", "<br>\n")
 
 
-def _fit(picture: Picture, most: int, sizes: Iterable[tuple[int, int]]) -> Picture | None:
-    """The largest JPEG of ``picture`` whose data URI has at most ``most`` bytes."""
+def _fit(image: Screenshot, most: int, sizes: Iterable[tuple[int, int]]) -> Screenshot | None:
+    """The largest JPEG of ``image`` whose data URI has at most ``most`` bytes."""
     for width, quality in sizes:
-        small = picture.jpeg(width=width, quality=quality)
+        small = image.jpeg(width=width, quality=quality)
         if len(small.data_uri) <= most:
             return small
     return None
 
 
-def _frames(turns: Sequence[Turn], most: int) -> dict[int, Picture]:
-    """A reduced picture for each step that gets one, by ``id(step)``; together at most ``most`` bytes."""
-    steps = [step for turn in turns for step in turn.steps if step.picture is not None]
-    chosen = thin(steps, MOST_FRAMES)
+def _frames(turns: Sequence[Turn], most: int) -> dict[int, Screenshot]:
+    """A reduced image for each step that gets one, by ``id(step)``; together at most ``most`` bytes."""
+    steps = [step for turn in turns for step in turn.steps if step.screenshot is not None]
+    chosen = thin(steps, MAX_SCREENSHOTS)
     while chosen:
         share = most // len(chosen) - 400
         for width, quality in _SIZES:
             if _guess(chosen, width, quality) > share:
                 continue
-            small = {id(step): step.picture.jpeg(width=width, quality=quality) for step in chosen if step.picture}
-            if sum(len(picture.data_uri) for picture in small.values()) <= share * len(chosen):
+            small = {id(step): step.screenshot.jpeg(width=width, quality=quality) for step in chosen if step.screenshot}
+            if sum(len(image.data_uri) for image in small.values()) <= share * len(chosen):
                 return small
         chosen = thin(chosen, len(chosen) // 2)
     return {}
@@ -194,14 +186,5 @@ def _frames(turns: Sequence[Turn], most: int) -> dict[int, Picture]:
 
 def _guess(steps: Sequence[Step], width: int, quality: int) -> float:
     """Bytes of one data URI, from a few of them: encoding all in each size would take a second."""
-    pictures = [step.picture for step in thin(steps, 3) if step.picture is not None]
-    return sum(len(picture.jpeg(width=width, quality=quality).data_uri) for picture in pictures) / len(pictures)
-
-
-def thin(steps: Sequence[Step], most: int) -> list[Step]:
-    """At most ``most`` of ``steps``, evenly spread, the first and the last among them."""
-    if len(steps) <= most:
-        return list(steps)
-    if most < 2:
-        return list(steps[-1:]) if most == 1 else []
-    return [steps[round(index * (len(steps) - 1) / (most - 1))] for index in range(most)]
+    images = [step.screenshot for step in thin(steps, 3) if step.screenshot is not None]
+    return sum(len(image.jpeg(width=width, quality=quality).data_uri) for image in images) / len(images)

@@ -12,20 +12,22 @@ import json
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..client.channel import Channel, Listener
 from ..client.portal import portal
-from ..errors import CambioError
-from .assets import asset
+from ..errors import CambioError, ConfigurationError
 
 if TYPE_CHECKING:
     from ..client.session import Session
 
+STATIC = Path(__file__).resolve().parent.parent / "static"
 Send = Callable[[dict[str, Any], list[bytes]], None]
 
 FRAME_SECONDS = 1.0
-"""Shortest time between two pictures: they count against the server's general rate limit."""
+"""Shortest time between two screenshots: they count against the server's general rate limit."""
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 MODULES = frozenset({"relay.js", "panel.css"})
 MOST_REQUESTS = 16
@@ -50,7 +52,7 @@ class Relay:
             "rest": self._rest,
             "open": self._open,
             "send": self._forward,
-            "frame": self._picture,
+            "frame": self._screenshot,
             "module": self._module,
             "close": self._close,
         }
@@ -127,8 +129,8 @@ class Relay:
         except CambioError as error:
             self._send({"kind": "down", "reason": error.describe()}, [])
 
-    async def _picture(self, message: Mapping[str, Any]) -> None:
-        """A picture of now, at most one a second; ``same`` when it would be the one that was sent last."""
+    async def _screenshot(self, message: Mapping[str, Any]) -> None:
+        """Send the screen now, at most once a second; ``same`` when it is what was sent last."""
         await asyncio.sleep(max(0.0, self._frame_at + FRAME_SECONDS - time.monotonic()))
         self._frame_at = time.monotonic()
         width = message.get("width")
@@ -166,3 +168,15 @@ def _size(data: bytes) -> tuple[int, int]:
 
     with Image.open(io.BytesIO(data)) as image:
         return int(image.width), int(image.height)
+
+
+@cache
+def asset(name: str) -> str:
+    """The text of a built front-end file. Raises ``ConfigurationError`` when the package was installed without it."""
+    path = STATIC / name
+    if not path.is_file():
+        raise ConfigurationError(
+            f"The front end's {name} is not there.",
+            hint="Install the package from a wheel, or run `npm ci && npm run build:prod` in labextension/.",
+        )
+    return path.read_text(encoding="utf-8")

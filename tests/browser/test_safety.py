@@ -218,7 +218,7 @@ async def test_where_the_server_is_elsewhere_the_kernel_relays(
     session = await make_session("Relayed", approval="never")
     notebook(
         notebooks / "relay.ipynb",
-        "from cambio_lab import Workbench\nfrom cambio_lab.jupyter.desktop_view import DesktopView\n"
+        "from cambio_lab import Workbench\nfrom cambio_lab.jupyter.panel import DesktopView\n"
         f"lab = Workbench()\nsession = await lab.session('{session['id']}')\nDesktopView(session, relay=True)",
     )
     await open_lab(page, lab, "tree/relay.ipynb")

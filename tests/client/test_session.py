@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -22,20 +24,21 @@ from cambio_lab.errors import (
     SessionNotFound,
     TurnRunning,
 )
+from cambio_lab.sessions.config import SessionConfig
 
 from .small_server import TOKEN, SmallServer, SmallSession, endless
 
 
 async def test_send_returns_the_turn(lab: Workbench) -> None:
     async with await lab.create_session("Flights", model="demo") as session:
-        turn = await session.send("hello", pictures=True)
+        turn = await session.send("hello", screenshots=True)
     assert turn.text == str(turn) == "I typed hello."
     assert [step.summary for step in turn.steps] == ["screenshot", "type 'hello'"]
     assert turn.steps[0].timing["settle_ms"] == 80.0
     assert turn.items[0] == "Let me look. "
-    assert turn.cost == 0.0012 and turn.seconds == 1.5 and turn.done and not turn.stopped
+    assert turn.cost_usd == 0.0012 and turn.seconds == 1.5 and turn.done and not turn.stopped
     assert turn.screenshot is not None and turn.screenshot.size == (640, 400)
-    assert all(step.picture is not None and step.picture.media_type == "image/jpeg" for step in turn.steps)
+    assert all(step.screenshot is not None and step.screenshot.media_type == "image/jpeg" for step in turn.steps)
     assert session.turns == [turn]
     assert session.status == "inactive"
 
@@ -132,9 +135,9 @@ async def test_429_is_waited_out_on_rest_and_socket(lab: Workbench, server: Smal
 
 
 async def test_errors_are_exceptions_with_the_servers_words(lab: Workbench, server: SmallServer) -> None:
-    with pytest.raises(InvalidRequest, match="Unknown configuration: frobs") as caught:
-        await lab.create_session(frobs=1)
-    assert caught.value.details == {"config": ["frobs"]}
+    with pytest.raises(InvalidRequest, match="Unknown configuration: effort") as caught:
+        await lab.create_session(effort="odd")
+    assert caught.value.details == {"config": ["effort"]}
     with pytest.raises(SessionNotFound):
         await lab.session("Nobody")
     async with Workbench(server.url, "wrong") as stranger:
@@ -256,3 +259,19 @@ def test_portal_refuses_to_wait_for_itself() -> None:
 async def _until(condition: Callable[[], bool]) -> None:
     while not condition():  # noqa: ASYNC110 - what it waits for happens on another loop
         await asyncio.sleep(0.01)
+
+
+def test_create_session_has_every_option_of_the_api() -> None:
+    parameters = inspect.signature(Workbench.create_session).parameters
+    assert set(parameters) - {"self", "name", "tools"} == set(SessionConfig.model_fields)
+    documented = set(re.findall(r"^ {4}(\w+): ", inspect.getdoc(Workbench.create_session) or "", re.M))
+    assert documented == set(parameters) - {"self"}
+
+
+async def test_create_session_offers_functions(lab: Workbench) -> None:
+    def stock(item: str) -> int:
+        """How many are in stock."""
+        return 12
+
+    session = await lab.create_session("Tools", tools=[stock])
+    assert list(session.tools) == ["stock"]

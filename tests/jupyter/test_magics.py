@@ -11,6 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.testing.globalipapp import start_ipython
 
 from cambio_lab.client.turn import Turn
+from cambio_lab.client.workbench import Workbench
 from cambio_lab.errors import InvalidRequest
 from cambio_lab.jupyter.magics import fill
 
@@ -57,9 +58,39 @@ async def test_a_wrong_line_is_an_error_not_an_exit(shell: InteractiveShell, lin
         await cell(shell, line, "hello")
 
 
-def test_variables() -> None:
+def test_expressions_become_text() -> None:
     turn = Turn("x", text="inner")
     assert fill("{a} and { turn.text } {{b}}", {"a": 1, "turn": turn}) == "1 and inner {b}"
-    assert fill('{"json": 1} {}', {}) == '{"json": 1} {}'
-    with pytest.raises(InvalidRequest, match="'nobody'"):
-        fill("{nobody}", {})
+    variables = {"rows": [{"city": "Rome"}], "price": 12.345, "turn": turn, "len": len}
+    assert fill("{rows[0]['city']} {price:.2f} {len(rows) + 1} {turn} {rows}", variables) == (
+        "Rome 12.35 2 inner [{'city': 'Rome'}]"
+    )
+    assert fill('{"json": 1} {} {1, 2}', {}) == '{"json": 1} {} {1, 2}'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{nobody}", "NameError: name 'nobody' is not defined"),
+        ("{two words}", "no Python expression"),
+        ("{1 / zero}", "ZeroDivisionError"),
+        ("{thing}", "is a object, which has no text form"),
+        ("{function}", "has no text form"),
+    ],
+)
+def test_what_has_no_text_is_refused(text: str, words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        fill(text, {"zero": 0, "thing": object(), "function": fill})
+
+
+async def test_ipython_in_a_terminal_prints_a_turn_once(
+    shell: InteractiveShell, lab: Workbench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.user_ns["session"] = await lab.create_session("Terminal")
+    done = await asyncio.to_thread(shell.run_cell, "await session.send('hello')", True)
+    done.raise_error()
+    shown = capsys.readouterr().out
+    assert shown.count("I typed hello.") == 1 and "<Turn: 2 steps, 1.5 s" in shown
+    shell.user_ns["turn"] = done.result
+    await asyncio.to_thread(shell.run_cell, "turn", True)
+    assert "You: hello" in capsys.readouterr().out

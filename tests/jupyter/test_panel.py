@@ -13,9 +13,8 @@ import pytest
 from cambio_lab.client.portal import portal
 from cambio_lab.client.session import Session
 from cambio_lab.client.workbench import Workbench
-from cambio_lab.jupyter.desktop_view import DesktopView
 from cambio_lab.jupyter.follower import Follower
-from cambio_lab.jupyter.panel import WorkbenchPanel
+from cambio_lab.jupyter.panel import DesktopView, WorkbenchPanel
 from cambio_lab.jupyter.relay import Relay
 
 from ..client.small_server import TOKEN, SmallServer, endless

@@ -13,14 +13,10 @@ import numpy
 import pytest
 from PIL import Image
 
-from cambio_lab.client.action import describe, visible
-from cambio_lab.client.message import Message
-from cambio_lab.client.screenshot import LARGEST_PNG, Picture
-from cambio_lab.client.starting import _take
+from cambio_lab.client.screenshot import Screenshot
 from cambio_lab.client.turn import Step, Turn
 from cambio_lab.errors import ConfigurationError, MissingKey
 from cambio_lab.jupyter import record
-from cambio_lab.jupyter.progress import Progress, as_html, as_text
 
 from ..client.small_server import picture
 
@@ -68,13 +64,13 @@ class Page(HTMLParser):
 
 
 @functools.cache
-def noisy(number: int, size: tuple[int, int] = (1280, 800)) -> Picture:
-    """A picture that compresses badly, as a photograph on a desktop does."""
+def noisy(number: int, size: tuple[int, int] = (1280, 800)) -> Screenshot:
+    """An image that compresses badly, as a photograph on a desktop does."""
     pixels = numpy.random.default_rng(number).integers(0, 255, (size[1] // 8, size[0] // 8, 3), dtype=numpy.uint8)
     image = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR)
     target = io.BytesIO()
     image.save(target, "PNG")
-    return Picture(target.getvalue(), "image/png", f"Screen {number}")
+    return Screenshot(target.getvalue(), "image/png", f"Screen {number}")
 
 
 def turn(steps: int = 3, message: str = "Find a flight", text: str = "Done, it costs 80 dollars.") -> Turn:
@@ -82,10 +78,10 @@ def turn(steps: int = 3, message: str = "Find a flight", text: str = "Done, it c
     found.items.append("I look first.")
     for number in range(1, steps + 1):
         step = Step(number, "left_click", {"coordinate": [number, 20]}, "completed", timing={"total_ms": 101.4})
-        step.picture = Picture(picture(f"step {number}"), "image/png")
+        step.screenshot = Screenshot(picture(f"step {number}"), "image/png")
         found.items.append(step)
     found.items.append(text)
-    found.screenshot = Picture(picture("the end", (1280, 800)), "image/png", "The desktop at the end of the turn")
+    found.screenshot = Screenshot(picture("the end", (1280, 800)), "image/png", "The desktop at the end of the turn")
     return found
 
 
@@ -111,7 +107,7 @@ def test_plain_text_has_the_transcript() -> None:
 def test_the_size_is_bounded(cap: int) -> None:
     long = turn(200, text="word " * 20_000)
     for step in long.steps:
-        step.picture = noisy(step.number % 3, (640, 400)) if step.number % 20 == 1 else None
+        step.screenshot = noisy(step.number % 3, (640, 400)) if step.number % 20 == 1 else None
     long.screenshot = noisy(0)
     page = record.render([long], cap=cap)
     assert len(page.encode()) <= cap
@@ -155,65 +151,3 @@ def test_a_megabyte_of_text_is_shortened_and_quick() -> None:
     page = record.render([turn(1, text="A" * 500_000 + HOSTILE + "Z" * 500_000)])
     assert len(page.encode()) <= record.DEFAULT_BYTES and "characters left out" in page
     assert time.monotonic() - started < 2
-
-
-def test_a_step_in_a_few_words() -> None:
-    assert describe("left_click_drag", {"start_coordinate": [1, 2], "coordinate": [3, 4]}) == (
-        "left_click_drag from (1, 2) (3, 4)"
-    )
-    assert describe("scroll", {"coordinate": [3, 4], "scroll_amount": 5}) == "scroll (3, 4) scroll_amount=5"
-    assert describe("bash", {"command": "ls\n-l \x1b[31m"}) == "bash ls -l"
-    assert len(describe("type", {"text": "x" * 10_000})) < 100
-
-
-def test_visible_keeps_what_people_write() -> None:
-    assert visible("äöß€漢字🙂👩‍👩‍👧\n\tx") == "äöß€漢字🙂👩‍👩‍👧\n\tx"
-    assert visible("\x1b[1;31mred\x1b[0m\x07\x9b31m") == "red"
-
-
-def test_pictures_show_themselves() -> None:
-    shot = noisy(1)
-    assert len(shot.data) > LARGEST_PNG and repr(shot) == "Screen 1 (1280x800)"
-    for shown in (shot, Picture(shot.jpeg().data, "image/jpeg", "Screen 1")):
-        png, metadata = shown._repr_png_()
-        assert png.startswith(b"\x89PNG") and metadata == {"width": 1280, "height": 800, "alt": "Screen 1"}
-    assert len(shot._repr_png_()[0]) < len(shot.data) / 2
-
-
-def test_the_bar_of_a_slow_start_moves_with_the_servers_news() -> None:
-    bar = Progress("Starting a desktop", delay=0, show=False)
-    drawn: list[str] = []
-    bar._draw = lambda progress, outcome: drawn.append(as_html(progress, outcome))
-    bar._last = 0.0
-
-    def news(fraction: float | None, name: str = "Flights") -> None:
-        metadata = {"event": "progress", "fraction": fraction, "name": name}
-        _take(Message("status", "step 3/9: apt-get", metadata=metadata), "Flights", bar)
-
-    news(0.4, "another session")
-    assert bar.total is None and not drawn
-    news(0.4)
-    assert 'value="40" max="100"' in drawn[-1] and "step 3/9: apt-get" in drawn[-1] and "40 %" in drawn[-1]
-    news(None)
-    assert bar.total is None
-    bar.end()
-    assert "<progress" not in drawn[-1] and drawn[-1].endswith("done</p>")
-
-
-def test_a_progress_bar_ends() -> None:
-    drawn: list[tuple[float, str]] = []
-    bar = Progress("Sending <x>", 10, unit="B", delay=0, show=False)
-    bar._draw = lambda progress, outcome: drawn.append((progress.value, outcome))
-    with bar:
-        for _ in range(10):
-            time.sleep(0.03)
-            bar.add(1)
-    assert drawn[-1][1] == "done" and drawn[-1][0] == 10
-    assert len(drawn) in range(2, 6)
-    assert "<progress" in as_html(bar) and "&lt;x&gt;" in as_html(bar)
-    assert "<progress" not in as_html(bar, "done") and as_text(bar, "failed").endswith("failed")
-    failing = Progress("x", 1, delay=0, show=False)
-    failing._draw = bar._draw
-    with pytest.raises(ZeroDivisionError), failing:
-        failing.to(1 / 0)
-    assert drawn[-1] == (0, "failed")

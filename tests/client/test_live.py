@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from cambio_lab.client.approval import Approval
+from cambio_lab.client.message import Approval
 from cambio_lab.client.portal import portal
 from cambio_lab.client.workbench import Workbench
 from cambio_lab.errors import InvalidRequest, SessionConflict, SessionEnded
+from cambio_lab.jupyter.follower import follow
 
+from ..kernels import ROOT
 from ..live_server import LiveServer
-from .kernels import ROOT
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ class Output:
 async def test_the_record_has_what_was_said_between_two_actions(real: Workbench) -> None:
     output = Output()
     async with await real.create_session("Told", model="demo", approval="never") as session:
-        await portal.call(session.follow(output))
+        await portal.call(follow(session, output))
         await session.send("Tell me", show=False)
         text = output.content["text/plain"]
     words = ["You: Tell me", "First I look", "1. screenshot", "Now I open a terminal", "I looked at the desktop"]

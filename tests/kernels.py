@@ -13,7 +13,7 @@ from typing import Any
 
 from jupyter_client.manager import AsyncKernelManager
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 OLD = "6.30.1"
 
 

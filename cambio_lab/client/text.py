@@ -1,13 +1,59 @@
-"""Rows from the server as a list that a cell shows as a table."""
+"""What comes from a server as text that is safe to show: tool calls in a few words, cut and cleaned, and tables."""
 
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigurationError
-from .action import clip, visible
+
+LONGEST = 80
+_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]|\x9b[0-?]*[ -/]*[@-~]")
+_JOINERS = frozenset("\u200c\u200d\ufe0f")
+
+
+def describe(tool: str, arguments: Mapping[str, Any]) -> str:
+    """``left_click (412, 300)``, ``type 'Hello'``, ``bash ls -l``: one line of printable characters."""
+    details = _details(arguments)
+    return f"{tool} {details}".strip() if details else tool
+
+
+def clip(text: str, longest: int = LONGEST) -> str:
+    """``text`` on one line, without control characters, at most ``longest`` characters."""
+    line = " ".join(visible(text).split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def visible(text: str) -> str:
+    """``text`` without ANSI sequences and control characters other than newline and tab, and without bidi overrides."""
+    return "".join(c for c in _ANSI.sub("", text) if c in "\n\t" or (c.isprintable() or c in _JOINERS) or c == " ")
+
+
+def shorten(value: str, limit: int) -> str:
+    """Return the beginning and the end of ``value``, and how much is missing between them."""
+    if len(value) <= limit:
+        return value
+    half = limit // 2
+    return f"{value[:half]}\n… {len(value) - 2 * half:,} characters left out …\n{value[-half:]}"
+
+
+def _details(arguments: Mapping[str, Any]) -> str:
+    parts: list[str] = []
+    for name, value in arguments.items():
+        if name == "action":
+            continue
+        if name in ("coordinate", "start_coordinate") and isinstance(value, list | tuple) and len(value) == 2:
+            point = f"({value[0]}, {value[1]})"
+            parts.append(f"from {point}" if name == "start_coordinate" else point)
+        elif isinstance(value, str):
+            parts.append(repr(clip(value, 60)) if name == "text" else clip(value, 60))
+        elif isinstance(value, bool | int | float):
+            parts.append(f"{name}={value}")
+        else:
+            parts.append(f"{name}={clip(str(value), 40)}")
+    return clip(" ".join(parts))
 
 
 class Table(list[dict[str, Any]]):

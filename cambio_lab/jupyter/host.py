@@ -1,0 +1,143 @@
+"""IPython as the host of a client: turns in cells, sessions as panels, text in a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.display import display
+
+from ..client import display as client_display
+from ..client.display import Silent, Terminal, TextDisplay, TurnDisplay
+from ..client.message import Message
+from ..client.session import Session
+from ..client.turn import Turn, TurnBuilder
+from ..client.workbench import Workbench
+from . import record
+
+CLOCK_SECONDS = 1.0
+REFRESH_SECONDS = 0.15
+"""Shortest time between two updates of a cell: streamed text would otherwise flood the page."""
+
+
+def install(shell: Any) -> None:
+    """Register how the client's objects are displayed in ``shell``, a kernel's or a terminal's."""
+    shown: dict[int, int] = {}
+    kernel = "ipykernel" in sys.modules and type(shell).__module__.startswith("ipykernel")
+    client_display.use(NotebookHost(shown) if kernel else IPythonTerminal(shown))
+    formatters = shell.display_formatter
+    if kernel:
+        formatters.ipython_display_formatter.for_type(Turn, lambda turn: _show_turn(turn, shown))
+        formatters.ipython_display_formatter.for_type(Session, lambda session: session.panel()._ipython_display_())
+    else:
+        formatters.formatters["text/plain"].for_type(Turn, lambda turn, p, cycle: p.text(_turn_as_text(turn, shown)))
+
+
+def execution_count() -> int:
+    """Return the number of the running cell."""
+    return int(InteractiveShell.instance().execution_count)
+
+
+def _show_turn(turn: Turn, shown: dict[int, int]) -> None:
+    """Show a turn as a cell's value, unless this cell has shown it while it ran."""
+    if shown.get(id(turn)) != execution_count():
+        show_raw(record.bundle([turn]))
+
+
+def _turn_as_text(turn: Turn, shown: dict[int, int]) -> str:
+    printed = shown.get(id(turn)) == execution_count()
+    return f"<Turn: {turn.outcome}>" if printed else "\n".join(turn.transcript())
+
+
+def show_raw(content: dict[str, Any], metadata: dict[str, Any] | None = None) -> Any:
+    """Display a mimebundle; return a handle whose ``update(bundle, raw=True)`` replaces it."""
+    return display(content, metadata=metadata, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+
+
+class IPythonTerminal(Terminal):
+    """Text, also where the terminal is not asked for it; a turn that was printed is not printed again as the value."""
+
+    def __init__(self, shown: dict[int, int]) -> None:
+        self._shown = shown
+
+    def turn(self, show: bool | None) -> TurnDisplay:
+        return Silent() if show is False else Printed(self._shown)
+
+
+class Printed(TextDisplay):
+    """A turn that is printed while it runs."""
+
+    def __init__(self, shown: dict[int, int]) -> None:
+        super().__init__(sys.stdout)
+        self._shown = shown
+
+    def finished(self, turn: Turn) -> None:
+        super().finished(turn)
+        self._shown[id(turn)] = execution_count()
+
+
+class NotebookHost:
+    """Cells of a notebook."""
+
+    rich = True
+
+    def __init__(self, shown: dict[int, int]) -> None:
+        self._shown = shown
+
+    def turn(self, show: bool | None) -> TurnDisplay:
+        return Silent() if show is False else CellDisplay(self._shown)
+
+    def panel(self, session: Session, **options: Any) -> Any:
+        from .panel import SessionPanel
+
+        return SessionPanel(session, **options)
+
+    def form(self, lab: Workbench, **options: Any) -> Any:
+        from .panel import WorkbenchPanel
+
+        return WorkbenchPanel(lab, **options)
+
+
+class CellDisplay:
+    """Two outputs: the transcript with its filmstrip, and the last screenshot as an image of its own.
+
+    The screenshot is apart because some renderers of saved notebooks drop images inside HTML, and LaTeX has no HTML.
+    """
+
+    def __init__(self, shown: dict[int, int]) -> None:
+        self._shown = shown
+        self._cell = execution_count()
+        self._handle = show_raw({"text/plain": "…"})
+        self._last = 0.0
+        self._changed = False
+
+    def changed(self, builder: TurnBuilder, message: Message) -> None:
+        self._changed = True
+
+    def tick(self, builder: TurnBuilder) -> None:
+        """Draw what changed, at most every REFRESH_SECONDS, and the time."""
+        now = time.monotonic()
+        if now - self._last >= (REFRESH_SECONDS if self._changed else CLOCK_SECONDS):
+            self._last, self._changed = now, False
+            self._handle.update(_running(builder), raw=True)
+
+    def finished(self, turn: Turn) -> None:
+        page = record.render([turn], title=turn.session_name, with_final=False)
+        plain = record.text([turn], title=turn.session_name)
+        self._handle.update({"text/html": page, "text/plain": plain}, raw=True)
+        if turn.screenshot is not None:
+            display(turn.screenshot)  # type: ignore[no-untyped-call]
+        self._shown[id(turn)] = self._cell
+
+
+def _running(builder: TurnBuilder) -> dict[str, Any]:
+    """Return what a running turn shows, cheap enough for several updates a second: text and the latest screenshot."""
+    turn = builder.turn
+    page = record.render([turn], title=turn.session_name, with_final=False, with_frames=False, cap=60_000)
+    latest = next((step for step in reversed(turn.steps) if step.screenshot is not None), None)
+    image = f"<p>{record.frame(latest)}</p>" if latest is not None else ""
+    bar = '<progress aria-label="The agent is working"></progress>'
+    line = f'<p role="status">{bar} <em>{record.escape(builder.activity, 300)} …</em></p>'
+    return {"text/html": page + image + line, "text/plain": f"{record.text([turn])}\n{builder.activity} …"}
