@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .experiments import Verdict as Verdict
     from .reports import Run as Run
     from .reports import compare as compare
+    from .reports import to_dataset as to_dataset
 
 _PUBLIC = {
     "Experiment": ".experiments",
@@ -31,9 +32,21 @@ _PUBLIC = {
     "Turn": ".client.turn",
     "Run": ".reports",
     "compare": ".reports",
+    "to_dataset": ".reports",
 }
 
-__all__ = ["Experiment", "Run", "Session", "Task", "Turn", "Verdict", "Workbench", "__version__", "compare"]
+__all__ = [
+    "Experiment",
+    "Run",
+    "Session",
+    "Task",
+    "Turn",
+    "Verdict",
+    "Workbench",
+    "__version__",
+    "compare",
+    "to_dataset",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .compare import Comparison as Comparison
     from .compare import compare as compare
+    from .exporters.dataset import to_dataset as to_dataset
     from .run import Run as Run
 
-_PLACES = {"Run": ".run", "compare": ".compare", "Comparison": ".compare"}
-__all__ = ["Comparison", "Run", "compare"]
+_PLACES = {"Run": ".run", "compare": ".compare", "Comparison": ".compare", "to_dataset": ".exporters.dataset"}
+__all__ = ["Comparison", "Run", "compare", "to_dataset"]
 
 
 def __getattr__(name: str) -> Any:

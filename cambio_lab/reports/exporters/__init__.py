@@ -25,6 +25,9 @@ _OURS = {
     "markdown": "markdown:MarkdownExporter",
     "inspect": "inspect_log:InspectExporter",
     "trajectory": "trajectory:TrajectoryExporter",
+    "atif": "atif:AtifExporter",
+    "dataset": "dataset:DatasetExporter",
+    "messages": "dataset:MessagesExporter",
 }
 
 

@@ -1,0 +1,60 @@
+"""Time and size of a dataset: ``python -m benchmarks.dataset [--steps 10000]``, from the shipped recordings.
+
+Each run's screenshots get bytes of their own, so that no two runs share one, as in real recordings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import datasets
+import duckdb
+
+from cambio_lab.recording.contents import Contents
+from cambio_lab.reports import Run, to_dataset
+
+RECORDINGS = sorted((Path(__file__).resolve().parents[1] / "notebooks" / "runs").glob("*.cambio"))
+
+
+def varied(contents: Contents, number: int) -> Run:
+    """Return the run with other bytes in the middle of each screenshot."""
+
+    def find(digest: str) -> bytes | None:
+        data = contents.find(digest)
+        return data and bytes(byte ^ (number & 0xFF) for byte in data[:64]) + data[64:]
+
+    return Run(dataclasses.replace(contents, find=find))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=10_000)
+    wanted = parser.parse_args().steps
+    loaded = itertools.cycle([Run.load(path).contents for path in RECORDINGS])
+    runs, steps = [], 0
+    while steps < wanted:
+        runs.append(varied(next(loaded), len(runs)))
+        steps += len(runs[-1].rows)
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        path = to_dataset(runs, Path(folder) / "steps.parquet")
+        seconds, size = time.perf_counter() - began, path.stat().st_size
+        began = time.perf_counter()
+        query = f"select count(*), count(distinct sha256(screenshot_after.bytes)) from '{path}'"
+        found = duckdb.sql(query).fetchall()[0]
+        duck = time.perf_counter() - began
+        began = time.perf_counter()
+        read = datasets.Dataset.from_parquet(str(path), cache_dir=folder)
+        print(f"DuckDB {found} in {duck:.1f} s; datasets {len(read)} rows in {time.perf_counter() - began:.1f} s")
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{steps} steps of {len(runs)} runs: {seconds:.1f} s, {size / 1e6:.0f} MB, at most {memory:.0f} MB of memory")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""A run reply by reply: what the model thought, said and called, and what came of each call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..events import Usage
+from ..recording.contents import Json
+from ..recording.rows import usage_of
+
+if TYPE_CHECKING:
+    from .run import Run
+
+
+@dataclass
+class Reply:
+    """One reply of the model in turn ``turn`` (from 1), whole at ``time`` (epoch seconds)."""
+
+    turn: int
+    time: float
+    model_ms: float
+    text: str
+    usage: Usage
+    thought: str = ""
+    calls: list[Json] = field(default_factory=list)
+    """The rows of its calls, as in ``run.rows``, each with ``id``, ``human_input`` and ``approval``.
+
+    ``human_input`` says that a person used the desktop since the call before; ``approval`` is a person's verdict or
+    empty.
+    """
+
+
+def replies(run: Run) -> list[Reply]:
+    """Return the replies in order; a call that was denied or not executed has no row."""
+    rows = {step["tool_use_id"]: row for step, row in zip(run.contents.steps, run.rows, strict=True)}
+    found: list[Reply] = []
+    verdicts: dict[str, str] = {}
+    seen: set[str] = set()
+    turn, touched = 0, False
+    for event in run.contents.events:
+        match event["kind"]:
+            case "UserMessage":
+                turn += 1
+            case "ModelReplied":
+                usage = usage_of(event["usage"])
+                found.append(Reply(turn, event["time"], event["model_ms"], event["text"], usage))
+            case "HumanInput":
+                touched = True
+            case "ApprovalDecided":
+                verdicts[event["tool_use_id"]] = event["verdict"]
+            case "ToolFinished" if found and event["tool_use_id"] in rows and event["tool_use_id"] not in seen:
+                call = event["tool_use_id"]
+                seen.add(call)
+                extra = {"id": call, "human_input": touched, "approval": verdicts.get(call, "")}
+                found[-1].calls.append({**rows[call], **extra})
+                touched = False
+    _add_thoughts(found, run.contents.exchanges)
+    return found
+
+
+def _add_thoughts(found: Sequence[Reply], exchanges: Sequence[Json]) -> None:
+    """Fill in ``thought`` from the recorded replies: those of the conversation may have been summarised since."""
+    waiting = iter(found)
+    reply = next(waiting, None)
+    for exchange in exchanges:
+        if reply is None:
+            return
+        text, thought, calls = _parse(exchange["response"])
+        first = reply.calls[0]["id"] if reply.calls else None
+        if text == reply.text and (first is None or first in calls):
+            reply.thought = thought
+            reply = next(waiting, None)
+
+
+def _parse(response: object) -> tuple[str, str, list[str]]:
+    """Return text, thought and the ids of the calls in a recorded stream."""
+    text, thought, calls = [], [], []
+    for event in _events(response):
+        delta, block = event.get("delta"), event.get("content_block")
+        if isinstance(delta, dict):
+            text.append(str(delta.get("text", "")))
+            thought.append(str(delta.get("thinking", "")))
+        if isinstance(block, dict) and block.get("type") == "tool_use":
+            calls.append(str(block.get("id")))
+    return "".join(text), "".join(thought), calls
+
+
+def _events(response: object) -> Iterator[Json]:
+    for line in response.splitlines() if isinstance(response, str) else ():
+        if line.startswith("data:"):
+            try:
+                event = json.loads(line[5:])
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(event, dict):
+                yield event
