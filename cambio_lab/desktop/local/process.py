@@ -11,24 +11,16 @@ from pathlib import Path
 
 from cambio_lab.errors import DesktopLost
 
-from ..machine import STDERR, STDOUT
-
-_QUEUE = 16
-"""Pieces of output read ahead of the consumer; then the program has to wait."""
+from ..streams import Streams
 
 
-class LocalProcess:
+class LocalProcess(Streams):
     """A child in a session of its own that dies with this process."""
 
     def __init__(self, child: asyncio.subprocess.Process) -> None:
+        assert child.stdin is not None and child.stdout is not None and child.stderr is not None
+        super().__init__(child.stdin, child.stdout, child.stderr)
         self._child = child
-        self._pieces: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue(_QUEUE)
-        self._open = 2
-        assert child.stdout is not None and child.stderr is not None
-        self._readers = [
-            asyncio.create_task(self._pump(STDOUT, child.stdout)),
-            asyncio.create_task(self._pump(STDERR, child.stderr)),
-        ]
 
     @classmethod
     async def start(cls, argv: Sequence[str], environment: Mapping[str, str], home: str) -> LocalProcess:
@@ -49,30 +41,6 @@ class LocalProcess:
             raise DesktopLost("A program of the desktop cannot be started.") from error
         return cls(child)
 
-    async def _pump(self, number: int, stream: asyncio.StreamReader) -> None:
-        try:
-            while data := await stream.read(65536):
-                await self._pieces.put((number, data))
-        finally:
-            self._open -= 1
-            if self._open == 0:
-                with suppress(asyncio.QueueFull):
-                    self._pieces.put_nowait(None)
-
-    async def write(self, data: bytes) -> None:
-        assert self._child.stdin is not None
-        self._child.stdin.write(data)
-        await self._child.stdin.drain()
-
-    async def close_stdin(self) -> None:
-        assert self._child.stdin is not None
-        self._child.stdin.close()
-
-    async def read(self) -> tuple[int, bytes] | None:
-        if self._open == 0 and self._pieces.empty():
-            return None
-        return await self._pieces.get()
-
     async def wait(self) -> int:
         # asyncio's own wait() lasts until the pipes are closed too, and a background program may hold those for ever.
         while self._child.returncode is None:  # noqa: ASYNC110
@@ -87,8 +55,7 @@ class LocalProcess:
         await self.wait()
 
     def abandon(self) -> None:
-        for reader in self._readers:
-            reader.cancel()
+        super().abandon()
         # Closes the three pipes; a child that reads or writes sees that, one that does not is killed with its desktop.
         self._child._transport.close()  # type: ignore[attr-defined]
 

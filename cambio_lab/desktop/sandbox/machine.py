@@ -1,0 +1,229 @@
+"""The control connection to a sandbox's process 1, and the programs that it starts for the server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from cambio_lab.errors import DesktopLost, DesktopUnavailable
+
+from ..machine import until_managed
+from ..streams import Streams
+from .bubblewrap import HOME
+
+_MAX_FRAME = 1 << 16
+_KILL_TIMEOUT = 5.0
+_CREDENTIALS = struct.Struct("3i")
+Frame = dict[str, Any]
+
+
+class Control:
+    """A connection to process 1. Its frames are bounded and typed: the sandbox is not trusted."""
+
+    def __init__(self, sock: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.pid: int = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[
+            0
+        ]
+        """Process 1 as this machine numbers it (while it listens itself: the server, before the first frame)."""
+
+    @classmethod
+    async def open(cls, path: str, first: Frame, fds: Sequence[int] = ()) -> Control:
+        """Connect and send a frame with descriptors. ``OSError`` when nobody listens any more."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, path)
+            data = json.dumps(first).encode()
+            header = len(data).to_bytes(4, "big")
+            if fds:
+                socket.send_fds(sock, [header], fds)
+                header = b""
+            reader, writer = await asyncio.open_unix_connection(sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        control = cls(sock, reader, writer)
+        writer.write(header + data)
+        await writer.drain()
+        return control
+
+    async def send(self, frame: Frame) -> None:
+        data = json.dumps(frame).encode()
+        self._writer.write(len(data).to_bytes(4, "big") + data)
+        await self._writer.drain()
+
+    async def receive(self) -> Frame | None:
+        """The next frame; ``None`` when process 1 has gone."""
+        try:
+            size = int.from_bytes(await self._reader.readexactly(4), "big")
+            if size > _MAX_FRAME:
+                return None
+            frame = json.loads(await self._reader.readexactly(size))
+        except (asyncio.IncompleteReadError, OSError, ValueError):
+            return None
+        return frame if isinstance(frame, dict) else None
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class SandboxProcess(Streams):
+    """A program in the sandbox, with pipes to this server."""
+
+    def __init__(self, control: Control, pipes: _Pipes) -> None:
+        super().__init__(pipes.stdin, pipes.stdout, pipes.stderr)
+        self._control = control
+        self._pipes = pipes
+        self._code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._killed = asyncio.Event()
+        self._listener = asyncio.create_task(self._listen(), name="sandbox-program")
+
+    async def _listen(self) -> None:
+        try:
+            while (frame := await self._control.receive()) is not None:
+                if "killed" in frame:
+                    self._killed.set()
+                elif isinstance(code := frame.get("code"), int) and not self._code.done():
+                    self._code.set_result(code)
+        finally:
+            self._killed.set()
+            if not self._code.done():
+                self._code.set_result(-signal.SIGKILL)  # the whole sandbox ended
+
+    async def wait(self) -> int:
+        return await asyncio.shield(self._code)
+
+    async def kill(self, spare: Sequence[int] = ()) -> None:
+        with suppress(OSError):
+            self._killed.clear()
+            await self._control.send({"op": "kill", "spare": list(spare)})
+            if not self._listener.done():
+                await self._killed.wait()
+
+    def abandon(self) -> None:
+        super().abandon()
+        self._listener.cancel()
+        self._control.close()
+        self._pipes.close()
+
+
+class _Pipes:
+    """Our ends of a program's three pipes."""
+
+    def __init__(self, stdin: asyncio.StreamWriter, outputs: list[tuple[asyncio.ReadTransport, asyncio.StreamReader]]):
+        self.stdin = stdin
+        self._transports = [transport for transport, _ in outputs]
+        self.stdout, self.stderr = (reader for _, reader in outputs)
+
+    @classmethod
+    async def open(cls, ends: Sequence[int]) -> _Pipes:
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.connect_write_pipe(
+            lambda: asyncio.streams.FlowControlMixin(loop), os.fdopen(ends[0], "wb", 0)
+        )
+        outputs = [await _read_pipe(end) for end in ends[1:]]
+        return cls(asyncio.StreamWriter(transport, protocol, None, loop), outputs)
+
+    def close(self) -> None:
+        self.stdin.close()
+        for transport in self._transports:
+            transport.close()
+
+
+async def _read_pipe(end: int) -> tuple[asyncio.ReadTransport, asyncio.StreamReader]:
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(end, "rb", 0)
+    )
+    return transport, reader
+
+
+class SandboxMachine:
+    """Programs run inside the sandbox as its unprivileged user."""
+
+    home = HOME
+    roots: Sequence[str] = (HOME, "/tmp")
+    python = "/usr/bin/python3"
+    managed: asyncio.Task[None] | None = None
+
+    def __init__(self, control_path: str) -> None:
+        self._control_path = control_path
+        self.keyed = asyncio.Event()
+        self.keyed.set()
+
+    async def spawn(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> SandboxProcess:
+        await until_managed(self)
+        frame = {
+            "op": "spawn",
+            "argv": list(argv),
+            "environment": dict(environment or {}),
+            "token": secrets.token_hex(8),
+        }
+        stdin, stdout, stderr = os.pipe(), os.pipe(), os.pipe()
+        theirs, ours = [stdin[0], stdout[1], stderr[1]], [stdin[1], stdout[0], stderr[0]]
+        try:
+            control = await Control.open(self._control_path, frame, theirs)
+        except OSError as error:
+            for end in ours:
+                os.close(end)
+            raise DesktopLost("The desktop's sandbox has ended.") from error
+        finally:
+            for end in theirs:
+                os.close(end)
+        return SandboxProcess(control, await _Pipes.open(ours))
+
+
+class Supervision:
+    """The connection that shows whether a sandbox lives, and how far its start is."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._reached: set[str] = set()
+        self._changed = asyncio.Event()
+        self._failure = ""
+        self.ended = False
+        self._task = asyncio.create_task(self._listen(), name="sandbox-supervision")
+
+    async def _listen(self) -> None:
+        try:
+            while (frame := await self._control.receive()) is not None:
+                if isinstance(event := frame.get("event"), str):
+                    self._reached.add(event[:64])
+                self._failure = str(frame.get("error", self._failure))[:500]
+                self._changed.set()
+        finally:
+            self.ended = True
+            self._changed.set()
+
+    async def reached(self, event: str) -> None:
+        """Wait for ``event``. :class:`DesktopUnavailable` with the reason when the sandbox ends before."""
+        while event not in self._reached:
+            if self.ended:
+                raise DesktopUnavailable(f"The sandbox did not start: {self._failure or 'it ended at once'}.")
+            self._changed.clear()
+            await self._changed.wait()
+
+    def kill(self) -> None:
+        """End every process of the sandbox at once."""
+        if not self.ended:
+            with suppress(ProcessLookupError):
+                os.kill(self._control.pid, signal.SIGKILL)
+
+    async def wait_until_ended(self) -> None:
+        await asyncio.wait([self._task])
+
+    async def close(self) -> None:
+        """Stop watching; the sandbox lives on."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        self._control.close()

@@ -1,0 +1,211 @@
+"""What a sandbox reaches: nothing, the internet through slirp4netns, or what a filtering proxy lets through.
+
+A sandbox has a network of its own with nothing in it but loopback. ``open`` adds a user-mode link (slirp4netns) whose
+packets pass rules that process 1 sets before it gives its powers up: no private range, no metadata address, none of
+this machine's own addresses. Where that cannot be had (no slirp4netns, no nft, no /dev/net/tun), ``open`` means the web
+through a proxy with the same limits; ``allow`` always means the proxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from cambio_lab.errors import DesktopUnavailable
+
+from ..base import DesktopOptions
+from ..docker.allow import domains
+
+PROXY_PORT = 3128
+PRIVATE = (
+    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"),
+    *("192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4"),
+)
+"""Everything that is not the public internet (RFC 6890): private ranges, the metadata address, multicast."""
+_RESOLVER = "10.0.2.3"
+"""slirp4netns passes what is sent there to this machine's resolver: on any port, so the rules open only that of DNS."""
+_TUN = "/dev/net/tun"
+_READY_SECONDS = 5.0
+_RULES = """
+table inet cambio_lab {{
+  set private {{ type ipv4_addr; flags interval; auto-merge; elements = {{ {private} }}; }}
+  chain output {{
+    type filter hook output priority 0; policy accept;
+    oifname "lo" accept
+    meta nfproto ipv6 reject
+    ip daddr {resolver} udp dport 53 accept
+    ip daddr {resolver} tcp dport 53 accept
+    ip daddr @private reject
+  }}
+}}
+"""
+
+
+@cache
+def missing_for_link() -> str:
+    """What keeps this machine from user-mode networking, in words; empty when nothing does."""
+    if shutil.which("slirp4netns") is None:
+        return "slirp4netns is not installed"
+    if not Path("/usr/sbin/nft").exists():
+        return "nft (package nftables) is not installed"
+    if not os.access(_TUN, os.R_OK | os.W_OK):
+        return f"{_TUN} cannot be opened"
+    return ""
+
+
+def describe_open() -> str:
+    """How ``network: open`` is provided here, for health and doctor."""
+    missing = missing_for_link()
+    return f"web only, through a proxy ({missing})" if missing else "user mode (slirp4netns)"
+
+
+@dataclass(frozen=True)
+class Link:
+    """What a sandbox is told of its network, and the helper outside that it needs."""
+
+    kind: str
+    rules: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    resolver: str = ""
+    configuration: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def proxy_port(self) -> int:
+        return PROXY_PORT if self.kind == "proxy" else 0
+
+
+def plan_link(options: DesktopOptions, names: dict[str, str]) -> Link:
+    """Decide how a desktop's network mode is provided; ``names`` are known to proxies besides DNS.
+
+    Raises :class:`~cambio_lab.errors.DesktopUnavailable` for an allow list that is not valid.
+    """
+    if options.network == "none":
+        return Link("none")
+    if options.network == "open":
+        return _proxied(None, names) if missing_for_link() else _linked()
+    try:
+        return _proxied(list(domains(options.allow_hosts)), names)
+    except ValueError as error:
+        raise DesktopUnavailable(f"The allow list is not valid: {error}.") from error
+
+
+def _linked() -> Link:
+    private = ", ".join((*PRIVATE, *own_addresses()))
+    return Link("slirp4netns", _RULES.format(private=private, resolver=_RESOLVER), resolver=_RESOLVER)
+
+
+def _proxied(allow: list[str] | None, names: dict[str, str]) -> Link:
+    url = f"http://127.0.0.1:{PROXY_PORT}"
+    environment = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), url)
+    environment |= dict.fromkeys(("no_proxy", "NO_PROXY"), "localhost,127.0.0.1")
+    return Link("proxy", environment=environment, configuration={"allow": allow, "names": names, "private": PRIVATE})
+
+
+def own_addresses() -> list[str]:
+    """Every IPv4 address of this machine: a server that listens on 0.0.0.0 answers on each."""
+    with suppress(OSError):
+        table = Path("/proc/net/fib_trie").read_text()
+        return sorted(set(re.findall(r"\|-- ([0-9.]+)\n\s+/32 host LOCAL", table)))
+    return []
+
+
+async def start_helper(link: Link, lifeline: socket.socket, user: int | None) -> asyncio.subprocess.Process | None:
+    """Start what the network needs outside the sandbox; it ends when ``lifeline`` does.
+
+    Raises :class:`~cambio_lab.errors.DesktopUnavailable` when it does not become ready.
+    """
+    if link.kind == "proxy":
+        return await _start_proxy(link, lifeline, user)
+    if link.kind == "slirp4netns":
+        return await _start_slirp(lifeline, user)
+    return None
+
+
+async def _start_proxy(link: Link, lifeline: socket.socket, user: int | None) -> asyncio.subprocess.Process:
+    source = await asyncio.to_thread(Path(__file__).with_name("proxy.py").read_text, "utf-8")
+    argv = ["/usr/bin/python3", "-I", "-S", "-c", source, str(lifeline.fileno())]
+    child = await _start(argv, [lifeline.fileno()], user, stdin=asyncio.subprocess.PIPE)
+    assert child.stdin is not None
+    child.stdin.write(json.dumps(link.configuration).encode())
+    child.stdin.close()
+    return child
+
+
+async def _start_slirp(lifeline: socket.socket, user: int | None) -> asyncio.subprocess.Process:
+    spaces = await _descriptors(lifeline, 2)
+    ready_read, ready_write = os.pipe()
+    argv = [
+        *("slirp4netns", "--configure", "--mtu=65520", "--disable-host-loopback", "--enable-sandbox"),
+        *("--enable-seccomp", f"--userns-path=/proc/self/fd/{spaces[0]}", "--netns-type=path"),
+        *(f"--ready-fd={ready_write}", f"--exit-fd={lifeline.fileno()}", f"/proc/self/fd/{spaces[1]}", "tap0"),
+    ]
+    if user is not None and not _anyone_may_open(_TUN):
+        user = None  # then only this server's own user, root, may open it
+    try:
+        child = await _start(argv, [*spaces, ready_write, lifeline.fileno()], user)
+        os.close(ready_write)
+        ready_write = -1
+        if not await _readable(ready_read) or not os.read(ready_read, 1):
+            raise DesktopUnavailable("slirp4netns did not connect the sandbox.", hint="Use network: none.")
+        return child
+    finally:
+        for fd in (*spaces, ready_read, ready_write):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _anyone_may_open(device: str) -> bool:
+    return Path(device).stat().st_mode & 0o006 == 0o006
+
+
+async def _start(
+    argv: Sequence[str], fds: Sequence[int], user: int | None, stdin: int = asyncio.subprocess.DEVNULL
+) -> asyncio.subprocess.Process:
+    """A helper in a session of its own: it outlives this server as its sandbox does."""
+    return await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=stdin,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+        pass_fds=fds,
+        env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
+        cwd="/",
+        start_new_session=True,
+        user=user,
+        group=user,
+        extra_groups=None if user is None else [],
+    )
+
+
+async def _descriptors(sock: socket.socket, count: int) -> list[int]:
+    if not await _readable(sock.fileno()):
+        raise DesktopUnavailable("The sandbox did not say which network it has.")
+    _, fds, _, _ = socket.recv_fds(sock, 1, count)
+    if len(fds) != count:
+        raise DesktopUnavailable("The sandbox ended before it had a network.")
+    return fds
+
+
+async def _readable(fd: int) -> bool:
+    """Whether something, or the end, arrives in time."""
+    loop = asyncio.get_running_loop()
+    arrived = asyncio.Event()
+    loop.add_reader(fd, arrived.set)
+    try:
+        async with asyncio.timeout(_READY_SECONDS):
+            await arrived.wait()
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(fd)
+    return True
