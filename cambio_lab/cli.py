@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
+from .desktop import KINDS
 from .errors import CambioError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _add_serve(commands: Any) -> None:
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on; default: this machine only")
     serve.add_argument("--name", action="append", default=[], help="host name by which clients call this server")
     serve.add_argument("--base-url", default="/", help="prefix of every URL")
-    serve.add_argument("--desktop", choices=("docker", "local", "auto"), help="where desktops come from; default: auto")
+    serve.add_argument("--desktop", choices=KINDS, help="where desktops come from; default: auto")
     serve.add_argument("--no-token", action="store_true", help="ask nobody for a token; this machine only")
     serve.set_defaults(run=_serve)
 

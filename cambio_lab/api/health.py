@@ -63,10 +63,11 @@ class HealthCheck:
 
 
 def _desktop(health: ProviderHealth) -> dict[str, str]:
-    if health.name == "docker":
+    if health.name in ("docker", "none"):
         state = "up" if health.up else "down"
         return {"docker": state, "desktop": state}
-    return {"docker": "disabled", "desktop": "local (not isolated)" if health.up else "down"}
+    words = "sandbox (isolated)" if health.name == "sandbox" else "local (not isolated)"
+    return {"docker": "disabled", "desktop": words if health.up else "down"}
 
 
 async def _within(question: Awaitable[Any]) -> Any:

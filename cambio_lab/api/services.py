@@ -58,7 +58,7 @@ class Services:
         self.thumbnails = Thumbnails()
         self.answers = Answers()
         self.desktop_kind = settings.desktop
-        """``docker`` or ``local``, once the start hook knows."""
+        """``docker``, ``sandbox`` or ``local``, once the start hook knows."""
         self._registry: Registry | None = None
         self._store: Store | None = None
         self._settled = asyncio.Event()

@@ -5,39 +5,59 @@ Importing this costs nothing; :func:`make_provider` imports what the chosen kind
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     from cambio_lab.settings import Settings
 
     from .base import DesktopProvider
 
-Kind = Literal["docker", "local", "auto"]
+Kind = Literal["docker", "sandbox", "local", "auto"]
+KINDS: tuple[str, ...] = get_args(Kind)
 
-__all__ = ["Kind", "make_provider"]
+__all__ = ["KINDS", "Kind", "build_provider", "make_provider"]
 
 
 async def make_provider(settings: Settings, *, server_id: str, kind: str | None = None) -> DesktopProvider:
-    """The provider that ``kind`` (default: ``settings.desktop``) names; ``auto`` is Docker if one is set or answers.
+    """Return the provider that ``kind`` (default: ``settings.desktop``) names.
 
-    ``server_id`` must be the same at each start of one server: containers are labelled with it, and only those are
-    adopted or reaped. Raises :class:`~cambio_lab.errors.ConfigurationError` for an unknown kind.
+    ``auto`` is Docker if an engine answers or one was named (``DOCKER_HOST``, a context), else the sandbox if this
+    machine can make one, else a provider that refuses every desktop and says why: isolation is never lost silently.
+    ``server_id`` must be the same at each start of one server: desktops carry it, and only those are adopted or reaped.
+    Raises :class:`~cambio_lab.errors.ConfigurationError` for an unknown kind.
     """
-    from cambio_lab.errors import ConfigurationError
-
     kind = kind or settings.desktop
     if kind == "auto":
         from .docker.context import engine_is_named
         from .probe import engine_answers
+        from .sandbox.probe import examine
 
-        # A named engine that does not answer is reported by health; it never costs the user the isolation.
-        kind = "docker" if engine_is_named() or await engine_answers() else "local"
+        # A named engine that does not answer is reported by health and by each session; nothing replaces it.
+        if engine_is_named() or await engine_answers():
+            kind = "docker"
+        elif (sandbox := await examine()).up:
+            kind = "sandbox"
+        else:
+            from .unavailable import UnavailableProvider
+
+            return UnavailableProvider(sandbox)
+    return build_provider(settings, server_id, kind)
+
+
+def build_provider(settings: Settings, server_id: str, kind: str) -> DesktopProvider:
+    """Return the provider of one kind by name; ``auto`` is none."""
     if kind == "docker":
         from .docker.provider import DockerProvider
 
         return DockerProvider(settings, server_id=server_id)
+    if kind == "sandbox":
+        from .sandbox.provider import SandboxProvider
+
+        return SandboxProvider(settings, server_id=server_id)
     if kind == "local":
         from .local.provider import LocalProvider
 
         return LocalProvider(settings, server_id=server_id)
-    raise ConfigurationError(f"The desktop kind {kind!r} is unknown.", hint="Use docker, local or auto.")
+    from cambio_lab.errors import ConfigurationError
+
+    raise ConfigurationError(f"The desktop kind {kind!r} is unknown.", hint="Use docker, sandbox, local or auto.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 from cambio_lab.errors import ConfigurationError
 from cambio_lab.settings import Settings
@@ -52,6 +53,15 @@ async def probe_image(settings: Settings) -> ProviderHealth:
         return ProviderHealth("image", False, f"{reference} is not built", "cambio-lab image build")
     finally:
         engine.close()
+
+
+async def probe_sandbox() -> ProviderHealth:
+    """Can sandboxes be made here? Says which limits and which network they get, too."""
+    from .sandbox.network import describe_open
+    from .sandbox.probe import examine
+
+    found = await examine()
+    return replace(found, summary=f"{found.summary}; network open: {describe_open()}") if found.up else found
 
 
 async def probe_local() -> ProviderHealth:

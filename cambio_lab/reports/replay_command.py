@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..desktop import KINDS
 from ..errors import ConfigurationError
 from ..recording.rows import printable
 from .configuration import resolve_settings
@@ -27,7 +28,7 @@ def add(subcommands: Any) -> None:
     )
     replay.add_argument("files", type=Path, nargs="+", metavar="FILE")
     replay.add_argument("--desktop", action="store_true", help="also perform the actions on a fresh desktop")
-    replay.add_argument("--kind", choices=("docker", "local", "auto"), default="auto", help="which desktop")
+    replay.add_argument("--kind", choices=KINDS, default="auto", help="which desktop")
     replay.add_argument("--mask", action="append", default=[], metavar="X0,Y0,X1,Y1", help="pixels that do not count")
     replay.add_argument("--tolerance", type=float, default=0.0, help="share of pixels that may differ, 0 to 1")
     replay.add_argument("--pace", type=float, default=0.0, help="0: at once, 1: as slowly as it went")

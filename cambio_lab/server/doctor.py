@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..desktop.base import ProviderHealth
+from ..desktop.docker.context import engine_is_named
 from ..errors import CambioError, ConfigurationError
 from ..settings import Settings, read_environment
 
@@ -25,16 +26,18 @@ async def examine(say: Say) -> int:
     except ValueError as error:
         say(f"[fix] settings       {error}")
         return 1
-    from ..desktop.probe import probe_engine, probe_image, probe_local
+    from ..desktop.probe import probe_engine, probe_image, probe_local, probe_sandbox
 
-    engine, image, local = await asyncio.gather(
+    engine, image, sandbox, local = await asyncio.gather(
         _within("engine", probe_engine()),
         _within("image", probe_image(settings)),
+        _within("sandbox", probe_sandbox()),
         _within("local desktop", probe_local()),
     )
     findings = [
         engine,
         image,
+        sandbox,
         local,
         _key(settings),
         await _within("database", _database(settings)),
@@ -49,16 +52,27 @@ async def examine(say: Say) -> int:
     return 0 if ready else 1
 
 
+_NEEDED = {
+    "docker": {"engine", "image"},
+    "sandbox": {"sandbox"},
+    "local": {"local desktop"},
+}
+
+
 def _optional(settings: Settings, findings: list[ProviderHealth]) -> set[str]:
-    """What may be missing: one kind of desktop is enough where the kind is left open."""
+    """What may be missing: the parts of the kinds of desktop that are not used."""
     up = {finding.name: finding.up for finding in findings}
-    if settings.desktop == "docker":
-        return {"local desktop"}
-    if settings.desktop == "local":
-        return {"engine", "image"}
-    if up["engine"]:  # auto takes the engine, so its image is needed
-        return {"local desktop"}
-    return {"engine", "image"}
+    kind = settings.desktop
+    if kind == "auto":  # as `make_provider` chooses
+        kind = "docker" if up["engine"] or _engine_is_named() else "sandbox"
+    return {"engine", "image", "sandbox", "local desktop"} - _NEEDED.get(kind, set())
+
+
+def _engine_is_named() -> bool:
+    try:
+        return engine_is_named()
+    except ConfigurationError:  # a context that cannot be read was meant, too
+        return True
 
 
 def _line(finding: ProviderHealth, optional: bool) -> str:

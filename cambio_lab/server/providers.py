@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from ..desktop import make_provider
+from ..desktop import build_provider, make_provider
 from ..desktop.base import DesktopProvider
-from ..errors import ConfigurationError
 from ..settings import Settings
 
 
@@ -24,26 +23,15 @@ class Providers:
         return self._default
 
     def provider_for(self, kind: str) -> DesktopProvider:
-        """``auto``, ``docker`` or ``local`` as a provider, the same one each time."""
+        """``auto``, ``docker``, ``sandbox`` or ``local`` as a provider, the same one each time."""
         assert self._default is not None
         if kind == "auto":
             return self._default
         if kind not in self._made:
-            self._made[kind] = self._make(kind)
+            self._made[kind] = build_provider(self._settings, self._server_id, kind)
         return self._made[kind]
 
     async def stop(self, keep: frozenset[str]) -> None:
         """Remove what is left of any kind but ``keep``."""
         for provider in self._made.values():
             await provider.stop(keep=keep)
-
-    def _make(self, kind: str) -> DesktopProvider:
-        if kind == "docker":
-            from ..desktop.docker.provider import DockerProvider
-
-            return DockerProvider(self._settings, server_id=self._server_id)
-        if kind == "local":
-            from ..desktop.local.provider import LocalProvider
-
-            return LocalProvider(self._settings, server_id=self._server_id)
-        raise ConfigurationError(f"The desktop kind {kind!r} is unknown.", hint="Use docker, local or auto.")

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from cambio_lab.agent.gate import parse_policy
 from cambio_lab.agent.options import AgentOptions
+from cambio_lab.desktop import Kind
 from cambio_lab.desktop.base import DesktopOptions, Size
 from cambio_lab.desktop.docker.allow import domains
 from cambio_lab.errors import InvalidRequest
@@ -86,7 +87,7 @@ class SessionConfig(Checked):
     model: Text | None = None
     platform: Text | None = None
     system: LongText | None = None
-    desktop: Literal["auto", "docker", "local"] | None = None
+    desktop: Kind | None = None
     display: str | None = None
     max_steps: Count | None = None
     max_cost_usd: Seconds | None = None

@@ -25,7 +25,7 @@ class Desktops:
         self._unreaped: set[DesktopProvider] = set()
 
     def provider_for(self, kind: str) -> DesktopProvider:
-        """Return the provider of ``auto``, ``docker`` or ``local``."""
+        """Return the provider of ``auto``, ``docker``, ``sandbox`` or ``local``."""
         provider = self._provider_for(kind)
         self._providers.add(provider)
         return provider

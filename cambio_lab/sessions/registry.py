@@ -59,7 +59,7 @@ class Registry:
         build_agent: AgentFactory | None = None,
         clock: Clock | None = None,
     ) -> None:
-        """``provider_for`` maps ``auto``, ``docker`` and ``local`` to a provider (the same one each time)."""
+        """``provider_for`` maps a kind (``auto`` among them) to a provider, the same one each time."""
         self.settings = settings
         self.store = store
         self.clock = clock or SystemClock()

@@ -47,7 +47,7 @@ async def local_desktop(settings: Settings) -> AsyncIterator[ConnectedDesktop]:
     await provider.stop()
 
 
-@pytest.fixture(params=["docker", "local"])
+@pytest.fixture(params=["docker", "sandbox", "local"])
 async def either(request: pytest.FixtureRequest, settings: Settings) -> AsyncIterator[ConnectedDesktop]:
     """A desktop of each kind in turn."""
     if request.param == "docker":
@@ -59,7 +59,7 @@ async def either(request: pytest.FixtureRequest, settings: Settings) -> AsyncIte
     await provider.stop()
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module", params=["docker", "local"])
+@pytest_asyncio.fixture(loop_scope="module", scope="module", params=["docker", "sandbox", "local"])
 async def kept(request: pytest.FixtureRequest) -> AsyncIterator[ConnectedDesktop]:
     """The same for a whole module whose tests do not disturb each other."""
     if request.param == "docker":

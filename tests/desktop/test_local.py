@@ -1,4 +1,4 @@
-"""The local desktop: folders of desktops that are being created, long temporary paths, and when it is chosen."""
+"""The local desktop: folders of desktops that are being created, long temporary paths."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from cambio_lab.desktop import make_provider
 from cambio_lab.desktop.base import DesktopOptions
 from cambio_lab.desktop.local.provider import LocalDesktop, LocalProvider
 from cambio_lab.settings import Settings
@@ -45,15 +44,5 @@ async def test_a_long_temporary_directory_does_not_prevent_a_desktop(
     try:
         desktop = await provider.acquire("session", DesktopOptions())
         assert (await desktop.screenshot()).width == 1280
-    finally:
-        await provider.stop()
-
-
-async def test_auto_never_replaces_an_engine_that_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing")
-    provider = await make_provider(Settings(), server_id=uuid.uuid4().hex, kind="auto")
-    try:
-        assert provider.name == "docker"
-        assert not (await provider.health()).up
     finally:
         await provider.stop()

@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -25,6 +24,7 @@ from cambio_lab.errors import DesktopUnavailable
 
 from ..base import DesktopOptions
 from ..docker.allow import domains
+from .children import Child
 
 PROXY_PORT = 3128
 PRIVATE = (
@@ -119,7 +119,7 @@ def own_addresses() -> list[str]:
     return []
 
 
-async def start_helper(link: Link, lifeline: socket.socket, user: int | None) -> asyncio.subprocess.Process | None:
+async def start_helper(link: Link, lifeline: socket.socket, user: int | None) -> Child | None:
     """Start what the network needs outside the sandbox; it ends when ``lifeline`` does.
 
     Raises :class:`~cambio_lab.errors.DesktopUnavailable` when it does not become ready.
@@ -131,17 +131,13 @@ async def start_helper(link: Link, lifeline: socket.socket, user: int | None) ->
     return None
 
 
-async def _start_proxy(link: Link, lifeline: socket.socket, user: int | None) -> asyncio.subprocess.Process:
+async def _start_proxy(link: Link, lifeline: socket.socket, user: int | None) -> Child:
     source = await asyncio.to_thread(Path(__file__).with_name("proxy.py").read_text, "utf-8")
     argv = ["/usr/bin/python3", "-I", "-S", "-c", source, str(lifeline.fileno())]
-    child = await _start(argv, [lifeline.fileno()], user, stdin=asyncio.subprocess.PIPE)
-    assert child.stdin is not None
-    child.stdin.write(json.dumps(link.configuration).encode())
-    child.stdin.close()
-    return child
+    return await Child.start(argv, [lifeline.fileno()], user, json.dumps(link.configuration).encode())
 
 
-async def _start_slirp(lifeline: socket.socket, user: int | None) -> asyncio.subprocess.Process:
+async def _start_slirp(lifeline: socket.socket, user: int | None) -> Child:
     spaces = await _descriptors(lifeline, 2)
     ready_read, ready_write = os.pipe()
     argv = [
@@ -152,7 +148,7 @@ async def _start_slirp(lifeline: socket.socket, user: int | None) -> asyncio.sub
     if user is not None and not _anyone_may_open(_TUN):
         user = None  # then only this server's own user, root, may open it
     try:
-        child = await _start(argv, [*spaces, ready_write, lifeline.fileno()], user)
+        child = await Child.start(argv, [*spaces, ready_write, lifeline.fileno()], user)
         os.close(ready_write)
         ready_write = -1
         if not await _readable(ready_read) or not os.read(ready_read, 1):
@@ -166,25 +162,6 @@ async def _start_slirp(lifeline: socket.socket, user: int | None) -> asyncio.sub
 
 def _anyone_may_open(device: str) -> bool:
     return Path(device).stat().st_mode & 0o006 == 0o006
-
-
-async def _start(
-    argv: Sequence[str], fds: Sequence[int], user: int | None, stdin: int = asyncio.subprocess.DEVNULL
-) -> asyncio.subprocess.Process:
-    """A helper in a session of its own: it outlives this server as its sandbox does."""
-    return await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=stdin,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-        pass_fds=fds,
-        env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
-        cwd="/",
-        start_new_session=True,
-        user=user,
-        group=user,
-        extra_groups=None if user is None else [],
-    )
 
 
 async def _descriptors(sock: socket.socket, count: int) -> list[int]:

@@ -1,9 +1,13 @@
-"""Whether this machine can make sandboxes: the programs are there, and a trial passes."""
+"""Whether this machine can make sandboxes: the programs are there, and a trial passes.
+
+``python -m cambio_lab.desktop.sandbox.probe`` says it in a line, and by its exit status, to ``scripts/run``.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 
 from ..base import ProviderHealth
 
@@ -56,3 +60,9 @@ async def _examine() -> ProviderHealth:
         f"this machine lets no user make namespaces ({reason[:200]})",
         "See docs/sandbox.md: user namespaces may be switched off by a sysctl, AppArmor or the container's profile.",
     )
+
+
+if __name__ == "__main__":
+    outcome = asyncio.run(examine())
+    print(outcome.summary, outcome.mend)
+    sys.exit(0 if outcome.up else 1)

@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from cambio_lab.errors import CapacityReached, DesktopUnavailable
 from cambio_lab.settings import Settings
@@ -21,6 +20,7 @@ from cambio_lab.settings import Settings
 from ..base import DesktopOptions, ProviderHealth, VncEndpoint
 from ..connected import ConnectedDesktop
 from . import bubblewrap
+from .children import Child
 from .machine import Control, SandboxMachine, Supervision
 from .network import Link, describe_open, plan_link, start_helper
 from .probe import examine
@@ -98,7 +98,7 @@ class SandboxProvider:
         self._parent = _parent_folder(self._prefix)
         self._desktops: dict[str, SandboxDesktop] = {}
         self._starting: set[str] = set()
-        self._children: set[asyncio.Task[int]] = set()
+        self._children: dict[asyncio.Task[None], Child] = {}
 
     async def start(self) -> None:
         log.info("desktops are sandboxes of this machine")
@@ -132,7 +132,7 @@ class SandboxProvider:
         control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         inner, outer = socket.socketpair()
         supervision: Supervision | None = None
-        helping: asyncio.Task[Any] | None = None
+        helping: asyncio.Task[None] | None = None
         try:
             control.bind(str(folder / "control"))
             if user is not None:
@@ -140,18 +140,20 @@ class SandboxProvider:
                     os.chown(path, user, user)
             outer.setblocking(False)
             async with asyncio.timeout(_START_TIMEOUT):
-                words = await self._spawn(folder, control, inner, user)
+                fds = (control.fileno(), inner.fileno())
+                argv = bubblewrap.command(folder / "run", *fds)
+                body = self._watched(await Child.start(argv, fds, user, bubblewrap.program(), heard=True))
                 inner.close()
                 if not await asyncio.get_running_loop().sock_recv(outer, 1):
-                    raise DesktopUnavailable(f"bubblewrap did not start: {await words()}.")
+                    raise DesktopUnavailable(f"bubblewrap did not start: {await body.last_words()}.")
                 config = bubblewrap.configuration(
                     self._settings, options.size, link, watch_memory=True, lease=_LEASE_SECONDS
                 )
                 supervision = Supervision(await Control.open(str(folder / "control"), config))
-                helping = asyncio.create_task(start_helper(link, outer, user), name="sandbox-network")
+                helping = asyncio.create_task(self._help(link, outer, user), name="sandbox-network")
                 await supervision.reached("listening")
                 desktop = SandboxDesktop(folder, supervision, self._settings, self._forget)
-                await asyncio.gather(desktop.open(), self._adopt_child(helping))
+                await asyncio.gather(desktop.open(), helping)
                 desktop.follow_start()
                 return desktop
         except BaseException as error:
@@ -166,44 +168,16 @@ class SandboxProvider:
             for sock in (control, inner, outer):
                 sock.close()
 
-    async def _adopt_child(self, helping: asyncio.Task[asyncio.subprocess.Process | None]) -> None:
-        if (child := await helping) is not None:
-            self._wait_for(child)
+    async def _help(self, link: Link, lifeline: socket.socket, user: int | None) -> None:
+        if (child := await start_helper(link, lifeline, user)) is not None:
+            self._watched(child)
 
-    async def _spawn(
-        self, folder: Path, control: socket.socket, inner: socket.socket, user: int | None
-    ) -> Callable[[], Any]:
-        """Start bubblewrap; a function that returns what it complains of."""
-        child = await asyncio.create_subprocess_exec(
-            *bubblewrap.command(folder / "run", control.fileno(), inner.fileno()),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            pass_fds=(control.fileno(), inner.fileno()),
-            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"},
-            cwd="/",
-            start_new_session=True,
-            user=user,
-            group=user,
-            extra_groups=None if user is None else [],
-        )
-        self._wait_for(child)
-        assert child.stdin is not None
-        child.stdin.write(bubblewrap.program())
-        child.stdin.close()
-
-        async def words() -> str:
-            assert child.stderr is not None
-            said = (await child.stderr.read(4096)).decode("utf-8", "replace").strip().splitlines()
-            return said[-1] if said else "it ended at once"
-
-        return words
-
-    def _wait_for(self, child: asyncio.subprocess.Process) -> None:
-        """Reap a child when it ends."""
+    def _watched(self, child: Child) -> Child:
+        """Keep a child until it has ended."""
         task = asyncio.create_task(child.wait(), name="sandbox-child")
-        self._children.add(task)
-        task.add_done_callback(self._children.discard)
+        self._children[task] = child
+        task.add_done_callback(self._children.pop)
+        return child
 
     def _forget(self, name: str) -> None:
         self._desktops.pop(name, None)
@@ -254,8 +228,11 @@ class SandboxProvider:
                 await self.reap(keep)
         except TimeoutError:
             log.warning("some sandboxes had not ended when the server stopped; its next start removes them")
-        for task in list(self._children):
+        if self._children and not keep:
+            await asyncio.wait(list(self._children), timeout=1)
+        for task, child in list(self._children.items()):
             task.cancel()
+            child.detach()
 
 
 async def end_sandbox(supervision: Supervision, folder: Path) -> None:

@@ -163,7 +163,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def main() -> None:
     config = json.loads(sys.stdin.buffer.read())
     lifeline = socket.socket(fileno=int(sys.argv[1]))
-    data, fds, _, _ = socket.recv_fds(lifeline, 1, 1, socket.MSG_CMSG_CLOEXEC)
+    data, fds, _, _ = socket.recv_fds(lifeline, 1, 1)
     if not data or not fds:
         return
     listener = socket.socket(fileno=fds[0])

@@ -47,7 +47,7 @@ class Connection:
 
     def receive(self) -> list[Frame] | None:
         """Frames that are complete; ``None`` at the end."""
-        data, fds, _, _ = socket.recv_fds(self.sock, 1 << 18, 3, socket.MSG_CMSG_CLOEXEC)
+        data, fds, _, _ = socket.recv_fds(self.sock, 1 << 18, 3)
         self.fds += fds
         self._buffer += data
         if not data:

@@ -23,6 +23,7 @@ MASKED = (
     "/proc/sched_debug",
     "/proc/latency_stats",
 )
+_MAX_DESCRIPTORS = 1 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -119,7 +120,7 @@ def start_x(config: Mapping[str, Any]) -> tuple[int, int]:
             os.umask(0o077)
             os.dup2(display_write, 3)
             os.set_inheritable(3, True)
-            run_program([*config["x"], "-displayfd", "3"], config["environment"], quiet=True)
+            run_program([*config["x"], "-displayfd", "3"], config["environment"], quiet=True, descriptors=4)
         finally:
             os._exit(70)
     os.close(apart_write)
@@ -130,12 +131,18 @@ def start_x(config: Mapping[str, Any]) -> tuple[int, int]:
     return pid, display_read
 
 
-def run_program(argv: Sequence[str], environment: Mapping[str, str], *, quiet: bool = False) -> NoReturn:
-    """Replace this process, a child of process 1, by ``argv``; ``quiet``: without the three streams."""
+def run_program(
+    argv: Sequence[str], environment: Mapping[str, str], *, quiet: bool = False, descriptors: int = 3
+) -> NoReturn:
+    """Replace this process, a child of process 1, by ``argv``; ``quiet``: without the three streams.
+
+    It gets the first ``descriptors`` and no others: those of process 1 would let it speak in the server's name.
+    """
     if quiet:
         nothing = os.open("/dev/null", os.O_RDWR)
         for number in (0, 1, 2):
             os.dup2(nothing, number)
+    os.closerange(descriptors, _MAX_DESCRIPTORS)
     for restored in (signal.SIGPIPE, signal.SIGINT, signal.SIGCHLD, signal.SIGXFSZ):
         signal.signal(restored, signal.SIG_DFL)
     try:

@@ -1,0 +1,89 @@
+"""Helper processes that outlive the server: bubblewrap, slirp4netns, the proxy.
+
+Not asyncio's: it kills its children when the event loop ends, and a kept sandbox must not lose its network then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Child:
+    """A process in a session of its own, reaped when it ends."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._ended = asyncio.Event()
+        self._pidfd = os.pidfd_open(process.pid)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._pidfd, self._reap)
+
+    @classmethod
+    async def start(
+        cls, argv: Sequence[str], fds: Sequence[int], user: int | None, stdin: bytes = b"", *, heard: bool = False
+    ) -> Child:
+        """Start ``argv`` as ``user`` (``None``: this one) with ``fds`` open and ``stdin`` (at most 64 KiB) to read.
+
+        ``heard`` keeps its standard error for :meth:`last_words`; only for what writes nothing while all is well.
+        """
+        return cls(await asyncio.to_thread(_start, argv, fds, user, stdin, heard))
+
+    def _reap(self) -> None:
+        self._process.wait()
+        self._stop_watching()
+        self._ended.set()
+
+    def _stop_watching(self) -> None:
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+            if self._process.stderr is not None:
+                self._process.stderr.close()
+
+    async def last_words(self) -> str:
+        """What a process that has just failed wrote to its standard error, last line."""
+        assert self._process.stderr is not None
+        said = await asyncio.to_thread(self._process.stderr.read, 4096)
+        lines = said.decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else "it ended at once"
+
+    async def wait(self) -> None:
+        """Until it has ended; others may wait too."""
+        await self._ended.wait()
+
+    def detach(self) -> None:
+        """Let it live on after this process."""
+        if not self._ended.is_set():
+            self._stop_watching()
+            self._process.returncode = 0  # else `Popen` warns that it was forgotten
+
+
+def _start(
+    argv: Sequence[str], fds: Sequence[int], user: int | None, stdin: bytes, heard: bool
+) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE if heard else subprocess.DEVNULL,
+        bufsize=0,
+        pass_fds=fds,
+        env={"PATH": _PATH, "LANG": "C.UTF-8"},
+        cwd="/",
+        start_new_session=True,
+        user=user,
+        group=user,
+        extra_groups=None if user is None else [],
+    )
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):  # it has ended; its last words say why
+        process.stdin.write(stdin)
+    process.stdin.close()
+    return process
