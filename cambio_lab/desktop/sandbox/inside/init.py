@@ -28,7 +28,8 @@ from . import walls
 from .memory import limit_memory, processes
 
 TOKEN = "CAMBIO_LAB_PROCESS"
-_TICK = 0.25
+_TICK, _SHORT_TICK = 0.25, 0.05
+"""Seconds between looks at the memory, and while more than half of the limit is held."""
 _MAX_FRAME = 64 * 1024 * 1024
 _SPARE_PROCESSES = 32
 """Processes that only this one may start, so that a fork bomb does not keep the server from killing it."""
@@ -138,8 +139,9 @@ class Init:
         self._add(first)
         self._watchers.add(first)
         watched = checked = time.monotonic()
+        tick = _TICK
         while True:
-            for key, _ in self._selector.select(_TICK):
+            for key, _ in self._selector.select(tick):
                 key.data()
             self._reap()
             now = time.monotonic()
@@ -147,9 +149,10 @@ class Init:
                 watched = now
             elif now - watched > self._config["lease"]:
                 return
-            if self._config["watch_memory"] and now - checked >= _TICK:
-                checked = now
-                limit_memory(self._config["memory"], [path for path, _, _ in self._config["folders"]], self._x)
+            if self._config["watch_memory"] and now - checked >= tick:
+                folders = [path for path, _, _ in self._config["folders"]]
+                tick = _SHORT_TICK if limit_memory(self._config["memory"], folders, self._x) else _TICK
+                checked = time.monotonic()
 
     def _register(self, source: Any, handler: Callable[[], Any]) -> None:
         self._selector.register(source, selectors.EVENT_READ, handler)

@@ -1,0 +1,41 @@
+# What a program in a sandbox tries. Each line says a name, then what the attempt gave: nothing where the wall held.
+say() { printf '%s\t%s\n' "$1" "$(printf '%s' "$2" | tr '\n' ' ' | cut -c1-200)"; }
+py() { python3 -c "import ctypes, os, socket, fcntl, sys; libc = ctypes.CDLL(None, use_errno=True)
+$1" 2>/dev/null; }
+say host-home "$(ls -d /root /home/[!u]* /work /srv /opt /var/lib /boot /mnt /media 2>/dev/null)"
+say host-file "$(cat "$MARKER" 2>/dev/null; grep -rlsI "$SECRET" /home /tmp /etc /run /var 2>/dev/null | head -1)"
+say host-users "$(grep -vE '^(root|user):' /etc/passwd; ls /etc/shadow /etc/ssh /etc/sudoers 2>/dev/null)"
+say environment "$(env | grep -iE 'anthropic|secret|jupyter|ssh|pythonpath')"
+say other-processes "$(for p in /proc/[0-9]*; do tr '\0' ' ' <$p/cmdline; done 2>/dev/null | grep -oiE 'py[t]est|docker[d]|jupyte[r]' | head -1)"
+say kill-host "$(kill -0 "$VICTIM" 2>/dev/null && echo reached)"
+say ptrace "$(sleep 60 & py "
+print('attached') if libc.ptrace(16, $!, 0, 0) == 0 else None
+b = ctypes.create_string_buffer(8)
+print('read') if libc.syscall(310, $!, b, 1, b, 1, 0) > 0 else None"; kill $!)"
+say process-1 "$(py "open('/proc/1/mem', 'rb').read(1); print('read')"; ls -l /proc/1/fd 2>/dev/null | grep -e '->'; head -c 1 /proc/1/environ 2>/dev/null; kill -9 1 2>/dev/null)"
+say descriptors "$(ls /proc/self/fd | grep -vxE '[0-3]'; ls -l /proc/self/fd | grep socket)"
+say host-loopback "$(for a in 127.0.0.1 10.0.2.2 10.0.2.3 $HOST; do for p in $PORT 22; do curl -s --noproxy '*' -m 2 http://$a:$p/; done; done)"
+say proxied-loopback "$(for a in 127.0.0.1 localhost 10.0.2.2 $HOST 169.254.169.254 0; do curl -sf -m 3 -x "${http_proxy:-http://127.0.0.1:3128}" http://$a:$PORT/; done)"
+say metadata "$(curl -s --noproxy '*' -m 2 http://169.254.169.254/latest/meta-data/)"
+say unix-socket "$(py "s = socket.socket(socket.AF_UNIX); s.connect('$SOCKET'); print(s.recv(9))"; ls /run/docker.sock /var/run/docker.sock /run/*engine* /run/dbus /run/user 2>/dev/null)"
+say abstract-socket "$(py "s = socket.socket(socket.AF_UNIX); s.connect('\0$ABSTRACT'); print(s.recv(9))")"
+say rfb-folder "$(ls /run/rfb 2>/dev/null)"
+say mount "$(mount -t tmpfs none /tmp 2>/dev/null && echo mounted; py "print('mounted') if libc.mount(b'none', b'/tmp', b'tmpfs', 0, b'') == 0 else None")"
+say remount "$(mount -o remount,rw / 2>/dev/null && echo remounted; mount -o remount,size=90% /tmp 2>/dev/null && echo remounted)"
+say namespaces "$(unshare -r id -u 2>/dev/null; unshare -n true 2>/dev/null && echo unshared; py "print('set') if libc.setns(os.open('/proc/1/ns/net', 0), 0) == 0 else None")"
+say setuid "$(find /usr -xdev -perm /6000 -type f 2>/dev/null | while read -r f; do timeout 2 "$f" --help >/dev/null 2>&1 </dev/null; done; su -c id root 2>/dev/null </dev/null; grep -E 'NoNewPrivs' /proc/self/status | grep -v 1)"
+say capabilities "$(grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)' /proc/self/status | grep -v 0000000000000000)"
+say terminal "$(script -qc "python3 -c \"import fcntl; fcntl.ioctl(0, 0x5412, b'x'); print('pushed')\"" /dev/null 2>/dev/null | grep pushed)"
+say write-system "$(for f in /usr/x /etc/x /bin/x /dev/x /x /var/x /run/x /proc/sys/kernel/core_pattern; do (echo x >"$f") 2>/dev/null && echo "$f"; done)"
+say sysctl "$(for f in /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/all/route_localnet /proc/sys/kernel/shmall; do (echo 1 >$f) 2>/dev/null && echo $f; done)"
+say host-proc "$(ls /proc/sysrq-trigger >/dev/null 2>&1; (echo h >/proc/sysrq-trigger) 2>/dev/null && echo written; head -c 1 /proc/kcore /proc/kmsg 2>/dev/null)"
+say keyring "$(py "print('keyring') if libc.syscall(250, 0, -3, 1) > 0 else None"; py "print('key') if libc.syscall(248, b'user', b'a', b'b', 1, -3) > 0 else None"; cat /proc/keys)"
+say devices "$(ls /dev | grep -vxE 'core|fd|full|null|ptmx|pts|random|shm|stderr|stdin|stdout|tty|urandom|zero'; mknod /tmp/sda b 8 0 2>/dev/null && echo made; cat /dev/net/tun 2>/dev/null)"
+say raw-network "$(py "socket.socket(socket.AF_PACKET, socket.SOCK_RAW); print('packet')"; py "socket.socket(socket.AF_INET, socket.SOCK_RAW, 1); print('raw')"; py "socket.socket(38, 5, 0); print('alg')"; py "socket.socket(40, 1, 0); print('vsock')")"
+say rules "$(nft flush ruleset 2>/dev/null && echo flushed; ip link set lo down 2>/dev/null && echo down; ip route add 10.0.0.0/8 dev lo 2>/dev/null && echo routed)"
+say kernel "$(py "
+for number, args in ((321, (0, 0, 0)), (425, (1, 0)), (323, (0,)), (298, (0, 0, -1, -1, 0)), (319, (b'x', 0)), (435, (0, 0)), (175, (0, 0, b'')), (246, (0, 0, 0, 0)), (303, (-100, b'/', 0, 0, 0)), (300, (0, 0)), (103, (10, 0, 0)), (0x40000000 + 39, ())):
+    if libc.syscall(number, *args) >= 0: print(number)")"
+say other-sandbox "$(ls -d /tmp/cambio-* 2>/dev/null; ls "$OTHER" 2>/dev/null; grep -rls 'neighbou[r]' /tmp /home 2>/dev/null)"
+say disk "$(for d in /home/user /tmp /dev/shm /run/desktop; do head -c 2000000000 /dev/zero >$d/full 2>/dev/null; s=$(stat -c %s $d/full); rm -f $d/full; [ "$s" -le 536870912 ] || echo "$d $s"; done)"
+say inodes "$(for d in /home/user /tmp /dev/shm /run/desktop; do [ "$(stat -f -c %c $d)" -le 100000 ] || echo $d; done)"
