@@ -18,7 +18,7 @@ from typing import Any
 
 from cambio_lab.errors import DesktopError
 
-from ..machine import Machine, run
+from ..machine import Machine, run, until_managed
 from ..rfb.connection import Connection
 from . import keys
 from .devices import InputDevices
@@ -86,6 +86,7 @@ class Keymap:
     async def _prepare(self, symbols: list[int], start: int) -> int:
         """Assign places to new characters from ``start`` on; return up to where the text can be typed now."""
         await self._machine.keyed.wait()
+        await until_managed(self._machine)  # the window manager's own keys work only then
         fresh: dict[int, None] = {}
         end = start
         while end < len(symbols):

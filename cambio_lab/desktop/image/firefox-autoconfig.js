@@ -1,0 +1,2 @@
+pref("general.config.filename", "cambio-lab.cfg");
+pref("general.config.obscure_value", 0);
