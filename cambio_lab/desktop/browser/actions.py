@@ -1,0 +1,221 @@
+"""Mouse, keyboard, forms and screenshots of one tab."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import math
+import struct
+import time
+from typing import Any
+
+from cambio_lab.errors import ActionError
+
+from ..base import Picture
+from . import keys
+from .devtools import DevToolsError
+from .tab import Element, Tab
+
+_BUTTONS = {"left": 1, "right": 2, "middle": 4}
+_TYPED_BY_KEYS = 300
+"""Characters that are typed key by key; longer texts are inserted, as an input method does."""
+_NOTCH = 100
+"""Pixels of one notch of the wheel."""
+MOST_SCREENSHOT = 20_000_000
+"""Bytes."""
+
+
+async def viewport(tab: Tab) -> tuple[int, int]:
+    """Width and height of the viewport in pixels."""
+    found = (await tab.send("Page.getLayoutMetrics"))["cssLayoutViewport"]
+    return int(found["clientWidth"]), int(found["clientHeight"])
+
+
+async def place(tab: Tab, target: dict[str, Any]) -> tuple[float, float, str]:
+    """Return where a target is, scrolled into view, and what it is called for people."""
+    if target.get("type") == "ref" or "ref" in target:
+        element = await tab.resolve(str(target["ref"]))
+        x, y = await _centre(tab, element)
+        return x, y, f'{element.role} "{element.name}"' if element.name else element.role
+    x, y = await point(tab, target)
+    return x, y, ""
+
+
+async def point(tab: Tab, target: dict[str, Any]) -> tuple[float, float]:
+    """Check a coordinate target against the viewport; nothing is clamped."""
+    x, y = target["coordinate"] if "coordinate" in target else (target["x"], target["y"])
+    width, height = await viewport(tab)
+    if not (0 <= x < width and 0 <= y < height):
+        raise ActionError(f"({x}, {y}) is outside the viewport of {width}x{height} pixels.")
+    return float(x), float(y)
+
+
+async def _centre(tab: Tab, element: Element) -> tuple[float, float]:
+    try:
+        await tab.send("DOM.scrollIntoViewIfNeeded", objectId=element.object_id)
+        quads = (await tab.send("DOM.getContentQuads", objectId=element.object_id))["quads"]
+    except DevToolsError:
+        raise ActionError("The element has no place on the page (it is hidden or empty).") from None
+    width, height = await viewport(tab)
+    for quad in quads:
+        x, y = sum(quad[0::2]) / 4, sum(quad[1::2]) / 4
+        if 0 <= x < width and 0 <= y < height:
+            return x, y
+    raise ActionError("The element is not in the viewport and could not be scrolled into it.")
+
+
+async def _mouse(tab: Tab, kind: str, x: float, y: float, **more: Any) -> None:
+    await tab.send("Input.dispatchMouseEvent", timeout=8.0, type=kind, x=x, y=y, **more)
+    tab.mouse = (x, y)
+
+
+async def click(tab: Tab, target: dict[str, Any], button: str, count: int, modifiers: str | None = None) -> str:
+    """Click ``count`` times; returns what was clicked."""
+    bits = keys.modifiers(modifiers)
+    x, y, name = await place(tab, target)
+    await _mouse(tab, "mouseMoved", x, y, modifiers=bits)
+    for number in range(1, count + 1):
+        held = {"button": button, "clickCount": number, "modifiers": bits}
+        await _mouse(tab, "mousePressed", x, y, buttons=_BUTTONS[button], **held)
+        await _mouse(tab, "mouseReleased", x, y, buttons=0, **held)
+    await tab.settle()
+    return name
+
+
+async def hover(tab: Tab, target: dict[str, Any]) -> str:
+    x, y, name = await place(tab, target)
+    await _mouse(tab, "mouseMoved", x, y)
+    await tab.settle()
+    return name
+
+
+async def press_button(tab: Tab, *, down: bool) -> None:
+    """Press or release the left button where the pointer is."""
+    x, y = tab.mouse
+    kind = "mousePressed" if down else "mouseReleased"
+    await _mouse(tab, kind, x, y, button="left", buttons=int(down), clickCount=1)
+    await tab.settle()
+
+
+async def drag(tab: Tab, start: dict[str, Any], end: dict[str, Any]) -> None:
+    """Press at ``start``, move in steps, release at ``end``."""
+    x0, y0 = await point(tab, start)
+    x1, y1 = await point(tab, end)
+    await _mouse(tab, "mouseMoved", x0, y0)
+    await _mouse(tab, "mousePressed", x0, y0, button="left", buttons=1, clickCount=1)
+    try:
+        steps = max(5, min(30, int(math.hypot(x1 - x0, y1 - y0) / 15)))
+        for step in range(1, steps + 1):
+            share = step / steps
+            await _mouse(tab, "mouseMoved", x0 + (x1 - x0) * share, y0 + (y1 - y0) * share, button="left", buttons=1)
+    finally:
+        await _mouse(tab, "mouseReleased", *tab.mouse, button="left", buttons=0, clickCount=1)
+    await tab.settle()
+
+
+async def scroll(tab: Tab, target: dict[str, Any], direction: str, amount: int) -> None:
+    """Turn the wheel ``amount`` notches, 1 to 10."""
+    if not 1 <= amount <= 10:
+        raise ActionError("scroll_amount must be from 1 to 10.")
+    x, y = await point(tab, target)
+    across, down = {"up": (0, -1), "down": (0, 1), "left": (-1, 0), "right": (1, 0)}[direction]
+    await _mouse(tab, "mouseWheel", x, y, deltaX=across * amount * _NOTCH, deltaY=down * amount * _NOTCH)
+    await tab.settle()
+
+
+async def scroll_to(tab: Tab, ref: str) -> str:
+    element = await tab.resolve(ref)
+    await _centre(tab, element)
+    await tab.settle()
+    return f'{element.role} "{element.name}"'
+
+
+async def type_text(tab: Tab, text: str) -> None:
+    """Type ``text`` at the focus: key by key where a keyboard has the keys, else inserted."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if len(text) <= _TYPED_BY_KEYS:
+        for character in text:
+            events = keys.text(character)
+            if events is None:
+                await tab.send("Input.insertText", text=character)
+            else:
+                await _keys(tab, events)
+    else:
+        for number, line in enumerate(text.split("\n")):
+            if number:
+                await _keys(tab, keys.presses("Return")[0])
+            for start in range(0, len(line), 10_000):
+                await tab.send("Input.insertText", text=line[start : start + 10_000])
+    await tab.settle()
+
+
+async def press(tab: Tab, sequence: str, repeat: int) -> None:
+    for chord in keys.presses(sequence, repeat):
+        await _keys(tab, chord)
+    await tab.settle()
+
+
+async def hold(tab: Tab, chord: str, seconds: float) -> None:
+    """Hold a chord for at most 30 seconds; released whatever happens."""
+    if not 0 <= seconds <= 30:
+        raise ActionError("duration must be from 0 to 30 seconds.")
+    events = keys.presses(chord)
+    if len(events) != 1:
+        raise ActionError("hold_key takes one key or chord.")
+    down = [event for event in events[0] if event["type"] != "keyUp"]
+    up = [event for event in events[0] if event["type"] == "keyUp"]
+    try:
+        await _keys(tab, down)
+        await asyncio.sleep(seconds)
+    finally:
+        await asyncio.shield(_keys(tab, up))
+    await tab.settle()
+
+
+async def _keys(tab: Tab, events: list[dict[str, Any]]) -> None:
+    for event in events:
+        await tab.send("Input.dispatchKeyEvent", timeout=8.0, **event)
+
+
+async def fill(tab: Tab, ref: str, value: object) -> str:
+    """Set a form element's value; returns what it is called."""
+    element = await tab.resolve(ref)
+    number = int(ref.removeprefix("ref_"))
+    problem = await tab.call(tab.frame_of(ref), f"cambio.fill({number}, {json.dumps(value)})")
+    if problem:
+        raise ActionError(f"The value was not set. {str(problem)[:600]}")
+    await tab.settle()
+    return f'{element.role} "{element.name}"'
+
+
+async def upload(tab: Tab, ref: str, paths: list[str]) -> str:
+    """Choose files of the desktop in a file input."""
+    element = await tab.resolve(ref)
+    try:
+        await tab.send("DOM.setFileInputFiles", objectId=element.object_id, files=paths)
+    except DevToolsError:
+        raise ActionError("The element takes no files.") from None
+    await tab.settle()
+    return f'{element.role} "{element.name}"'
+
+
+async def screenshot(tab: Tab, region: tuple[int, int, int, int] | None = None) -> Picture:
+    """Capture the viewport, or ``region`` of it scaled up to at most the viewport's size, as PNG."""
+    params: dict[str, Any] = {"format": "png", "optimizeForSpeed": True}
+    if region is not None:
+        x0, y0, x1, y1 = region
+        width, height = await viewport(tab)
+        if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+            raise ActionError(f"The region does not lie in the viewport of {width}x{height} pixels.")
+        scale = min(width / (x1 - x0), height / (y1 - y0))
+        params["clip"] = {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0, "scale": scale}
+    begin = time.perf_counter()
+    answer = await tab.send("Page.captureScreenshot", timeout=15.0, **params)
+    try:
+        data = await asyncio.to_thread(base64.b64decode, str(answer.get("data", ""))[: MOST_SCREENSHOT * 4 // 3])
+        width, height = struct.unpack(">II", data[16:24])
+    except (binascii.Error, struct.error):
+        raise ActionError("The screenshot could not be taken.") from None
+    return Picture(data, "image/png", width, height, (time.perf_counter() - begin) * 1000)

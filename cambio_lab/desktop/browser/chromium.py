@@ -1,0 +1,307 @@
+"""Start Chromium on the desktop's screen and follow its tabs, dialogs, downloads and requests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from cambio_lab.errors import ActionError, DesktopError
+
+from ..machine import Machine
+from .devtools import BrowserClosed, DevTools
+from .tab import Tab
+
+log = logging.getLogger(__name__)
+
+MOST_TABS, MOST_CHANGES = 100, 200
+_START_SECONDS = 30.0
+# A profile of its own for each start. Frames of other sites stay in their page's process, so that one session sees
+# them all: the desktop, not Chromium's site isolation, is the boundary. Chromium's own sandbox is left off only where
+# there is no user namespace for it (a container) or it refuses to start (root).
+_START = """
+d=$(mktemp -d "$HOME/.browser.XXXXXX") && mkdir -p "$HOME/Downloads" || exit 1
+for p in chromium chromium-browser google-chrome; do command -v $p >/dev/null && break; p=; done
+[ -n "$p" ] || exit 127
+if [ "$(id -u)" = 0 ] || ! unshare --user true 2>/dev/null; then set -- --no-sandbox "$@"; fi
+exec $p --remote-debugging-pipe --user-data-dir="$d" "$@" 3<&0 4>&1 0</dev/null 1>/dev/null 2>/dev/null
+"""
+_FLAGS = (
+    "--no-first-run",
+    "--no-default-browser-check",
+    "--password-store=basic",
+    "--force-device-scale-factor=1",
+    "--disable-gpu",
+    "--disable-smooth-scrolling",
+    "--disable-sync",
+    "--disable-component-update",
+    "--disable-background-networking",
+    "--disable-backgrounding-occluded-windows",
+    "--disable-renderer-backgrounding",
+    "--disable-background-timer-throttling",
+    "--disable-site-isolation-trials",
+    "--disable-features=IsolateOrigins,site-per-process,Translate,DialMediaRouteProvider",
+    "--start-maximized",
+    "about:blank",
+)
+
+Allowed = Callable[[str], bool]
+"""Whether a page may be loaded from this URL; asked for redirects and navigations that a page starts, too."""
+
+
+class Chromium:
+    """One running browser. ``allowed`` is asked for every document that is about to be loaded."""
+
+    def __init__(self, devtools: DevTools, home: str, allowed: Allowed, *, console: bool, network: bool) -> None:
+        self.tabs: dict[str, Tab] = {}
+        """Tabs by ``tab_id``, in the order in which they were opened."""
+        self.active = ""
+        self.changes: deque[dict[str, Any]] = deque(maxlen=MOST_CHANGES)
+        """State changes that no call has reported yet, in the toolset's own form."""
+        self._devtools = devtools
+        self._home = home
+        self._allowed = allowed
+        self._console, self._network = console, network
+        self._sessions: dict[str, Tab] = {}
+        self._count = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._downloads: dict[str, dict[str, Any]] = {}
+        self._first = asyncio.Event()
+        self._waits: dict[str, asyncio.Event] = {}
+
+    @classmethod
+    async def start(
+        cls, machine: Machine, allowed: Allowed, *, console: bool = False, network: bool = False
+    ) -> Chromium:
+        """Start a browser with a fresh profile. :class:`ActionError` when the desktop has none or it does not start."""
+        process = await machine.spawn(["sh", "-c", _START, "browser", *_FLAGS])
+        devtools = DevTools(process)
+        browser = cls(devtools, machine.home, allowed, console=console, network=network)
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await browser._attach()
+        except BaseException as error:
+            await asyncio.shield(devtools.close())
+            if isinstance(error, BrowserClosed):
+                raise ActionError("This desktop has no Chromium, or it does not start.") from error
+            if isinstance(error, TimeoutError):
+                raise ActionError("Chromium did not start in time.") from error
+            raise
+        return browser
+
+    @property
+    def running(self) -> bool:
+        return not self._devtools.closed.is_set()
+
+    async def close(self) -> None:
+        await self._devtools.close()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def tab(self, tab_id: str | None) -> Tab:
+        """Return the named tab, or the active one; :class:`ActionError` when it is not open."""
+        found = self.tabs.get(tab_id or self.active)
+        if found is None:
+            raise ActionError("This tab is not open. Use list_tabs to see what is open, or new_tab.")
+        return found
+
+    async def open_tab(self) -> Tab:
+        """Open an empty tab and make it the active one."""
+        if len(self.tabs) >= MOST_TABS:
+            raise ActionError(f"{MOST_TABS} tabs are open. Close some first.")
+        target = str((await self._devtools.send("Target.createTarget", {"url": "about:blank"}))["targetId"])
+        waiting = self._waits.setdefault(target, asyncio.Event())
+        try:
+            async with asyncio.timeout(10):
+                while not (tab := next((tab for tab in self.tabs.values() if tab.target == target), None)):
+                    await waiting.wait()
+        finally:
+            self._waits.pop(target, None)
+        self.active = tab.tab_id
+        return tab
+
+    async def activate(self, tab: Tab) -> None:
+        """Show ``tab``, so that people see what is acted on and input reaches it."""
+        self.active = tab.tab_id
+        await tab.send("Page.bringToFront", timeout=5.0)
+
+    async def close_tab(self, tab: Tab) -> None:
+        """Close ``tab``; the last one is replaced by an empty one, because Chromium ends with its last tab."""
+        if len(self.tabs) == 1:
+            await self.open_tab()
+        await self._devtools.send("Target.closeTarget", {"targetId": tab.target})
+        self._closed(tab)
+
+    async def titles(self) -> None:
+        """Bring every tab's title and URL up to date."""
+        found = (await self._devtools.send("Target.getTargets"))["targetInfos"]
+        known = {str(info.get("targetId")): info for info in found}
+        for tab in self.tabs.values():
+            if (info := known.get(tab.target)) is not None:
+                tab.title, tab.url = str(info.get("title", ""))[:1000], str(info.get("url", ""))
+
+    # Events
+
+    async def _attach(self) -> None:
+        on = self._devtools.on
+        on("Target.attachedToTarget", self._attached)
+        on("Target.detachedFromTarget", lambda _, event: self._detached(str(event.get("sessionId"))))
+        on("Inspector.targetCrashed", lambda session, _: self._crashed(session))
+        on("Page.frameStartedLoading", lambda session, event: self._page(session, "started", event.get("frameId")))
+        on("Page.frameStoppedLoading", lambda session, event: self._page(session, "loaded", event.get("frameId")))
+        on("Page.loadEventFired", lambda session, event: self._page(session, "loaded", ""))
+        on("Page.frameNavigated", lambda session, event: self._page(session, "navigated", event.get("frame")))
+        on("Page.navigatedWithinDocument", self._within_document)
+        on("Page.javascriptDialogOpening", self._dialog)
+        on("Fetch.requestPaused", self._paused)
+        on("Network.responseReceived", self._response)
+        on("Runtime.consoleAPICalled", self._logged)
+        on("Browser.downloadWillBegin", self._download_began)
+        on("Browser.downloadProgress", self._download_changed)
+        downloads = {"behavior": "allow", "downloadPath": f"{self._home}/Downloads", "eventsEnabled": True}
+        await self._devtools.send("Browser.setDownloadBehavior", downloads)
+        attach = {"autoAttach": True, "waitForDebuggerOnStart": True, "flatten": True, "filter": [{"type": "page"}]}
+        await self._devtools.send("Target.setAutoAttach", attach)
+        await self._first.wait()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(self._guarded(work), name="browser-event")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except (DesktopError, TimeoutError) as error:  # the page or the browser is gone by now
+            log.debug("browser event not handled: %s", error)
+
+    def _attached(self, _: str, event: Mapping[str, Any]) -> None:
+        info = event.get("targetInfo", {})
+        session, target = str(event.get("sessionId")), str(info.get("targetId"))
+        if info.get("type") != "page" or len(self.tabs) > MOST_TABS:
+            return
+        self._count += 1
+        tab = Tab(self._devtools, target, session, f"tab_{self._count}")
+        tab.url, tab.title = str(info.get("url", "")), str(info.get("title", ""))
+        self._sessions[session] = tab
+        self._spawn(self._prepare(tab))
+
+    async def _prepare(self, tab: Tab) -> None:
+        """Set a new tab up before its page runs, then let it run."""
+        wanted = ["Page.enable", "Network.enable", "Inspector.enable"] + ["Runtime.enable"] * self._console
+        params: dict[str, dict[str, Any]] = {"Network.enable": {"maxTotalBufferSize": 0, "maxResourceBufferSize": 0}}
+        try:
+            await asyncio.gather(
+                *(self._devtools.send(method, params.get(method), session=tab.session) for method in wanted),
+                self._devtools.send("Fetch.enable", {"patterns": [{"resourceType": "Document"}]}, session=tab.session),
+                self._devtools.send("Runtime.runIfWaitingForDebugger", session=tab.session),
+            )
+            tree = await self._devtools.send("Page.getFrameTree", session=tab.session)
+            tab.main_frame = tab.main_frame or str(tree["frameTree"]["frame"]["id"])
+        finally:
+            self.tabs[tab.tab_id] = tab
+            opened_by_page = bool(self.active)
+            self.active = tab.tab_id
+            if opened_by_page:
+                self.changes.append({"type": "tab_opened", "tab_id": tab.tab_id})
+            self._first.set()
+            if (waiting := self._waits.get(tab.target)) is not None:
+                waiting.set()
+
+    def _detached(self, session: str) -> None:
+        if (tab := self._sessions.pop(session, None)) is not None:
+            self._closed(tab)
+
+    def _closed(self, tab: Tab) -> None:
+        self.tabs.pop(tab.tab_id, None)
+        if self.active == tab.tab_id:
+            self.active = next(reversed(self.tabs), "")
+
+    def _crashed(self, session: str) -> None:
+        if (tab := self._sessions.get(session)) is not None:
+            tab.crashed = True
+            tab.loaded("")
+
+    def _page(self, session: str, what: str, about: Any) -> None:
+        tab = self._sessions.get(session)
+        if tab is None:
+            return
+        if what == "navigated" and isinstance(about, dict):
+            tab.frame_navigated(about)
+        elif what == "started":
+            tab.frame_started(str(about))
+        elif what == "loaded":
+            tab.loaded(str(about))
+
+    def _within_document(self, session: str, event: Mapping[str, Any]) -> None:
+        tab = self._sessions.get(session)
+        if tab is not None and str(event.get("frameId")) == tab.main_frame:
+            tab.url = str(event.get("url", ""))
+
+    def _dialog(self, session: str, event: Mapping[str, Any]) -> None:
+        kind = str(event.get("type", ""))
+        leaving = kind == "beforeunload"  # dismissing it would keep the page open against the agent's will
+        self.changes.append({"type": "dialog_dismissed", "kind": kind, "message": str(event.get("message", ""))[:1000]})
+        self._spawn(self._answer("Page.handleJavaScriptDialog", {"accept": leaving}, session))
+
+    async def _answer(self, method: str, params: Mapping[str, Any], session: str) -> None:
+        await self._devtools.send(method, params, session=session)
+
+    def _paused(self, session: str, event: Mapping[str, Any]) -> None:
+        request = {"requestId": event.get("requestId")}
+        url = str(event.get("request", {}).get("url", ""))
+        if self._allowed(url):
+            self._spawn(self._answer("Fetch.continueRequest", request, session))
+            return
+        self.changes.append({"type": "navigation_refused"})
+        log.info("navigation refused: host=%s", urlsplit(url).hostname)
+        self._spawn(self._answer("Fetch.failRequest", {**request, "errorReason": "BlockedByClient"}, session))
+
+    def _response(self, session: str, event: Mapping[str, Any]) -> None:
+        tab = self._sessions.get(session)
+        response = event.get("response")
+        if tab is None or not isinstance(response, dict):
+            return
+        status = response.get("status")
+        if event.get("type") == "Document" and event.get("frameId") == tab.main_frame and isinstance(status, int):
+            tab.status = status
+        if self._network:
+            url, mime = str(response.get("url", ""))[:500], str(response.get("mimeType", ""))[:80]
+            tab.network.append(f"{event.get('type')} {url} {status} {mime}")
+
+    def _logged(self, session: str, event: Mapping[str, Any]) -> None:
+        tab = self._sessions.get(session)
+        arguments = event.get("args")
+        if tab is not None and isinstance(arguments, list):
+            words = [
+                str(one.get("value", one.get("description", "")))[:1000] for one in arguments if isinstance(one, dict)
+            ]
+            tab.console.append(f"{event.get('type')}: {' '.join(words)}"[:2000])
+
+    def _download_began(self, _: str, event: Mapping[str, Any]) -> None:
+        guid = str(event.get("guid"))
+        name = str(event.get("suggestedFilename", "")).replace("/", "_")
+        self._downloads[guid] = {"download_id": guid, "url": str(event.get("url", ""))[:2000], "name": name[:200]}
+        while len(self._downloads) > MOST_CHANGES:
+            self._downloads.pop(next(iter(self._downloads)))
+        self.changes.append({"type": "download_started", "download_id": guid, "url": self._downloads[guid]["url"]})
+
+    def _download_changed(self, _: str, event: Mapping[str, Any]) -> None:
+        found = self._downloads.get(str(event.get("guid")))
+        state = event.get("state")
+        if found is None or state not in ("completed", "canceled"):
+            return
+        change: dict[str, Any] = {"download_id": found["download_id"], "url": found["url"]}
+        if state == "completed":
+            path = event.get("filePath") or f"{self._home}/Downloads/{found['name']}"
+            change |= {"type": "download_completed", "path": str(path)[:1000]}
+            if isinstance(event.get("totalBytes"), int | float):
+                change["size_bytes"] = int(event["totalBytes"])
+        else:
+            change |= {"type": "download_failed", "error": "canceled"}
+        self.changes.append(change)

@@ -1,0 +1,297 @@
+"""One tab: reading its page, references to its elements, and input to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cambio_lab.errors import ActionError
+
+from .devtools import DevTools, DevToolsError
+from .search import rank
+
+MOST_TEXT = 50_000
+"""Characters of one reading, as the toolset documents for ``read_page``."""
+MOST_FRAMES = 30
+MOST_FOUND = 20
+_LOAD_SECONDS, _SETTLE_SECONDS, _QUIET = 10.0, 2.0, 0.03
+_TWO_FRAMES = "new Promise(done => { requestAnimationFrame(() => requestAnimationFrame(done)); setTimeout(done, 100) })"
+_STALE = "{ref} is no longer on the page. Call read_page or find again for fresh references."
+
+
+class Element(NamedTuple):
+    """An element that a reference names: its frame's world, its object and, for people, role and name."""
+
+    context: int
+    object_id: str
+    role: str
+    name: str
+
+
+@cache
+def page_script() -> str:
+    return Path(__file__).with_name("page.js").read_text(encoding="utf-8")
+
+
+class Tab:
+    """Attached to one page target. ``session`` is its DevTools session."""
+
+    def __init__(self, devtools: DevTools, target: str, session: str, tab_id: str) -> None:
+        self.target, self.session, self.tab_id = target, session, tab_id
+        self.url, self.title = "", ""
+        self.crashed = False
+        self.loading = False
+        self.status: int | None = None
+        self.main_frame = ""
+        self.console: deque[str] = deque(maxlen=500)
+        self.network: deque[str] = deque(maxlen=500)
+        self._devtools = devtools
+        self._next_ref = 1
+        self._worlds: dict[str, int] = {}
+        """Frame -> execution context of our isolated world in it."""
+        self._homes: list[tuple[int, int, str]] = []
+        """First and last reference of each reading, and the frame that has them."""
+        self._loaded = asyncio.Event()
+        self._changed = asyncio.Event()
+        self.mouse = (0.0, 0.0)
+
+    async def send(self, method: str, timeout: float = 20.0, **params: Any) -> dict[str, Any]:
+        """Call a DevTools method on this tab; :class:`ActionError` when the page has crashed or hangs."""
+        if self.crashed and method not in ("Page.navigate", "Page.reload", "Page.bringToFront"):
+            raise ActionError("The page crashed. Reload it or navigate elsewhere.")
+        try:
+            return await self._devtools.send(method, params, session=self.session, timeout=timeout)
+        except TimeoutError:
+            raise ActionError("The page does not respond. Wait, reload it, or close the tab.") from None
+
+    # Events, from the browser
+
+    def frame_started(self, frame: str) -> None:
+        if frame == self.main_frame:
+            self.loading = True
+            self._loaded.clear()
+            self._changed.set()
+
+    def frame_navigated(self, frame: dict[str, Any]) -> None:
+        frame_id = str(frame.get("id"))
+        self._worlds.pop(frame_id, None)
+        if not frame.get("parentId"):
+            self.main_frame = frame_id
+            self.url = str(frame.get("url", "")) + str(frame.get("urlFragment", ""))
+            self.crashed = False
+            self._worlds.clear()
+            self._homes.clear()
+
+    def loaded(self, frame: str) -> None:
+        if frame in ("", self.main_frame):
+            self.loading = False
+            self._loaded.set()
+
+    # Loading
+
+    async def navigate(self, url: str) -> None:
+        """Load ``url`` and wait until it has loaded, or a while when it never does."""
+        self.status = None
+        self._loaded.clear()
+        answer = await self.send("Page.navigate", timeout=30.0, url=url)
+        if error := answer.get("errorText"):
+            raise ActionError(f"The page could not be loaded: {_network_error(str(error))}.")
+        if answer.get("loaderId"):  # absent within one document
+            await self.wait_loaded()
+
+    async def history(self, step: str) -> None:
+        """Go ``back`` or ``forward``, or ``reload``."""
+        if step == "reload":
+            self._loaded.clear()
+            await self.send("Page.reload", timeout=30.0)
+            self.crashed = False
+            await self.wait_loaded()
+            return
+        found = await self.send("Page.getNavigationHistory")
+        index = int(found["currentIndex"]) + (1 if step == "forward" else -1)
+        if not 0 <= index < len(found["entries"]):
+            raise ActionError(f"There is no page to go {step} to.")
+        self._loaded.clear()
+        await self.send("Page.navigateToHistoryEntry", entryId=found["entries"][index]["id"])
+        await self.wait_loaded(2.0)
+
+    async def wait_loaded(self, seconds: float = _LOAD_SECONDS) -> None:
+        with suppress(TimeoutError):  # a page that never becomes idle is usable all the same
+            async with asyncio.timeout(seconds):
+                await self._loaded.wait()
+
+    async def settle(self) -> None:
+        """Wait until what an action started has happened: a frame drawn, and a page that it loads."""
+        self._changed.clear()
+        # Navigating away destroys the context, and a page that hangs is reported by the next call.
+        with suppress(ActionError, DevToolsError):
+            await self.send("Runtime.evaluate", timeout=_SETTLE_SECONDS, expression=_TWO_FRAMES, awaitPromise=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_QUIET):
+                await self._changed.wait()
+        if self.loading:
+            await self.wait_loaded(5.0)
+
+    # Worlds and references
+
+    async def _world(self, frame: str) -> int:
+        if frame not in self._worlds:
+            answer = await self.send(
+                "Page.createIsolatedWorld", frameId=frame, worldName="cambio_lab", grantUniveralAccess=False
+            )
+            context = int(answer["executionContextId"])
+            await self.send("Runtime.evaluate", expression=page_script(), contextId=context)
+            self._worlds[frame] = context
+        return self._worlds[frame]
+
+    async def call(self, frame: str, expression: str, *, by_value: bool = True, timeout: float = 20.0) -> Any:
+        """Evaluate ``expression`` in our world of ``frame``; a value, or the remote object."""
+        for attempt in range(2):
+            context = await self._world(frame)
+            try:
+                answer = await self.send(
+                    "Runtime.evaluate",
+                    timeout=timeout,
+                    expression=expression,
+                    contextId=context,
+                    returnByValue=by_value,
+                )
+            except DevToolsError:
+                self._worlds.pop(frame, None)  # the frame has another document now
+                if attempt:
+                    raise ActionError("The page changed while it was read. Try again.") from None
+                continue
+            if "exceptionDetails" in answer:
+                raise ActionError("The page could not be read.")
+            result = answer.get("result", {})
+            return result.get("value") if by_value else result
+        raise AssertionError("unreachable")
+
+    async def resolve(self, ref: str) -> Element:
+        """Return the element that ``ref_7`` names; :class:`ActionError` when it is gone."""
+        number = ref.removeprefix("ref_")
+        if not number.isascii() or not number.isdigit():
+            raise ActionError(f"{ref[:40]!r} is no reference. References look like ref_7.")
+        frame = next((frame for first, last, frame in self._homes if first <= int(number) <= last), None)
+        if frame is None or frame not in self._worlds:
+            raise ActionError(_STALE.format(ref=f"ref_{number}"))
+        found = await self.call(frame, f"cambio.element({int(number)})", by_value=False)
+        if found.get("subtype") != "node":
+            raise ActionError(_STALE.format(ref=f"ref_{number}"))
+        role, name = await self.call(frame, f"cambio.describe(cambio.element({int(number)}))")
+        return Element(self._worlds[frame], str(found["objectId"]), str(role)[:40], str(name)[:200])
+
+    def _keep(self, first: int, next_ref: int, frame: str) -> None:
+        if next_ref > first:
+            self._homes.append((first, next_ref - 1, frame))
+            self._next_ref = next_ref
+
+    def frame_of(self, ref: str) -> str:
+        number = int(ref.removeprefix("ref_"))
+        return next(frame for first, last, frame in self._homes if first <= number <= last)
+
+    # Reading
+
+    async def tree(self, ref: str | None, depth: int, kind: str | None) -> str:
+        """Return the page's accessibility tree with references, frames included."""
+        frame = self.main_frame
+        if ref is not None:
+            await self.resolve(ref)
+            frame = self.frame_of(ref)
+        lines: list[str] = []
+        budget = [MOST_FRAMES]
+        cut = await self._subtree(frame, ref, depth, kind or "visible", 0, lines, budget)
+        text = "\n".join(lines)
+        if cut or len(text) > MOST_TEXT:
+            text = text[:MOST_TEXT].rpartition("\n")[0]
+            text += f"\n[Cut at {MOST_TEXT} characters. Read a part with ref, or with a smaller depth.]"
+        return text or "(nothing visible; try filter all)"
+
+    async def _subtree(
+        self, frame: str, ref: str | None, depth: int, kind: str, base: int, lines: list[str], budget: list[int]
+    ) -> bool:
+        first = self._next_ref
+        number = "null" if ref is None else str(int(ref.removeprefix("ref_")))
+        options = f"{{ref: {number}, depth: {depth}, filter: {kind!r}, base: {base}, next: {first}, most: {MOST_TEXT}}}"
+        found = await self.call(frame, f"cambio.tree({options})")
+        if not isinstance(found, dict):
+            return False
+        self._keep(first, int(found["next"]), frame)
+        cut = bool(found["cut"])
+        for level, text, index in found["lines"]:
+            lines.append("  " * int(level) + str(text))
+            if index >= 0 and budget[0] > 0:
+                budget[0] -= 1
+                child = await self._child_frame(frame, int(index))
+                if child:
+                    cut |= await self._subtree(child, None, depth, kind, int(level) + 1, lines, budget)
+        return cut
+
+    async def _child_frame(self, frame: str, index: int) -> str | None:
+        found = await self.call(frame, f"cambio.frame({index})", by_value=False)
+        if "objectId" not in found:
+            return None
+        node = (await self.send("DOM.describeNode", objectId=found["objectId"], depth=0))["node"]
+        child = node.get("frameId")
+        return str(child) if child else None
+
+    async def find(self, query: str) -> str:
+        """Return up to :data:`MOST_FOUND` elements whose role, name and other words match ``query``."""
+        found: list[tuple[int, str, str, str, bool]] = []
+        for frame in await self._frames():
+            first = self._next_ref
+            answer = await self.call(frame, f"cambio.catalogue({{next: {first}, most: 5000}})")
+            self._keep(first, int(answer["next"]), frame)
+            found += [tuple(item) for item in answer["found"]]
+        best = rank(query, found, MOST_FOUND)
+        if not best:
+            return "No element matches. Try other words, or read_page."
+        return "\n".join(f'{role} "{name}" [ref_{number}]' for number, role, name, _, _ in best)
+
+    async def _frames(self) -> list[str]:
+        tree = (await self.send("Page.getFrameTree"))["frameTree"]
+        frames: list[str] = []
+
+        def walk(node: dict[str, Any]) -> None:
+            if len(frames) < MOST_FRAMES:
+                frames.append(str(node["frame"]["id"]))
+                for child in node.get("childFrames", []):
+                    walk(child)
+
+        walk(tree)
+        return frames
+
+    async def text(self) -> str:
+        """Return the visible text, the article's where there is one."""
+        parts = []
+        left = MOST_TEXT
+        for frame in await self._frames():
+            found = await self.call(frame, f"cambio.text({left})")
+            left -= len(found["text"])
+            parts.append(str(found["text"]))
+            if found["cut"] or left <= 0:
+                parts.append(f"[Cut at {MOST_TEXT} characters. Use find or read_page for the rest.]")
+                break
+        return "\n".join(part for part in parts if part.strip()) or "(no text)"
+
+
+_ERRORS = {
+    "ERR_NAME_NOT_RESOLVED": "the name is not known",
+    "ERR_CONNECTION_REFUSED": "the server refused the connection",
+    "ERR_INTERNET_DISCONNECTED": "there is no network",
+    "ERR_CONNECTION_TIMED_OUT": "the server does not answer",
+    "ERR_ADDRESS_UNREACHABLE": "the address cannot be reached",
+    "ERR_BLOCKED_BY_CLIENT": "the address is not allowed in this session",
+    "ERR_TUNNEL_CONNECTION_FAILED": "the address is not allowed in this session",
+    "ERR_ABORTED": "the address is a download, or the page refused to load",
+}
+
+
+def _network_error(text: str) -> str:
+    """Return Chromium's error in fixed words."""
+    code = text.removeprefix("net::")
+    return _ERRORS.get(code, code if code.isascii() and code.replace("_", "").isupper() else "unknown error")
