@@ -13,7 +13,7 @@ from typing import Any
 
 from cambio_lab.errors import ActionError
 
-from ..base import Picture
+from ..base import Screenshot
 from . import keys
 from .devtools import DevToolsError
 from .tab import Element, Tab
@@ -29,8 +29,8 @@ MOST_SCREENSHOT = 20_000_000
 
 async def viewport(tab: Tab) -> tuple[int, int]:
     """Width and height of the viewport in pixels."""
-    found = (await tab.send("Page.getLayoutMetrics"))["cssLayoutViewport"]
-    return int(found["clientWidth"]), int(found["clientHeight"])
+    width, height = await tab.call(tab.main_frame, "[innerWidth, innerHeight]")
+    return int(width), int(height)
 
 
 async def place(tab: Tab, target: dict[str, Any]) -> tuple[float, float, str]:
@@ -201,7 +201,7 @@ async def upload(tab: Tab, ref: str, paths: list[str]) -> str:
     return f'{element.role} "{element.name}"'
 
 
-async def screenshot(tab: Tab, region: tuple[int, int, int, int] | None = None) -> Picture:
+async def screenshot(tab: Tab, region: tuple[int, int, int, int] | None = None) -> Screenshot:
     """Capture the viewport, or ``region`` of it scaled up to at most the viewport's size, as PNG."""
     params: dict[str, Any] = {"format": "png", "optimizeForSpeed": True}
     if region is not None:
@@ -218,4 +218,4 @@ async def screenshot(tab: Tab, region: tuple[int, int, int, int] | None = None) 
         width, height = struct.unpack(">II", data[16:24])
     except (binascii.Error, struct.error):
         raise ActionError("The screenshot could not be taken.") from None
-    return Picture(data, "image/png", width, height, (time.perf_counter() - begin) * 1000)
+    return Screenshot(data, "image/png", width, height, (time.perf_counter() - begin) * 1000)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from cambio_lab.errors import ActionError
 
-from ..base import Picture
+from ..base import Screenshot
 from ..machine import Machine
 from . import actions
 from .chromium import Chromium
@@ -41,7 +41,7 @@ class BrowserResult:
     """What a member returned: ``text`` for the model, a screenshot, or ``data`` (a navigation, tabs)."""
 
     text: str = ""
-    screenshot: Picture | None = None
+    screenshot: Screenshot | None = None
     data: dict[str, Any] = field(default_factory=dict)
 
 

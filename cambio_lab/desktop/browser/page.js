@@ -51,6 +51,17 @@
   const byId = (element, ids) =>
     ids.split(/\s+/).map((id) => element.getRootNode().getElementById?.(id)?.textContent || "").join(" ");
 
+  // A label's own words, without those of the field inside it.
+  const labelText = (label) => {
+    if (!label.querySelector("select, textarea, option, [contenteditable]")) return label.innerText || label.textContent;
+    const walker = document.createTreeWalker(label, NodeFilter.SHOW_ELEMENT | NodeFilter.SHOW_TEXT, (node) =>
+      node.nodeType === Node.ELEMENT_NODE && node.matches("select, textarea, option, [contenteditable]")
+        ? NodeFilter.FILTER_REJECT : NodeFilter.FILTER_ACCEPT);
+    let text = "";
+    while (walker.nextNode()) if (walker.currentNode.nodeType === Node.TEXT_NODE) text += walker.currentNode.data + " ";
+    return text;
+  };
+
   const name = (element, kind) => {
     const labelled = element.getAttribute("aria-labelledby");
     if (labelled) {
@@ -60,7 +71,7 @@
     const label = clean(element.getAttribute("aria-label"));
     if (label) return label;
     if (element.labels && element.labels.length) {
-      const text = clean([...element.labels].map((one) => one.innerText || one.textContent).join(" "));
+      const text = clean([...element.labels].map(labelText).join(" "));
       if (text) return text;
     }
     const tag = element.localName;
@@ -74,6 +85,7 @@
     if (tag === "table") return clean(element.caption?.innerText);
     if (tag === "iframe") return clean(element.title || element.name);
     if (tag === "svg") return clean(element.querySelector("title")?.textContent);
+    if (tag === "label") return clean(labelText(element));
     if (NAMED_BY_CONTENT.has(kind)) {
       const text = clean(element.innerText ?? element.textContent);
       if (text) return text;
