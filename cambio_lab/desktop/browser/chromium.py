@@ -30,22 +30,12 @@ if [ "$(id -u)" = 0 ] || ! unshare --user true 2>/dev/null; then set -- --no-san
 exec $p --remote-debugging-pipe --user-data-dir="$d" "$@" 3<&0 4>&1 0</dev/null 1>/dev/null 2>/dev/null
 """
 _FLAGS = (
-    "--no-first-run",
-    "--no-default-browser-check",
-    "--password-store=basic",
-    "--force-device-scale-factor=1",
-    "--disable-gpu",
-    "--disable-smooth-scrolling",
-    "--disable-sync",
-    "--disable-component-update",
-    "--disable-background-networking",
-    "--disable-backgrounding-occluded-windows",
-    "--disable-renderer-backgrounding",
-    "--disable-background-timer-throttling",
-    "--disable-site-isolation-trials",
+    *("--no-first-run", "--no-default-browser-check", "--password-store=basic", "--force-device-scale-factor=1"),
+    *("--disable-gpu", "--disable-smooth-scrolling", "--disable-sync", "--disable-component-update"),
+    *("--disable-background-networking", "--disable-backgrounding-occluded-windows"),
+    *("--disable-renderer-backgrounding", "--disable-background-timer-throttling", "--disable-site-isolation-trials"),
     "--disable-features=IsolateOrigins,site-per-process,Translate,DialMediaRouteProvider",
-    "--start-maximized",
-    "about:blank",
+    *("--start-maximized", "about:blank"),
 )
 
 Allowed = Callable[[str], bool]
