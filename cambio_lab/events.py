@@ -116,7 +116,7 @@ class RequestSent(Event):
 class HistoryAppended(Event):
     """A message joined the conversation as the model sees it.
 
-    The loop yields it *before* it acts on it: the session stores it first, so a crash between the two finds the
+    The loop emits it *before* it acts on it: the session stores it first, so a crash between the two finds the
     assistant's calls on disk and closes them as interrupted. ``message`` is a Messages API message (``role``,
     ``content``); image data stays inline.
     """

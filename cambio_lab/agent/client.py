@@ -82,7 +82,7 @@ class ModelClient:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Piece, None]:
         """One request and its reply: ``Sent``, ``Started``, deltas, and last the whole :class:`Reply`.
 
-        Raises :class:`Transient`, or a :class:`~cambio_lab.errors.CambioError` that another try cannot mend.
+        Raises :class:`Transient`, or a :class:`~cambio_lab.errors.CambioError` that no retry fixes.
         Closing the iterator closes the connection.
         """
         await self.open(request.parameters["model"])

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from ..errors import ModelRefused, ModelRejected, ModelUnavailable
 from ..events import StatusChanged
 from .reply import Reply
-from .transcript import Message, blocks, inner_blocks, latest_image, user_text
+from .transcript import Message, blocks, inner_blocks, latest_image, user_text, without_images, without_thinking
 from .turn import Turn
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ OPENING = (
     "This conversation continues an earlier one that grew too long. Below is what was asked and done so far, in order. "
     "Go on from there; look at the screen before you act."
 )
+MAX_SINGLE_REPAIRS = 2
+NAMED = re.compile(r"\bmessages\.(\d+)\b")  # the service says where the fault is
 REPLACED = "The result could not be sent to the model: the service refused it"
 CONTENT_TYPES = ("invalid_request_error", "request_too_large")
 HINT = "This turn was taken out of the conversation, so the next message is not affected; put the request differently."
@@ -162,25 +165,44 @@ def is_about_content(error: ModelRejected) -> bool:
 
 
 async def repair(turn: Turn, error: ModelRejected) -> None:
-    """Replace the newest results by text, once; else take the turn out and raise :class:`ModelRejected`."""
+    """Replace by text what the service may have refused: the message that it names, else the newest; then all images.
+
+    Raises :class:`ModelRejected`, with the turn taken out, when nothing is left to replace: a refused request must not
+    come back with each later message.
+    """
     log.error("request refused for its content: model=%s error=%s", turn.options.model, error)
-    newest = turn.transcript.messages[-1:]
-    results = [block for message in newest for block in blocks(message) if block.get("type") == "tool_result"]
-    if results and not all(_is_replaced(block) for block in results):
-        await turn.emit(_refused("take the newest results", "They are left out.", error))
-        await turn.replace(1, {"role": "user", "content": [_replaced(block, error) for block in results]})
-        return
+    messages = turn.transcript.messages
+    named = NAMED.search(error.message)
+    suspect = int(named[1]) if named else len(messages) - 1
+    turn.repairs += 1
+    tries = [[_noted(message, error) if index == suspect else message for index, message in enumerate(messages)]]
+    if named or "image" in error.message or error.details.get("status") == 413:
+        tries.append([without_images(message) for message in messages])
+    for repaired in tries if turn.repairs <= MAX_SINGLE_REPAIRS else tries[1:]:
+        pairs = enumerate(zip(messages, repaired, strict=True))
+        changed = next((index for index, (old, new) in pairs if old != new), None)
+        if changed is not None:
+            if turn.info.bound:  # later thinking is bound to what was there before
+                repaired[changed:] = [without_thinking(message) for message in repaired[changed:]]
+            await turn.emit(_refused("take a part of the conversation", "It is left out.", error))
+            await turn.replace(len(messages) - changed, *repaired[changed:])
+            return
     await turn.take_back()
     raise ModelRejected(error.message, hint=f"{error.hint} {HINT}".strip(), details=error.details) from error
 
 
-def _replaced(block: dict[str, Any], error: ModelRejected) -> dict[str, Any]:
-    content = [{"type": "text", "text": f"{REPLACED} ({error.message})."}]
-    return {**block, "content": content, "is_error": True}
+def _noted(message: Message, error: ModelRejected) -> Message:
+    """Return a message with a note in place of its results and images."""
+    return {**message, "content": [_note(block, error) for block in blocks(message)]}
 
 
-def _is_replaced(block: dict[str, Any]) -> bool:
-    return any(part.get("text", "").startswith(REPLACED) for part in inner_blocks(block))
+def _note(block: dict[str, Any], error: ModelRejected) -> dict[str, Any]:
+    note = {"type": "text", "text": f"{REPLACED} ({error.message})."}
+    if block.get("type") == "image":
+        return note
+    if block.get("type") != "tool_result" or any(REPLACED in part.get("text", "") for part in inner_blocks(block)):
+        return block
+    return {**block, "content": [note], "is_error": True}
 
 
 def _refused(what: str, consequence: str, error: ModelRejected) -> StatusChanged:

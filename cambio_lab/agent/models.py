@@ -1,7 +1,7 @@
 """Which models the agent can drive, where, with which tool, and what they cost: one table.
 
 Sources are Anthropic's computer-use and model pages as of autumn 2026. A price that no page states is an estimate
-(``estimated``), set to the dearest sibling so that the money limit errs on the safe side.
+(``estimated``), set to the most expensive sibling so that the money limit errs on the safe side.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Prices:
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What one picture may measure. Above ``many`` pictures in one request each side is held to ``many_edge``."""
+    """What one image may measure. With more than ``many`` images in a request each side is at most ``many_edge``."""
 
     edge: int
     tokens: int
@@ -53,14 +53,14 @@ class ImageLimits:
     many_edge: int = 2000
     per_request: int = 600
     shrinks: bool = False
-    """The service scales a larger picture down by itself, so coordinates would no longer match."""
+    """The service scales a larger image down by itself, so coordinates would no longer match."""
 
     def cost(self, width: int, height: int) -> int:
-        """Tokens of a ``width`` x ``height`` picture."""
+        """Return the tokens of a ``width`` x ``height`` image."""
         return math.ceil(width / 28) * math.ceil(height / 28)
 
     def problem(self, width: int, height: int) -> str | None:
-        """Why pictures of this size cannot be sent one to one, or ``None``."""
+        """Return why images of this size cannot be sent one to one, or ``None``."""
         if max(width, height) > self.edge:
             return f"a side of {max(width, height)} pixels is over the model's {self.edge}"
         if self.cost(width, height) > self.tokens:

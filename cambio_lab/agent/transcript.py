@@ -160,7 +160,7 @@ class Transcript:
         for index, entry in enumerate(self._entries):
             if excess > 0 and entry.images:
                 excess -= entry.images
-                self._entries[index] = _entry(_without_images(entry.message))
+                self._entries[index] = _entry(without_images(entry.message))
 
     @property
     def crowded(self) -> bool:
@@ -263,7 +263,7 @@ def _count_images(content: list[dict[str, Any]]) -> int:
     )
 
 
-def _without_images(message: Message) -> Message:
+def without_images(message: Message) -> Message:
     def plain(block: dict[str, Any]) -> dict[str, Any]:
         if block.get("type") == "image":
             return REMOVED
@@ -272,3 +272,8 @@ def _without_images(message: Message) -> Message:
         return block
 
     return {"role": message["role"], "content": [plain(block) for block in message["content"]]}
+
+
+def without_thinking(message: Message) -> Message:
+    kept = [block for block in message["content"] if block.get("type") not in ("thinking", "redacted_thinking")]
+    return {**message, "content": kept}

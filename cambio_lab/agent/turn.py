@@ -107,6 +107,7 @@ class Turn:
     nudges: int = 0
     cut_replies: int = 0
     summaries: int = 0
+    repairs: int = 0
     stop_reason: str = "end_turn"
 
     def apply(self, options: AgentOptions) -> None:

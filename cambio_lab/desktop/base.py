@@ -151,12 +151,12 @@ class DesktopOptions:
 
 @dataclass(frozen=True, slots=True)
 class ProviderHealth:
-    """``up`` decides ``/health``; ``summary`` is one line for people, ``mend`` the command that helps."""
+    """``up`` decides ``/health``; ``summary`` is one line for people, ``fix`` the command that helps."""
 
     name: str
     up: bool
     summary: str
-    mend: str = ""
+    fix: str = ""
 
 
 class Desktop(ABC):

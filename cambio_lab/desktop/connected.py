@@ -77,7 +77,7 @@ class ConnectedDesktop(Desktop):
 
     @property
     def size(self) -> Size:
-        return self._view.picture
+        return self._view.image
 
     @property
     def _view(self) -> View:
@@ -101,10 +101,10 @@ class ConnectedDesktop(Desktop):
     def _current(self) -> asyncio.Future[Screenshot]:
         """Return a screenshot of the screen as it is now: the latest one while nothing has changed, else a new one."""
         view, screen = self._view, self._connection.screen
-        key = (screen.serial, view.picture)
+        key = (screen.serial, view.image)
         at_hand = self._latest
         if at_hand is None or at_hand[0] != key or (at_hand[1].done() and at_hand[1].exception()):
-            at_hand = self._latest = (key, self._encode(screen.crop(), view.picture))
+            at_hand = self._latest = (key, self._encode(screen.crop(), view.image))
         return at_hand[1]
 
     def _foresee(self) -> None:
@@ -124,7 +124,7 @@ class ConnectedDesktop(Desktop):
         view = self._view
         true = view.region_to_screen(region)
         size = Size(true.x1 - true.x0, true.y1 - true.y0)
-        return await self._encode(self._connection.screen.crop(true), fit_inside(size, view.picture))
+        return await self._encode(self._connection.screen.crop(true), fit_inside(size, view.image))
 
     @property
     def revision(self) -> object:
@@ -147,7 +147,7 @@ class ConnectedDesktop(Desktop):
         return await self._connection.settle()
 
     async def cursor_position(self) -> Point:
-        return self._view.to_picture(await self._pointer.locate())
+        return self._view.to_image(await self._pointer.locate())
 
     # Input
     async def _act(self, action: Callable[[], Awaitable[None]], expect: float = 0.0) -> Settled:

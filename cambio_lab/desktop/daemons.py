@@ -1,4 +1,4 @@
-"""Threads that nobody waits for when the process ends."""
+"""Threads that do not delay the end of the process."""
 
 from __future__ import annotations
 

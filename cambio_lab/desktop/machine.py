@@ -32,7 +32,7 @@ class Process(Protocol):
         """Kill the program's whole session except the process groups in ``spare``."""
 
     def abandon(self) -> None:
-        """Let go of the streams without waiting."""
+        """Close the streams without waiting."""
 
 
 class Machine(Protocol):
@@ -75,7 +75,7 @@ async def run(
                 await asyncio.wait([feeding])
             code = await process.wait()
     except BaseException:
-        # Also when cancelled: what nobody waits for must not go on.
+        # Also when cancelled: a program without a reader must not run on.
         with suppress(Exception):
             await asyncio.shield(_kill(process))
         raise

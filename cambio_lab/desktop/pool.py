@@ -1,4 +1,4 @@
-"""Desktops made before somebody asks."""
+"""Desktops created ahead of need."""
 
 from __future__ import annotations
 

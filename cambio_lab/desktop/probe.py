@@ -22,7 +22,7 @@ async def engine_answers() -> bool:
 
 
 async def probe_engine() -> ProviderHealth:
-    """Is there a Docker Engine? ``mend`` says what to do when there is none."""
+    """Return whether a Docker Engine answers; ``fix`` says what to do when none does."""
     try:
         engine = Engine()
     except ConfigurationError as error:

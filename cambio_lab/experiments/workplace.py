@@ -85,7 +85,7 @@ class Workplace:
         if health.up and need_image and provider.name == "docker":
             health = await probe_image(self.settings)
         if not health.up:
-            raise ConfigurationError(f"No desktop can be had: {health.summary}.", hint=health.mend)
+            raise ConfigurationError(f"No desktop can be had: {health.summary}.", hint=health.fix)
         for row in await self.store.sessions.live():
             await self.store.sessions.update(
                 row.id, status="error", end_reason="its process died", ended_at=time.time(), turn_message_id=None

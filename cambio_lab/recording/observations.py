@@ -109,7 +109,7 @@ def decode_error(error: Json) -> DesktopError:
 
 
 def decode(result: Json, find: Callable[[str], bytes | None]) -> Any:
-    """A recorded result. :class:`~cambio_lab.errors.BundleRefused` when its picture is not there or it is unknown."""
+    """Return a recorded result; :class:`~cambio_lab.errors.BundleRefused` when its screenshot is missing or unknown."""
     name = next(iter(result), "")
     if name not in _DECODERS:
         raise BundleRefused(f"a recorded result has the unknown kind {name!r}")

@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
-from ..agent.transports.record import Exchange, RecordingTransport
+from ..agent.transports.exchanges import Exchange, RecordingTransport
 from ..desktop.base import Desktop, Screenshot
 from ..errors import StoreError
 from ..store import EventRow, ExchangeRow, Store

@@ -1,7 +1,7 @@
 """``record="runs/flights.cambio"``: a session bound to a file, with VCR's modes.
 
-``once`` (the default) replays when the file is there and records otherwise, ``none`` only replays, ``all`` records
-anew. The file is written when the session ends.
+``once`` (the default) replays when the file is there and records otherwise, ``none`` only replays, ``all`` always
+records. The file is written when the session ends.
 """
 
 from __future__ import annotations

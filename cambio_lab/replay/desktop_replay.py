@@ -35,7 +35,7 @@ def clock_mask(size: Size) -> Mask:
 
 @dataclass(frozen=True)
 class Look:
-    """One recorded picture and what the desktop showed in its place.
+    """One recorded screenshot and what the desktop showed in its place.
 
     ``changed`` is the share of unmasked pixels that differ (0 to 1), ``box`` surrounds them.
     """
@@ -48,7 +48,7 @@ class Look:
     box: Region | None = None
 
     def difference(self) -> bytes:
-        """A PNG: the recorded picture dimmed, every pixel that differs in red, a frame around them."""
+        """Return a PNG: the recorded screenshot dimmed, every pixel that differs in red, a frame around them."""
         from PIL import Image, ImageDraw
 
         first, second = _pixels(self.recorded), _pixels(self.seen)
@@ -74,7 +74,7 @@ class DesktopReplay:
 
     @property
     def divergence(self) -> Look | None:
-        """The first picture that differs."""
+        """The first screenshot that differs."""
         return next((look for look in self.looks if not look.matches), None)
 
     @property
@@ -83,7 +83,7 @@ class DesktopReplay:
 
     def __repr__(self) -> str:
         good = sum(look.matches for look in self.looks)
-        said = f"{good} of {len(self.looks)} pictures match, {self.performed} actions, {self.seconds:.1f} s"
+        said = f"{good} of {len(self.looks)} screenshots match, {self.performed} actions, {self.seconds:.1f} s"
         if self.divergence is not None:
             said += f"; first difference at step {self.divergence.step} ({self.divergence.changed:.2%} of the pixels)"
         return f"DesktopReplay({said}{f'; {self.failure}' if self.failure else ''})"
@@ -105,7 +105,7 @@ async def replay_on(
     stop_at_first: bool = True,
     last_step: int | None = None,
 ) -> DesktopReplay:
-    """Perform the run's actions on ``desktop``, up to ``last_step`` if given, and compare every picture.
+    """Perform the run's actions on ``desktop``, up to ``last_step`` if given, and compare every screenshot.
 
     ``tolerance`` is the share of pixels that may differ; pixels in ``masks`` never count. The desktop should be a
     fresh one of the recorded image and size.
@@ -165,7 +165,7 @@ async def _look(
 
 
 def compare(step: int | None, recorded: bytes, seen: bytes, masks: Sequence[Mask], tolerance: float = 0.0) -> Look:
-    """Two encoded pictures, pixel by pixel."""
+    """Compare two encoded screenshots, pixel by pixel."""
     first, second = _pixels(recorded), _pixels(seen)
     if first.shape != second.shape:
         return Look(step, False, 1.0, recorded, seen)

@@ -11,7 +11,7 @@ from ..agent.client import ModelClient
 from ..agent.gate import Gate
 from ..agent.loop import Agent
 from ..agent.options import AgentOptions, TurnOptions
-from ..agent.transports.replay import Recorded, ReplayTransport
+from ..agent.transports.exchanges import Recorded, ReplayTransport
 from ..agent.turn import Emit
 from ..errors import BundleRefused, CambioError, ReplayDiverged
 from ..events import ApprovalRequested, Event, ModelReplied, Timing, ToolFinished, TurnFailed, TurnFinished
@@ -118,7 +118,7 @@ class Playback:
         return self._ends[turn] if turn < len(self._ends) else {}
 
     async def aclose(self) -> None:
-        """Let go of what waits."""
+        """Cancel what waits."""
         self.stops.close()
         if self._deciding is not None:
             self._deciding.cancel()
@@ -169,7 +169,7 @@ class PlayedAgent:
 
 @dataclass(frozen=True)
 class Replayed:
-    """A finished replay. ``messages`` is the conversation, pictures inline; ``seconds`` what it took."""
+    """A finished replay. ``messages`` is the conversation, images inline; ``seconds`` what it took."""
 
     messages: list[Json]
     events: list[Event]

@@ -37,7 +37,7 @@ class RecordedAgent:
         self._warming = asyncio.create_task(self._warm(), name="loading the SDK")
 
     async def _warm(self) -> None:
-        """Load the SDK and make its client before the first message, and after whoever asked for a session has it."""
+        """Load the SDK and make its client before the first message, and after the session was returned."""
         await asyncio.sleep(WARM_AFTER)
         with suppress(CambioError):  # a missing key is said when there is a message to answer
             await self._client.open(self._model)

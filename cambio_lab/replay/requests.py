@@ -14,7 +14,7 @@ LONGEST = 160
 
 
 def difference(recorded: bytes, now: bytes) -> str | None:
-    """What is different about ``now`` (both without pictures), or ``None`` when it asks the same.
+    """What is different about ``now`` (both without images), or ``None`` when it asks the same.
 
     The model and the conversation count. This package's own prompt, its tools, limits and cache markers may change
     with a new version without making a recording useless.
@@ -84,7 +84,7 @@ def _result(block: dict[str, Any]) -> str:
     if isinstance(parts, str):
         return _short(parts)
     words = [
-        part.get("text") or f"picture {part.get('source', {}).get('data', '')[7:19]}"
+        part.get("text") or f"image {part.get('source', {}).get('data', '')[7:19]}"
         for part in parts
         if isinstance(part, dict)
     ]

@@ -48,7 +48,7 @@ async def examine(say: Say) -> int:
     for finding in findings:
         say(_line(finding, finding.name in optional))
     ready = all(finding.up or finding.name in optional for finding in findings)
-    say("Ready." if ready else "Not ready: mend the lines that say [fix].")
+    say("Ready." if ready else "Not ready: fix the lines that say [fix].")
     return 0 if ready else 1
 
 
@@ -77,8 +77,8 @@ def _engine_is_named() -> bool:
 
 def _line(finding: ProviderHealth, optional: bool) -> str:
     mark = "[ok] " if finding.up else "[--] " if optional else "[fix]"
-    mend = f"\n      {' ' * 14} -> {finding.mend}" if finding.mend and not finding.up else ""
-    return f"{mark} {finding.name:<14} {finding.summary}{mend}"
+    fix = f"\n      {' ' * 14} -> {finding.fix}" if finding.fix and not finding.up else ""
+    return f"{mark} {finding.name:<14} {finding.summary}{fix}"
 
 
 async def _within(name: str, question: Awaitable[ProviderHealth]) -> ProviderHealth:
@@ -99,8 +99,8 @@ def _key(settings: Settings) -> ProviderHealth:
         return ProviderHealth("API key", True, f"{settings.platform} uses its own credentials")
     if os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN"):
         return ProviderHealth("API key", True, f"ANTHROPIC_API_KEY is set (model {settings.model})")
-    mend = "export ANTHROPIC_API_KEY=...   or, without a key: export CAMBIO_LAB_MODEL=demo"
-    return ProviderHealth("API key", False, "ANTHROPIC_API_KEY is not set", mend)
+    fix = "export ANTHROPIC_API_KEY=...   or, without a key: export CAMBIO_LAB_MODEL=demo"
+    return ProviderHealth("API key", False, "ANTHROPIC_API_KEY is not set", fix)
 
 
 async def _database(settings: Settings) -> ProviderHealth:
@@ -128,8 +128,8 @@ def _front_end() -> ProviderHealth:
     built = (PACKAGE / "static" / "viewer.js", PACKAGE / "labextension" / "package.json")
     missing = [str(path.relative_to(PACKAGE)) for path in built if not path.exists()]
     if missing:
-        mend = "npm --prefix labextension ci && npm --prefix labextension run build:prod"
-        return ProviderHealth("front end", False, f"not built: {', '.join(missing)}", mend)
+        fix = "npm --prefix labextension ci && npm --prefix labextension run build:prod"
+        return ProviderHealth("front end", False, f"not built: {', '.join(missing)}", fix)
     return ProviderHealth("front end", True, "viewer and JupyterLab extension are built")
 
 

@@ -61,7 +61,7 @@ def test_each_axis_has_its_own_scale() -> None:
     assert view.to_screen(Point(0, 0)) == Point(1, 2)
     assert view.to_screen(Point(999, 499)) == Point(3838, 2157)
     for point in (Point(0, 0), Point(7, 11), Point(500, 250), Point(999, 499)):
-        assert view.to_picture(view.to_screen(point)) == point
+        assert view.to_image(view.to_screen(point)) == point
     assert view.region_to_screen(Region(0, 0, 1000, 500)) == Region(0, 0, 3840, 2160)
     for outside in (Point(1000, 0), Point(0, 500), Point(-1, 0)):
         with pytest.raises(ActionError, match="1000x500"):

@@ -1,4 +1,4 @@
-"""From the X screen to the pictures that the model sees, and back."""
+"""From the X screen to the images that the model sees, and back."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from cambio_lab.errors import ActionError
 from ..base import Point, Region, Size
 
 LONG_EDGE, PATCH, PATCHES = 2576, 28, 4784
-"""What a picture may have on current models: pixels of the longer edge, and 28-pixel patches (visual tokens)."""
+"""What an image may have on current models: pixels of the longer edge, and 28-pixel patches (visual tokens)."""
 
 
 class View(NamedTuple):
-    """``screen`` is the X screen's true size, ``picture`` that of screenshots; each axis has its own scale."""
+    """``screen`` is the X screen's true size, ``image`` that of screenshots; each axis has its own scale."""
 
     screen: Size
-    picture: Size
+    image: Size
 
     @property
     def scaled(self) -> bool:
-        return self.screen != self.picture
+        return self.screen != self.image
 
     def to_screen(self, point: Point) -> Point:
         """The X pixel under the middle of a screenshot's pixel. ``ActionError`` outside of it; nothing is clamped."""
         x, y = point
-        width, height = self.picture
+        width, height = self.image
         if not (0 <= x < width and 0 <= y < height):
-            raise ActionError(f"({x}, {y}) is outside the {self.picture} screen.")
+            raise ActionError(f"({x}, {y}) is outside the {self.image} screen.")
         if not self.scaled:
             return Point(x, y)
         return Point(
@@ -36,19 +36,17 @@ class View(NamedTuple):
             min(int((y + 0.5) * self.screen.height / height), self.screen.height - 1),
         )
 
-    def to_picture(self, point: Point) -> Point:
+    def to_image(self, point: Point) -> Point:
         """The screenshot's pixel that shows an X pixel."""
-        return Point(
-            point.x * self.picture.width // self.screen.width, point.y * self.picture.height // self.screen.height
-        )
+        return Point(point.x * self.image.width // self.screen.width, point.y * self.image.height // self.screen.height)
 
     def region_to_screen(self, region: Region) -> Region:
         """A region of the screenshot as a region of the X screen, at least one pixel large."""
         x0, y0, x1, y1 = region
-        width, height = self.picture
+        width, height = self.image
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
             raise ActionError(
-                f"The region ({x0}, {y0}, {x1}, {y1}) does not lie in the {self.picture} screen.",
+                f"The region ({x0}, {y0}, {x1}, {y1}) does not lie in the {self.image} screen.",
                 hint="It must have x0 < x1 and y0 < y1.",
             )
         sx, sy = self.screen.width / width, self.screen.height / height

@@ -8,9 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import httpx2
 import pytest
 
-from cambio_lab.agent.transports.record import Exchange, RecordingTransport
-from cambio_lab.agent.transports.replay import Recorded, ReplayTransport
-from cambio_lab.agent.transports.sse import Chunks
+from cambio_lab.agent.transports.exchanges import Chunks, Exchange, Recorded, RecordingTransport, ReplayTransport
 from cambio_lab.errors import ReplayDiverged
 
 
