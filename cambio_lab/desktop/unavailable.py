@@ -20,14 +20,14 @@ class UnavailableProvider:
             self.name,
             False,
             f"no Docker Engine answers, and no sandbox can be made ({sandbox.summary})",
-            f"Start Docker and then this server again. Or, for a sandbox: {sandbox.mend} {BY_NAME}",
+            f"Start Docker and then this server again. Or, for a sandbox: {sandbox.fix} {BY_NAME}",
         )
 
     async def start(self) -> None:
         """Nothing to prepare."""
 
     async def acquire(self, session_id: str, options: DesktopOptions) -> Desktop:
-        raise DesktopUnavailable(f"No isolated desktop: {self._health.summary}.", hint=self._health.mend)
+        raise DesktopUnavailable(f"No isolated desktop: {self._health.summary}.", hint=self._health.fix)
 
     async def adopt(self, desktop_id: str, session_id: str) -> Desktop | None:
         return None

@@ -64,5 +64,5 @@ async def _examine() -> ProviderHealth:
 
 if __name__ == "__main__":
     outcome = asyncio.run(examine())
-    print(outcome.summary, outcome.mend)
+    print(outcome.summary, outcome.fix)
     sys.exit(0 if outcome.up else 1)

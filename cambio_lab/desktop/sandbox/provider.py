@@ -112,7 +112,7 @@ class SandboxProvider:
             raise DesktopUnavailable("A sandbox has no image.", hint="Leave `image` out, or use the Docker desktop.")
         found = await examine()
         if not found.up:
-            raise DesktopUnavailable(f"No sandbox can be made: {found.summary}.", hint=found.mend)
+            raise DesktopUnavailable(f"No sandbox can be made: {found.summary}.", hint=found.fix)
         link = plan_link(options, self._extra_hosts)
         user = _free_user() if os.geteuid() == 0 else None
         folder = Path(tempfile.mkdtemp(prefix=self._prefix, dir=self._parent))
@@ -213,7 +213,7 @@ class SandboxProvider:
     async def health(self) -> ProviderHealth:
         found = await examine()
         if not found.up:
-            return ProviderHealth("sandbox", False, found.summary, found.mend)
+            return ProviderHealth("sandbox", False, found.summary, found.fix)
         summary = f"sandbox ({ISOLATION}), {len(self._desktops)} in use; network open: {describe_open()}"
         return ProviderHealth("sandbox", True, summary)
 
