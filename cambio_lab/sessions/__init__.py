@@ -1,9 +1,8 @@
 """A session's life: one desktop, one conversation, one state machine. Knows nothing of the web."""
 
-from .agents import AgentFactory, AgentRequest, SessionAgent, default_factory
 from .broadcast import SessionFeed, Subscription
 from .config import SessionConfig
-from .interfaces import Encode, SessionView, Viewer
+from .interfaces import AgentFactory, AgentRequest, Encode, SessionAgent, SessionView, Viewer, default_factory
 from .registry import Registry
 from .session import Session
 

@@ -1,16 +1,15 @@
-"""What clients ask for, checked: a session's name and ``config``, and a message's text and metadata.
+"""What clients ask for, checked: a session's name and ``config``.
 
 The server's settings fill in what a config does not give.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from cambio_lab.agent.gate import parse_policy
@@ -26,9 +25,7 @@ from .secrets import check_secrets
 
 MIN_SIDE, MAX_SIDE = 320, 4096
 MAX_SECONDS = 10 * 365 * 86_400
-MAX_OPTION = 1_000_000_000
-"""Of a number among a message's options; more tokens, seconds or dollars mean nothing."""
-MAX_NAME, MAX_CONTENT, MAX_METADATA_BYTES = 200, 200_000, 64_000
+MAX_NAME = 200
 NO_SECRETS = Mask()
 _DISPLAY = re.compile(r"([1-9]\d{2,3})x([1-9]\d{2,3})")
 
@@ -43,8 +40,6 @@ Text = Annotated[str, Field(max_length=1000), AfterValidator(_without_null)]
 LongText = Annotated[str, Field(max_length=100_000), AfterValidator(_without_null)]
 Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS)]
 Count = Annotated[int, Field(ge=1, le=MAX_SECONDS)]
-Option = Annotated[float, Field(ge=0, le=MAX_OPTION)]
-WholeOption = Annotated[int, Field(ge=0, le=MAX_OPTION)]
 
 
 class Checked(BaseModel):
@@ -76,6 +71,55 @@ class AllowList(Checked):
     allow: list[str]
 
 
+def Refuses(problem: Callable[[Any], str | None]) -> BeforeValidator:
+    """Refuse a value of which ``problem`` says what is wrong; ``None`` is a key that was not given."""
+
+    def check(value: Any) -> Any:
+        if value is not None and (words := problem(value)):
+            raise ValueError(words)
+        return value
+
+    return BeforeValidator(check)
+
+
+def display_problem(value: Any) -> str | None:
+    """Return what is wrong with a display, or ``None``."""
+    found = _DISPLAY.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        return "must be WIDTHxHEIGHT in pixels, such as 1280x800"
+    if not all(MIN_SIDE <= int(side) <= MAX_SIDE for side in found.groups()):
+        return f"each side must be between {MIN_SIDE} and {MAX_SIDE} pixels"
+    return None
+
+
+def _approval_problem(value: Any) -> str | None:
+    try:
+        parse_policy(value)
+    except InvalidRequest as error:
+        return error.message
+    return None
+
+
+def _network_problem(value: Any) -> str | None:
+    if value in ("open", "none"):
+        return None
+    if not isinstance(value, dict) or set(value) != {"allow"} or not isinstance(value["allow"], list):
+        return 'must be open, none or {"allow": [host, ...]}'
+    try:
+        domains(value["allow"])
+    except ValueError as error:
+        return str(error)[:300]
+    return None
+
+
+def _fork_problem(value: Any) -> str | None:
+    try:
+        Fork.model_validate(value)
+    except ValidationError:
+        return 'must be {"run": a session\'s id or a .cambio file, "step": a number from 0}'
+    return None
+
+
 class SessionConfig(Checked):
     """What the creator of a session asked for; ``None`` where the server's setting holds.
 
@@ -88,24 +132,24 @@ class SessionConfig(Checked):
     platform: Text | None = None
     system: LongText | None = None
     desktop: Kind | None = None
-    display: str | None = None
+    display: Annotated[str | None, Refuses(display_problem)] = None
     max_steps: Count | None = None
     max_cost_usd: Seconds | None = None
     max_tokens: Count | None = None
     max_turn_seconds: Seconds | None = None
     max_turn_tokens: Annotated[int, Field(ge=0, le=MAX_SECONDS)] | None = None
     idle_timeout: Seconds | None = None
-    approval: Literal["never", "risky", "always"] | list[str] | None = None
+    approval: Annotated[Literal["never", "risky", "always"] | list[str] | None, Refuses(_approval_problem)] = None
     approval_timeout: Annotated[float, Field(ge=0.1, le=MAX_SECONDS)] | None = None
-    network: Literal["open", "none"] | AllowList | None = None
+    network: Annotated[Literal["open", "none"] | AllowList | None, Refuses(_network_problem)] = None
     image: Text | None = None
     record: Text | None = None
     record_mode: Literal["once", "none", "all"] | None = None
-    fork: Fork | None = None
+    fork: Annotated[Fork | None, Refuses(_fork_problem)] = None
     effort: Text | None = None
     thinking: Text | None = None
     image_format: Text | None = None
-    secrets: dict[str, str] | list[str] | None = Field(default=None, repr=False)
+    secrets: Annotated[dict[str, str] | list[str] | None, Refuses(check_secrets)] = Field(default=None, repr=False)
     """Values the agent may type without seeing them; see :mod:`.secrets`."""
 
     @classmethod
@@ -116,47 +160,6 @@ class SessionConfig(Checked):
         """
         config = cls.check(given or {}, "config")
         return config.changed(system=config.mask().text(config.system)) if config.system else config
-
-    @field_validator("display", mode="before")
-    @classmethod
-    def _check_display(cls, value: Any) -> Any:
-        return value if value is None or not (problem := display_problem(value)) else _refuse(problem)
-
-    @field_validator("approval", mode="before")
-    @classmethod
-    def _check_approval(cls, value: Any) -> Any:
-        try:
-            if value is not None:
-                parse_policy(value)
-        except InvalidRequest as error:
-            return _refuse(error.message)
-        return value
-
-    @field_validator("network", mode="before")
-    @classmethod
-    def _check_network(cls, value: Any) -> Any:
-        if value in (None, "open", "none"):
-            return value
-        if not isinstance(value, dict) or set(value) != {"allow"} or not isinstance(value["allow"], list):
-            return _refuse('must be open, none or {"allow": [host, ...]}')
-        try:
-            domains(value["allow"])
-        except ValueError as error:
-            return _refuse(str(error)[:300])
-        return value
-
-    @field_validator("fork", mode="before")
-    @classmethod
-    def _check_fork(cls, value: Any) -> Any:
-        try:
-            return None if value is None else Fork.model_validate(value)
-        except ValidationError:
-            return _refuse('must be {"run": a session\'s id or a .cambio file, "step": a number from 0}')
-
-    @field_validator("secrets", mode="before")
-    @classmethod
-    def _check_secrets(cls, value: Any) -> Any:
-        return value if value is None or not (problem := check_secrets(value)) else _refuse(problem)
 
     def changed(self, **values: Any) -> SessionConfig:
         """Return a copy with other ``values``, which the caller has checked."""
@@ -191,19 +194,6 @@ class SessionConfig(Checked):
         return DesktopOptions(size=size, network=network, allow_hosts=hosts, image=self.image)
 
 
-class MessageOptions(Checked):
-    """``metadata.options``: what one message changes for its own turn."""
-
-    model: str | None = None
-    effort: str | None = None
-    thinking: str | None = None
-    max_tokens: WholeOption | None = None
-    max_steps: WholeOption | None = None
-    max_cost_usd: Option | None = None
-    max_turn_tokens: WholeOption | None = None
-    max_turn_seconds: Option | None = None
-
-
 def parse_display(text: str) -> Size:
     """Return ``1280x800`` as a size; :class:`InvalidRequest` when it is not one."""
     if problem := display_problem(text):
@@ -212,26 +202,16 @@ def parse_display(text: str) -> Size:
     return Size(int(width), int(height))
 
 
-def display_problem(value: Any) -> str | None:
-    """Return what is wrong with a display, or ``None``."""
-    found = _DISPLAY.fullmatch(value) if isinstance(value, str) else None
-    if found is None:
-        return "must be WIDTHxHEIGHT in pixels, such as 1280x800"
-    if not all(MIN_SIDE <= int(side) <= MAX_SIDE for side in found.groups()):
-        return f"each side must be between {MIN_SIDE} and {MAX_SIDE} pixels"
-    return None
-
-
 def check_name(name: object, mask: Mask = NO_SECRETS) -> str | None:
     """Return a session's name, trimmed and masked; ``None`` stands for one that the server makes up."""
     if name is None:
         return None
     if not isinstance(name, str):
-        raise _invalid("name", "must be text")
+        raise invalid("name", "must be text")
     if len(name) > MAX_NAME:
-        raise _invalid("name", f"must have at most {MAX_NAME} characters")
+        raise invalid("name", f"must have at most {MAX_NAME} characters")
     if any(ord(character) < 32 or 0xD800 <= ord(character) <= 0xDFFF for character in name):
-        raise _invalid("name", "must have no control characters")
+        raise invalid("name", "must have no control characters")
     return mask.text(name).strip() or None
 
 
@@ -257,45 +237,6 @@ def check_creation(
         hint = " ".join(problem.hint for problem in problems if problem.hint)
         raise InvalidRequest(f"The session is not valid: {listed(wrong)}.", hint=hint, details=wrong)
     return title, config, options
-
-
-def check_content(content: object) -> str:
-    """Return a message's text; :class:`InvalidRequest` when it is none, empty or too long."""
-    if not isinstance(content, str):
-        raise _invalid("content", "must be text")
-    if not content.strip():
-        raise _invalid("content", "must not be empty")
-    if len(content) > MAX_CONTENT:
-        raise _invalid("content", f"must have at most {MAX_CONTENT} characters")
-    if any(0xD800 <= ord(character) <= 0xDFFF for character in content):
-        raise _invalid("content", "must be valid Unicode: it has a lone surrogate")
-    return content
-
-
-def check_metadata(metadata: object, mask: Mask = NO_SECRETS) -> dict[str, Any]:
-    """Return a message's metadata as it is stored, without values of secrets; ``None`` is none."""
-    if metadata is None:
-        return {}
-    if not isinstance(metadata, Mapping) or not all(isinstance(key, str) for key in metadata):
-        raise _invalid("metadata", "must be an object")
-    try:
-        size = len(json.dumps(dict(metadata), allow_nan=False).encode())
-        masked: dict[str, Any] = mask.json(dict(metadata))
-    except (TypeError, ValueError, RecursionError):
-        raise _invalid("metadata", "must be JSON") from None
-    if size > MAX_METADATA_BYTES:
-        raise _invalid("metadata", f"must have at most {MAX_METADATA_BYTES} bytes")
-    return masked
-
-
-def turn_options(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``metadata.options``: model, effort, thinking and limits for this turn alone."""
-    options = metadata.get("options")
-    if options is None:
-        return {}
-    if not isinstance(options, Mapping):
-        raise _invalid("metadata.options", "must be an object")
-    return MessageOptions.check(options, "metadata.options").model_dump(exclude_none=True)
 
 
 def listed(wrong: Mapping[str, object]) -> str:
@@ -324,9 +265,5 @@ def _words(problem: ErrorDetails) -> str:
     return words.format(**problem.get("ctx", {})).replace("'", "").replace(" or ", ", ")
 
 
-def _refuse(problem: str) -> Any:
-    raise ValueError(problem)
-
-
-def _invalid(field: str, problem: str) -> InvalidRequest:
+def invalid(field: str, problem: str) -> InvalidRequest:
     return InvalidRequest(f"{field} {problem}.", details={field: problem})

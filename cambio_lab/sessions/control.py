@@ -23,6 +23,11 @@ class ControlledSession(SessionState):
     """The latest turn."""
     _paused = False
 
+    @property
+    def turn_task(self) -> asyncio.Task[None] | None:
+        """The latest turn's task."""
+        return None if self.turn is None else self.turn.task
+
     async def pause(self) -> None:
         """Hold the agent before its next action; without a running turn, nothing happens."""
         self.require_live()

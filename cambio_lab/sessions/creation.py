@@ -1,7 +1,8 @@
-"""How a session is created: its desktop, its row in the store, its parts; and how a failed creation is undone."""
+"""Where sessions and their desktops come from: creations, and the providers that desktops are taken from."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -10,15 +11,14 @@ from typing import Any
 from cambio_lab.agent.gate import Gate, parse_policy
 from cambio_lab.agent.options import AgentOptions
 from cambio_lab.desktop.base import Desktop, DesktopProvider, Progress
-from cambio_lab.errors import DesktopUnavailable
+from cambio_lab.errors import CambioError, DesktopUnavailable
 from cambio_lab.events import Status, Usage, timestamp
 from cambio_lab.replay.binding import fork_point, to_replay
 from cambio_lab.replay.replay_desktop import ReplayDesktop, ReplayProvider
 from cambio_lab.store import SessionRow, Store
 
-from .agents import agent_request
 from .config import SessionConfig
-from .interfaces import SessionContext
+from .interfaces import SessionContext, agent_request
 from .session import Session
 
 logger = logging.getLogger(__name__)
@@ -170,3 +170,75 @@ async def _fork(store: Store, config: SessionConfig, desktop: Desktop) -> list[d
     if not desktop.recorded:
         await point.bring(desktop)
     return point.history
+
+
+class Desktops:
+    """Finds providers by kind and removes desktops that belong to no session."""
+
+    def __init__(self, provider_for: Callable[[str], DesktopProvider], keep: Callable[[], frozenset[str]]) -> None:
+        """``provider_for`` maps a kind to a provider, the same one each time; ``keep`` names desktops in use."""
+        self._provider_for = provider_for
+        self._keep = keep
+        self._providers: set[DesktopProvider] = set()
+        self._unreaped: set[DesktopProvider] = set()
+
+    def provider_for(self, kind: str) -> DesktopProvider:
+        """Return the provider of ``auto``, ``docker``, ``sandbox`` or ``local``."""
+        provider = self._provider_for(kind)
+        self._providers.add(provider)
+        return provider
+
+    def find(self, kind: str) -> DesktopProvider | None:
+        """:meth:`provider_for`; ``None``, and a line in the log, for a kind that this server does not have."""
+        try:
+            return self.provider_for(kind)
+        except (CambioError, OSError) as error:
+            logger.warning("desktop provider not available: kind=%s error=%s", kind, error)
+            return None
+
+    @property
+    def unclean(self) -> bool:
+        """Whether a desktop could not be removed, or a provider says that it left one behind."""
+        return bool(self._unreaped) or any(provider.unclean for provider in self._providers)
+
+    async def start(self) -> None:
+        """Remove desktops that belong to no session, then let the providers fill their pools."""
+        for provider in list(self._providers):
+            await self._reap(provider)
+            await provider.start()
+
+    async def reap(self) -> None:
+        """Try again to remove what could not be removed."""
+        for provider in self._unreaped | {provider for provider in self._providers if provider.unclean}:
+            await self._reap(provider)
+
+    def reap_later(self, kind: str) -> None:
+        """A desktop of this kind could not be removed: look for it until that succeeds."""
+        if kind != ReplayProvider.name:  # a recording leaves nothing behind
+            self._unreaped.add(self.provider_for(kind))
+
+    async def remove(self, row: SessionRow, seconds: float) -> None:
+        """Remove the desktop of a stored session: within ``seconds`` if it answers, else when its engine does."""
+        if (provider := self.find(row.desktop_kind)) is None:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                desktop = await provider.adopt(row.desktop_id or "", row.id)
+                if desktop is not None:
+                    await desktop.close()
+        except (CambioError, OSError) as error:
+            logger.warning("desktop not removed yet: session=%s error=%s", row.id, error)
+        self._unreaped.add(provider)
+
+    async def _reap(self, provider: DesktopProvider) -> None:
+        try:
+            for removed in await provider.reap(self._keep()):
+                logger.warning("orphaned desktop removed: desktop=%s", removed)
+        except CambioError as error:
+            self._unreaped.add(provider)
+            logger.warning("orphaned desktops not listed: error=%s", error.describe())
+        except Exception:
+            self._unreaped.add(provider)
+            logger.exception("orphaned desktops not listed")
+        else:
+            self._unreaped.discard(provider)

@@ -1,7 +1,7 @@
 """Stamp, store, publish: the one way by which anything a session does becomes visible.
 
-Events wait in line; a task takes all that wait, numbers them, writes them and the rows that belong to them in one
-transaction, and only then shows them to readers. When the disk does not take them they stay in line, in order and
+Events wait in a queue; a task takes all that wait, numbers them, writes them and the rows that belong to them in one
+transaction, and only then shows them to readers. When the disk does not take them they stay queued, in order and
 without a gap, until it does: the numbers are given when the write succeeds.
 """
 
@@ -25,14 +25,14 @@ logger = logging.getLogger(__name__)
 
 STREAM_ONLY = (TextDelta, ThinkingDelta, ToolAnnounced)
 """What only readers with ``?stream=true`` see; the record has the whole text elsewhere."""
-LINE = 512
+MAX_WAITING = 512
 """Entries that may wait before :meth:`Journal.post` waits too."""
 FIRST_RETRY, LONGEST_RETRY = 0.25, 2.0
 
 
 @dataclass(slots=True)
 class Moment:
-    """An event with what is known about it: its time, the body a socket is sent, the digest of its picture."""
+    """An event with its time, the body that sockets are sent, and the digest of its screenshot."""
 
     event: Event
     time: float
@@ -57,7 +57,7 @@ class Journal:
         """Why nothing can be stored at the moment."""
         self._session_id = session_id
         self._store = store
-        self._line: deque[_Entry] = deque()
+        self._queue: deque[_Entry] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -74,7 +74,7 @@ class Journal:
     async def post(self, moment: Moment, operations: Sequence[Operation[Any]] = ()) -> None:
         """Like :meth:`emit`, without waiting for the disk, unless very much waits for it already."""
         stored = self._join((moment,), operations, False)
-        if len(self._line) > LINE:
+        if len(self._queue) > MAX_WAITING:
             await asyncio.shield(stored)
 
     async def drain(self, patience: float) -> bool:
@@ -82,18 +82,26 @@ class Journal:
         writer = self._writer
         if writer is not None:
             await asyncio.wait({writer}, timeout=patience)
-        return not self._line
+        return not self._queue
+
+    async def finish(self) -> None:
+        """Go on trying until everything is stored, then close."""
+        try:
+            while not await self.drain(60.0):
+                logger.warning("session's end not on disk yet: session=%s", self._session_id)
+        finally:
+            await self.aclose()
 
     async def aclose(self, patience: float = 0.0) -> bool:
-        """Store what waits, or give it up after ``patience`` seconds (false); readers end."""
+        """Store what waits, or drop it after ``patience`` seconds (false); readers end."""
         done = await self.drain(patience)
         self._closed = True
         if self._writer is not None:
             self._writer.cancel()
             await asyncio.wait({self._writer})
-        for entry in self._line:
+        for entry in self._queue:
             entry.stored.cancel()
-        self._line.clear()
+        self._queue.clear()
         self.broadcast.close()
         return done
 
@@ -105,11 +113,11 @@ class Journal:
         if self._closed:
             stored.set_exception(SessionEnded("The session is over.", hint="Start a new one."))
             return stored
-        if refusable and self.failure is not None and self._line:
+        if refusable and self.failure is not None and self._queue:
             stored.set_exception(self.failure)
             return stored
         rows = [self._row(moment) for moment in moments]
-        self._line.append(_Entry(rows, tuple(operations), stored, refusable))
+        self._queue.append(_Entry(rows, tuple(operations), stored, refusable))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write(), name=f"journal {self._session_id}")
             self._writer.add_done_callback(self._rest)
@@ -136,9 +144,9 @@ class Journal:
 
     async def _write(self) -> None:
         """Write what waits until nothing does."""
-        delay, largest = FIRST_RETRY, LINE
-        while self._line:
-            entries = [self._line[number] for number in range(min(len(self._line), largest))]
+        delay, largest = FIRST_RETRY, MAX_WAITING
+        while self._queue:
+            entries = [self._queue[number] for number in range(min(len(self._queue), largest))]
             numbered = self._number(entries)
             operations: list[Operation[Any]] = []
             for entry, rows in zip(entries, numbered, strict=True):  # an operation finds its own events' numbers
@@ -147,7 +155,7 @@ class Journal:
                 results = await self._store.write(*operations)
             except StoreError as error:
                 self._refuse(error)
-                if self._line:
+                if self._queue:
                     await asyncio.sleep(delay)
                     delay = min(delay * 2, LONGEST_RETRY)
                 continue
@@ -155,10 +163,10 @@ class Journal:
                 if len(entries) > 1:
                     largest = 1  # find the one that cannot be written
                 else:
-                    self._line.popleft()
+                    self._queue.popleft()
                     _fail(entries[0], error)
                 continue
-            self.failure, delay, largest = None, FIRST_RETRY, LINE
+            self.failure, delay, largest = None, FIRST_RETRY, MAX_WAITING
             self._done(entries, numbered, results)
 
     def _number(self, entries: Sequence[_Entry]) -> list[list[EventRow]]:
@@ -187,20 +195,20 @@ class Journal:
         )
         at = 0
         for entry in entries:
-            self._line.popleft()
+            self._queue.popleft()
             at += 1  # the events themselves
             if not entry.stored.done():
                 entry.stored.set_result(results[at : at + len(entry.operations)])
             at += len(entry.operations)
 
     def _refuse(self, error: StoreError) -> None:
-        """Take out of line what may be refused; the rest has happened and must be told some day."""
+        """Drop what may be refused; the rest has happened and must be told some day."""
         self.failure = error
-        kept = [entry for entry in self._line if not entry.refusable]
-        for entry in self._line:
+        kept = [entry for entry in self._queue if not entry.refusable]
+        for entry in self._queue:
             if entry.refusable:
                 _fail(entry, error)
-        self._line = deque(kept)
+        self._queue = deque(kept)
         if not kept:
             self.failure = None  # nothing waits: the next one finds out for itself
 
@@ -209,7 +217,7 @@ class Journal:
 
 
 def record(event: Event, image_sha256: str | None = None) -> dict[str, Any]:
-    """The event's fields for the session's record: pictures by digest, the model's messages left to the transcript."""
+    """Return the event's fields for the record: screenshots by digest, messages of the model left to the transcript."""
     values = {item.name: getattr(event, item.name) for item in fields(event)}
     if isinstance(event, HistoryAppended):
         values["message"] = {"role": event.message.get("role")}
@@ -234,6 +242,6 @@ def _fail(entry: _Entry, error: Exception) -> None:
 
 
 def _forget(stored: asyncio.Future[list[Any]]) -> None:
-    """Nobody may be waiting for this entry: then its error was told by the journal's failure."""
+    """Mark the error as seen: without a waiting caller, the journal's ``failure`` tells it."""
     if not stored.cancelled():
         stored.exception()

@@ -18,14 +18,12 @@ from cambio_lab.events import Status, StatusChanged, TurnFailed, Usage
 from cambio_lab.replay.replay_desktop import ReplayProvider
 from cambio_lab.store import SessionRow, SessionStatus
 
-from .agents import stored_conversation
 from .config import SessionConfig
-from .creation import assemble
-from .desktops import Desktops
-from .interfaces import SessionContext, SessionView
+from .creation import Desktops, assemble
+from .housekeeping import OwnedTasks
+from .interfaces import SessionContext, SessionView, stored_conversation
 from .journal import Journal, Moment
 from .session import Session
-from .tasks import OwnedTasks
 
 logger = logging.getLogger(__name__)
 START_SECONDS = 1.0

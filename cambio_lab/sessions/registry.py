@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,6 @@ from cambio_lab.desktop.base import DesktopProvider
 from cambio_lab.errors import (
     CambioError,
     CapacityReached,
-    DesktopLost,
     DesktopUnavailable,
     SessionEnded,
     SessionNotFound,
@@ -22,26 +22,20 @@ from cambio_lab.events import timestamp
 from cambio_lab.settings import Settings
 from cambio_lab.store import Listed, Page, SessionQuery, SessionStatus, Store
 
-from .agents import AgentFactory, default_factory
 from .broadcast import Described, SessionFeed
 from .config import check_creation
-from .creation import Creation
-from .desktops import Desktops
-from .expiry import LOOK_SECONDS, Expiry
-from .interfaces import Clock, Encode, SessionContext, SystemClock
-from .quota import LOOK_SECONDS as RECORDS_SECONDS
+from .creation import Creation, Desktops
+from .housekeeping import Housekeeping, OwnedTasks
+from .interfaces import AgentFactory, Clock, Encode, SessionContext, default_factory
 from .quota import Quota
 from .recovery import Recovery
 from .session import Session
 from .state import describe_row
-from .tasks import OwnedTasks, Periodic
 
 logger = logging.getLogger(__name__)
 STOP_SECONDS = 8.5
 RETRY_STOP_SECONDS = 0.5
 """The two together, and what is cancelled then, take less than ten seconds."""
-REAP_SECONDS = 5.0
-"""Between attempts to remove desktops that could not be removed."""
 MAX_ENDED = 10_000
 """Ended sessions that :meth:`Registry.get` can tell from unknown ones without asking the store."""
 
@@ -62,7 +56,7 @@ class Registry:
         """``provider_for`` maps a kind (``auto`` among them) to a provider, the same one each time."""
         self.settings = settings
         self.store = store
-        self.clock = clock or SystemClock()
+        self.clock = clock or time
         self.quota = Quota(settings)
         self.context = SessionContext(
             settings,
@@ -80,13 +74,9 @@ class Registry:
         self._watches: set[SessionFeed] = set()
         self._tasks = OwnedTasks()
         self._lost_watchers: dict[str, asyncio.Task[None]] = {}
-        self._expiry = Expiry()
         self.desktops = Desktops(provider_for, self._desktops_in_use)
         self._recovery = Recovery(self.context, self.desktops, self._tasks, admit=self.admit, ended=self.note_end)
-        self._reaping = Periodic(self._tasks, self.clock, REAP_SECONDS, "removal of orphaned desktops")
-        self._measuring = Periodic(self._tasks, self.clock, RECORDS_SECONDS, "size of all records")
         self.stopping = False
-        """Nothing new is begun."""
         self.revision = 0
         """Grows with every change that a listing shows and that no write to the store tells."""
 
@@ -99,7 +89,8 @@ class Registry:
         self.desktops.provider_for(self.settings.desktop)
         await self._recovery.start()
         await self.desktops.start()
-        self._tasks.own(self._housekeeping(), "housekeeping of sessions")
+        housekeeping = Housekeeping(self._tasks, self.clock, self.desktops, self.quota, self.store)
+        self._tasks.own(housekeeping.run(lambda: self.sessions, self._end_later), "housekeeping of sessions")
 
     async def stop(self) -> frozenset[str]:
         """End all sessions, or leave them to the next start (setting ``keep_sessions``); within ten seconds.
@@ -137,7 +128,7 @@ class Registry:
         return list(self._live.values())
 
     async def create(self, name: str | None = None, config: dict[str, Any] | None = None) -> Session:
-        """A new session; returns when its desktop is usable.
+        """Create a session; return it when its desktop is usable.
 
         Raises :class:`InvalidRequest`, :class:`UnsupportedModel`, :class:`DesktopUnavailable` (also
         :class:`CapacityReached`) or :class:`StoreUnavailable`; then nothing is left behind.
@@ -147,9 +138,8 @@ class Registry:
         if self.store.failure is not None and (failure := await self.store.health()) is not None:
             raise failure
         session_id = str(uuid.uuid4())
-        creation = Creation(
-            self.context, session_id, title or f"Session {session_id[:8]}", parsed, options, tell=self._tell
-        )
+        title = title or f"Session {session_id[:8]}"
+        creation = Creation(self.context, session_id, title, parsed, options, tell=self._changed)
         self._creations[session_id] = creation
         try:
             session = await creation.run(self.desktops.provider_for)
@@ -184,22 +174,20 @@ class Registry:
     def admit(self, session: Session) -> None:
         """From now on the session is found, watched and ended in time."""
         self._live[session.id] = session
-        self._lost_watchers[session.id] = asyncio.create_task(
-            self._watch_desktop(session), name=f"desktop of session {session.id}"
-        )
+        watching = asyncio.create_task(session.watch_desktop(), name=f"desktop of session {session.id}")
+        self._lost_watchers[session.id] = watching
         self._changed(session)
 
     def get(self, session_id: str) -> Session:
-        """The live session. Raises :class:`SessionNotFound`, :class:`SessionEnded`, or :class:`DesktopUnavailable`
-        while it is not yet known whether its desktop survived a restart."""
-        session = self._live.get(session_id)
-        if session is not None:
+        """Return the live session. Raises :class:`SessionNotFound`, :class:`SessionEnded`, or
+        :class:`DesktopUnavailable` while it is not yet known whether its desktop survived a restart."""
+        if (session := self._live.get(session_id)) is not None:
             return session
         if session_id in self._ended:
             raise SessionEnded("The session is over.", hint="Start a new one.")
         if session_id in self._recovery.waiting:
             raise DesktopUnavailable("The session's desktop cannot be reached yet.", hint="Start its engine.")
-        raise SessionNotFound(f"There is no session {session_id[:60]!r}.")
+        raise _unknown(session_id)
 
     async def find(self, session_id: str) -> Session:
         """:meth:`get`, and the store is asked about one that ended long ago."""
@@ -217,9 +205,8 @@ class Registry:
         return session_id in self._ended if session is None else session.life.over
 
     def state_of(self, session_id: str) -> str | None:
-        """The live session's state; ``None`` when it is not live."""
-        session = self._live.get(session_id)
-        return None if session is None else session.state
+        """Return the live session's state; ``None`` when it is not live."""
+        return self._live[session_id].state if session_id in self._live else None
 
     async def describe(self, session_id: str) -> dict[str, Any]:
         """The body of ``GET /sessions/{id}``, of a live session or of one that ended."""
@@ -227,7 +214,7 @@ class Registry:
             return session.describe()
         row = await self.store.sessions.get(session_id)
         if row is None:
-            raise SessionNotFound(f"There is no session {session_id[:60]!r}.")
+            raise _unknown(session_id)
         return describe_row(row)
 
     async def pin(self, session_id: str, pinned: bool) -> None:
@@ -239,7 +226,7 @@ class Registry:
             self._changed(session)
 
     async def listing(self, query: SessionQuery) -> Page[Listed]:
-        """A page as JSON; what changes without a write (the live ones' ``state``) is not in it."""
+        """Return a page as JSON; what changes without a write (the live ones' ``state``) is not in it."""
         return await self.store.sessions.listing(query)
 
     async def end(self, session_id: str, reason: str = "request") -> dict[str, Any]:
@@ -254,7 +241,7 @@ class Registry:
                 return {"ended_at": timestamp(row.ended_at or self.clock.time())}
         if (session := self._live.get(session_id)) is None:
             if await self.store.sessions.get(session_id) is None:
-                raise SessionNotFound(f"There is no session {session_id[:60]!r}.")
+                raise _unknown(session_id)
             raise SessionEnded("The session is over already.", hint="Start a new one.")
         if not await asyncio.shield(self._tasks.own(self._end(session, reason), f"end of session {session_id}")):
             raise StoreUnavailable("The session's desktop is freed; its end is not on disk yet.")
@@ -262,7 +249,7 @@ class Registry:
         return {"ended_at": timestamp(session.ended_at)}
 
     def watch(self) -> SessionFeed:
-        """News of all sessions, the live ones as they are first; also of those whose desktop takes long to make."""
+        """Return news of all sessions, the live ones first; also of those whose desktop takes long to make."""
         slow = [one for one in self._creations.values() if one.text]
         return SessionFeed(self._watches, [*self.sessions, *slow])
 
@@ -281,7 +268,6 @@ class Registry:
             if session.life.over and session.ended_at is not None:
                 self._live.pop(session.id, None)
                 self.note_end(session.id)
-                self._expiry.forget(session.id)
                 if session.desktop_left:
                     self.desktops.reap_later(session.desktop_kind)
                 self._changed(session)
@@ -291,54 +277,25 @@ class Registry:
         if recorded:
             await session.journal.aclose()
         else:
-            self._tasks.own(_finish_recording(session), f"last words of session {session.id}")
+            self._tasks.own(session.journal.finish(), f"last events of session {session.id}")
         return recorded
-
-    async def _watch_desktop(self, session: Session) -> None:
-        reason = await session.desktop.lost()
-        session.gate.halt(DesktopLost(reason, hint="Start a new session."))  # before the end stops the turn
-        self._failed(session.id, reason)
 
     def _failed(self, session_id: str, reason: str) -> None:
         """The session cannot go on: end it as ``error``, unless it is ending already."""
-        logger.warning("session failed: session=%s reason=%s", session_id, reason)
         self._end_later(session_id, reason, "error")
 
     def _end_later(self, session_id: str, reason: str, status: SessionStatus = "inactive") -> None:
         session = self._live.get(session_id)
         if session is not None and not session.life.over:
+            if status == "error":
+                logger.warning("session failed: session=%s reason=%s", session_id, reason)
             self._tasks.own(self._end(session, reason, status), f"end of session {session_id}")
-
-    async def _housekeeping(self) -> None:
-        """Goes on whatever happens: a problem of one session, or of an engine, is not the others'."""
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            try:
-                if self.desktops.unclean:
-                    self._reaping.run(self.desktops.reap)
-                self._measuring.run(lambda: self.quota.look(self.store, self.sessions))
-            except Exception:
-                logger.exception("housekeeping failed")
-            for session in self.sessions:
-                try:
-                    if not session.life.over and (reason := await self._expiry.look(session)) is not None:
-                        self._end_later(session.id, reason)
-                except Exception:
-                    logger.exception("expiry not checked: session=%s", session.id)
 
     def _changed(self, session: Described) -> None:
         self.revision += 1
-        self._tell(session)
-
-    def _tell(self, session: Described) -> None:
         for watch in self._watches:
             watch.tell(session)
 
 
-async def _finish_recording(session: Session) -> None:
-    """The store took nothing when the session ended: go on trying until it does."""
-    try:
-        while not await session.journal.drain(60.0):
-            logger.warning("session %s: its end is not on disk yet", session.id)
-    finally:
-        await session.journal.aclose()
+def _unknown(session_id: str) -> SessionNotFound:
+    return SessionNotFound(f"There is no session {session_id[:60]!r}.")

@@ -16,6 +16,7 @@ from cambio_lab.agent.tools.extra import ExtraTools
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.errors import (
     CambioError,
+    DesktopLost,
     MessageLimitReached,
     RecordFull,
     SessionConflict,
@@ -26,11 +27,10 @@ from cambio_lab.events import ConversationCleared, PolicyChanged, StatusChanged,
 from cambio_lab.replay.binding import keep
 from cambio_lab.store import SessionRow, SessionStatus, new_message_id
 
-from .agents import SessionAgent, agent_request, stored_conversation
-from .broadcast import Subscription
-from .config import SessionConfig, check_content, check_metadata, check_name, parse_display, turn_options
+from .config import SessionConfig, check_name, parse_display
 from .control import ControlledSession
-from .interfaces import SessionContext
+from .interfaces import SessionAgent, SessionContext, agent_request, stored_conversation
+from .message import check_content, check_metadata, turn_options
 from .secrets import SecretTools
 from .state import Phase
 from .turn import Turn
@@ -74,11 +74,6 @@ class Session(ControlledSession):
         self._admission = asyncio.Lock()
         """Held while a message is accepted, the history is cleared or the session is ended."""
         self._user_messages = row.user_messages
-
-    @property
-    def turn_task(self) -> asyncio.Task[None] | None:
-        """The latest turn's task."""
-        return None if self.turn is None else self.turn.task
 
     # Messages
 
@@ -176,21 +171,6 @@ class Session(ControlledSession):
         await self.journal.emit(*changes, operations=[operation])
         self.context.changed(self)
 
-    # Readers
-
-    def subscribe(
-        self, *, after: int | None = None, stream: bool = False, max_bytes: int | None = None
-    ) -> Subscription:
-        """Return a reader of this session's events, from the one after ``after`` on (default: from now)."""
-        self.touch()
-        most = self.context.settings.queue_bytes if max_bytes is None else max_bytes
-        return self.journal.broadcast.subscribe(after=after, stream=stream, max_bytes=most)
-
-    @property
-    def in_use(self) -> bool:
-        """Whether a turn runs or a client is connected."""
-        return bool(self.life.working or self.viewers or len(self.journal.broadcast))
-
     # The end
 
     async def end(self, reason: str, status: SessionStatus = "inactive") -> bool:
@@ -212,6 +192,12 @@ class Session(ControlledSession):
                 self.journal.broadcast.close()
             await self._close(words)
         return recorded
+
+    async def watch_desktop(self) -> None:
+        """Wait until the desktop is lost, then end the turn and have the session ended."""
+        reason = await self.desktop.lost()
+        self.gate.halt(DesktopLost(reason, hint="Start a new session."))  # before the end stops the turn
+        self.context.failed(self.id, reason)
 
     async def suspend(self) -> None:
         """Leave the session to the server's next start: its desktop goes on, its turn does not."""

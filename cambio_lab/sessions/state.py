@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from cambio_lab.errors import StoreUnavailable
 from cambio_lab.events import Event, Status, StatusChanged, Usage, timestamp
 from cambio_lab.store import SessionRow, SessionStatus
 
+from .broadcast import Subscription
 from .config import SessionConfig
 from .interfaces import SessionContext, SessionView, Viewer
 from .journal import Journal, Moment
@@ -118,6 +120,8 @@ class SessionState:
         """The viewer who has control; ``None``: the agent."""
         self.viewers: set[Viewer] = set()
         self.active_at = self.clock.monotonic()
+        self.warned: set[str] = set()
+        """Reasons to end that its readers were warned of; see :mod:`.housekeeping`."""
         self.turn_message_id: str | None = None
         """The message that the latest turn answers."""
         self._last_time = row.created_at
@@ -184,6 +188,19 @@ class SessionState:
                 self.journal.failure = error
                 await asyncio.sleep(RETRY_SECONDS)
 
+    def subscribe(
+        self, *, after: int | None = None, stream: bool = False, max_bytes: int | None = None
+    ) -> Subscription:
+        """Return a reader of this session's events, from the one after ``after`` on (default: from now)."""
+        self.touch()
+        most = self.context.settings.queue_bytes if max_bytes is None else max_bytes
+        return self.journal.broadcast.subscribe(after=after, stream=stream, max_bytes=most)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a turn runs or a client is connected."""
+        return bool(self.life.working or self.viewers or len(self.journal.broadcast))
+
     # Descriptions
 
     def snapshot_status(self) -> dict[str, Any]:
@@ -210,31 +227,36 @@ class SessionState:
             words = f"{words}. {self.journal.failure.describe()}"
         return {"status": self.state, "content": words, "metadata": metadata}
 
+    def row(self) -> SessionRow:
+        """Return the session as it is listed once it has ended."""
+        return SessionRow(
+            id=self.id,
+            name=self.name,
+            status=self.status,
+            created_at=self.created_at,
+            config=self.config.given(),
+            model=self.model,
+            desktop_kind=self.desktop_kind,
+            container_id=self.desktop.container_id,
+            ended_at=self.ended_at,
+            end_reason=self.end_reason,
+            steps=self.steps,
+            usage=asdict(self.usage),
+            record_bytes=self.record_bytes,
+            pinned=self.pinned,
+            last_sequence=self.journal.broadcast.sequence,
+        )
+
     def describe(self) -> dict[str, Any]:
         """Return the body of ``GET /sessions/{id}`` without addresses, which depend on how the server is reached."""
         desktop = self.desktop
-        return {
-            "id": self.id,
-            "name": self.name,
-            "status": self.status,
+        return describe_row(self.row()) | {
             "state": self.state,
-            "created_at": timestamp(self.created_at),
-            "ended_at": None if self.ended_at is None else timestamp(self.ended_at),
-            "end_reason": self.end_reason,
-            "container_id": desktop.container_id,
             "vnc_port": desktop.vnc_port,
-            "desktop": self.desktop_kind,
             "isolated": desktop.isolated,
             "display": str(desktop.size),
             "image_digest": desktop.image_digest,
-            "model": self.model,
-            "config": self.config.given(),
-            "steps": self.steps,
-            "usage": self.usage.describe(),
-            "record_bytes": self.record_bytes,
-            "pinned": self.pinned,
             "control": self.control,
-            "sequence": self.journal.broadcast.sequence,
         }
 
 

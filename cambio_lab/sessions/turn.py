@@ -13,7 +13,7 @@ from cambio_lab.agent.options import TurnOptions
 from cambio_lab.errors import CambioError
 from cambio_lab.store import Operation, StepRow, new_message_id
 
-from .agents import SessionAgent
+from .interfaces import SessionAgent
 from .state import Phase
 
 if TYPE_CHECKING:
@@ -180,10 +180,7 @@ class Turn:
         session.show("acting")
         self._tool_calls.append(event.tool)
         row = self._steps[event.step] = self._begun(event)
-        operations = [
-            self._store.steps.appending(row),
-            self._store.sessions.updating(session.id, steps=session.steps),
-        ]
+        operations = [self._store.steps.appending(row), self._store.sessions.updating(session.id, steps=session.steps)]
         await session.journal.post(session.moment(event, cost_usd=row.cost_usd), operations=operations)
 
     async def _finished(self, event: events.ToolFinished) -> None:
@@ -215,7 +212,7 @@ class Turn:
         await session.release_input()
 
     def _begun(self, event: events.ToolStarted | events.ToolFinished) -> StepRow:
-        """A call as a row. The first one of a reply has with it what the reply said and cost."""
+        """Return a call as a row; the first one of a reply has what the reply said and cost."""
         reply, self._reply = self._reply, None
         if reply is not None and reply.text:
             self._said.append({"step": event.step, "content": reply.text})
@@ -259,9 +256,8 @@ class Turn:
         self.broken_off = True
         if self.finished:
             return
-        seconds = self._session.clock.monotonic() - self._began
-        used = self.used
-        await self._failed(events.TurnFailed(error, details or error, seconds, used, tool_calls=list(self._tool_calls)))
+        seconds, calls = self._session.clock.monotonic() - self._began, list(self._tool_calls)
+        await self._failed(events.TurnFailed(error, details or error, seconds, self.used, tool_calls=calls))
 
     @property
     def used(self) -> events.Usage:
@@ -280,11 +276,8 @@ class Turn:
         if session.state == "idle":
             moments.append(session.moment(events.StatusChanged("idle", "Waiting for a message")))
         self.finished = True
-        operations.append(
-            self._store.sessions.updating(
-                session.id, turn_message_id=None, steps=session.steps, usage=asdict(session.usage)
-            )
-        )
+        changes = {"turn_message_id": None, "steps": session.steps, "usage": asdict(session.usage)}
+        operations.append(self._store.sessions.updating(session.id, **changes))
         operations.append(self._store.sessions.growing(session.id, 0))
         results = await session.journal.emit(*moments, operations=operations)
         session.record_bytes = max(session.record_bytes, results[-1])

@@ -275,7 +275,7 @@ def _settle(done: asyncio.Future[Any], result: Any, error: Exception | None) -> 
         done.set_result(result)
     else:
         done.set_exception(error)
-        done.exception()  # the caller may have been cancelled: then nobody asks
+        done.exception()  # the caller may have been cancelled and never ask
 
 
 def _settle_all(jobs: list[_Job], outcomes: list[tuple[Any, Exception | None]]) -> None:

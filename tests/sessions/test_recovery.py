@@ -15,6 +15,7 @@ from cambio_lab.errors import ConfigurationError, DesktopUnavailable
 from cambio_lab.events import Event, StatusChanged
 from cambio_lab.replay.replay_desktop import ReplayProvider
 from cambio_lab.sessions import Registry
+from cambio_lab.sessions.housekeeping import expired
 from cambio_lab.sessions.session import Session
 
 from .parts import Bench, MemoryDesktop, ScriptedAgent, until, within, work
@@ -78,7 +79,7 @@ async def test_a_row_that_makes_no_sense_ends_and_the_others_go_on(
             raise ConfigurationError(f"The desktop kind {kind!r} is unknown.")
         return bench.provider
 
-    monkeypatch.setattr("cambio_lab.sessions.desktops.Desktops.provider_for", provider_for)
+    monkeypatch.setattr("cambio_lab.sessions.creation.Desktops.provider_for", provider_for)
     await bench.start()
     assert bench.registry.sessions == [bench.registry.get(good.id)]
     for session, reason in ((replayed, "recording"), (foreign, "vmware"), (broken, "recovered")):
@@ -206,14 +207,13 @@ async def test_the_housekeeping_survives_the_trouble_of_one_session(
 ) -> None:
     await bench.start()
     odd, other = await bench.registry.create(), await bench.registry.create(None, {"timeout": 30})
-    look = bench.registry._expiry.look
 
     async def broken(session: Session) -> str | None:
         if session is odd:
             raise RuntimeError("odd")
-        return await look(session)
+        return await expired(session)
 
-    monkeypatch.setattr(bench.registry._expiry, "look", broken)
+    monkeypatch.setattr("cambio_lab.sessions.housekeeping.expired", broken)
     await asyncio.sleep(1.2)
     bench.clock.pass_time(31)
     await until(lambda: other.life.over, 3)

@@ -1,0 +1,145 @@
+"""What is done from time to time: sessions expire, records are measured, left desktops are removed.
+
+Durations are measured with the monotonic clock: setting the wall clock ends nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from cambio_lab.errors import SessionEnded, StoreUnavailable
+from cambio_lab.events import timestamp
+from cambio_lab.store import Store
+
+from .creation import Desktops
+from .interfaces import Clock
+from .quota import LOOK_SECONDS as RECORDS_SECONDS
+from .quota import Quota
+from .session import Session
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+REAP_SECONDS = 5.0
+"""Between attempts to remove desktops that could not be removed."""
+LOOK_SECONDS = 1.0
+"""How often each session is looked at."""
+WARNING_SECONDS = 60.0
+WARNING_FRACTION = 0.2
+"""A session that lives less than five minutes is warned this fraction of its life before its end..."""
+MIN_WARNING_SECONDS = 1.5 * LOOK_SECONDS
+"""...but early enough that one look falls between the warning's time and the end..."""
+MAX_WARNING_FRACTION = 0.9
+"""...and not at its start: a session that is in use has all of its idle time left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A reason to end, and how many seconds are left until it does (negative: over), of how many."""
+
+    reason: str
+    left: float
+    span: float
+
+    @property
+    def warn(self) -> bool:
+        least = min(MIN_WARNING_SECONDS, self.span * MAX_WARNING_FRACTION)
+        return self.left <= max(least, min(WARNING_SECONDS, self.span * WARNING_FRACTION))
+
+
+async def expired(session: Session) -> str | None:
+    """Return the reason to end ``session`` now, if there is one; warn its readers when that is near."""
+    if session.in_use:
+        session.touch()
+    for deadline in session.deadlines():
+        due = Due(*deadline)
+        if due.left <= 0:
+            return due.reason
+        if not due.warn:
+            session.warned.discard(due.reason)  # a client came back: it may become due again
+        elif due.reason not in session.warned:
+            session.warned.add(due.reason)
+            why = "its time is up" if due.reason == "timeout" else "no client uses it"
+            ends_at = timestamp(session.now() + due.left)
+            particulars = {"reason": due.reason, "seconds_left": round(due.left), "ends_at": ends_at}
+            await session.warn(f"This session ends in {due.left:.0f} s: {why}", {"event": "expiring", **particulars})
+    return None
+
+
+class OwnedTasks:
+    """The tasks of one owner. A failure is logged as soon as it happens."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def own(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """Start ``work``; the task may be awaited, and need not be."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    async def cancel(self) -> None:
+        """Cancel what still runs and wait until it has ended."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            if isinstance(error, SessionEnded | StoreUnavailable):
+                logger.info("%s: %s", task.get_name(), error)
+            else:
+                logger.error("%s failed", task.get_name(), exc_info=error)
+
+
+class Periodic:
+    """Work that is due from time to time: in a task of its own, never twice at once."""
+
+    def __init__(self, tasks: OwnedTasks, clock: Clock, seconds: float, name: str) -> None:
+        self._tasks = tasks
+        self._clock = clock
+        self._seconds = seconds
+        self._name = name
+        self._task: asyncio.Task[Any] | None = None
+        self._began = float("-inf")
+
+    def run(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """Begin ``work`` if the latest has ended and began ``seconds`` ago."""
+        idle, now = self._task is None or self._task.done(), self._clock.monotonic()
+        if idle and now - self._began >= self._seconds:
+            self._began = now
+            self._task = self._tasks.own(work(), self._name)
+
+
+class Housekeeping:
+    """Looks after the sessions of a registry, whatever happens: a problem of one is not the others'."""
+
+    def __init__(self, tasks: OwnedTasks, clock: Clock, desktops: Desktops, quota: Quota, store: Store) -> None:
+        self._desktops = desktops
+        self._quota = quota
+        self._store = store
+        self._reaping = Periodic(tasks, clock, REAP_SECONDS, "removal of orphaned desktops")
+        self._measuring = Periodic(tasks, clock, RECORDS_SECONDS, "size of all records")
+
+    async def run(self, sessions: Callable[[], list[Session]], end: Callable[[str, str], None]) -> None:
+        """``end`` is called with the id of each session whose time is up, and the reason."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                if self._desktops.unclean:
+                    self._reaping.run(self._desktops.reap)
+                self._measuring.run(lambda: self._quota.look(self._store, sessions()))
+            except Exception:
+                logger.exception("housekeeping failed")
+            for session in sessions():
+                try:
+                    if not session.life.over and (reason := await expired(session)) is not None:
+                        end(session.id, reason)
+                except Exception:
+                    logger.exception("expiry not checked: session=%s", session.id)

@@ -1,0 +1,71 @@
+"""A message's text, metadata and options, checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from cambio_lab.recording.masking import Mask
+
+from .config import NO_SECRETS, Checked, invalid
+
+MAX_CONTENT, MAX_METADATA_BYTES = 200_000, 64_000
+MAX_OPTION = 1_000_000_000
+"""Of a number among a message's options; more tokens, seconds or dollars mean nothing."""
+Option = Annotated[float, Field(ge=0, le=MAX_OPTION)]
+WholeOption = Annotated[int, Field(ge=0, le=MAX_OPTION)]
+
+
+class MessageOptions(Checked):
+    """``metadata.options``: what one message changes for its own turn."""
+
+    model: str | None = None
+    effort: str | None = None
+    thinking: str | None = None
+    max_tokens: WholeOption | None = None
+    max_steps: WholeOption | None = None
+    max_cost_usd: Option | None = None
+    max_turn_tokens: WholeOption | None = None
+    max_turn_seconds: Option | None = None
+
+
+def check_content(content: object) -> str:
+    """Return a message's text; :class:`InvalidRequest` when it is none, empty or too long."""
+    if not isinstance(content, str):
+        raise invalid("content", "must be text")
+    if not content.strip():
+        raise invalid("content", "must not be empty")
+    if len(content) > MAX_CONTENT:
+        raise invalid("content", f"must have at most {MAX_CONTENT} characters")
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in content):
+        raise invalid("content", "must be valid Unicode: it has a lone surrogate")
+    return content
+
+
+def check_metadata(metadata: object, mask: Mask = NO_SECRETS) -> dict[str, Any]:
+    """Return a message's metadata as it is stored, without values of secrets; ``None`` is none."""
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, Mapping) or not all(isinstance(key, str) for key in metadata):
+        raise invalid("metadata", "must be an object")
+    try:
+        size = len(json.dumps(dict(metadata), allow_nan=False).encode())
+        masked: dict[str, Any] = mask.json(dict(metadata))
+    except (TypeError, ValueError, RecursionError):
+        raise invalid("metadata", "must be JSON") from None
+    if size > MAX_METADATA_BYTES:
+        raise invalid("metadata", f"must have at most {MAX_METADATA_BYTES} bytes")
+    return masked
+
+
+def turn_options(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``metadata.options``: model, effort, thinking and limits for this turn alone."""
+    options = metadata.get("options")
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise invalid("metadata.options", "must be an object")
+    return MessageOptions.check(options, "metadata.options").model_dump(exclude_none=True)
