@@ -46,11 +46,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def docker_host() -> Iterator[str]:
     """The engine that answers, else one of our own for the length of the test run; sets ``DOCKER_HOST``."""
     script = ROOT / "scripts" / "engine"
-    found = subprocess.run([script, "host"], capture_output=True, text=True)
-    started = found.returncode != 0
-    if started:
-        found = subprocess.run([script, "start"], capture_output=True, text=True, check=True)
-    host = found.stdout.strip()
+    before_start = subprocess.run([script, "ours"], capture_output=True, text=True).stdout
+    host = subprocess.run([script, "start"], capture_output=True, text=True, check=True).stdout.strip()
+    # An engine that was only slow to answer, or that another test run started, is not stopped.
+    started = subprocess.run([script, "ours"], capture_output=True, text=True).stdout != before_start
     before = os.environ.get("DOCKER_HOST")
     os.environ["DOCKER_HOST"] = host
     yield host

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 import uuid
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cambio_lab.desktop import make_provider
 from cambio_lab.desktop.docker.context import DEFAULT_HOST, find_endpoint
 from cambio_lab.desktop.probe import probe_engine
 from cambio_lab.errors import ConfigurationError
+from cambio_lab.experiments.engines.site import _root as engine_folder
 from cambio_lab.settings import Settings
 
 
@@ -90,3 +92,24 @@ def test_a_broken_configuration_is_a_clear_error(config: Path, text: str) -> Non
     (config / "config.json").write_text(text)
     with pytest.raises(ConfigurationError, match=r"config\.json"):
         find_endpoint()
+
+
+def test_the_script_finds_the_engine_of_a_context(docker_host: str, config: Path) -> None:
+    script = ["scripts/engine", "host"]
+    add_context(config, "colima", docker_host, current=True)
+    assert subprocess.run(script, capture_output=True, text=True).stdout.strip() == docker_host
+    (config / "config.json").write_text(json.dumps({"currentContext": "dead"}))
+    add_context(config, "dead", "unix:///nowhere.sock")
+    found = subprocess.run(script, capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (1, ""), "the engine that was named is the only candidate"
+
+
+def test_workers_on_different_engines_share_no_folder(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_context(config, "one", "tcp://one:2375", current=True)
+    add_context(config, "other", "tcp://other:2375")
+    first = engine_folder("experiment")
+    monkeypatch.setenv("DOCKER_CONTEXT", "other")
+    assert engine_folder("experiment") != first
+    monkeypatch.delenv("DOCKER_CONTEXT")
+    monkeypatch.setenv("DOCKER_HOST", "tcp://one:2375")
+    assert engine_folder("experiment") == first

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from ..._version import __version__
+from ...desktop.docker.context import find_endpoint
 from ...errors import CambioError, ConfigurationError
 from ...settings import Settings, read_environment
 from ...store import Store
@@ -214,7 +215,11 @@ def _root(experiment_id: str) -> Path:
 
     Not in Dask's own scratch folder: that is removed with its worker, and the results in it.
     """
-    engine = hashlib.sha256(os.environ.get("DOCKER_HOST", "").encode()).hexdigest()[:12]
+    try:
+        host = find_endpoint().host  # as the docker command finds it: DOCKER_HOST, then contexts
+    except ConfigurationError:
+        host = ""
+    engine = hashlib.sha256(host.encode()).hexdigest()[:12]
     return private_directory(f"cambio-lab-workers-{os.getuid()}") / _plain(experiment_id) / engine
 
 
