@@ -2,7 +2,7 @@
 
 A part of the package adds its commands with a module ``commands`` that has
 ``add_commands(subcommands: argparse._SubParsersAction) -> None``; each parser sets ``run`` to a function that takes the
-parsed arguments and returns the exit status.
+parsed arguments and returns the exit status. ``arguments.settings()`` gives the settings, resolved as the server does.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 from .desktop import KINDS
 from .errors import CambioError
+from .settings import read_flags, resolve
 
 if TYPE_CHECKING:
     from .desktop.base import Progress
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MOUNTED = ("cambio_lab.reports.commands", "cambio_lab.experiments.commands")
 
 
@@ -33,9 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
     parser = _parser()
     parsed, rest = parser.parse_known_args(arguments)
-    if rest and parsed.command != "serve":
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    parsed.rest = rest
+    if parsed.command == "serve":
+        parsed.rest = rest
+    else:
+        try:
+            flags, rest = read_flags(rest)
+        except ValueError as error:
+            parser.error(str(error))
+        if rest:
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        parsed.settings = partial(resolve, flags)
     run: Callable[[argparse.Namespace], int] = parsed.run
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of runs are not limited to the terminal's encoding
@@ -58,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cambio-lab {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands)
-    doctor = commands.add_parser("doctor", help="say what is ready, and the command that mends what is not")
+    doctor = commands.add_parser("doctor", help="say what is ready, and the command that fixes what is not")
     doctor.set_defaults(run=_doctor)
     _add_image(commands)
     for name in MOUNTED:
@@ -77,12 +85,12 @@ def _add_serve(commands: Any) -> None:
         help="run the server alone, without JupyterLab",
         description="Serve the documented API. Further options are Jupyter Server's and ours: --CambioLab.model=demo",
     )
-    serve.add_argument("--port", type=int, default=8000, help="default: 8000")
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen on; default: this machine only")
+    serve.add_argument("--port", type=int, help="default: Jupyter's configuration, else 8000")
+    serve.add_argument("--host", help="address to listen on; default: Jupyter's configuration, else this machine only")
     serve.add_argument("--name", action="append", default=[], help="host name by which clients call this server")
-    serve.add_argument("--base-url", default="/", help="prefix of every URL")
+    serve.add_argument("--base-url", help="prefix of every URL; default: Jupyter's configuration, else /")
     serve.add_argument("--desktop", choices=KINDS, help="where desktops come from; default: auto")
-    serve.add_argument("--no-token", action="store_true", help="ask nobody for a token; this machine only")
+    serve.add_argument("--no-token", action="store_true", help="ask for no token; this machine only")
     serve.set_defaults(run=_serve)
 
 
@@ -96,63 +104,51 @@ def _add_image(commands: Any) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    if arguments.no_token and arguments.host not in LOOPBACK:
+    from .server.serving import LOOPBACK, serve
+
+    elsewhere = any(option.startswith(("--ip", "--ServerApp.ip", "--QuietServer.ip")) for option in arguments.rest)
+    if arguments.no_token and (elsewhere or arguments.host not in (None, *LOOPBACK)):
         print("cambio-lab: --no-token listens on this machine only; leave out --host", file=sys.stderr)
         return 2
-    from .server.serving import serve
-
     serve(jupyter_options(arguments))
     return 0
 
 
 def jupyter_options(arguments: argparse.Namespace) -> list[str]:
-    """What ``serve`` means in Jupyter Server's own options."""
-    options = [
-        f"--ServerApp.ip={arguments.host}",
-        f"--ServerApp.port={arguments.port}",
-        "--ServerApp.port_retries=0",
-        f"--ServerApp.base_url={arguments.base_url}",
-        "--ServerApp.open_browser=False",
-        "--ServerApp.answer_yes=True",
-        # Listening on every address turns Jupyter's check of the Host header off, and with it what keeps a page
-        # elsewhere from reaching this server under a name of its own (DNS rebinding): say it explicitly.
-        "--ServerApp.allow_remote_access=False",
-        *(f"--ServerApp.local_hostnames={name}" for name in ("localhost", *_names(arguments))),
-    ]
+    """What ``serve`` means in Jupyter Server's own options: only what was asked for, the rest is configuration."""
+    from .server.serving import host_names
+
+    host = arguments.host
+    options = []
     if arguments.no_token:
+        host = host or "127.0.0.1"  # whatever the configuration files say
         options += ["--IdentityProvider.token=", "--PasswordIdentityProvider.hashed_password="]
+    given = {"ip": host, "port": arguments.port, "base_url": arguments.base_url}
+    options += [f"--ServerApp.{name}={value}" for name, value in given.items() if value is not None]
+    if arguments.name:
+        names = [*host_names(host or ""), *arguments.name]
+        options += [f"--ServerApp.local_hostnames={name}" for name in names]
     if arguments.desktop:
         options.append(f"--CambioLab.desktop={arguments.desktop}")
-    if os.geteuid() == 0:
-        options.append("--allow-root")
     return [*options, *arguments.rest]
-
-
-def _names(arguments: argparse.Namespace) -> list[str]:
-    if arguments.host in LOOPBACK:
-        return list(arguments.name)
-    import socket
-
-    return [*arguments.name, socket.gethostname(), socket.getfqdn()]
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
     from .server.doctor import examine
 
-    return asyncio.run(examine(print))
+    return asyncio.run(examine(print, arguments.settings))
 
 
 def _build_image(arguments: argparse.Namespace) -> int:
     from .desktop.docker.engine import Engine
     from .desktop.docker.image import build_image
-    from .settings import Settings, read_environment
 
     async def build() -> str:
         engine = Engine()
         try:
             return await build_image(
                 engine,
-                Settings(**read_environment()).image,
+                arguments.settings().image,
                 Bar(sys.stderr),
                 dockerfile=arguments.dockerfile,
                 force=arguments.force,

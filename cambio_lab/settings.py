@@ -1,16 +1,19 @@
 """Every setting once: name, default, meaning.
 
 Each is settable as ``c.CambioLab.<name>`` in a Jupyter configuration file, ``--CambioLab.<name>=...`` on a command line
-and ``CAMBIO_LAB_<NAME>`` in the environment (the strongest last: default, file, environment, command line).
-``docs/settings.md`` is checked against this table.
+and ``CAMBIO_LAB_<NAME>`` in the environment. :func:`resolve` is the one place that says which is stronger, for the
+server, every command and experiments. ``docs/settings.md`` is checked against this table.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
+
+from .errors import ConfigurationError
 
 
 def _setting(default: Any, help: str) -> Any:
@@ -80,6 +83,69 @@ class Settings:
     )
     runs_max_age_days: float = _setting(0.0, "`runs prune` removes older ones; 0: keep.")
     runs_max_bytes: int = _setting(0, "`runs prune` removes the oldest beyond this much disk; 0: keep.")
+
+
+SECTION = "CambioLab"
+FILES = ("jupyter_cambio_lab_config", "jupyter_server_config")
+"""Jupyter's configuration files that the server reads, the strongest last."""
+
+
+def resolve(flags: Mapping[str, Any] | None = None, configured: Mapping[str, Any] | None = None) -> Settings:
+    """Return the settings: defaults, Jupyter's files, environment, command line (``flags``), the strongest last.
+
+    ``configured`` is what the files say where they have been read already. Raises :class:`ConfigurationError` naming
+    the setting when a value is of the wrong type.
+    """
+    try:
+        found = _from_files() if configured is None else configured
+        return Settings(**{**found, **read_environment(), **(flags or {})})
+    except ValueError as error:
+        raise ConfigurationError(f"{error}.") from None
+
+
+def read_flags(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The settings among ``arguments`` (``--CambioLab.model=demo``), and the arguments that are none."""
+    kinds = {f"--{SECTION}.{item.name}": (item.name, type(item.default)) for item in fields(Settings)}
+    found: dict[str, Any] = {}
+    rest = []
+    for argument in arguments:
+        option, equals, text = argument.partition("=")
+        if equals and option in kinds:
+            name, kind = kinds[option]
+            found[name] = convert(option, text, kind)
+        else:
+            rest.append(argument)
+    return found, rest
+
+
+def data_directory(settings: Settings) -> Path:
+    """Where the database and the screenshots are."""
+    from jupyter_core.paths import jupyter_data_dir
+
+    return Path(settings.data_dir or Path(jupyter_data_dir()) / "cambio_lab")
+
+
+def _from_files() -> dict[str, Any]:
+    from jupyter_core.application import JupyterApp
+
+    app = JupyterApp()
+    for name in FILES:
+        app.config_file_name = name
+        app.load_config_file()
+    section = app.config.get(SECTION, {})
+    return {
+        item.name: _checked(item.name, section[item.name], type(item.default))
+        for item in fields(Settings)
+        if item.name in section
+    }
+
+
+def _checked(name: str, value: Any, kind: type) -> Any:
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"c.{SECTION}.{name} is {value!r}: set it to a {kind.__name__}")
+    return value
 
 
 def read_environment(environment: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from uuid import uuid4
 from ..agent.options import AgentOptions
 from ..errors import ConfigurationError
 from ..sessions import SessionConfig
-from ..settings import Settings, read_environment
+from ..settings import Settings, resolve
 from ..store import Store
 from ..store.store import FILE_NAME
 from . import display, plots, results
@@ -287,4 +287,4 @@ def _settings(changes: Mapping[str, Any]) -> Settings:
     known = {item.name for item in dataclasses.fields(Settings)}
     if unknown := sorted(changes.keys() - known):
         raise ConfigurationError(f"There is no setting {', '.join(unknown)}.", hint="See docs/settings.md.")
-    return dataclasses.replace(Settings(**read_environment()), **changes)
+    return resolve(changes)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, DirectoryInUse, RunError, StoreError
 from ..recording.rows import describe, printable
+from ..settings import data_directory
 from . import replay_command
-from .configuration import resolve_settings
 
 if TYPE_CHECKING:
     from ..store import Store
@@ -54,12 +54,7 @@ def _add(actions: Any, name: str, run: Callable[[argparse.Namespace], int], help
 def _directory(arguments: argparse.Namespace) -> Path:
     if arguments.data_dir is not None:
         return Path(arguments.data_dir)
-    found = resolve_settings().data_dir
-    if found:
-        return Path(found)
-    from jupyter_core.paths import jupyter_data_dir
-
-    return Path(jupyter_data_dir()) / "cambio_lab"
+    return data_directory(arguments.settings())
 
 
 def _with_store(
@@ -219,7 +214,7 @@ async def _remove_session(name: str, store: Store) -> int:
 
 
 def _prune(arguments: argparse.Namespace) -> int:
-    settings = resolve_settings()
+    settings = arguments.settings()
     days = settings.runs_max_age_days if arguments.max_age_days is None else arguments.max_age_days
     most = settings.runs_max_bytes if arguments.max_bytes is None else arguments.max_bytes
     return _with_store(arguments, partial(_prune_store, days, most))

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from ..desktop import KINDS
 from ..errors import ConfigurationError
 from ..recording.rows import printable
-from .configuration import resolve_settings
 
 if TYPE_CHECKING:
     from ..replay.desktop_replay import Look
@@ -82,7 +81,7 @@ async def replay_on_fresh(run: Run, name: str, arguments: argparse.Namespace) ->
 
     size = Size(*run.manifest.get("desktop", {}).get("display", (1280, 800)))
     masks = tuple(Region(*(int(part) for part in mask.split(","))) for mask in arguments.mask)
-    provider = await make_provider(resolve_settings(), server_id=f"replay-{os.getpid()}", kind=arguments.kind)
+    provider = await make_provider(arguments.settings(), server_id=f"replay-{os.getpid()}", kind=arguments.kind)
     try:
         desktop = await provider.acquire(f"replay-{os.getpid()}", DesktopOptions(size=size))
         try:

@@ -1,4 +1,4 @@
-"""``cambio-lab doctor``: what is ready, line by line, and the command that mends what is not."""
+"""``cambio-lab doctor``: what is ready, line by line, and the command that fixes what is not."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from pathlib import Path
 from ..desktop.base import ProviderHealth
 from ..desktop.docker.context import engine_is_named
 from ..errors import CambioError, ConfigurationError
-from ..settings import Settings, read_environment
+from ..settings import Settings, data_directory
 
 Say = Callable[[str], None]
 PATIENCE = 10.0
+MODEL_SECONDS = 40.0
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
-async def examine(say: Say) -> int:
+async def examine(say: Say, resolve: Callable[[], Settings]) -> int:
     """Say one line for each part; 0 when sessions can be served, 1 otherwise."""
     try:
-        settings = Settings(**read_environment())
-    except ValueError as error:
-        say(f"[fix] settings       {error}")
+        settings = resolve()
+    except ConfigurationError as error:
+        say(f"[fix] settings       {error.describe()}")
         return 1
     from ..desktop.probe import probe_engine, probe_image, probe_local, probe_sandbox
 
@@ -39,7 +40,7 @@ async def examine(say: Say) -> int:
         image,
         sandbox,
         local,
-        _key(settings),
+        await _within("model service", _model(settings), MODEL_SECONDS),
         await _within("database", _database(settings)),
         _front_end(),
         await _within("redis", _redis(settings)),
@@ -81,33 +82,35 @@ def _line(finding: ProviderHealth, optional: bool) -> str:
     return f"{mark} {finding.name:<14} {finding.summary}{fix}"
 
 
-async def _within(name: str, question: Awaitable[ProviderHealth]) -> ProviderHealth:
+async def _within(name: str, question: Awaitable[ProviderHealth], seconds: float = PATIENCE) -> ProviderHealth:
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(seconds):
             found = await question
     except TimeoutError:
-        return ProviderHealth(name, False, f"no answer within {PATIENCE:g} s")
+        return ProviderHealth(name, False, f"no answer within {seconds:g} s")
     except CambioError as error:
         return ProviderHealth(name, False, error.message, error.hint)
     return replace(found, name=name)
 
 
-def _key(settings: Settings) -> ProviderHealth:
+async def _model(settings: Settings) -> ProviderHealth:
+    """Make one real request (a token's worth of it), so that key, address, proxy and certificate are known to work."""
     if settings.model == "demo":
-        return ProviderHealth("API key", True, "not needed: the model is demo")
-    if settings.platform != "anthropic":
-        return ProviderHealth("API key", True, f"{settings.platform} uses its own credentials")
-    if os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN"):
-        return ProviderHealth("API key", True, f"ANTHROPIC_API_KEY is set (model {settings.model})")
-    fix = "export ANTHROPIC_API_KEY=...   or, without a key: export CAMBIO_LAB_MODEL=demo"
-    return ProviderHealth("API key", False, "ANTHROPIC_API_KEY is not set", fix)
+        return ProviderHealth("model service", True, "not needed: the model is demo")
+    from ..agent.client import KEY_VARIABLES, Transient, check
+
+    if settings.platform == "anthropic" and not any(os.environ.get(name) for name in KEY_VARIABLES):
+        fix = "export ANTHROPIC_API_KEY=...   or, without a key: export CAMBIO_LAB_MODEL=demo"
+        return ProviderHealth("model service", False, "ANTHROPIC_API_KEY is not set", fix)
+    try:
+        await check(settings, settings.model)
+    except Transient as error:
+        return ProviderHealth("model service", False, error.reason, "check base_url, ANTHROPIC_BASE_URL and proxies")
+    return ProviderHealth("model service", True, f"answers for {settings.model} ({settings.platform})")
 
 
 async def _database(settings: Settings) -> ProviderHealth:
-    from jupyter_core.paths import jupyter_data_dir
-
-    directory = Path(settings.data_dir or Path(jupyter_data_dir()) / "cambio_lab")
-    return await asyncio.to_thread(_data_directory, directory)
+    return await asyncio.to_thread(_data_directory, data_directory(settings))
 
 
 def _data_directory(directory: Path) -> ProviderHealth:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_core.paths import jupyter_data_dir
 from jupyter_server.extension.application import ExtensionApp
 from traitlets import Bool, Float, Int, TraitType, Unicode
 from traitlets.config import Configurable
@@ -24,7 +22,7 @@ from ..api.messages import Encoder
 from ..api.observe import Measured
 from ..api.services import KEY, Services
 from ..errors import CambioError, ConfigurationError, DirectoryInUse, StoreUnavailable
-from ..settings import Settings, read_environment
+from ..settings import SECTION, Settings, data_directory, resolve
 from .allocator import bound_arenas, keep_trimmed
 from .connections import bound, throttle
 from .identity import identity
@@ -70,18 +68,11 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
         return ""
 
     def resolve_settings(self) -> Settings:
-        """Defaults, configuration files, environment, command line: the strongest last."""
-        values = {item.name: getattr(self, item.name) for item in fields(Settings)}
-        try:
-            environment = read_environment()
-        except ValueError as error:
-            raise ConfigurationError(str(error)) from None
-        on_command_line = {*self._command_line(self), *self._command_line(self.serverapp)}
-        values.update({name: value for name, value in environment.items() if name not in on_command_line})
-        return Settings(**values)
-
-    def _command_line(self, app: Any) -> set[str]:
-        return set(getattr(app, "cli_config", {}).get(type(self).__name__, {}))
+        """Jupyter has merged its files and the command line; the environment comes between them."""
+        configured = {item.name: getattr(self, item.name) for item in fields(Settings)}
+        assert self.serverapp is not None
+        names = {*self.cli_config.get(SECTION, {}), *self.serverapp.cli_config.get(SECTION, {})}
+        return resolve({name: configured[name] for name in names & configured.keys()}, configured)
 
     def initialize_settings(self) -> None:
         """Make what the handlers find in Tornado's settings; a wrong setting is answered with 503 and in the log."""
@@ -135,7 +126,7 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
     async def _open(self) -> None:
         modules = await asyncio.to_thread(_heavy_modules)
         settings = self.services.settings
-        directory = Path(settings.data_dir or Path(jupyter_data_dir()) / "cambio_lab")
+        directory = data_directory(settings)
         await self.services.limiter.start()
         self._store = await modules.Store.open(directory)
         server_id = await asyncio.to_thread(identity, directory)

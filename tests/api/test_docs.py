@@ -59,6 +59,6 @@ def test_the_doctor_names_every_part(capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     assert main(["doctor"]) == 1
     said = capsys.readouterr().out
-    for part in ("engine", "image", "local desktop", "API key", "database", "front end", "redis"):
+    for part in ("engine", "image", "local desktop", "model service", "database", "front end", "redis"):
         assert re.search(rf"^\[\S+\s*\] +{part}", said, re.M), said
     assert "export ANTHROPIC_API_KEY" in said and "Not ready" in said

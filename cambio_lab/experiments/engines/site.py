@@ -27,7 +27,7 @@ from uuid import uuid4
 from ..._version import __version__
 from ...desktop.docker.context import find_endpoint
 from ...errors import CambioError, ConfigurationError
-from ...settings import Settings, read_environment
+from ...settings import Settings, resolve
 from ...store import Store
 from ..attempt import Attempt
 from ..outcome import Outcome
@@ -206,8 +206,8 @@ class Site:
 
     @property
     def _settings(self) -> Settings:
-        """Defaults, then this worker's own environment, then what the experiment says."""
-        return replace(Settings(**read_environment()), **self.spec.lab)
+        """Defaults, then this worker's own files and environment, then what the experiment says."""
+        return resolve(self.spec.lab)
 
 
 def _root(experiment_id: str) -> Path:
