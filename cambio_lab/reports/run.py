@@ -233,6 +233,12 @@ class Run:
 
         return trajectory(self, Path(directory))
 
+    def to_video(self, path: str | Path, *, speed: float = 1.0) -> Path:
+        """A film (.mp4, .gif, .webp) with pointer, keys and words drawn in, waits shortened; ``speed`` 2: faster."""
+        from .exporters.video import to_video
+
+        return to_video(self, Path(path), speed=speed)
+
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         from .viewer import page
 

@@ -28,6 +28,7 @@ _OURS = {
     "atif": "atif:AtifExporter",
     "dataset": "dataset:DatasetExporter",
     "messages": "dataset:MessagesExporter",
+    "video": "video:VideoExporter",
 }
 
 
