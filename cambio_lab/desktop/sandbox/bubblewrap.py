@@ -167,7 +167,7 @@ def _fixed_files() -> dict[str, str]:
         "/etc/chromium.d/cambio-lab": 'export CHROMIUM_FLAGS="$CHROMIUM_FLAGS --no-sandbox --no-first-run '
         '--disable-gpu --disable-dev-shm-usage --password-store=basic --test-type"\n',
         "/etc/firefox/policies/policies.json": _read("firefox-policies.json"),
-        "/etc/firefox-esr/cambio-lab.js": _read("firefox-defaults.js"),
+        "/etc/firefox-esr/cambio-lab.js": _read("firefox.cfg").replace("defaultPref(", "pref("),
         f"{_SHARE}/keymap.xkb": _read("keymap.xkb"),
         f"{_SHARE}/Xresources": _read("Xresources"),
         f"{_SHARE}/xdg/openbox/rc.xml": _read("openbox/rc.xml"),
