@@ -174,7 +174,7 @@ async def test_a_dropped_vnc_connection_is_restored_within_the_turn(
     messages_api.policy = Steps(count=16)
     session = await bench.registry.create()
     heard = Listener(session)
-    desktop: Any = session.desktop
+    desktop: Any = session.desktop.inner  # type: ignore[attr-defined]  # behind what records the clients
     await session.send("Make your steps.")
     for number in range(3):
         await heard.until("tool_execution:completed", start=len(heard.seen))
@@ -287,7 +287,7 @@ async def test_an_engine_that_restarts_and_keeps_its_containers_costs_nothing(
     messages_api.policy = Steps(count=6)
     session = await bench.registry.create()
     heard = Listener(session)
-    desktop: Any = session.desktop
+    desktop: Any = session.desktop.inner  # type: ignore[attr-defined]  # behind what records the clients
     await session.send("Make your steps.")
     await heard.until("tool_execution:completed")
     await proxy.become("gone")
