@@ -57,9 +57,11 @@ class Signer:
         binding = ((body.get("thinking") or {}).get("block_binding") or {}).get("prefix_mismatch_behavior", "error")
         dropped = []
         for i, j, before, block in chain(body, messages):
+            path = f"messages.{i}.content.{j}"
+            if block.get("type") == "compaction" and (signature := block.get("signature")) is not None:
+                self._read({"signature": signature, "thinking": block["content"]}, path)
             if block.get("type") != "thinking":
                 continue
-            path = f"messages.{i}.content.{j}"
             producer, bound_to = self._read(block, path)
             if producer == model.id and bound_to == before:
                 continue

@@ -92,6 +92,8 @@ def _check_tools(tools: list[dict[str, Any]], model: Model, betas: set[str]) -> 
             name = tool.get("name", "")
             if not name or "input_schema" not in tool:
                 raise Refused(f"tools.{i}.custom: name and input_schema are required")
+            if not isinstance(tool["input_schema"], dict) or tool["input_schema"].get("type") != "object":
+                raise Refused(f"tools.{i}.custom.input_schema.type: Input should be 'object'")
         else:
             raise Refused(f"tools.{i}: Input tag '{kind}' found using 'type' does not match any of the expected tags")
         if name in names:

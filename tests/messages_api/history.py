@@ -9,6 +9,7 @@ from .fields import MEMBERS
 from .models import TOOLSET, Model
 from .refusal import Refused
 
+MAX_MESSAGES = 100_000
 _NOTHING: dict[str, Any] = {"role": "user", "content": []}
 _ID = re.compile(r"^[a-zA-Z0-9_-]+$")
 _USER = frozenset({"text", "image", "tool_result", "document"})
@@ -29,6 +30,8 @@ def normalise(messages: object) -> list[dict[str, Any]]:
     """The messages with string content as one text block; refuses wrong shapes."""
     if not isinstance(messages, list) or not messages:
         raise Refused("messages: at least one message is required")
+    if len(messages) > MAX_MESSAGES:
+        raise Refused(f"messages: at most {MAX_MESSAGES} messages are permitted")
     result = []
     for i, message in enumerate(messages):
         if not isinstance(message, dict) or message.get("role") not in {"user", "assistant", "system"}:
@@ -66,6 +69,8 @@ def _check_block(block: object, role: str, path: str) -> None:
             raise Refused(f"{path}.tool_use.id: String should match pattern '^[a-zA-Z0-9_-]+$'")
         if not isinstance(block.get("input"), dict) or not block.get("name"):
             raise Refused(f"{path}.tool_use.input: Input should be a valid dictionary")
+    if kind == "compaction" and block.get("content") == "":
+        raise Refused(f"{path}.compaction.content: empty string content is not allowed")
     if kind == "tool_result":
         _check_result(block, path)
 

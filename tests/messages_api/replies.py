@@ -100,7 +100,7 @@ def _block_events(index: int, block: Block, piece: int) -> Iterator[tuple[str, d
         deltas = [{"type": "input_json_delta", "partial_json": part} for part in pieces]
     elif kind == "compaction":
         start, deltas = (
-            {"type": "compaction", "content": None},
+            {**block, "content": None},
             [{"type": "compaction_delta", "content": block["content"]}],
         )
     else:

@@ -59,6 +59,8 @@ class Service:
         compaction: list[Block] = []
         if body.get("compaction") is not None or edits.compact:
             block, iteration = self._compact(View(body, shown), total)
+            if body.get("compaction") is not None:
+                block["signature"] = self.signer.sign(model.id, "compaction", block["content"])
             compaction = [block]
             messages = shown = [{"role": "assistant", "content": [block]}]
             iterations.append(iteration)

@@ -6,6 +6,7 @@ import base64
 import copy
 import io
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -38,6 +39,7 @@ from tests.messages_api.binding import chain
 from tests.messages_api.fields import MEMBERS
 from tests.messages_api.models import MODELS, TOOLSET, cost_usd
 from tests.messages_api.prompt import Piece, PromptCache
+from tests.messages_api.rules import RULES, plain, table
 
 Body = dict[str, Any]
 SONNET = "claude-sonnet-5-5"
@@ -285,6 +287,38 @@ REFUSED: dict[str, tuple[Body, str]] = {
         "context_management: Extra inputs",
     ),
     "unknown field": (request(user("go"), extra_body={"temperature": 0}), "temperature: Extra inputs"),
+    "100,001 messages": (
+        {**request(user("x")), "messages": [{"role": "user", "content": "x"}] * 100_001},
+        "at most 100000 messages",
+    ),
+    "image told not to be scaled": (
+        request(
+            user("go"),
+            assistant({**tool("bash", command="ls"), "id": "toolu_1"}),
+            user(
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "toolu_1",
+                    "content": [{**image(png(2577, 16)), "transformations": {"oversized_image": "error"}}],
+                }
+            ),
+            tools=TOOLS[1:],
+        ),
+        "larger than this model accepts",
+    ),
+    "a tool whose input is no object": (
+        tools({"name": "look_up", "input_schema": {"type": "array"}}),
+        "input_schema.type: Input should be 'object'",
+    ),
+    "budget below 1,024": (
+        request(user("go"), model="claude-opus-4-5", tools=[], thinking={"type": "enabled", "budget_tokens": 1000}),
+        "at least 1024",
+    ),
+    "unknown effort": (request(user("go"), output_config={"effort": "extreme"}), "output_config.effort"),
+    "empty summary": (
+        request(assistant({"type": "compaction", "content": ""}), user("on")),
+        "empty string content is not allowed",
+    ),
     "max_tokens beyond the model": (request(user("go"), max_tokens=10**6), "maximum allowed"),
     "system message on a model without": (
         request(user("go"), {"role": "system", "content": "be brief"}, model="claude-opus-5"),
@@ -446,6 +480,41 @@ async def test_compaction(messages_api: MessagesApi, client: anthropic.AsyncAnth
     assert kinds == ["compaction", "message"]
     assert compacted[0].usage.input_tokens < 10_000 < compacted[0].usage.iterations[0].input_tokens
     assert got[-1].usage.input_tokens + got[-1].usage.cache_read_input_tokens < 50_000
+
+
+async def test_a_compaction_is_alone_in_its_reply_and_comes_back_unchanged(
+    messages_api: MessagesApi, client: anthropic.AsyncAnthropic
+) -> None:
+    message = await ask(client, request(user("go"), compaction={"type": "summarize"}), ["compact-2026-09-04"])
+    assert message.stop_reason == "compaction" and [block.type for block in message.content] == ["compaction"]
+    block = message.content[0].to_dict()
+    await ask(client, request(assistant(block), user("on")), ["compact-2026-09-04"])
+    with pytest.raises(anthropic.BadRequestError, match="cannot be modified"):
+        await ask(client, request(assistant({**block, "content": "Other."}), user("on")), ["compact-2026-09-04"])
+
+
+# Where the rules come from
+
+ELSEWHERE = {
+    "compaction beside context_management": test_compaction_beside_context_management_is_refused,
+    "compaction alone in its reply": test_a_compaction_is_alone_in_its_reply_and_comes_back_unchanged,
+    "changed summary": test_a_compaction_is_alone_in_its_reply_and_comes_back_unchanged,
+    "thinking after a changed history": test_thinking_is_bound_to_the_past,
+    "thinking dropped when asked": test_thinking_is_bound_to_the_past,
+    "clearing below its minimum": test_clearing_stays_cleared,
+    "over 32 MB": test_refuses_by_headers_and_size,
+}
+
+
+def test_every_rule_has_a_source_and_a_test() -> None:
+    assert set(RULES) == {*REFUSED, *ELSEWHERE}
+    assert (Path(__file__).parent / "RULES.md").read_text() == table(), "run python -m tests.messages_api.rules"
+
+
+@pytest.mark.parametrize("name", [name for name, rule in RULES.items() if rule.quoted])
+def test_the_sdk_says_so(name: str) -> None:
+    source = (Path(anthropic.__file__).parent / "types" / RULES[name].source).read_text()
+    assert plain(RULES[name].words) in plain(source)
 
 
 # How it fails
