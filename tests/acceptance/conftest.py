@@ -60,9 +60,9 @@ def bench(start_server: Callable[..., Any], messages_api: MessagesApi) -> OpenBe
     return open_bench
 
 
-@pytest.fixture(params=["docker", "local"])
+@pytest.fixture(params=["docker", "sandbox", "local"])
 def desktop(request: pytest.FixtureRequest) -> str:
-    """Both kinds of desktop."""
+    """Each kind of desktop."""
     if request.param == "docker":
         request.getfixturevalue("docker_host")
     return str(request.param)

@@ -14,7 +14,7 @@ from tests.live_server import LiveServer
 GOOD = {200, 404, 409}
 
 
-@pytest.fixture(params=["local", "docker"])
+@pytest.fixture(params=["local", "sandbox", "docker"])
 async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LiveServer]:
     found = LiveServer(data_dir=tmp_path, desktop=request.param)
     await found.start()

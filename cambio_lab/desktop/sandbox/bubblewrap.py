@@ -128,8 +128,15 @@ def _environment() -> dict[str, str]:
 def _x_server(size: Size) -> list[str]:
     return [
         *("Xvnc", ":1", "-geometry", str(size), "-depth", "24", "-nolisten", "tcp", "-rfbport", "-1"),
-        *("-rfbunixpath", "/run/rfb/rfb", "-rfbunixmode", "0600", "-SecurityTypes", "None", "-AlwaysShared"),
-        *("-AcceptSetDesktopSize=1", "-FrameRate=60", "-CompareFB=1", "-SendPrimary=0", "-SetPrimary=0"),
+        *("-rfbunixpath", "/run/rfb/rfb", "-rfbunixmode", "0600", "-SecurityTypes", "None", "-AllowOverride="),
+        *(
+            "-AlwaysShared",
+            "-AcceptSetDesktopSize=1",
+            "-FrameRate=60",
+            "-CompareFB=1",
+            "-SendPrimary=0",
+            "-SetPrimary=0",
+        ),
         *("-MaxCutText=16777216", "-desktop", "cambio_lab", "-dpi", "96", "-br"),
     ]
 
@@ -144,6 +151,7 @@ def _programs() -> list[list[str]]:
         ["xrdb", "-merge", f"{_SHARE}/Xresources"],
         background if shutil.which("hsetroot") else ["xsetroot", "-solid", "#2f5d86"],
         ["tint2"],
+        ["/usr/bin/python3", "-IS", f"{_SHARE}/clipboard-keeper"],
     ]
     return [argv for argv in found if shutil.which(argv[0])]
 
@@ -163,11 +171,13 @@ def _fixed_files() -> dict[str, str]:
         "/etc/hostname": "desktop\n",
         "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
         "/etc/machine-id": "0" * 32 + "\n",
-        # Its own sandbox needs user namespaces, which the filter refuses: this sandbox stands in for it.
-        "/etc/chromium.d/cambio-lab": 'export CHROMIUM_FLAGS="$CHROMIUM_FLAGS --no-sandbox --no-first-run '
-        '--disable-gpu --disable-dev-shm-usage --password-store=basic --test-type"\n',
+        "/etc/chromium.d/cambio-lab": _read("chromium-flags"),
+        "/etc/chromium/policies/managed/cambio-lab.json": _read("chromium-policies.json"),
         "/etc/firefox/policies/policies.json": _read("firefox-policies.json"),
+        # Where Debian's Firefox looks, without the file that only its own folder may hold.
         "/etc/firefox-esr/cambio-lab.js": _read("firefox.cfg").replace("defaultPref(", "pref("),
+        f"{_SHARE}/xdg/gtk-3.0/settings.ini": _read("gtk-settings.ini"),
+        f"{_SHARE}/clipboard-keeper": _read("clipboard-keeper"),
         f"{_SHARE}/keymap.xkb": _read("keymap.xkb"),
         f"{_SHARE}/Xresources": _read("Xresources"),
         f"{_SHARE}/xdg/openbox/rc.xml": _read("openbox/rc.xml"),

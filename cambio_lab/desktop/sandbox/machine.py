@@ -157,7 +157,7 @@ class SandboxMachine:
     managed: asyncio.Task[None] | None = None
 
     def __init__(self, control_path: str) -> None:
-        self._control_path = control_path
+        self.control_path = control_path
         self.keyed = asyncio.Event()
         self.keyed.set()
 
@@ -172,7 +172,7 @@ class SandboxMachine:
         stdin, stdout, stderr = os.pipe(), os.pipe(), os.pipe()
         theirs, ours = [stdin[0], stdout[1], stderr[1]], [stdin[1], stdout[0], stderr[0]]
         try:
-            control = await Control.open(self._control_path, frame, theirs)
+            control = await Control.open(self.control_path, frame, theirs)
         except OSError as error:
             for end in ours:
                 os.close(end)

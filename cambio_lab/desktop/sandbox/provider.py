@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import random
+import secrets
 import shutil
 import socket
 import tempfile
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 ISOLATION = "isolated: sandbox"
 _START_TIMEOUT = 15.0
 _END_TIMEOUT = 5.0
-_LEASE_SECONDS = 3600.0
+LEASE_SECONDS = 3600.0
 """A sandbox outlives its server this long, for the next start to adopt or remove it."""
 _USERS = range(61184, 65520)
 """Where a server that is root takes a user for each sandbox from: none of these has a name or files."""
@@ -94,8 +95,8 @@ class SandboxProvider:
     def __init__(self, settings: Settings, *, server_id: str, extra_hosts: dict[str, str] | None = None) -> None:
         self._settings = settings
         self._extra_hosts = extra_hosts or {}
-        self._prefix = f"cambio-sandbox-{hashlib.sha256(server_id.encode()).hexdigest()[:10]}-"
-        self._parent = _parent_folder(self._prefix)
+        self.prefix = f"cambio-sandbox-{hashlib.sha256(server_id.encode()).hexdigest()[:10]}-"
+        self._parent = _parent_folder(self.prefix)
         self._desktops: dict[str, SandboxDesktop] = {}
         self._starting: set[str] = set()
         self._children: dict[asyncio.Task[None], Child] = {}
@@ -115,9 +116,10 @@ class SandboxProvider:
             raise DesktopUnavailable(f"No sandbox can be made: {found.summary}.", hint=found.fix)
         link = plan_link(options, self._extra_hosts)
         user = _free_user() if os.geteuid() == 0 else None
-        folder = Path(tempfile.mkdtemp(prefix=self._prefix, dir=self._parent))
-        self._starting.add(folder.name)
+        folder = self._parent / f"{self.prefix}{secrets.token_hex(4)}"
+        self._starting.add(folder.name)  # before it exists: `reap` removes folders that are not in use
         try:
+            folder.mkdir(mode=0o700)
             desktop = await self._launch(folder, options, link, user)
             self._desktops[desktop.desktop_id] = desktop
             return desktop
@@ -147,7 +149,7 @@ class SandboxProvider:
                 if not await asyncio.get_running_loop().sock_recv(outer, 1):
                     raise DesktopUnavailable(f"bubblewrap did not start: {await body.last_words()}.")
                 config = bubblewrap.configuration(
-                    self._settings, options.size, link, watch_memory=True, lease=_LEASE_SECONDS
+                    self._settings, options.size, link, watch_memory=True, lease=LEASE_SECONDS
                 )
                 supervision = Supervision(await Control.open(str(folder / "control"), config))
                 helping = asyncio.create_task(self._help(link, outer, user), name="sandbox-network")
@@ -185,7 +187,7 @@ class SandboxProvider:
     async def adopt(self, desktop_id: str, session_id: str) -> SandboxDesktop | None:
         """Take back a sandbox that outlived the server; ``None`` when it has ended."""
         folder = self._parent / desktop_id
-        if not desktop_id.startswith(self._prefix) or "/" in desktop_id or not _is_ours(folder):
+        if not desktop_id.startswith(self.prefix) or "/" in desktop_id or not _is_ours(folder):
             return None
         try:
             supervision = Supervision(await Control.open(str(folder / "control"), {"op": "watch"}))
@@ -205,8 +207,11 @@ class SandboxProvider:
 
     async def reap(self, keep: frozenset[str]) -> list[str]:
         """End sandboxes of this server that no session holds."""
-        used = keep | frozenset(self._desktops) | frozenset(self._starting)
-        left = [path for path in self._parent.glob(f"{self._prefix}*") if path.name not in used and _is_ours(path)]
+        listed = await asyncio.to_thread(lambda: list(self._parent.glob(f"{self.prefix}*")))
+        used = (
+            keep | frozenset(self._desktops) | frozenset(self._starting)
+        )  # read last: what was listed is known by now
+        left = [path for path in listed if path.name not in used and _is_ours(path)]
         await asyncio.gather(*map(_remove, left))
         return [path.name for path in left]
 
