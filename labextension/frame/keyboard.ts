@@ -15,12 +15,12 @@ export interface KeyboardEvents {
 
 /** Milliseconds that a browser takes to hand over a clipboard, at most; an empty one never comes. */
 const PASTE_WITHIN = 150;
-const CONTROL: KeyInit = { key: 'Control', code: 'ControlLeft' };
-const LETTER_V: KeyInit = { key: 'v', code: 'KeyV', ctrlKey: true };
 
 export class Keyboard {
   private held: KeyInit[] | null = null;
   private pasting: KeyInit | null = null;
+  /** What pasted last, to be pressed for the person when the answer comes later. */
+  private last: KeyInit = { key: 'v', code: 'KeyV', ctrlKey: true };
   private timer: ReturnType<typeof setTimeout> | undefined;
   private readonly mac = /mac/i.test(navigator.platform);
 
@@ -40,10 +40,10 @@ export class Keyboard {
     });
   }
 
-  /** Goes on after a paste: with the keys that were pressed, with ctrl+v pressed for the person, or without. */
+  /** Goes on after a paste: with the keys that were pressed, pressed again for the person, or without them. */
   answer(then: 'keys' | 'chord' | 'nothing'): void {
     if (then === 'keys' && this.pasting) this.press(this.pasting);
-    if (then === 'chord') for (const [type, key] of chord()) this.pass(type, key);
+    if (then === 'chord') for (const [type, key] of chord(this.last)) this.pass(type, key);
     this.release();
   }
 
@@ -76,7 +76,7 @@ export class Keyboard {
 
   private expectPaste(event: KeyboardEvent): void {
     if (event.repeat || this.held) return;
-    this.pasting = plainKeys(event, this.mac);
+    this.pasting = this.last = plainKeys(event, this.mac);
     this.held = [];
     this.timer = setTimeout(() => this.answer('keys'), PASTE_WITHIN);
   }
@@ -102,11 +102,11 @@ export class Keyboard {
   }
 }
 
-function chord(): [string, KeyInit][] {
-  return [
-    ['keydown', { ...CONTROL, ctrlKey: true }],
-    ['keydown', LETTER_V],
-    ['keyup', LETTER_V],
-    ['keyup', CONTROL]
-  ];
+/** All that is pressed and released for `key` and its modifiers. */
+function chord(key: KeyInit): [string, KeyInit][] {
+  const modifiers: KeyInit[] = [];
+  if (key.ctrlKey) modifiers.push({ key: 'Control', code: 'ControlLeft' });
+  if (key.shiftKey) modifiers.push({ key: 'Shift', code: 'ShiftLeft' });
+  const pressed = [...modifiers, key].map((one): [string, KeyInit] => ['keydown', one]);
+  return [...pressed, ...pressed.toReversed().map(([, one]): [string, KeyInit] => ['keyup', one])];
 }
