@@ -220,7 +220,7 @@ def _(event: events.PolicyChanged, view: SessionView) -> Body:
 
 @_register(events.ModelReplied)
 def _(event: events.ModelReplied, view: SessionView) -> Body:
-    """Running totals: ``usage`` of the session, ``turn_usage`` of the turn so far."""
+    """Running totals: ``usage`` of the session, ``turn_usage`` of the turn; ``said``: the reply before its calls."""
     return _status(
         view.state,
         f"US$ {view.usage.cost_usd:.4f} so far",
@@ -229,6 +229,7 @@ def _(event: events.ModelReplied, view: SessionView) -> Body:
         turn_usage=None if view.turn_usage is None else view.turn_usage.describe(),
         message_id=view.message_id,
         **({"thinking": event.thinking} if event.thinking else {}),
+        **({"said": event.text} if event.text and event.stop_reason == "tool_use" else {}),
     )
 
 

@@ -126,6 +126,11 @@ class SessionState:
         """The message that the latest turn answers."""
         self._last_time = row.created_at
 
+    @property
+    def approval(self) -> str | list[str]:
+        """Return the effective approval policy."""
+        return self.context.settings.approval if self.config.approval is None else self.config.approval
+
     def now(self) -> float:
         """Return the wall time; within a session it never goes back."""
         self._last_time = max(self._last_time, self.clock.time())
@@ -213,6 +218,7 @@ class SessionState:
             "usage": self.usage.describe(),
             "viewer": self.control,
             "message_id": self.turn_message_id if self.life.working else None,
+            "approval_policy": self.approval,
         }
         if (pending := self.gate.pending) is not None:
             metadata["approval"] = {
@@ -256,6 +262,7 @@ class SessionState:
             "isolated": desktop.isolated,
             "display": str(desktop.size),
             "image_digest": desktop.image_digest,
+            "approval": self.approval,
             "control": self.control,
         }
 

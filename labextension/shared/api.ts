@@ -1,7 +1,7 @@
 /** The documented REST API. One class, no state but the address. */
 
 import { headers, resolve, type Address } from './address';
-import type { Json, Status, Usage } from './messages';
+import type { Json, ServerMessage, Status, Usage } from './messages';
 
 export class ApiError extends Error {
   constructor(
@@ -31,15 +31,11 @@ export interface SessionSummary {
   desktop?: string;
   container_id?: string | null;
   control?: string | null;
+  /** The effective approval policy. */
+  approval?: string | string[];
+  /** Of the latest event. */
+  sequence?: number;
   config?: Json;
-}
-
-export interface HistoryMessage {
-  id: string;
-  role: 'user' | 'assistant';
-  content: string;
-  timestamp: string;
-  metadata: Json;
 }
 
 export interface Page<T> {
@@ -86,16 +82,18 @@ export class Api {
     return this.json('PATCH', `sessions/${encodeURIComponent(id)}`, change);
   }
 
-  async history(id: string, limit = 200): Promise<HistoryMessage[]> {
-    const path = `sessions/${encodeURIComponent(id)}/history?${search({ limit, sort: 'timestamp:desc' })}`;
-    const body = await this.json<{ messages: HistoryMessage[] }>('GET', path);
-    return body.messages;
-  }
-
-  async steps(id: string, limit = 200): Promise<Json[]> {
-    const path = `sessions/${encodeURIComponent(id)}/steps?${search({ limit, sort: 'step:desc' })}`;
-    const body = await this.json<{ steps: Json[] }>('GET', path);
-    return body.steps;
+  /** What happened after the event `after`, up to the event `last`, in order. */
+  async events(id: string, after: number, last: number): Promise<ServerMessage[]> {
+    const found: ServerMessage[] = [];
+    for (let position = after; position < last; ) {
+      const path = `sessions/${encodeURIComponent(id)}/events?${search({ after: position, limit: 200 })}`;
+      const { events, has_next: more } = await this.json<{ events: ServerMessage[]; has_next: boolean }>('GET', path);
+      found.push(...events.filter(event => (event.sequence ?? 0) <= last));
+      const reached = events.at(-1)?.sequence ?? 0;
+      if (!more || reached <= position) break;
+      position = reached;
+    }
+    return found;
   }
 
   clearHistory(id: string): Promise<{ cleared_messages: number }> {

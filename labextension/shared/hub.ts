@@ -9,7 +9,7 @@ import type { Address } from './address';
 import { Connection } from './connection';
 import { MISSING, type ConnectionState, type Refusal } from './line';
 import type { ClientMessage, ServerMessage } from './messages';
-import { merge } from './history';
+import { prepend, restore } from './history';
 import { Outbox, type Outgoing } from './outbox';
 import { emptyView, reduce, type Approval, type SessionView } from './state';
 
@@ -31,6 +31,10 @@ type Listener = () => void;
 const NOT_SENT = 'Not sent: there is no connection to the server. Try again when it is back.';
 const NOT_STOPPED = 'Not stopped: there is no connection to the server. The agent goes on.';
 const UNCONFIRMED = 'The server has not confirmed the stop.';
+/** Events that are read at once. */
+const RECENT = 400;
+/** Messages that are kept while the history cannot be read, before pieces of text are dropped. */
+const MOST_FRESH = 2000;
 /** Milliseconds within which a Stop shows its effect, or the panel says that it has none. */
 const STOP_WITHIN = 3000;
 
@@ -61,13 +65,17 @@ export class SessionModel {
   private scheduled = false;
   private closed = false;
   private loading = false;
+  /** The earliest event that is shown; 1 when all are. */
+  private first = 1;
+  /** What came over the line before the history did. */
+  private fresh: ServerMessage[] = [];
 
   constructor(
     readonly api: Api,
     readonly id: string,
     openChannel: OpenChannel
   ) {
-    this.view = emptyView(id);
+    this.view = emptyView(id, this.viewer);
     this.line = openChannel(this.onMessage, this.onState, this.onOpen);
   }
 
@@ -122,9 +130,9 @@ export class SessionModel {
   }
 
   /** Answer the request that was shown; a request that came since is left for its own answer. */
-  decide(approve: boolean, shown: Approval): void {
+  readonly decide = (approve: boolean, shown: Approval): void => {
     this.send({ type: approve ? 'approve' : 'deny', tool_use_id: shown.toolUseId, viewer: this.viewer });
-  }
+  };
 
   retry(): void {
     this.line.retry();
@@ -155,17 +163,40 @@ export class SessionModel {
     if (this.loading) return;
     this.loading = true;
     try {
-      const [session, history, steps] = await Promise.all([
-        this.api.session(this.id),
-        this.api.history(this.id),
-        this.api.steps(this.id)
-      ]);
+      const session = await this.api.session(this.id);
+      const last = session.sequence ?? 0;
+      const before = Math.max(0, last - RECENT);
+      const events = await this.api.events(this.id, before, last);
       if (this.closed) return;
-      this.view = merge(this.view, session, history, steps);
+      this.view = restore(session, events, this.fresh, this.viewer);
+      this.fresh = [];
+      this.first = before + 1;
       this.notice = '';
     } catch (error) {
       if (error instanceof ApiError && error.status === 404) this.line.close(MISSING, 'missing');
       else this.notice = error instanceof ApiError ? error.message : 'The history could not be read.';
+    } finally {
+      this.loading = false;
+    }
+    this.changed();
+  }
+
+  /** Whether something happened before what is shown. */
+  get earlier(): boolean {
+    return this.view.loaded && this.first > 1;
+  }
+
+  /** Shows what happened before. */
+  async loadEarlier(): Promise<void> {
+    if (this.loading || !this.earlier) return;
+    this.loading = true;
+    try {
+      const before = Math.max(0, this.first - 1 - RECENT);
+      const older = await this.api.events(this.id, before, this.first - 1);
+      this.view = prepend(this.view, older);
+      this.first = before + 1;
+    } catch (error) {
+      this.notice = error instanceof ApiError ? error.message : 'The history could not be read.';
     } finally {
       this.loading = false;
     }
@@ -179,10 +210,11 @@ export class SessionModel {
   }
 
   private readonly onMessage = (message: ServerMessage): void => {
+    if (!this.view.loaded || this.loading) this.fresh.push(message);
+    if (this.fresh.length > MOST_FRESH) this.fresh = this.fresh.filter(one => one.type !== 'agent_delta');
     this.view = reduce(this.view, message);
     this.outbox.hear(message);
     if (this.notice === UNCONFIRMED && !working(this.view.status)) this.notice = '';
-    if (message.type === 'agent_response' || (message.type === 'error' && this.view.loaded)) void this.refresh();
     this.changed();
   };
 
@@ -195,19 +227,10 @@ export class SessionModel {
   };
 
   private readonly onOpen = (resumed: boolean): void => {
-    if (!resumed || !this.view.loaded) void this.load();
+    if (resumed && this.view.loaded) return;
+    this.fresh = [];
+    void this.load();
   };
-
-  /** The session's own count of money and steps, once a turn: the meter must not add up on its own. */
-  private async refresh(): Promise<void> {
-    try {
-      const session = await this.api.session(this.id);
-      this.view = { ...this.view, usage: session.usage ?? this.view.usage, ended: session.status !== 'active' };
-      this.changed();
-    } catch {
-      // The next turn asks again; an old figure in the meter is no reason to disturb anyone.
-    }
-  }
 
   /** Listeners hear once a frame, however many pieces of text arrive in it. */
   private changed(): void {

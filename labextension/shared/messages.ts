@@ -112,7 +112,7 @@ export interface Step {
   step: number;
   tool: string;
   arguments: Json;
-  status: 'started' | 'completed' | 'failed';
+  status: 'started' | 'completed' | 'failed' | 'denied';
   text: string;
   image: string | null;
   width: number;

@@ -5,7 +5,7 @@ import type { Address } from './address';
 import { Connection } from './connection';
 import type { ConnectionState } from './line';
 import type { Command, Json, ServerMessage, Status, StatusMessage, Usage } from './messages';
-import { shownText, type Approval } from './state';
+import { pendingApproval, type Approval } from './approval';
 import { working } from './working';
 
 export interface Row {
@@ -23,7 +23,7 @@ export interface Row {
   turn: string;
   /** A `data:` URL, once one came. */
   thumbnail: string;
-  /** While the desktop is being made and that takes long: 0 to 1, or null where nobody knows how far it is. */
+  /** While the desktop is being made and that takes long: 0 to 1, or null where that is unknown. */
   starting: { fraction: number | null } | null;
 }
 
@@ -87,6 +87,11 @@ export class Roster {
     if (!sent) this.say('Not sent: there is no connection to the server. Try again when it is back.');
   }
 
+  /** Answers the request that was shown; one that came since is left for its own answer. */
+  decide(approve: boolean, id: string, shown: Approval): void {
+    this.command(approve ? 'approve' : 'deny', id, shown.toolUseId);
+  }
+
   retry(): void {
     this.line.retry();
   }
@@ -108,7 +113,7 @@ export class Roster {
     this.changed();
   }
 
-  /** Asks for pictures of `id` while somebody can see them; call the result when nobody can any more. */
+  /** Asks for thumbnails of `id` while its row is on the screen; call the result when it no longer is. */
   watch(id: string): () => void {
     this.watched.set(id, (this.watched.get(id) ?? 0) + 1);
     this.tellSoon();
@@ -221,18 +226,6 @@ export function applyStatus(row: Row, message: StatusMessage): Row {
 function startOf(message: StatusMessage, data: Json): Row['starting'] {
   if (data['event'] !== 'progress' || message.status === 'error') return null;
   return { fraction: typeof data['fraction'] === 'number' ? data['fraction'] : null };
-}
-
-function pendingApproval(data: Json): Approval | null {
-  const source = data['event'] === 'approval' ? data : (data['approval'] as Json | null | undefined);
-  if (!source || typeof source !== 'object' || typeof source['tool_use_id'] !== 'string') return null;
-  const expires = source['expires_at'];
-  return {
-    toolUseId: source['tool_use_id'],
-    tool: String(source['tool'] ?? ''),
-    shown: shownText(source),
-    expiresAt: typeof expires === 'number' ? expires * 1000 : Date.parse(String(expires)) || 0
-  };
 }
 
 /** What happened between two states of a row. */

@@ -1,25 +1,23 @@
 /** What a viewer knows about one session: a pure function of the messages that came. */
 
+import { pendingApproval, type Approval } from './approval';
+import type { DeltaMessage, ErrorMessage, Json, ResponseMessage, ServerMessage, Status, StatusMessage, Step, ToolMessage, Usage } from './messages';
+import { noteOf } from './notes';
+import { stepOf } from './step';
+import { moment, number, text } from './values';
 import { working } from './working';
-import type { DeltaMessage, Json, ResponseMessage, ServerMessage, Status, StatusMessage, Step, ToolMessage, Usage } from './messages';
+
+export type { Approval } from './approval';
 
 export interface Entry {
   key: string;
-  kind: 'user' | 'agent' | 'error' | 'note' | 'actions';
+  kind: 'user' | 'agent' | 'thinking' | 'error' | 'note' | 'actions';
   text: string;
   time: number;
   /** Keys of steps, for `actions`. */
   steps: string[];
   /** Says how a turn ended, when not in the ordinary way. */
   remark: string;
-}
-
-export interface Approval {
-  toolUseId: string;
-  tool: string;
-  shown: string;
-  /** Milliseconds since the epoch. */
-  expiresAt: number;
 }
 
 export interface SessionView {
@@ -31,6 +29,8 @@ export interface SessionView {
   /** The id of the message that the agent works on; empty between turns. */
   turn: string;
   ended: boolean;
+  /** Why it ended, in the server's words. */
+  endReason: string;
   desktop: string;
   entries: readonly Entry[];
   draft: string;
@@ -39,7 +39,11 @@ export interface SessionView {
   steps: ReadonlyMap<string, Step>;
   stepCount: number;
   approval: Approval | null;
+  /** The effective approval policy; null until known. */
+  policy: unknown;
   control: string | null;
+  /** The name of this page's own viewer. */
+  viewer: string;
   usage: Usage;
   maxCost: number;
   /** A pause that the model's service forces upon the agent. */
@@ -47,7 +51,7 @@ export interface SessionView {
   loaded: boolean;
 }
 
-export function emptyView(id: string): SessionView {
+export function emptyView(id: string, viewer = ''): SessionView {
   return {
     id,
     name: '',
@@ -56,6 +60,7 @@ export function emptyView(id: string): SessionView {
     statusText: '',
     turn: '',
     ended: false,
+    endReason: '',
     desktop: '',
     entries: [],
     draft: '',
@@ -64,7 +69,9 @@ export function emptyView(id: string): SessionView {
     steps: new Map(),
     stepCount: 0,
     approval: null,
+    policy: null,
     control: null,
+    viewer,
     usage: {},
     maxCost: 0,
     waiting: null,
@@ -84,7 +91,7 @@ export function reduce(view: SessionView, message: ServerMessage): SessionView {
     case 'agent_delta':
       return onDelta(view, message);
     case 'error':
-      return onError(view, message.error, message.details ?? '', message.timestamp, message.sequence);
+      return onError(view, message);
     default:
       return view;
   }
@@ -92,40 +99,44 @@ export function reduce(view: SessionView, message: ServerMessage): SessionView {
 
 function onStatus(view: SessionView, message: StatusMessage): SessionView {
   const data = message.metadata ?? {};
+  const waits = message.status === 'waiting_approval';
   const next: SessionView = {
     ...view,
-    ...facts(data, view),
+    ...facts(data),
     status: message.status,
     statusText: message.content ?? '',
     turn: working(message.status) ? text(data['message_id']) || view.turn : '',
     ended: view.ended || message.status === 'ended',
+    approval: waits ? (pendingApproval(data) ?? view.approval) : null,
     waiting: null
   };
-  if (message.status !== 'waiting_approval') next.approval = null;
-  if (message.status === 'ended') next.control = null;
-  return onStatusEvent(next, message, data);
+  if (message.status === 'ended') {
+    next.control = null;
+    next.endReason = text(data['reason']) || view.endReason;
+  }
+  return addNote(onStatusEvent(next, message, data), message);
 }
 
 function onStatusEvent(view: SessionView, message: StatusMessage, data: Json): SessionView {
   switch (data['event']) {
     case 'user_message':
       return addEntry(view, 'user', text(data['message']), message.timestamp, text(data['message_id']));
-    case 'approval':
-      return { ...view, approval: approval(data) };
     case 'control':
-      return { ...view, control: typeof data['viewer'] === 'string' ? data['viewer'] : null };
+      return { ...view, control: text(data['viewer']) || null };
     case 'retry':
       return {
         ...view,
         draft: withoutLast(view.draft, number(data['dropped_text'])),
         thinking: '',
         announced: '',
-        waiting: { until: seconds(data['retry_at']) || Date.now() + 1000 * number(data['delay_seconds']), reason: text(data['reason']) }
+        waiting: { until: moment(data['retry_at'], Date.now() + 1000 * number(data['delay_seconds'])), reason: text(data['reason']) }
       };
+    case 'usage':
+      return onReply(view, message, data);
     case 'cleared':
       return { ...view, entries: [], draft: '', thinking: '', announced: '' };
     case 'approval_decided':
-      return { ...addNote(settleDraft(view, message.timestamp, text(data['tool_use_id'])), verdict(data), message), approval: null };
+      return settleDraft(view, message.timestamp, text(data['tool_use_id']));
     default:
       return view;
   }
@@ -137,49 +148,34 @@ function withoutLast(draft: string, count: number): string {
 }
 
 /** Facts that a snapshot or a status may carry beside its event. */
-function facts(data: Json, view: SessionView): Partial<SessionView> {
+function facts(data: Json): Partial<SessionView> {
   const usage = data['usage'] as Usage | undefined;
-  const pending = (data['approval'] ?? data['pending_approval']) as Json | null | undefined;
+  const policy = data['approval_policy'] ?? (data['event'] === 'approval_policy' ? data['approval'] : undefined);
   return {
     ...(usage ? { usage } : {}),
     ...(typeof data['steps'] === 'number' ? { stepCount: data['steps'] } : {}),
     ...(data['event'] === 'snapshot' ? { control: text(data['viewer']) || null } : {}),
+    ...(policy === undefined ? {} : { policy }),
     ...(typeof data['name'] === 'string' ? { name: data['name'] } : {}),
-    ...(typeof data['model'] === 'string' ? { model: data['model'] } : {}),
-    approval: pending && typeof pending === 'object' ? approval(pending) : view.approval
+    ...(typeof data['model'] === 'string' ? { model: data['model'] } : {})
   };
 }
 
-const VERDICTS: Record<string, string> = {
-  approved: 'Approved',
-  denied: 'Denied',
-  timeout: 'Denied, because nobody answered in time',
-  stopped: 'Not answered: the turn was stopped'
-};
-
-function verdict(data: Json): string {
-  return VERDICTS[text(data['verdict'])] ?? text(data['verdict']);
-}
-
-/** What will run, as the server writes it; a call without arguments is only its name. */
-export function shownText(data: Json): string {
-  const shown = text(data['shown']);
-  return shown === `${text(data['tool'])} {}` ? text(data['tool']) : shown;
-}
-
-function approval(data: Json): Approval {
-  return {
-    toolUseId: text(data['tool_use_id']),
-    tool: text(data['tool']),
-    shown: shownText(data) || JSON.stringify(data['arguments'] ?? {}),
-    expiresAt: seconds(data['expires_at'])
-  };
+/** A whole reply: what was thought and said before its calls becomes part of the conversation. */
+function onReply(view: SessionView, message: StatusMessage, data: Json): SessionView {
+  const reply = `${number((data['usage'] as Usage | undefined)?.requests)}-${message.timestamp}`;
+  const thought = text(data['thinking']) || view.thinking;
+  const said = text(data['said']);
+  let next: SessionView = { ...view, thinking: '' };
+  if (thought.trim()) next = addEntry(next, 'thinking', thought, message.timestamp, `thinking-${reply}`);
+  if (said.trim()) next = addEntry({ ...next, draft: '' }, 'agent', said, message.timestamp, `said-${reply}`);
+  return next;
 }
 
 function onTool(view: SessionView, message: ToolMessage): SessionView {
   const id = message.tool_use_id ?? `step-${message.step ?? view.steps.size + 1}`;
   const before = view.steps.get(id);
-  const step = stepOf(id, message as unknown as Json, before);
+  const step = stepOf(id, message, before);
   const steps = new Map(view.steps).set(id, step);
   const known = settleDraft(view, message.timestamp, id);
   const next = { ...known, steps, stepCount: Math.max(view.stepCount, step.step), announced: '' };
@@ -203,12 +199,16 @@ function addAction(view: SessionView, id: string, time: number): SessionView {
 
 function onResponse(view: SessionView, message: ResponseMessage): SessionView {
   const data = message.metadata ?? {};
-  const next = { ...view, draft: '', thinking: '', announced: '', waiting: null, approval: null };
-  const key = text(data['message_id']) || `response-${message.sequence ?? message.timestamp ?? view.entries.length}`;
-  return addEntry(next, 'agent', message.content, message.timestamp, key, remark(data));
+  const key = text(data['message_id']) || `response-${message.timestamp ?? view.entries.length}`;
+  return addEntry(settleTurn(view, data), 'agent', message.content, message.timestamp, key, remark(data));
 }
 
-export function remark(data: Json): string {
+function settleTurn(view: SessionView, data: Json): SessionView {
+  const usage = (data['session_usage'] as Usage | undefined) ?? view.usage;
+  return { ...view, usage, draft: '', thinking: '', announced: '', waiting: null, approval: null };
+}
+
+function remark(data: Json): string {
   if (data['stopped'] === true) return 'Stopped';
   if (typeof data['limit'] === 'string' && data['limit']) return `Ended by the limit ${data['limit']}`;
   return data['needs_input'] === true ? 'The agent asks you something' : '';
@@ -225,15 +225,18 @@ function onDelta(view: SessionView, message: DeltaMessage): SessionView {
   }
 }
 
-function onError(view: SessionView, error: string, details: string, time?: string, sequence?: number): SessionView {
+function onError(view: SessionView, { error, details = '', timestamp, metadata = {} }: ErrorMessage): SessionView {
   // The details often begin with the short form.
   const words = details.startsWith(error.replace(/\.$/, '')) ? details : [error, details].filter(Boolean).join(': ');
-  const next = { ...view, draft: '', thinking: '', announced: '', waiting: null, approval: null };
-  return addEntry(next, 'error', words, time, `error-${sequence ?? `${view.entries.length}-${time}`}`);
+  return addEntry(settleTurn(view, metadata), 'error', words, timestamp, `error-${timestamp}-${words}`);
 }
 
-function addNote(view: SessionView, words: string, message: StatusMessage): SessionView {
-  return addEntry(view, 'note', words, message.timestamp, `note-${message.sequence ?? message.timestamp}`);
+/** The words of the note are part of its key: the same message comes from the history and over the line. */
+function addNote(view: SessionView, message: StatusMessage): SessionView {
+  const words = noteOf(message, view.viewer);
+  if (!words) return view;
+  const about = text(message.metadata?.['tool_use_id']);
+  return addEntry(view, 'note', words, message.timestamp, `note-${about || message.timestamp}-${words}`);
 }
 
 function addEntry(view: SessionView, kind: Entry['kind'], words: string, time: string | undefined, key: string, note = ''): SessionView {
@@ -241,42 +244,4 @@ function addEntry(view: SessionView, kind: Entry['kind'], words: string, time: s
   if (view.entries.some(entry => entry.key === id)) return view;
   const entry: Entry = { key: id, kind, text: words, time: moment(time), steps: [], remark: note };
   return { ...view, entries: [...view.entries, entry] };
-}
-
-export function stepOf(id: string, row: Json, before?: Step): Step {
-  const result = (row['result'] ?? row) as Json;
-  const [width, height] = text(result['dimensions']).split('x').map(Number);
-  const path = result['image_path'] ?? result['image_url'];
-  return {
-    id,
-    step: number(row['step']) || before?.step || 0,
-    tool: text(row['tool']) || before?.tool || '',
-    arguments: (row['arguments'] as Json | undefined) ?? before?.arguments ?? {},
-    status: (row['status'] as Step['status'] | undefined) ?? (row['is_error'] ? 'failed' : 'completed'),
-    text: text(result['text']),
-    image: typeof path === 'string' && path ? path : (before?.image ?? null),
-    width: width || before?.width || 0,
-    height: height || before?.height || 0,
-    timing: (result['timing'] as Step['timing'] | undefined) ?? before?.timing ?? {},
-    cost: number((row['metadata'] as Json | undefined)?.['cost_usd']) || number(row['cost_usd']) || (before?.cost ?? 0),
-    time: before?.time ?? moment(text(row['timestamp']) || text(row['started_at']) || undefined)
-  };
-}
-
-export function text(value: unknown): string {
-  return typeof value === 'string' ? value : '';
-}
-
-export function number(value: unknown): number {
-  return typeof value === 'number' ? value : 0;
-}
-
-/** A time of the server, which is seconds or ISO 8601, as milliseconds; 0 when there is none. */
-function seconds(value: unknown): number {
-  if (typeof value === 'number') return value * 1000;
-  return typeof value === 'string' ? Date.parse(value) || 0 : 0;
-}
-
-export function moment(time: string | undefined): number {
-  return (time && Date.parse(time)) || Date.now();
 }

@@ -78,7 +78,8 @@ async function choices(list: Roster): Promise<Choices> {
   ]);
   const number = (name: string): number => (typeof defaults[name] === 'number' ? defaults[name] : 0);
   const models = table.models.map(model => String(model['model'] ?? ''));
-  return { models: [table.default, ...models], maxSteps: number('max_steps'), maxCostUsd: number('max_cost_usd') };
+  const approval = typeof defaults['approval'] === 'string' ? defaults['approval'] : 'never';
+  return { models: [table.default, ...models], approval, maxSteps: number('max_steps'), maxCostUsd: number('max_cost_usd') };
 }
 
 function addForOne(context: CommandContext): void {

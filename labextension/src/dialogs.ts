@@ -16,6 +16,8 @@ export interface Defaults {
 /** What the server offers. */
 export interface Choices {
   models: string[];
+  /** The server's own setting. */
+  approval: string;
   maxSteps: number;
   maxCostUsd: number;
 }
@@ -34,9 +36,9 @@ class Form extends Widget implements Dialog.IBodyWidget<NewSession> {
     const models = [...new Set([defaults.model, ...choices.models].filter(Boolean))];
     this.field('name', trans.__('Name'), this.input('text', '', trans.__('Made up when empty')));
     this.field('model', trans.__('Model'), this.select(models, models[0] ?? ''));
-    this.field('approval', trans.__('Ask before'), this.choices(trans, defaults.approval));
-    this.field('max_steps', trans.__('At most steps in a turn'), this.input('number', defaults.maxSteps || '', String(choices.maxSteps || '')));
-    this.field('max_cost_usd', trans.__('At most US dollars'), this.input('number', defaults.maxCostUsd || '', String(choices.maxCostUsd || '')));
+    this.field('approval', trans.__('Ask before'), this.choices(trans, defaults.approval || choices.approval));
+    this.field('max_steps', trans.__('Step limit of a turn'), this.input('number', defaults.maxSteps || '', String(choices.maxSteps || '')));
+    this.field('max_cost_usd', trans.__('Cost limit (US$)'), this.input('number', defaults.maxCostUsd || '', String(choices.maxCostUsd || '')));
   }
 
   getValue(): NewSession {
@@ -90,7 +92,7 @@ class Form extends Widget implements Dialog.IBodyWidget<NewSession> {
   }
 }
 
-/** What the person asked for, or null when they thought better of it. */
+/** What the person asked for, or null when they cancelled. */
 export async function askForNew(trans: TranslationBundle, defaults: Defaults, choices: Choices): Promise<NewSession | null> {
   const answer = await showDialog({
     title: trans.__('New agent desktop'),

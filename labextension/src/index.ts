@@ -24,7 +24,7 @@ interface Preferences extends Defaults {
   statusBar: boolean;
 }
 
-const PREFERENCES: Preferences = { model: '', approval: 'risky', maxSteps: 0, maxCostUsd: 0, approvals: true, turns: true, statusBar: true };
+const PREFERENCES: Preferences = { model: '', approval: '', maxSteps: 0, maxCostUsd: 0, approvals: true, turns: true, statusBar: true };
 
 const agents: JupyterFrontEndPlugin<void> = {
   id: PLUGIN.agents,
@@ -97,8 +97,9 @@ async function loadRoster(app: JupyterFrontEnd, trans: TranslationBundle): Promi
   await app.started;
   const [module, panel] = await Promise.all([loadAgents(), loadPanel()]);
   const host = (text: string, ...values: unknown[]): string => trans.__(text, ...values);
-  module.useTranslation(host);
-  panel.useTranslation(host);
+  const hostPlural = (one: string, many: string, count: number, ...values: unknown[]): string => trans._n(one, many, count, count, ...values);
+  module.useTranslation(host, hostPlural);
+  panel.useTranslation(host, hostPlural);
   void panel.ensureStyle(address()); // so that the list, or a panel, opens without a wait
   return new module.Roster(address());
 }

@@ -1,11 +1,12 @@
-/** Notifications: a request for approval, and the end of a turn that nobody is looking at. */
+/** Notifications: a request for approval, and the end of a turn that is not on the screen. */
 
 import { Notification } from '@jupyterlab/apputils';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import type { News, Roster } from '../shared/roster';
 import { escapeInvisible, shorten } from '../shared/text';
 
-const SHOWN = 300;
+/** Characters of a notification that JupyterLab shows. */
+const SHOWN = 140;
 
 export interface NewsOptions {
   roster: Roster;
@@ -29,15 +30,19 @@ export function announce({ roster, trans, open, visible, enabled }: NewsOptions)
   const look = (): void => {
     for (const id of [...asked.keys()]) if (visible(id)) withdraw(id);
   };
-  /** A notification cannot show a whole call, so it leads to the panel that does; only a denial is safe unseen. */
+  /** A call that fits is shown whole, with both answers; a longer one leads to the panel: only a denial is safe unseen. */
   const ask = (news: News & { kind: 'approval' }): void => {
     const { row, approval } = news;
     withdraw(row.id);
-    const id = Notification.warning(`${trans.__('%1 asks for permission', row.name)}: ${shorten(escapeInvisible(approval.shown), SHOWN)}`, {
+    const words = `${trans.__('%1 asks for permission', row.name)}: ${escapeInvisible(approval.shown)}`;
+    const whole = words.length <= SHOWN;
+    const id = Notification.warning(shorten(words, SHOWN), {
       autoClose: false,
       actions: [
-        { label: trans.__('Show request'), callback: () => open(row.id), displayType: 'accent' },
-        { label: trans.__('Deny'), callback: () => roster.command('deny', row.id, approval.toolUseId), displayType: 'warn' }
+        whole
+          ? { label: trans.__('Approve'), callback: () => roster.decide(true, row.id, approval), displayType: 'accent' }
+          : { label: trans.__('Show request'), callback: () => open(row.id), displayType: 'accent' },
+        { label: trans.__('Deny'), callback: () => roster.decide(false, row.id, approval), displayType: 'warn' }
       ]
     });
     asked.set(row.id, id);

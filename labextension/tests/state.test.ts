@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { SessionSummary } from '../shared/api';
 import type { ServerMessage } from '../shared/messages';
-import { merge } from '../shared/history';
+import { prepend, restore } from '../shared/history';
 import { emptyView, reduce, type SessionView } from '../shared/state';
 
 const T = '2024-01-15T10:31:05Z';
@@ -71,16 +71,8 @@ test('text of a reply that broke off disappears when the reply is begun again', 
   const retry = status('thinking', { event: 'retry', delay_seconds: 1, dropped_text: 5 });
   let view = run([delta('First I'), delta(' wo🙂'), delta('left_click', 'announce'), retry]);
   assert.deepEqual([view.draft, view.announced], ['First ', '']);
-  view = run([retry, delta('anew')], view);
-  assert.equal(view.draft, 'Fanew');
-});
-
-test('steps of one second keep the order of their numbers, and each what was said before it', () => {
-  const session = { id: 's', name: 'N', status: 'active', created_at: T, config: {} } as SessionSummary;
-  const history = [{ id: 'm1', role: 'user' as const, content: 'Go', timestamp: T, metadata: {} }, { id: 'm2', role: 'assistant' as const, content: 'Done.', timestamp: T, metadata: {} }];
-  const steps = [3, 2, 1].map(step => ({ tool_use_id: `t${step}`, step, tool: 'key', arguments: {}, status: 'completed', started_at: T, said: step === 2 ? '' : `Now ${step}` }));
-  const entries = merge(emptyView('s'), session, history, steps).entries;
-  assert.deepEqual(entries.map(entry => entry.text || entry.steps.join()), ['Go', 'Now 1', 't1,t2', 'Now 3', 't3', 'Done.']);
+  view = run([retry, delta('again')], view);
+  assert.equal(view.draft, 'Fagain');
 });
 
 test('how a turn ended is remarked', () => {
@@ -97,21 +89,47 @@ test('an error ends the turn and says what to do; a session that ended stays end
   assert.equal(run([status('idle')], view).ended, true);
 });
 
-test('history and live events together keep the order of time and repeat nothing', () => {
-  const session = { id: 's', name: 'N', status: 'active', created_at: T, steps: 1, config: { max_cost_usd: 2 } } as SessionSummary;
-  const history = [
-    { id: 'm2', role: 'assistant' as const, content: 'Done.', timestamp: '2024-01-15T10:31:09Z', metadata: {} },
-    { id: 'm1', role: 'user' as const, content: 'Click it', timestamp: '2024-01-15T10:31:01Z', metadata: {} }
-  ];
-  const steps = [{ tool_use_id: 't1', step: 1, tool: 'left_click', arguments: {}, status: 'completed', timestamp: T, result: { image_path: '/a.png' } }];
-  const fresh = merge(emptyView('s'), session, history, steps);
-  const told = merge(emptyView('s'), session, history, steps.map(step => ({ ...step, said: 'I will click.' })));
-  assert.deepEqual(told.entries.map(entry => entry.text), ['Click it', 'I will click.', '', 'Done.']);
-  assert.deepEqual(merge(run(turn), session, history, steps.map(step => ({ ...step, said: 'I will click.' }))).entries.filter(entry => entry.text === 'I will click.').length, 1);
-  assert.deepEqual(fresh.entries.map(entry => entry.kind), ['user', 'actions', 'agent']);
-  assert.equal(fresh.maxCost, 2);
-  const again = merge(run(turn), session, history, steps);
-  assert.equal(again.entries.filter(entry => entry.kind === 'user').length, 1);
-  assert.equal(again.entries.filter(entry => entry.text === 'Done.').length, 1);
-  assert.equal(again.steps.size, 1);
+const session = { id: 's', name: 'N', status: 'active', created_at: T, steps: 2, approval: 'risky', config: { max_cost_usd: 2 } } as SessionSummary;
+const usage = (requests: number, more = {}): ServerMessage => status('thinking', { event: 'usage', usage: { requests, cost_usd: requests / 10 }, ...more });
+const call = (step: number, state: string, more = {}): ServerMessage =>
+  ({ type: 'tool_execution', tool: 'left_click', tool_use_id: `t${step}`, step, status: state, arguments: {}, timestamp: T, ...more }) as ServerMessage;
+const answer = (words: string, id: string): ServerMessage => ({ type: 'agent_response', content: words, metadata: { message_id: id }, timestamp: T }) as ServerMessage;
+const story: ServerMessage[] = [
+  status('thinking', { event: 'user_message', message: 'Go', message_id: 'm1' }),
+  usage(1, { thinking: 'Where?', said: 'Now 1' }),
+  call(1, 'started'),
+  call(1, 'completed'),
+  usage(2),
+  status('waiting_approval', { event: 'approval', tool_use_id: 't2', tool: 'left_click', shown: 'left_click {}' }),
+  status('acting', { event: 'approval_decided', tool_use_id: 't2', verdict: 'denied' }),
+  call(2, 'failed', { metadata: { denied: true } }),
+  answer('One.', 'r1'),
+  status('thinking', { event: 'user_message', message: 'Again', message_id: 'm2' }),
+  answer('Two.', 'r2')
+];
+const told = (view: SessionView): string[] => view.entries.map(entry => entry.text || entry.steps.join());
+const TOLD = ['Go', 'Where?', 'Now 1', 't1', 'Denied', 't2', 'One.', 'Again', 'Two.'];
+
+test('a story of one second is told in its order, thinking and denials included', () => {
+  const view = restore(session, story, [], '');
+  assert.deepEqual(told(view), TOLD);
+  assert.deepEqual([view.maxCost, view.policy, view.steps.get('t2')?.status, view.usage.cost_usd], [2, 'risky', 'denied', 0.2]);
+});
+
+test('what comes from the history and over the line is told once', () => {
+  const live = [...story.slice(0, 1), delta('Now 1'), ...story.slice(1)];
+  assert.deepEqual(told(run(live)), TOLD);
+  assert.deepEqual(told(restore(session, story, live.slice(4), '')), TOLD);
+});
+
+test('an earlier page is put before what is shown, and cuts a turn nowhere twice', () => {
+  for (let cut = 0; cut <= story.length; cut += 1) {
+    const view = prepend(restore(session, story.slice(cut), [], ''), story.slice(0, cut));
+    assert.deepEqual(told(view).toSorted(), TOLD.toSorted(), `cut at ${cut}`);
+  }
+});
+
+test('what people did to a session is told by name of the viewer', () => {
+  const view = run([status('paused', { event: 'control', viewer: 'me' }), status('paused', { event: 'human_input', viewer: 'me', key_events: 2 })], emptyView('s', 'me'));
+  assert.deepEqual(told(view), ['You took control', 'You used the keyboard of the desktop']);
 });

@@ -90,7 +90,7 @@ async def test_two_agents_work_and_both_thumbnails_change(
     await expect(page.locator(".cl-agent")).to_have_count(1)
 
 
-async def test_a_notification_leads_to_the_whole_request(
+async def test_a_request_is_answered_from_notification_and_list(
     page: Page, lab: LiveServer, make_session: MakeSession, client: httpx2.AsyncClient
 ) -> None:
     session = await make_session("Asks", approval="always")
@@ -99,12 +99,15 @@ async def test_a_notification_leads_to_the_whole_request(
     await say(lab, session["id"], "hello")
     toast = page.locator(".Toastify__toast", has_text="Asks asks for permission")
     await expect(toast).to_contain_text("screenshot")
-    await expect(toast.get_by_role("button", name="Approve")).to_have_count(0)
-    await toast.get_by_role("button", name="Show request").click()
-    card = page.locator(".cl-approval")
-    await expect(card.locator(".cl-shown")).to_contain_text("screenshot")
-    await card.get_by_role("button", name="Approve").click()
+    await expect(toast.get_by_role("button", name="Deny")).to_be_visible()
+    await toast.get_by_role("button", name="Approve").click()  # the whole call fits into it
+    await open_sidebar(page)
+    card = page.locator(f"{row(session['id'])} .cl-approval")
     await expect(card.locator(".cl-shown")).to_contain_text("ctrl+alt+t")
+    await expect(card.get_by_role("button", name="Deny")).to_be_visible()
+    assert await violations(page, ".cl-agents") == []
+    await card.get_by_role("button", name="Approve").click()
+    await expect(card.locator(".cl-shown")).not_to_contain_text("ctrl+alt+t")
     assert (await state(client, session["id"]))["steps"] >= 1
     await command(page, "cambio-lab:stop-all")
     await until(client, session["id"], "idle")

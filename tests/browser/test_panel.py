@@ -177,7 +177,15 @@ async def test_a_risky_action_waits_and_is_approved_or_denied(
     await expect(page.locator(".cl-note").filter(has_text="Denied").first).to_be_visible()
     await idle(page)
     await expect(card).to_have_count(0)
-    await expect(page.locator(".cl-card[data-status=failed]").first).to_contain_text("Press")
+    await expect(page.locator(".cl-card[data-status=denied]").first).to_contain_text("denied")
+    told = await page.locator(".cl-note").all_inner_texts()
+    assert {"Approved", "Denied"} <= set(told), told
+    await expect(page.locator(".cl-policy")).to_have_text("Approval: always")
+    await open_lab(page, lab)
+    await command(page, "cambio-lab:open-desktop", id=session["id"])
+    panel = page.locator(".cl-document .cl-panel")
+    await expect(panel.locator(".cl-reply").last).to_be_visible()
+    assert await panel.locator(".cl-note").all_inner_texts() == told  # after a reload, too
 
 
 async def test_a_reload_a_kernel_restart_and_a_lost_network_are_recovered_from(

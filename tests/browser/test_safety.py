@@ -88,13 +88,18 @@ async def test_a_hostile_answer_of_a_megabyte_is_harmless(
 async def test_a_megabyte_in_the_history_is_shown_without_a_pause(page: Page, limited: LiveServer) -> None:
     """The stand-in would stream it in 80,000 pieces: the history's answer is replaced on its way to the page."""
     session_id = await session_of(limited)
-    row = {"id": "msg-1", "role": "assistant", "timestamp": "2024-01-15T10:31:05Z", "metadata": {}}
-    row["content"] = HOSTILE + "[word](" * 20_000 + "x " * 450_000
+    event: dict[str, Any] = {"type": "agent_response", "timestamp": "2024-01-15T10:31:05Z", "sequence": 1}
+    event |= {"metadata": {"message_id": "msg-1"}, "content": HOSTILE + "[word](" * 20_000 + "x " * 450_000}
+
+    async def session_with_one(route: Route) -> None:
+        answer = await route.fetch()
+        await route.fulfill(json={**await answer.json(), "sequence": 1})
 
     async def answer_with(route: Route) -> None:
-        await route.fulfill(json={"messages": [row], "total": 1, "session_id": session_id})
+        await route.fulfill(json={"events": [event], "has_next": False, "last_sequence": 1})
 
-    await page.route("**/history?*", answer_with)
+    await page.route(f"**/sessions/{session_id}", session_with_one)
+    await page.route("**/events?*", answer_with)
     await chat_alone(page, limited, session_id)
     answer = page.locator(".cl-reply").last
     await expect(answer).to_contain_text("Look:")

@@ -1,13 +1,14 @@
 import type { VNode } from 'preact';
 import { useEffect, useMemo, useReducer, useState } from 'preact/hooks';
-import { translate as t } from '../language';
+import { plural, translate as t } from '../language';
 import type { Roster, Row } from '../roster';
 import { age, money } from '../text';
 import { working } from '../working';
+import { ApprovalCard } from './approval';
 import { Button, StatusBadge } from './bar';
 import { useCountdown, useVisible } from './hooks';
 
-/** What a host (JupyterLab) does when somebody asks for it. */
+/** What a host (JupyterLab) does when a person asks for it. */
 export interface AgentActions {
   create: () => void;
   openDesktop: (id: string) => void;
@@ -20,7 +21,7 @@ export type Filter = 'active' | 'working' | 'ended' | 'all';
 
 const FILTERS: [Filter, string][] = [
   ['active', 'Active'],
-  ['working', 'Working'],
+  ['working', 'In a turn'],
   ['ended', 'Ended'],
   ['all', 'All']
 ];
@@ -76,7 +77,7 @@ export function Agents({ roster, actions }: { roster: Roster; actions: AgentActi
 }
 
 function Nothing({ all, create }: { all: boolean; create: () => void }): VNode {
-  if (!all) return <p class="cl-empty cl-dim">{t('No session fits.')}</p>;
+  if (!all) return <p class="cl-empty cl-dim">{t('No matching sessions')}</p>;
   return (
     <div class="cl-empty">
       <p>{t('No agents yet. A session is a desktop of its own with an agent that you can talk to.')}</p>
@@ -110,7 +111,7 @@ function Facts({ row }: { row: Row }): VNode {
     <>
       <StatusBadge status={row.status} text={row.text} />
       <span class="cl-agent-facts cl-dim">
-        {t('%1 steps', row.steps)} · {money(row.cost)} · {age(row.created)}
+        {plural('%1 step', '%1 steps', row.steps)} · {money(row.cost)} · {age(row.created)}
       </span>
     </>
   );
@@ -147,15 +148,15 @@ function AgentRow({ roster, row, actions }: { roster: Roster; row: Row; actions:
         </span>
       </button>
       <span class="cl-agent-buttons">
-        {row.approval && (
-          <Button icon="check" label={t('Answer the request of %1', row.name)} kind="primary" onClick={() => actions.openChat(row.id)} />
-        )}
         {working(row.status) && <Button icon="stop" label={t('Stop %1', row.name)} kind="danger" onClick={() => roster.command('stop', row.id)} />}
         <Button icon="chat" label={t('Open the chat of %1', row.name)} onClick={() => actions.openChat(row.id)} />
         <button type="button" class="cl-button" aria-haspopup="menu" aria-label={t('More about %1', row.name)} title={t('More')} onClick={menu}>
           <span aria-hidden="true">⋮</span>
         </button>
       </span>
+      {row.approval && (
+        <ApprovalCard approval={row.approval} decide={(approve, shown) => roster.decide(approve, row.id, shown)} />
+      )}
     </li>
   );
 }

@@ -1,14 +1,13 @@
 import type { VNode } from 'preact';
 import { useEffect, useRef } from 'preact/hooks';
-import type { SessionModel } from '../hub';
 import { translate as t } from '../language';
-import type { Approval } from '../state';
+import type { Approval } from '../approval';
 import { escapeInvisible } from '../text';
 import { Button } from './bar';
 import { useCountdown } from './hooks';
 
 /** What waits for a person: exactly what will run, and the two answers. */
-export function ApprovalCard({ model, approval }: { model: SessionModel; approval: Approval }): VNode {
+export function ApprovalCard({ approval, decide }: { approval: Approval; decide: (approve: boolean, shown: Approval) => void }): VNode {
   const left = useCountdown(approval.expiresAt);
   const card = useRef<HTMLDivElement>(null);
   useEffect(() => card.current?.scrollIntoView({ block: 'nearest' }), [approval.toolUseId]);
@@ -23,8 +22,8 @@ export function ApprovalCard({ model, approval }: { model: SessionModel; approva
         {escapeInvisible(approval.shown)}
       </pre>
       <div class="cl-row">
-        <Button icon="check" label={t('Approve')} kind="primary" wordy onClick={() => model.decide(true, approval)} />
-        <Button icon="cross" label={t('Deny')} wordy onClick={() => model.decide(false, approval)} />
+        <Button icon="check" label={t('Approve')} kind="primary" wordy onClick={() => decide(true, approval)} />
+        <Button icon="cross" label={t('Deny')} wordy onClick={() => decide(false, approval)} />
       </div>
     </div>
   );

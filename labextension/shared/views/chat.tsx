@@ -24,7 +24,7 @@ export function Chat({ model, select }: ChatProps): VNode {
   return (
     <section class="cl-chat" aria-label={t('Conversation')}>
       <Log model={model} select={select} />
-      {view.approval && <ApprovalCard model={model} approval={view.approval} />}
+      {view.approval && <ApprovalCard approval={view.approval} decide={model.decide} />}
       <Outgoing model={model} />
       <Composer model={model} />
     </section>
@@ -44,11 +44,16 @@ function Log({ model, select }: ChatProps): VNode {
     if (element) follows.current = element.scrollHeight - element.scrollTop - element.clientHeight < 40;
   };
   const hidden = Math.max(0, view.entries.length - shown);
+  const showEarlier = (): void => {
+    follows.current = false;
+    setShown(shown + SHOWN);
+    if (hidden < SHOWN) void model.loadEarlier();
+  };
   return (
     <div class="cl-log" ref={list} onScroll={onScroll} tabIndex={0} role="log" aria-label={t('Messages')}>
-      {hidden > 0 && (
-        <button type="button" class="cl-link" onClick={() => setShown(shown + SHOWN)}>
-          {t('Show earlier messages (%1)', hidden)}
+      {(hidden > 0 || model.earlier) && (
+        <button type="button" class="cl-link" onClick={showEarlier}>
+          {t('Show earlier messages')}
         </button>
       )}
       {view.entries.length === 0 && !view.draft && <Welcome model={model} />}
@@ -94,8 +99,15 @@ function EntryView({ entry, model, select }: { entry: Entry; model: SessionModel
           <div class="cl-plain">{shorten(plain(entry.text), 4000)}</div>
         </article>
       );
+    case 'thinking':
+      return (
+        <details class="cl-thinking">
+          <summary class="cl-dim">{t('Thinking')}</summary>
+          <div class="cl-plain">{shorten(plain(entry.text), 20_000)}</div>
+        </details>
+      );
     case 'note':
-      return <p class="cl-note cl-dim">{t(entry.text)}</p>;
+      return <p class="cl-note cl-dim">{plain(entry.text)}</p>;
   }
 }
 
@@ -120,13 +132,19 @@ function Actions({ entry, model, select }: { entry: Entry; model: SessionModel; 
             <button type="button" class="cl-action" onClick={() => select(id)}>
               <span class="cl-dot" aria-hidden="true" />
               {describe(step.tool, step.arguments).label}
-              {step.status === 'failed' && ` – ${t('failed')}`}
+              {outcome(step.status)}
             </button>
           </li>
         );
       })}
     </ul>
   );
+}
+
+/** How a call ended, when it did not do what it was asked. */
+function outcome(status: string): string {
+  if (status === 'denied') return ` – ${t('denied')}`;
+  return status === 'failed' ? ` – ${t('failed')}` : '';
 }
 
 /** What is being said right now. Not announced piece by piece: the finished message is. */

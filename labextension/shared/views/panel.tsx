@@ -1,7 +1,8 @@
 import type { VNode } from 'preact';
 import { useRef, useState } from 'preact/hooks';
+import { policyWords } from '../approval';
 import type { SessionModel } from '../hub';
-import { translate as t } from '../language';
+import { plural, translate as t } from '../language';
 import type { ShowScreen } from '../screen';
 import { count, money } from '../text';
 import { working } from '../working';
@@ -62,6 +63,7 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
         </span>
         <StatusBadge status={model.missing ? 'missing' : view.ended ? 'ended' : view.status} text={view.statusText} />
         <span class="cl-space" />
+        <Policy policy={view.policy} />
         <Meter model={model} />
         <TurnButtons model={model} />
         {mode !== 'chat' && (
@@ -88,17 +90,29 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
   );
 }
 
+/** Which actions wait for a person: the effective policy, wherever it was set. */
+function Policy({ policy }: { policy: unknown }): VNode | null {
+  const words = policyWords(policy);
+  if (!words) return null;
+  return (
+    <span class="cl-policy" title={t('Which actions wait for approval')}>
+      {t('Approval: %1', words)}
+    </span>
+  );
+}
+
 /** Tokens and money of the session, and how much of the allowance is used. */
 function Meter({ model }: { model: SessionModel }): VNode {
   const { usage, maxCost, stepCount } = model.view;
   const tokens =
     (usage.input_tokens ?? 0) + (usage.output_tokens ?? 0) + (usage.cache_read_input_tokens ?? 0) + (usage.cache_creation_input_tokens ?? 0);
   const cost = usage.cost_usd ?? 0;
-  const words = t('%1 steps, %2 tokens, %3', stepCount, count(tokens), money(cost));
+  const steps = plural('%1 step', '%1 steps', stepCount);
+  const words = t('%1, %2 tokens, %3', steps, count(tokens), money(cost));
   const title = maxCost ? t('%1 of at most %2', words, money(maxCost)) : words;
   return (
     <span class="cl-meter" title={title} role="img" aria-label={title}>
-      <span>{t('%1 steps', stepCount)}</span>
+      <span>{steps}</span>
       <span>{t('%1 tok', count(tokens))}</span>
       <span>{money(cost)}</span>
       {maxCost > 0 && (

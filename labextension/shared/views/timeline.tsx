@@ -71,7 +71,7 @@ function Card({ model, step, shown, selected, select }: CardProps): VNode {
       class="cl-card"
       data-status={step.status}
       aria-pressed={selected}
-      aria-label={t('Step %1: %2', step.step, label) + (step.status === 'failed' ? `, ${t('failed')}` : '')}
+      aria-label={t('Step %1: %2', step.step, label) + (step.status === 'failed' ? `, ${t('failed')}` : step.status === 'denied' ? `, ${t('denied')}` : '')}
       title={label}
       onClick={() => select(selected ? null : step.id)}
     >
@@ -84,7 +84,7 @@ function Card({ model, step, shown, selected, select }: CardProps): VNode {
         <b>{step.step}</b> {label}
       </span>
       <span class="cl-caption cl-dim">
-        {step.status === 'started' ? t('running') : total === undefined ? '' : duration(total)}
+        {step.status === 'started' ? t('running') : step.status === 'denied' ? t('denied') : total === undefined ? '' : duration(total)}
         {step.cost > 0 && ` · ${money(step.cost)}`}
       </span>
     </button>

@@ -1,0 +1,52 @@
+/** Lines of the conversation that nobody said: approvals, who has control, limits, changes of policy. */
+
+import { policyWords } from './approval';
+import { translate as t } from './language';
+import type { Json, StatusMessage } from './messages';
+import { text } from './values';
+
+const VERDICTS = new Map([
+  ['approved', 'Approved'],
+  ['denied', 'Denied'],
+  ['timeout', 'Denied, because no answer came in time'],
+  ['stopped', 'Not answered: the turn was stopped']
+]);
+
+/** The words of a status that belongs into the conversation; empty for all others. */
+export function noteOf(message: StatusMessage, viewer = ''): string {
+  const data = message.metadata ?? {};
+  switch (data['event']) {
+    case 'approval_decided':
+      return t(VERDICTS.get(text(data['verdict'])) ?? text(data['verdict']));
+    case 'approval_policy':
+      return t('Approval policy: %1', policyWords(data['approval']));
+    case 'control':
+      return controlWords(text(data['viewer']), viewer);
+    case 'human_input':
+      return inputWords(data, viewer);
+    case 'limit':
+    case 'record_limit_near':
+    case 'expiring':
+    case 'interrupted':
+    case 'request_refused':
+      return message.content ?? '';
+    default:
+      return '';
+  }
+}
+
+function controlWords(holder: string, viewer: string): string {
+  if (!holder) return t('The agent has control again');
+  return holder === viewer ? t('You took control') : t('Another viewer took control');
+}
+
+function inputWords(data: Json, viewer: string): string {
+  const who = data['viewer'] === viewer ? t('You') : t('Another viewer');
+  const kinds: [string, string][] = [
+    ['pointer_events', t('the mouse')],
+    ['key_events', t('the keyboard')],
+    ['clipboard_events', t('the clipboard')]
+  ];
+  const used = kinds.filter(([name]) => data[name]).map(([, words]) => words);
+  return t('%1 used %2 of the desktop', who, used.join(', '));
+}
