@@ -8,10 +8,11 @@ import mimetypes
 from collections.abc import AsyncIterator
 from urllib.parse import quote
 
-from ..desktop.base import Desktop
+from ..desktop.base import Desktop, Listing
 from ..errors import CambioError
 from .failure import Refused, timestamp
 from .rest import Rest
+from .strict_json import encode
 
 PIECES = 16
 """Pieces of a body (64 KB each) that may wait for the desktop."""
@@ -31,6 +32,20 @@ def moment(seconds: float) -> str:
     return timestamp(seconds).rjust(len("2024-01-15T10:30:00Z"), "0")
 
 
+def _page(path: str, found: Listing) -> bytes:
+    """A listing's body; work for a thread when it is long."""
+    entries = [
+        {
+            "path": entry.path,
+            "size": entry.size,
+            "modified": moment(entry.modified),
+            "type": "folder" if entry.is_dir else "file",
+        }
+        for entry in found
+    ]
+    return encode({"path": path, "files": entries, "truncated": found.truncated})
+
+
 class Files(Rest):
     """``/sessions/{session_id}/files/{path}``; a path that is empty or ends in a slash is a folder's listing."""
 
@@ -38,6 +53,7 @@ class Files(Rest):
     body_seconds = 3600.0
     _pieces: asyncio.Queue[bytes | None] | None = None
     _writing: asyncio.Task[int] | None = None
+    _reading: asyncio.Task[None] | None = None
 
     def _limit(self) -> int:
         return self.services.settings.max_file_bytes
@@ -80,9 +96,13 @@ class Files(Rest):
 
     async def get(self, session_id: str, path: str) -> None:
         desktop = await self._desktop(session_id)
-        if not path or path.endswith("/"):
-            await self._list(desktop, path)
-            return
+        listing = not path or path.endswith("/")
+        self._reading = asyncio.create_task(self._list(desktop, path) if listing else self._read(desktop, path))
+        await asyncio.wait([self._reading])
+        if not self._reading.cancelled():  # else the client has left, and no answer is due
+            self._reading.result()
+
+    async def _read(self, desktop: Desktop, path: str) -> None:
         content = desktop.read_file(path)
         first = await anext(content, b"")  # raises if the file cannot be read, before anything is sent
         name = path.rpartition("/")[2]
@@ -112,21 +132,14 @@ class Files(Rest):
             self.log.warning("%s %s broke off: %s", self.request_id, self.endpoint, error)
 
     async def _list(self, desktop: Desktop, path: str) -> None:
-        entries = [
-            {
-                "path": entry.path,
-                "size": entry.size,
-                "modified": moment(entry.modified),
-                "type": "folder" if entry.is_dir else "file",
-            }
-            for entry in await desktop.list_files(path.rstrip("/"))
-        ]
-        self.write_json({"path": path, "files": entries})
+        found = await desktop.list_files(path.rstrip("/"))
+        self.write_json(await asyncio.to_thread(_page, path, found))
 
     def on_connection_close(self) -> None:
-        """The sender left in the middle: nothing of the file appears."""
-        if self._writing is not None:
-            self._writing.cancel()
+        """The client left: nothing of its upload appears, and nothing more is read for it."""
+        for task in (self._writing, self._reading):
+            if task is not None:
+                task.cancel()
         super().on_connection_close()
 
     def on_finish(self) -> None:

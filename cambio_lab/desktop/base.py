@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple, Protocol
@@ -126,6 +126,14 @@ class FileContent(AsyncIterator[bytes]):
 
     async def aclose(self) -> None:
         await self._pieces.aclose()
+
+
+class Listing(list[FileInfo]):
+    """The entries of a folder by name; ``truncated`` when it has more than a desktop tells."""
+
+    def __init__(self, entries: Iterable[FileInfo] = (), truncated: bool = False) -> None:
+        super().__init__(entries)
+        self.truncated = truncated
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +313,7 @@ class Desktop(ABC):
         """Write a file below home, creating folders; return the bytes written."""
 
     @abstractmethod
-    async def list_files(self, path: str = "") -> list[FileInfo]: ...
+    async def list_files(self, path: str = "") -> Listing: ...
 
     # Life
     @abstractmethod

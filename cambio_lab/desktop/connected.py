@@ -17,7 +17,7 @@ from .base import (
     Desktop,
     Direction,
     FileContent,
-    FileInfo,
+    Listing,
     Point,
     Region,
     Screenshot,
@@ -231,7 +231,7 @@ class ConnectedDesktop(Desktop):
     async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
         return await files.write(self.machine, path, chunks, self.settings.max_file_bytes)
 
-    async def list_files(self, path: str = "") -> list[FileInfo]:
+    async def list_files(self, path: str = "") -> Listing:
         return await files.entries(self.machine, path)
 
     # Life

@@ -13,7 +13,7 @@ from .base import (
     Desktop,
     Direction,
     FileContent,
-    FileInfo,
+    Listing,
     Point,
     Region,
     Screenshot,
@@ -107,8 +107,8 @@ class CallDesktop(Desktop):
     async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
         return await self.call(int, "write_file", path=path, chunks=chunks)
 
-    async def list_files(self, path: str = "") -> list[FileInfo]:
-        return await self.call(list[FileInfo], "list_files", path=path)
+    async def list_files(self, path: str = "") -> Listing:
+        return await self.call(Listing, "list_files", path=path)
 
 
 class DelegatingDesktop(CallDesktop):

@@ -1,4 +1,7 @@
-"""Files of a desktop's home, streamed, through the helper that runs inside as the desktop's own user."""
+"""Files of a desktop's home, streamed, through the helper that runs inside as the desktop's own user.
+
+Other programs of that user can write to the helper's output, so whatever comes is hostile: typed, bounded and timed.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,18 @@ from typing import Any
 
 from cambio_lab.errors import ActionError
 
-from .base import FileContent, FileInfo
+from .base import FileContent, FileInfo, Listing
 from .machine import STDOUT, Machine, Process
 
 _CHUNK = 64 * 1024
+_MOST_ANSWER = 2_000_000
+"""Bytes of an answer, the longest of which is a listing."""
+_MOST_ERROR = 4096
+_ANSWER_SECONDS = 20.0
+_STALL_SECONDS = 30.0
+"""Seconds in which a file's next bytes must come, or be taken."""
+_EARLIEST, _LATEST = -62135596800, 253402300799
+"""The years 1 to 9999, in seconds since 1970."""
 _LAST_WORD = 3.0
 """Seconds for the helper to clear up after an upload that was cut off."""
 
@@ -38,21 +49,29 @@ async def _content(content: FileContent, machine: Machine, path: str, limit: int
     process = await _start(machine, "read", path)
     try:
         answer, first = await _answer(process, path)
-        size = content.size = answer["size"]
+        size = content.size = _size(answer, path)
         if size > limit:
             raise ActionError(f"{path!r} has {size} bytes; at most {limit} can be transferred.")
-        left = size - len(first)
-        if first:
-            yield first
+        left = size
         while left > 0:
-            piece = await process.read()
-            if piece is None:
-                raise ActionError(f"{path!r} broke off after {size - left} of {size} bytes.", hint="Try again.")
-            if piece[0] == STDOUT:
-                left -= len(piece[1])
-                yield piece[1]
+            piece = (first or await _more(process, path, size - left, size))[:left]
+            first = b""
+            left -= len(piece)
+            yield piece
     finally:
         await _end(process)
+
+
+async def _more(process: Process, path: str, done: int, size: int) -> bytes:
+    """The next bytes on standard output."""
+    try:
+        async with asyncio.timeout(_STALL_SECONDS):
+            while (piece := await process.read()) is not None:
+                if piece[0] == STDOUT and piece[1]:
+                    return piece[1]
+    except TimeoutError:
+        raise ActionError(f"{path!r} stalled after {done} of {size} bytes.", hint="Try again.") from None
+    raise ActionError(f"{path!r} broke off after {done} of {size} bytes.", hint="Try again.")
 
 
 async def write(machine: Machine, path: str, chunks: AsyncIterator[bytes] | bytes, limit: int) -> int:
@@ -69,13 +88,16 @@ async def write(machine: Machine, path: str, chunks: AsyncIterator[bytes] | byte
     try:
         await _answer(process, path)
         # The second answer may come early, for example from a full disk: nothing more is sent then.
-        answering = asyncio.create_task(_answer(process, path), name="file answer")
+        answering = asyncio.create_task(_answer(process, path, bounded=False), name="file answer")
         sending = asyncio.create_task(_send(process, chunks, limit), name="file upload")
         try:
             await asyncio.wait({answering, sending}, return_when=asyncio.FIRST_COMPLETED)
             if not answering.done():
                 await sending
-            return int((await answering)[0]["size"])
+            await asyncio.wait({answering}, timeout=_ANSWER_SECONDS)
+            if not answering.done():
+                raise ActionError(f"{path!r}: the desktop does not say whether it was written.")
+            return _size((await answering)[0], path)
         finally:
             await _stop(sending)
             # The end of its input makes the helper remove what it has and say so; abandoned at once, it may be killed.
@@ -95,7 +117,10 @@ async def _send(process: Process, chunks: AsyncIterator[bytes] | bytes, limit: i
         if total > limit:
             raise ActionError(f"At most {limit} bytes can be written to a file.")
         try:
-            await process.write(len(chunk).to_bytes(4, "big") + chunk)
+            async with asyncio.timeout(_STALL_SECONDS):
+                await process.write(len(chunk).to_bytes(4, "big") + chunk)
+        except TimeoutError:
+            raise ActionError("The desktop takes no more of the file.") from None
         except OSError:
             return
     with suppress(OSError):
@@ -109,14 +134,40 @@ async def _stop(task: asyncio.Task[Any]) -> None:
         task.exception()  # seen: else asyncio would report it as forgotten
 
 
-async def entries(machine: Machine, path: str) -> list[FileInfo]:
-    """What the folder ``path`` holds, by name; at most 10,000 entries."""
+async def entries(machine: Machine, path: str) -> Listing:
+    """What the folder ``path`` holds, by name; at most 10,000 entries and a megabyte of them."""
     process = await _start(machine, "list", path)
     try:
         answer, _ = await _answer(process, path)
-        return [FileInfo(*entry) for entry in answer["entries"]]
     finally:
         await _end(process)
+    try:
+        return await asyncio.to_thread(_listing, answer)
+    except (TypeError, ValueError):
+        raise _damaged(path) from None
+
+
+def _listing(answer: dict[str, Any]) -> Listing:
+    """Raises ``TypeError`` or ``ValueError`` for what the helper does not send."""
+    found = Listing(truncated=answer["truncated"] is True) if "truncated" in answer else Listing()
+    for path, size, modified, is_dir in answer.get("entries") or ():
+        if not (isinstance(path, str) and type(size) is int and isinstance(modified, int | float)):
+            raise TypeError
+        if size < 0 or not _EARLIEST <= modified <= _LATEST:
+            raise ValueError
+        found.append(FileInfo(path, size, float(modified), is_dir is True))
+    return found
+
+
+def _size(answer: dict[str, Any], path: str) -> int:
+    size = answer.get("size")
+    if type(size) is not int or size < 0:
+        raise _damaged(path)
+    return size
+
+
+def _damaged(path: str) -> ActionError:
+    return ActionError(f"{path!r}: another program of the desktop damaged the answer.", hint="Try again.")
 
 
 async def _start(machine: Machine, verb: str, path: str) -> Process:
@@ -126,20 +177,39 @@ async def _start(machine: Machine, verb: str, path: str) -> Process:
     return await machine.spawn([machine.python, "-I", "-S", "-c", _source(), *arguments])
 
 
-async def _answer(process: Process, path: str) -> tuple[dict[str, Any], bytes]:
+async def _answer(process: Process, path: str, *, bounded: bool = True) -> tuple[dict[str, Any], bytes]:
     """The helper's first line, and what of the content came with it."""
-    buffer, errors = bytearray(), bytearray()
-    while b"\n" not in buffer:
-        piece = await process.read()
-        if piece is None:
-            said = errors.decode("utf-8", "replace").strip().splitlines()
-            raise ActionError(f"{path!r} cannot be reached: {said[-1] if said else 'the helper ended early'}.")
-        (buffer if piece[0] == STDOUT else errors).extend(piece[1])
-    line, _, rest = bytes(buffer).partition(b"\n")
-    answer: dict[str, Any] = json.loads(line)
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS if bounded else None):
+            line, rest = await _line(process, path)
+    except TimeoutError:
+        raise ActionError(f"{path!r}: the desktop does not answer.", hint="Try again.") from None
+    try:
+        answer = await asyncio.to_thread(json.loads, line) if len(line) > _MOST_ERROR else json.loads(line)
+    except (ValueError, RecursionError):
+        raise _damaged(path) from None
+    if not isinstance(answer, dict):
+        raise _damaged(path)
     if "error" in answer:
-        raise ActionError(f"{path!r}: {answer['error']}.")
+        raise ActionError(f"{path!r}: {str(answer['error'])[:500]}.")
     return answer, rest
+
+
+async def _line(process: Process, path: str) -> tuple[bytes, bytes]:
+    buffer, errors = bytearray(), b""
+    while (piece := await process.read()) is not None:
+        if piece[0] != STDOUT:
+            errors = (errors + piece[1])[-_MOST_ERROR:]
+            continue
+        ends = b"\n" in piece[1]
+        buffer += piece[1]
+        if ends:
+            line, _, rest = bytes(buffer).partition(b"\n")
+            return line, rest
+        if len(buffer) > _MOST_ANSWER:
+            raise _damaged(path)
+    said = errors.decode("utf-8", "replace").strip().splitlines()
+    raise ActionError(f"{path!r} cannot be reached: {said[-1][:500] if said else 'the helper ended early'}.")
 
 
 async def _pieces(chunks: AsyncIterator[bytes] | bytes) -> AsyncIterator[bytes]:

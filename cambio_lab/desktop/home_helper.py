@@ -12,6 +12,8 @@ import stat
 import sys
 from contextlib import suppress
 
+MOST_ENTRIES, MOST_BYTES = 10_000, 1_000_000
+"""What a listing tells at most; it says so when there is more."""
 EARLIEST, LATEST = -62135596800, 253402300799
 """The years 1 to 9999, in seconds since 1970: a file may say that it is older or newer, a calendar does not."""
 
@@ -52,7 +54,7 @@ def open_parent(real: str, create: bool) -> tuple[int, str]:
 
 
 def answer(**fields: object) -> None:
-    sys.stdout.buffer.write(json.dumps(fields).encode() + b"\n")
+    sys.stdout.buffer.write(json.dumps(fields, ensure_ascii=False).encode() + b"\n")
     sys.stdout.buffer.flush()
 
 
@@ -165,17 +167,22 @@ def entries(real: str, home: str) -> None:
     folder, name = open_parent(real, False)
     listing = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
     base = os.path.realpath(home).rstrip("/") + "/"
-    found = []
-    for entry in sorted(os.listdir(listing))[:10000]:
+    found: list[list[object]] = []
+    room = MOST_BYTES
+    names = sorted(os.listdir(listing))
+    for entry in names[:MOST_ENTRIES]:
+        path = real.rstrip("/") + "/" + entry
+        path = shown(path[len(base) :] if path.startswith(base) else path)
+        room -= len(json.dumps(path, ensure_ascii=False).encode()) + 64
+        if room < 0:
+            break
         try:
             status = os.stat(entry, dir_fd=listing, follow_symlinks=False)
         except FileNotFoundError:  # gone since
             continue
-        path = real.rstrip("/") + "/" + entry
-        path = path[len(base) :] if path.startswith(base) else path
         modified = min(max(status.st_mtime, EARLIEST), LATEST)
-        found.append([shown(path), status.st_size, modified, stat.S_ISDIR(status.st_mode)])
-    answer(entries=found)
+        found.append([path, status.st_size, modified, stat.S_ISDIR(status.st_mode)])
+    answer(entries=found, truncated=room < 0 or len(names) > MOST_ENTRIES)
 
 
 def shown(path: str) -> str:

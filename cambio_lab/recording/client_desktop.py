@@ -7,6 +7,7 @@ has the placeholders of a session's secrets in place of their values.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import time
@@ -14,7 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 
-from ..desktop.base import Desktop, FileContent, FileInfo, Screenshot
+from ..desktop.base import Desktop, FileContent, Listing, Screenshot
 from ..desktop.delegating import DelegatingDesktop
 from . import observations
 from .contents import Json
@@ -55,11 +56,14 @@ class ClientDesktop(DelegatingDesktop):
         await self.inner.set_clipboard(text)
         await self._tell("set_clipboard", {"text": self._mask.text(text)}, {"none": True})
 
-    async def list_files(self, path: str = "") -> list[FileInfo]:
+    async def list_files(self, path: str = "") -> Listing:
         found = await self.inner.list_files(path)
-        noted = [replace(entry, path=self._mask.text(entry.path)) for entry in found]
-        await self._tell("list_files", {"path": self._mask.text(path)}, observations.encode(noted))
+        noted = await asyncio.to_thread(self._noted, found)
+        await self._tell("list_files", {"path": self._mask.text(path)}, noted)
         return found
+
+    def _noted(self, found: Listing) -> Json:
+        return observations.encode([replace(entry, path=self._mask.text(entry.path)) for entry in found])
 
     async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
         # Of the masked bytes: the digest of a short secret alone would let it be guessed.

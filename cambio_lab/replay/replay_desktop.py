@@ -13,7 +13,7 @@ from ..desktop.base import (
     Desktop,
     DesktopOptions,
     FileContent,
-    FileInfo,
+    Listing,
     ProviderHealth,
     Screenshot,
     Settled,
@@ -137,9 +137,8 @@ class ReplayDesktop(CallDesktop):
     async def set_clipboard(self, text: str) -> None:
         self._again("set_clipboard", {"text": self._mask.text(text)})
 
-    async def list_files(self, path: str = "") -> list[FileInfo]:
-        found: list[FileInfo] = self._again("list_files", {"path": self._mask.text(path)})
-        return found
+    async def list_files(self, path: str = "") -> Listing:
+        return Listing(self._again("list_files", {"path": self._mask.text(path)}))
 
     async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
         digest, masked = hashlib.sha256(), self._mask.stream()

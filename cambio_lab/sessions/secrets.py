@@ -11,6 +11,7 @@ program made of a value; see :mod:`cambio_lab.recording.masking`.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 from cambio_lab.agent.tools.extra import ExtraResult, ExtraTools
-from cambio_lab.desktop.base import CommandResult, Desktop, FileContent, FileInfo, Settled
+from cambio_lab.desktop.base import CommandResult, Desktop, FileContent, Listing, Settled
 from cambio_lab.desktop.delegating import DelegatingDesktop
 from cambio_lab.errors import ActionError, DesktopError
 from cambio_lab.recording.masking import LONGEST_PLACEHOLDER, Mask, Substitution
@@ -107,10 +108,13 @@ class SecretDesktop(DelegatingDesktop):
         with self._masked_errors():
             return await self.inner.write_file(self._fill(path), filled)
 
-    async def list_files(self, path: str = "") -> list[FileInfo]:
+    async def list_files(self, path: str = "") -> Listing:
         with self._masked_errors():
             found = await self.inner.list_files(self._fill(path))
-        return [replace(entry, path=self._mask.text(entry.path)) for entry in found]
+        return await asyncio.to_thread(self._masked, found)
+
+    def _masked(self, found: Listing) -> Listing:
+        return Listing((replace(entry, path=self._mask.text(entry.path)) for entry in found), found.truncated)
 
     @contextmanager
     def _masked_errors(self) -> Iterator[None]:

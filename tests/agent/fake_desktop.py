@@ -17,7 +17,7 @@ from cambio_lab.desktop.base import (
     Desktop,
     Direction,
     FileContent,
-    FileInfo,
+    Listing,
     Point,
     Region,
     Screenshot,
@@ -181,8 +181,8 @@ class FakeDesktop(Desktop):
         self.files[posixpath.normpath(path)] = data
         return len(data)
 
-    async def list_files(self, path: str = "") -> list[FileInfo]:
-        return []
+    async def list_files(self, path: str = "") -> Listing:
+        return Listing()
 
     async def resize(self, size: Size) -> None:
         self._size = size
