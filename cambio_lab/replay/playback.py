@@ -11,7 +11,7 @@ from ..agent.client import ModelClient
 from ..agent.gate import Gate
 from ..agent.loop import Agent
 from ..agent.options import AgentOptions, TurnOptions
-from ..agent.transports.exchanges import Recorded, ReplayTransport
+from ..agent.transports.exchanges import ReplayTransport
 from ..agent.turn import Emit
 from ..errors import BundleRefused, CambioError, ReplayDiverged
 from ..events import ApprovalRequested, Event, ModelReplied, Timing, ToolFinished, TurnFailed, TurnFinished
@@ -20,9 +20,8 @@ from ..recording.bodies import BodyEncoder
 from ..recording.contents import Contents, Json
 from ..recording.schema import TURN_OPTIONS, check
 from . import requests
-from .recorded import RecordedGate, RecordedTools
+from .recorded import RecordedGate, RecordedTools, Stops
 from .replay_desktop import ReplayDesktop
-from .stops import Stops
 
 
 class Playback:
@@ -44,9 +43,9 @@ class Playback:
         self.contents = contents
         self.gate = gate
         self._encoder = BodyEncoder()
-        kept = _given(contents, every=bool(pace))
-        self._recorded = _Bodies(contents, kept)
-        replies = [_reply(contents.exchanges[i]) for i in kept]
+        kept = requests.given(contents, every=bool(pace))
+        self._recorded = requests.Bodies(contents, kept)
+        replies = [requests.reply(contents.exchanges[i]) for i in kept]
         self.stops = Stops(contents, gate, patience)
         self._patience = patience
         self._deciding: asyncio.Task[None] | None = None
@@ -254,62 +253,3 @@ def _turn_options(event: Json, tools: RecordedTools) -> TurnOptions:
     values = (event.get("metadata") or {}).get("options") or {}
     check(TURN_OPTIONS, values, "the options of a message")
     return TurnOptions(**values, extra_tools=tools or None)
-
-
-def _reply(exchange: Json) -> Recorded:
-    return Recorded(
-        status=exchange.get("status"),
-        headers=exchange["headers"],
-        response=response_bytes(exchange),
-        first_byte_ms=exchange.get("first_byte_ms") or 0.0,
-        total_ms=exchange.get("total_ms") or 0.0,
-        error=exchange.get("error"),
-    )
-
-
-def response_bytes(exchange: Json) -> bytes:
-    """A recorded reply's bytes."""
-    response = exchange.get("response") or ""
-    if isinstance(response, dict):
-        import base64
-
-        return base64.b64decode(response["base64"])
-    return str(response).encode()
-
-
-class _Bodies:
-    """The recorded requests with these indexes, read in order: one body is in memory, not all."""
-
-    def __init__(self, contents: Contents, kept: Sequence[int]) -> None:
-        wanted = set(kept)
-        self._bodies = (body for index, body in enumerate(contents.bodies()) if index in wanted)
-        self._last: tuple[int, bytes] = (-1, b"")
-        self._count = len(kept)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> bytes:
-        while self._last[0] < index:
-            self._last = (self._last[0] + 1, next(self._bodies))
-        return self._last[1]
-
-
-def _given(contents: Contents, *, every: bool) -> list[int]:
-    """Return the indexes of the replies to give; without ``every``, not those of requests that were sent again.
-
-    What the loop waited for then need not be waited for twice.
-    """
-    exchanges, again = contents.exchanges, [False] * len(contents.exchanges)
-    before = None
-    for index, body in enumerate(contents.bodies()):
-        if index:
-            again[index - 1] = body == before and not _whole(exchanges[index - 1])
-        before = body
-    return [index for index in range(len(exchanges)) if every or not again[index]]
-
-
-def _whole(exchange: Json) -> bool:
-    """Return whether the reply came to its end, or was stopped by a person."""
-    complete = exchange.get("status") == 200 and not exchange.get("error")
-    return (complete and b"message_stop" in response_bytes(exchange)) or exchange.get("error") == "cancelled"

@@ -1,13 +1,16 @@
-"""Where two requests to the model differ, in words for a person."""
+"""Recorded requests to the model: which are answered, with what, and where a new one differs."""
 
 from __future__ import annotations
 
+import base64
 import json
+from collections.abc import Sequence
 from typing import Any
 
+from ..agent.transports.exchanges import Recorded
 from ..errors import BundleRefused
 from ..recording.bodies import readable
-from ..recording.contents import parse_request
+from ..recording.contents import Contents, Json, parse_request
 from ..recording.schema import Message, check, check_json
 
 LONGEST = 160
@@ -93,3 +96,60 @@ def _result(block: dict[str, Any]) -> str:
 
 def _short(text: str) -> str:
     return repr(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")
+
+
+def reply(exchange: Json) -> Recorded:
+    return Recorded(
+        status=exchange.get("status"),
+        headers=exchange["headers"],
+        response=response_bytes(exchange),
+        first_byte_ms=exchange.get("first_byte_ms") or 0.0,
+        total_ms=exchange.get("total_ms") or 0.0,
+        error=exchange.get("error"),
+    )
+
+
+def response_bytes(exchange: Json) -> bytes:
+    """A recorded reply's bytes."""
+    response = exchange.get("response") or ""
+    if isinstance(response, dict):
+        return base64.b64decode(response["base64"])
+    return str(response).encode()
+
+
+class Bodies:
+    """The recorded requests with these indexes, read in order: one body is in memory, not all."""
+
+    def __init__(self, contents: Contents, kept: Sequence[int]) -> None:
+        wanted = set(kept)
+        self._bodies = (body for index, body in enumerate(contents.bodies()) if index in wanted)
+        self._last: tuple[int, bytes] = (-1, b"")
+        self._count = len(kept)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> bytes:
+        while self._last[0] < index:
+            self._last = (self._last[0] + 1, next(self._bodies))
+        return self._last[1]
+
+
+def given(contents: Contents, *, every: bool) -> list[int]:
+    """Return the indexes of the replies to give; without ``every``, not those of requests that were sent again.
+
+    What the loop waited for then need not be waited for twice.
+    """
+    exchanges, again = contents.exchanges, [False] * len(contents.exchanges)
+    before = None
+    for index, body in enumerate(contents.bodies()):
+        if index:
+            again[index - 1] = body == before and not _whole(exchanges[index - 1])
+        before = body
+    return [index for index in range(len(exchanges)) if every or not again[index]]
+
+
+def _whole(exchange: Json) -> bool:
+    """Return whether the reply came to its end, or was stopped by a person."""
+    complete = exchange.get("status") == 200 and not exchange.get("error")
+    return (complete and b"message_stop" in response_bytes(exchange)) or exchange.get("error") == "cancelled"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ..desktop.base import Desktop
     from ..replay.desktop_replay import DesktopReplay, Mask
-    from ..replay.fork import ForkPoint
+    from ..replay.origin import ForkPoint
     from ..replay.playback import Replayed
     from ..store import Store
 
@@ -169,7 +169,7 @@ class Run:
 
     def fork_point(self, step: int) -> ForkPoint:
         """The point after ``step``: the conversation up to there, and how to bring a desktop there."""
-        from ..replay.fork import ForkPoint
+        from ..replay.origin import ForkPoint
 
         return ForkPoint.after(self.contents, step)
 

@@ -24,7 +24,7 @@ from cambio_lab.errors import (
     TurnRunning,
 )
 from cambio_lab.events import ConversationCleared, PolicyChanged, StatusChanged, UserMessage
-from cambio_lab.replay.binding import keep
+from cambio_lab.replay.origin import keep
 from cambio_lab.store import SessionRow, SessionStatus, new_message_id
 
 from .config import SessionConfig, check_name, parse_display

@@ -21,7 +21,7 @@ from cambio_lab.errors import BundleRefused, RunError
 from cambio_lab.recording.contents import Contents
 from cambio_lab.recording.run_file import packed, unpack
 from cambio_lab.replay.desktop_replay import DesktopReplay, Look
-from cambio_lab.replay.fork import ForkPoint
+from cambio_lab.replay.origin import ForkPoint
 from cambio_lab.replay.playback import replay
 from cambio_lab.reports import Run, compare
 from tests.browser.lab import lab_server, open_lab
