@@ -97,7 +97,7 @@ class Inliner:
             self._encoded[digest] = base64.b64encode(data).decode() if data else None
         text = self._encoded[digest]
         if not text:
-            return {"type": "text", "text": "[the picture was removed]"}
+            return {"type": "text", "text": "[the screenshot was removed]"}
         self._size += len(text)
         if self._size > LARGEST_CONVERSATION:
             raise BundleRefused(f"the screenshots of the conversation exceed {LARGEST_CONVERSATION} bytes")

@@ -116,7 +116,7 @@ _TOTALS = (
 
 
 def compare(left: Run, right: Run) -> Comparison:
-    """Align two runs by their actions and arguments; pictures and words of the model do not count."""
+    """Align two runs by their actions and arguments; screenshots and words of the model do not count."""
     first, second = left.rows, right.rows
     matcher = difflib.SequenceMatcher(None, [_key(row) for row in first], [_key(row) for row in second], autojunk=False)
     pairs: list[Pair] = []

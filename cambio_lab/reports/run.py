@@ -1,4 +1,4 @@
-"""A recorded run in a researcher's hands: read it, show it, share it, repeat it, go on from it."""
+"""A recorded run: read it, show it, export it, replay it, fork it."""
 
 from __future__ import annotations
 
@@ -132,10 +132,10 @@ class Run:
 
     @cached_property
     def messages(self) -> list[Json]:
-        """The conversation as the model was sent it, pictures inline."""
+        """The conversation as the model was sent it, screenshots inline."""
         return self.contents.conversation()
 
-    def picture(self, which: int | str) -> bytes:
+    def screenshot(self, which: int | str) -> bytes:
         """The screenshot of a step, or the one with this digest. ``LookupError`` when there is none."""
         digest = which
         if isinstance(which, int):
@@ -143,7 +143,7 @@ class Run:
         data = self.contents.find(str(digest))
         if data is None:
             raise LookupError(
-                f"there is no picture of step {which}" if isinstance(which, int) else f"no picture {which}"
+                f"there is no screenshot of step {which}" if isinstance(which, int) else f"no screenshot {which}"
             )
         return data
 
@@ -162,7 +162,7 @@ class Run:
     async def replay_on(
         self, desktop: Desktop, *, masks: tuple[Mask, ...] = (), tolerance: float = 0.0, stop_at_first: bool = True
     ) -> DesktopReplay:
-        """Perform the recorded actions on a live desktop and compare what it shows with the recorded pictures."""
+        """Perform the recorded actions on a live desktop and compare what it shows with the recorded screenshots."""
         from ..replay.desktop_replay import replay_on
 
         return await replay_on(self.contents, desktop, masks=masks, tolerance=tolerance, stop_at_first=stop_at_first)
@@ -214,7 +214,7 @@ class Run:
         return _written(page(self.contents, whole=True), path)
 
     def to_markdown(self, path: str | Path | None = None) -> str:
-        """A report; with a ``path``, its pictures lie in a folder beside it."""
+        """A report; with a ``path``, its screenshots lie in a folder beside it."""
         from .exporters.markdown import markdown
 
         return markdown(self, Path(path) if path else None)

@@ -222,7 +222,7 @@ class TranscriptTable:
             return block
         found = await self._screenshots.read(source["sha256"])
         if found is None:
-            return {"type": "text", "text": "[the picture was removed]"}
+            return {"type": "text", "text": "[the screenshot was removed]"}
         data = base64.b64encode(found[0]).decode()
         return {**block, "source": {"type": "base64", "media_type": source["media_type"], "data": data}}
 

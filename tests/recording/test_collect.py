@@ -49,7 +49,7 @@ async def test_the_bundle_is_the_truth_up_to_the_last_acknowledged_step(
         assert rows[step]["arguments"] == message["arguments"]
         if rows[step]["action"] == "screenshot":
             digest = rows[step]["screenshot"]
-            assert hashlib.sha256(saved.picture(step)).hexdigest() == digest
+            assert hashlib.sha256(saved.screenshot(step)).hexdigest() == digest
             assert digest in message["result"]["image_path"]
     called = [call for call in run.contents.observations if call["method"] in ("screenshot", "move")]
     assert len(called) >= len(acknowledged)  # what led to an acknowledged step is there, too
@@ -68,7 +68,7 @@ async def _stored(server: LiveServer, session_id: str) -> Run:
 
 
 def _in_memory(run: Run) -> Any:
-    """The contents with their pictures, so that the store may be closed."""
+    """The contents with their screenshots, so that the store may be closed."""
     from dataclasses import replace
 
     found = {digest: run.contents.find(digest) for digest in run.contents.screenshots}

@@ -1,4 +1,4 @@
-"""Forgetting runs: the newest survive a limit, the file really shrinks, no picture goes that something names."""
+"""Deleting runs: the newest survive a limit, the file really shrinks, no named screenshot is removed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ REQUEST = bodies.dump(bodies.difference(None, b"", b'{"model":"x","messages":[]}
 NOW, DAY = time.time(), 86_400
 
 
-async def keep_run(store: Store, number: int, *pictures: bytes, size: int = 300_000, **values: Any) -> None:
-    """A run ``r<number>`` of ``size`` bytes that ended ``100 - number`` seconds ago and saw ``pictures``."""
+async def keep_run(store: Store, number: int, *screenshots: bytes, size: int = 300_000, **values: Any) -> None:
+    """A run ``r<number>`` of ``size`` bytes that ended ``100 - number`` seconds ago and saw ``screenshots``."""
     end = {"ended_at": NOW - 100 + number, **values}
     name = f"r{number}"
     await store.sessions.insert(SessionRow(name, name, "inactive", NOW - 1000 + number, {}, **end))
     await store.exchanges.append(ExchangeRow(name, 1, NOW, "x" * 64, REQUEST, 200, {}, os.urandom(size)))
-    for picture in pictures:
-        await store.transcript.append(name, {"role": "user", "content": [image(picture)]})
+    for screenshot in screenshots:
+        await store.transcript.append(name, {"role": "user", "content": [image(screenshot)]})
 
 
 def image(data: bytes) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def on_disk(directory: Path) -> int:
     return sum(path.stat().st_size for path in [*directory.glob("cambio.db*"), *directory.glob("screenshots/*/*")])
 
 
-def pictures(directory: Path) -> set[bytes]:
+def screenshots(directory: Path) -> set[bytes]:
     return {path.read_bytes() for path in directory.glob("screenshots/*/*")}
 
 
@@ -74,7 +74,7 @@ async def test_the_newest_runs_survive_a_limit_and_the_disk_gets_the_space(
 
     assert await left(tmp_path) == ["r5", "r6", "r7", "r8", "r9"]
     assert on_disk(tmp_path) <= 2_100_000
-    assert pictures(tmp_path) == {shared, new}
+    assert screenshots(tmp_path) == {shared, new}
     assert "0 runs deleted" in await prune(tmp_path, capsys, "--max-bytes", "2100000")
 
 
@@ -105,11 +105,11 @@ async def test_age_counts_from_the_end(tmp_path: Path, capsys: pytest.CaptureFix
     assert await left(tmp_path) == ["going on", "long"]
 
 
-async def test_pictures_stay_while_a_damaged_database_may_name_them(
+async def test_screenshots_stay_while_a_damaged_database_may_name_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = await Store.open(tmp_path)
-    await keep_run(store, 1, b"a picture")
+    await keep_run(store, 1, b"a screenshot")
     await store.close()
     with (tmp_path / "cambio.db").open("r+b") as file:
         file.seek(4096)
@@ -123,13 +123,13 @@ async def test_pictures_stay_while_a_damaged_database_may_name_them(
 
     said = await prune(tmp_path, capsys, "--max-bytes", "800000")  # of ours: the damaged one does not count
     assert "1 runs deleted" in said and damaged.name in said
-    assert pictures(tmp_path) == {b"a picture"}
+    assert screenshots(tmp_path) == {b"a screenshot"}
     await asyncio.to_thread(main, ("runs", "--data-dir", str(tmp_path), "rm", "r4"))
-    assert damaged.name in capsys.readouterr().out and pictures(tmp_path)
+    assert damaged.name in capsys.readouterr().out and screenshots(tmp_path)
 
     damaged.unlink()
-    assert "9 bytes of screenshots freed" in await prune(tmp_path, capsys)
-    assert not pictures(tmp_path)
+    assert "12 bytes of screenshots freed" in await prune(tmp_path, capsys)
+    assert not screenshots(tmp_path)
 
 
 async def test_a_setting_that_does_not_convert_is_one_line(

@@ -1,4 +1,4 @@
-"""Recorded actions performed on fresh containers: the same pictures, and a change on purpose is found where it is."""
+"""Recorded actions performed on fresh containers: the same screenshots, and a change on purpose is found where it is."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COMMANDS = ["ls", "cat note.txt", "echo one > one.txt", "ls", "wc -c *", "pwd", 
 
 
 def tour() -> list[Reply]:
-    """A file, a terminal, eight commands: one call to a reply, so that every action on screen brings a picture."""
+    """A file, a terminal, eight commands: one call to a reply, so that every action on screen brings a screenshot."""
     actions = [
         tool("bash", command=f"echo the original > note.txt; {MANAGED}"),
         member("key", text="ctrl+alt+t"),
@@ -68,7 +68,7 @@ async def test_twenty_of_twenty_match_and_a_change_is_found(
     assert changed.divergence is not None and changed.divergence.step == _reads_the_note(run)
     look = changed.divergence
     assert 0 < look.changed < 0.05 and look.box is not None
-    assert look.recorded == run.picture(_reads_the_note(run)) != look.seen
+    assert look.recorded == run.screenshot(_reads_the_note(run)) != look.seen
     shown = changed._repr_mimebundle_()["text/html"]
     assert shown.count("<img") == 3 and f"step {look.step}" in shown
     (tmp_path / "difference.png").write_bytes(look.difference())

@@ -166,7 +166,7 @@ async def test_a_bound_session_records_once_and_replays_then(workshop: Workshop)
     with pytest.raises(RecordingMissing):
         await workshop.start(record="runs/one.cambio", record_mode="none")
     first = await workshop.run("go", policy=Steps(4), record="runs/one.cambio")
-    assert first.manifest["config"]["record"] == "one.cambio", "folders of this machine are nobody else's business"
+    assert first.manifest["config"]["record"] == "one.cambio", "the folder is not in the file"
     workshop.api.stop_answering()
     again = await workshop.run("go", record="runs/one.cambio")
     assert again.manifest["desktop"]["kind"] == "recording"

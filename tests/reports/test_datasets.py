@@ -76,7 +76,7 @@ async def test_a_dataset_loads_everywhere(workshop: Workshop, tmp_path: Path) ->
     assert (click["x"], click["y"], click["x_normalised"], click["y_normalised"]) == (640, 400, 0.5, 0.5)
     drag = table[table["action"] == "left_click_drag"].iloc[0]
     assert (drag["start_x"], drag["x"]) == (9, 90)
-    assert click["screenshot_before"]["bytes"] == runs[0].picture(1)
+    assert click["screenshot_before"]["bytes"] == runs[0].screenshot(1)
     assert list(table[table["human_input"]]["text"]) == ["I type."]
     assert set(table["approval"]) == {"", "approved", "denied"}
     assert list(table[table["thought"] != ""]["thought"]) == ["hm"]

@@ -84,7 +84,7 @@ def test_an_experiment_run_live_shows_what_came_of_it(recorded: Path) -> None:
     table = next(page["text/plain"] for page in shown if "reason" in page.get("text/plain", ""))
     assert table.count("agent") == 2 and "no such file" in table
     assert sum("image/png" in page for page in shown) == 1, "the plot"
-    assert "<img" in shown[-2]["text/html"], "the run shows its pictures"
+    assert "<img" in shown[-2]["text/html"], "the run shows its screenshots"
     assert shown[-1]["text/plain"] == "'complete'"
 
 

@@ -41,18 +41,18 @@ async def test_steps_are_a_table(run: Run) -> None:
     assert steps["cost_usd"].sum() < run.usage.cost_usd < 1  # the last reply made no call
     assert (steps.loc[steps["said"] != "", "model_ms"] > 0).all()
     assert str(steps["started_at"].dt.tz) == "UTC"
-    assert run.picture(1).startswith(b"\x89PNG")
+    assert run.screenshot(1).startswith(b"\x89PNG")
     with pytest.raises(LookupError):
-        run.picture(99)
+        run.screenshot(99)
 
 
 async def test_the_viewer_needs_nothing_and_trusts_nothing(run: Run) -> None:
     page = run._repr_mimebundle_()["text/html"]
     assert "<script>alert" not in page and "<img src=x" not in page
     assert "&lt;script&gt;alert(1)" in page and "http" not in re.sub(r"data:[^\"]+|xmlns=\S+", "", page)
-    pictures = re.findall(r'<figure[^>]*><img src="data:image/jpeg;base64,([^"]+)"', page)
-    assert len(pictures) == 4
-    assert all(base64.b64decode(data).startswith(b"\xff\xd8") for data in pictures)
+    images = re.findall(r'<figure[^>]*><img src="data:image/jpeg;base64,([^"]+)"', page)
+    assert len(images) == 4
+    assert all(base64.b64decode(data).startswith(b"\xff\xd8") for data in images)
     assert run.to_html().startswith("<!doctype html>")
 
 
@@ -60,7 +60,7 @@ async def test_actions_are_drawn_where_they_were(run: Run) -> None:
     scene = drawing.scenes(run.rows)[1]
     assert [step["action"] for step in scene.steps] == ["left_click", "left_click_drag"]
     plain, drawn = (
-        np.asarray(Image.open(__import__("io").BytesIO(drawing.draw(run.picture(1), steps, 1280))).convert("RGB"))
+        np.asarray(Image.open(__import__("io").BytesIO(drawing.draw(run.screenshot(1), steps, 1280))).convert("RGB"))
         for steps in ([], scene.steps[:1])
     )
     changed = (np.abs(plain.astype(int) - drawn) > 60).any(axis=2).nonzero()
@@ -78,7 +78,7 @@ async def test_exporters(run: Run, tmp_path: Path) -> None:
     lines = run.to_trajectory(tmp_path / "data").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     assert [row["action"]["tool"] for row in rows] == [row["action"] for row in run.rows]
-    assert (tmp_path / "data" / rows[0]["observation"]["image"]).read_bytes() == run.picture(1)
+    assert (tmp_path / "data" / rows[0]["observation"]["image"]).read_bytes() == run.screenshot(1)
 
 
 async def test_two_runs_side_by_side(workshop: Workshop) -> None:

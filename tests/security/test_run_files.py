@@ -64,7 +64,7 @@ def hostile(marker: str) -> Run:
 
 def live_replay(marker: str) -> DesktopReplay:
     """A desktop replay that failed with ``marker`` in its words."""
-    shot = Run.load(GOLDEN).picture(1)
+    shot = Run.load(GOLDEN).screenshot(1)
     return DesktopReplay([Look(1, False, 0.1, shot, shot)], failure=marker)
 
 

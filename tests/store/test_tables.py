@@ -205,7 +205,7 @@ async def test_a_removed_picture_leaves_a_line_in_its_place(store: Store) -> Non
     await store.transcript.append("s-1", {"role": "user", "content": [block]})
     assert await store.screenshots.sweep(keep=()) == len(b"picture")
     (message,) = await store.transcript.load("s-1")
-    assert message["content"] == [{"type": "text", "text": "[the picture was removed]"}]
+    assert message["content"] == [{"type": "text", "text": "[the screenshot was removed]"}]
 
 
 async def test_exchanges_are_kept_byte_for_byte(store: Store) -> None:
