@@ -168,6 +168,8 @@ def _check_sizes(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     if len(infos) > MAX_FILES:
         raise BundleRefused(f"the zip has {len(infos)} files; the limit is {MAX_FILES}")
     for info in infos:
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # LZMA allocates what a file says
+            raise BundleRefused(f"{info.filename[:100]!r} is compressed in an unknown way")
         largest = LARGEST_SCREENSHOT if _SCREENSHOT.fullmatch(info.filename) else LARGEST_LIST
         if info.file_size > largest:
             raise BundleRefused(f"{info.filename[:100]!r} is larger than {largest} bytes")

@@ -170,7 +170,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "no version": (lambda: manifest(version="1"), "no version"),
     "wrong count": (lambda: manifest(counts={**contents().manifest["counts"], "steps": 7}), "counts 7 steps"),
     "encrypted": (encrypted, "encrypted"),
-    "unknown compression": (lambda: zipped(files(), compress=zipfile.ZIP_LZMA), "damaged"),
+    "unknown compression": (lambda: zipped(files(), compress=zipfile.ZIP_LZMA), "unknown way"),
     "bomb": (
         lambda: zipped({**files(), "events.jsonl": b" " * 30_000_000}, compress=zipfile.ZIP_DEFLATED),
         "bomb",
