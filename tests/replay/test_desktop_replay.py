@@ -1,4 +1,4 @@
-"""Recorded actions performed on fresh containers: the same screenshots, and a change on purpose is found where it is."""
+"""Recorded actions performed on fresh containers: the same screenshots, and a deliberate change is found."""
 
 from __future__ import annotations
 
