@@ -53,7 +53,7 @@ class Checked(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            wrong: dict[str, object] = {f"{where}.{problem['loc'][0]}": _words(problem) for problem in error.errors()}
+            wrong: dict[str, object] = {f"{where}.{problem['loc'][0]}": words(problem) for problem in error.errors()}
         hint = f"Known keys: {', '.join(cls.model_fields)}." if "unknown" in wrong.values() else ""
         raise InvalidRequest(f"{where} is not valid: {listed(wrong)}.", hint=hint, details=wrong)
 
@@ -120,37 +120,68 @@ def _fork_problem(value: Any) -> str | None:
     return None
 
 
+def about(description: str, *examples: Any, **schema: Any) -> Any:
+    """Describe a field for the API's description; ``schema`` says what functions among its checks accept."""
+    if "enum" in schema:
+        schema["enum"] = [*schema["enum"], None]
+    return Field(description=description or None, examples=list(examples) or None, json_schema_extra=schema or None)
+
+
 class SessionConfig(Checked):
     """What the creator of a session asked for; ``None`` where the server's setting holds.
 
     Documented: ``timeout`` (seconds of life) and ``max_messages`` (user messages). The others are ours.
     """
 
-    timeout: Annotated[float, Field(ge=1, le=MAX_SECONDS)] | None = None
-    max_messages: Count | None = None
-    model: Text | None = None
-    platform: Text | None = None
-    system: LongText | None = None
-    desktop: Kind | None = None
-    display: Annotated[str | None, Refuses(display_problem)] = None
-    max_steps: Count | None = None
-    max_cost_usd: Seconds | None = None
-    max_tokens: Count | None = None
-    max_turn_seconds: Seconds | None = None
-    max_turn_tokens: Annotated[int, Field(ge=0, le=MAX_SECONDS)] | None = None
-    idle_timeout: Seconds | None = None
-    approval: Annotated[Literal["never", "risky", "always"] | list[str] | None, Refuses(_approval_problem)] = None
-    approval_timeout: Annotated[float, Field(ge=0.1, le=MAX_SECONDS)] | None = None
-    network: Annotated[Literal["open", "none"] | AllowList | None, Refuses(_network_problem)] = None
-    image: Text | None = None
-    record: Text | None = None
-    record_mode: Literal["once", "none", "all"] | None = None
-    fork: Annotated[Fork | None, Refuses(_fork_problem)] = None
-    effort: Text | None = None
-    thinking: Text | None = None
-    image_format: Text | None = None
-    secrets: Annotated[dict[str, str] | list[str] | None, Refuses(check_secrets)] = Field(default=None, repr=False)
-    """Values the agent may type without seeing them; see :mod:`.secrets`."""
+    timeout: Annotated[
+        Annotated[float, Field(ge=1, le=MAX_SECONDS)] | None, about("Seconds until the session ends by itself.", 3600)
+    ] = None
+    max_messages: Annotated[Count | None, about("User messages that the session takes.", 100)] = None
+    model: Annotated[Text | None, about("A model of `GET /cambio/models`, or `demo`.", "claude-sonnet-5-5", "demo")] = (
+        None
+    )
+    platform: Annotated[
+        Text | None, about("Where the model runs.", enum=("anthropic", "bedrock", "google", "foundry"))
+    ] = None
+    system: Annotated[LongText | None, about("Added to the agent's instructions.")] = None
+    desktop: Annotated[Kind | None, about("Kind of desktop; a server may offer one only.")] = None
+    display: Annotated[
+        str | None,
+        Refuses(display_problem),
+        about("Screen in pixels, each side 320 to 4096.", "1280x800", pattern="^[1-9][0-9]{2,3}x[1-9][0-9]{2,3}$"),
+    ] = None
+    max_steps: Annotated[Count | None, about("Tool calls in one turn.")] = None
+    max_cost_usd: Annotated[Seconds | None, about("Money the session may spend, in US dollars.")] = None
+    max_tokens: Annotated[Count | None, about("Tokens of one reply of the model.", minimum=1024)] = None
+    max_turn_seconds: Annotated[Seconds | None, about("Wall time of one turn.")] = None
+    max_turn_tokens: Annotated[
+        Annotated[int, Field(ge=0, le=MAX_SECONDS)] | None, about("Tokens of one turn; 0: no limit.")
+    ] = None
+    idle_timeout: Annotated[
+        Seconds | None, about("Seconds without a client after which the session ends; 0: never.")
+    ] = None
+    approval: Annotated[
+        Literal["never", "risky", "always"] | list[str] | None,
+        Refuses(_approval_problem),
+        about("Which actions wait for a person's approval: a policy, or a list of members of the toolset."),
+    ] = None
+    approval_timeout: Annotated[
+        Annotated[float, Field(ge=0.1, le=MAX_SECONDS)] | None, about("Seconds after which no answer is a denial.")
+    ] = None
+    network: Annotated[
+        Literal["open", "none"] | AllowList | None, Refuses(_network_problem), about("What a container may reach.")
+    ] = None
+    image: Annotated[Text | None, about("Container image instead of the built-in one.")] = None
+    record: Annotated[Text | None, about("File that the session is recorded to or replayed from.")] = None
+    record_mode: Annotated[Literal["once", "none", "all"] | None, about("`once` replays where the file exists.")] = None
+    fork: Annotated[Fork | None, Refuses(_fork_problem), about("Continue a recorded run from one of its steps.")] = None
+    effort: Annotated[Text | None, about("", enum=("low", "medium", "high", "xhigh", "max"))] = None
+    thinking: Annotated[Text | None, about("", enum=("", "on", "off", "between_tools"))] = None
+    image_format: Annotated[Text | None, about("Format of screenshots.", enum=("png", "jpeg", "webp"))] = None
+    secrets: Annotated[
+        dict[str, str] | list[str] | None, Refuses(check_secrets), about("Values by name that the agent never sees.")
+    ] = Field(default=None, repr=False)
+    """See :mod:`.secrets`."""
 
     @classmethod
     def parse(cls, given: Mapping[str, Any] | None) -> SessionConfig:
@@ -259,7 +290,7 @@ _WORDS = {
 }
 
 
-def _words(problem: ErrorDetails) -> str:
+def words(problem: ErrorDetails) -> str:
     """Return what is wrong in plain words; what pydantic says where we have none."""
     words = _WORDS.get(problem["type"], problem["msg"])
     return words.format(**problem.get("ctx", {})).replace("'", "").replace(" or ", ", ")

@@ -1,0 +1,150 @@
+"""What the server sends on its WebSockets, as :mod:`cambio_lab.api.messages` makes it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from .answers import ABSENT, Answer, Sequence, State, Time
+
+
+class Heard(Answer):
+    """A message of the server."""
+
+    timestamp: Time
+
+
+class StatusMessage(Heard):
+    """Session status updates.
+
+    The first message after connecting is the state of now; its `sequence` is where the reader continues.
+    `metadata.event` says what happened: snapshot, user_message, control, retry, approval, approval_decided,
+    human_input, limit, cleared, ended; on /ws also summary, and progress (of the slow first start of a desktop,
+    with `fraction` from 0 to 1 or null: the session does not exist yet). After `retry`, the last `dropped_text`
+    characters of text pieces are void: the reply that they were part of broke off.
+    """
+
+    type: Literal["status"]
+    status: State
+    content: Annotated[str, Field(description="The state in words.")]
+    metadata: dict[str, Any]
+    sequence: Sequence = ABSENT
+    session_id: Annotated[str, Field(description="On /ws only.")] = ABSENT
+
+
+class Timing(Answer):
+    """Where the time of a call went, in milliseconds."""
+
+    action_ms: float = ABSENT
+    settle_ms: float = ABSENT
+    encode_ms: float = ABSENT
+    total_ms: float = ABSENT
+
+
+class Result(Answer):
+    """What a call gave."""
+
+    image_path: Annotated[str, Field(description="A path on this server that returns the screenshot.")] = ABSENT
+    dimensions: Annotated[str, Field(examples=["1280x800"])] = ABSENT
+    text: str = ABSENT
+    timing: Timing = ABSENT
+
+
+class CallMetadata(Answer):
+    """Whose call it is."""
+
+    toolset: str | None = None
+    cost_usd: Annotated[float, Field(description="What the reply cost, with its first call only.")] = ABSENT
+
+
+class ToolExecution(Heard):
+    """Tool execution status."""
+
+    type: Literal["tool_execution"]
+    tool: str
+    status: Literal["started", "completed", "failed"]
+    tool_use_id: str
+    step: int
+    arguments: dict[str, Any]
+    result: Result = ABSENT
+    metadata: CallMetadata = ABSENT
+    sequence: Sequence
+
+
+class TurnMetadata(Answer):
+    """How a turn went."""
+
+    tool_calls: list[str]
+    processing_time: Annotated[float, Field(description="Seconds.")]
+    usage: dict[str, Any]
+    stopped: bool
+    limit: Annotated[str | None, Field(description="The limit that ended the turn.")] = None
+    needs_input: bool = ABSENT
+    message_id: str | None = None
+
+
+class AgentResponse(Heard):
+    """The agent's answer, once at the end of a turn."""
+
+    type: Literal["agent_response"]
+    content: str
+    metadata: TurnMetadata
+    sequence: Sequence
+
+
+class ErrorMessage(Heard):
+    """A turn that failed (with sequence), or a message that was refused (without)."""
+
+    type: Literal["error"]
+    error: str
+    details: str
+    metadata: dict[str, Any] = ABSENT
+    sequence: Sequence = ABSENT
+
+
+class Heartbeat(Heard):
+    """Connection keep-alive, every 30 s."""
+
+    type: Literal["heartbeat"]
+
+
+class DeltaMetadata(Answer):
+    """What a piece is part of."""
+
+    kind: Literal["text", "thinking", "announce"] = ABSENT
+    tool: str = ABSENT
+    tool_use_id: str = ABSENT
+
+
+class AgentDelta(Heard):
+    """A piece of text, with ?stream=true."""
+
+    type: Literal["agent_delta"]
+    content: Annotated[str, Field(description="The pieces since the last tool call add up to the final text.")]
+    metadata: DeltaMetadata
+    sequence: Sequence
+
+
+class Thumbnail(Heard):
+    """A small image of a watched session's screen, whenever it has changed."""
+
+    type: Literal["thumbnail"]
+    session_id: str
+    image: Annotated[str, Field(description="data: URL of a JPEG.")]
+
+
+class ToolsOffered(Heard):
+    """Answer to offer_tools."""
+
+    type: Literal["tools_offered"]
+    tools: list[str]
+
+
+class ToolCall(Heard):
+    """The agent calls an offered function."""
+
+    type: Literal["tool_call"]
+    tool: str
+    tool_use_id: str
+    arguments: dict[str, Any]

@@ -1,0 +1,132 @@
+"""What clients send, in bodies and on sockets; checked with :func:`parse`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from ...errors import InvalidRequest
+from ...sessions.config import Checked, SessionConfig, listed, words
+
+SHORT = 100
+"""Characters of a name or id that a caller gives."""
+MOST_TOOLS, MOST_WATCHED = 64, 100
+LONGEST_SECONDS = 3600.0
+
+Short = Annotated[str, Field(min_length=1, max_length=SHORT)]
+Model = TypeVar("Model", bound=Checked)
+Approval = Literal["never", "risky", "always"] | list[str]
+
+
+def parse(model: type[Model], body: Mapping[str, Any]) -> Model:
+    """Return ``body`` as a model; :class:`InvalidRequest` names every field that is unknown or wrong."""
+    try:
+        return model.model_validate(dict(body))
+    except ValidationError as error:
+        wrong: dict[str, object] = {
+            ".".join(map(str, problem["loc"])) or "body": words(problem) for problem in error.errors()
+        }
+    raise InvalidRequest(f"The body is not valid: {listed(wrong)}.", details=wrong)
+
+
+# What clients send
+
+
+class Asked(Checked):
+    """A body that a client sends; keys that it does not have are refused."""
+
+
+class NewSession(Asked):
+    """A session to create."""
+
+    name: Annotated[
+        str | None,
+        Field(max_length=200, pattern=r"^[^\u0000-\u001f]*$", description="Generated when left out."),
+    ] = None
+    config: Annotated[
+        SessionConfig | None, Field(description="What is left out, or null, is as the server's settings say.")
+    ] = None
+
+
+class SessionChange(Asked):
+    """What is named changes."""
+
+    name: Annotated[str | None, Field(max_length=200, pattern=r"^[^\u0000-\u001f]*$")] = None
+    approval: Annotated[Approval | None, Field(description="Which actions wait for a person's approval.")] = None
+    display: Annotated[str | None, Field(description="Screen in pixels, each side 320 to 4096.")] = None
+    pinned: Annotated[bool | None, Field(description="Kept when old runs are removed.")] = None
+
+
+class StopTurn(Asked):
+    """Which turn to stop."""
+
+    message_id: Annotated[
+        Short | None, Field(description="The turn to stop; 409 when it has ended already. Without it, the running one.")
+    ] = None
+
+
+class Clipboard(Asked):
+    """The text of the desktop's clipboard."""
+
+    text: str
+
+
+class Said(Asked):
+    """A message that a client sends on a socket; keys that it does not have are left alone."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class UserMessage(Said):
+    """A message to the agent."""
+
+    type: Literal["message"] = "message"
+    content: Annotated[str, Field(min_length=1, max_length=200_000)]
+    metadata: Annotated[
+        dict[str, Any] | None, Field(description="`options` in it change model, effort and limits for this turn.")
+    ] = None
+
+
+class Command(Said):
+    """What a person does to a turn."""
+
+    type: Literal["stop", "pause", "resume", "approve", "deny", "take_control", "give_back"]
+    tool_use_id: Annotated[Short | None, Field(description="Of the call that waits; without it, the oldest.")] = None
+    message_id: Annotated[Short | None, Field(description="Of the turn to stop; without it, the running one.")] = None
+    viewer: Annotated[Short | None, Field(description="The name that /vnc was opened with.")] = None
+    session_id: Annotated[Short | None, Field(description="On /ws only.")] = None
+
+
+class OfferedTool(Said):
+    """A function that the client runs for the agent."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    description: Annotated[str, Field(max_length=20_000)] = ""
+    input_schema: Annotated[dict[str, Any], Field(description='A JSON schema with `"type": "object"`.')]
+    timeout: Annotated[float, Field(gt=0, le=LONGEST_SECONDS, description="Seconds.")] = 60.0
+
+
+class OfferTools(Said):
+    """Functions that this client runs for the agent; they replace those of an earlier offer."""
+
+    type: Literal["offer_tools"] = "offer_tools"
+    tools: Annotated[list[OfferedTool], Field(max_length=MOST_TOOLS)]
+
+
+class ToolResult(Said):
+    """The result of a tool_call."""
+
+    type: Literal["tool_result"] = "tool_result"
+    tool_use_id: Short
+    text: str
+    is_error: bool = False
+
+
+class Watch(Said):
+    """Whose thumbnails this client shows now."""
+
+    type: Literal["watch"] = "watch"
+    sessions: Annotated[list[str], Field(max_length=MOST_WATCHED)]
+    width: Annotated[int, Field(ge=16, le=640)] = 240
