@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from dataclasses import replace
 
 from cambio_lab.errors import ConfigurationError
 from cambio_lab.settings import Settings
 
-from .base import ProviderHealth
+from .base import DesktopOptions, ProviderHealth
 from .docker.engine import START_DOCKER, Engine
 
 
@@ -53,6 +54,20 @@ async def probe_image(settings: Settings) -> ProviderHealth:
         return ProviderHealth("image", False, f"{reference} is not built", "cambio-lab image build")
     finally:
         engine.close()
+
+
+async def probe_container(settings: Settings) -> ProviderHealth:
+    """Start a desktop and take a screenshot, which says how VNC reaches a container."""
+    from .docker.provider import DockerProvider
+
+    provider = DockerProvider(replace(settings, pool_size=0), server_id=f"doctor-{secrets.token_hex(4)}")
+    try:
+        desktop = await provider.acquire("doctor", DesktopOptions())
+        await desktop.screenshot()
+    finally:
+        await provider.stop()
+    way = "through its published port" if provider.direct else "through the engine: ports are not reachable from here"
+    return ProviderHealth("container", True, f"VNC {way}")
 
 
 async def probe_sandbox() -> ProviderHealth:

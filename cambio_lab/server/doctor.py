@@ -17,6 +17,7 @@ from ..settings import Settings, data_directory
 Say = Callable[[str], None]
 PATIENCE = 10.0
 MODEL_SECONDS = 40.0
+CONTAINER_SECONDS = 60.0
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -27,7 +28,7 @@ async def examine(say: Say, resolve: Callable[[], Settings]) -> int:
     except ConfigurationError as error:
         say(f"[fix] settings       {error.describe()}")
         return 1
-    from ..desktop.probe import probe_engine, probe_image, probe_local, probe_sandbox
+    from ..desktop.probe import probe_container, probe_engine, probe_image, probe_local, probe_sandbox
 
     engine, image, sandbox, local = await asyncio.gather(
         _within("engine", probe_engine()),
@@ -35,9 +36,14 @@ async def examine(say: Say, resolve: Callable[[], Settings]) -> int:
         _within("sandbox", probe_sandbox()),
         _within("local desktop", probe_local()),
     )
+    if image.up:
+        container = await _within("container", probe_container(settings), CONTAINER_SECONDS)
+    else:
+        container = ProviderHealth("container", False, "needs the image", image.fix)
     findings = [
         engine,
         image,
+        container,
         sandbox,
         local,
         await _within("model service", _model(settings), MODEL_SECONDS),
@@ -54,7 +60,7 @@ async def examine(say: Say, resolve: Callable[[], Settings]) -> int:
 
 
 _NEEDED = {
-    "docker": {"engine", "image"},
+    "docker": {"engine", "image", "container"},
     "sandbox": {"sandbox"},
     "local": {"local desktop"},
 }
@@ -66,7 +72,7 @@ def _optional(settings: Settings, findings: list[ProviderHealth]) -> set[str]:
     kind = settings.desktop
     if kind == "auto":  # as `make_provider` chooses
         kind = "docker" if up["engine"] or _engine_is_named() else "sandbox"
-    return {"engine", "image", "sandbox", "local desktop"} - _NEEDED.get(kind, set())
+    return {"engine", "image", "container", "sandbox", "local desktop"} - _NEEDED.get(kind, set())
 
 
 def _engine_is_named() -> bool:

@@ -41,6 +41,12 @@ class Engine:
         self._clients: list[Any] = []
         self._version: str | None = None
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the engine is reached on this machine, so that the ports it publishes may be, too."""
+        address = urlsplit(self.host)
+        return address.scheme in ("unix", "npipe") or address.hostname in ("localhost", "127.0.0.1", "::1")
+
     def _client(self) -> Any:
         """A client of this thread's own: ``requests`` sessions are not made to be shared."""
         if not hasattr(self._local, "client"):
@@ -140,7 +146,7 @@ class Engine:
         return HijackedStream(reader, writer)
 
     def close(self) -> None:
-        """Let go of the engine; calls that still run fail."""
+        """Close the connections to the engine; calls that still run fail."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         for client in self._clients:
             client.close()

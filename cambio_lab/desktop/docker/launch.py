@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 from typing import Any
 
 from cambio_lab.errors import DesktopLost, DesktopUnavailable
@@ -26,6 +27,9 @@ from .container import (
 from .engine import Engine, EngineError
 from .exec import XVNC, ContainerMachine, ExecProcess, start_exec
 from .network import Networks, Placement
+from .relay import Relay
+
+log = logging.getLogger(__name__)
 
 _READY_TIMEOUT = 60.0
 _PASSWORD_TIMEOUT = 5.0
@@ -48,6 +52,8 @@ class Launcher:
         self._networks = networks
         self._listed = listed
         self._digests: dict[str, str] = {}
+        self.direct: bool | None = None if engine.is_local else False
+        """Whether published ports are reachable from here; ``None``: not known yet."""
 
     async def prepare(self, image: str) -> None:
         """Make what all containers of ``image`` need before a caller waits for the first."""
@@ -101,8 +107,7 @@ class Launcher:
             session = asyncio.create_task(self._start_session(container, listening), name="desktop-session")
             port, digest, _ = await asyncio.gather(self._port(container), self._digest(image), said.need("listening"))
             listening.set()
-            desktop = self._desktop(container, port, password, digest)
-            await desktop.open()
+            desktop = await self._connect(container, port, password, digest)
         except BaseException:
             server.close()
             if session is not None:
@@ -135,8 +140,31 @@ class Launcher:
             self._digests[image] = inspected["Id"]
         return self._digests[image]
 
-    def _desktop(self, container: str, port: int, password: str, digest: str) -> OwnedDesktop:
-        endpoint = VncEndpoint(host="127.0.0.1", port=port, password=password)
+    async def _connect(self, container: str, port: int, password: str, digest: str) -> OwnedDesktop:
+        """Open a running desktop: by its published port, or through the engine where that leads nowhere."""
+        if self.direct is not False:
+            desktop = self._desktop(container, VncEndpoint("127.0.0.1", port, password=password), digest)
+            try:
+                await desktop.open()
+            except DesktopLost as error:
+                if self.direct:
+                    raise
+                log.info("published port not reachable; VNC goes through the engine: port=%s error=%s", port, error)
+            else:
+                self.direct = True
+                return desktop
+        relay = await Relay.start(self._engine, container)
+        try:
+            desktop = self._desktop(container, VncEndpoint(unix_path=relay.path, password=password), digest)
+            await desktop.open()
+        except BaseException:
+            await asyncio.shield(relay.close())
+            raise
+        self.direct = False
+        desktop.relay = relay
+        return desktop
+
+    def _desktop(self, container: str, endpoint: VncEndpoint, digest: str) -> OwnedDesktop:
         return OwnedDesktop(self._engine, container, endpoint, digest, self._settings, self._networks, self._listed)
 
     async def adopt(self, container: str) -> OwnedDesktop | None:
@@ -149,9 +177,9 @@ class Launcher:
             password = await self._password(container)
             if password is None:
                 return None
-            desktop = self._desktop(container, port, password, state["Image"])
-            desktop.placement = await self._networks.recall(state)
-            await desktop.open()
+            placement = await self._networks.recall(state)
+            desktop = await self._connect(container, port, password, state["Image"])
+            desktop.placement = placement
             desktop.forget_keyboard()
         except (EngineError, DesktopLost, TimeoutError) as error:
             if isinstance(error, EngineError) and error.status == 404:
@@ -170,6 +198,7 @@ class OwnedDesktop(DockerDesktop):
     """Leaves its provider's list when it is closed, and takes its proxy with it."""
 
     placement: Placement | None = None
+    relay: Relay | None = None
 
     def __init__(
         self,
@@ -188,6 +217,8 @@ class OwnedDesktop(DockerDesktop):
     async def release(self) -> None:
         try:
             await super().release()
+            if self.relay is not None:
+                await self.relay.close()
         finally:  # No longer owned; the reaper removes it unless its id is in `keep`.
             if self._listed.get(self.desktop_id) is self:
                 del self._listed[self.desktop_id]

@@ -181,6 +181,11 @@ class DockerProvider:
         except EngineError as error:
             raise DesktopUnavailable(f"The Docker Engine refused: {error}") from error
 
+    @property
+    def direct(self) -> bool | None:
+        """Whether VNC takes published ports rather than the engine; ``None`` before the first desktop."""
+        return self._launcher.direct
+
     async def health(self) -> ProviderHealth:
         if not await self._engine.answers():
             return ProviderHealth("docker", False, "no Docker Engine answers", START_DOCKER)
