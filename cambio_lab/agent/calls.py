@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,10 @@ from .models import TOOLSET, ModelInfo
 from .options import AgentOptions
 from .reply import Reply
 from .tools.bash import BashTool
+from .tools.browser import BrowserTool
 from .tools.call import (
+    BROWSER,
+    COMPUTER,
     CUT_OFF,
     ENDED_EARLY,
     HALTED,
@@ -49,22 +53,29 @@ Halt = TurnHalted | DesktopLost
 
 
 def make_tools(info: ModelInfo, options: AgentOptions, desktop: Desktop, gate: Gate, parts: ToolsetParts) -> list[Tool]:
-    """Return the tools that every session has: computer (in the model's version), shell and editor."""
+    """Return the session's tools: of computer (in the model's version), browser, shell and editor."""
     computer: Tool
     if info.tool == TOOLSET:
         computer = ComputerTool(desktop, gate.admitted, parts)
     else:
         computer = LegacyComputerTool(desktop, gate.admitted, info.tool)
-    bash = BashTool(desktop, timeout=options.shell_timeout, limit=options.shell_output)
-    return [computer, bash, EditorTool(desktop, limit=options.shell_output)]
+    made: dict[str, Tool] = {"computer": computer}
+    if "browser" in options.tools and info.browses and desktop.has_browser:
+        members = frozenset(options.tools)
+        hosts = options.network["allow"] if isinstance(options.network, Mapping) else None
+        desktop.limit_browser(hosts, members)
+        made["browser"] = BrowserTool(desktop, gate.admitted, parts, members)
+    made["bash"] = BashTool(desktop, timeout=options.shell_timeout, limit=options.shell_output)
+    made["editor"] = EditorTool(desktop, limit=options.shell_output)
+    return [tool for name, tool in made.items() if name in options.tools]
 
 
 class Calls:
-    """``results`` grows to one ``tool_result`` per call, in order; ``failed`` says that a computer action failed."""
+    """``results`` grows to one ``tool_result`` per call, in order; ``failed`` names the toolsets of which a call failed."""
 
     def __init__(self, turn: Turn, gate: Gate, desktop: Desktop, reply: Reply) -> None:
         self.results: list[dict[str, Any]] = []
-        self.failed = False
+        self.failed: set[str] = set()
         self._turn = turn
         self._gate = gate
         self._desktop = desktop
@@ -84,8 +95,8 @@ class Calls:
         for index, call in enumerate(self._reply.calls):
             if halted is not None:
                 await self._refuse(call, _words(halted)[1])
-            elif self.failed and _is_computer(call):
-                await self._refuse(call, HALTED)
+            elif (family := _family(call)) in self.failed:
+                await self._refuse(call, HALTED[family])
             else:
                 try:
                     await self._one(call)
@@ -131,7 +142,9 @@ class Calls:
 
     async def _ask(self, call: Call, member: str) -> str:
         """Return a person's verdict on the call."""
-        request = self._gate.request(call.id, member, call.arguments)
+        tool = self._turn.tool_for(call)
+        page = tool.page(call) if isinstance(tool, BrowserTool) else ""
+        request = self._gate.request(call.id, member, call.arguments, page)
         await self._turn.emit(StatusChanged("waiting_approval", f"Waiting for approval: {request.shown}"))
         await self._turn.emit(request)
         try:
@@ -165,11 +178,12 @@ class Calls:
         """Note a result; after a failed action the model sees how far the ones before it came."""
         seen: Screenshot | None = None
         if _is_computer(call):
-            if outcome.is_error and not self.failed and self._unseen is not None:
+            if outcome.is_error and COMPUTER not in self.failed and self._unseen is not None:
                 seen = await self._look()
                 if seen is not None:
                     self._unseen["content"].append(image_block(seen))
-            self.failed |= outcome.is_error
+        if outcome.is_error and (family := _family(call)):
+            self.failed.add(family)
         await self._note(call, member, outcome, step, seen)
         if _is_computer(call):
             if outcome.image is not None or outcome.is_error:
@@ -213,8 +227,15 @@ class Calls:
             return None
 
 
+def _family(call: Call) -> str:
+    """Return the toolset whose later calls a failure halts; empty for other tools."""
+    if call.toolset in (COMPUTER, BROWSER):
+        return call.toolset
+    return COMPUTER if call.toolset is None and call.name == COMPUTER else ""
+
+
 def _is_computer(call: Call) -> bool:
-    return call.toolset == "computer" or (call.toolset is None and call.name == "computer")
+    return _family(call) == COMPUTER
 
 
 def _words(reason: Exception) -> tuple[str, str]:

@@ -49,6 +49,20 @@ class ToolsetParts:
     position: Any
     error: Any
     tool_use: Callable[[Call], Any]
+    browser: BrowserParts
+
+
+@dataclass(frozen=True)
+class BrowserParts:
+    """The same for the browser tool."""
+
+    base: Any
+    screenshot: Any
+    navigated: Any
+    state: Any
+    dialog: Any
+    refused: Any
+    error: Any
 
 
 @dataclass
@@ -247,7 +261,7 @@ async def load_sdk() -> None:
 
 
 def _toolset_parts() -> ToolsetParts:
-    from anthropic.tools import ToolError
+    from anthropic.tools import ToolError, browser
     from anthropic.tools.computer import (
         BetaAsyncAbstractComputerToolset20260801,
         BetaComputerCursorPositionResult,
@@ -266,4 +280,13 @@ def _toolset_parts() -> ToolsetParts:
         position=BetaComputerCursorPositionResult,
         error=ToolError,
         tool_use=tool_use,
+        browser=BrowserParts(
+            base=browser.BetaAsyncAbstractBrowserToolset20260801,
+            screenshot=BetaScreenshotResult,
+            navigated=browser.BetaBrowserNavigateResult,
+            state=browser.BetaBrowserState,
+            dialog=browser.BetaDialogDismissed,
+            refused=browser.BetaNavigationRefused,
+            error=ToolError,
+        ),
     )

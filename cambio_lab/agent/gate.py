@@ -28,7 +28,12 @@ POINTER = frozenset({"left_click_drag", "mouse_move", "left_mouse_down", "left_m
 KEYBOARD = frozenset({"type", "key", "hold_key"})
 PASTES = frozenset({"middle_click"})
 """Clicks that insert text: a middle click pastes the selection, which a terminal executes at a line break."""
-MEMBERS = LOOKS | CLICKS | POINTER | KEYBOARD
+BROWSER_ACTS = frozenset({"form_input", "file_upload", "javascript_exec"})
+BROWSER = BROWSER_ACTS | {
+    *("navigate", "list_tabs", "new_tab", "switch_tab", "close_tab", "read_page", "get_page_text", "find", "scroll_to"),
+    *("hover", "read_console", "read_network"),
+}
+MEMBERS = LOOKS | CLICKS | POINTER | KEYBOARD | BROWSER
 SHELL = "bash"
 EDITOR = "str_replace_based_edit_tool"
 EDITOR_READS = frozenset({"view"})
@@ -81,7 +86,7 @@ def needs_approval(policy: ApprovalPolicy, tool: str, arguments: Mapping[str, An
     if policy == "risky":
         if tool == EDITOR:
             return arguments.get("command") not in EDITOR_READS
-        return tool == SHELL or tool in KEYBOARD or tool in PASTES
+        return tool == SHELL or tool in KEYBOARD or tool in PASTES or tool in BROWSER_ACTS
     return tool in policy
 
 
@@ -202,13 +207,13 @@ class Gate:
         if self.paused:
             await self.race(self._resumed.wait())
 
-    def request(self, tool_use_id: str, tool: str, arguments: dict[str, Any]) -> ApprovalRequested:
-        """Open a request for approval; :meth:`verdict` waits for its answer."""
+    def request(self, tool_use_id: str, tool: str, arguments: dict[str, Any], page: str = "") -> ApprovalRequested:
+        """Open a request for approval; :meth:`verdict` waits for its answer. ``page``: what a browser call acts on."""
         self.pending = ApprovalRequested(
             tool_use_id=tool_use_id,
             tool=tool,
             arguments=arguments,
-            shown=shown(tool, arguments),
+            shown=shown(tool, arguments) + (f" on {json.dumps(page)}" if page else ""),
             expires_at=time.time() + self.timeout,
         )
         self._verdict = asyncio.get_running_loop().create_future()

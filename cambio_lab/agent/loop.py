@@ -238,17 +238,21 @@ class Agent:
     # A turn's beginning and end
     def _new_turn(self, emit: Emit) -> Turn:
         options = self.options
+        info = models.resolve(options.model, options.platform)
         return Turn(
             sink=emit,
             transcript=self._transcript,
             options=options,
-            info=models.resolve(options.model, options.platform),
+            info=info,
             limits=Limits(options, self._spent),
-            system=system_prompt(self.desktop.size, options.system),
+            system=system_prompt(self.desktop.size, options.system, browser=self._browses(info)),
             first_step=self._steps,
             first_message=len(self._transcript),
             max_tokens=options.max_tokens,
         )
+
+    def _browses(self, info: models.ModelInfo) -> bool:
+        return "browser" in self.options.tools and info.browses and self.desktop.has_browser
 
     async def _prepare(self, turn: Turn, asked: TurnOptions | None) -> None:
         """Apply the message's own options and make the tools; loads the SDK the first time."""

@@ -21,8 +21,11 @@ TOOLSET = "computer_toolset_20260801"
 TOOL_2025_11 = "computer_20251124"
 TOOL_2025_01 = "computer_20250124"
 TOOL_BETAS = {TOOLSET: (), TOOL_2025_11: ("computer-use-2025-11-24",), TOOL_2025_01: ("computer-use-2025-01-24",)}
+BROWSER_TOOLSET = "browser_toolset_20260801"
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 DEMO = "demo"
+_BROWSES = re.compile(r"claude-(opus-4-8|[a-z]+-5(-\d)?)")
+"""Models that have the browser toolset: "Opus 4.8, everything of the 5 series" (the browser use tool's page)."""
 
 Thinking = Literal["always", "between", "default", "adaptive", "budget", "none"]
 """How a model may think: ``always`` (cannot be turned off), ``between`` (at least between tools), ``default`` (on,
@@ -91,6 +94,11 @@ class ModelInfo:
     context: int = 200_000
     most_output: int = 64_000
     """Largest ``max_tokens`` that the service takes."""
+
+    @property
+    def browses(self) -> bool:
+        """Whether it has the browser toolset."""
+        return _BROWSES.fullmatch(self.model) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,9 @@ from . import models
 if TYPE_CHECKING:
     from .tools.extra import ExtraTools
 
+TOOLS = ("computer", "browser", "bash", "editor")
+DEFAULT_TOOLS = ("computer", "bash", "editor")
+OPTIONAL_MEMBERS = ("javascript_exec", "file_upload", "read_console", "read_network")
 IMAGE_FORMATS = ("png", "jpeg", "webp")
 BASE = """\
 You operate a Linux desktop for a researcher who watches you work: a {size} pixel screen, a mouse, a keyboard, a \
@@ -31,6 +34,9 @@ the user did not ask for, say so and ask.
 - Before anything with consequences outside this desktop (sending, buying, deleting, accepting terms) ask the user.
 - When you need a decision or information from the user, end your reply with the question. Otherwise end with a short \
 report of what you did and found."""
+WITH_BROWSER = """\
+- The browser tools act on a browser of their own on the same screen. On web pages prefer them: read_page and find \
+cost less than screenshots, and a reference is surer than a coordinate. Their coordinates are those of the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,10 @@ class AgentOptions:
     shell_timeout: float = 120.0
     shell_output: int = 30_000
     image_format: str = "png"
+    tools: Sequence[str] = DEFAULT_TOOLS
+    """Of :data:`TOOLS`, and optional members of the browser toolset."""
+    network: str | Mapping[str, Any] = "open"
+    """The session's: the browser opens no other hosts."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -124,11 +134,26 @@ def check(options: AgentOptions) -> None:
     for name in ("max_steps", "max_cost_usd", "max_turn_tokens", "max_turn_seconds", "model_retries"):
         if getattr(options, name) < 0:
             wrong[name] = "must not be negative"
+    if problem := tools_problem(info, options.tools):
+        wrong["tools"] = problem
     for name in ("model_stall", "shell_timeout", "shell_output"):
         if getattr(options, name) <= 0:
             wrong[name] = "must be positive"
     if wrong:
         raise InvalidRequest("The agent's options are not valid.", details=wrong)
+
+
+def tools_problem(info: models.ModelInfo, tools: Sequence[str]) -> str | None:
+    """Return why a session cannot have these tools, or ``None``."""
+    if unknown := sorted(set(tools) - set(TOOLS) - set(OPTIONAL_MEMBERS)):
+        return f"unknown: {', '.join(unknown)}; known are {', '.join(TOOLS + OPTIONAL_MEMBERS)}"
+    if not set(tools) & set(TOOLS):
+        return f"must name at least one of {', '.join(TOOLS)}"
+    if set(tools) & set(OPTIONAL_MEMBERS) and "browser" not in tools:
+        return "members of the browser toolset need browser"
+    if "browser" in tools and not info.browses and info.model != models.DEMO:
+        return f"{info.model} has no browser toolset"
+    return None
 
 
 def thinking_problem(info: models.ModelInfo, thinking: str, effort: str) -> str | None:
@@ -167,7 +192,7 @@ def thinking_parameters(info: models.ModelInfo, options: AgentOptions) -> dict[s
     return parameters
 
 
-def system_prompt(size: Size, additions: str = "") -> str:
+def system_prompt(size: Size, additions: str = "", *, browser: bool = False) -> str:
     """The system prompt for a desktop of this size, with the session's own ``system`` text after it."""
-    base = BASE.format(size=size)
+    base = BASE.format(size=size) + (f"\n{WITH_BROWSER}" if browser else "")
     return f"{base}\n\n{additions.strip()}" if additions.strip() else base

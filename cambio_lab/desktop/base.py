@@ -14,7 +14,9 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
+
+from cambio_lab.errors import ActionError
 
 Button = Literal["left", "middle", "right"]
 Direction = Literal["up", "down", "left", "right"]
@@ -314,6 +316,26 @@ class Desktop(ABC):
 
     @abstractmethod
     async def list_files(self, path: str = "") -> Listing: ...
+
+    # Browser: the page behind the pixels, where the desktop has a Chromium
+    @property
+    def has_browser(self) -> bool:
+        return False
+
+    def limit_browser(self, hosts: Sequence[str] | None, members: frozenset[str]) -> None:
+        """Let the browser open only ``hosts`` (``None``: any), and serve the optional ``members`` of its toolset."""
+        return
+
+    async def browse(self, member: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Carry out a member of the browser toolset; returns ``text`` for the model or the member's ``data``.
+
+        ``state`` returns the open ``tabs`` and what changed. :class:`~cambio_lab.errors.ActionError` says why not.
+        """
+        raise ActionError("This desktop has no browser to drive.")
+
+    async def browser_screenshot(self, tab_id: str | None = None, region: Region | None = None) -> Screenshot:
+        """Return a tab's viewport as PNG, or ``region`` of it scaled up."""
+        raise ActionError("This desktop has no browser to drive.")
 
     # Life
     @abstractmethod

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from cambio_lab.errors import ActionError
 from cambio_lab.settings import Settings
@@ -25,6 +26,7 @@ from .base import (
     Size,
     VncEndpoint,
 )
+from .browser.members import Browser
 from .input import keys
 from .input.devices import InputDevices
 from .input.keymap import Keymap, expected_wait
@@ -59,6 +61,7 @@ class ConnectedDesktop(Desktop):
         self._devices = InputDevices(self._connection, self._pointer, primary_paste=settings.primary_paste)
         self._keymap = Keymap(self._devices, self._connection, machine)
         self._shell = Shell(machine)
+        self._browser = Browser(machine)
         self._limits: tuple[int, int] | None = None
         self._kind: str | None = None
         self._latest: tuple[tuple[int, Size], asyncio.Future[Screenshot]] | None = None
@@ -234,6 +237,20 @@ class ConnectedDesktop(Desktop):
     async def list_files(self, path: str = "") -> Listing:
         return await files.entries(self.machine, path)
 
+    # Browser
+    @property
+    def has_browser(self) -> bool:
+        return True  # the desktop's image has Chromium; where it is missing a call says so
+
+    def limit_browser(self, hosts: Sequence[str] | None, members: frozenset[str]) -> None:
+        self._browser.limit(hosts, members)
+
+    async def browse(self, member: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return await self._browser.act(member, arguments)
+
+    async def browser_screenshot(self, tab_id: str | None = None, region: Region | None = None) -> Screenshot:
+        return await self._browser.screenshot(tab_id, region)
+
     # Life
     async def resize(self, size: Size) -> None:
         if not (320 <= size.width <= 7680 and 240 <= size.height <= 4320):
@@ -261,6 +278,7 @@ class ConnectedDesktop(Desktop):
             self._closed = True
             await self._connection.close()
             await self._shell.close()
+            await self._browser.close()
             self._pointer.close()
 
     async def lost(self) -> str:

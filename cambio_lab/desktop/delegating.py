@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from operator import methodcaller
 from typing import Any, TypeVar
 
@@ -110,6 +110,12 @@ class CallDesktop(Desktop):
     async def list_files(self, path: str = "") -> Listing:
         return await self.call(Listing, "list_files", path=path)
 
+    async def browse(self, member: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return await self.call(dict[str, Any], "browse", member=member, arguments=dict(arguments))
+
+    async def browser_screenshot(self, tab_id: str | None = None, region: Region | None = None) -> Screenshot:
+        return await self.call(Screenshot, "browser_screenshot", tab_id=tab_id, region=region)
+
 
 class DelegatingDesktop(CallDesktop):
     """Everything of ``inner``; subclasses override :meth:`call` or single methods."""
@@ -158,6 +164,13 @@ class DelegatingDesktop(CallDesktop):
 
     def limit_screenshots(self, long_edge: int, tokens: int, image_format: str | None = None) -> None:
         self.inner.limit_screenshots(long_edge, tokens, image_format)
+
+    @property
+    def has_browser(self) -> bool:
+        return self.inner.has_browser
+
+    def limit_browser(self, hosts: Sequence[str] | None, members: frozenset[str]) -> None:
+        self.inner.limit_browser(hosts, members)
 
     def read_file(self, path: str) -> FileContent:
         return self.inner.read_file(path)

@@ -27,6 +27,7 @@ METHODS = frozenset(
         *("screenshot", "zoom", "settle", "cursor_position", "move", "click", "button_down", "button_up", "drag"),
         *("scroll", "key", "hold_key", "type_text", "release_all", "get_clipboard", "set_clipboard", "run_command"),
         *("restart_shell", "execute", "read_file", "write_file", "list_files", "resize", "sleep"),
+        *("browse", "browser_screenshot"),
     }
 )
 """The calls that are recorded."""
@@ -95,6 +96,7 @@ _KINDS: tuple[tuple[type, str, Callable[[Any], Any]], ...] = (
     (str, "text", str),
     (int, "number", int),
     (tuple, "process", lambda r: [r[0], _bytes(r[1]), _bytes(r[2])]),
+    (dict, "browser", dict),
     (list, "files", lambda r: [asdict(item) for item in r]),
 )
 
@@ -132,5 +134,6 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "text": str,
     "number": int,
     "process": lambda value: (value[0], base64.b64decode(value[1]), base64.b64decode(value[2])),
+    "browser": dict,
     "files": lambda value: [FileInfo(**item) for item in value],
 }

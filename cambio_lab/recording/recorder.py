@@ -89,6 +89,7 @@ class Recorder:
         if desktop is not None:
             digest, isolated = desktop.image_digest, desktop.isolated
             environment["desktop"] = {"display": list(desktop.size), "image_digest": digest, "isolated": isolated}
+            environment["desktop"]["browser"] = desktop.has_browser
         await self._hand_over(self._write(self._event(STARTED, environment)))
 
     async def aclose(self) -> None:

@@ -202,6 +202,7 @@ class Result(Strict):
     number: Int | None = None
     process: Annotated[Triple, AfterValidator(_process)] | None = None
     files: Annotated[list[File], Field(max_length=100_000)] | None = None
+    browser: dict[Name, Any] | None = None
 
     @validator(mode="after")
     def check_one(self) -> Result:
@@ -252,6 +253,7 @@ class DesktopFacts(Strict):
     ]
     image_digest: Name | None = None
     isolated: bool | None = None
+    browser: bool | None = None
 
 
 def model_of(source: type, **overrides: Any) -> type[BaseModel]:

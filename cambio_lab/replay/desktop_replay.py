@@ -7,6 +7,7 @@ import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +129,10 @@ async def replay_on(
                 break
             continue
         replay.performed += 1
+        if call["method"] == "browse" and (found := _first_difference(call, result)):
+            replay.failure = f"step {call.get('step')}: {found}"
+            if stop_at_first:
+                break
         if isinstance(result, Screenshot) and "picture" in call["result"]:
             look = await _look(contents, desktop, call, result, masks, tolerance)
             replay.looks.append(look)
@@ -135,6 +140,18 @@ async def replay_on(
                 break
     replay.seconds = time.perf_counter() - began
     return replay
+
+
+def _first_difference(call: Json, result: Json) -> str:
+    """Return how what the browser read differs from the recording; empty when it does not."""
+    if call["arguments"]["member"] not in ("read_page", "get_page_text", "find"):
+        return ""
+    recorded, seen = (str(one.get("text", "")).splitlines() for one in (call["result"]["browser"], result))
+    for number, (then, now) in enumerate(zip_longest(recorded, seen), 1):
+        if then != now:
+            member = call["arguments"]["member"]
+            return f"{member} differs at line {number}: recorded {then!r:.200}, now {now!r:.200}"
+    return ""
 
 
 async def perform(desktop: Desktop, call: Json) -> Any:

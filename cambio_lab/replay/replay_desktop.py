@@ -80,6 +80,10 @@ class ReplayDesktop(CallDesktop):
         return _AgentSide(self)
 
     @property
+    def has_browser(self) -> bool:
+        return bool(self.contents.manifest.get("desktop", {}).get("browser", False))
+
+    @property
     def exhausted(self) -> bool:
         """Whether every recorded call was made."""
         return self._position == len(self._calls)

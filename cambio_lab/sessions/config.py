@@ -178,6 +178,10 @@ class SessionConfig(Checked):
     effort: Annotated[Text | None, about("", enum=("low", "medium", "high", "xhigh", "max"))] = None
     thinking: Annotated[Text | None, about("", enum=("", "on", "off", "between_tools"))] = None
     image_format: Annotated[Text | None, about("Format of screenshots.", enum=("png", "jpeg", "webp"))] = None
+    tools: Annotated[
+        list[str] | None,
+        about("Of computer, browser, bash and editor, and optional members of the browser toolset.", ["browser", "bash"]),
+    ] = None
     secrets: Annotated[
         dict[str, str] | list[str] | None, Refuses(check_secrets), about("Values by name that the agent never sees.")
     ] = Field(default=None, repr=False)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -53,6 +53,19 @@ def introduction(names: list[str]) -> str:
         f"The user gave you secrets that you cannot see: {listed}. To type one, write its placeholder, braces "
         "included, in a type action or a shell command; the value is put in for you. Do not try to find it out."
     )
+
+
+FILLED = {"type": ("text",), "form_input": ("value",)}
+"""Members of the browser toolset, and their arguments, that take a secret's value for its placeholder."""
+
+
+def _deep(value: Any, change: Callable[[str], str]) -> Any:
+    """Apply ``change`` to every text in JSON."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _deep(item, change) for key, item in value.items()}
+    return [_deep(item, change) for item in value] if isinstance(value, list) else value
 
 
 class SecretDesktop(DelegatingDesktop):
@@ -115,6 +128,16 @@ class SecretDesktop(DelegatingDesktop):
 
     def _masked(self, found: Listing) -> Listing:
         return Listing((replace(entry, path=self._mask.text(entry.path)) for entry in found), found.truncated)
+
+    async def browse(self, member: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        given = dict(arguments)
+        for name in FILLED.get(member, ()):
+            if isinstance(given.get(name), str):
+                given[name] = self._fill(given[name])
+        with self._masked_errors():
+            answer = await self.inner.browse(member, given)
+        masked: dict[str, Any] = _deep(answer, self._mask.text)
+        return masked
 
     @contextmanager
     def _masked_errors(self) -> Iterator[None]:

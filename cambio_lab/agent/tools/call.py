@@ -16,10 +16,14 @@ MAX_TEXT = 200_000  # characters of one block
 MAX_IMAGE_BYTES = 3_700_000  # base64 makes a third more of it; the strictest service takes 5 MB
 QUALITIES = (90, 75, 50, 25)
 UNSENDABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-COMPUTER = "computer"
+COMPUTER, BROWSER = "computer", "browser"
 EMPTY = "(only white space)"
 TOO_LARGE = "(The image was too large to be sent.)"
-HALTED = "Not executed: an earlier computer action in this turn failed."
+HALTED = {
+    COMPUTER: "Not executed: an earlier computer action in this turn failed.",
+    BROWSER: "Not executed: an earlier action in this turn failed.",
+}
+"""The service's own words for each toolset."""
 STOPPED = "Not executed: the user stopped the agent."
 INTERRUPTED = "Interrupted: the user stopped the agent while this was running. It may have had part of its effect."
 ENDED_EARLY = "Not executed: the turn ended early."
@@ -55,6 +59,8 @@ class Outcome:
     """The screen may look different now, and the model has not seen it."""
     lines: list[str] = field(default_factory=list)
     """The text blocks, when there is more than one."""
+    state: dict[str, Any] | None = None
+    """The ``browser_state`` block of a browser call."""
 
 
 class Tool(Protocol):
@@ -94,6 +100,8 @@ def result_block(call: Call, outcome: Outcome) -> dict[str, Any]:
     ]
     if outcome.image is not None and not outcome.is_error:
         content.append(image_block(outcome.image))
+    if outcome.state is not None and not outcome.is_error:
+        content.append(outcome.state)
     if not content:
         content = [
             {"type": "text", "text": "The call failed." if outcome.is_error else EMPTY if outcome.text else "OK"}

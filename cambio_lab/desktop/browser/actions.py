@@ -13,7 +13,7 @@ from typing import Any
 
 from cambio_lab.errors import ActionError
 
-from ..base import Screenshot
+from ..base import Region, Screenshot
 from . import keys
 from .devtools import DevToolsError
 from .tab import Element, Tab
@@ -201,7 +201,7 @@ async def upload(tab: Tab, ref: str, paths: list[str]) -> str:
     return f'{element.role} "{element.name}"'
 
 
-async def screenshot(tab: Tab, region: tuple[int, int, int, int] | None = None) -> Screenshot:
+async def screenshot(tab: Tab, region: Region | None = None) -> Screenshot:
     """Capture the viewport, or ``region`` of it scaled up to at most the viewport's size, as PNG."""
     params: dict[str, Any] = {"format": "png", "optimizeForSpeed": True}
     if region is not None:

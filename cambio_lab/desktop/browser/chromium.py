@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
@@ -37,6 +38,13 @@ _FLAGS = (
     "--disable-features=IsolateOrigins,site-per-process,Translate,DialMediaRouteProvider",
     *("--start-maximized", "about:blank"),
 )
+
+
+
+def installed() -> bool:
+    """Return whether this machine has a Chromium, for desktops that use its programs."""
+    return any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+
 
 Allowed = Callable[[str], bool]
 """Whether a page may be loaded from this URL; asked for redirects and navigations that a page starts, too."""

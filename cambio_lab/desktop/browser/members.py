@@ -9,19 +9,21 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from cambio_lab.errors import ActionError
 
-from ..base import Screenshot
+from ..base import Region, Screenshot
 from ..machine import Machine
 from . import actions
 from .chromium import Chromium
 from .devtools import BrowserClosed
 from .tab import MOST_TEXT, Tab
 
+T = TypeVar("T")
+OPTIONAL = frozenset({"javascript_exec", "file_upload", "read_console", "read_network"})
+"""Members that a session must ask for."""
 _SCHEMES = frozenset({"http", "https"})
 _FORBIDDEN = re.compile(r"[\s\\\x00-\x1f\x7f\u2028\u2029]")
 _RISKY = re.compile(r"(javascript|data|file|view-source|about|blob|chrome|devtools|filesystem|ftp):", re.IGNORECASE)
@@ -36,49 +38,51 @@ CLICKS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class BrowserResult:
-    """What a member returned: ``text`` for the model, a screenshot, or ``data`` (a navigation, tabs)."""
-
-    text: str = ""
-    screenshot: Screenshot | None = None
-    data: dict[str, Any] = field(default_factory=dict)
+Result = dict[str, Any]
 
 
 class Browser:
-    """A desktop's browser. ``hosts``: where it may navigate to, ``None`` for anywhere; ``files``: whether to ``file:``.
+    """A desktop's browser. Members: see :data:`_MEMBERS`, and ``state``."""
 
-    ``console`` and ``network`` record what ``read_console`` and ``read_network`` return.
-    """
-
-    def __init__(
-        self,
-        machine: Machine,
-        *,
-        hosts: tuple[str, ...] | None = None,
-        files: bool = False,
-        console: bool = False,
-        network: bool = False,
-    ) -> None:
+    def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._hosts = hosts
-        self._files = files
-        self._record = {"console": console, "network": network}
+        self._hosts: tuple[str, ...] | None = None
+        self._members: frozenset[str] = frozenset()
         self._chromium: Chromium | None = None
         self._starting = asyncio.Lock()
 
-    async def act(self, member: str, arguments: Mapping[str, Any]) -> BrowserResult:
-        """Carry out ``member``. :class:`ActionError` says, for the model, why not."""
-        if member not in _MEMBERS:
-            raise ActionError("This browser has no such action.")
-        chromium = await self._started()
-        tab_id = arguments.get("tab_id")
-        try:
-            return await _MEMBERS[member](self, chromium, None if tab_id is None else str(tab_id), arguments)
-        except BrowserClosed:
-            raise ActionError("The browser was closed. The next action starts it again, without its tabs.") from None
+    def limit(self, hosts: Sequence[str] | None, members: frozenset[str]) -> None:
+        """Open only ``hosts`` (``None``: any; ``.example.org`` with all below it). ``members`` are the optional ones that are served, and ``file``.
 
-    async def state(self) -> dict[str, Any]:
+        ``read_console`` and ``read_network`` return what was noted since the browser's start if they are served then;
+        ``file`` allows ``file:`` addresses.
+        """
+        self._hosts = None if hosts is None else tuple(host.lower() for host in hosts)
+        self._members = members
+
+    async def act(self, member: str, arguments: Mapping[str, Any]) -> Result:
+        """Carry out ``member``. :class:`ActionError` says, for the model, why not."""
+        if member == "state":
+            return await self.state()
+        if member not in _MEMBERS or (member in OPTIONAL and member not in self._members):
+            raise ActionError("This browser has no such action.")
+        tab_id = arguments.get("tab_id")
+        return await self._with_browser(
+            lambda chromium: _MEMBERS[member](self, chromium, None if tab_id is None else str(tab_id), arguments)
+        )
+
+    async def screenshot(self, tab_id: str | None, region: Region | None) -> Screenshot:
+        """Capture a tab's viewport, or ``region`` of it scaled up."""
+
+        async def capture(chromium: Chromium) -> Screenshot:
+            tab = chromium.tab(tab_id)
+            if tab.tab_id != chromium.active:
+                await chromium.activate(tab)
+            return await actions.screenshot(tab, region)
+
+        return await self._with_browser(capture)
+
+    async def state(self) -> Result:
         """Return ``tabs`` (one ``active``) and the ``state_changes`` since the last call; no tabs before a start."""
         chromium = self._chromium
         if chromium is None or not chromium.running:
@@ -89,32 +93,35 @@ class Browser:
             return {"tabs": [], "state_changes": []}
         changes = list(chromium.changes)
         chromium.changes.clear()
-        tabs = [_entry(tab, chromium) for tab in chromium.tabs.values()]
-        return {"tabs": tabs, "state_changes": changes}
+        return {"tabs": [_entry(tab, chromium) for tab in chromium.tabs.values()], "state_changes": changes}
 
     async def close(self) -> None:
         if self._chromium is not None:
             await self._chromium.close()
             self._chromium = None
 
-    async def _started(self) -> Chromium:
+    async def _with_browser(self, work: Callable[[Chromium], Awaitable[T]]) -> T:
         async with self._starting:
             if self._chromium is None or not self._chromium.running:
                 await self.close()
-                self._chromium = await Chromium.start(self._machine, self.allowed, **self._record)
-            return self._chromium
+                noted = {"console": "read_console" in self._members, "network": "read_network" in self._members}
+                self._chromium = await Chromium.start(self._machine, self.allowed, **noted)
+        try:
+            return await work(self._chromium)
+        except BrowserClosed:
+            raise ActionError("The browser was closed. The next action starts it again, without its tabs.") from None
 
     def allowed(self, url: str) -> bool:
         """Return whether a document may be loaded from ``url``."""
         parts = urlsplit(url)
         if parts.scheme == "file":
-            return self._files
+            return "file" in self._members
         if parts.scheme not in _SCHEMES:
             return url in ("about:blank", "about:srcdoc") or parts.scheme == "blob"
         if self._hosts is None:
             return True
         host = (parts.hostname or "").lower()
-        return any(host == name or host.endswith("." + name.removeprefix("*.")) for name in self._hosts)
+        return any(host == name.removeprefix(".") or (name[0] == "." and host.endswith(name)) for name in self._hosts)
 
     def address(self, written: str) -> str:
         """Return the URL to load for what the model wrote; :class:`ActionError` when it is refused."""
@@ -123,7 +130,9 @@ class Browser:
         # "localhost:8080" is a host and a port, but a scheme that browsers run or read is never a host.
         has_scheme = re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*:(?!\d)", written) or _RISKY.match(written)
         url = written if has_scheme else f"https://{written}"
-        if url != "about:blank" and urlsplit(url).scheme.lower() not in _SCHEMES | ({"file"} if self._files else set()):
+        if url != "about:blank" and urlsplit(url).scheme.lower() not in _SCHEMES | (
+            {"file"} if ("file" in self._members) else set()
+        ):
             raise ActionError("Only http and https addresses can be opened.")
         if not self.allowed(url):
             raise ActionError("This address is not allowed in this session.")
@@ -131,7 +140,7 @@ class Browser:
 
     # Members
 
-    async def _navigate(self, chromium: Chromium, tab_id: str | None, arguments: Mapping[str, Any]) -> BrowserResult:
+    async def _navigate(self, chromium: Chromium, tab_id: str | None, arguments: Mapping[str, Any]) -> Result:
         tab = chromium.tab(tab_id)
         await chromium.activate(tab)
         url = str(arguments["url"]).strip()
@@ -140,27 +149,27 @@ class Browser:
         else:
             await tab.navigate(self.address(url))
         await chromium.titles()
-        return BrowserResult(data={"url": tab.url, "title": tab.title, "status": tab.status})
+        return {"url": tab.url, "title": tab.title, "status": tab.status}
 
-    async def _tabs(self, chromium: Chromium, tab_id: str | None, arguments: Mapping[str, Any]) -> BrowserResult:
+    async def _tabs(self, chromium: Chromium, tab_id: str | None, arguments: Mapping[str, Any]) -> Result:
         await chromium.titles()
-        return BrowserResult(data={"tabs": [_entry(tab, chromium) for tab in chromium.tabs.values()]})
+        return {"tabs": [_entry(tab, chromium) for tab in chromium.tabs.values()]}
 
-    async def _new_tab(self, chromium: Chromium, tab_id: str | None, arguments: Mapping[str, Any]) -> BrowserResult:
+    async def _new_tab(self, chromium: Chromium, tab_id: str | None, arguments: Mapping[str, Any]) -> Result:
         tab = await chromium.open_tab()
-        return BrowserResult(data=_entry(tab, chromium))
+        return _entry(tab, chromium)
 
-    async def _switch_tab(self, chromium: Chromium, tab_id: str | None, arguments: Mapping[str, Any]) -> BrowserResult:
+    async def _switch_tab(self, chromium: Chromium, tab_id: str | None, arguments: Mapping[str, Any]) -> Result:
         tab = chromium.tab(tab_id)
         await chromium.activate(tab)
         await chromium.titles()
-        return BrowserResult(data=_entry(tab, chromium))
+        return _entry(tab, chromium)
 
-    async def _close_tab(self, chromium: Chromium, tab_id: str | None, arguments: Mapping[str, Any]) -> BrowserResult:
+    async def _close_tab(self, chromium: Chromium, tab_id: str | None, arguments: Mapping[str, Any]) -> Result:
         await chromium.close_tab(chromium.tab(tab_id))
-        return BrowserResult()
+        return {}
 
-    async def _javascript(self, chromium: Chromium, tab_id: str | None, arguments: Mapping[str, Any]) -> BrowserResult:
+    async def _javascript(self, chromium: Chromium, tab_id: str | None, arguments: Mapping[str, Any]) -> Result:
         answer = await chromium.tab(tab_id).send(
             "Runtime.evaluate",
             timeout=30.0,
@@ -176,7 +185,7 @@ class Browser:
         result = answer.get("result", {})
         value = result.get("value", result.get("description", result.get("type", "")))
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        return BrowserResult(_bounded(text))
+        return {"text": _bounded(text)}
 
 
 def _entry(tab: Tab, chromium: Chromium) -> dict[str, Any]:
@@ -191,15 +200,14 @@ def _bounded(text: str) -> str:
 
 
 Arguments = Mapping[str, Any]
-Read = Callable[[Tab, Arguments], Awaitable[BrowserResult]]
-Member = Callable[[Browser, Chromium, str | None, Arguments], Awaitable[BrowserResult]]
+Member = Callable[[Browser, Chromium, str | None, Arguments], Awaitable[Result]]
 
 
 def _reading(read: Callable[[Tab, Arguments], Awaitable[str]]) -> Member:
     """Make a member of a function that reads a tab and returns text."""
 
-    async def member(browser: Browser, chromium: Chromium, tab_id: str | None, arguments: Arguments) -> BrowserResult:
-        return BrowserResult(_bounded(await read(chromium.tab(tab_id), arguments)))
+    async def member(browser: Browser, chromium: Chromium, tab_id: str | None, arguments: Arguments) -> Result:
+        return {"text": _bounded(await read(chromium.tab(tab_id), arguments))}
 
     return member
 
@@ -207,31 +215,13 @@ def _reading(read: Callable[[Tab, Arguments], Awaitable[str]]) -> Member:
 def _input(act: Callable[[Tab, Arguments], Awaitable[str | None]]) -> Member:
     """Make a member of a function that acts on a tab, which is shown first; it returns what was acted on."""
 
-    async def member(browser: Browser, chromium: Chromium, tab_id: str | None, arguments: Arguments) -> BrowserResult:
+    async def member(browser: Browser, chromium: Chromium, tab_id: str | None, arguments: Arguments) -> Result:
         tab = chromium.tab(tab_id)
         if tab_id is not None and tab_id != chromium.active:
             await chromium.activate(tab)
-        return BrowserResult(await act(tab, arguments) or "")
+        return {"text": await act(tab, arguments) or ""}
 
     return member
-
-
-def _capture(region: bool) -> Member:
-    async def member(browser: Browser, chromium: Chromium, tab_id: str | None, arguments: Arguments) -> BrowserResult:
-        tab = chromium.tab(tab_id)
-        if tab.tab_id != chromium.active:
-            await chromium.activate(tab)
-        corners = _corners(arguments["region"]) if region else None
-        return BrowserResult(screenshot=await actions.screenshot(tab, corners))
-
-    return member
-
-
-def _corners(region: Sequence[int]) -> tuple[int, int, int, int]:
-    if len(region) != 4:
-        raise ActionError("region is [x0, y0, x1, y1].")
-    x0, y0, x1, y1 = region
-    return x0, y0, x1, y1
 
 
 async def _wait(tab: Tab, arguments: Arguments) -> str:
@@ -276,8 +266,6 @@ _MEMBERS: dict[str, Member] = {
     "find": _reading(lambda tab, a: tab.find(str(a["query"])[:500])),
     "read_console": _reading(lambda tab, a: _drain(tab.console, "(nothing was logged)")),
     "read_network": _reading(lambda tab, a: _drain(tab.network, "(no requests)")),
-    "screenshot": _capture(region=False),
-    "zoom": _capture(region=True),
     **{name: _click(*how) for name, how in CLICKS.items()},
     "hover": _input(lambda tab, a: actions.hover(tab, a["target"])),
     "mouse_move": _input(lambda tab, a: actions.hover(tab, a["target"])),

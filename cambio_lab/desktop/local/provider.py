@@ -18,6 +18,7 @@ from pathlib import Path
 from cambio_lab.errors import CapacityReached, DesktopUnavailable
 from cambio_lab.settings import Settings
 
+from ..browser.chromium import installed
 from ..base import DesktopOptions, ProviderHealth, VncEndpoint
 from ..connected import ConnectedDesktop
 from ..machine import run, until_managed
@@ -74,6 +75,10 @@ class LocalDesktop(ConnectedDesktop):
         super().__init__(folder.name, VncEndpoint(unix_path=str(folder / "rfb")), machine, settings)
         self._folder = folder
         self._children = children
+
+    @property
+    def has_browser(self) -> bool:
+        return installed()
 
     async def alive(self) -> bool:
         return self._children[0].returncode is None

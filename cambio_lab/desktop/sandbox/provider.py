@@ -18,6 +18,7 @@ from pathlib import Path
 from cambio_lab.errors import CapacityReached, DesktopUnavailable
 from cambio_lab.settings import Settings
 
+from ..browser.chromium import installed
 from ..base import DesktopOptions, ProviderHealth, VncEndpoint
 from ..connected import ConnectedDesktop
 from . import bubblewrap
@@ -51,6 +52,10 @@ class SandboxDesktop(ConnectedDesktop):
         self._folder = folder
         self._forget = forget
         self.supervision = supervision
+
+    @property
+    def has_browser(self) -> bool:
+        return installed()
 
     async def alive(self) -> bool:
         return not self.supervision.ended
