@@ -71,7 +71,7 @@ def make_tools(info: ModelInfo, options: AgentOptions, desktop: Desktop, gate: G
 
 
 class Calls:
-    """``results`` grows to one ``tool_result`` per call, in order; ``failed`` names the toolsets of which a call failed."""
+    """``results`` grows to one ``tool_result`` per call, in order; ``failed`` names the toolsets with a failed call."""
 
     def __init__(self, turn: Turn, gate: Gate, desktop: Desktop, reply: Reply) -> None:
         self.results: list[dict[str, Any]] = []
@@ -177,11 +177,10 @@ class Calls:
     async def _finish(self, call: Call, member: str, outcome: Outcome, step: int) -> None:
         """Note a result; after a failed action the model sees how far the ones before it came."""
         seen: Screenshot | None = None
-        if _is_computer(call):
-            if outcome.is_error and COMPUTER not in self.failed and self._unseen is not None:
-                seen = await self._look()
-                if seen is not None:
-                    self._unseen["content"].append(image_block(seen))
+        if _is_computer(call) and outcome.is_error and COMPUTER not in self.failed and self._unseen is not None:
+            seen = await self._look()
+            if seen is not None:
+                self._unseen["content"].append(image_block(seen))
         if outcome.is_error and (family := _family(call)):
             self.failed.add(family)
         await self._note(call, member, outcome, step, seen)

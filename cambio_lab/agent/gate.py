@@ -37,6 +37,7 @@ MEMBERS = LOOKS | CLICKS | POINTER | KEYBOARD | BROWSER
 SHELL = "bash"
 EDITOR = "str_replace_based_edit_tool"
 EDITOR_READS = frozenset({"view"})
+TOOL_NAMES = MEMBERS | BROWSER | {SHELL, EDITOR}
 CANCEL_PATIENCE = 0.08  # a cancelled call that cleans up for longer is left to finish behind the turn's back
 STRAGGLER_PATIENCE = 30.0
 log = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ from itertools import zip_longest
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
+from ..agent.options import OPTIONAL_MEMBERS
 from ..desktop.base import Desktop, Region, Screenshot, Size
 from ..errors import BundleRefused, DesktopError, DesktopLost
 from ..recording import drawing, observations
@@ -112,6 +113,7 @@ async def replay_on(
     fresh one of the recorded image and size.
     """
     replay, began = DesktopReplay(), time.perf_counter()
+    desktop.limit_browser(None, frozenset(OPTIONAL_MEMBERS))
     ended = contents.manifest["session"].get("created_at", 0.0)  # a desktop needs a moment before its first action
     for call in contents.observations:
         if last_step is not None and (call.get("step") or 0) > last_step:

@@ -2,7 +2,7 @@
 
 from .failures import BadGateway, Break, ErrorStatus, NoStop, SseError, Stall, overloaded, rate_limited
 from .policies import ColorTarget, Echo, Form, Script, Steps, View, find_color
-from .replies import Reply, click, legacy, member, reply, screenshot, text, think, tool
+from .replies import Reply, browse, click, legacy, member, reply, screenshot, text, think, tool
 from .server import MessagesApi, Recorded
 from .service import refusal_reply
 
@@ -22,6 +22,7 @@ __all__ = [
     "Stall",
     "Steps",
     "View",
+    "browse",
     "click",
     "find_color",
     "legacy",

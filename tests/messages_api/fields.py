@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
-from .models import EFFORTS, LEGACY_HEADERS, MODELS, TOOLSET, Model
+from anthropic.types.beta.beta_browser_member_name import BetaBrowserMemberName
+
+from .models import BROWSER_TOOLSET, EFFORTS, LEGACY_HEADERS, MODELS, TOOLSET, Model
 from .refusal import Refused
 
 _POINTER = "left_click right_click middle_click double_click triple_click left_click_drag mouse_move left_mouse_down"
 MEMBERS = frozenset({*_POINTER.split(), "left_mouse_up", "scroll", "type", "key", "hold_key", "wait"}) | frozenset(
     {"screenshot", "zoom", "cursor_position"}
 )
+BROWSER_MEMBERS = frozenset(get_args(BetaBrowserMemberName))
 NAMES = {"bash_20250124": "bash", "text_editor_20250728": "str_replace_based_edit_tool"}
 CONTEXT_BETA = "context-management-2025-06-27"
 EDIT_BETAS = {"clear_tool_uses_20250919": CONTEXT_BETA, "compact_20260112": "compact-2026-01-12"}
@@ -80,8 +83,13 @@ def _check_tools(tools: list[dict[str, Any]], model: Model, betas: set[str]) -> 
     for i, tool in enumerate(tools):
         kind = tool.get("type", "custom")
         if kind == TOOLSET:
-            _check_toolset(tool, f"tools.{i}.{TOOLSET}")
+            _check_toolset(tool, f"tools.{i}.{TOOLSET}", MEMBERS)
             name = "computer"
+        elif kind == BROWSER_TOOLSET:
+            if not model.browses:
+                raise Refused(f"'{model.id}' does not support tool types: {kind}.")
+            _check_toolset(tool, f"tools.{i}.{BROWSER_TOOLSET}", BROWSER_MEMBERS)
+            name = "browser"
         elif kind in LEGACY_HEADERS:
             name = _check_legacy(tool, f"tools.{i}.{kind}", betas)
         elif kind in NAMES:
@@ -101,16 +109,16 @@ def _check_tools(tools: list[dict[str, Any]], model: Model, betas: set[str]) -> 
         names.add(name)
 
 
-def _check_toolset(tool: dict[str, Any], path: str) -> None:
+def _check_toolset(tool: dict[str, Any], path: str, members: frozenset[str]) -> None:
     for name in tool:
         if name not in {"type", "configs", "cache_control", "allowed_callers"}:
             raise Refused(f"{path}.{name}: Extra inputs are not permitted")
     if tool.get("allowed_callers", ["direct"]) != ["direct"]:
         raise Refused(f"{path}.allowed_callers: Input should be ['direct']")
     configs = tool.get("configs") or {}
-    enabled, deferred = set(MEMBERS), set()
+    enabled, deferred = set(members), set()
     for member, config in configs.items():
-        if member not in MEMBERS:
+        if member not in members:
             raise Refused(f"{path}.configs.{member}: Extra inputs are not permitted")
         for name, value in (config or {}).items():
             if name not in {"enabled", "defer_loading"}:

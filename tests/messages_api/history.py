@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from .fields import MEMBERS
-from .models import TOOLSET, Model
+from .browser import check_state
+from .fields import BROWSER_MEMBERS, MEMBERS
+from .models import BROWSER_TOOLSET, TOOLSET, Model
 from .refusal import Refused
 
 MAX_MESSAGES = 100_000
+TOOLSETS = {TOOLSET: "computer", BROWSER_TOOLSET: "browser"}
 _NOTHING: dict[str, Any] = {"role": "user", "content": []}
 _ID = re.compile(r"^[a-zA-Z0-9_-]+$")
 _USER = frozenset({"text", "image", "tool_result", "document"})
@@ -79,7 +81,7 @@ def _check_result(block: dict[str, Any], path: str) -> None:
     content = block.get("content")
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
     for k, part in enumerate(parts):
-        if not isinstance(part, dict) or part.get("type") not in {"text", "image"}:
+        if not isinstance(part, dict) or part.get("type") not in {"text", "image", "browser_state"}:
             raise Refused(f"{path}.tool_result.content.{k}: Input should be a text or image block")
         if part["type"] == "text" and not isinstance(part.get("text"), str):
             raise Refused(f"{path}.tool_result.content.{k}.text: Input should be a valid string")
@@ -109,7 +111,7 @@ def check(messages: list[dict[str, Any]], tools: list[dict[str, Any]], model: Mo
         raise Refused(
             "This model does not support assistant message prefill. The conversation must end with a user message."
         )
-    toolset = any(tool.get("type") == TOOLSET for tool in tools)
+    toolsets = {TOOLSETS[kind] for tool in tools if (kind := tool.get("type")) in TOOLSETS}
     seen: set[str] = set()
     for i, message in enumerate(messages):
         if message["role"] == "system":
@@ -121,18 +123,18 @@ def check(messages: list[dict[str, Any]], tools: list[dict[str, Any]], model: Mo
             if call["id"] in seen:
                 raise Refused(f"messages.{i}: `tool_use` ids must be unique")
             seen.add(call["id"])
-            _check_call(call, toolset, f"messages.{i}")
+            _check_call(call, toolsets, f"messages.{i}")
         if message["role"] == "assistant":
             _check_answered(calls, messages, i)
         elif i == 0 or messages[i - 1]["role"] != "assistant":
             _no_results(message, i)
 
 
-def _check_call(call: dict[str, Any], toolset: bool, path: str) -> None:
+def _check_call(call: dict[str, Any], toolsets: set[str], path: str) -> None:
     if "toolset_name" in call and call["toolset_name"] is not None:
-        if call["toolset_name"] != "computer" or call["name"] not in MEMBERS:
+        if call["name"] not in {"computer": MEMBERS, "browser": BROWSER_MEMBERS}.get(call["toolset_name"], ()):
             raise Refused(f"{path}: `tool_use` {call['id']} names an unknown toolset member")
-        if not toolset:
+        if call["toolset_name"] not in toolsets:
             raise Refused(f"{path}: `tool_use` {call['id']} belongs to a toolset that `tools` does not declare")
 
 
@@ -171,3 +173,4 @@ def _check_answered(calls: list[dict[str, Any]], messages: list[dict[str, Any]],
                 f"messages.{i + 1}: `toolset_name` of the `tool_result` for {call['id']} must be "
                 f"{call.get('toolset_name')!r}, found {result.get('toolset_name')!r}"
             )
+        check_state(call, result, f"messages.{i + 1}")

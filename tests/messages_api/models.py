@@ -6,10 +6,12 @@ are a check, one table used twice is none.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 TOOLSET = "computer_toolset_20260801"
+BROWSER_TOOLSET = "browser_toolset_20260801"
 LEGACY_HEADERS = {
     "computer_20251124": "computer-use-2025-11-24",
     "computer_20250124": "computer-use-2025-01-24",
@@ -45,6 +47,11 @@ class Model:
     max_tokens: int = 128_000
     min_cache_tokens: int = 1024
     off_max_effort: str = "max"
+
+    @property
+    def browses(self) -> bool:
+        """The browser use tool's page: "Opus 4.8, everything of the 5 series"."""
+        return self.id == "claude-opus-4-8" or re.fullmatch(r"claude-[a-z]+-5(-\d)?", self.id) is not None
 
     @property
     def max_images(self) -> int:

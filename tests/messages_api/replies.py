@@ -39,6 +39,12 @@ def member(name: str, **arguments: Any) -> Block:
     return {"type": "tool_use", "name": name, "input": arguments, "toolset_name": "computer"}
 
 
+def browse(name: str, **arguments: Any) -> Block:
+    """A call of a browser toolset member."""
+    arguments = {key.rstrip("_"): value for key, value in arguments.items()}
+    return {"type": "tool_use", "name": name, "input": arguments, "toolset_name": "browser"}
+
+
 def tool(name: str, **arguments: Any) -> Block:
     """A call of any other tool."""
     return {"type": "tool_use", "name": name, "input": arguments}

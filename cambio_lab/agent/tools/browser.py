@@ -72,9 +72,7 @@ class BrowserTool:
         return Outcome(
             text="\n".join(lines),
             image=image,
-            timing=Timing(
-                encode=image.encode_ms if image else 0.0, total=(time.perf_counter() - started) * 1000
-            ),
+            timing=Timing(encode=image.encode_ms if image else 0.0, total=(time.perf_counter() - started) * 1000),
             lines=lines,
             state=next((block for block in blocks if block["type"] == "browser_state"), None),
         )
@@ -122,7 +120,7 @@ class BrowserTool:
         except DesktopError:
             found = {"tabs": [], "state_changes": []}
         self._pages = {tab["tab_id"]: tab["url"] for tab in found["tabs"]}
-        self._pages |= {"": tab["url"] for tab in found["tabs"] if tab.get("active")}
+        self._pages[""] = next((tab["url"] for tab in found["tabs"] if tab.get("active")), "")
         changes = [self._change(change) for change in found["state_changes"]]
         return self._parts.state(tabs=found["tabs"], state_changes=changes)
 
@@ -148,9 +146,7 @@ class _Files:
         return True  # shell and editor read the same files
 
 
-def _toolset(
-    tool: BrowserTool, admitted: Callable[[str], bool], parts: ToolsetParts, members: frozenset[str]
-) -> Any:
+def _toolset(tool: BrowserTool, admitted: Callable[[str], bool], parts: ToolsetParts, members: frozenset[str]) -> Any:
     """The SDK's abstract toolset with our ``execute``: a class of its own because the SDK is loaded on first use."""
 
     class Toolset(parts.browser.base):  # type: ignore[misc, name-defined]

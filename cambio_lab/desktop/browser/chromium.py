@@ -40,7 +40,6 @@ _FLAGS = (
 )
 
 
-
 def installed() -> bool:
     """Return whether this machine has a Chromium, for desktops that use its programs."""
     return any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))

@@ -52,8 +52,9 @@ class Browser:
         self._starting = asyncio.Lock()
 
     def limit(self, hosts: Sequence[str] | None, members: frozenset[str]) -> None:
-        """Open only ``hosts`` (``None``: any; ``.example.org`` with all below it). ``members`` are the optional ones that are served, and ``file``.
+        """Open only ``hosts`` (``None``: any; ``.example.org`` with all below it).
 
+        ``members`` are the optional ones that are served, and ``file``.
         ``read_console`` and ``read_network`` return what was noted since the browser's start if they are served then;
         ``file`` allows ``file:`` addresses.
         """

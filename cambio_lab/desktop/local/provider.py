@@ -18,8 +18,8 @@ from pathlib import Path
 from cambio_lab.errors import CapacityReached, DesktopUnavailable
 from cambio_lab.settings import Settings
 
-from ..browser.chromium import installed
 from ..base import DesktopOptions, ProviderHealth, VncEndpoint
+from ..browser.chromium import installed
 from ..connected import ConnectedDesktop
 from ..machine import run, until_managed
 from .process import LocalProcess
