@@ -33,7 +33,9 @@ BROWSER = BROWSER_ACTS | {
     *("navigate", "list_tabs", "new_tab", "switch_tab", "close_tab", "read_page", "get_page_text", "find", "scroll_to"),
     *("hover", "read_console", "read_network"),
 }
-MEMBERS = LOOKS | CLICKS | POINTER | KEYBOARD | BROWSER
+MEMBERS = LOOKS | CLICKS | POINTER | KEYBOARD
+"""Of the computer toolset."""
+TOOL_NAMES = MEMBERS | BROWSER | {SHELL, EDITOR}
 SHELL = "bash"
 EDITOR = "str_replace_based_edit_tool"
 EDITOR_READS = frozenset({"view"})
@@ -66,10 +68,10 @@ def parse_policy(value: Any) -> ApprovalPolicy:
         return value  # type: ignore[no-any-return]
     if isinstance(value, frozenset | set | list | tuple) and all(isinstance(item, str) for item in value):
         names = frozenset(value)
-        if unknown := names - MEMBERS - {SHELL, EDITOR}:
+        if unknown := names - TOOL_NAMES:
             raise InvalidRequest(
                 f"approval names unknown members: {', '.join(sorted(unknown))}.",
-                hint=f"Known are {', '.join(sorted(MEMBERS | {SHELL, EDITOR}))}.",
+                hint=f"Known are {', '.join(sorted(TOOL_NAMES))}.",
                 details={"approval": f"unknown: {', '.join(sorted(unknown))}"},
             )
         return names
