@@ -35,9 +35,9 @@ BROWSER = BROWSER_ACTS | {
 }
 MEMBERS = LOOKS | CLICKS | POINTER | KEYBOARD
 """Of the computer toolset."""
-TOOL_NAMES = MEMBERS | BROWSER | {SHELL, EDITOR}
 SHELL = "bash"
 EDITOR = "str_replace_based_edit_tool"
+TOOL_NAMES = MEMBERS | BROWSER | {SHELL, EDITOR}
 EDITOR_READS = frozenset({"view"})
 TOOL_NAMES = MEMBERS | BROWSER | {SHELL, EDITOR}
 CANCEL_PATIENCE = 0.08  # a cancelled call that cleans up for longer is left to finish behind the turn's back

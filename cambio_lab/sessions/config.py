@@ -180,7 +180,9 @@ class SessionConfig(Checked):
     image_format: Annotated[Text | None, about("Format of screenshots.", enum=("png", "jpeg", "webp"))] = None
     tools: Annotated[
         list[str] | None,
-        about("Of computer, browser, bash and editor, and optional members of the browser toolset.", ["browser", "bash"]),
+        about(
+            "Of computer, browser, bash and editor, and optional members of the browser toolset.", ["browser", "bash"]
+        ),
     ] = None
     secrets: Annotated[
         dict[str, str] | list[str] | None, Refuses(check_secrets), about("Values by name that the agent never sees.")
