@@ -249,6 +249,31 @@ class UserMessage(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class MessageQueued(Event):
+    """A person's message was accepted during a turn and is on disk; it waits for the agent's next request."""
+
+    message_id: str
+    content: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MessageDelivered(Event):
+    """A queued message joins the conversation, after the results of the latest calls."""
+
+    message_id: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageWithdrawn(Event):
+    """A queued message will not be delivered: it was taken back, or the turn was ended before."""
+
+    message_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class TurnFinished(Event):
     """The one good end of a turn.
 

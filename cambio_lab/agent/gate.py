@@ -11,8 +11,10 @@ import asyncio
 import json
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from ..errors import InvalidRequest
@@ -98,6 +100,14 @@ def shown(tool: str, arguments: Mapping[str, Any]) -> str:
     return f"{tool} {json.dumps(dict(arguments), ensure_ascii=True, default=str)}"
 
 
+@dataclass(frozen=True, slots=True)
+class QueuedMessage:
+    """What a person said during a turn."""
+
+    message_id: str
+    content: str
+
+
 class Gate:
     """One per session; survives turns. All methods belong to the event loop's thread."""
 
@@ -113,6 +123,8 @@ class Gate:
         self._resumed.set()
         self._admitted: set[str] = set()
         self._stragglers: set[asyncio.Task[Any]] = set()
+        self.messages: deque[QueuedMessage] = deque()
+        """Waiting for the next request."""
 
     # A person's side
     @property
@@ -132,6 +144,17 @@ class Gate:
 
     def stop_now(self) -> None:
         self.halt(Stopped("the user stopped the agent"))
+
+    def take_back(self, message_id: str) -> bool:
+        """Remove a message that still waits; false when it does not."""
+        found = [message for message in self.messages if message.message_id == message_id]
+        for message in found:
+            self.messages.remove(message)
+        return bool(found)
+
+    def next_message(self) -> QueuedMessage | None:
+        """Take the message that waits longest."""
+        return self.messages.popleft() if self.messages else None
 
     def pause(self) -> None:
         """Hold before the next action or request; what runs now finishes."""

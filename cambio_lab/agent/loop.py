@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 
 from ..desktop.base import Desktop
@@ -29,7 +29,7 @@ from ..events import (
 from . import context, models
 from .calls import Calls, make_tools
 from .client import Announced, ModelClient, Reply, Sent, Started, Text, Thought, Transient
-from .gate import Gate, LimitReached, Stopped
+from .gate import Gate, LimitReached, QueuedMessage, Stopped
 from .options import AgentOptions, TurnOptions, system_prompt
 from .reply import complete_usage
 from .request import Requests, Retries
@@ -72,6 +72,8 @@ class Agent:
         self._spent = spent
         self._steps = steps
         self._turn: Turn | None = None
+        self.next_message: Callable[[], QueuedMessage | None] = gate.next_message
+        """Gives the messages that came during the turn; a replay gives them where they were delivered."""
 
     @property
     def history(self) -> list[Message]:
@@ -145,6 +147,7 @@ class Agent:
         if self.gate.paused:
             await turn.emit(StatusChanged("paused", "Paused before the next request."))
         await self.gate.passage()
+        await self._deliver(turn)
         self._transcript.prune()
         if self._transcript.crowded:
             await context.make_room(turn, lambda: self._query(turn, compact=True))
@@ -166,6 +169,13 @@ class Agent:
         if reply.calls:
             await self._execute(turn, reply)
         await context.follow(turn, reply)
+        if turn.done:
+            await self._deliver(turn)
+
+    async def _deliver(self, turn: Turn) -> None:
+        """Add the messages that came during the turn to the conversation."""
+        while (message := self.next_message()) is not None:
+            await turn.deliver(message)
 
     # query: one whole reply, however many requests that takes
     async def _query(self, turn: Turn, *, compact: bool = False) -> Reply:

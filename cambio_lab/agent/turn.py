@@ -8,12 +8,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..events import Event, HistoryAppended, HistoryDropped, TurnFailed, TurnFinished, Usage
+from ..events import (
+    Event,
+    HistoryAppended,
+    HistoryDropped,
+    MessageDelivered,
+    TurnFailed,
+    TurnFinished,
+    Usage,
+)
 from . import models
-from .gate import Gate, LimitReached
+from .gate import Gate, LimitReached, QueuedMessage
 from .options import AgentOptions
 from .tools.call import Call, Tool
-from .transcript import Message, Transcript
+from .transcript import Message, Transcript, user_text
 
 Emit = Callable[[Event], Awaitable[None]]
 """Where a turn's events go. It is awaited before the loop goes on."""
@@ -127,6 +135,13 @@ class Turn:
         """Add a message to the conversation."""
         self.transcript.append(message)
         await self.emit(HistoryAppended(message))
+
+    async def deliver(self, message: QueuedMessage) -> None:
+        """Add a message that came during the turn; what was said before it is no longer the final text."""
+        self.act()
+        self.done = False
+        await self.emit(MessageDelivered(message.message_id, message.content))
+        await self.append(user_text(message.content))
 
     async def replace(self, count: int, *messages: Message) -> None:
         """Replace the last ``count`` messages of the conversation."""

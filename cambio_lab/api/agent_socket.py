@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ..sessions.session import Session
 
 logger = logging.getLogger(__name__)
+WHEN = ("next", "idle")
+"""When a message is read: before the agent's next request, or only while no turn runs (else it is refused)."""
 TRUE, FALSE = {"true", "1", "yes"}, {"false", "0", "no", ""}
 
 
@@ -177,7 +179,10 @@ class AgentSocket(EventSocket):
             raise unknown_type(kind, ["message", *COMMANDS])
 
     async def _message(self, body: dict[str, Any]) -> None:
-        await self.session.send(body.get("content"), body.get("metadata"))
+        when = body.get("when", "next")
+        if when not in WHEN:
+            raise InvalidRequest("when must be next or idle.", details={"when": f"one of {', '.join(WHEN)}"})
+        await self.session.send(body.get("content"), body.get("metadata"), queue=when == "next")
 
     def _stream(self) -> bool:
         value = self.argument("stream", "").lower()
@@ -197,6 +202,12 @@ class AgentSocket(EventSocket):
 
     async def _stop(self, body: dict[str, Any]) -> None:
         await self.session.stop(short_text(body, "message_id"))
+
+    async def _take_back(self, body: dict[str, Any]) -> None:
+        message_id = short_text(body, "message_id")
+        if message_id is None:
+            raise InvalidRequest("Which message? Send its message_id.", details={"message_id": "missing"})
+        await self.session.take_back(message_id)
 
     async def _pause(self, body: dict[str, Any]) -> None:
         await self.session.pause()
@@ -226,6 +237,7 @@ class AgentSocket(EventSocket):
 
 COMMANDS: dict[str, Callable[[AgentSocket, dict[str, Any]], Awaitable[None]]] = {
     "stop": AgentSocket._stop,
+    "take_back": AgentSocket._take_back,
     "pause": AgentSocket._pause,
     "resume": AgentSocket._resume,
     "approve": AgentSocket._approve,

@@ -94,6 +94,24 @@ def _(event: events.UserMessage, view: SessionView) -> Body:
     )
 
 
+@_register(events.MessageQueued)
+def _(event: events.MessageQueued, view: SessionView) -> Body:
+    said = {"message_id": event.message_id, "message": event.content}
+    return _status(view.state, "Message queued", event.metadata, event="message_queued", queued=True, **said)
+
+
+@_register(events.MessageDelivered)
+def _(event: events.MessageDelivered, view: SessionView) -> Body:
+    said = {"message_id": event.message_id, "message": event.content}
+    return _status(view.state, "Message delivered", event="message_delivered", **said)
+
+
+@_register(events.MessageWithdrawn)
+def _(event: events.MessageWithdrawn, view: SessionView) -> Body:
+    gone = {"message_id": event.message_id, "reason": event.reason}
+    return _status(view.state, f"Message not delivered: {event.reason}", event="message_withdrawn", **gone)
+
+
 @_register(events.TextDelta)
 def _(event: events.TextDelta, view: SessionView) -> Body:
     return {"type": "agent_delta", "content": event.text, "metadata": {"kind": "text"}}

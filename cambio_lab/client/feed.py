@@ -61,7 +61,7 @@ class Feed:
         await self._channel.admission.acquire()
         self._unsettled = True
         self._listener = self._channel.listen()
-        await self._channel.send({"content": self._content, "metadata": self._metadata})
+        await self._channel.send({"content": self._content, "metadata": self._metadata, "when": "idle"})
 
     async def next(self) -> list[Message]:
         """Return the next messages of the turn; none when nothing came for a moment. Raises a refusal."""
@@ -149,7 +149,7 @@ class Feed:
             page = await self._rest.json("GET", path, params={"role": "user", "limit": 200, "offset": total - 200})
         stored = [row for row in page["messages"] if (row.get("metadata") or {}).get("client_id") == self._client_id]
         if not stored:
-            await self._channel.send({"content": self._content, "metadata": self._metadata})
+            await self._channel.send({"content": self._content, "metadata": self._metadata, "when": "idle"})
 
     def _fetch_latest(self) -> None:
         """Fetch one screenshot at a time while the turn runs: a fast agent does not make a queue."""

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 from ..agent.client import ModelClient
-from ..agent.gate import Gate
+from ..agent.gate import Gate, QueuedMessage
 from ..agent.loop import Agent
 from ..agent.options import AgentOptions, TurnOptions
 from ..agent.transports.exchanges import ReplayTransport
 from ..agent.turn import Emit
 from ..errors import BundleRefused, CambioError, ReplayDiverged
-from ..events import ApprovalRequested, Event, ModelReplied, Timing, ToolFinished, TurnFailed, TurnFinished
+from ..events import (
+    ApprovalRequested,
+    Event,
+    HistoryAppended,
+    ModelReplied,
+    Timing,
+    ToolFinished,
+    TurnFailed,
+    TurnFinished,
+)
 from ..recording import bodies
 from ..recording.bodies import BodyEncoder
 from ..recording.contents import Contents, Json
@@ -58,6 +68,8 @@ class Playback:
         self._timings = {event["tool_use_id"]: Timing(**event["timing"]) for event in finished}
         self._model_ms = [event["model_ms"] for event in contents.events if event["kind"] == "ModelReplied"]
         self._replies = 0
+        self._said = _said_during(contents)
+        self._appended = 0
         self._ends = [event for event in contents.events if event["kind"] in ("TurnFinished", "TurnFailed")]
 
     @property
@@ -116,6 +128,17 @@ class Playback:
         turn = self.stops.turn
         return self._ends[turn] if turn < len(self._ends) else {}
 
+    def next_message(self) -> QueuedMessage | None:
+        """Give the message that was delivered at this place of the recording: the client's, if it sent one."""
+        if not self._said or self._said[0][0] > self._appended:
+            return None
+        _, recorded = self._said.popleft()
+        return self.gate.next_message() or recorded
+
+    def note(self, event: Event) -> None:
+        """Count the messages of the conversation: they say where the recording is."""
+        self._appended += isinstance(event, HistoryAppended)
+
     async def aclose(self) -> None:
         """Cancel what waits."""
         self.stops.close()
@@ -134,6 +157,7 @@ class PlayedAgent:
         self._agent = agent
         self._client = client
         self.playback = playback
+        agent.next_message = playback.next_message
 
     async def open(self) -> None:
         """Load the SDK now rather than in the first turn."""
@@ -159,6 +183,7 @@ class PlayedAgent:
         async def play(event: Event) -> None:
             if isinstance(event, ApprovalRequested):
                 self.playback.decide(event)
+            self.playback.note(event)
             await emit(self.playback.as_then(event))
             await stops.after(event)
 
@@ -224,6 +249,16 @@ async def replay(contents: Contents, *, pace: float = 0.0, on_event: Callable[[E
         await played.aclose()
     identical = _bytes(messages) == _bytes(await asyncio.to_thread(contents.conversation))
     return Replayed(messages, happened, identical, loop.time() - began)
+
+
+def _said_during(contents: Contents) -> deque[tuple[int, QueuedMessage]]:
+    """Return the messages that came during turns, each with how many messages the conversation had got before."""
+    found, appended = deque[tuple[int, QueuedMessage]](), 0
+    for event in contents.events:
+        appended += event["kind"] == "HistoryAppended"
+        if event["kind"] == "MessageDelivered":
+            found.append((appended, QueuedMessage(event["message_id"], event["content"])))
+    return found
 
 
 def _history_before(contents: Contents) -> list[Json]:

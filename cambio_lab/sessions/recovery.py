@@ -7,6 +7,7 @@ delays neither another session nor the server's start.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import Any
 
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.errors import CambioError, DesktopUnavailable, InvalidRequest, SessionEnded, StoreUnavailable
-from cambio_lab.events import Status, StatusChanged, TurnFailed, Usage
+from cambio_lab.events import MessageWithdrawn, Status, StatusChanged, TurnFailed, Usage
 from cambio_lab.replay.replay_desktop import ReplayProvider
 from cambio_lab.store import SessionRow, SessionStatus
 
@@ -219,8 +220,20 @@ class Recovery:
             session.store.steps.interrupting(row.id, session.now()),
             session.store.sessions.updating(row.id, turn_message_id=None),
         ]
-        moments = (session.moment(failed), session.moment(idle))
+        lost = [
+            MessageWithdrawn(one, "The server was restarted before the agent read it")
+            for one in await self._queued(row)
+        ]
+        moments = [session.moment(event) for event in (*lost, failed, idle)]
         await session.journal.emit(*moments, operations=operations, refusable=True)
+
+    async def _queued(self, row: SessionRow) -> list[str]:
+        """Return the ids of the messages that waited for the agent's next request."""
+        kinds = ("MessageQueued", "MessageDelivered", "MessageWithdrawn", "UserMessage")
+        waiting: dict[str, bool] = {}
+        for event in await self._store.events.records(row.id, kinds=kinds):
+            waiting[json.loads(event.record or "{}")["message_id"]] = event.kind == "MessageQueued"
+        return [message_id for message_id, waits in waiting.items() if waits]
 
     async def _end(self, session_id: str, reason: str, status: SessionStatus) -> SessionRow | None:
         """End a session; its history and record stay, its desktop is removed. ``None``: it was over.

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import asdict
+from typing import Any
 
-from cambio_lab.agent.gate import Gate, parse_policy
+from cambio_lab.agent.gate import Gate, QueuedMessage, parse_policy
 from cambio_lab.agent.options import TurnOptions
 from cambio_lab.agent.tools.extra import ExtraTools
 from cambio_lab.desktop.base import Desktop
@@ -23,7 +24,14 @@ from cambio_lab.errors import (
     SessionEnded,
     TurnRunning,
 )
-from cambio_lab.events import ConversationCleared, PolicyChanged, StatusChanged, UserMessage
+from cambio_lab.events import (
+    ConversationCleared,
+    MessageQueued,
+    MessageWithdrawn,
+    PolicyChanged,
+    StatusChanged,
+    UserMessage,
+)
 from cambio_lab.replay.origin import keep
 from cambio_lab.store import SessionRow, SessionStatus, new_message_id
 
@@ -77,8 +85,10 @@ class Session(ControlledSession):
 
     # Messages
 
-    async def send(self, content: object, metadata: object = None) -> str:
+    async def send(self, content: object, metadata: object = None, *, queue: bool = False) -> str:
         """Accept a message and start the agent's turn; return its id once it is on disk.
+
+        While a turn runs, ``queue`` has the message wait for the agent's next request, and be part of that turn.
 
         Raises :class:`InvalidRequest`, :class:`SessionEnded`, :class:`TurnRunning`, :class:`MessageLimitReached`,
         :class:`RecordFull` or :class:`StoreUnavailable`; then nothing is stored.
@@ -86,13 +96,17 @@ class Session(ControlledSession):
         text, extra = self.mask.text(check_content(content)), check_metadata(metadata, self.mask)
         tools = SecretTools(self.extra_tools, self.mask) if self.extra_tools and self.mask else self.extra_tools
         options = TurnOptions(**turn_options(extra), extra_tools=tools)
+        message_id = new_message_id()
         async with self._admission:
+            if queue and self.life.phase is Phase.WORKING:
+                self._check_limits()
+                if await self._queued(message_id, text, extra):
+                    return message_id
             self._require_ready("A message is refused")
             self._check_limits()
             await self._wind_up()
             if self.turn is not None and self.turn.broken_off:
                 await self._renew_agent()
-            message_id = new_message_id()
             operations = [
                 self.store.messages.appending(message_id, self.id, "user", text, extra, self.now()),
                 self.store.sessions.updating(
@@ -110,6 +124,28 @@ class Session(ControlledSession):
             self.turn = Turn(self, self.agent, message_id, text, options, over=self._turn_over)
             self.turn.start()
             return message_id
+
+    async def _queued(self, message_id: str, text: str, metadata: dict[str, Any]) -> bool:
+        """Store a message that is to be delivered during the turn; false when the turn ended meanwhile."""
+        turn, event = self.turn, MessageQueued(message_id, text, metadata)
+        count = self.store.sessions.updating(self.id, user_messages=self._user_messages + 1)
+        await self.journal.emit(self.moment(event), operations=[count], refusable=True)
+        if self.turn is not turn or self.life.phase is not Phase.WORKING:
+            return False
+        self._user_messages += 1
+        self.gate.messages.append(QueuedMessage(message_id, text))
+        self.touch()
+        return True
+
+    async def take_back(self, message_id: str) -> None:
+        """Withdraw a message that waits for the agent's next request. :class:`SessionConflict` when it does not."""
+        self.require_live()
+        if not self.gate.take_back(message_id):
+            raise SessionConflict("This message does not wait any more.", hint="The agent has it, or its turn ended.")
+        self._user_messages -= 1
+        count = self.store.sessions.updating(self.id, user_messages=self._user_messages)
+        event = MessageWithdrawn(message_id, "It was taken back")
+        await self.journal.emit(self.moment(event), operations=[count])
 
     async def clear_history(self) -> int:
         """Forget the conversation, the agent's memory of it included; return how many messages there were.

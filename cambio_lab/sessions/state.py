@@ -219,6 +219,7 @@ class SessionState:
             "viewer": self.control,
             "message_id": self.turn_message_id if self.life.working else None,
             "approval_policy": self.approval,
+            "queued": [{"message_id": one.message_id, "message": one.content} for one in self.gate.messages],
         }
         if (pending := self.gate.pending) is not None:
             metadata["approval"] = {

@@ -164,6 +164,18 @@ class Turn:
         self._thinking.clear()  # of a reply that broke off
         await self._post(event)
 
+    async def _delivered(self, event: events.MessageDelivered) -> None:
+        """Add the message to the history, now that the agent gets it, and keep what the agent had said before."""
+        session, reply = self._session, self._reply
+        if reply is not None and reply.text:
+            self._said.append({"step": session.steps + 1, "content": reply.text})
+            self._reply = None
+        metadata = {"queued": True, "during": self.message_id}
+        message = self._store.messages.appending(
+            event.message_id, session.id, "user", event.content, metadata, session.now()
+        )
+        await session.journal.emit(session.moment(event), operations=[message])
+
     async def _replied(self, event: events.ModelReplied) -> None:
         session = self._session
         session.usage += event.usage
@@ -272,6 +284,9 @@ class Turn:
         session = self._session
         session.usage = self._spent_before + event.usage  # with what a dropped reply had cost
         moments = [session.moment(event, reply_id=reply_id)]
+        while (message := session.gate.next_message()) is not None:
+            withdrawn = events.MessageWithdrawn(message.message_id, "The turn ended before the agent read it")
+            moments.insert(-1, session.moment(withdrawn))
         self._over(self)
         if session.state == "idle":
             moments.append(session.moment(events.StatusChanged("idle", "Waiting for a message")))
@@ -291,6 +306,7 @@ _HANDLERS: dict[type[events.Event], Callable[[Turn, Any], Awaitable[None]]] = {
     events.ApprovalDecided: Turn._decided,
     events.ThinkingDelta: Turn._thought,
     events.Retrying: Turn._retrying,
+    events.MessageDelivered: Turn._delivered,
     events.ModelReplied: Turn._replied,
     events.ToolStarted: Turn._started,
     events.ToolFinished: Turn._finished,

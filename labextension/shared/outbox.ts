@@ -35,7 +35,7 @@ export class Outbox {
     if (!this.current) return;
     if (message.type === 'error') return this.current.state === 'sent' ? this.giveBack() : undefined;
     if (message.type !== 'status') return;
-    if (message.metadata?.['event'] === 'user_message' && message.metadata['message'] === this.current.text) return this.clear();
+    if (['user_message', 'message_queued'].includes(String(message.metadata?.['event'])) && message.metadata['message'] === this.current.text) return this.clear();
     if (this.current.state !== 'waiting') return;
     if (message.status !== 'idle') return this.giveBack('Not sent: the agent is at work on another message.');
     if (this.transmit({ content: this.current.text })) this.current = { ...this.current, state: 'sent' };

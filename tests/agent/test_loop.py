@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from cambio_lab.agent import TurnOptions
+from cambio_lab.agent.gate import QueuedMessage
 from cambio_lab.events import (
     HistoryAppended,
     HistoryDropped,
+    MessageDelivered,
     ModelReplied,
     StatusChanged,
     TextDelta,
@@ -26,6 +28,7 @@ from tests.messages_api import reply as answer
 from .conftest import MakeAgent, names, of, play
 from .fake_desktop import FakeDesktop
 from .scripted import Scripted, reply, text, thinking, use
+from .stream import turn_events
 
 
 async def test_the_events_of_a_turn_come_in_order(make: MakeAgent) -> None:
@@ -337,3 +340,25 @@ async def test_every_reply_is_priced_with_its_stop_reason(make: MakeAgent) -> No
     found = await play(make(Scripted(reply(use("screenshot")), reply(text("Done.")))))
     assert [event.stop_reason for event in of(found, ModelReplied)] == ["tool_use", "end_turn"]
     assert {event.status for event in of(found, StatusChanged)} == {"thinking", "acting"}
+
+
+@pytest.mark.parametrize("last", [False, True])
+async def test_a_message_during_a_turn_follows_the_results_of_the_calls(
+    make: MakeAgent, api: MessagesApi, last: bool
+) -> None:
+    """The strict stand-in refuses text before results; after a final answer the turn goes on."""
+    replies = iter([answer("I look.", screenshot()), answer("Done."), answer("Also done.")])
+    api.policy = lambda view: next(replies)
+    agent = make(api)
+    found = []
+    async for event in turn_events(agent, "Look."):
+        found.append(event)
+        if isinstance(event, ModelReplied) and event.request_index == (2 if last else 1):
+            agent.gate.messages.extend([QueuedMessage("msg-1", "Be quick."), QueuedMessage("msg-2", "And kind.")])
+    assert not agent.gate.messages
+    assert [event.message_id for event in of(found, MessageDelivered)] == ["msg-1", "msg-2"]
+    kinds = [[block["type"] for block in message["content"]] for message in agent.history]
+    before = [["text"], ["text", "tool_use"], ["tool_result"]] + ([["text"]] if last else [])
+    assert kinds == [*before, ["text"], ["text"], ["text"]]
+    (end,) = of(found, TurnFinished)
+    assert end.text == ("Also done." if last else "Done.")

@@ -232,7 +232,7 @@ async def test_a_running_turn_forbids_what_would_disturb_it(server: LiveServer) 
             await socket.send_json({"content": "Hello"})
             assert (await socket.receive_json())["metadata"]["event"] == "user_message"
             check_envelope(await client.delete(f"/sessions/{created['id']}/history"), 409)
-            await socket.send_json({"content": "Hello again"})
+            await socket.send_json({"content": "Hello again", "when": "idle"})
             while (message := await socket.receive_json())["type"] != "error":
                 pass
             assert message["error"] == "Turn running"

@@ -358,3 +358,27 @@ async def test_a_stop_that_names_an_ended_turn_says_that_it_stopped_nothing(serv
         answer = await until(socket, lambda message: message["type"] == "error")
         assert "ended already" in answer["details"]
         await rest.delete(f"/sessions/{session}")
+
+
+async def test_a_message_during_a_turn_is_queued_and_there_is_one_answer(server: LiveServer) -> None:
+    session = await make(server)
+    async with aiohttp.ClientSession() as client, await connect(server, client, f"/ws/{session}") as socket:
+        await socket.receive_json()
+        await socket.send_json({"content": "Hello"})
+        assert (await socket.receive_json())["metadata"]["event"] == "user_message"
+        await socket.send_json({"content": "And quickly"})
+        await socket.send_json({"content": "x", "when": "never"})
+        await socket.send_json({"type": "take_back", "message_id": "msg-unknown"})
+        found = []
+        while not found or found[-1]["type"] != "agent_response":
+            found.append(await socket.receive_json())
+        events = [message.get("metadata", {}).get("event") for message in found]
+        assert events.count("message_queued") == events.count("message_delivered") == 1
+        assert [one["error"] for one in found if one["type"] == "error"] == ["Invalid request", "Session conflict"]
+        queued = next(one["metadata"] for one in found if one.get("metadata", {}).get("event") == "message_queued")
+        assert queued["queued"] is True and queued["message"] == "And quickly"
+        async with server.client() as rest:
+            history = (await rest.get(f"/sessions/{session}/history")).json()["messages"]
+            assert [one["role"] for one in history] == ["user", "user", "assistant"]
+            assert history[1]["id"] == queued["message_id"]
+            await rest.delete(f"/sessions/{session}")

@@ -97,6 +97,27 @@ async def test_a_stop_is_a_part_of_the_run(workshop: Workshop) -> None:
     assert replayed.identical and replayed.seconds < 20
 
 
+async def test_messages_during_a_turn_are_a_part_of_the_run(workshop: Workshop) -> None:
+    replies = iter([reply(member("wait", duration=1)), reply(screenshot()), reply("First."), reply("Second.")])
+    workshop.api.policy = lambda view: next(replies)
+    session = await workshop.start()
+    await session.send("Look.")
+    await until(lambda: session.steps == 1)
+    await session.send("Be quick.", queue=True)
+    workshop.api.delay = 0.5
+    await until(lambda: len(workshop.api.requests) == 3)  # whose reply is "First."
+    await session.send("And kind.", queue=True)
+    assert session.turn_task is not None
+    await session.turn_task
+    await workshop.registry.end(session.id)
+    run = await Run.from_store(workshop.store, session.id)
+    events = [event["kind"] for event in run.contents.events]
+    assert (events.count("UserMessage"), events.count("MessageDelivered"), events.count("TurnFinished")) == (1, 2, 1)
+    assert [row["turn"] for row in run.rows] == [1, 1]
+    workshop.api.stop_answering()
+    assert (await run.replay()).identical
+
+
 async def test_stops_at_any_moment_come_out_the_same(workshop: Workshop) -> None:
     """Before the first byte of a reply, in the middle of its text, inside an action and between two."""
     slowly = reply("I look at it, slowly.", member("wait", duration=1), screenshot())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from cambio_lab.events import (
     Event,
     HistoryDropped,
     HumanInput,
+    MessageDelivered,
     ModelReplied,
     Retrying,
     StatusChanged,
@@ -38,7 +40,7 @@ from cambio_lab.sessions import Session
 from cambio_lab.sessions.broadcast import Subscription
 from cambio_lab.store import MessageQuery
 
-from .parts import COST, Bench, MemoryDesktop, ScriptedAgent, kinds, until, within, work
+from .parts import COST, Bench, MemoryDesktop, Script, ScriptedAgent, kinds, until, within, work
 
 
 async def heard(reader: Subscription, until_kind: str) -> list[dict[str, Any]]:
@@ -108,6 +110,78 @@ async def test_a_second_message_is_refused_while_one_runs(bench: Bench) -> None:
     hold.set()
     await heard(reader, "status:idle")
     assert (await bench.store.messages.page(session.id, MessageQuery(role="user"))).total == 1
+
+
+def steered(hold: asyncio.Event) -> Script:
+    """Reads what came during the turn once ``hold`` is set, as the loop does before a request."""
+
+    async def script(agent: ScriptedAgent, content: str) -> AsyncGenerator[Event, None]:
+        yield ModelReplied(1, "end_turn", COST, 1.0, "Done.")
+        await agent.gate.race(hold.wait())
+        while (message := agent.gate.next_message()) is not None:
+            yield MessageDelivered(message.message_id, message.content)
+            yield agent.say("user", message.content)
+        yield TurnFinished("All done.", [], 0.1, COST)
+
+    return script
+
+
+async def test_a_message_during_a_turn_is_queued_delivered_and_stored_in_its_place(bench: Bench) -> None:
+    hold = asyncio.Event()
+    bench.script = steered(hold)
+    session = await bench.registry.create(None, {"max_messages": 3})
+    reader = session.subscribe()
+    first = await session.send("Begin")
+    with pytest.raises(TurnRunning):
+        await session.send("Refused")
+    second = await session.send("Be quick", {"client": 1}, queue=True)
+    third = await session.send("Never mind", queue=True)
+    assert session.snapshot_status()["metadata"]["queued"] == [
+        {"message_id": second, "message": "Be quick"},
+        {"message_id": third, "message": "Never mind"},
+    ]
+    with pytest.raises(MessageLimitReached):
+        await session.send("Too many", queue=True)
+    await session.take_back(third)
+    with pytest.raises(SessionConflict):
+        await session.take_back(third)
+    hold.set()
+    told = await heard(reader, "status:idle")
+    assert [kind for kind in kinds(told) if "message" in kind or "response" in kind] == [
+        "status:user_message",
+        "status:message_queued",
+        "status:message_queued",
+        "status:message_withdrawn",
+        "status:message_delivered",
+        "agent_response",
+    ]
+    page = await bench.store.messages.page(session.id, MessageQuery())
+    assert [(row.id, row.content) for row in page.rows[:2]] == [(first, "Begin"), (second, "Be quick")]
+    assert page.rows[1].metadata == {"queued": True, "during": first} and page.rows[2].content == "All done."
+    assert page.rows[2].metadata["said"] == [{"step": 1, "content": "Done."}]
+    await session.send("The third of three")
+
+
+async def test_a_message_that_the_agent_did_not_read_is_withdrawn_by_a_stop_and_by_a_crash(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    await bench.start()
+    bench.script = steered(asyncio.Event())
+    session = await bench.registry.create()
+    reader = session.subscribe()
+    await session.send("Begin")
+    message_id = await session.send("Be quick", queue=True)
+    await session.stop()
+    told = await heard(reader, "status:idle")
+    (gone,) = (one["metadata"] for one in told if kinds([one]) == ["status:message_withdrawn"])
+    assert gone["message_id"] == message_id and "turn ended" in gone["reason"]
+    await session.send("Begin")
+    message_id = await session.send("Be quick", queue=True)
+    await bench.crash()
+    await bench.start()
+    bench.registry.get(session.id)
+    events = await bench.store.events.records(session.id, kinds=["MessageWithdrawn"])
+    assert [json.loads(event.record or "")["message_id"] for event in events][1:] == [message_id]
+    await bench.stop()
 
 
 @pytest.mark.parametrize("when", ["at once", "later"])
