@@ -81,7 +81,7 @@ def _transcript(contents: Contents) -> list[Json]:
 
 def _entry(event: Json) -> tuple[str, str] | None:
     match event["kind"]:
-        case "UserMessage":
+        case "UserMessage" | "MessageDelivered":
             return "User", event["content"]
         case "TurnFinished":
             return "Agent", event["text"]

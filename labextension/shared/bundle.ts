@@ -194,6 +194,7 @@ function entriesOf(events: Json[], steps: readonly RunStep[], begin: number): Ru
     };
     switch (event['kind']) {
       case 'UserMessage':
+      case 'MessageDelivered':
         add('user', text(event['content']));
         break;
       case 'ModelReplied':

@@ -120,6 +120,7 @@ function onStatus(view: SessionView, message: StatusMessage): SessionView {
 function onStatusEvent(view: SessionView, message: StatusMessage, data: Json): SessionView {
   switch (data['event']) {
     case 'user_message':
+    case 'message_delivered':
       return addEntry(view, 'user', text(data['message']), message.timestamp, text(data['message_id']));
     case 'control':
       return { ...view, control: text(data['viewer']) || null };

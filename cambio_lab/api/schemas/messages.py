@@ -19,8 +19,8 @@ class StatusMessage(Heard):
     """Session status updates.
 
     The first message after connecting is the state of now; its `sequence` is where the reader continues.
-    `metadata.event` says what happened: snapshot, user_message, control, retry, approval, approval_decided,
-    human_input, limit, cleared, ended; on /ws also summary, and progress (of the slow first start of a desktop,
+    `metadata.event` says what happened: snapshot, user_message, message_queued (a message during a turn; `queued` is
+    true), message_delivered, message_withdrawn (with `reason`), control, retry, approval, approval_decided, human_input, limit, cleared, ended; on /ws also summary, and progress (of the slow first start of a desktop,
     with `fraction` from 0 to 1 or null: the session does not exist yet). After `retry`, the last `dropped_text`
     characters of text pieces are void: the reply that they were part of broke off.
     """
@@ -56,6 +56,7 @@ class CallMetadata(Answer):
 
     toolset: str | None = None
     cost_usd: Annotated[float, Field(description="What the reply cost, with its first call only.")] = ABSENT
+    denied: Annotated[bool, Field(description="A person denied the call, or did not approve it in time.")] = ABSENT
 
 
 class ToolExecution(Heard):

@@ -87,14 +87,21 @@ class UserMessage(Said):
     metadata: Annotated[
         dict[str, Any] | None, Field(description="`options` in it change model, effort and limits for this turn.")
     ] = None
+    when: Annotated[
+        Literal["next", "idle"],
+        Field(description="During a turn: queued for the agent's next request, or refused."),
+    ] = "next"
 
 
 class Command(Said):
     """What a person does to a turn."""
 
-    type: Literal["stop", "pause", "resume", "approve", "deny", "take_control", "give_back"]
+    type: Literal["stop", "take_back", "pause", "resume", "approve", "deny", "take_control", "give_back"]
     tool_use_id: Annotated[Short | None, Field(description="Of the call that waits; without it, the oldest.")] = None
-    message_id: Annotated[Short | None, Field(description="Of the turn to stop; without it, the running one.")] = None
+    message_id: Annotated[
+        Short | None,
+        Field(description="Of the turn to stop (without it, the running one), or of the queued message to take back."),
+    ] = None
     viewer: Annotated[Short | None, Field(description="The name that /vnc was opened with.")] = None
     session_id: Annotated[Short | None, Field(description="On /ws only.")] = None
 

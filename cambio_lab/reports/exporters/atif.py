@@ -67,7 +67,7 @@ def _steps(run: Run, images: str) -> list[tuple[float, Json]]:
     """Return user messages, replies with their results, and what people and failures did, by time."""
     found = [(reply.time, _agent(run, reply, images)) for reply in replies(run)]
     for event in run.contents.events:
-        if event["kind"] == "UserMessage":
+        if event["kind"] in ("UserMessage", "MessageDelivered"):
             found.append((event["time"], {"source": "user", "message": event["content"]}))
         elif event["kind"] == "HumanInput":
             found.append((event["time"], {"source": "system", "message": "A person used the desktop."}))

@@ -45,8 +45,9 @@ def markdown(run: Run, path: Path | None = None) -> str:
                 images[scene.digest] = quote(f"{folder.name}/{name}")
     for event in run.contents.events:
         kind = event["kind"]
-        if kind == "UserMessage":
-            lines += ["## Asked", "", *_quote(event["content"]), ""]
+        if kind in ("UserMessage", "MessageDelivered"):
+            title = "## Asked" if kind == "UserMessage" else "## Added during the turn"
+            lines += [title, "", *_quote(event["content"]), ""]
         elif kind == "ModelReplied" and event["text"]:
             lines += [*_quote(event["text"]), ""]
         elif kind == "ToolFinished":
