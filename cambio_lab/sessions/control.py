@@ -1,4 +1,4 @@
-"""Who has mouse and keyboard of a session: the agent, or the viewer who took control."""
+"""What people do to a session while its agent works: stop, pause, approve, take mouse and keyboard."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cambio_lab.errors import CambioError, SessionConflict, SessionEnded
 from cambio_lab.events import ControlChanged, HumanInput
 
 from .interfaces import Viewer
-from .state import SessionState
+from .state import Phase, SessionState
 from .turn import Turn
 
 RELEASE_SECONDS = 2.0
@@ -27,6 +27,28 @@ class ControlledSession(SessionState):
     def turn_task(self) -> asyncio.Task[None] | None:
         """The latest turn's task."""
         return None if self.turn is None else self.turn.task
+
+    async def stop(self, message_id: str | None = None) -> None:
+        """End the running turn now; without one, nothing happens.
+
+        ``message_id`` names the turn to stop. :class:`SessionConflict` when that turn has ended already.
+        """
+        self.require_live()
+        running = self.turn_message_id if self.life.working else None
+        if message_id is not None and message_id != running:
+            raise SessionConflict("This turn has ended already; nothing was stopped.", hint="Stop names another turn.")
+        if self.life.phase is Phase.WORKING:
+            self.life.move(Phase.STOPPING)
+        if self.life.phase is Phase.STOPPING:
+            self.gate.stop()
+
+    async def approve(self, tool_use_id: str | None = None, by: str = "") -> None:
+        """Allow the call that waits; :class:`SessionConflict` when none (or another) does."""
+        self._decide(tool_use_id, True, by)
+
+    async def deny(self, tool_use_id: str | None = None, by: str = "") -> None:
+        """Refuse the call that waits."""
+        self._decide(tool_use_id, False, by)
 
     async def pause(self) -> None:
         """Hold the agent before its next action; without a running turn, nothing happens."""
@@ -98,6 +120,11 @@ class ControlledSession(SessionState):
             self.touch()
             if viewer == self.control and all(other.name != viewer for other in self.viewers):
                 await self.give_back(viewer)
+
+    def _decide(self, tool_use_id: str | None, approve: bool, by: str) -> None:
+        self.require_live()
+        if not self.gate.decide(tool_use_id, approve, by):
+            raise SessionConflict("Nothing waits for approval.", hint="It was decided or timed out meanwhile.")
 
     def hold(self) -> None:
         """Hold the agent or let it go on, and tell the viewers: some of them may not act any more."""

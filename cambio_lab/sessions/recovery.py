@@ -70,7 +70,6 @@ class Recovery:
         """Sessions that a client is ending: they must not be adopted meanwhile."""
         self._stopping = False
 
-    @property
     def waiting_desktops(self) -> frozenset[str]:
         return frozenset(row.desktop_id for row in self.waiting.values() if row.desktop_id)
 

@@ -90,7 +90,7 @@ class Registry:
         await self._recovery.start()
         await self.desktops.start()
         housekeeping = Housekeeping(self._tasks, self.clock, self.desktops, self.quota, self.store)
-        self._tasks.own(housekeeping.run(lambda: self.sessions, self._end_later), "housekeeping of sessions")
+        self._tasks.own(housekeeping.run(lambda: self.sessions, self._end_later), "housekeeping")
 
     async def stop(self) -> frozenset[str]:
         """End all sessions, or leave them to the next start (setting ``keep_sessions``); within ten seconds.
@@ -101,11 +101,10 @@ class Registry:
         for creation in self._creations.values():
             creation.closed = True
         await self._recovery.stop(RETRY_STOP_SECONDS)
-        sessions = list(self._live.values())
-        keep = self.settings.keep_sessions
+        sessions, keep = self.sessions, self.settings.keep_sessions
         kept = frozenset(session.desktop.desktop_id for session in sessions) if keep else frozenset[str]()
         if keep:
-            kept |= self._recovery.waiting_desktops
+            kept |= self._recovery.waiting_desktops()
         for watcher in self._lost_watchers.values():
             watcher.cancel()
         work = [asyncio.ensure_future(one.suspend() if keep else self._end(one, "shutdown")) for one in sessions]
@@ -169,7 +168,7 @@ class Registry:
 
     def _desktops_in_use(self) -> frozenset[str]:
         live = frozenset(session.desktop.desktop_id for session in self.sessions)
-        return live | self._recovery.waiting_desktops
+        return live | self._recovery.waiting_desktops()
 
     def admit(self, session: Session) -> None:
         """From now on the session is found, watched and ended in time."""

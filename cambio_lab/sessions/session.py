@@ -107,12 +107,9 @@ class Session(ControlledSession):
             await self._wind_up()
             if self.turn is not None and self.turn.broken_off:
                 await self._renew_agent()
-            operations = [
-                self.store.messages.appending(message_id, self.id, "user", text, extra, self.now()),
-                self.store.sessions.updating(
-                    self.id, turn_message_id=message_id, user_messages=self._user_messages + 1
-                ),
-            ]
+            changes = {"turn_message_id": message_id, "user_messages": self._user_messages + 1}
+            message = self.store.messages.appending(message_id, self.id, "user", text, extra, self.now())
+            operations = [message, self.store.sessions.updating(self.id, **changes)]
             event = UserMessage(message_id, text, extra)
             await self.journal.emit(self.moment(event), operations=operations, refusable=True)
             self._user_messages += 1
@@ -162,30 +159,6 @@ class Session(ControlledSession):
             self.agent.clear()
             self.touch()
             return count
-
-    # What people do while it works
-
-    async def stop(self, message_id: str | None = None) -> None:
-        """End the running turn now; without one, nothing happens.
-
-        ``message_id`` names the turn to stop. :class:`SessionConflict` when that turn has ended already.
-        """
-        self.require_live()
-        running = self.turn_message_id if self.life.working else None
-        if message_id is not None and message_id != running:
-            raise SessionConflict("This turn has ended already; nothing was stopped.", hint="Stop names another turn.")
-        if self.life.phase is Phase.WORKING:
-            self.life.move(Phase.STOPPING)
-        if self.life.phase is Phase.STOPPING:
-            self.gate.stop()
-
-    async def approve(self, tool_use_id: str | None = None, by: str = "") -> None:
-        """Allow the call that waits; :class:`SessionConflict` when none (or another) does."""
-        self._decide(tool_use_id, True, by)
-
-    async def deny(self, tool_use_id: str | None = None, by: str = "") -> None:
-        """Refuse the call that waits."""
-        self._decide(tool_use_id, False, by)
 
     async def change(
         self, *, name: str | None = None, approval: str | list[str] | None = None, display: str | None = None
@@ -306,11 +279,6 @@ class Session(ControlledSession):
         )
         self.desktop = self.agent.client_desktop(self._bare_desktop, self.mask)
         self.turn = None
-
-    def _decide(self, tool_use_id: str | None, approve: bool, by: str) -> None:
-        self.require_live()
-        if not self.gate.decide(tool_use_id, approve, by):
-            raise SessionConflict("Nothing waits for approval.", hint="It was decided or timed out meanwhile.")
 
     def _require_ready(self, what: str) -> None:
         self.require_live()

@@ -62,7 +62,6 @@ class Turn:
         self._reply: events.ModelReplied | None = None
         """The latest reply, until its first call tells what it said and cost."""
         self._said: list[dict[str, Any]] = []
-        """What the agent said before it acted."""
         self._dropping: events.HistoryDropped | None = None
         self._tool_calls: list[str] = []
         self._denied: set[str] = set()
@@ -113,11 +112,15 @@ class Turn:
     async def _take(self, event: events.Event) -> None:
         if self._dropping is not None and not isinstance(event, events.HistoryAppended):
             await self._history(None)
+        if isinstance(event, events.HistoryDropped):
+            self._dropping = event  # stored together with what comes next
+            return
+        if isinstance(event, events.ThinkingDelta):
+            self._thinking.append(event.text)
+        elif isinstance(event, events.Retrying):
+            self._thinking.clear()  # of a reply that broke off
         handler = _HANDLERS.get(type(event))
-        if handler is None:
-            await self._post(event)
-        else:
-            await handler(self, event)
+        await (handler(self, event) if handler else self._post(event))
         if self._session.life.phase is Phase.STOPPING:  # a stop from before the agent had begun
             self._session.gate.stop()
 
@@ -134,10 +137,6 @@ class Turn:
             operations.append(await session.until_stored(lambda: self._store.transcript.appending(session.id, message)))
         self._dropping = None
         await session.journal.emit(*moments, operations=operations)
-
-    async def _dropped(self, event: events.HistoryDropped) -> None:
-        """Kept together with what comes next; see :meth:`_history`."""
-        self._dropping = event
 
     async def _post(self, event: events.Event, **particulars: Any) -> None:
         await self._session.journal.post(self._session.moment(event, **particulars))
@@ -156,14 +155,6 @@ class Turn:
         self._session.show("acting")
         await self._session.journal.emit(self._session.moment(event))
 
-    async def _thought(self, event: events.ThinkingDelta) -> None:
-        self._thinking.append(event.text)
-        await self._post(event)
-
-    async def _retrying(self, event: events.Retrying) -> None:
-        self._thinking.clear()  # of a reply that broke off
-        await self._post(event)
-
     async def _delivered(self, event: events.MessageDelivered) -> None:
         """Add the message to the history, now that the agent gets it, and keep what the agent had said before."""
         session, reply = self._session, self._reply
@@ -171,9 +162,8 @@ class Turn:
             self._said.append({"step": session.steps + 1, "content": reply.text})
             self._reply = None
         metadata = {"queued": True, "during": self.message_id}
-        message = self._store.messages.appending(
-            event.message_id, session.id, "user", event.content, metadata, session.now()
-        )
+        add = self._store.messages.appending
+        message = add(event.message_id, session.id, "user", event.content, metadata, session.now())
         await session.journal.emit(session.moment(event), operations=[message])
 
     async def _replied(self, event: events.ModelReplied) -> None:
@@ -198,6 +188,7 @@ class Turn:
     async def _finished(self, event: events.ToolFinished) -> None:
         session = self._session
         sha256, denied = None, event.tool_use_id in self._denied
+        session.steps = max(session.steps, event.step)
         if event.image is not None:
             image, media_type = event.image, event.media_type
             sha256 = await session.until_stored(lambda: self._store.screenshots.put(image, media_type))
@@ -214,10 +205,9 @@ class Turn:
         )
         operations: list[Operation[Any]] = [
             self._store.steps.appending(row),
-            self._store.sessions.updating(session.id, steps=max(session.steps, event.step)),
+            self._store.sessions.updating(session.id, steps=session.steps),
             self._store.sessions.growing(session.id, len(event.image or b"") + len(event.text)),
         ]
-        session.steps = max(session.steps, event.step)
         moment = session.moment(event, image_sha256=sha256, cost_usd=row.cost_usd, denied=denied)
         results = await session.journal.emit(moment, operations=operations)
         await session.record_grew(results[-1])
@@ -300,12 +290,9 @@ class Turn:
 
 _HANDLERS: dict[type[events.Event], Callable[[Turn, Any], Awaitable[None]]] = {
     events.HistoryAppended: Turn._history,
-    events.HistoryDropped: Turn._dropped,
     events.StatusChanged: Turn._status,
     events.ApprovalRequested: Turn._asked,
     events.ApprovalDecided: Turn._decided,
-    events.ThinkingDelta: Turn._thought,
-    events.Retrying: Turn._retrying,
     events.MessageDelivered: Turn._delivered,
     events.ModelReplied: Turn._replied,
     events.ToolStarted: Turn._started,
