@@ -56,6 +56,7 @@ class Session(SessionSummary):
     websocket_url: str
     container_id: Annotated[str | None, Field(description="null for a local desktop and while none runs")]
     vnc_port: int | None
+    approval: Annotated[str | list[str], Field(description="The effective approval policy.")] = ABSENT
     isolated: bool = ABSENT
     display: str = ABSENT
     image_digest: str | None = None
