@@ -95,8 +95,7 @@ def _keep(path: Path, notebook: Any, executed: Any, error: str | None) -> bool:
     if error:
         raise RunError(f"The notebook did not run to its end: {error}")
     _write(executed, path)
-    experiments = len(_named(_prefix(path), "experiment-*"))
-    print(f"{path.name}: recorded {len(recorded(path))} sessions, {experiments} experiments")
+    print(f"{path.name}: recorded")
     return True
 
 

@@ -11,7 +11,8 @@ import httpx2
 import pytest
 from PIL import Image
 
-from cambio_lab.agent.transports.demo import DemoTransport, as_comment, next_reply
+from cambio_lab.agent.transports.demo import DemoTransport, next_reply
+from cambio_lab.agent.transports.tour import as_comment
 
 TOOLSET = {"type": "computer_toolset_20260801"}
 BASH = {"type": "bash_20250124", "name": "bash"}
@@ -33,6 +34,8 @@ class Conversation:
         self.messages: list[dict[str, Any]] = []
         self.calls: list[dict[str, Any]] = []
         self.said: list[str] = []
+        self.printed: list[str] = []
+        """What the shell prints, command by command."""
 
     def ask(self, words: str, *, fail: str | None = None) -> str:
         """One whole turn; the last words. ``fail`` names a member that the desktop refuses."""
@@ -52,6 +55,8 @@ class Conversation:
         result = {"type": "tool_result", "tool_use_id": block["id"]}
         if block["name"] == fail:
             return {**result, "is_error": True, "content": [{"type": "text", "text": "The user said no."}]}
+        if block["name"] == "bash":
+            return {**result, "content": [{"type": "text", "text": self.printed.pop(0) if self.printed else "OK"}]}
         if block["name"] != "screenshot":
             return {**result, "content": [{"type": "text", "text": "OK"}]}
         color = self.screens.pop(0) if len(self.screens) > 1 else self.screens[0]
@@ -68,7 +73,7 @@ def test_the_tour() -> None:
     assert tour.names == ["screenshot", "key", "screenshot", "type", "screenshot"]
     assert tour.calls[3]["input"] == {"text": "# Hello world\n"}
     assert "one line, 11 characters" in answer
-    assert all("demo model" in words for words in tour.said)
+    assert ["demo model" in words for words in tour.said] == [False, False, False, True]
 
 
 def test_it_waits_for_a_slow_terminal() -> None:
@@ -101,6 +106,32 @@ def test_a_second_message_uses_the_open_terminal() -> None:
     before = len(tour.calls)
     answer = tour.ask("two")
     assert tour.names[before:] == ["screenshot", "type", "screenshot"] and "still open" in answer
+
+
+PLACES = json.dumps({"name": [100, 50, 40, 20], "drawing": [100, 100, 200, 100], "sign": [10, 300, 80, 20]})
+EVERYTHING = frozenset({"computer", "bash", "str_replace_based_edit_tool"})
+
+
+def test_it_signs_the_guest_book_and_says_once_that_it_is_scripted() -> None:
+    demo = Conversation("blue", tools=EVERYTHING)
+    demo.printed = [PLACES, "The demo model: Hello!"]
+    answer = demo.ask("Open the guest book\nand sign it")
+    assert [name for name in demo.names if name not in ("screenshot", "left_click_drag")] == [
+        *("str_replace_based_edit_tool", "bash", "left_click", "type", "key", "type", "left_click", "bash")
+    ]
+    assert demo.names.count("left_click_drag") == 5
+    clicks = [call["input"]["coordinate"] for call in demo.calls if call["name"] == "left_click"]
+    assert clicks == [[120, 60], [50, 310]]
+    typed = [call["input"]["text"] for call in demo.calls if call["name"] == "type"]
+    assert typed == ["The demo model", "Hello! I was asked: Open the guest book and sign it"]
+    assert "The book has the entry: The demo model: Hello!" in answer
+    assert ["demo model, a fixed script" in words for words in demo.said] == [False] * 5 + [True]
+
+
+def test_without_a_browser_it_makes_its_tour_of_the_terminal() -> None:
+    demo = Conversation("blue", "blue", "black", tools=EVERYTHING)
+    demo.printed = ["This desktop has no browser."]
+    assert "opened a terminal" in demo.ask("Sign the guest book") and "left_click_drag" not in demo.names
 
 
 def test_it_works_without_a_desktop() -> None:
@@ -139,4 +170,6 @@ async def test_it_streams_like_the_service() -> None:
     events = [json.loads(line[6:]) for line in answers[0].text.splitlines() if line.startswith("data: ")]
     assert [event["type"] for event in events[:2]] == ["message_start", "content_block_start"]
     assert events[-1]["type"] == "message_stop" and events[-2]["delta"]["stop_reason"] == "tool_use"
-    assert "".join(e["delta"].get("text", "") for e in events if e["type"] == "content_block_delta").startswith("I am")
+    assert "".join(e["delta"].get("text", "") for e in events if e["type"] == "content_block_delta").startswith(
+        "First I look"
+    )

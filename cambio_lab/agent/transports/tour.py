@@ -1,0 +1,191 @@
+"""The demo model's tour of a terminal, and what its scripts are made of: reading a conversation, writing a reply."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Block = dict[str, Any]
+Message = dict[str, Any]
+MAX_LINES = 20
+MAX_CHARACTERS = 1500
+OWN_TOOLS = frozenset({"computer", "bash", "str_replace_based_edit_tool"})
+LOOKS_FOR_TERMINAL = 4
+SHORTCUT = "ctrl+alt+t"
+STARTED_BY_SHELL = "(x-terminal-emulator || xterm || xfce4-terminal || konsole) >/dev/null 2>&1 &"
+SAYS = "I am the demo model, a fixed script and not Claude. "
+HELP = (
+    "To work with Claude, set ANTHROPIC_API_KEY in the server's environment and create a session with a Claude model."
+)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Content blocks without ids."""
+
+    blocks: list[Block]
+
+    @property
+    def stop_reason(self) -> str:
+        return "tool_use" if any(block["type"] == "tool_use" for block in self.blocks) else "end_turn"
+
+
+def next_reply(messages: Sequence[Message], tools: frozenset[str]) -> Reply:
+    """The next step of the tour. ``tools`` has ``computer`` when the computer toolset is offered."""
+    turn = current_turn(messages)
+    words = user_words(turn[0])
+    if "computer" not in tools:
+        return say(f"{SAYS}You wrote: {words!r}. I was given no desktop, so there is nothing to show. {HELP}")
+    calls = list(calls_of(turn))
+    failed = failure(turn)
+    if failed is not None:
+        return say(f"{SAYS}The desktop did not carry out my last step ({failed}), so my tour ends here. {HELP}")
+    names = [call["name"] for call in calls]
+    if not calls:
+        return say("First I look at the desktop.", member("screenshot"))
+    if (wanted := _function(words, tools)) is not None and wanted["name"] not in names:
+        return say(f"Your message names the function {wanted['name']}, so I call it.", wanted)
+    if "type" in names:
+        return say(_report(words, opened="key" in names))
+    if _terminal_is_open(messages, turn):
+        return _type("\n".join([words, *_answers(turn, tools)]))
+    return _open_terminal(names, "bash" in tools)
+
+
+def _function(words: str, tools: frozenset[str]) -> Block | None:
+    """A call of the first offered function that ``words`` name, with the JSON object written after its name."""
+    for name in sorted(tools - OWN_TOOLS):
+        found = re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", words)
+        if found is None:
+            continue
+        arguments: Any = {}
+        rest = words[found.end() :].lstrip(" (`")
+        if rest.startswith("{"):
+            try:
+                arguments, _ = json.JSONDecoder().raw_decode(rest)
+            except ValueError:
+                arguments = {}
+        return {"type": "tool_use", "name": name, "input": arguments}
+    return None
+
+
+def _answers(turn: Sequence[Message], tools: frozenset[str]) -> Iterator[str]:
+    """Yield what the offered functions said, a line each."""
+    for name in sorted(tools - OWN_TOOLS):
+        yield from (f"{name}: {said}" for said in results(turn, name))
+
+
+def _open_terminal(names: list[str], shell: bool) -> Reply:
+    """The desktop's shortcut first; a look or two until the window is there; the shell where no shortcut is bound."""
+    look = member("screenshot")
+    if "key" not in names:
+        return say("Now I open a terminal with Ctrl+Alt+T.", member("key", text=SHORTCUT), look)
+    since = names[::-1].index("bash") if "bash" in names else names[::-1].index("key")
+    looks = names[len(names) - since :].count("screenshot")
+    if looks < LOOKS_FOR_TERMINAL:
+        return say("I wait for the terminal.", member("wait", duration=1), look)
+    if shell and "bash" not in names:
+        start = {"type": "tool_use", "name": "bash", "input": {"command": STARTED_BY_SHELL}}
+        return say("The shortcut opened nothing, so I start a terminal from the shell.", start, look)
+    return say(f"{SAYS}I could not open a terminal on this desktop, so I typed nothing. {HELP}")
+
+
+def _type(words: str) -> Reply:
+    text = as_comment(words)
+    return say("I type your message into the terminal.", member("type", text=text), member("screenshot"))
+
+
+def as_comment(words: str) -> str:
+    """``words`` as shell comments, a line each: readable, and nothing in them can run.
+
+    Tabs would complete names and control characters would move the cursor, so they become spaces; a ``#`` at the
+    line's start also keeps ``!`` from being expanded.
+    """
+    cut = words if len(words) <= MAX_CHARACTERS else words[:MAX_CHARACTERS] + " …"
+    lines = [_plain(line) for line in cut.splitlines()] or [""]
+    if len(lines) > MAX_LINES:
+        lines = [*lines[:MAX_LINES], "…"]
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def _plain(line: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in line).rstrip()
+
+
+def _report(words: str, *, opened: bool) -> str:
+    lines = max(1, len(words.splitlines()))
+    shortened = " (shortened)" if len(words) > MAX_CHARACTERS or lines > MAX_LINES else ""
+    where = "opened a terminal" if opened else "found the terminal still open"
+    counted = "one line" if lines == 1 else f"{lines} lines"
+    return (
+        f"{SAYS}I looked at the desktop, {where} and typed your message into it as a comment: "
+        f"{counted}, {len(words)} characters{shortened}. The last screenshot shows it. {HELP}"
+    )
+
+
+def current_turn(messages: Sequence[Message]) -> Sequence[Message]:
+    """The messages since the last one in which the user said something."""
+    for index in range(len(messages) - 1, -1, -1):
+        message = messages[index]
+        if message["role"] == "user" and not any(block["type"] == "tool_result" for block in _blocks(message)):
+            return messages[index:]
+    raise ValueError("no user message")
+
+
+def _blocks(message: Message) -> list[Block]:
+    content = message["content"]
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def user_words(message: Message) -> str:
+    return "\n".join(block["text"] for block in _blocks(message) if block["type"] == "text")
+
+
+def calls_of(turn: Sequence[Message]) -> Iterator[Block]:
+    for message in turn:
+        yield from (block for block in _blocks(message) if block["type"] == "tool_use")
+
+
+def results(turn: Sequence[Message], name: str) -> Iterator[str]:
+    """Yield the text of each result of the tool ``name``."""
+    called = {block["id"] for block in calls_of(turn) if block["name"] == name}
+    for message in turn:
+        for block in _blocks(message):
+            if block["type"] == "tool_result" and block["tool_use_id"] in called:
+                yield _text(block)
+
+
+def _text(result: Block) -> str:
+    content = result.get("content") or ""
+    return content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
+
+
+def failure(turn: Sequence[Message]) -> str | None:
+    """Return why the last batch failed, or ``None``."""
+    failed = [block for block in _blocks(turn[-1]) if block["type"] == "tool_result" and block.get("is_error")]
+    return _text(failed[0]) if failed else None
+
+
+def _screenshots(messages: Sequence[Message]) -> list[str]:
+    """Return the base64 of every image in results, in order."""
+    results = [block for message in messages for block in _blocks(message) if block["type"] == "tool_result"]
+    parts = [part for block in results if isinstance(block.get("content"), list) for part in block["content"]]
+    return [part["source"]["data"] for part in parts if part["type"] == "image"]
+
+
+def _terminal_is_open(messages: Sequence[Message], turn: Sequence[Message]) -> bool:
+    """Return whether an earlier turn left a terminal, or the screen has changed since this turn's first look."""
+    earlier = messages[: len(messages) - len(turn)]
+    shots = _screenshots(turn)
+    return any(call["input"].get("text") == SHORTCUT for call in calls_of(earlier)) or shots[0] != shots[-1]
+
+
+def say(words: str, *calls: Block) -> Reply:
+    return Reply([{"type": "text", "text": words}, *calls])
+
+
+def member(name: str, **arguments: Any) -> Block:
+    return {"type": "tool_use", "name": name, "input": arguments, "toolset_name": "computer"}
