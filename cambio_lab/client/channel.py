@@ -83,7 +83,7 @@ class Channel:
         """The call that waits for approval."""
         self.connections = 0
         self.admission = asyncio.Lock()
-        """Held by whoever waits to be accepted: a refusal carries no name, so only one may be meant."""
+        """Held while a message waits for acceptance: a refusal carries no name, so only one may be meant."""
         self._stream = stream
         self._notice = notice
         self._socket: ClientConnection | None = None
@@ -213,7 +213,7 @@ class Channel:
         return delay
 
     async def _lost(self, error: Exception) -> float:
-        """How long to wait before the next try; gives up when the server stays away."""
+        """Return how long to wait before the next try; fail for good when the server stays away."""
         now = asyncio.get_running_loop().time()
         self._lost_since = self._lost_since or now
         patience = GIVE_UP_SECONDS if self.connections else FIRST_SECONDS

@@ -10,7 +10,7 @@ import json
 import os
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
@@ -72,7 +72,7 @@ def find_server(
     if found is None:
         raise _nothing_found(running)
     given = token if token is not None else environment.get("CAMBIO_LAB_TOKEN")
-    return found if given is None else _with_token(found, given)
+    return found if given is None else replace(found, token=given)
 
 
 def _default(running: list[dict[str, Any]], environment: Mapping[str, str]) -> Address | None:
@@ -191,10 +191,6 @@ def _address(server: Mapping[str, Any], found_by: str, *, parent: bool = False) 
 
 def _same(one: str, other: str) -> bool:
     return one.replace("//localhost:", "//127.0.0.1:") == other.replace("//localhost:", "//127.0.0.1:")
-
-
-def _with_token(address: Address, token: str) -> Address:
-    return Address(address.url, token, address.found_by, address.parent)
 
 
 def _without_secrets(url: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -30,30 +31,20 @@ STOP_SECONDS = 0.3
 
 
 class Feed:
-    """``start()``, then ``next()`` until ``over``; ``close()`` in any case. Lives on the portal's loop.
+    """``start()``, then ``next()`` until ``over``; ``close()`` in any case. Lives on the portal's loop."""
 
-    With ``screenshots`` those of steps are fetched too, reduced, as messages of type ``screenshot``: the latest while
-    the turn runs, an even choice of them and the desktop's final state at its end.
-    """
-
-    def __init__(
-        self, channel: Channel, rest: Rest, content: str, metadata: Mapping[str, Any] | None, *, screenshots: bool
-    ) -> None:
+    def __init__(self, channel: Channel, rest: Rest, content: str, metadata: Mapping[str, Any] | None) -> None:
         self.message_id = ""
         self._channel = channel
         self._rest = rest
         self._content = content
         self._client_id = uuid.uuid4().hex
         self._metadata = {**(metadata or {}), "client_id": self._client_id}
-        self._screenshots = screenshots
         self._listener: Listener | None = None
         self._accepted = False
         self.over = False
         """The turn's end, or a refusal of the message, was seen."""
         self._unsettled = False
-        self._builder = TurnBuilder(Turn(content))
-        self._fetching: asyncio.Task[None] | None = None
-        self._fetched: list[Message] = []
 
     async def start(self) -> None:
         """Send the message. Raises when the server cannot be reached or the session is not there."""
@@ -66,16 +57,15 @@ class Feed:
     async def next(self) -> list[Message]:
         """Return the next messages of the turn; none when nothing came for a moment. Raises a refusal."""
         assert self._listener is not None
-        found: list[Message] = []
+        batch: list[Message] = []
         with suppress(TimeoutError):
             async with asyncio.timeout(TICK_SECONDS):
                 batch = await self._listener.get()
-            for message in batch:
+        found: list[Message] = []
+        for message in batch:
+            if not self.over:
                 found.extend(await self._take(message))
-                if self.over:
-                    return [*found, *await self._last_screenshots()]
-        fetched, self._fetched = self._fetched, []
-        return [*fetched, *found]
+        return found
 
     async def stop(self) -> None:
         """Ask the agent to stop; the turn's end still arrives through :meth:`next`."""
@@ -84,7 +74,6 @@ class Feed:
     async def abandon(self) -> list[Message]:
         """After an interrupt: stop the turn, wait a moment for its end, return what came until then."""
         found: list[Message] = []
-        self._screenshots = False
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 await self.stop()
@@ -96,8 +85,6 @@ class Feed:
 
     async def close(self) -> None:
         self._settled()
-        if self._fetching is not None:
-            self._fetching.cancel()
         if self._listener is not None:
             self._listener.close()
 
@@ -110,10 +97,7 @@ class Feed:
             return self._wait_for_acceptance(message)
         if message.refusal:  # of something else that this client asked for
             return []
-        self._builder.feed(message)
         self.over = message.ends_turn
-        if self._screenshots and message.type == "tool_execution" and message.result.get("image_path"):
-            self._fetch_latest()
         return [message]
 
     def _wait_for_acceptance(self, message: Message) -> list[Message]:
@@ -130,7 +114,7 @@ class Feed:
         return []
 
     def _settled(self) -> None:
-        """Accepted, refused or given up: the next one may ask."""
+        """Accepted, refused or abandoned: the next message may be sent."""
         if self._unsettled:
             self._unsettled = False
             self._channel.admission.release()
@@ -150,35 +134,6 @@ class Feed:
         stored = [row for row in page["messages"] if (row.get("metadata") or {}).get("client_id") == self._client_id]
         if not stored:
             await self._channel.send({"content": self._content, "metadata": self._metadata, "when": "idle"})
-
-    def _fetch_latest(self) -> None:
-        """Fetch one screenshot at a time while the turn runs: a fast agent does not make a queue."""
-        if self._fetching is not None and not self._fetching.done():
-            return
-        steps = [step for step in self._builder.turn.steps if step.image_path]
-        self._fetching = asyncio.create_task(self._fetch(steps[-1]))
-
-    async def _fetch(self, step: Step) -> None:
-        if not await fetch_step(self._rest, step):
-            return
-        self._fetched.append(_of_step(step))
-        if self._listener is not None and self._listener.queue.empty() and not self.over:
-            self._listener.queue.put_nowait(Message("screenshot"))  # wakes the reader
-
-    async def _last_screenshots(self) -> list[Message]:
-        if not self._screenshots:
-            return []
-        if self._fetching is not None:
-            await self._fetching
-        self._fetched.clear()
-        found = [_of_step(step) for step in await fetch_steps(self._rest, self._builder.turn.steps)]
-        path = f"/sessions/{self._channel.session_id}/screenshot"
-        final = await fetch(self._rest, path, "The desktop at the end of the turn")
-        return found if final is None else [*found, Message("screenshot", metadata={"final": True, "image": final})]
-
-
-def _of_step(step: Step) -> Message:
-    return Message("screenshot", metadata={"tool_use_id": step.tool_use_id, "image": step.screenshot})
 
 
 async def fetch_step(rest: Rest, step: Step) -> bool:
@@ -213,8 +168,10 @@ class Exchange:
         self._tools = session.tools
         self._builder = TurnBuilder(self.turn)
         self._display = display.host.turn(show)
-        wanted = display.host.rich if screenshots is None else screenshots
-        self.feed = Feed(session.channel, session.lab.rest, content, metadata, screenshots=wanted)
+        self._rest = session.lab.rest
+        self._screenshots = display.host.rich if screenshots is None else screenshots
+        self._fetching: Future[bool] | None = None
+        self.feed = Feed(session.channel, self._rest, content, metadata)
         session.turns.append(self.turn)
 
     async def begin(self) -> None:
@@ -229,7 +186,22 @@ class Exchange:
                 self._display.changed(self._builder, message)
         self._builder.tick()
         self._display.tick(self._builder)
+        if self._screenshots and not self.turn.done:
+            self._fetch_latest()
         return [message for message in batch if message.event == "approval"]
+
+    def _fetch_latest(self) -> None:
+        """Fetch the latest step's screenshot, one at a time: a fast agent does not make a queue."""
+        steps = [step for step in self.turn.steps if step.image_path]
+        if steps and steps[-1].screenshot is None and (self._fetching is None or self._fetching.done()):
+            self._fetching = portal.submit(fetch_step(self._rest, steps[-1]))
+
+    async def complete(self) -> None:
+        """Fetch an even choice of the steps' screenshots, and the desktop's. Awaited on the portal's loop."""
+        if self._screenshots:
+            await fetch_steps(self._rest, self.turn.steps)
+            path = f"/sessions/{self.turn.session_id}/screenshot"
+            self.turn.screenshot = await fetch(self._rest, path, "The desktop at the end of the turn")
 
     def failed(self, error: Exception) -> None:
         """The turn cannot be followed any more, or what was to be decided in it cannot be."""

@@ -2,7 +2,7 @@
 
 A kernel's own loop stands still while a cell computes, differs from script to script and cannot be waited on from a
 magic. Sockets therefore live on a loop of their own, in one daemon thread of the process; cells and scripts reach it
-through :class:`Portal`. Whoever waits wakes ten times a second, because a kernel interrupt is only seen by a thread
+through :class:`Portal`. A waiting call wakes ten times a second, because a kernel interrupt is only seen by a thread
 that runs Python.
 """
 

@@ -100,7 +100,7 @@ class Rest:
     ) -> httpx2.Response:
         """One answered request; ``accept`` are statuses besides 2xx that are no error here.
 
-        ``content`` may be a function that makes the body anew for each try; ``patience`` bounds the waits in seconds.
+        ``content`` may be a function that makes the body for each try; ``patience`` bounds the waits in seconds.
         """
         options: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
         if json is not None:

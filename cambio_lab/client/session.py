@@ -94,6 +94,7 @@ class Session:
                 for message in exchange.take(await portal.call(exchange.feed.next())):
                     if approve is not None:
                         await decide(self, message, approve)
+            await portal.call(exchange.complete())
         except GeneratorExit:
             exchange.leave()
             raise
@@ -124,6 +125,7 @@ class Session:
             portal.run(exchange.begin())
             while not exchange.feed.over:
                 exchange.take(portal.run(exchange.feed.next()))
+            portal.run(exchange.complete())
         except KeyboardInterrupt:
             raise TurnInterrupted(exchange.stopped(portal.run(exchange.feed.abandon()))) from None
         except Exception as error:

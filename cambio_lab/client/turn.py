@@ -158,16 +158,6 @@ class TurnBuilder:
         if not self.turn.done:
             self.turn.seconds = time.monotonic() - self._started
 
-    def _screenshot(self, message: Message) -> bool:
-        image = message.metadata.get("image")
-        if not isinstance(image, Screenshot):
-            return False
-        if message.metadata.get("final"):
-            self.turn.screenshot = image
-        elif (step := self._calls.get(str(message.metadata.get("tool_use_id")))) is not None:
-            step.screenshot = image
-        return True
-
     def _connection(self, message: Message) -> bool:
         self.activity = message.content
         return True

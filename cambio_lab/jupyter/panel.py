@@ -24,7 +24,12 @@ from .host import show_raw
 from .relay import Relay, asset
 
 MODES = ("panel", "desktop", "chat")
-POLICIES = (("Ask before risky actions", "risky"), ("Ask before every action", "always"), ("Never ask", "never"))
+POLICIES = (
+    ("The server's default", None),
+    ("Ask before risky actions", "risky"),
+    ("Ask before every action", "always"),
+    ("Never ask", "never"),
+)
 
 
 class DesktopView(anywidget.AnyWidget):
@@ -102,11 +107,8 @@ class WorkbenchPanel(ipywidgets.VBox):  # type: ignore[misc]
         wide = {"description_width": "9em"}
         self.name = ipywidgets.Text(description="Name", placeholder="a name for the session", style=wide)
         self.model = ipywidgets.Combobox(description="Model", placeholder="the server's default", style=wide)
-        self.max_steps = ipywidgets.BoundedIntText(200, min=1, max=100_000, description="Steps per turn", style=wide)
-        self.max_cost = ipywidgets.BoundedFloatText(
-            10.0, min=0.0, max=100_000.0, step=0.5, description="Cost limit (US$)", style=wide
-        )
-        self.approval = ipywidgets.Dropdown(options=POLICIES, value="risky", description="Approval", style=wide)
+        self.max_cost = ipywidgets.Text(description="Cost limit (US$)", placeholder="the server's default", style=wide)
+        self.approval = ipywidgets.Dropdown(options=POLICIES, description="Approval", style=wide)
         self.create_button = ipywidgets.Button(
             description="Create session", button_style="primary", icon="desktop", tooltip="Start a desktop and an agent"
         )
@@ -118,7 +120,7 @@ class WorkbenchPanel(ipywidgets.VBox):  # type: ignore[misc]
         self._form = ipywidgets.VBox(
             [
                 ipywidgets.HBox([self.name, self.model], layout={"flex_flow": "row wrap"}),
-                ipywidgets.HBox([self.max_steps, self.max_cost, self.approval], layout={"flex_flow": "row wrap"}),
+                ipywidgets.HBox([self.max_cost, self.approval], layout={"flex_flow": "row wrap"}),
                 ipywidgets.HBox(
                     [self.create_button, self.existing, self.open_button, self.end_button],
                     layout={"flex_flow": "row wrap"},
@@ -132,15 +134,6 @@ class WorkbenchPanel(ipywidgets.VBox):  # type: ignore[misc]
         self.open_button.on_click(lambda _: self._start(self._open()))
         self.end_button.on_click(lambda _: self._start(self._end()))
         self._start(self._refresh())
-
-    def config(self) -> dict[str, Any]:
-        """What the form says, as ``config`` of a new session."""
-        chosen: dict[str, Any] = {"max_steps": self.max_steps.value, "approval": self.approval.value}
-        if self.max_cost.value > 0:
-            chosen["max_cost_usd"] = self.max_cost.value
-        if self.model.value.strip():
-            chosen["model"] = self.model.value.strip()
-        return chosen
 
     def show(self, session: Session) -> None:
         """Show ``session`` below the form."""
@@ -182,7 +175,12 @@ class WorkbenchPanel(ipywidgets.VBox):  # type: ignore[misc]
     async def _create(self) -> None:
         self.create_button.disabled = True
         self._say("Starting a desktop…")
-        session = await self.lab.create_session(self.name.value.strip() or None, **self.config())
+        session = await self.lab.create_session(
+            self.name.value.strip() or None,
+            model=self.model.value.strip() or None,
+            approval=self.approval.value,
+            max_cost_usd=float(self.max_cost.value) if self.max_cost.value.strip() else None,
+        )
         self.show(session)
         self._say(f"{session.name} is ready.")
         await self._refresh()

@@ -174,17 +174,8 @@ def _frames(turns: Sequence[Turn], most: int) -> dict[int, Screenshot]:
     chosen = thin(steps, MAX_SCREENSHOTS)
     while chosen:
         share = most // len(chosen) - 400
-        for width, quality in _SIZES:
-            if _guess(chosen, width, quality) > share:
-                continue
-            small = {id(step): step.screenshot.jpeg(width=width, quality=quality) for step in chosen if step.screenshot}
-            if sum(len(image.data_uri) for image in small.values()) <= share * len(chosen):
-                return small
+        fitted = {id(step): step.screenshot and _fit(step.screenshot, share, _SIZES) for step in chosen}
+        if small := {key: image for key, image in fitted.items() if image is not None}:
+            return small
         chosen = thin(chosen, len(chosen) // 2)
     return {}
-
-
-def _guess(steps: Sequence[Step], width: int, quality: int) -> float:
-    """Bytes of one data URI, from a few of them: encoding all in each size would take a second."""
-    images = [step.screenshot for step in thin(steps, 3) if step.screenshot is not None]
-    return sum(len(image.jpeg(width=width, quality=quality).data_uri) for image in images) / len(images)

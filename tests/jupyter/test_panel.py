@@ -124,13 +124,13 @@ async def test_the_form_creates_opens_and_ends(lab: Workbench, server: SmallServ
     older = await lab.create_session("Older")
     panel = WorkbenchPanel(lab)
     await until(lambda: ("Older", older.id) in panel.existing.options)
-    panel.name.value, panel.model.value, panel.max_steps.value, panel.approval.value = "New", "demo", 7, "always"
-    panel.max_cost.value = 1.5
+    panel.name.value, panel.model.value, panel.approval.value = "New", "demo", "always"
+    panel.max_cost.value = "1.5"
     panel.create_button.click()
     await until(lambda: panel.view is not None)
     created = server.sessions[panel.view.session_id]  # type: ignore[union-attr]
     assert created.name == "New"
-    assert created.config == {"model": "demo", "max_steps": 7, "approval": "always", "max_cost_usd": 1.5}
+    assert created.config == {"model": "demo", "approval": "always", "max_cost_usd": 1.5}
     panel.existing.value = older.id
     panel.open_button.click()
     await until(lambda: panel.view is not None and panel.view.session_id == older.id)
