@@ -107,7 +107,7 @@ class WorkbenchPanel(ipywidgets.VBox):  # type: ignore[misc]
         wide = {"description_width": "9em"}
         self.name = ipywidgets.Text(description="Name", placeholder="a name for the session", style=wide)
         self.model = ipywidgets.Combobox(description="Model", placeholder="the server's default", style=wide)
-        self.max_cost = ipywidgets.Text(description="Cost limit (US$)", placeholder="the server's default", style=wide)
+        self.max_cost = ipywidgets.Text(description="Cost limit (US$)", placeholder="as set on the server", style=wide)
         self.approval = ipywidgets.Dropdown(options=POLICIES, description="Approval", style=wide)
         self.create_button = ipywidgets.Button(
             description="Create session", button_style="primary", icon="desktop", tooltip="Start a desktop and an agent"
