@@ -110,15 +110,15 @@ def _shareable(config: Json) -> Json:
 def _observations(rows: Sequence[EventRow]) -> list[Json]:
     """Return the calls to the desktop as they began, each with the number of its step or ``None``.
 
-    Calls are stored as they end, before the event that ends their step. ``number`` counts them as they begin, from
-    each start of the session; records of older versions have a monotonic ``clock`` instead, or nothing.
+    Calls are stored as they end, before the event that ends their step; ``number`` counts them as they begin, from
+    each start of the session.
     """
-    placed: list[tuple[int, float, Json]] = []
+    placed: list[tuple[int, int, Json]] = []
     pending: list[Json] = []
-    start, key = 0, 0.0
+    start = 0
     for row in rows:
         if row.kind == STARTED:
-            start, key = start + 1, 0.0
+            start += 1
         elif row.kind == "ToolFinished":
             step = json.loads(row.record or "{}").get("step")
             for call in pending:
@@ -126,9 +126,7 @@ def _observations(rows: Sequence[EventRow]) -> list[Json]:
             pending = []
         elif row.kind == OBSERVED:
             call = {"step": None, **json.loads(row.record or "{}")}
-            clock = call.pop("clock", None)
-            key = call.pop("number", clock if clock is not None else key)
-            placed.append((start, key, call))
+            placed.append((start, call.pop("number", 0), call))
             if call.get("by") is None and call["method"] != "release_all":
                 pending.append(call)
     calls = [call for _, _, call in sorted(placed, key=lambda item: item[:2])]

@@ -215,7 +215,7 @@ class Run:
 
     def to_markdown(self, path: str | Path | None = None) -> str:
         """A report; with a ``path``, its screenshots lie in a folder beside it."""
-        from .exporters.markdown import markdown
+        from .exporters.documents import markdown
 
         return markdown(self, Path(path) if path else None)
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 GROUP = "cambio_lab.exporters"
 _OURS = {
-    "cambio": "own:CambioExporter",
-    "html": "own:HtmlExporter",
-    "markdown": "markdown:MarkdownExporter",
+    "cambio": "documents:CambioExporter",
+    "html": "documents:HtmlExporter",
+    "markdown": "documents:MarkdownExporter",
     "inspect": "inspect_log:InspectExporter",
     "trajectory": "trajectory:TrajectoryExporter",
     "atif": "atif:AtifExporter",

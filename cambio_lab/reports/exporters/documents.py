@@ -1,4 +1,4 @@
-"""A run as a Markdown report."""
+"""Files for people: the run file, a page that needs no server, and a Markdown report with its images."""
 
 from __future__ import annotations
 
@@ -17,6 +17,26 @@ if TYPE_CHECKING:
 
 WIDTH = 960
 _MARKUP = re.compile(r"[\\`*_{}\[\]()#+\-.!|~:@$^=]")
+
+
+class CambioExporter:
+    """The run file, which holds everything."""
+
+    summary = "the run file: can be replayed, compared and continued"
+    suffixes = (".cambio",)
+
+    def write(self, runs: Sequence[Run], target: Path) -> None:
+        only(runs).save(target)
+
+
+class HtmlExporter:
+    """The viewer as a page of its own."""
+
+    summary = "a page with screenshots, actions and transcript; needs no server"
+    suffixes = (".html", ".htm")
+
+    def write(self, runs: Sequence[Run], target: Path) -> None:
+        only(runs).to_html(target)
 
 
 class MarkdownExporter:
