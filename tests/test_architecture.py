@@ -30,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "sessions": LEAVES | {"agent", "desktop", "store", "recording", "replay"},
     "experiments": LEAVES | {"sessions", "replay", "recording", "reports", "agent", "desktop", "store"},
     "api": LEAVES | {"sessions", "agent", "desktop", "store", "recording", "replay"},
+    "interop": LEAVES | {"sessions"},
     "client": LEAVES | {"reports"},  # for `session.run`
     "jupyter": LEAVES | {"client"},
 }

@@ -28,6 +28,7 @@ from .connections import bound, throttle
 from .identity import identity
 
 if TYPE_CHECKING:
+    from ..interop.otel import Traced
     from ..sessions import Registry
     from ..store import Store
     from .providers import Providers
@@ -61,6 +62,7 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
     _store: Store | None = None
     _registry: Registry | None = None
     _providers: Providers | None = None
+    _traces: Traced | None = None
     _tasks: tuple[asyncio.Task[None], ...] = ()
 
     def _data_dir_default(self) -> str:
@@ -132,11 +134,13 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
         server_id = await asyncio.to_thread(identity, directory)
         self._providers = modules.Providers(settings, server_id)
         default = await self._providers.open()
+        measured = Measured(Encoder(self.settings["base_url"]))
+        self._traces = await asyncio.to_thread(modules.traced, measured)
         self._registry = modules.Registry(
             settings=settings,
             store=self._store,
             provider_for=self._providers.provider_for,
-            encode=Measured(Encoder(self.settings["base_url"])),
+            encode=self._traces or measured,
         )
         await self._registry.start()
         self.services.health = modules.HealthCheck(self.services, default)
@@ -171,6 +175,9 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
         await self.services.limiter.stop()
         if self._store is not None:
             await self._store.close()
+        if self._traces is not None:
+            await asyncio.to_thread(self._traces.shutdown)
+            self._traces = None
         self._registry = self._providers = self._store = None
 
     def current_activity(self) -> Any:
@@ -184,12 +191,18 @@ def _heavy_modules() -> Any:
 
     from ..agent.client import load_sdk
     from ..api.health import HealthCheck
+    from ..interop.otel import traced
     from ..sessions import Registry
     from ..store import Store
     from .providers import Providers
 
     return SimpleNamespace(
-        Store=Store, Providers=Providers, Registry=Registry, HealthCheck=HealthCheck, load_sdk=load_sdk
+        Store=Store,
+        Providers=Providers,
+        Registry=Registry,
+        HealthCheck=HealthCheck,
+        load_sdk=load_sdk,
+        traced=traced,
     )
 
 
