@@ -6,9 +6,12 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import Any
 
-from cambio_lab.errors import CambioError
+from cambio_lab.errors import CambioError, InvalidRequest
+from cambio_lab.settings import Settings
 
+from .base import DesktopOptions, Size
 from .connected import ConnectedDesktop
 
 log = logging.getLogger(__name__)
@@ -93,3 +96,24 @@ class Pool:
         ready = list(self._ready)
         self._ready.clear()
         await asyncio.gather(*(desktop.close() for desktop in ready))
+
+
+def usual_options(settings: Settings) -> DesktopOptions:
+    """Return what a session gets that asks for nothing. :class:`InvalidRequest` for a setting that makes no sense."""
+    return DesktopOptions(size=_size(settings.display), network=_mode(settings.network))
+
+
+def _size(text: str) -> Size:
+    width, _, height = text.lower().partition("x")
+    try:
+        return Size(int(width), int(height))
+    except ValueError:
+        raise InvalidRequest(
+            f"{text!r} is not a screen size.", details={"display": "must look like 1280x800"}
+        ) from None
+
+
+def _mode(text: str) -> Any:
+    if text not in ("open", "none"):
+        raise InvalidRequest(f"{text!r} is no network mode.", details={"network": "must be open or none"})
+    return text

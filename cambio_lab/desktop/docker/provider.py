@@ -7,13 +7,12 @@ import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
-from cambio_lab.errors import CambioError, CapacityReached, DesktopUnavailable, InvalidRequest
+from cambio_lab.errors import CambioError, CapacityReached, DesktopUnavailable
 from cambio_lab.settings import Settings
 
-from ..base import DesktopOptions, Progress, ProviderHealth, Size
-from ..pool import Pool
+from ..base import DesktopOptions, Progress, ProviderHealth
+from ..pool import Pool, usual_options
 from .container import DockerDesktop
 from .engine import START_DOCKER, Engine, EngineError
 from .image import build_image, image_exists, image_tag
@@ -50,7 +49,7 @@ class DockerProvider:
         self._reference: str | None = None
         self._told: list[Callable[[Progress], None]] = []
         """Those who wait for the image."""
-        self._default = DesktopOptions(size=_size(settings.display), network=_mode(settings.network))
+        self._default = usual_options(settings)
         self._pool = Pool(lambda: self._make(self._default, pooled=True), settings.pool_size)
         self._preparing: asyncio.Task[None] | None = None
 
@@ -211,19 +210,3 @@ class DockerProvider:
         except TimeoutError:
             log.warning("some containers were still being removed when the server stopped; its next start removes them")
         self._engine.close()
-
-
-def _size(text: str) -> Size:
-    width, _, height = text.lower().partition("x")
-    try:
-        return Size(int(width), int(height))
-    except ValueError:
-        raise InvalidRequest(
-            f"{text!r} is not a screen size.", details={"display": "must look like 1280x800"}
-        ) from None
-
-
-def _mode(text: str) -> Any:
-    if text not in ("open", "none"):
-        raise InvalidRequest(f"{text!r} is no network mode.", details={"network": "must be open or none"})
-    return text

@@ -6,13 +6,9 @@ import asyncio
 import hashlib
 import logging
 import os
-import random
 import secrets
-import shutil
 import socket
-import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from cambio_lab.errors import CapacityReached, DesktopUnavailable
@@ -21,22 +17,20 @@ from cambio_lab.settings import Settings
 from ..base import DesktopOptions, ProviderHealth, VncEndpoint
 from ..browser.chromium import installed
 from ..connected import ConnectedDesktop
+from ..pool import Pool, usual_options
 from . import bubblewrap
 from .children import Child
+from .folders import choose_user, end_sandbox, is_ours, parent_folder, remove_folder
 from .machine import Control, SandboxMachine, Supervision
 from .network import Link, describe_open, plan_link, start_helper
 from .probe import examine
 
 log = logging.getLogger(__name__)
 
-ISOLATION = "isolated: sandbox"
+LIMITS = "rlimits; memory counted and enforced by process 1"
 _START_TIMEOUT = 15.0
-_END_TIMEOUT = 5.0
 LEASE_SECONDS = 3600.0
 """A sandbox outlives its server this long, for the next start to adopt or remove it."""
-_USERS = range(61184, 65520)
-"""Where a server that is root takes a user for each sandbox from: none of these has a name or files."""
-_LONGEST_SOCKET_PATH = 107
 
 
 class SandboxDesktop(ConnectedDesktop):
@@ -92,7 +86,10 @@ class SandboxDesktop(ConnectedDesktop):
 
 
 class SandboxProvider:
-    """Makes :class:`SandboxDesktop`. They start in about a fifth of a second, so there is no pool."""
+    """Makes :class:`SandboxDesktop`, keeps a warm pool, adopts or removes what an earlier process left.
+
+    ``extra_hosts`` are names that the filtering proxy knows besides DNS.
+    """
 
     name = "sandbox"
     unclean = False
@@ -101,35 +98,58 @@ class SandboxProvider:
         self._settings = settings
         self._extra_hosts = extra_hosts or {}
         self.prefix = f"cambio-sandbox-{hashlib.sha256(server_id.encode()).hexdigest()[:10]}-"
-        self._parent = _parent_folder(self.prefix)
+        self._parent = parent_folder(self.prefix)
         self._desktops: dict[str, SandboxDesktop] = {}
         self._starting: set[str] = set()
+        self._acquiring = 0
         self._children: dict[asyncio.Task[None], Child] = {}
+        self._default = usual_options(settings)
+        self._pool = Pool(lambda: self._make(self._default), settings.pool_size)
 
     async def start(self) -> None:
-        log.info("desktops are sandboxes of this machine")
+        self._pool.start()
 
     async def acquire(self, session_id: str, options: DesktopOptions) -> SandboxDesktop:
-        if len(self._desktops) + len(self._starting) >= self._settings.max_desktops:
+        if len(self._desktops) + self._acquiring >= self._settings.max_desktops:
             raise CapacityReached(
                 f"All {self._settings.max_desktops} desktops are in use.", hint="End a session, or raise max_desktops."
             )
         if options.image is not None:
             raise DesktopUnavailable("A sandbox has no image.", hint="Leave `image` out, or use the Docker desktop.")
+        self._acquiring += 1
+        try:
+            desktop = self._from_pool(options)
+            if desktop is None:
+                self._pool.busy(+1)
+                try:
+                    desktop = await self._make(options)
+                finally:
+                    self._pool.busy(-1)
+        finally:
+            self._acquiring -= 1
+        self._desktops[desktop.desktop_id] = desktop
+        return desktop
+
+    def _from_pool(self, options: DesktopOptions) -> SandboxDesktop | None:
+        if (options.size, options.network) != (self._default.size, self._default.network):
+            return None
+        desktop = self._pool.take()
+        assert desktop is None or isinstance(desktop, SandboxDesktop)
+        return desktop
+
+    async def _make(self, options: DesktopOptions) -> SandboxDesktop:
         found = await examine()
         if not found.up:
             raise DesktopUnavailable(f"No sandbox can be made: {found.summary}.", hint=found.fix)
         link = plan_link(options, self._extra_hosts)
-        user = _free_user() if os.geteuid() == 0 else None
+        user = choose_user() if os.geteuid() == 0 else None
         folder = self._parent / f"{self.prefix}{secrets.token_hex(4)}"
         self._starting.add(folder.name)  # before it exists: `reap` removes folders that are not in use
         try:
             folder.mkdir(mode=0o700)
-            desktop = await self._launch(folder, options, link, user)
-            self._desktops[desktop.desktop_id] = desktop
-            return desktop
+            return await self._launch(folder, options, link, user)
         except BaseException:
-            await asyncio.shield(_remove(folder))
+            await asyncio.shield(remove_folder(folder))
             raise
         finally:
             self._starting.discard(folder.name)
@@ -192,7 +212,7 @@ class SandboxProvider:
     async def adopt(self, desktop_id: str, session_id: str) -> SandboxDesktop | None:
         """Take back a sandbox that outlived the server; ``None`` when it has ended."""
         folder = self._parent / desktop_id
-        if not desktop_id.startswith(self.prefix) or "/" in desktop_id or not _is_ours(folder):
+        if not desktop_id.startswith(self.prefix) or "/" in desktop_id or not is_ours(folder):
             return None
         try:
             supervision = Supervision(await Control.open(str(folder / "control"), {"op": "watch"}))
@@ -213,23 +233,23 @@ class SandboxProvider:
     async def reap(self, keep: frozenset[str]) -> list[str]:
         """End sandboxes of this server that no session holds."""
         listed = await asyncio.to_thread(lambda: list(self._parent.glob(f"{self.prefix}*")))
-        used = (
-            keep | frozenset(self._desktops) | frozenset(self._starting)
-        )  # read last: what was listed is known by now
-        left = [path for path in listed if path.name not in used and _is_ours(path)]
-        await asyncio.gather(*map(_remove, left))
+        # Read last: a folder that was listed is known by now.
+        used = keep | self._pool.ids() | frozenset(self._desktops) | frozenset(self._starting)
+        left = [path for path in listed if path.name not in used and is_ours(path)]
+        await asyncio.gather(*map(remove_folder, left))
         return [path.name for path in left]
 
     async def health(self) -> ProviderHealth:
         found = await examine()
         if not found.up:
             return ProviderHealth("sandbox", False, found.summary, found.fix)
-        summary = f"sandbox ({ISOLATION}), {len(self._desktops)} in use; network open: {describe_open()}"
-        return ProviderHealth("sandbox", True, summary)
+        state = f"sandbox (isolated), {len(self._desktops)} in use, {len(self._pool)} ready"
+        return ProviderHealth("sandbox", True, f"{state}; network open: {describe_open()}; limits: {LIMITS}")
 
     async def stop(self, *, keep: frozenset[str] = frozenset()) -> None:
         try:
             async with asyncio.timeout(10):
+                await self._pool.stop()
                 gone = [desktop for name, desktop in self._desktops.items() if name not in keep]
                 await asyncio.gather(*(desktop.close() for desktop in gone))
                 for desktop in list(self._desktops.values()):
@@ -243,45 +263,3 @@ class SandboxProvider:
         for task, child in list(self._children.items()):
             task.cancel()
             child.detach()
-
-
-async def end_sandbox(supervision: Supervision, folder: Path) -> None:
-    """Kill every process of a sandbox and remove its folder."""
-    supervision.kill()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_END_TIMEOUT):
-            await supervision.wait_until_ended()
-    await supervision.close()
-    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-
-
-async def _remove(folder: Path) -> None:
-    """The same for a sandbox that may have ended already, or never began."""
-    try:
-        control = await Control.open(str(folder / "control"), {"op": "watch"})
-    except OSError:
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-    else:
-        await end_sandbox(Supervision(control), folder)
-
-
-def _is_ours(folder: Path) -> bool:
-    """Whether a folder of the shared temporary directory was made by this user."""
-    try:
-        owner = folder.lstat().st_uid
-    except OSError:
-        return False
-    return owner == os.geteuid() or (os.geteuid() == 0 and owner in _USERS)
-
-
-def _free_user() -> int:
-    """A user without name, files or processes for one sandbox of a server that is root."""
-    return random.choice(_USERS)
-
-
-def _parent_folder(prefix: str) -> Path:
-    """The temporary directory, or /tmp where socket paths would not fit or another user could not enter."""
-    folder = Path(tempfile.gettempdir())
-    longest = len(os.fsencode(f"{folder}/{prefix}12345678/control"))
-    closed = os.geteuid() == 0 and any(not path.stat().st_mode & 0o001 for path in (folder, *folder.parents))
-    return Path("/tmp") if longest > _LONGEST_SOCKET_PATH or closed else folder
