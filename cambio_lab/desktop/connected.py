@@ -31,7 +31,7 @@ from .input import keys
 from .input.devices import InputDevices
 from .input.keymap import Keymap, expected_wait
 from .input.pointer import Pointer
-from .machine import Machine, run
+from .machine import Machine, run, until_managed
 from .rfb.connection import Connection
 from .screen import encode as png
 from .screen.view import View, fit_inside, fit_model
@@ -94,6 +94,7 @@ class ConnectedDesktop(Desktop):
 
     # Screen
     async def screenshot(self) -> Screenshot:
+        await until_managed(self.machine)  # before, the screen is black
         await self._connection.settle(calm=self._foresee)
         return await asyncio.shield(self._current())
 

@@ -6,9 +6,12 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator
+from io import BytesIO
 
+import numpy as np
 import pytest
 import pytest_asyncio
+from PIL import Image
 
 from cambio_lab.desktop import make_provider
 from cambio_lab.desktop.base import DesktopOptions, Point, Size
@@ -84,6 +87,11 @@ async def started(desktop: ConnectedDesktop) -> None:
         await desktop.type_text("localhost:8080/started/\n")
         await desktop.settle()
     await wait_for_window(desktop, "/started/")
+
+
+async def test_the_first_screenshot_shows_the_desktop(fresh: ConnectedDesktop) -> None:
+    shown = np.asarray(Image.open(BytesIO((await fresh.screenshot()).data)).convert("RGB"))
+    assert (shown.max(axis=2) > 0).mean() > 0.95, "nothing is left black"
 
 
 async def test_the_first_key_reaches_the_window_manager(fresh: ConnectedDesktop) -> None:

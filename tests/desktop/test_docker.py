@@ -147,8 +147,8 @@ async def test_sizes(docker_provider: DockerProvider) -> None:
     desktop = await docker_provider.acquire("test", DesktopOptions(size=Size(1920, 1080)))
     assert desktop.size == Size(1920, 1080)
     await desktop.resize(Size(1024, 768))
-    picture = await desktop.screenshot()
-    assert (picture.width, picture.height) == (1024, 768)
+    screenshot = await desktop.screenshot()
+    assert (screenshot.width, screenshot.height) == (1024, 768)
 
 
 @pytest.mark.timing
@@ -228,8 +228,8 @@ async def test_twenty_at_once_all_come(engine: Any, settings: Settings, docker_h
     desktops = [result for result in results if isinstance(result, ConnectedDesktop)]
     assert len({desktop.desktop_id for desktop in desktops}) == 20
     assert sum(isinstance(result, CapacityReached) for result in results) == 2
-    pictures = await asyncio.gather(*(desktop.screenshot() for desktop in desktops))
-    assert {picture.width for picture in pictures} == {1280}
+    screenshots = await asyncio.gather(*(desktop.screenshot() for desktop in desktops))
+    assert {screenshot.width for screenshot in screenshots} == {1280}
     await provider.stop()
     assert not ours(engine, provider)
 

@@ -101,13 +101,13 @@ async def test_video_that_fills_the_screen_is_no_attack(desktop: ConnectedDeskto
     await desktop.execute(["sh", "-c", "setsid python3 video.py >video.log 2>&1 </dev/null &"])
     lost = asyncio.create_task(desktop.lost())
     ends = time.monotonic() + 20
-    pictures = set()
+    screenshots = set()
     while time.monotonic() < ends:
-        pictures.add((await desktop.screenshot()).sha256)
+        screenshots.add((await desktop.screenshot()).sha256)
         await asyncio.wait([lost], timeout=0.2)
         assert not lost.done(), lost.result()
     lost.cancel()
-    assert len(pictures) >= 5, (await desktop.execute(["cat", "video.log"]))[1]
+    assert len(screenshots) >= 5, (await desktop.execute(["cat", "video.log"]))[1]
     assert desktop._connection.reconnects == 0
 
 

@@ -61,7 +61,7 @@ class DockerProvider:
     async def _prepare(self) -> None:
         """Networks and rules, so that the first desktop need not wait for them; not the image, which may take minutes.
 
-        Whoever asks for a desktop finds out what is wrong here, too, and is told.
+        A request for a desktop meets the same error and reports it.
         """
         try:
             if await image_exists(self._engine, image_tag(self._settings.image)):
@@ -168,7 +168,7 @@ class DockerProvider:
     async def reap(self, keep: frozenset[str]) -> list[str]:
         """Containers and networks with our label that no session and no pool holds.
 
-        Between launches: what is half made belongs to nobody yet.
+        Between launches: a container that is being made is in no list yet.
         """
         try:
             async with AsyncExitStack() as stack:
