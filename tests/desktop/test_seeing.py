@@ -148,8 +148,8 @@ async def test_the_picture_is_made_while_the_screen_settles(local_desktop: Conne
     for text in ("one", "two", "three"):
         settled = await local_desktop.type_text(text)
         assert settled.quiet
-        assert local_desktop._picturing is not None
-        foreseen = await local_desktop._picturing[1]
+        assert local_desktop._latest is not None
+        foreseen = await local_desktop._latest[1]
         assert foreseen.data == png.encode(local_desktop.frame()).data
         assert await local_desktop.screenshot() is foreseen
 
