@@ -1,127 +1,28 @@
-"""``/ws/{session_id}``: messages and commands in, what happens out; ``/ws``: the states of all sessions."""
+"""``/ws/{session_id}``: messages and commands in, what happens out, and functions that the client offers."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import logging
 import re
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tornado.websocket import WebSocketClosedError, WebSocketHandler
-
-from ..errors import CambioError, InvalidRequest, SessionEnded, StoreUnavailable
-from . import messages, metrics
+from ..errors import InvalidRequest
+from . import metrics
 from .failure import Refused, timestamp
-from .offered_tools import OfferedTools
-from .socket import Socket
-from .strict_json import BadJson, parse, short_text
+from .socket import CONTROLS, EventSocket, unknown_type
 
 if TYPE_CHECKING:
+    from ..agent.tools.extra import ExtraResult
     from ..sessions.broadcast import Subscription
     from ..sessions.session import Session
 
-logger = logging.getLogger(__name__)
 WHEN = ("next", "idle")
 """When a message is read: before the agent's next request, or only while no turn runs (else it is refused)."""
 TRUE, FALSE = {"true", "1", "yes"}, {"false", "0", "no", ""}
-
-
-class EventSocket(Socket, WebSocketHandler):
-    """One connection: a task that sends what happens, a task that sends heartbeats, frames handled in order."""
-
-    limits = ("general", "websocket")
-    _tasks: tuple[asyncio.Task[None], ...] = ()
-    _control: frozenset[tuple[Session, str]] = frozenset()
-    """Sessions, and the names of viewers for whom this connection took control."""
-    _leaving: asyncio.Task[None] | None = None
-
-    @property
-    def max_message_size(self) -> int:
-        """Bytes; a larger frame ends the connection with close code 1009."""
-        return self.services.settings.max_body
-
-    def start(self, pump: Callable[[], Awaitable[None]]) -> None:
-        """Begin to send; both tasks end with the connection."""
-        self.set_nodelay(True)
-        self.count_open(True)
-        self._tasks = (
-            asyncio.create_task(self._quietly(pump), name=f"{self.endpoint} events"),
-            asyncio.create_task(self._quietly(self._beat), name=f"{self.endpoint} heartbeat"),
-        )
-
-    def on_close(self) -> None:
-        self.count_open(False)
-        self.released()
-        if self._control:
-            self._leaving = asyncio.create_task(self._leave(), name=f"{self.endpoint} control")
-        for task in self._tasks:
-            task.cancel()
-
-    async def send(self, body: messages.Body | str) -> None:
-        """Send, and wait until the peer has taken it: what a slow peer cannot take waits in the store."""
-        text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-        metrics.SOCKET_MESSAGES.labels("out").inc()
-        await self.write_message(text)
-
-    async def on_message(self, message: str | bytes) -> None:
-        """One frame; whatever is wrong with it is answered with an ``error`` and the connection stays."""
-        metrics.SOCKET_MESSAGES.labels("in").inc()
-        try:
-            await self.handle(parse_frame(message))
-        except BadJson as error:
-            answer = messages.failure("Message not understood", f"The frame is not JSON: {error}")
-        except CambioError as error:
-            answer = messages.failure(title(error), error.describe(), dict(error.details))
-        except WebSocketClosedError:
-            return
-        except Exception:
-            logger.exception("%s %s: a frame could not be handled", self.request_id, self.endpoint)
-            answer = messages.failure("Internal error", "Something went wrong inside the server; its log says what.")
-        else:
-            return
-        with contextlib.suppress(WebSocketClosedError):
-            await self.send(answer)
-
-    async def handle(self, body: dict[str, Any]) -> None:
-        """Do what the message says. Deliberate errors become ``error`` messages."""
-        raise NotImplementedError
-
-    async def take_control(self, session: Session, viewer: str) -> None:
-        """Take control for a viewer; it ends with this connection, unless the viewer still watches the desktop."""
-        self._control |= {(session, viewer)}  # first: the connection may end before this is on disk
-        await session.take_control(viewer)
-
-    async def give_back(self, session: Session, viewer: str) -> None:
-        """Give the control of a viewer back to the agent."""
-        self._control -= {(session, viewer)}
-        await session.give_back(viewer)
-
-    async def _leave(self) -> None:
-        for session, viewer in self._control:
-            with contextlib.suppress(SessionEnded, StoreUnavailable):  # the session ends, and its control with it
-                await session.leave(viewer)
-
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(self.services.settings.heartbeat)
-            await self.send(messages.heartbeat())
-
-    async def _quietly(self, work: Callable[[], Awaitable[None]]) -> None:
-        """A peer that left is no error; anything else ends the connection and is logged."""
-        try:
-            await work()
-        except WebSocketClosedError:
-            pass
-        except CambioError as error:
-            logger.error("%s %s: %s", self.request_id, self.endpoint, error.describe())
-            self.close(1011, "The server cannot read its records now; connect again with ?after=")
-        except Exception:
-            logger.exception("%s %s", self.request_id, self.endpoint)
-            self.close(1011, "Something went wrong inside the server")
+COMMANDS = (*CONTROLS, "offer_tools", "tool_result")
+GONE = "The notebook or program that offered this function has gone."
 
 
 class AgentSocket(EventSocket):
@@ -173,8 +74,13 @@ class AgentSocket(EventSocket):
         kind = body.get("type", "message")
         if kind == "message":
             await self._message(body)
-        elif isinstance(kind, str) and kind in COMMANDS:
-            await COMMANDS[kind](self, body)
+        elif kind in CONTROLS:
+            await self.control(self.session, body, self.viewer)
+        elif kind == "offer_tools":
+            names = await self.tools.offer(body)
+            await self.send({"type": "tools_offered", "tools": names, "timestamp": timestamp()})
+        elif kind == "tool_result":
+            self.tools.result(body)
         else:
             raise unknown_type(kind, ["message", *COMMANDS])
 
@@ -198,71 +104,84 @@ class AgentSocket(EventSocket):
             raise Refused(400, "The query parameter after must be a sequence number.", {"after": "a whole number"})
         return int(text)
 
-    # Commands
 
-    async def _stop(self, body: dict[str, Any]) -> None:
-        await self.session.stop(short_text(body, "message_id"))
+class OfferedTools:
+    """One socket's offer. The last socket that offers is the one the agent calls."""
 
-    async def _take_back(self, body: dict[str, Any]) -> None:
-        message_id = short_text(body, "message_id")
-        if message_id is None:
-            raise InvalidRequest("Which message? Send its message_id.", details={"message_id": "missing"})
-        await self.session.take_back(message_id)
+    def __init__(self, session: Session, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+        self._session = session
+        self._send = send
+        self._entries: list[dict[str, Any]] = []
+        self._seconds: dict[str, float] = {}
+        self._waiting: dict[str, asyncio.Future[ExtraResult]] = {}
 
-    async def _pause(self, body: dict[str, Any]) -> None:
-        await self.session.pause()
+    @property
+    def timeout(self) -> float:
+        """The longest of the offered functions' limits; each has its own below that."""
+        return max(self._seconds.values(), default=60.0)
 
-    async def _resume(self, body: dict[str, Any]) -> None:
-        await self.session.resume()
+    def schemas(self) -> Sequence[dict[str, Any]]:
+        return self._entries
 
-    async def _approve(self, body: dict[str, Any]) -> None:
-        await self.session.approve(short_text(body, "tool_use_id"), by=short_text(body, "viewer") or self.viewer)
+    async def offer(self, body: dict[str, Any]) -> list[str]:
+        """Replace the offer; the names. :class:`InvalidRequest` for what cannot be offered."""
+        from ..agent.tools.extra import check_names  # loaded by the start hook, off the loop
+        from .schemas import requests
 
-    async def _deny(self, body: dict[str, Any]) -> None:
-        await self.session.deny(short_text(body, "tool_use_id"), by=short_text(body, "viewer") or self.viewer)
+        tools = requests.parse(requests.OfferTools, body).tools
+        for number, tool in enumerate(tools):
+            if tool.input_schema.get("type") != "object":
+                where = f"tools.{number}.input_schema"
+                raise InvalidRequest(f"{where} must have the type object.", details={where: 'needs "type": "object"'})
+        entries = [tool.model_dump(exclude={"timeout"}) for tool in tools]
+        check_names(entries)
+        self._seconds = {tool.name: tool.timeout for tool in tools}
+        self._entries = entries
+        if entries:
+            self._session.extra_tools = self
+        else:
+            self.withdraw()
+        return [tool.name for tool in tools]
 
-    async def _take_control(self, body: dict[str, Any]) -> None:
-        await self.take_control(self.session, short_text(body, "viewer") or self.viewer)
+    async def call(self, name: str, arguments: dict[str, Any], *, tool_use_id: str) -> ExtraResult:
+        """Ask the client; an answer that does not come in time is a ``TimeoutError``."""
+        answer: asyncio.Future[ExtraResult] = asyncio.get_running_loop().create_future()
+        self._waiting[tool_use_id] = answer
+        try:
+            async with asyncio.timeout(self._seconds.get(name, 60.0)):
+                await self._send(
+                    {
+                        "type": "tool_call",
+                        "tool": name,
+                        "tool_use_id": tool_use_id,
+                        "arguments": arguments,
+                        "timestamp": timestamp(),
+                    }
+                )
+                return await answer
+        finally:
+            self._waiting.pop(tool_use_id, None)
 
-    async def _give_back(self, body: dict[str, Any]) -> None:
-        await self.give_back(self.session, short_text(body, "viewer") or self.viewer)
+    def result(self, body: dict[str, Any]) -> None:
+        """A client's answer to a call."""
+        from .schemas import requests  # as above
 
-    async def _offer_tools(self, body: dict[str, Any]) -> None:
-        names = await self.tools.offer(body.get("tools"))
-        await self.send({"type": "tools_offered", "tools": names, "timestamp": timestamp()})
+        found = requests.parse(requests.ToolResult, body)
+        waiting = self._waiting.get(found.tool_use_id)
+        if waiting is None or waiting.done():
+            raise InvalidRequest("No call waits for this result.", hint="It took too long, or the turn was stopped.")
+        self._answer(waiting, found.text, found.is_error)
 
-    async def _tool_result(self, body: dict[str, Any]) -> None:
-        self.tools.result(body)
+    def withdraw(self) -> None:
+        """The client left: what waits for it fails now, and the agent is no longer offered its functions."""
+        if self._session.extra_tools is self:
+            self._session.extra_tools = None
+        for answer in self._waiting.values():
+            if not answer.done():
+                self._answer(answer, GONE, is_error=True)
 
+    @staticmethod
+    def _answer(waiting: asyncio.Future[ExtraResult], text: str, is_error: bool) -> None:
+        from ..agent.tools.extra import ExtraResult  # as above
 
-COMMANDS: dict[str, Callable[[AgentSocket, dict[str, Any]], Awaitable[None]]] = {
-    "stop": AgentSocket._stop,
-    "take_back": AgentSocket._take_back,
-    "pause": AgentSocket._pause,
-    "resume": AgentSocket._resume,
-    "approve": AgentSocket._approve,
-    "deny": AgentSocket._deny,
-    "take_control": AgentSocket._take_control,
-    "give_back": AgentSocket._give_back,
-    "offer_tools": AgentSocket._offer_tools,
-    "tool_result": AgentSocket._tool_result,
-}
-
-
-def parse_frame(frame: str | bytes) -> dict[str, Any]:
-    """A frame as a JSON object."""
-    if isinstance(frame, bytes):
-        raise InvalidRequest("Binary frames are not understood: send JSON as text.")
-    body = parse(frame)
-    if not isinstance(body, dict):
-        raise InvalidRequest('A message is a JSON object such as {"content": "..."}.')
-    return body
-
-
-def unknown_type(kind: object, known: list[str]) -> InvalidRequest:
-    return InvalidRequest(f"There is no message of this type: {str(kind)[:60]!r}.", hint=f"Known: {', '.join(known)}.")
-
-
-def title(error: CambioError) -> str:
-    """``TurnRunning`` as "Turn running": the short form of a deliberate error."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).capitalize()
+        waiting.set_result(ExtraResult(text, is_error))

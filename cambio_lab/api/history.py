@@ -1,19 +1,22 @@
-"""Chat history and the steps behind it."""
+"""What a session said, did and saw: messages, events, steps, screenshots and the recorded run."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidRequest, SessionNotFound
+from ..errors import MessageNotFound, SessionNotFound
 from .failure import timestamp
 from .listing import FARTHEST, after, choice, limits, moment, order, page, whole
+from .messages import screenshot_path
 from .rest import Rest
 
 if TYPE_CHECKING:
-    from ..store import MessageRow
+    from ..store import MessageRow, StepRow
 
 ROLES = ("user", "assistant")
+YEAR = 31_536_000
 
 
 class History(Rest):
@@ -80,20 +83,78 @@ def message(row: MessageRow) -> dict[str, Any]:
     }
 
 
-class Clipboard(Rest):
-    """``/sessions/{session_id}/clipboard``"""
+class Recorded(Rest):
+    """``/sessions/{session_id}/screenshots/{sha256}``: never changes, so it may be cached for ever.
 
-    methods = ("GET", "HEAD", "PUT")
+    Not limited, like other static files: a filmstrip is one request for each step.
+    """
+
+    limits = ()
+
+    async def get(self, session_id: str, sha256: str) -> None:
+        store = await self.services.store()
+        if await store.sessions.get(session_id) is None:
+            raise SessionNotFound(f"There is no session {session_id[:60]!r}.")
+        found = await store.screenshots.read(sha256)
+        if found is None:
+            raise MessageNotFound("There is no such screenshot.")
+        data, media_type = found
+        self.set_header("Content-Type", media_type)
+        self.set_header("Cache-Control", f"private, max-age={YEAR}, immutable")
+        self.finish(data)
+
+
+class Steps(Rest):
+    """``/sessions/{session_id}/steps``: the agent's tool calls, oldest first."""
 
     async def get(self, session_id: str) -> None:
-        registry = await self.services.registry()
-        desktop = (await registry.find(session_id)).desktop
-        self.write_json({"text": await desktop.get_clipboard()})
+        limit, offset = limits(self, 200)
+        sort = order(self, ("step",))
+        store = await self.services.store()
+        row = await store.sessions.get(session_id)
+        if row is None:
+            raise SessionNotFound(f"There is no session {session_id[:60]!r}.")
+        if sort and not sort[0][1]:
+            found = (await store.steps.of(session_id))[::-1]
+            rows, total = [self._step(step) for step in found[offset : offset + limit]], len(found)
+        else:  # steps are numbered from 1 without gaps, so an offset is a number
+            rows = [self._step(step) for step in await store.steps.of(session_id, after=offset, limit=limit)]
+            total = max(row.steps, offset + len(rows)) if rows else row.steps
+        self.write_json({**page("steps", rows, total, limit, offset), "session_id": session_id})
 
-    async def put(self, session_id: str) -> None:
-        text = self.json_object(allowed=frozenset({"text"})).get("text")
-        if not isinstance(text, str):
-            raise InvalidRequest("text must be a string.", details={"text": "must be a string"})
-        registry = await self.services.registry()
-        await (await registry.find(session_id)).desktop.set_clipboard(text)
-        self.write_json({"text": text})
+    def _step(self, row: StepRow) -> dict[str, Any]:
+        path = None
+        if row.sha256 is not None:
+            path = screenshot_path(self.url(), row.session_id, row.sha256, row.media_type or "image/png")
+        return {
+            "step": row.step,
+            "sequence": row.sequence,
+            "tool": row.tool,
+            "toolset": row.toolset,
+            "tool_use_id": row.tool_use_id,
+            "arguments": row.arguments,
+            "status": row.status,
+            "started_at": timestamp(row.started_at),
+            "ended_at": None if row.ended_at is None else timestamp(row.ended_at),
+            "said": row.said,
+            "cost_usd": row.cost_usd,
+            "result": {
+                "text": row.text,
+                "image_path": path,
+                "dimensions": f"{row.width}x{row.height}" if path else None,
+                "timing": {f"{name}_ms": round(value, 2) for name, value in row.timing.items()},
+            },
+        }
+
+
+class Run(Rest):
+    """``/sessions/{session_id}/run``: the recorded run as a ``.cambio`` file."""
+
+    async def get(self, session_id: str) -> None:
+        from ..recording.collect import collect
+        from ..recording.run_file import packed
+
+        data = await asyncio.to_thread(packed, await collect(await self.services.store(), session_id))
+        self.set_header("Content-Type", "application/zip")
+        self.set_header("Content-Disposition", f'attachment; filename="{session_id}.cambio"')
+        self.finish(data)

@@ -22,7 +22,7 @@ Translation = Callable[[Any, "SessionView"], Body | None]
 
 
 class Encoder:
-    """Translates for one server: pictures are named by their address on it."""
+    """Translates for one server: screenshots are named by their address on it."""
 
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url
@@ -34,15 +34,15 @@ class Encoder:
             return None
         if isinstance(event, events.ToolFinished) and view.image_sha256 is not None:
             body["result"] |= {
-                "image_path": picture_path(self._base_url, view.session_id, view.image_sha256, event.media_type),
+                "image_path": screenshot_path(self._base_url, view.session_id, view.image_sha256, event.media_type),
                 "dimensions": f"{event.width}x{event.height}",
             }
         body["timestamp"] = timestamp(view.time)
         return body
 
 
-def picture_path(base_url: str, session_id: str, sha256: str, media_type: str = "image/png") -> str:
-    """Where this server returns a recorded picture."""
+def screenshot_path(base_url: str, session_id: str, sha256: str, media_type: str = "image/png") -> str:
+    """Return where this server serves a recorded screenshot."""
     return f"{base_url}sessions/{session_id}/screenshots/{sha256}.{media_type.removeprefix('image/')}"
 
 

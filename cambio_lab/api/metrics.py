@@ -6,7 +6,19 @@ Made once, when this module is imported. Labels are bounded: ``endpoint`` is a r
 
 from __future__ import annotations
 
+from functools import singledispatchmethod
+from typing import TYPE_CHECKING, Any
+
 from prometheus_client import Counter, Gauge, Histogram
+
+from .. import events
+from .messages import Body, Encoder
+
+if TYPE_CHECKING:
+    from ..sessions.interfaces import SessionView
+
+KNOWN_TOOLS = 64
+"""Distinct names of tools with a label of their own; functions from notebooks beyond that share one."""
 
 REQUESTS = Counter("http_requests_total", "Total HTTP requests", ["method", "endpoint"])
 RESPONSES = Counter("http_responses_total", "HTTP responses by status", ["method", "endpoint", "status"])
@@ -50,3 +62,61 @@ TOKENS = Counter("cambio_lab_tokens_total", "Tokens by kind", ["kind"])
 COST = Counter("cambio_lab_cost_usd_total", "Money spent on models, in US dollars")
 RETRIES = Counter("cambio_lab_model_retries_total", "Waits for the model's service")
 DISK_BYTES = Gauge("cambio_lab_disk_bytes", "Bytes of the database and the screenshots")
+
+
+class Measured:
+    """An encoder that counts what sessions do: each event is translated exactly once."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._tools: set[str] = set()
+
+    def __call__(self, event: events.Event, view: SessionView) -> Body | None:
+        self._count(event)
+        return self._encoder(event, view)
+
+    @singledispatchmethod
+    def _count(self, event: Any) -> None:
+        """Most events are not counted."""
+
+    @_count.register
+    def _(self, event: events.ToolFinished) -> None:
+        tool = self._label(event.tool)
+        TOOL_CALLS.labels(tool, "failed" if event.is_error else "completed").inc()
+        for part in ("action", "settle", "encode", "total"):
+            TOOL_SECONDS.labels(part).observe(getattr(event.timing, part) / 1000)
+
+    @_count.register
+    def _(self, event: events.ModelReplied) -> None:
+        MODEL_SECONDS.observe(event.model_ms / 1000)
+        usage = event.usage.describe()
+        COST.inc(max(0.0, usage.pop("cost_usd")))
+        usage.pop("requests")
+        for kind, count in usage.items():
+            TOKENS.labels(kind.removesuffix("_tokens")).inc(count)
+
+    @_count.register
+    def _(self, event: events.TurnFinished) -> None:
+        result = "stopped" if event.stopped else "limit" if event.limit else "finished"
+        TURNS.labels(result).inc()
+        TURN_SECONDS.observe(event.processing_time)
+
+    @_count.register
+    def _(self, event: events.TurnFailed) -> None:
+        TURNS.labels("failed").inc()
+        TURN_SECONDS.observe(event.processing_time)
+
+    @_count.register
+    def _(self, event: events.StatusChanged) -> None:
+        if event.metadata.get("event") == "ended":
+            SESSIONS_ENDED.labels(event.status).inc()
+
+    @_count.register
+    def _(self, event: events.Retrying) -> None:
+        RETRIES.inc()
+
+    def _label(self, tool: str) -> str:
+        if tool in self._tools or len(self._tools) < KNOWN_TOOLS:
+            self._tools.add(tool)
+            return tool
+        return "other"

@@ -1,4 +1,4 @@
-"""``/ws``: the states of all sessions, small pictures of those that somebody looks at, and commands to any of them."""
+"""``/ws``: the states of all sessions, thumbnails of those that a client watches, and commands to any of them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,15 @@ import asyncio
 import base64
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CambioError, InvalidRequest, SessionNotFound
+from ..errors import CambioError, SessionNotFound
 from . import messages
-from .agent_socket import EventSocket, unknown_type
 from .failure import timestamp
-from .strict_json import short_text
-from .thumbnails import Thumbnails
+from .services import Thumbnails
+from .socket import CONTROLS, EventSocket, unknown_type
 
 if TYPE_CHECKING:
     from ..sessions import Registry, SessionFeed
 
-COMMANDS = ("stop", "pause", "resume", "approve", "deny", "take_control", "give_back")
-MOST_WATCHED = 100
-WIDTHS = (16, 640)
 PERIOD = 1.0
 """Seconds between looks at the watched desktops."""
 
@@ -80,56 +76,39 @@ class OverviewSocket(EventSocket):
         kind = body.get("type")
         if kind == "watch":
             self._watch(body)
-        elif isinstance(kind, str) and kind in COMMANDS:
-            await self._command(kind, body)
+        elif kind in CONTROLS:
+            if not isinstance(session_id := body.get("session_id"), str):
+                raise SessionNotFound("Which session? Send its session_id.")
+            await self.control(self.registry.get(session_id), body, f"overview-{self.request_id}")
         else:
-            raise unknown_type(kind, ["watch", *COMMANDS])
-
-    async def _command(self, kind: str, body: dict[str, Any]) -> None:
-        session_id = short_text(body, "session_id")
-        if session_id is None:
-            raise SessionNotFound("Which session? Send its session_id.")
-        session = self.registry.get(session_id)
-        viewer = short_text(body, "viewer") or f"overview-{self.request_id}"
-        if kind in ("approve", "deny"):
-            await getattr(session, kind)(short_text(body, "tool_use_id"), by=viewer)
-        elif kind in ("take_control", "give_back"):
-            await getattr(self, kind)(session, viewer)
-        elif kind == "stop":
-            await session.stop(short_text(body, "message_id"))
-        else:
-            await getattr(session, kind)()
+            raise unknown_type(kind, ["watch", *CONTROLS])
 
     def _watch(self, body: dict[str, Any]) -> None:
-        sessions, width = body.get("sessions"), body.get("width", 240)
-        if not isinstance(sessions, list) or not all(isinstance(one, str) for one in sessions):
-            raise InvalidRequest("sessions must be a list of ids.", details={"sessions": "a list of ids"})
-        if len(sessions) > MOST_WATCHED:
-            raise InvalidRequest(f"At most {MOST_WATCHED} sessions can be watched.", details={"sessions": "too many"})
-        if isinstance(width, bool) or not isinstance(width, int) or not WIDTHS[0] <= width <= WIDTHS[1]:
-            raise InvalidRequest("width must be a number of pixels.", details={"width": f"{WIDTHS[0]} to {WIDTHS[1]}"})
-        self.watched, self.width = tuple(dict.fromkeys(sessions)), width
+        from .schemas import requests  # loaded by the start hook, off the loop
+
+        wanted = requests.parse(requests.Watch, body)
+        self.watched, self.width = tuple(dict.fromkeys(wanted.sessions)), wanted.width
         if self.watched and self.looks is None:
             self.looks = asyncio.create_task(self._quietly(self._look), name="thumbnails")
 
     async def _look(self) -> None:
-        """Send each watched desktop's picture whenever it has changed; one after the other, never in a hurry."""
+        """Send each watched desktop's thumbnail whenever it has changed, one after the other."""
         thumbnails = self.services.thumbnails
         sent: dict[str, str] = {}
         while True:
             for session_id in self.watched:
-                picture = await self._picture(thumbnails, session_id)
-                if picture is not None and sent.get(session_id) != picture:
-                    sent[session_id] = picture
-                    image = f"data:image/jpeg;base64,{picture}"
+                data = await self._thumbnail(thumbnails, session_id)
+                if data is not None and sent.get(session_id) != data:
+                    sent[session_id] = data
+                    image = f"data:image/jpeg;base64,{data}"
                     now = timestamp()
                     await self.send({"type": "thumbnail", "session_id": session_id, "image": image, "timestamp": now})
-            sent = {session_id: picture for session_id, picture in sent.items() if session_id in self.watched}
+            sent = {session_id: data for session_id, data in sent.items() if session_id in self.watched}
             await asyncio.sleep(PERIOD)
 
-    async def _picture(self, thumbnails: Thumbnails, session_id: str) -> str | None:
+    async def _thumbnail(self, thumbnails: Thumbnails, session_id: str) -> str | None:
         try:
-            data = await thumbnails.of(self.registry.get(session_id).desktop, self.width)
+            data = await thumbnails.get(self.registry.get(session_id).desktop, self.width)
         except CambioError:  # ended, or its desktop is away for a moment: the status says so
             return None
         return base64.b64encode(data).decode("ascii")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tornado.http1connection import HTTP1Connection
 from tornado.web import HTTPError, stream_request_body
@@ -12,6 +12,11 @@ from ..errors import CambioError, DesktopError, InvalidRequest, SessionEnded
 from .base import METHODS, Guarded
 from .failure import MESSAGES, Refused
 from .strict_json import BadJson, parse
+
+if TYPE_CHECKING:
+    from .schemas.requests import Asked
+
+Model = TypeVar("Model", bound="Asked")
 
 DISCARDED = 16 * 1024 * 1024
 """Bytes above the limit that are read and thrown away, so that the refusal arrives: closing a connection on bytes that
@@ -103,8 +108,8 @@ class Rest(Guarded):
             error = SessionEnded("The session ended meanwhile.", hint="Start a new one.")
         super()._handle_request_exception(error)
 
-    def json_object(self, *, allowed: frozenset[str], optional: bool = False) -> dict[str, Any]:
-        """The body as a JSON object with no key but ``allowed``. ``optional``: no body is ``{}``."""
+    def json_object(self, *, optional: bool = False) -> dict[str, Any]:
+        """The body as a JSON object. ``optional``: no body is ``{}``."""
         if self._too_large:
             raise self._refuse_size()
         if not self._body:
@@ -119,9 +124,13 @@ class Rest(Guarded):
             raise Refused(400, f"The body is not JSON: {error}") from None
         if not isinstance(value, dict):
             raise InvalidRequest("The body must be a JSON object.", details={"body": "must be an object"})
-        if unknown := sorted(value.keys() - allowed):
-            raise InvalidRequest("The body has unknown keys.", details=dict.fromkeys(unknown[:20], "unknown"))
         return value
+
+    def parse(self, model: type[Model], *, optional: bool = False) -> Model:
+        """The body as a model of :mod:`.schemas.requests`."""
+        from .schemas.requests import parse as checked  # loaded by the start hook, off the loop
+
+        return checked(model, self.json_object(optional=optional))
 
 
 class NotFound(Rest):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import catalogue, files, health, history, pages, screenshots, sessions
+from . import desktop, history, pages, sessions, system
 from .agent_socket import AgentSocket
 from .overview_socket import OverviewSocket
 from .rest import NotFound
@@ -19,22 +19,22 @@ ROUTES: tuple[tuple[str, str, type[Any]], ...] = (
     ("/sessions/{session_id}/stop", rf"/sessions/{ID}/stop/?", sessions.Stop),
     ("/sessions/{session_id}/history", rf"/sessions/{ID}/history/?", history.History),
     ("/sessions/{session_id}/events", rf"/sessions/{ID}/events/?", history.Events),
-    ("/sessions/{session_id}/steps", rf"/sessions/{ID}/steps/?", screenshots.Steps),
-    ("/sessions/{session_id}/screenshot", rf"/sessions/{ID}/screenshot/?", screenshots.Screenshot),
+    ("/sessions/{session_id}/steps", rf"/sessions/{ID}/steps/?", history.Steps),
+    ("/sessions/{session_id}/screenshot", rf"/sessions/{ID}/screenshot/?", desktop.Screenshot),
     (
         "/sessions/{session_id}/screenshots/{name}",
         rf"/sessions/{ID}/screenshots/([0-9a-f]{{64}})(?:\.\w{{1,5}})?",
-        screenshots.Recorded,
+        history.Recorded,
     ),
-    ("/sessions/{session_id}/files/{path}", rf"/sessions/{ID}/files/(.*)", files.Files),
-    ("/sessions/{session_id}/clipboard", rf"/sessions/{ID}/clipboard/?", history.Clipboard),
-    ("/sessions/{session_id}/run", rf"/sessions/{ID}/run/?", catalogue.Run),
-    ("/health", r"/health/?", health.Health),
+    ("/sessions/{session_id}/files/{path}", rf"/sessions/{ID}/files/(.*)", desktop.Files),
+    ("/sessions/{session_id}/clipboard", rf"/sessions/{ID}/clipboard/?", desktop.Clipboard),
+    ("/sessions/{session_id}/run", rf"/sessions/{ID}/run/?", history.Run),
+    ("/health", r"/health/?", system.Health),
     ("/ws", r"/ws/?", OverviewSocket),
     ("/ws/{session_id}", rf"/ws/{ID}/?", AgentSocket),
     ("/vnc/{session_id}", rf"/vnc/{ID}/?", VncSocket),
-    ("/cambio/models", r"/cambio/models/?", catalogue.Models),
-    ("/cambio/defaults", r"/cambio/defaults/?", catalogue.Defaults),
+    ("/cambio/models", r"/cambio/models/?", system.Models),
+    ("/cambio/defaults", r"/cambio/defaults/?", system.Defaults),
     ("/cambio/{name}.yaml", r"/cambio/((?:openapi|asyncapi)\.yaml)", pages.Description),
     ("/cambio/docs", r"/cambio/docs/?", pages.Docs),
     ("/cambio/static/{path}", r"/cambio/static/(.+)", pages.Static),

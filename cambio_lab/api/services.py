@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..desktop.base import Desktop
 from ..errors import CambioError, StoreUnavailable
 from ..settings import Settings
 from . import metrics
 from .rate_limit import RateLimiter
-from .thumbnails import Thumbnails
 
 if TYPE_CHECKING:
     from ..sessions.registry import Registry
     from ..store import Store
-    from .health import HealthCheck
+    from .system import HealthCheck
 
 KEY = "cambio_lab_services"
 
@@ -42,6 +43,24 @@ class Answers:
             self._kept.move_to_end(key)
             if len(self._kept) > self.MOST:
                 self._kept.popitem(last=False)
+
+
+class Thumbnails:
+    """The last small image of each desktop's screen and width, made once for all viewers; it goes with its desktop."""
+
+    def __init__(self) -> None:
+        self._last: weakref.WeakKeyDictionary[Any, dict[int, tuple[object, bytes]]] = weakref.WeakKeyDictionary()
+
+    async def get(self, desktop: Desktop, width: int) -> bytes:
+        """A JPEG ``width`` pixels wide. Raises what the desktop raises when it is away."""
+        revision = desktop.revision
+        kept = self._last.setdefault(desktop, {})
+        if revision is not None and width in kept and kept[width][0] == revision:
+            return kept[width][1]
+        image = await desktop.thumbnail(width)
+        if revision is not None:
+            kept[width] = (revision, image.data)
+        return image.data
 
 
 class Services:

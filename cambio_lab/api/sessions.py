@@ -11,7 +11,7 @@ from .base import Guarded
 from .listing import after, choice, encoded_page, limits, moment, order
 from .rate_limit import LimitName
 from .rest import Rest
-from .strict_json import encode, short_text
+from .strict_json import encode
 
 if TYPE_CHECKING:
     from ..store import Listed
@@ -66,7 +66,9 @@ class Sessions(Rest):
 
     async def post(self) -> None:
         """Create; answers when the desktop is usable."""
-        body = self.json_object(allowed=frozenset({"name", "config"}), optional=True)
+        body = self.json_object(optional=True)
+        if unknown := sorted(body.keys() - {"name", "config"}):
+            raise InvalidRequest("The body has unknown keys.", details=dict.fromkeys(unknown[:20], "unknown"))
         name, config = body.get("name"), body.get("config")
         if config is not None and not isinstance(config, dict):
             raise InvalidRequest("config must be an object.", details={"config": "must be an object"})
@@ -133,11 +135,11 @@ class OneSession(Rest):
 
     async def patch(self, session_id: str) -> None:
         """Change ``name``, ``approval``, ``display`` or ``pinned``; what is not named stays."""
-        changes = self.json_object(allowed=frozenset({"name", "approval", "display", "pinned"}))
-        pinned = changes.pop("pinned", None)
-        if pinned is not None and not isinstance(pinned, bool):
-            raise InvalidRequest("pinned must be true or false.", details={"pinned": "must be true or false"})
         registry = await self.services.registry()
+        from .schemas import requests  # loaded by the start hook, off the loop
+
+        changes = self.parse(requests.SessionChange).model_dump(exclude_unset=True)
+        pinned = changes.pop("pinned", None)
         if changes or pinned is None:
             session = await registry.find(session_id)
             await session.change(**changes)
@@ -165,8 +167,10 @@ class Stop(Rest):
 
     async def post(self, session_id: str) -> None:
         """End the running turn; without one, nothing happens."""
-        body = self.json_object(allowed=frozenset({"message_id"}), optional=True)
         registry = await self.services.registry()
+        from .schemas import requests  # loaded by the start hook, off the loop
+
+        turn = self.parse(requests.StopTurn, optional=True)
         session = await registry.find(session_id)
-        await session.stop(short_text(body, "message_id"))
+        await session.stop(turn.message_id)
         self.write_json({"session_id": session_id, "state": session.snapshot_status()["status"]})

@@ -1,12 +1,30 @@
-"""What both WebSockets share: everything is decided before the upgrade, dead peers are dropped."""
+"""What the WebSockets share: everything is decided before the upgrade, dead peers are dropped, frames are answered."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import asyncio
+import contextlib
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from . import metrics
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
+
+from ..errors import CambioError, InvalidRequest, SessionEnded, StoreUnavailable
+from . import messages, metrics
 from .base import Guarded
 from .failure import Refused
+from .strict_json import BadJson, parse
+
+if TYPE_CHECKING:
+    from ..sessions.session import Session
+    from .schemas.requests import Command
+
+logger = logging.getLogger(__name__)
+CONTROLS = ("stop", "take_back", "pause", "resume", "approve", "deny", "take_control", "give_back")
+"""What a person does to a turn: the types of :class:`.schemas.requests.Command`."""
 
 
 class Socket(Guarded):
@@ -36,7 +54,7 @@ class Socket(Guarded):
         """Raise what speaks against this connection; nothing is upgraded yet."""
 
     def released(self) -> None:
-        """The connection is over, or never came to be: let go of what :meth:`admit` took."""
+        """The connection is over, or never came to be: release what :meth:`admit` took."""
 
     def _check_handshake(self) -> None:
         headers = self.request.headers
@@ -65,3 +83,154 @@ class Socket(Guarded):
 
     def options(self, *args: str, **kwargs: Any) -> None:
         super().options(*args)
+
+
+class EventSocket(Socket, WebSocketHandler):
+    """One connection: a task that sends what happens, a task that sends heartbeats, frames handled in order."""
+
+    limits = ("general", "websocket")
+    _tasks: tuple[asyncio.Task[None], ...] = ()
+    _control: frozenset[tuple[Session, str]] = frozenset()
+    """Sessions, and the names of viewers for whom this connection took control."""
+    _leaving: asyncio.Task[None] | None = None
+
+    @property
+    def max_message_size(self) -> int:
+        """Bytes; a larger frame ends the connection with close code 1009."""
+        return self.services.settings.max_body
+
+    def start(self, pump: Callable[[], Awaitable[None]]) -> None:
+        """Begin to send; both tasks end with the connection."""
+        self.set_nodelay(True)
+        self.count_open(True)
+        self._tasks = (
+            asyncio.create_task(self._quietly(pump), name=f"{self.endpoint} events"),
+            asyncio.create_task(self._quietly(self._beat), name=f"{self.endpoint} heartbeat"),
+        )
+
+    def on_close(self) -> None:
+        self.count_open(False)
+        self.released()
+        if self._control:
+            self._leaving = asyncio.create_task(self._leave(), name=f"{self.endpoint} control")
+        for task in self._tasks:
+            task.cancel()
+
+    async def send(self, body: messages.Body | str) -> None:
+        """Send, and wait until the peer has taken it: what a slow peer cannot take waits in the store."""
+        text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+        metrics.SOCKET_MESSAGES.labels("out").inc()
+        await self.write_message(text)
+
+    async def on_message(self, message: str | bytes) -> None:
+        """One frame; whatever is wrong with it is answered with an ``error`` and the connection stays."""
+        metrics.SOCKET_MESSAGES.labels("in").inc()
+        try:
+            await self.handle(parse_frame(message))
+        except BadJson as error:
+            answer = messages.failure("Message not understood", f"The frame is not JSON: {error}")
+        except CambioError as error:
+            answer = messages.failure(title(error), error.describe(), dict(error.details))
+        except WebSocketClosedError:
+            return
+        except Exception:
+            logger.exception("%s %s: a frame could not be handled", self.request_id, self.endpoint)
+            answer = messages.failure("Internal error", "Something went wrong inside the server; its log says what.")
+        else:
+            return
+        with contextlib.suppress(WebSocketClosedError):
+            await self.send(answer)
+
+    async def handle(self, body: dict[str, Any]) -> None:
+        """Do what the message says. Deliberate errors become ``error`` messages."""
+        raise NotImplementedError
+
+    async def control(self, session: Session, body: dict[str, Any], viewer: str) -> None:
+        """Do what a person asks of a session; ``viewer`` is who asks where the command does not say."""
+        from .schemas import requests  # loaded by the start hook, off the loop
+
+        command = requests.parse(requests.Command, body)
+        await _CONTROLS[command.type](self, session, command, command.viewer or viewer)
+
+    async def _stop(self, session: Session, command: Command, viewer: str) -> None:
+        await session.stop(command.message_id)
+
+    async def _take_back(self, session: Session, command: Command, viewer: str) -> None:
+        if command.message_id is None:
+            raise InvalidRequest("Which message? Send its message_id.", details={"message_id": "missing"})
+        await session.take_back(command.message_id)
+
+    async def _pause(self, session: Session, command: Command, viewer: str) -> None:
+        await session.pause()
+
+    async def _resume(self, session: Session, command: Command, viewer: str) -> None:
+        await session.resume()
+
+    async def _approve(self, session: Session, command: Command, viewer: str) -> None:
+        await session.approve(command.tool_use_id, by=viewer)
+
+    async def _deny(self, session: Session, command: Command, viewer: str) -> None:
+        await session.deny(command.tool_use_id, by=viewer)
+
+    async def _take_control(self, session: Session, command: Command, viewer: str) -> None:
+        """Take control for a viewer; it ends with this connection, unless the viewer still watches the desktop."""
+        self._control |= {(session, viewer)}  # first: the connection may end before this is on disk
+        await session.take_control(viewer)
+
+    async def _give_back(self, session: Session, command: Command, viewer: str) -> None:
+        self._control -= {(session, viewer)}
+        await session.give_back(viewer)
+
+    async def _leave(self) -> None:
+        for session, viewer in self._control:
+            with contextlib.suppress(SessionEnded, StoreUnavailable):  # the session ends, and its control with it
+                await session.leave(viewer)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(self.services.settings.heartbeat)
+            await self.send(messages.heartbeat())
+
+    async def _quietly(self, work: Callable[[], Awaitable[None]]) -> None:
+        """A peer that left is no error; anything else ends the connection and is logged."""
+        try:
+            await work()
+        except WebSocketClosedError:
+            pass
+        except CambioError as error:
+            logger.error("%s %s: %s", self.request_id, self.endpoint, error.describe())
+            self.close(1011, "The server cannot read its records now; connect again with ?after=")
+        except Exception:
+            logger.exception("%s %s", self.request_id, self.endpoint)
+            self.close(1011, "Something went wrong inside the server")
+
+
+_CONTROLS: dict[str, Callable[[EventSocket, Session, Command, str], Awaitable[None]]] = {
+    "stop": EventSocket._stop,
+    "take_back": EventSocket._take_back,
+    "pause": EventSocket._pause,
+    "resume": EventSocket._resume,
+    "approve": EventSocket._approve,
+    "deny": EventSocket._deny,
+    "take_control": EventSocket._take_control,
+    "give_back": EventSocket._give_back,
+}
+
+
+def parse_frame(frame: str | bytes) -> dict[str, Any]:
+    """A frame as a JSON object."""
+    if isinstance(frame, bytes):
+        raise InvalidRequest("Binary frames are not understood: send JSON as text.")
+    body = parse(frame)
+    if not isinstance(body, dict):
+        raise InvalidRequest('A message is a JSON object such as {"content": "..."}.')
+    return body
+
+
+def unknown_type(kind: object, known: list[str]) -> InvalidRequest:
+    return InvalidRequest(f"There is no message of this type: {str(kind)[:60]!r}.", hint=f"Known: {', '.join(known)}.")
+
+
+def title(error: CambioError) -> str:
+    """``TurnRunning`` as "Turn running": the short form of a deliberate error."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).capitalize()

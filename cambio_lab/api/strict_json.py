@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..errors import InvalidRequest
-
 DEEPEST = 100
 """Levels; what is parsed must be written again, wherever on the stack that happens."""
 
@@ -38,14 +36,6 @@ def parse(data: bytes | str) -> Any:
         raise BadJson("Nested too deeply.")
     if "\\ud" in text or "\\uD" in text:
         _no_half_characters(value)
-    return value
-
-
-def short_text(body: dict[str, Any], key: str) -> str | None:
-    """An optional name or id among the fields of a body."""
-    value = body.get(key)
-    if value is not None and not (isinstance(value, str) and 0 < len(value) <= SHORT):
-        raise InvalidRequest(f"{key} must be a short text.", details={key: f"1 to {SHORT} characters"})
     return value
 
 

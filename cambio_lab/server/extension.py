@@ -17,10 +17,10 @@ from traitlets.config import Configurable
 
 from .._version import __version__
 from ..api import routes
-from ..api.health import watch_disk
 from ..api.messages import Encoder
-from ..api.observe import Measured
+from ..api.metrics import Measured
 from ..api.services import KEY, Services
+from ..api.system import watch_disk
 from ..errors import CambioError, ConfigurationError, DirectoryInUse, StoreUnavailable
 from ..settings import SECTION, Settings, data_directory, resolve
 from .allocator import bound_arenas, keep_trimmed
@@ -190,7 +190,8 @@ def _heavy_modules() -> Any:
     from types import SimpleNamespace
 
     from ..agent.client import load_sdk
-    from ..api.health import HealthCheck
+    from ..api.schemas import requests  # noqa: F401 - handlers import it when it costs nothing any more
+    from ..api.system import HealthCheck
     from ..interop.otel import traced
     from ..sessions import Registry
     from ..store import Store

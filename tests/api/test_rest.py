@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx2
 import pytest
 
-from cambio_lab.api.files import moment
+from cambio_lab.api.desktop import moment
 from tests.live_server import LiveServer
 
 from .conftest import check_envelope

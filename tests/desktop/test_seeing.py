@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cambio_lab.api.thumbnails import Thumbnails
+from cambio_lab.api.services import Thumbnails
 from cambio_lab.desktop.base import Point, Region, Size
 from cambio_lab.desktop.connected import ConnectedDesktop
 from cambio_lab.desktop.screen import encode as png
@@ -135,11 +135,11 @@ async def test_an_unchanged_screen_is_encoded_once(local_desktop: ConnectedDeskt
     first, second = await local_desktop.screenshot(), await local_desktop.screenshot()
     assert first is second
     thumbnails, revision = Thumbnails(), local_desktop.revision
-    small = await thumbnails.of(local_desktop, 192)
-    assert await thumbnails.of(local_desktop, 192) is small and local_desktop.revision == revision
+    small = await thumbnails.get(local_desktop, 192)
+    assert await thumbnails.get(local_desktop, 192) is small and local_desktop.revision == revision
     await local_desktop.key("ctrl+alt+t")
     await asyncio.sleep(1)
-    assert local_desktop.revision != revision and await thumbnails.of(local_desktop, 192) != small
+    assert local_desktop.revision != revision and await thumbnails.get(local_desktop, 192) != small
 
 
 async def test_the_picture_is_made_while_the_screen_settles(local_desktop: ConnectedDesktop) -> None:

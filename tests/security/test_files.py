@@ -10,7 +10,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from cambio_lab.api.files import _page
+from cambio_lab.api.desktop import _page
 from cambio_lab.desktop import files
 from cambio_lab.desktop.connected import ConnectedDesktop
 from cambio_lab.desktop.machine import STDERR, STDOUT, Process

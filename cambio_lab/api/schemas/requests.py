@@ -9,9 +9,8 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from ...errors import InvalidRequest
 from ...sessions.config import Checked, SessionConfig, listed, words
+from ..strict_json import SHORT
 
-SHORT = 100
-"""Characters of a name or id that a caller gives."""
 MOST_TOOLS, MOST_WATCHED = 64, 100
 LONGEST_SECONDS = 3600.0
 

@@ -1,4 +1,4 @@
-"""``/health``: real questions to each service, with a time limit, asked at most once a second."""
+"""The server itself: ``/health`` (real questions to each service, at most once a second), models and defaults."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable
+from dataclasses import fields
 from typing import Any
 
 from .._version import __version__
 from ..desktop.base import ProviderHealth
+from ..settings import Settings
 from . import metrics
 from .failure import timestamp
 from .rest import Rest
@@ -20,6 +22,13 @@ PATIENCE = 2.0
 FRESH = 1.0
 """Seconds for which an answer is good."""
 logger = logging.getLogger(__name__)
+SHOWN = (
+    *("model", "platform", "effort", "approval", "approval_timeout", "desktop", "display", "network", "image_format"),
+    *("max_steps", "max_cost_usd", "max_turn_seconds", "max_turn_tokens", "session_timeout", "idle_timeout"),
+    *("max_desktops", "max_file_bytes", "heartbeat", "record"),
+)
+"""Settings that a client may see; the others concern the server alone."""
+assert set(SHOWN) <= {item.name for item in fields(Settings)}
 
 
 class HealthCheck:
@@ -81,7 +90,7 @@ async def _within(question: Awaitable[Any]) -> Any:
 
 
 class Health(Rest):
-    """``/health``: open to everybody and not rate limited, for load balancers and people who wonder."""
+    """``/health``: open to all callers and not rate limited, for load balancers."""
 
     public = True
     limits = ()
@@ -97,6 +106,26 @@ class Health(Rest):
         if answer["status"] == "unhealthy":
             self.set_status(503)
         self.write_json({"status": answer["status"], "timestamp": timestamp(), **answer})
+
+
+class Models(Rest):
+    """``/cambio/models``"""
+
+    async def get(self) -> None:
+        from ..agent.models import describe  # the agent's modules are loaded by the start hook, off the loop
+
+        await self.services.registry()
+        self.write_json({"models": describe(), "default": self.services.settings.model})
+
+
+class Defaults(Rest):
+    """``/cambio/defaults``"""
+
+    async def get(self) -> None:
+        settings = self.services.settings
+        found: dict[str, Any] = {name: getattr(settings, name) for name in SHOWN}
+        await self.services.registry()
+        self.write_json({**found, "desktop_kind": self.services.desktop_kind})
 
 
 async def watch_disk(services: Services, period: float = 60.0) -> None:

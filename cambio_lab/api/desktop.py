@@ -1,4 +1,7 @@
-"""Files to and from a desktop's home, streamed: neither side of the server ever holds a whole one."""
+"""The desktop of a session: its screen now, its clipboard, and the files of its home.
+
+Files are streamed: neither side of the server ever holds a whole one.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from .failure import Refused, timestamp
 from .rest import Rest
 from .strict_json import encode
 
+SMALLEST, LARGEST = 16, 4096
+"""Pixels of a small screenshot's width."""
 PIECES = 16
 """Pieces of a body (64 KB each) that may wait for the desktop."""
 
@@ -146,3 +151,48 @@ class Files(Rest):
         if self._writing is not None and not self._writing.done():
             self._writing.cancel()
         super().on_finish()
+
+
+class Screenshot(Rest):
+    """``/sessions/{session_id}/screenshot``"""
+
+    async def get(self, session_id: str) -> None:
+        """PNG of the settled screen; with ``?width=`` a small JPEG of this moment."""
+        wanted = "width" in self.request.query_arguments
+        width = self.argument("width", "")
+        if wanted and not (width.isascii() and width.isdigit() and SMALLEST <= int(width[:6]) <= LARGEST):
+            raise Refused(
+                400, "The query parameter width must be a number of pixels.", {"width": f"{SMALLEST} to {LARGEST}"}
+            )
+        registry = await self.services.registry()
+        session = await registry.find(session_id)
+        desktop = session.desktop
+        image = await (desktop.thumbnail(int(width)) if wanted else desktop.screenshot())
+        self.set_header("Content-Type", image.media_type)
+        # An unchanged screen costs a viewer who asks again nothing but the question.
+        self.set_header("ETag", f'"{image.sha256}"')
+        self.set_header("Cache-Control", "private, no-cache")
+        if self.check_etag_header():
+            self.set_status(304)
+            self.finish()
+            return
+        self.finish(image.data)
+
+
+class Clipboard(Rest):
+    """``/sessions/{session_id}/clipboard``"""
+
+    methods = ("GET", "HEAD", "PUT")
+
+    async def get(self, session_id: str) -> None:
+        registry = await self.services.registry()
+        desktop = (await registry.find(session_id)).desktop
+        self.write_json({"text": await desktop.get_clipboard()})
+
+    async def put(self, session_id: str) -> None:
+        registry = await self.services.registry()
+        from .schemas import requests  # loaded by the start hook, off the loop
+
+        text = self.parse(requests.Clipboard).text
+        await (await registry.find(session_id)).desktop.set_clipboard(text)
+        self.write_json({"text": text})
