@@ -72,7 +72,9 @@ class Settings:
         "300/minute", "Requests without a valid token or from a page elsewhere; empty: no limit."
     )
     heartbeat: float = _setting(30.0, "Seconds between heartbeats on /ws.")
-    keep_sessions: bool = _setting(False, "Keep desktops when the server stops, to adopt them at its next start.")
+    keep_sessions: bool = _setting(
+        False, "Keep sessions when the server stops, to go on at its next start, where their desktop can outlive it."
+    )
     max_body: int = _setting(1024 * 1024, "Largest JSON body of a request.")
     queue_bytes: int = _setting(1024**2, "Events waiting for one slow reader before it must resynchronise.")
     # Records

@@ -200,6 +200,11 @@ class Desktop(ABC):
         return None
 
     @property
+    def outlives_server(self) -> bool:
+        """Whether a later server process can adopt it."""
+        return False
+
+    @property
     def recorded(self) -> bool:
         """Whether this is a recording that is replayed: nothing runs, and nothing new is to be recorded."""
         return False

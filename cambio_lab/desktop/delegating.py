@@ -152,6 +152,10 @@ class DelegatingDesktop(CallDesktop):
         return self.inner.image_digest
 
     @property
+    def outlives_server(self) -> bool:
+        return self.inner.outlives_server
+
+    @property
     def recorded(self) -> bool:
         return self.inner.recorded
 

@@ -93,21 +93,21 @@ class Registry:
         self._tasks.own(housekeeping.run(lambda: self.sessions, self._end_later), "housekeeping")
 
     async def stop(self) -> frozenset[str]:
-        """End all sessions, or leave them to the next start (setting ``keep_sessions``); within ten seconds.
+        """End all sessions, or leave those whose desktop can be adopted to the next start (``keep_sessions``).
 
-        Returns the ``desktop_id`` of each desktop that must stay when its provider is stopped.
+        Takes less than ten seconds. Returns the ``desktop_id`` of each desktop that its provider must not remove.
         """
         self.stopping = True
         for creation in self._creations.values():
             creation.closed = True
         await self._recovery.stop(RETRY_STOP_SECONDS)
-        sessions, keep = self.sessions, self.settings.keep_sessions
-        kept = frozenset(session.desktop.desktop_id for session in sessions) if keep else frozenset[str]()
-        if keep:
-            kept |= self._recovery.waiting_desktops()
+        keep = self.settings.keep_sessions
+        kept = {one.id: one.desktop.desktop_id for one in self.sessions if keep and one.desktop.outlives_server}
+        desktops = frozenset(kept.values()) | (self._recovery.waiting_desktops() if keep else frozenset())
         for watcher in self._lost_watchers.values():
             watcher.cancel()
-        work = [asyncio.ensure_future(one.suspend() if keep else self._end(one, "shutdown")) for one in sessions]
+        ends = (one.suspend() if one.id in kept else self._end(one, "shutdown") for one in self.sessions)
+        work = [asyncio.ensure_future(end) for end in ends]
         if work:
             _, late = await asyncio.wait(work, timeout=STOP_SECONDS)
             for task in late:
@@ -117,7 +117,7 @@ class Registry:
         await asyncio.gather(*self._lost_watchers.values(), return_exceptions=True)
         for watch in list(self._watches):
             watch.close()
-        return kept
+        return desktops
 
     # Sessions
 

@@ -42,6 +42,8 @@ COST = Usage(input_tokens=10, output_tokens=5, requests=1, cost_usd=0.25)
 class MemoryDesktop(FakeDesktop):
     """A desktop without a process; ``provider`` knows which are open."""
 
+    outlives_server = True
+
     def __init__(self, provider: MemoryProvider, desktop_id: str) -> None:
         super().__init__(SMALL)
         self.desktop_id = desktop_id

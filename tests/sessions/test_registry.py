@@ -210,6 +210,22 @@ async def test_a_kept_session_goes_on_after_an_orderly_restart(tmp_path: Path) -
     await bench.stop()
 
 
+async def test_a_desktop_that_cannot_outlive_the_server_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, keep_sessions=True)
+    await bench.start()
+    kept, local = await bench.registry.create(), await bench.registry.create()
+    monkeypatch.setattr(local.desktop, "outlives_server", False)
+    await within(10, bench.stop())
+    assert list(bench.provider.open) == [kept.desktop.desktop_id]
+    await bench.start()
+    assert [session.id for session in bench.registry.sessions] == [kept.id]
+    row = await bench.store.sessions.get(local.id)
+    assert row is not None and (row.status, row.end_reason) == ("inactive", "shutdown")
+    await bench.stop()
+
+
 async def test_after_a_crash_the_interrupted_turn_is_closed_and_the_conversation_valid(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     await bench.start()

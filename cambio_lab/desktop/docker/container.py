@@ -64,6 +64,7 @@ class DockerDesktop(ConnectedDesktop):
     """A desktop whose body is a container."""
 
     isolated = True
+    outlives_server = True
 
     def __init__(
         self, engine: Engine, container: str, endpoint: VncEndpoint, image_digest: str | None, settings: Settings

@@ -37,6 +37,7 @@ class SandboxDesktop(ConnectedDesktop):
     """Xvnc on a Unix socket in a private folder; process 1 of the sandbox outlives the server."""
 
     isolated = True
+    outlives_server = True
 
     def __init__(
         self, folder: Path, supervision: Supervision, settings: Settings, forget: Callable[[str], None]
