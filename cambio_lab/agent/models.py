@@ -26,6 +26,8 @@ EFFORTS = ("low", "medium", "high", "xhigh", "max")
 DEMO = "demo"
 _BROWSES = re.compile(r"claude-(opus-4-8|[a-z]+-5(-\d)?)")
 """Models that have the browser toolset: "Opus 4.8, everything of the 5 series" (the browser use tool's page)."""
+RETIREMENT = {"claude-sonnet-4-5": "2026-11-30", "claude-opus-4": "2026-06-15", "claude-sonnet-4": "2026-06-15"}
+"""The days from which the Claude API no longer answers, as the SDK has them."""
 
 Thinking = Literal["always", "between", "default", "adaptive", "budget", "none"]
 """How a model may think: ``always`` (cannot be turned off), ``between`` (at least between tools), ``default`` (on,
@@ -231,7 +233,7 @@ def pairs() -> list[tuple[str, str]]:
 
 
 def describe() -> list[dict[str, Any]]:
-    """The table as JSON-able rows: model, platform, tool, prices in dollars per million tokens, limits."""
+    """Return the table as JSON: model, platform, tool, prices in dollars per million tokens, limits, retirement."""
     rows = []
     for model, platform in pairs():
         info = resolve(model, platform)
@@ -249,6 +251,7 @@ def describe() -> list[dict[str, Any]]:
                     "cache_read": info.prices.read,
                     "estimated": info.prices.estimated,
                 },
+                "retires": RETIREMENT.get(model),
                 "max_image_edge": info.images.edge,
                 "context": info.context,
             }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ..desktop.base import Size
@@ -18,6 +18,8 @@ TOOLS = ("computer", "browser", "bash", "editor")
 DEFAULT_TOOLS = ("computer", "bash", "editor")
 OPTIONAL_MEMBERS = ("javascript_exec", "file_upload", "read_console", "read_network")
 IMAGE_FORMATS = ("png", "jpeg", "webp")
+NOT_NEGATIVE = ("max_steps", "max_cost_usd", "max_turn_tokens", "max_turn_seconds", "model_retries")
+POSITIVE = ("model_stall", "shell_timeout", "shell_output")
 BASE = """\
 You operate a Linux desktop for a researcher who watches you work: a {size} pixel screen, a mouse, a keyboard, a \
 persistent bash shell and a file editor, all inside one sandboxed environment.
@@ -78,7 +80,7 @@ class AgentOptions:
         :class:`~cambio_lab.errors.UnsupportedModel` a pair that the table does not list.
         """
         names = {item.name for item in fields(cls)}
-        values = {name: getattr(settings, name) for name in names if hasattr(settings, name)}
+        values = {name: value for name, value in asdict(settings).items() if name in names}
         values |= {name: value for name, value in (session or {}).items() if name in names and value is not None}
         return cls(**values)
 
@@ -86,12 +88,8 @@ class AgentOptions:
         """These options with one message's on top. The tool version must stay the same within a conversation."""
         if turn is None:
             return self
-        values = {
-            item.name: value
-            for item in fields(turn)
-            if item.name != "extra_tools" and (value := getattr(turn, item.name)) is not None
-        }
-        merged = replace(self, **values)
+        given = {name: value for name, value in asdict(replace(turn, extra_tools=None)).items() if value is not None}
+        merged = replace(self, **given)
         old, new = models.resolve(self.model, self.platform), models.resolve(merged.model, merged.platform)
         if old.tool != new.tool or (models.DEMO in (self.model, merged.model) and self.model != merged.model):
             raise InvalidRequest(
@@ -131,14 +129,11 @@ def check(options: AgentOptions) -> None:
         wrong["image_format"] = f"must be one of {', '.join(IMAGE_FORMATS)}"
     if not 2048 <= options.max_tokens <= info.most_output:
         wrong["max_tokens"] = f"must be from 2048 (thinking counts towards it) to {info.most_output} for this model"
-    for name in ("max_steps", "max_cost_usd", "max_turn_tokens", "max_turn_seconds", "model_retries"):
-        if getattr(options, name) < 0:
-            wrong[name] = "must not be negative"
+    values = asdict(options)
+    wrong |= {name: "must not be negative" for name in NOT_NEGATIVE if values[name] < 0}
+    wrong |= {name: "must be positive" for name in POSITIVE if values[name] <= 0}
     if problem := tools_problem(info, options.tools):
         wrong["tools"] = problem
-    for name in ("model_stall", "shell_timeout", "shell_output"):
-        if getattr(options, name) <= 0:
-            wrong[name] = "must be positive"
     if wrong:
         raise InvalidRequest("The agent's options are not valid.", details=wrong)
 

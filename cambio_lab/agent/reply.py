@@ -152,8 +152,7 @@ class Reader:
             yield Started(dict(self.usage))
         elif kind == "message_delta":
             self._stop_reason = event.delta.stop_reason
-            details = getattr(event.delta, "stop_details", None)
-            self._stop_details = details.to_dict() if details else {}
+            self._stop_details = event.delta.to_dict().get("stop_details") or {}
             self._count(event.usage)
         elif kind == "message_stop":
             self._complete = True

@@ -14,6 +14,7 @@ import concurrent.futures
 import functools
 import inspect
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Coroutine, Generator
@@ -111,7 +112,7 @@ portal = Portal()
 """The process's portal."""
 
 atexit.register(portal.close)
-if hasattr(os, "register_at_fork"):
+if sys.platform != "win32":
     os.register_at_fork(after_in_child=portal.forget)
 
 

@@ -137,7 +137,7 @@ def load(path: Path) -> Any:
     sys.path.insert(0, str(path.resolve().parent))
     spec.loader.exec_module(module)
     _by_value(module)
-    experiment = getattr(module, "experiment", None)
+    experiment = vars(module).get("experiment")
     if not isinstance(experiment, Experiment):
         raise ConfigurationError(f"{path.name} makes no experiment.", hint="It needs: experiment = Experiment(...)")
     return experiment

@@ -12,7 +12,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from cambio_lab.errors import SessionEnded, StoreError
@@ -227,7 +227,7 @@ def record(event: Event, image_sha256: str | None = None) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if hasattr(value, "__dataclass_fields__"):
+    if is_dataclass(value):
         return {item.name: getattr(value, item.name) for item in fields(value)}
     return value
 

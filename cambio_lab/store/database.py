@@ -48,6 +48,10 @@ class _Job:
     done: asyncio.Future[Any]
 
 
+class _PerThread(threading.local):
+    connection: sqlite3.Connection | None = None
+
+
 class Database:
     """One SQLite file. Make it with :meth:`open`; all methods belong to the event loop that opened it."""
 
@@ -61,7 +65,7 @@ class Database:
         self._room = asyncio.Semaphore(WAITING_WRITES)
         self._read_room = asyncio.Semaphore(WAITING_READS)
         self._readers = ThreadPoolExecutor(READERS, "cambio-store-read")
-        self._local = threading.local()
+        self._local = _PerThread()
         self._open_readers: list[sqlite3.Connection] = []
         self._writer: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -245,7 +249,7 @@ class Database:
             raise failure from error
 
     def _run(self, operation: Operation[T], snapshot: bool) -> T:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        connection = self._local.connection
         if connection is None:
             connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             connection.execute("PRAGMA query_only = ON")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import httpx2
@@ -321,3 +322,14 @@ def test_a_wrong_model_name_is_answered_with_similar_ones() -> None:
     with pytest.raises(UnsupportedModel) as caught:
         models.resolve("gpt-4")
     assert "model_names()" in caught.value.hint and len(caught.value.hint) < 200
+
+
+def test_retirements_are_those_of_the_sdk() -> None:
+    from anthropic.resources.messages.messages import DEPRECATED_MODELS
+
+    said = {models.canonical(name): day for name, day in DEPRECATED_MODELS.items()}
+    days = {name: date.fromisoformat(day) for name, day in models.RETIREMENT.items()}
+    assert {name for name in said if name in models.TABLE} == set(days)
+    for name, day in days.items():
+        assert said[name].startswith(f"{day:%B} {day.day}") and said[name].endswith(str(day.year))
+    assert {row["retires"] for row in models.describe() if row["model"] == "claude-sonnet-4-5"} == {"2026-11-30"}

@@ -30,6 +30,10 @@ class EngineError(Exception):
         self.status = status
 
 
+class _PerThread(threading.local):
+    client: Any = None
+
+
 class Engine:
     """One engine: ``host``, else the one that the ``docker`` command would use (``DOCKER_HOST``, contexts)."""
 
@@ -37,7 +41,7 @@ class Engine:
         self._endpoint = Endpoint(host) if host else find_endpoint()
         self.host = self._endpoint.host
         self._threads = DaemonThreads(threads, "docker")
-        self._local = threading.local()
+        self._local = _PerThread()
         self._clients: list[Any] = []
         self._version: str | None = None
 
@@ -49,7 +53,7 @@ class Engine:
 
     def _client(self) -> Any:
         """A client of this thread's own: ``requests`` sessions are not made to be shared."""
-        if not hasattr(self._local, "client"):
+        if self._local.client is None:
             import docker
 
             tls = self._endpoint.tls_config() if self._endpoint.secure else False
