@@ -13,7 +13,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -213,7 +212,16 @@ class Gate:
         """The source's items, read ahead a little by a task of our own; a halt ends it between any two bytes."""
         queue: asyncio.Queue[tuple[T | None, BaseException | None]] = asyncio.Queue(maxsize=64)
         pump = asyncio.create_task(_pump(source, queue))
-        wake = self._on_halt(lambda reason: _flood(queue, reason))
+        halt = self._halt
+
+        def interrupt(reason: asyncio.Future[TurnHalted | Exception]) -> None:
+            """Put the reason in front of everything that was read ahead."""
+            while not queue.empty():
+                queue.get_nowait()
+            queue.put_nowait((None, reason.result()))
+
+        if halt is not None:
+            halt.add_done_callback(interrupt)
         try:
             while True:
                 item, error = await queue.get()
@@ -223,7 +231,8 @@ class Gate:
                     raise error
                 yield item  # type: ignore[misc]
         finally:
-            wake()
+            if halt is not None:
+                halt.remove_done_callback(interrupt)
             if not pump.done():
                 await self._cancel(pump)
 
@@ -279,17 +288,6 @@ class Gate:
         if self._stragglers:
             await asyncio.wait(set(self._stragglers), timeout=5)
 
-    def _on_halt(self, act: Callable[[Exception], None]) -> Callable[[], None]:
-        halt = self._halt
-        if halt is None:
-            return lambda: None
-
-        def called(done: asyncio.Future[TurnHalted | Exception]) -> None:
-            act(done.result())
-
-        halt.add_done_callback(called)
-        return lambda: void(halt.remove_done_callback(called))
-
     async def _cancel(self, task: asyncio.Future[Any]) -> None:
         task.cancel()
         await asyncio.wait({task}, timeout=CANCEL_PATIENCE)
@@ -299,10 +297,6 @@ class Gate:
             self._stragglers.add(task)
             task.add_done_callback(self._stragglers.discard)
             task.add_done_callback(_swallow)
-
-
-def void(_: object) -> None:
-    return None
 
 
 async def _pump(source: AsyncGenerator[T, None], queue: asyncio.Queue[tuple[T | None, BaseException | None]]) -> None:
@@ -315,14 +309,6 @@ async def _pump(source: AsyncGenerator[T, None], queue: asyncio.Queue[tuple[T | 
         await queue.put((None, StopAsyncIteration()))
     finally:
         await source.aclose()
-
-
-def _flood(queue: asyncio.Queue[Any], reason: Exception) -> None:
-    """Put the reason in front of everything that was read ahead."""
-    with suppress(asyncio.QueueEmpty):
-        while True:
-            queue.get_nowait()
-    queue.put_nowait((None, reason))
 
 
 def _swallow(task: asyncio.Future[Any]) -> None:

@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..errors import UnsupportedModel
@@ -271,15 +271,7 @@ def price(model: str, usage: Mapping[str, Any]) -> Usage:
     for entry in usage.get("iterations") or ():
         if entry.get("type") == "compaction":
             total = total + _price_one(row.prices, entry)
-    return Usage(
-        total.input_tokens,
-        total.output_tokens,
-        total.cache_creation_input_tokens,
-        total.cache_read_input_tokens,
-        total.thinking_tokens,
-        1,
-        total.cost_usd,
-    )
+    return replace(total, requests=1)
 
 
 def _price_one(prices: Prices, usage: Mapping[str, Any]) -> Usage:
