@@ -14,10 +14,9 @@ import pytest
 from cambio_lab.agent import Agent, AgentOptions, Gate
 from cambio_lab.agent.client import ModelClient
 from cambio_lab.agent.gate import needs_approval
-from cambio_lab.events import TurnFailed
+from cambio_lab.events import Event, TurnFailed
 from tests.agent.fake_desktop import FakeDesktop
 from tests.agent.scripted import events
-from tests.agent.stream import turn_events
 
 
 def line(name: str, **data: Any) -> bytes:
@@ -85,7 +84,12 @@ async def test_an_endless_reply_is_cut_once_and_does_not_block_the_loop(kind: st
             lags.append(time.perf_counter() - began - 0.002)
 
     watching = asyncio.create_task(others())
-    found = [event async for event in turn_events(agent, "Go.")]
+    found: list[Event] = []
+
+    async def emit(event: Event) -> None:
+        found.append(event)
+
+    await agent.run("Go.", emit)
     watching.cancel()
     await agent.aclose()
     await client.aclose()
