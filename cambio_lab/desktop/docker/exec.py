@@ -60,9 +60,11 @@ class ExecProcess:
         # Wait for the script's `done` rather than its exit: Docker can report the exit seconds late while child
         # processes survive.
         said = b""
-        while b"done" not in said and (piece := await killer.read()) is not None:
-            said += piece[1]
-        killer.abandon()
+        try:
+            while b"done" not in said and (piece := await killer.read()) is not None:
+                said = (said + piece[1])[-64:]
+        finally:
+            killer.abandon()
 
     def abandon(self) -> None:
         self._stream.close()
