@@ -54,7 +54,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_PUBLIC[name], __name__), name)
     globals()[name] = value
-    if "IPython" in sys.modules:
+    if _PUBLIC[name].startswith(".client") and "IPython" in sys.modules:
         from .jupyter import install
 
         install()

@@ -20,7 +20,7 @@ TOKEN = "small-server-secret-token-0123456789"
 Body = dict[str, Any]
 
 
-def picture(text: str = "desktop", size: tuple[int, int] = (640, 400)) -> bytes:
+def png(text: str = "desktop", size: tuple[int, int] = (640, 400)) -> bytes:
     """A PNG with some text on it."""
     image = Image.new("RGB", size, "#204060")
     ImageDraw.Draw(image).text((20, 20), text, fill="white")
@@ -199,7 +199,7 @@ class SmallServer:
         return web.json_response({"messages": rows, "total": len(rows), "session_id": request.match_info["id"]})
 
     async def _screenshot(self, request: web.Request) -> web.Response:
-        return web.Response(body=picture(request.path[-40:]), content_type="image/png")
+        return web.Response(body=png(request.path[-40:]), content_type="image/png")
 
     async def _socket(self, request: web.Request) -> web.WebSocketResponse:
         session = self._session(request)

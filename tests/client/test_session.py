@@ -69,7 +69,7 @@ async def test_many_turns_use_one_connection(lab: Workbench, server: SmallServer
 
 
 @pytest.mark.parametrize("positions", [{0}, {1}, {3}, {5}, {1, 2, 4, 6, 8}])
-async def test_a_lost_connection_is_mended(lab: Workbench, server: SmallServer, positions: set[int]) -> None:
+async def test_a_lost_connection_is_restored(lab: Workbench, server: SmallServer, positions: set[int]) -> None:
     session = await lab.create_session()
     server.sessions[session.id].drop_before = set(positions)
     turn = await session.send("again")
@@ -139,7 +139,7 @@ async def test_errors_are_exceptions_with_the_servers_words(lab: Workbench, serv
         await lab.create_session(effort="odd")
     assert caught.value.details == {"config": ["effort"]}
     with pytest.raises(SessionNotFound):
-        await lab.session("Nobody")
+        await lab.session("Missing")
     async with Workbench(server.url, "wrong") as stranger:
         with pytest.raises(AccessDenied) as denied:
             await stranger.sessions()
@@ -150,7 +150,7 @@ async def test_errors_are_exceptions_with_the_servers_words(lab: Workbench, serv
 
 
 @pytest.mark.timing
-async def test_nobody_there_is_said_quickly() -> None:
+async def test_a_server_that_is_down_is_reported_quickly() -> None:
     started = time.monotonic()
     async with Workbench("http://127.0.0.1:9", "t") as lab:
         with pytest.raises(ServerUnreachable, match=r"No server answers at http://127\.0\.0\.1:9"):

@@ -71,7 +71,7 @@ def test_expressions_become_text() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{nobody}", "NameError: name 'nobody' is not defined"),
+        ("{missing}", "NameError: name 'missing' is not defined"),
         ("{two words}", "no Python expression"),
         ("{1 / zero}", "ZeroDivisionError"),
         ("{thing}", "is a object, which has no text form"),

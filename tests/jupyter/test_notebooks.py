@@ -82,7 +82,7 @@ def test_what_is_committed_names_no_machine(saved: Path) -> None:
 
 
 def test_the_saved_page_remembers(saved: Path) -> None:
-    """Through nbconvert and through a sanitiser: pictures with words for them, and the transcript."""
+    """Through nbconvert and through a sanitiser: images with alternative texts, and the transcript."""
     notebook = nbformat.read(saved, as_version=4)  # type: ignore[no-untyped-call]
     page, _ = HTMLExporter().from_notebook_node(notebook)  # type: ignore[no-untyped-call]
     plain = Page(as_github("".join(outputs(notebook, "text/html"))))
@@ -99,19 +99,19 @@ def test_the_saved_page_remembers(saved: Path) -> None:
 
 
 def test_the_first_notebook_shows_a_readable_desktop() -> None:
-    """Its picture is full size, and the typed text stands in it as black and white pixels, not as a blur."""
+    """Its screenshot is full size, and the typed text stands in it as black and white pixels, not as a blur."""
     notebook = nbformat.read(NOTEBOOKS[0], as_version=4)  # type: ignore[no-untyped-call]
-    picture = outputs(notebook, "image/png")[-1]
-    with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
+    encoded = outputs(notebook, "image/png")[-1]
+    with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
         assert image.size == (1280, 800)
         pixels = numpy.asarray(image.convert("L")).astype(int)
     sharp = numpy.abs(numpy.diff(pixels, axis=1)) > 120
-    assert sharp.sum() > 500, "no text in the picture"
+    assert sharp.sum() > 500, "no text in the screenshot"
 
 
 @pytest.mark.browser
 def test_the_first_notebook_becomes_paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """HTML to PDF as ``nbconvert --to webpdf`` does it, with the system's Chromium; the pictures are on the pages."""
+    """HTML to PDF as ``nbconvert --to webpdf`` does it, with the system's Chromium; the images are on the pages."""
     launch = functools.partialmethod(BrowserType.launch, executable_path="/usr/bin/chromium")
     monkeypatch.setattr(BrowserType, "launch", launch)
     notebook = nbformat.read(NOTEBOOKS[0], as_version=4)  # type: ignore[no-untyped-call]
@@ -119,6 +119,6 @@ def test_the_first_notebook_becomes_paper(monkeypatch: pytest.MonkeyPatch, tmp_p
     paper, _ = exporter.from_notebook_node(notebook)  # type: ignore[no-untyped-call]
     (tmp_path / "first.pdf").write_bytes(paper)
     found = len(re.findall(rb"/Subtype ?/Image\b", paper))
-    print(f"{len(paper) / 1e3:.0f} KB, {found} pictures")
+    print(f"{len(paper) / 1e3:.0f} KB, {found} images")
     assert paper.startswith(b"%PDF-")
     assert found >= 4, "three steps and the desktop at the end"

@@ -1,4 +1,4 @@
-"""A page that remembers: what a saved notebook shows without kernel, server, scripts or styles; and hostile text."""
+"""What a saved notebook shows without kernel, server, scripts or styles; and hostile text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cambio_lab.client.turn import Step, Turn
 from cambio_lab.errors import ConfigurationError, MissingKey
 from cambio_lab.jupyter import record
 
-from ..client.small_server import picture
+from ..client.small_server import png
 
 HOSTILE = (
     '<img src=x onerror="alert(1)"> <script>alert(2)</script> [link](javascript:alert(3)) '
@@ -78,10 +78,10 @@ def turn(steps: int = 3, message: str = "Find a flight", text: str = "Done, it c
     found.items.append("I look first.")
     for number in range(1, steps + 1):
         step = Step(number, "left_click", {"coordinate": [number, 20]}, "completed", timing={"total_ms": 101.4})
-        step.screenshot = Screenshot(picture(f"step {number}"), "image/png")
+        step.screenshot = Screenshot(png(f"step {number}"), "image/png")
         found.items.append(step)
     found.items.append(text)
-    found.screenshot = Screenshot(picture("the end", (1280, 800)), "image/png", "The desktop at the end of the turn")
+    found.screenshot = Screenshot(png("the end", (1280, 800)), "image/png", "The desktop at the end of the turn")
     return found
 
 
