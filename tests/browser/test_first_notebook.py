@@ -37,7 +37,7 @@ async def test_run_all_brings_a_live_desktop_and_an_agent_at_work(page: Page, la
     took = time.monotonic() - started
     await page.locator(".cl-panel").first.scroll_into_view_if_needed()
     await changed(page, await pixels(page), seconds=60)
-    await expect(page.locator(".cl-timeline .cl-card").filter(has_text="Drag").first).to_be_visible(timeout=60_000)
+    await expect(page.locator(".jp-OutputArea").filter(has_text="left_click_drag").last).to_be_visible(timeout=60_000)
     RESULTS.mkdir(exist_ok=True)
     await page.screenshot(path=RESULTS / "first-notebook.png")
     await expect(page.locator(".jp-OutputArea").last).to_contain_text("The demo model: Hello!", timeout=60_000)
