@@ -63,7 +63,7 @@ class Workbench:
         *,
         model: str | None = None,
         approval: Approval | list[str] | None = None,
-        tools: Sequence[Callable[..., Any]] = (),
+        tools: Sequence[str | Callable[..., Any]] | None = None,
         system: str | None = None,
         max_cost_usd: float | None = None,
         max_steps: int | None = None,
@@ -74,14 +74,14 @@ class Workbench:
         display: str | None = None,
         desktop: Literal["auto", "docker", "local"] | None = None,
         image: str | None = None,
-        effort: str | None = None,
-        thinking: str | None = None,
+        effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None,
+        thinking: Literal["on", "off", "between_tools"] | None = None,
         platform: str | None = None,
         max_tokens: int | None = None,
         max_turn_seconds: float | None = None,
         max_turn_tokens: int | None = None,
         approval_timeout: float | None = None,
-        image_format: str | None = None,
+        image_format: Literal["png", "jpeg", "webp"] | None = None,
         secrets: dict[str, str] | list[str] | None = None,
         record: str | Path | None = None,
         record_mode: Literal["once", "none", "all"] | None = None,
@@ -96,7 +96,8 @@ class Workbench:
             name: Title of the session; the server makes one up.
             model: Model name, such as ``"claude-sonnet-5-5"``; ``"demo"`` is scripted and needs no key.
             approval: Which calls wait for a person: ``"never"``, ``"risky"``, ``"always"``, or a list of tool names.
-            tools: Functions of this program that the agent may call; see :meth:`Tools.add <.tools.Tools.add>`.
+            tools: What the agent may use: names of tools, such as ``["browser", "bash"]``, and functions of this
+                program; functions alone come in addition to the usual tools. See :meth:`Tools.add <.tools.Tools.add>`.
             system: Additional instructions for the agent.
             max_cost_usd: Cost limit (US$) of the session.
             max_steps: Tool calls of one turn.
@@ -122,11 +123,14 @@ class Workbench:
         """
         given = dict(locals())
         options = {key: given[key] for key in given if key not in ("self", "name", "tools") and given[key] is not None}
+        if names := [tool for tool in tools or () if isinstance(tool, str)]:
+            options["tools"] = names
         config = bound(options, loopback=self.address.loopback)
         created = await self._create(name, {**({} if name is None else {"name": name}), "config": config})
         session = self._adopt({**created, "name": created.get("name") or name})
-        for function in tools:
-            session.tools.add(function)
+        for tool in tools or ():
+            if not isinstance(tool, str):
+                session.tools.add(tool)
         return session
 
     async def _create(self, name: str | None, body: dict[str, Any]) -> dict[str, Any]:

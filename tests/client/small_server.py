@@ -167,7 +167,7 @@ class SmallServer:
 
     async def _create(self, request: web.Request) -> web.Response:
         body = await request.json()
-        if unknown := set(body["config"]) - {"model", "max_steps", "max_cost_usd", "approval", "timeout"}:
+        if unknown := set(body["config"]) - {"model", "max_steps", "max_cost_usd", "approval", "timeout", "tools"}:
             return envelope(422, f"Unknown configuration: {', '.join(unknown)}.", config=sorted(unknown))
         session = SmallSession(body.get("name") or "generated", body["config"])
         self.sessions[session.id] = session

@@ -263,15 +263,16 @@ async def _until(condition: Callable[[], bool]) -> None:
 
 def test_create_session_has_every_option_of_the_api() -> None:
     parameters = inspect.signature(Workbench.create_session).parameters
-    assert set(parameters) - {"self", "name", "tools"} == set(SessionConfig.model_fields)
+    assert set(parameters) - {"self", "name"} == set(SessionConfig.model_fields)
     documented = set(re.findall(r"^ {4}(\w+): ", inspect.getdoc(Workbench.create_session) or "", re.M))
     assert documented == set(parameters) - {"self"}
 
 
-async def test_create_session_offers_functions(lab: Workbench) -> None:
+async def test_create_session_takes_names_of_tools_and_functions(lab: Workbench, server: SmallServer) -> None:
     def stock(item: str) -> int:
         """How many are in stock."""
         return 12
 
-    session = await lab.create_session("Tools", tools=[stock])
+    session = await lab.create_session("Tools", tools=["bash", stock])
     assert list(session.tools) == ["stock"]
+    assert server.sessions[session.id].config["tools"] == ["bash"]
