@@ -1,4 +1,4 @@
-"""``cambio-lab experiment run | status | results``: the same experiments without a notebook, for batch systems."""
+"""``cambio-lab experiment run | status | results | export``: experiments without a notebook, for batch systems."""
 
 from __future__ import annotations
 
@@ -37,6 +37,12 @@ def add_commands(subcommands: Any) -> None:
     results.add_argument("folder", type=Path, help="the experiment's folder, or the file that made it")
     results.add_argument("--csv", type=Path, metavar="FILE", help="write all columns there (- for standard output)")
     results.set_defaults(run=results_command)
+
+    export = commands.add_parser("export", help="write every recorded run to one file, such as x.eval or x.parquet")
+    export.add_argument("folder", type=Path, help="the experiment's folder, or the file that made it")
+    export.add_argument("target", type=Path, help="the file; its ending says the format")
+    export.add_argument("--format", help="the format where the ending does not say it; see runs export --formats")
+    export.set_defaults(run=export_command)
 
 
 def run_command(arguments: argparse.Namespace) -> int:
@@ -110,6 +116,21 @@ def results_command(arguments: argparse.Namespace) -> int:
     else:
         with arguments.csv.open("w", newline="") as file:
             _write_csv(file, COLUMNS, table)
+    return COMPLETE
+
+
+def export_command(arguments: argparse.Namespace) -> int:
+    """Write the runs in the format of another tool."""
+    from ..reports import exporters
+    from .experiment import load_cells
+    from .results import recorded_runs
+
+    folder = _folder(arguments.folder)
+    runs = recorded_runs(folder.name, load_cells(folder), folder / "runs")
+    if not runs:
+        raise ConfigurationError("The experiment has no recorded runs yet.")
+    exporters.write(runs, arguments.target, arguments.format)
+    print(arguments.target)
     return COMPLETE
 
 

@@ -262,7 +262,9 @@ class Experiment:
         """Write all recorded runs to one file, such as ``x.eval`` or ``x.parquet``; see docs/runs.md."""
         from ..reports import exporters
 
-        exporters.write(self.runs(), Path(path), format)
+        if not (runs := self.runs()):
+            raise ConfigurationError("The experiment has no recorded runs yet.")
+        exporters.write(runs, Path(path), format)
         return Path(path)
 
     async def forget(self, task: str | None = None) -> int:

@@ -68,7 +68,7 @@ def _add_thoughts(found: Sequence[Reply], exchanges: Sequence[Json]) -> None:
     for exchange in exchanges:
         if reply is None:
             return
-        text, thought, calls = _parse(exchange["response"])
+        text, thought, calls = _parse(exchange.get("response"))
         first = reply.calls[0]["id"] if reply.calls else None
         if text == reply.text and (first is None or first in calls):
             reply.thought = thought

@@ -6,8 +6,11 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas
 import pytest
 
+from cambio_lab.cli import main
+from cambio_lab.errors import ConfigurationError
 from cambio_lab.experiments import Experiment
 
 from .conftest import BAD, GOOD, word_task
@@ -39,5 +42,18 @@ async def test_twenty_four_cells_as_an_inspect_log(experiment: Callable[..., Exp
     assert set(log.stats.model_usage) == {GOOD, BAD}
     cost = sum(usage.total_cost for usage in log.stats.model_usage.values())
     assert cost == pytest.approx(grid.results["cost_usd"].sum())
+    command = ["experiment", "export", str(grid.directory), str(tmp_path / "grid.parquet")]
+    assert await asyncio.to_thread(main, command) == 0
+    steps = pandas.read_parquet(tmp_path / "grid.parquet")
+    assert len(steps) == grid.results["steps"].sum() and set(steps["model"]) == {GOOD, BAD}
+    assert steps.groupby("model")["success"].all().to_dict() == {GOOD: True, BAD: False}
+    assert set(zip(steps["task"], steps["repeat"], strict=True)) == {
+        (t, r) for t in ("one", "two", "three") for r in (0, 1)
+    }
     table = await asyncio.to_thread(samples_df, str(path.parent), quiet=True)
     assert len(table) == 24 and set(table["score_success"]) == {"C", "I"}
+
+
+async def test_an_experiment_without_runs_says_so(experiment: Callable[..., Experiment], tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no recorded runs yet"):
+        experiment().export(tmp_path / "x.eval")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import io
 import json
+import os
 import random
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,16 @@ import pytest
 from nbformat.sign import NotebookNotary
 from playwright.async_api import async_playwright, expect
 
-from cambio_lab.errors import BundleRefused, RunError
+from cambio_lab.errors import BundleRefused, ConfigurationError, RunError
 from cambio_lab.recording.contents import Contents
 from cambio_lab.recording.run_file import packed, unpack
 from cambio_lab.replay.desktop_replay import DesktopReplay, Look
 from cambio_lab.replay.origin import ForkPoint
 from cambio_lab.replay.playback import replay
 from cambio_lab.reports import Run, compare
+from cambio_lab.reports.exporters.atif import atif
+from cambio_lab.reports.exporters.dataset import DatasetExporter, conversation, step_rows
+from cambio_lab.reports.exporters.video import Film
 from tests.browser.lab import lab_server, open_lab
 from tests.conftest import CHROMIUM_FLAGS
 
@@ -282,10 +287,13 @@ async def use(data: bytes) -> None:
     try:
         run = Run.load(data)
         _ = run._repr_mimebundle_(), run.to_markdown(), compare(run, run)._repr_mimebundle_(), run.to_inspect()
+        _ = atif(run), list(step_rows(run)), conversation(run)
         _ = run.messages, run.answers, run.steps, run == run
         ForkPoint.after(run.contents, run.rows[-1]["step"] if run.rows else 0)
         await replay(run.contents)
-    except RunError:
+        DatasetExporter().write([run], Path(os.devnull))
+        _ = list(islice(Film(run, 320, 1, 1.0).frames(), 40))
+    except (RunError, ConfigurationError):  # no screenshots to show
         return
 
 
@@ -298,7 +306,7 @@ async def test_mutated_files_end_in_a_run_error_or_a_run() -> None:
 
 
 SEEDS = 150
-ONCE_FAILED = (6118, 8047)
+ONCE_FAILED = (6118, 8047, 66)
 
 
 def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
