@@ -1,6 +1,7 @@
 """From a message to actions: the agent's loop over the Claude API and one desktop."""
 
-from .gate import ApprovalPolicy, Gate, LimitReached, Stopped, parse_policy
+from .approval import ApprovalPolicy, parse_policy
+from .gate import Gate, LimitReached, Stopped
 from .loop import Agent
 from .options import AgentOptions, TurnOptions
 from .tools.extra import ExtraResult, ExtraTools

@@ -30,7 +30,7 @@ from .recording_desktop import RecordingDesktop
 if TYPE_CHECKING:
     import httpx2
 
-    from ..agent.gate import ApprovalPolicy
+    from ..agent.approval import ApprovalPolicy
     from ..agent.options import AgentOptions
 
 log = logging.getLogger(__name__)

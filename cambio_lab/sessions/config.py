@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from cambio_lab.agent.gate import parse_policy
+from cambio_lab.agent.approval import parse_policy
 from cambio_lab.agent.options import AgentOptions
 from cambio_lab.desktop import Kind
 from cambio_lab.desktop.base import DesktopOptions, Size

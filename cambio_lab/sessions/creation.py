@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from cambio_lab.agent.gate import Gate, parse_policy
+from cambio_lab.agent.approval import parse_policy
+from cambio_lab.agent.gate import Gate
 from cambio_lab.agent.options import AgentOptions
 from cambio_lab.desktop.base import Desktop, DesktopProvider, Progress
 from cambio_lab.errors import CambioError, DesktopUnavailable

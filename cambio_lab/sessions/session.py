@@ -11,7 +11,8 @@ import logging
 from dataclasses import asdict
 from typing import Any
 
-from cambio_lab.agent.gate import Gate, QueuedMessage, parse_policy
+from cambio_lab.agent.approval import parse_policy
+from cambio_lab.agent.gate import Gate, QueuedMessage
 from cambio_lab.agent.options import TurnOptions
 from cambio_lab.agent.tools.extra import ExtraTools
 from cambio_lab.desktop.base import Desktop

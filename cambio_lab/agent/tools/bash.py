@@ -8,7 +8,7 @@ from typing import Any
 from ...desktop.base import CommandResult, Desktop
 from ...errors import ActionError
 from ...events import Timing
-from ..gate import SHELL
+from ..approval import SHELL
 from .call import Call, Outcome, failed
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from ...desktop.base import Desktop
 from ...errors import ActionError
 from ...events import Timing
-from ..gate import EDITOR
+from ..approval import EDITOR
 from .bash import cut
 from .call import Call, Outcome, failed, text_argument
 

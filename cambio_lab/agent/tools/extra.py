@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ...errors import InvalidRequest
 from ...events import Timing
-from ..gate import EDITOR, SHELL
+from ..approval import EDITOR, SHELL
 from .bash import cut
 from .call import COMPUTER, Call, Outcome, failed
 
