@@ -171,7 +171,7 @@ class Guarded(Access):
         self.send_error(failure.status, failure=failure)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """The documented envelope for every failure, whoever raised it."""
+        """Answer a failure with the documented envelope, also one that Tornado or Jupyter raised."""
         error = kwargs.get("exc_info", (None, None, None))[1]
         failure = kwargs.get("failure") or describe(error, status_code)
         if failure.status == 405:
@@ -192,7 +192,7 @@ class Guarded(Access):
         self.finish(body if isinstance(body, bytes) else encode(body))
 
     def compute_etag(self) -> str | None:
-        """None: what is asked for anew each time need not be hashed each time."""
+        """Return None: an answer that differs each time need not be hashed."""
         return None
 
     def on_finish(self) -> None:

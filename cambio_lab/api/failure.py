@@ -1,7 +1,7 @@
 """Every failure of every route of ours as one envelope: which status, which words.
 
 ``describe`` is the only place that turns an exception into something a client reads, so it is also the place that
-lets no traceback, path or secret out: an exception that nobody raised on purpose becomes a plain 500.
+lets no traceback, path or secret out: an exception that is not one of ours becomes a plain 500.
 """
 
 from __future__ import annotations

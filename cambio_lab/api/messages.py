@@ -1,6 +1,6 @@
 """What happens in a session, as the messages that ``/ws`` documents.
 
-Five types for everybody (``status``, ``tool_execution``, ``agent_response``, ``error``, ``heartbeat``) and
+Five types for every client (``status``, ``tool_execution``, ``agent_response``, ``error``, ``heartbeat``) and
 ``agent_delta`` for those who ask for ``?stream=true``. Each event is translated once, whatever the number of readers;
 a reader's own ``sequence`` is put in front when it is sent.
 """

@@ -1,4 +1,4 @@
-"""What the C library keeps of freed memory, held down for a server that moves many pictures on many threads."""
+"""What the C library keeps of freed memory, held down for a server that moves many screenshots on many threads."""
 
 from __future__ import annotations
 

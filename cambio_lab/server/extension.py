@@ -25,7 +25,6 @@ from ..errors import CambioError, ConfigurationError, DirectoryInUse, StoreUnava
 from ..settings import SECTION, Settings, data_directory, resolve
 from .allocator import bound_arenas, keep_trimmed
 from .connections import bound, throttle
-from .identity import identity
 
 if TYPE_CHECKING:
     from ..interop.otel import Traced
@@ -66,7 +65,7 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
     _tasks: tuple[asyncio.Task[None], ...] = ()
 
     def _data_dir_default(self) -> str:
-        # JupyterApp has a trait of this name with another meaning: ours is empty unless somebody sets it.
+        # JupyterApp has a trait of this name with another meaning: ours is empty unless it is configured.
         return ""
 
     def resolve_settings(self) -> Settings:
@@ -104,7 +103,7 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
 
     async def _start(self) -> None:
         try:
-            while not await self._opened():  # noqa: ASYNC110 - nobody tells when a disk has room again
+            while not await self._opened():  # noqa: ASYNC110 - no event says that a disk has room again
                 await asyncio.sleep(RETRY_SECONDS)
         except CambioError as error:
             self.log.error("cambio_lab cannot serve sessions: %s", error.describe())
@@ -131,7 +130,7 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
         directory = data_directory(settings)
         await self.services.limiter.start()
         self._store = await modules.Store.open(directory)
-        server_id = await asyncio.to_thread(identity, directory)
+        server_id = await asyncio.to_thread(modules.identity, directory)
         self._providers = modules.Providers(settings, server_id)
         default = await self._providers.open()
         measured = Measured(Encoder(self.settings["base_url"]))
@@ -195,7 +194,7 @@ def _heavy_modules() -> Any:
     from ..interop.otel import traced
     from ..sessions import Registry
     from ..store import Store
-    from .providers import Providers
+    from .providers import Providers, identity
 
     return SimpleNamespace(
         Store=Store,
@@ -204,6 +203,7 @@ def _heavy_modules() -> Any:
         HealthCheck=HealthCheck,
         load_sdk=load_sdk,
         traced=traced,
+        identity=identity,
     )
 
 

@@ -1,10 +1,16 @@
-"""Where this server's desktops come from: the default kind, and the other one if a session asks for it."""
+"""Where this server's desktops come from, and by which id an engine knows that they are this server's."""
 
 from __future__ import annotations
 
+import uuid
+from pathlib import Path
+
 from ..desktop import build_provider, make_provider
 from ..desktop.base import DesktopProvider
+from ..errors import StoreUnavailable
 from ..settings import Settings
+
+FILE_NAME = "server-id"
 
 
 class Providers:
@@ -35,3 +41,22 @@ class Providers:
         """Remove what is left of any kind but ``keep``."""
         for provider in self._made.values():
             await provider.stop(keep=keep)
+
+
+def identity(directory: Path) -> str:
+    """Return the id of the server whose data directory this is, the same at each start.
+
+    A copy of the directory has the same id: start a server on one of the two only, or delete ``server-id`` in the
+    copy. Raises :class:`StoreUnavailable` when the disk does not take it.
+    """
+    path = directory / FILE_NAME
+    try:
+        found = path.read_text().strip() if path.exists() else ""
+        if not found:
+            found = uuid.uuid4().hex
+            new = path.with_name(f"{path.name}.new")  # whole or not at all: a killed server must leave no empty id
+            new.write_text(found)
+            new.replace(path)
+    except OSError as error:
+        raise StoreUnavailable("The data directory cannot be written to.", hint=f"Its disk says: {error}.") from error
+    return found

@@ -1,4 +1,4 @@
-"""``cambio-lab serve`` in which a session called ``flood N`` emits N events once somebody listens to it."""
+"""``cambio-lab serve`` in which a session called ``flood N`` emits N events once a client listens to it."""
 
 from __future__ import annotations
 

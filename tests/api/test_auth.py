@@ -38,7 +38,7 @@ def caller(name: str, *headers: dict[str, str], token: str = "", cookie: bool = 
 
 # (caller, GET, POST, DELETE, socket): what each gets. 200 stands for "allowed" (101 on a socket).
 WITH_TOKEN = [
-    (caller("nobody"), 401, 401, 401, 401),
+    (caller("no token"), 401, 401, 401, 401),
     (caller("wrong token", token="wrong"), 401, 401, 401, 401),
     (caller("token header", token="header"), 200, 200, 200, 200),
     (caller("bearer", token="bearer"), 200, 200, 200, 200),
@@ -53,8 +53,8 @@ WITH_TOKEN = [
     (caller("token, hostile origin: a program", EVIL, token="header"), 200, 200, 200, 200),
     (caller("token, origin null", NULL, token="header"), 200, 200, 200, 200),
     (caller("token, hostile host", REBOUND, token="header"), 403, 403, 403, 403),
-    (caller("nobody, hostile origin", EVIL), 401, 401, 401, 401),
-    (caller("nobody, hostile host", REBOUND), 403, 403, 403, 403),
+    (caller("no token, hostile origin", EVIL), 401, 401, 401, 401),
+    (caller("no token, hostile host", REBOUND), 403, 403, 403, 403),
 ]
 WITHOUT_TOKEN = [
     (caller("a program"), 200, 200, 200, 200),

@@ -22,6 +22,6 @@ async def test_heartbeats_and_dead_peers(start_server: Any) -> None:
                 beat = await socket.receive_json(timeout=2)
                 assert beat["type"] == "heartbeat" and set(beat) == {"type", "timestamp"}
         dead = await connect(server, client, f"/ws/{session}", autoping=False)
-        async with asyncio.timeout(10):  # pings come and nobody answers
+        async with asyncio.timeout(10):  # pings come and are not answered
             while (await dead.receive()).type not in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSE):
                 pass

@@ -55,7 +55,7 @@ ATTACKS = """async ([base, ws, id]) => {
 
 @pytest.fixture
 def evil_origin() -> Iterator[str]:
-    """A web server of somebody else: another port of this machine, the nearest that a hostile page can be."""
+    """The attacker's web server: another port of this machine, the nearest that a hostile page can be."""
 
     class Quiet(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -65,7 +65,7 @@ def evil_origin() -> Iterator[str]:
             self.wfile.write(b"<!doctype html><title>evil</title><body></body>")
 
         def log_message(self, format: str, *arguments: Any) -> None:
-            """Nobody reads it."""
+            """The log is not read."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as found:
         threading.Thread(target=found.serve_forever, daemon=True).start()

@@ -60,10 +60,10 @@ async def test_a_turn_as_documented(server: LiveServer) -> None:
         assert [one["status"] for one in shown[:2]] == ["started", "completed"]
         assert shown[1]["result"]["dimensions"] == "1280x800"
         async with server.client() as rest:
-            picture = await rest.get(shown[1]["result"]["image_path"])
-            assert picture.status_code == 200 and picture.headers["content-type"] == "image/png"
-            assert picture.content[:8] == b"\x89PNG\r\n\x1a\n"
-            assert struct.unpack(">II", picture.content[16:24]) == (1280, 800)
+            image = await rest.get(shown[1]["result"]["image_path"])
+            assert image.status_code == 200 and image.headers["content-type"] == "image/png"
+            assert image.content[:8] == b"\x89PNG\r\n\x1a\n"
+            assert struct.unpack(">II", image.content[16:24]) == (1280, 800)
             history = (await rest.get(f"/sessions/{session}/history")).json()
             assert [one["role"] for one in history["messages"]] == ["user", "assistant"]
             assert history["messages"][1]["metadata"]["tool_calls"] == metadata["tool_calls"]
@@ -135,7 +135,7 @@ async def test_no_such_session_and_no_upgrade(server: LiveServer, session: dict[
     async with server.client() as rest, aiohttp.ClientSession() as client:
         await rest.delete(f"/sessions/{ended}")
         for kind in ("ws", "vnc"):
-            for name, status in (("nobody", 404), (ended, 409)):
+            for name, status in (("unknown", 404), (ended, 409)):
                 with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
                     await connect(server, client, f"/{kind}/{name}")
                 assert refusal.value.status == status
@@ -291,8 +291,8 @@ async def test_the_socket_of_all_sessions(server: LiveServer) -> None:
     async with aiohttp.ClientSession() as client, await connect(server, client, "/ws") as socket:
         await until(socket, lambda m: m.get("session_id") == session and m["status"] == "idle")
         await socket.send_json({"type": "watch", "sessions": [session], "width": 160})
-        picture = await until(socket, lambda m: m["type"] == "thumbnail")
-        assert picture["session_id"] == session and picture["image"].startswith("data:image/jpeg;base64,")
+        image = await until(socket, lambda m: m["type"] == "thumbnail")
+        assert image["session_id"] == session and image["image"].startswith("data:image/jpeg;base64,")
         async with await connect(server, client, f"/ws/{session}") as chat:
             await chat.receive()
             await chat.send_json({"content": "Hello"})
@@ -300,7 +300,7 @@ async def test_the_socket_of_all_sessions(server: LiveServer) -> None:
             await socket.send_json({"type": "stop", "session_id": session})
             answer = await until(chat, lambda m: m["type"] == "agent_response")
             assert answer["metadata"]["stopped"] is True
-        await socket.send_json({"type": "stop", "session_id": "nobody"})
+        await socket.send_json({"type": "stop", "session_id": "unknown"})
         assert "no session" in (await until(socket, lambda m: m["type"] == "error"))["details"]
         async with server.client() as rest:
             await rest.delete(f"/sessions/{session}")
