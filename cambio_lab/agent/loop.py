@@ -104,10 +104,7 @@ class Agent:
 
     # run: a turn
     async def run(self, content: str, emit: Emit, *, options: TurnOptions | None = None) -> None:
-        """Carry one turn to its end. The last event is the one ``TurnFinished`` or ``TurnFailed``.
-
-        An exception of ``emit`` ends the turn and is raised here.
-        """
+        """Carry one turn to its end. The last event is the one ``TurnFinished`` or ``TurnFailed``."""
         if self._turn is not None:
             raise TurnRunning("The agent is at work on an earlier message.")
         turn = self._turn = self._new_turn(emit)

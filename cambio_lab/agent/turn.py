@@ -24,7 +24,7 @@ from .tools.call import Call, Tool
 from .transcript import Message, Transcript, user_text
 
 Emit = Callable[[Event], Awaitable[None]]
-"""Where a turn's events go. It is awaited before the loop goes on."""
+"""Where a turn's events go. It is awaited before the loop goes on; an exception of it ends the turn and is raised."""
 
 
 class SinkFailed(BaseException):
