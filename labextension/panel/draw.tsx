@@ -16,7 +16,7 @@ export function draw(
   const unfollow = followTheme(element);
   element.classList.add('cl-host');
   element.style.height = height ? 'auto' : '100%';
-  element.style.setProperty('--cl-height', height ? `${height}px` : '100%'); // a narrow cell may take more
+  element.style.setProperty('--cl-height', height ? `min(${height}px, max(360px, 100vh - 150px))` : '100%'); // the window's own bars are about 150 px
   render(<Panel model={model} show={show} mode={mode} embedded={height > 0} remark={remark} />, element);
   return () => {
     render(null, element);

@@ -18,6 +18,11 @@ export interface Described {
 const OFF_SCREEN = new Set(['bash', 'str_replace_based_edit_tool', 'str_replace_editor', 'text_editor']);
 const GESTURES = /click|mouse|drag|scroll|zoom|^type$|key|^wait$|cursor|screenshot/;
 
+/** Whether a call does no more than look at the screen. */
+export function isLook(tool: string, input: Json): boolean {
+  return actionName(tool, input) === 'screenshot';
+}
+
 /** Whether a call acts on the screen, so that the picture before it shows what it was aimed at. */
 export function onScreen(tool: string, input: Json): boolean {
   return !OFF_SCREEN.has(tool) && (tool === 'computer' || GESTURES.test(actionName(tool, input)));

@@ -7,6 +7,7 @@ import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 import type { Json } from '../shared/messages';
 import type { Roster, Row } from '../shared/roster';
 import type { Mode } from '../shared/views/panel';
+import { download } from '../shared/views/download';
 import { working } from '../shared/working';
 import { askForNew, choose, type Choices, type Defaults } from './dialogs';
 import type { Documents } from './documents';
@@ -143,12 +144,7 @@ async function end({ trans, documents }: CommandContext, row: Row, list: Roster)
 
 async function downloadRun(row: Row, list: Roster): Promise<void> {
   try {
-    const blob = await list.api.run(row.id);
-    const link = document.createElement('a');
-    link.href = URL.createObjectURL(blob);
-    link.download = `${row.name.replace(/[^\p{L}\p{N}._-]+/gu, '-')}.cambio`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+    download(await list.api.run(row.id), `${row.name}.cambio`);
   } catch (error) {
     await showErrorMessage('Download', error as Error);
   }

@@ -1,6 +1,7 @@
 import type { VNode } from 'preact';
-import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { describe } from '../actions';
+import { ownCards } from '../cards';
 import type { SessionModel } from '../hub';
 import { translate as t } from '../language';
 import { Markdown } from '../markdown';
@@ -33,6 +34,7 @@ export function Chat({ model, select }: ChatProps): VNode {
 
 function Log({ model, select }: ChatProps): VNode {
   const { view } = model;
+  const own = useMemo(() => ownCards([...view.steps.values()]), [view.steps]);
   const [shown, setShown] = useState(SHOWN);
   const list = useRef<HTMLDivElement>(null);
   const follows = useRef(true);
@@ -59,7 +61,7 @@ function Log({ model, select }: ChatProps): VNode {
       {view.entries.length === 0 && !view.draft && <Welcome model={model} />}
       {view.entries.slice(hidden).map(entry => (
         <Boundary key={entry.key} what={t('This message')}>
-          <EntryView entry={entry} model={model} select={select} />
+          <EntryView entry={entry} model={model} own={own} select={select} />
         </Boundary>
       ))}
       <Draft model={model} />
@@ -76,10 +78,16 @@ function Welcome({ model }: { model: SessionModel }): VNode | null {
   );
 }
 
-function EntryView({ entry, model, select }: { entry: Entry; model: SessionModel; select: (step: string) => void }): VNode {
+interface EntryProps extends ChatProps {
+  entry: Entry;
+  /** Steps with a card of their own: a look at the screen after an action has none. */
+  own: ReadonlySet<string>;
+}
+
+function EntryView({ entry, model, own, select }: EntryProps): VNode {
   switch (entry.kind) {
     case 'actions':
-      return <Actions entry={entry} model={model} select={select} />;
+      return <Actions entry={entry} model={model} own={own} select={select} />;
     case 'user':
       return (
         <article class="cl-message cl-user" aria-label={t('You')}>
@@ -112,9 +120,10 @@ function EntryView({ entry, model, select }: { entry: Entry; model: SessionModel
 }
 
 /** What the agent did between two things that it said; a long list shows its end. */
-function Actions({ entry, model, select }: { entry: Entry; model: SessionModel; select: (step: string) => void }): VNode {
+function Actions({ entry, model, own, select }: EntryProps): VNode {
   const [all, setAll] = useState(false);
-  const from = all || entry.steps.length <= 8 ? 0 : entry.steps.length - 6;
+  const steps = entry.steps.filter(id => own.has(id));
+  const from = all || steps.length <= 8 ? 0 : steps.length - 6;
   return (
     <ul class="cl-actions" aria-label={t('Actions')}>
       {from > 0 && (
@@ -124,7 +133,7 @@ function Actions({ entry, model, select }: { entry: Entry; model: SessionModel; 
           </button>
         </li>
       )}
-      {entry.steps.slice(from).map(id => {
+      {steps.slice(from).map(id => {
         const step = model.view.steps.get(id);
         if (!step) return null;
         return (

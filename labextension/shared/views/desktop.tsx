@@ -1,4 +1,4 @@
-import type { VNode } from 'preact';
+import type { ComponentChildren, VNode } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { translate as t } from '../language';
 import type { ConnectionState } from '../line';
@@ -13,12 +13,14 @@ export interface DesktopProps {
   /** Said in the corner: who drives. */
   driver: string;
   ended: boolean;
+  /** What a session that has ended leaves: its last screenshot, why it ended, what can be done with it. */
+  rest?: ComponentChildren;
 }
 
 const CONNECTING: ConnectionState = { phase: 'connecting', reason: 'Connecting to the desktop', retryAt: 0 };
 
 /** The live desktop, with a veil that says what is wrong when it is not live. */
-export function Desktop({ show, interactive, focused, driver, ended }: DesktopProps): VNode {
+export function Desktop({ show, interactive, focused, driver, ended, rest }: DesktopProps): VNode {
   const region = useRef<HTMLElement>(null);
   const holder = useRef<HTMLDivElement>(null);
   const screen = useRef<Screen | null>(null);
@@ -59,7 +61,8 @@ export function Desktop({ show, interactive, focused, driver, ended }: DesktopPr
         </span>
       )}
       {live && asked && <ClipboardQuestion answer={yes => (setAsked(null), asked(yes))} />}
-      {!live && <Veil state={ended ? { phase: 'closed', reason: t('This session has ended.'), retryAt: 0 } : state} retry={() => screen.current?.retry()} />}
+      {ended && rest}
+      {!live && !(ended && rest) && <Veil state={ended ? { phase: 'closed', reason: t('This session has ended.'), retryAt: 0 } : state} retry={() => screen.current?.retry()} />}
     </section>
   );
 }

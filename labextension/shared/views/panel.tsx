@@ -6,13 +6,16 @@ import { plural, translate as t } from '../language';
 import type { ShowScreen } from '../screen';
 import { count, money } from '../text';
 import { working } from '../working';
+import { ApprovalCard } from './approval';
 import { Button, StatusBadge } from './bar';
 import { Boundary } from './boundary';
 import { Chat } from './chat';
 import { ConnectionNotice, ControlButton, driver, TurnButtons } from './controls';
 import { Desktop } from './desktop';
+import { download } from './download';
 import { toggleFullScreen } from './fullscreen';
 import { composing, useModel } from './hooks';
+import { Ended } from './ended';
 import { StepDetail, Timeline } from './timeline';
 
 export type Mode = 'panel' | 'desktop' | 'chat';
@@ -45,13 +48,20 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
   const desktop = (
     <div class="cl-stage">
       {detail}
-      <Desktop show={show} interactive={model.interactive} focused={model.controls} driver={driver(model)} ended={view.ended} />
+      <Desktop
+        show={show}
+        interactive={model.interactive}
+        focused={model.controls}
+        driver={driver(model)}
+        ended={view.ended}
+        rest={view.ended && <Ended model={model} />}
+      />
     </div>
   );
   return (
     <section
       ref={root}
-      class={`cl-root cl-panel cl-${mode}${embedded ? ' cl-embedded' : ''}`}
+      class={`cl-root cl-panel cl-mode-${mode}${embedded ? ' cl-embedded' : ''}`}
       aria-label={name}
       onKeyDown={onKey}
       data-session={view.id}
@@ -76,6 +86,7 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
       </div>
       {remark && <p class="cl-notice">{remark}</p>}
       <ConnectionNotice model={model} />
+      {mode === 'desktop' && view.approval && <ApprovalCard approval={view.approval} decide={model.decide} />}
       <div class="cl-body">
         {mode !== 'chat' && (
           <div class="cl-left">
@@ -135,10 +146,3 @@ async function save(model: SessionModel): Promise<void> {
   }
 }
 
-export function download(blob: Blob, name: string): void {
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(blob);
-  link.download = name.replace(/[/\\:*?"<>|]+/g, '-');
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-}

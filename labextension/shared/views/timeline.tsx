@@ -1,6 +1,7 @@
 import type { VNode } from 'preact';
-import { useEffect, useRef } from 'preact/hooks';
-import { describe, pictured } from '../actions';
+import { useEffect, useMemo, useRef } from 'preact/hooks';
+import { describe } from '../actions';
+import { cardsOf, type StepCard } from '../cards';
 import type { SessionModel } from '../hub';
 import { translate as t } from '../language';
 import type { Step } from '../messages';
@@ -9,7 +10,7 @@ import { Button } from './bar';
 import { Boundary } from './boundary';
 import { Picture } from './picture';
 
-/** Steps that the strip shows; earlier ones are in the recorded run. */
+/** Steps that are shown; earlier ones are in the recorded run. */
 const SHOWN = 200;
 
 export interface TimelineProps {
@@ -18,29 +19,30 @@ export interface TimelineProps {
   select: (id: string | null) => void;
 }
 
-/** The filmstrip: one card a step, the newest at the end. Arrow keys walk through it. */
+/** One card for each step, the newest at the end. Arrow keys walk through them. */
 export function Timeline({ model, selected, select }: TimelineProps): VNode {
   const strip = useRef<HTMLOListElement>(null);
-  const steps = [...model.view.steps.values()].slice(-SHOWN);
-  const newest = steps.at(-1)?.id;
+  const { steps } = model.view;
+  const cards = useMemo(() => cardsOf([...steps.values()].slice(-SHOWN)), [steps]);
+  const newest = cards.at(-1)?.step.id;
   useEffect(() => {
-    if (!selected && strip.current) strip.current.scrollLeft = strip.current.scrollWidth;
+    if (!selected && strip.current) strip.current.scrollTo(strip.current.scrollWidth, strip.current.scrollHeight);
   }, [newest, selected]);
   const walk = (event: KeyboardEvent): void => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!by) return;
     event.preventDefault();
-    const cards = [...(strip.current?.querySelectorAll('button') ?? [])];
-    cards[cards.indexOf(document.activeElement as HTMLButtonElement) + by]?.focus();
+    const buttons = [...(strip.current?.querySelectorAll('button') ?? [])];
+    buttons[buttons.indexOf(document.activeElement as HTMLButtonElement) + by]?.focus();
   };
   return (
     <section class="cl-timeline" aria-label={t('Steps')}>
-      {steps.length === 0 && <p class="cl-empty cl-dim">{t('Steps of the agent appear here.')}</p>}
+      {cards.length === 0 && <p class="cl-empty cl-dim">{t('Steps of the agent appear here.')}</p>}
       <ol ref={strip} onKeyDown={walk}>
-        {steps.map((step, index) => (
-          <li key={step.id}>
+        {cards.map(card => (
+          <li key={card.step.id}>
             <Boundary what={t('This step')}>
-              <Card model={model} step={step} shown={shownAt(steps, index)} selected={selected === step.id} select={select} />
+              <Card model={model} {...card} selected={selected === card.step.id} select={select} />
             </Boundary>
           </li>
         ))}
@@ -49,15 +51,8 @@ export function Timeline({ model, selected, select }: TimelineProps): VNode {
   );
 }
 
-/** The step whose picture stands for the one at `index`. */
-function shownAt(steps: readonly Step[], index: number): Step | undefined {
-  return steps[pictured(steps, index, step => step.image !== null)];
-}
-
-interface CardProps {
+interface CardProps extends StepCard {
   model: SessionModel;
-  step: Step;
-  shown: Step | undefined;
   selected: boolean;
   select: TimelineProps['select'];
 }
@@ -94,9 +89,10 @@ function Card({ model, step, shown, selected, select }: CardProps): VNode {
 /** One step in full: the picture with the action on it, what came back, where the time went. */
 export function StepDetail({ model, step, close }: { model: SessionModel; step: Step; close: () => void }): VNode {
   const { label, mark } = describe(step.tool, step.arguments);
-  const steps = [...model.view.steps.values()];
-  const shown = shownAt(steps, steps.indexOf(step));
-  const alt = shown === step ? t('The desktop after: %1', label) : t('The desktop before: %1', label);
+  const { steps } = model.view;
+  const cards = useMemo(() => cardsOf([...steps.values()]), [steps]);
+  const shown = cards.find(card => card.step.id === step.id)?.shown ?? step;
+  const alt = shown.step >= step.step ? t('The desktop after: %1', label) : t('The desktop before: %1', label);
   const { action_ms: action, settle_ms: settle, encode_ms: encode, total_ms: total } = step.timing;
   return (
     <section class="cl-detail" aria-label={t('Step %1: %2', step.step, label)}>
@@ -107,7 +103,7 @@ export function StepDetail({ model, step, close }: { model: SessionModel; step: 
         <span class="cl-space" />
         <Button icon="screen" label={t('Back to live')} wordy onClick={close} />
       </header>
-      {shown?.image && <Picture api={model.api} path={shown.image} width={shown.width} height={shown.height} mark={mark} alt={alt} />}
+      {shown.image && <Picture api={model.api} path={shown.image} width={shown.width} height={shown.height} mark={mark} alt={alt} />}
       {step.text && (
         <pre class="cl-shown" tabIndex={0}>
           {shorten(plain(step.text), 20_000)}

@@ -1,0 +1,31 @@
+import type { VNode } from 'preact';
+import type { SessionModel } from '../hub';
+import { translate as t } from '../language';
+import { plain } from '../text';
+import { download } from './download';
+import { Picture } from './picture';
+
+/** In place of the desktop of a session that has ended: its last screenshot, the reason, its recorded run. */
+export function Ended({ model }: { model: SessionModel }): VNode {
+  const { steps, endReason, name } = model.view;
+  const last = [...steps.values()].findLast(step => step.image !== null);
+  const save = async (): Promise<void> => {
+    try {
+      download(await model.api.run(model.id), `${name || 'run'}.cambio`);
+    } catch (error) {
+      model.say(error instanceof Error ? error.message : String(error));
+    }
+  };
+  return (
+    <div class="cl-ended">
+      {last?.image && <Picture api={model.api} path={last.image} width={last.width} height={last.height} mark={null} alt={t('The last screenshot')} />}
+      <div class="cl-veil" role="status">
+        <p>{t('This session has ended.')}</p>
+        {endReason && <p>{t('Reason: %1', plain(endReason))}</p>}
+        <button type="button" class="cl-button" onClick={() => void save()}>
+          {t('Download run')}
+        </button>
+      </div>
+    </div>
+  );
+}
