@@ -69,6 +69,11 @@ export class Api {
     return this.json('GET', `sessions/${encodeURIComponent(id)}`);
   }
 
+  /** Stops the turn that answers the message `turn`, without a socket; '' stops whichever turn runs. */
+  stop(id: string, turn: string): Promise<{ state: Status }> {
+    return this.json('POST', `sessions/${encodeURIComponent(id)}/stop`, turn ? { message_id: turn } : {});
+  }
+
   async sessions(query: Record<string, string | number>): Promise<Page<SessionSummary>> {
     const body = await this.json<{ sessions: SessionSummary[]; total: number }>('GET', `sessions?${search(query)}`);
     return { items: body.sessions, total: body.total };

@@ -29,7 +29,8 @@ export type OpenChannel = (
 type Listener = () => void;
 
 const NOT_SENT = 'Not sent: there is no connection to the server. Try again when it is back.';
-const NOT_STOPPED = 'Not stopped: there is no connection to the server. The agent goes on.';
+const STOPPED = 'Stopped.';
+const NOT_STOPPED = 'Not stopped.';
 const UNCONFIRMED = 'The server has not confirmed the stop.';
 /** Events that are read at once. */
 const RECENT = 400;
@@ -111,22 +112,31 @@ export class SessionModel {
     this.send(type === 'take_control' || type === 'give_back' ? { type, viewer: this.viewer } : { type });
   }
 
-  /** Stops the turn that is on the screen, and no later one; says so when it cannot. */
+  /** Stops the turn that is on the screen, and no later one: by REST while the socket is down. Says so when it cannot. */
   stop(): void {
     const { turn } = this.view;
-    if (!this.send({ type: 'stop', ...(turn ? { message_id: turn } : {}) }, NOT_STOPPED)) return;
+    const sent = this.line.send({ type: 'stop', ...(turn ? { message_id: turn } : {}) });
+    if (!sent) return void this.stopByRest(turn);
     clearTimeout(this.stopping);
     this.stopping = setTimeout(() => {
       if (!this.closed && working(this.view.status) && this.view.turn === turn) this.say(UNCONFIRMED);
     }, STOP_WITHIN);
   }
 
-  /** Sends now, or returns false and says that nothing was sent: nothing of this is kept for later. */
-  private send(message: ClientMessage, otherwise = NOT_SENT): boolean {
+  /** Sends now, or says that nothing was sent: nothing of this is kept for later. */
+  private send(message: ClientMessage): void {
     const sent = this.line.send(message);
-    if (!sent) this.say(otherwise);
-    else if ([NOT_SENT, NOT_STOPPED, UNCONFIRMED].includes(this.notice)) this.say('');
-    return sent;
+    if (!sent) this.say(NOT_SENT);
+    else if ([NOT_SENT, UNCONFIRMED].includes(this.notice) || this.notice.startsWith(NOT_STOPPED)) this.say('');
+  }
+
+  private async stopByRest(turn: string): Promise<void> {
+    try {
+      await this.api.stop(this.id, turn);
+      this.say(STOPPED);
+    } catch (error) {
+      this.say(`${NOT_STOPPED} ${error instanceof ApiError ? error.message : 'The server cannot be reached; the agent goes on.'}`);
+    }
   }
 
   /** Answer the request that was shown; a request that came since is left for its own answer. */
@@ -214,7 +224,7 @@ export class SessionModel {
     if (this.fresh.length > MOST_FRESH) this.fresh = this.fresh.filter(one => one.type !== 'agent_delta');
     this.view = reduce(this.view, message);
     this.outbox.hear(message);
-    if (this.notice === UNCONFIRMED && !working(this.view.status)) this.notice = '';
+    if (this.notice === STOPPED || (this.notice === UNCONFIRMED && !working(this.view.status))) this.notice = '';
     this.changed();
   };
 

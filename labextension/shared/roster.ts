@@ -83,8 +83,9 @@ export class Roster {
   command(type: Command, id: string, toolUseId?: string): void {
     const turn = type === 'stop' ? this.rows.get(id)?.turn : '';
     const names = { ...(toolUseId ? { tool_use_id: toolUseId } : {}), ...(turn ? { message_id: turn } : {}) };
-    const sent = this.line.send({ type, session_id: id, ...names });
-    if (!sent) this.say('Not sent: there is no connection to the server. Try again when it is back.');
+    if (this.line.send({ type, session_id: id, ...names })) return;
+    if (type === 'stop') this.api.stop(id, turn ?? '').catch(error => this.say(`Not stopped. ${String(error)}`));
+    else this.say('Not sent: there is no connection to the server. Try again when it is back.');
   }
 
   /** Answers the request that was shown; one that came since is left for its own answer. */

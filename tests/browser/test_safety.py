@@ -17,7 +17,7 @@ from tests.messages_api import MessagesApi, Script, reply
 from tests.messages_api.failures import SseError
 
 from .conftest import MakeSession
-from .lab import ask, idle, kernel_ready, lab_server, notebook, open_lab, run_cell, violations
+from .lab import ask, idle, kernel_ready, lab_server, notebook, open_lab, run_cell, until, violations
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
@@ -160,6 +160,34 @@ async def test_a_message_written_before_the_socket_is_open_arrives_once(
     await expect(page.locator(".cl-outgoing")).to_have_count(0)
     await expect(page.locator(".cl-reply:not(.cl-draft)")).to_have_text("Here I am.")
     assert len(await page.locator(".cl-user").all()) == 1
+
+
+async def test_a_stop_works_while_the_socket_is_down(page: Page, limited: LiveServer, service: MessagesApi) -> None:
+    service.policy = Script([reply(" ".join(f"word{number}" for number in range(2000)))])
+    service.pace = 0.05
+    session_id = await session_of(limited, max_cost_usd=1000)
+    sockets: list[WebSocketRoute] = []
+    down = False
+
+    async def line(route: WebSocketRoute) -> None:
+        if down:
+            await route.close(code=1011)
+            return
+        route.connect_to_server()
+        sockets.append(route)
+
+    await page.route_web_socket("**/ws/**", line)
+    await chat_alone(page, limited, session_id)
+    await ask(page, "speak", ".cl-root")
+    down = True
+    await sockets[-1].close(code=1011)
+    await expect(page.locator(".cl-notices")).to_contain_text("connection")
+    await page.get_by_role("button", name="Stop").first.click()
+    async with limited.client() as client:
+        await until(client, session_id, "idle", 5)
+    down = False
+    await expect(page.locator(".cl-remark").last).to_have_text("Stopped", timeout=30_000)
+    service.pace = 0.0
 
 
 async def chat_alone(page: Page, server: LiveServer, session_id: str) -> None:
