@@ -33,7 +33,7 @@ TAB = '[data-id="cambio-lab-agents"]'
 CLOCK = "while :; do clear; date; seq 1 20; sleep 1; done"
 WATCH = """rows => { window.opened = new Promise(tell => addEventListener('pointerdown', async () => {
   const began = performance.now();
-  while (document.querySelectorAll('.cl-agents .cl-agent').length < rows)
+  while (document.querySelectorAll('.jp-Cambio-agents .jp-Cambio-agent').length < rows)
     await new Promise(done => requestAnimationFrame(done));
   requestAnimationFrame(() => setTimeout(() => tell(performance.now() - began)));  // painted
 }, {capture: true, once: true})) }"""
@@ -58,7 +58,7 @@ def clocks(server: LiveServer, count: int) -> list[subprocess.Popen[bytes]]:
 async def opening(page: Page, server: LiveServer, sessions: int) -> float:
     """Milliseconds from the click to the painted list, in a page that has not shown it yet."""
     await open_lab(page, server)
-    await page.locator(".cl-statusbar", has_text=f"{sessions} agents").wait_for()
+    await page.locator(".jp-Cambio-statusbar", has_text=f"{sessions} agents").wait_for()
     await page.wait_for_timeout(1500)
     await page.evaluate(WATCH, sessions)
     await page.locator(TAB).click()
@@ -85,7 +85,7 @@ async def page_memory(devtools: CDPSession) -> dict[str, float]:
 async def watch(page: Page, minutes: float) -> dict[str, Any]:
     devtools = await page.context.new_cdp_session(page)
     await devtools.send("Performance.enable")
-    pictures = page.locator(".cl-agents .cl-thumb img")
+    pictures = page.locator(".jp-Cambio-agents .jp-Cambio-thumb img")
     samples, shown = [], set()
     end = time.monotonic() + minutes * 60
     while True:
@@ -130,7 +130,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
             await page.locator(TAB).click()  # closed
             closed = await processor(server, 20)
             await page.locator(TAB).click()
-            await page.locator(".cl-agents").wait_for()
+            await page.locator(".jp-Cambio-agents").wait_for()
             found["server_share_of_a_core"] = {
                 "list_closed": round(closed, 4),
                 "list_open": round(opened, 4),

@@ -14,9 +14,9 @@ export function draw(
   remark = ''
 ): () => void {
   const unfollow = followTheme(element);
-  element.classList.add('cl-host');
+  element.classList.add('jp-Cambio-host');
   element.style.height = height ? 'auto' : '100%';
-  element.style.setProperty('--cl-height', height ? `min(${height}px, max(360px, 100vh - 150px))` : '100%'); // the window's own bars are about 150 px
+  element.style.setProperty('--jp-cambio-height', height ? `min(${height}px, max(360px, 100vh - 150px))` : '100%'); // the window's own bars are about 150 px
   render(<Panel model={model} show={show} mode={mode} embedded={height > 0} remark={remark} />, element);
   return () => {
     render(null, element);

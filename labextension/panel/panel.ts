@@ -1,5 +1,5 @@
 /**
- * The panel, for whoever has an element to put it in: the notebook's widget, JupyterLab's documents, any page of the
+ * The panel, for each place with an element to put it in: the notebook's widget, JupyterLab's documents, any page of the
  * same server. Loaded from the server's static route, so that all of them share one copy.
  */
 

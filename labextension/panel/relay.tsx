@@ -1,4 +1,4 @@
-/** The panel where the page cannot reach the server: everything goes through the kernel, pictures too. */
+/** The panel where the page cannot reach the server: everything goes through the kernel, screenshots too. */
 
 import { makeAddress } from '../shared/address';
 import { Api } from '../shared/api';
@@ -34,8 +34,8 @@ export function mountRelay(element: HTMLElement, wire: Wire, options: RelayOptio
   const inside = document.createElement('div');
   element.append(style, inside);
   const remark = options.elsewhere
-    ? t('This session runs on another server: pictures are relayed by the kernel, and pause while it is busy.')
-    : t('This page is not served by Jupyter: pictures are relayed by the kernel, and pause while it is busy.');
+    ? t('This session runs on another server: screenshots are relayed by the kernel, and pause while it is busy.')
+    : t('This page is not served by Jupyter: screenshots are relayed by the kernel, and pause while it is busy.');
   const unmount = draw(inside, shared.model, relayScreen(shared.frames), options.mode, options.height, remark);
   return () => {
     unmount();
@@ -202,7 +202,7 @@ class Frames {
 function relayScreen(frames: Frames): ShowScreen {
   return (element, events) => {
     const image = document.createElement('img');
-    image.className = 'cl-frame';
+    image.className = 'jp-Cambio-frame';
     image.alt = t('The desktop, relayed by the kernel');
     element.append(image);
     const state = (phase: ConnectionState['phase'], reason: string): void => events.onState({ phase, reason, retryAt: 0 });

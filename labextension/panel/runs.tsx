@@ -17,7 +17,7 @@ export interface RunViewer {
 /** Shows a run in `element`. `compare` is called when the person wants to choose a second one. */
 export function mountRun(element: HTMLElement, bytes: Uint8Array, compare: (() => void) | null): RunViewer {
   const unfollow = followTheme(element);
-  element.classList.add('cl-host');
+  element.classList.add('jp-Cambio-host');
   let run: RecordedRun;
   try {
     run = new RecordedRun(bytes);
@@ -52,8 +52,8 @@ export function mountRun(element: HTMLElement, bytes: Uint8Array, compare: (() =
 function refuse(element: HTMLElement, error: unknown): void {
   const words = error instanceof RunRefused ? error.message : `This run cannot be shown: ${String(error)}`;
   render(
-    <section class="cl-root cl-run">
-      <p class="cl-notice" role="alert">
+    <section class="jp-Cambio-root jp-Cambio-run">
+      <p class="jp-Cambio-notice" role="alert">
         {plain(words)}
       </p>
     </section>,

@@ -1,4 +1,4 @@
-/** What a tool call does, in words and as marks on the picture. */
+/** What a tool call does, in words and as marks on the screenshot. */
 
 import type { Json } from './messages';
 import { plain, shorten } from './text';
@@ -23,16 +23,16 @@ export function isLook(tool: string, input: Json): boolean {
   return actionName(tool, input) === 'screenshot';
 }
 
-/** Whether a call acts on the screen, so that the picture before it shows what it was aimed at. */
+/** Whether a call acts on the screen, so that the screenshot before it shows what it was aimed at. */
 export function onScreen(tool: string, input: Json): boolean {
   return !OFF_SCREEN.has(tool) && (tool === 'computer' || GESTURES.test(actionName(tool, input)));
 }
 
 /**
- * The index of the step whose picture shows step `index`: its own, else (for what acts on the screen) the last one
+ * The index of the step whose screenshot shows step `index`: its own, else (for what acts on the screen) the last one
  * before it, which the action was aimed at. -1 when there is none.
  */
-export function pictured<S extends { tool: string; arguments: Json }>(
+export function screenshotIndex<S extends { tool: string; arguments: Json }>(
   steps: readonly S[],
   index: number,
   has: (step: S) => boolean

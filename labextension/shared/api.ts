@@ -113,7 +113,7 @@ export class Api {
     return this.json('GET', 'cambio/defaults');
   }
 
-  /** The picture of now, as PNG. */
+  /** The screenshot of now, as PNG. */
   async screenshot(id: string): Promise<Blob> {
     return (await this.request('GET', `sessions/${encodeURIComponent(id)}/screenshot`)).blob();
   }

@@ -1,4 +1,4 @@
-/** A recorded run (`.cambio`), read in the browser: a zip of JSON Lines and pictures; docs/runs.md has the layout. */
+/** A recorded run (`.cambio`), read in the browser: a zip of JSON Lines and screenshots; docs/runs.md has the layout. */
 
 import { strFromU8, unzipSync } from 'fflate';
 import type { Json } from './messages';
@@ -10,8 +10,8 @@ export interface RunStep {
   arguments: Json;
   status: string;
   text: string;
-  /** Digest of the picture that the model saw, "" without one. */
-  picture: string;
+  /** Digest of the screenshot that the model saw, "" without one. */
+  screenshot: string;
   width: number;
   height: number;
   /** Milliseconds. */
@@ -39,7 +39,7 @@ export interface RunTotals {
 
 export class RunRefused extends Error {}
 
-/** Bytes of text, and of one picture, that a page is ready to hold. */
+/** Bytes of text, and of one screenshot, that a page is ready to hold. */
 const LARGEST_TEXT = 256 * 1024 ** 2;
 const LARGEST_PICTURE = 32 * 1024 ** 2;
 
@@ -72,8 +72,8 @@ export class RecordedRun {
     this.totals = { steps: this.steps.length, seconds: last, tokens: tokensOf(usage), cost: number(usage['cost_usd']) };
   }
 
-  /** An object URL of a picture; "" when the bundle does not have it. Kept until `close()`. */
-  picture(digest: string): string {
+  /** An object URL of a screenshot; "" when the bundle does not have it. Kept until `close()`. */
+  screenshot(digest: string): string {
     if (!/^[0-9a-f]{64}$/.test(digest)) return '';
     const known = this.urls.get(digest);
     if (known !== undefined) return known;
@@ -168,7 +168,7 @@ function stepOf(row: Json, begin: number, reply: Reply = { model: 0, tokens: 0, 
     arguments: (row['arguments'] ?? {}) as Json,
     status: text(row['status']),
     text: text(row['text']),
-    picture: text(row['sha256']),
+    screenshot: text(row['sha256']),
     width: number(row['width']),
     height: number(row['height']),
     timing: {

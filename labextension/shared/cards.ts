@@ -1,6 +1,6 @@
 /** Steps as cards: what was done, and the screenshot after it, which an agent often takes in a step of its own. */
 
-import { isLook, onScreen, pictured } from './actions';
+import { isLook, onScreen, screenshotIndex } from './actions';
 import type { Step } from './messages';
 
 export interface StepCard {
@@ -15,7 +15,7 @@ export function cardsOf(steps: readonly Step[]): StepCard[] {
   for (const [index, step] of steps.entries()) {
     const last = cards.at(-1);
     if (last && belongsTo(last.step, steps[index - 1], step)) last.shown = step;
-    else cards.push({ step, shown: steps[pictured(steps, index, one => one.image !== null)] });
+    else cards.push({ step, shown: steps[screenshotIndex(steps, index, one => one.image !== null)] });
   }
   return cards;
 }

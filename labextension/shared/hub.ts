@@ -90,14 +90,19 @@ export class SessionModel {
     return this.outbox.current;
   }
 
-  /** Sends `text` as a message to the agent; false while another one is on its way. */
+  /** Sends `text` to the agent, during a turn too; false while another message is on its way. */
   write(text: string): boolean {
-    return this.outbox.put(text);
+    return this.outbox.put(text, working(this.view.status) ? 'next' : 'idle');
   }
 
   /** Takes the message back that still waits for the connection. */
   takeBack(): void {
     this.outbox.giveBack();
+  }
+
+  /** Takes a message back that waits on the server for the agent's next request. */
+  withdraw(id: string): void {
+    this.send({ type: 'take_back', message_id: id });
   }
 
   /** The text of a message that was given back, once. */
@@ -148,7 +153,7 @@ export class SessionModel {
     this.line.retry();
   }
 
-  /** Whether mouse and keyboard of this page reach the desktop: with control, or while the agent is idle and nobody has it. */
+  /** Whether mouse and keyboard of this page reach the desktop: with control, or while the agent is idle and no viewer has it. */
   get interactive(): boolean {
     const { control, status, ended } = this.view;
     return this.controls || (!ended && !control && !working(status));

@@ -32,10 +32,10 @@ export function Markdown({ text }: { text: string }): VNode {
   const formatted = useMemo(() => format(plain(head)), [head]);
   const left = text.length - start;
   return (
-    <div class="cl-markdown">
+    <div class="jp-Cambio-markdown">
       {formatted}
       {left > 0 && !whole && (
-        <button type="button" class="cl-link" onClick={() => setWhole(true)}>
+        <button type="button" class="jp-Cambio-link" onClick={() => setWhole(true)}>
           {t('Show the rest as plain text (%1 KB)', Math.ceil(left / 1000))}
         </button>
       )}
@@ -47,7 +47,7 @@ export function Markdown({ text }: { text: string }): VNode {
 function Rest({ text }: { text: string }): VNode {
   const slices = useMemo(() => sliced(plain(text)), [text]);
   return (
-    <pre class="cl-rest" tabIndex={0}>
+    <pre class="jp-Cambio-rest" tabIndex={0}>
       {slices.map((slice, index) => (
         <span key={index}>{slice}</span>
       ))}
@@ -133,7 +133,7 @@ function List({ list, depth }: { list: Tokens.List; depth: number }): VNode {
 
 function Table({ table, depth }: { table: Tokens.Table; depth: number }): VNode {
   return (
-    <div class="cl-table" tabIndex={0}>
+    <div class="jp-Cambio-table" tabIndex={0}>
       <table>
         <thead>
           <tr>{table.header.map((cell, index) => <th key={index}>{inlines(cell.tokens, depth)}</th>)}</tr>
@@ -170,8 +170,8 @@ function inline(token: Token, depth: number, key: number): ComponentChildren {
     case 'link':
       return link(token as Tokens.Link, inner(), key);
     case 'image':
-      // A remote picture would tell its host that, and what, somebody reads: its description will do.
-      return <em key={key}>{(token as Tokens.Image).text || t('picture')}</em>;
+      // A remote image would tell its host that, and what, is read here: its description will do.
+      return <em key={key}>{(token as Tokens.Image).text || t('image')}</em>;
     case 'text':
     case 'escape':
       return children ? inner() : (token as Tokens.Text).text;

@@ -99,10 +99,11 @@ export type ServerMessage =
   | HeartbeatMessage
   | ThumbnailMessage;
 
-export type Command = 'stop' | 'pause' | 'resume' | 'approve' | 'deny' | 'take_control' | 'give_back';
+export type Command = 'stop' | 'pause' | 'resume' | 'approve' | 'deny' | 'take_control' | 'give_back' | 'take_back';
 
 export type ClientMessage =
-  | { content: string; metadata?: Json }
+  /** `next`: also during a turn, before the agent's next request; `idle`: refused while a turn runs. */
+  | { content: string; when: 'next' | 'idle' }
   | { type: Command; tool_use_id?: string; message_id?: string; viewer?: string; session_id?: string }
   | { type: 'watch'; sessions: string[]; width: number };
 

@@ -1,4 +1,4 @@
-/** Lines of the conversation that nobody said: approvals, who has control, limits, changes of policy. */
+/** Lines of the conversation that are no messages: approvals, who has control, limits, changes of policy. */
 
 import { policyWords } from './approval';
 import { translate as t } from './language';
@@ -24,6 +24,7 @@ export function noteOf(message: StatusMessage, viewer = ''): string {
       return controlWords(text(data['viewer']), viewer);
     case 'human_input':
       return inputWords(data, viewer);
+    case 'message_withdrawn':
     case 'limit':
     case 'record_limit_near':
     case 'expiring':

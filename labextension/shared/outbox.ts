@@ -21,10 +21,10 @@ export class Outbox {
     private readonly changed: (notice?: string) => void
   ) {}
 
-  /** Sends `text`, or keeps it in sight until the connection stands. False while another message is on its way. */
-  put(text: string): boolean {
+  /** Sends `text`, or keeps it in sight until there is a connection. False while another message is on its way. */
+  put(text: string, when: 'next' | 'idle' = 'idle'): boolean {
     if (this.current) return false;
-    this.current = { text, state: this.transmit({ content: text }) ? 'sent' : 'waiting' };
+    this.current = { text, state: this.transmit({ content: text, when }) ? 'sent' : 'waiting' };
     this.timer = setTimeout(() => this.giveBack(this.expired()), PATIENCE);
     this.changed();
     return true;
@@ -35,10 +35,11 @@ export class Outbox {
     if (!this.current) return;
     if (message.type === 'error') return this.current.state === 'sent' ? this.giveBack() : undefined;
     if (message.type !== 'status') return;
-    if (['user_message', 'message_queued'].includes(String(message.metadata?.['event'])) && message.metadata['message'] === this.current.text) return this.clear();
+    const { event, message: words } = message.metadata ?? {};
+    if ((event === 'user_message' || event === 'message_queued') && words === this.current.text) return this.clear();
     if (this.current.state !== 'waiting') return;
     if (message.status !== 'idle') return this.giveBack('Not sent: the agent is at work on another message.');
-    if (this.transmit({ content: this.current.text })) this.current = { ...this.current, state: 'sent' };
+    if (this.transmit({ content: this.current.text, when: 'idle' })) this.current = { ...this.current, state: 'sent' };
     this.changed();
   }
 

@@ -33,6 +33,8 @@ export interface SessionView {
   endReason: string;
   desktop: string;
   entries: readonly Entry[];
+  /** Messages that wait on the server for the agent's next request, by id. */
+  queued: ReadonlyMap<string, string>;
   draft: string;
   thinking: string;
   announced: string;
@@ -63,6 +65,7 @@ export function emptyView(id: string, viewer = ''): SessionView {
     endReason: '',
     desktop: '',
     entries: [],
+    queued: new Map(),
     draft: '',
     thinking: '',
     announced: '',
@@ -105,7 +108,7 @@ function onStatus(view: SessionView, message: StatusMessage): SessionView {
     ...facts(data),
     status: message.status,
     statusText: message.content ?? '',
-    turn: working(message.status) ? text(data['message_id']) || view.turn : '',
+    turn: working(message.status) ? turnOf(data) || view.turn : '',
     ended: view.ended || message.status === 'ended',
     approval: waits ? (pendingApproval(data) ?? view.approval) : null,
     waiting: null
@@ -117,11 +120,21 @@ function onStatus(view: SessionView, message: StatusMessage): SessionView {
   return addNote(onStatusEvent(next, message, data), message);
 }
 
+/** The message that a turn answers, where a status names it; messages that are queued in it have ids of their own. */
+function turnOf(data: Json): string {
+  return ['snapshot', 'user_message', 'usage'].includes(text(data['event'])) ? text(data['message_id']) : '';
+}
+
 function onStatusEvent(view: SessionView, message: StatusMessage, data: Json): SessionView {
   switch (data['event']) {
     case 'user_message':
-    case 'message_delivered':
       return addEntry(view, 'user', text(data['message']), message.timestamp, text(data['message_id']));
+    case 'message_queued':
+      return { ...view, queued: new Map(view.queued).set(text(data['message_id']), text(data['message'])) };
+    case 'message_delivered':
+      return addEntry(unqueue(view, data), 'user', text(data['message']), message.timestamp, text(data['message_id']));
+    case 'message_withdrawn':
+      return unqueue(view, data);
     case 'control':
       return { ...view, control: text(data['viewer']) || null };
     case 'retry':
@@ -141,6 +154,10 @@ function onStatusEvent(view: SessionView, message: StatusMessage, data: Json): S
     default:
       return view;
   }
+}
+
+function unqueue(view: SessionView, data: Json): SessionView {
+  return { ...view, queued: new Map([...view.queued].filter(([id]) => id !== data['message_id'])) };
 }
 
 /** A reply that broke off is begun again: its last `count` characters, as the server counts them, were never said. */

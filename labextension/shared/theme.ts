@@ -1,4 +1,4 @@
-/** Dark or light, as the host says: JupyterLab and Notebook 7, VS Code, or the system where nobody says. */
+/** Dark or light, as the host says: JupyterLab and Notebook 7, VS Code, or the system where no host says. */
 
 function isDark(body: HTMLElement, system: MediaQueryList): boolean {
   const jupyter = body.dataset['jpThemeLight'];
@@ -8,10 +8,10 @@ function isDark(body: HTMLElement, system: MediaQueryList): boolean {
   return system.matches;
 }
 
-/** Keeps the class `cl-dark` on `element` right until the returned function is called. */
+/** Keeps the class `jp-Cambio-dark` on `element` right until the returned function is called. */
 export function followTheme(element: HTMLElement): () => void {
   const system = matchMedia('(prefers-color-scheme: dark)');
-  const apply = (): void => void element.classList.toggle('cl-dark', isDark(document.body, system));
+  const apply = (): void => void element.classList.toggle('jp-Cambio-dark', isDark(document.body, system));
   const observer = new MutationObserver(apply);
   observer.observe(document.body, { attributes: true, attributeFilter: ['data-jp-theme-light', 'class'] });
   system.addEventListener('change', apply);

@@ -32,7 +32,7 @@ class Form extends Widget implements Dialog.IBodyWidget<NewSession> {
 
   constructor(trans: TranslationBundle, defaults: Defaults, choices: Choices) {
     super();
-    this.addClass('cl-form');
+    this.addClass('jp-Cambio-form');
     const models = [...new Set([defaults.model, ...choices.models].filter(Boolean))];
     this.field('name', trans.__('Name'), this.input('text', '', trans.__('Made up when empty')));
     this.field('model', trans.__('Model'), this.select(models, models[0] ?? ''));

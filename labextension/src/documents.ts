@@ -10,7 +10,7 @@ import { address, loadPanel } from './frontend';
 import { agentIcon } from './icon';
 import { COMMAND, NAMESPACE } from './names';
 
-/** Shows the panel while it is attached; a tab that nobody opened yet after a reload costs nothing. */
+/** Shows the panel while it is attached; a tab that was not opened yet after a reload costs nothing. */
 export class SessionContent extends Widget {
   private unmount: (() => void) | null = null;
   private mounting = false;
@@ -20,7 +20,7 @@ export class SessionContent extends Widget {
     readonly mode: Mode
   ) {
     super();
-    this.addClass('cl-document');
+    this.addClass('jp-Cambio-document');
   }
 
   override dispose(): void {

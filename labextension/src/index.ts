@@ -86,7 +86,7 @@ const agents: JupyterFrontEndPlugin<void> = {
 
 /** Whether a panel of the session is on the screen, in a tab of its own or in a notebook. */
 function isShown(id: string): boolean {
-  return [...document.querySelectorAll(`.cl-panel[data-session="${CSS.escape(id)}"]`)].some(panel => {
+  return [...document.querySelectorAll(`.jp-Cambio-panel[data-session="${CSS.escape(id)}"]`)].some(panel => {
     const box = panel.getBoundingClientRect();
     return box.width > 0 && box.bottom > 0 && box.top < innerHeight;
   });

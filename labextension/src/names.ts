@@ -24,4 +24,4 @@ export const COMMAND = {
   compare: 'cambio-lab:compare-runs'
 } as const;
 
-export const SELECTOR = '.cl-agent';
+export const SELECTOR = '.jp-Cambio-agent';

@@ -28,7 +28,7 @@ export class RunContent extends Widget {
     private readonly compare: (content: RunContent) => void
   ) {
     super();
-    this.addClass('cl-document');
+    this.addClass('jp-Cambio-document');
     void context.ready.then(() => this.refresh());
     context.model.contentChanged.connect(this.refresh, this);
   }

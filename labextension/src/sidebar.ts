@@ -15,7 +15,7 @@ export class Sidebar extends Widget {
   ) {
     super();
     this.id = 'cambio-lab-agents';
-    this.addClass('cl-sidebar');
+    this.addClass('jp-Cambio-sidebar');
     this.title.icon = agentIcon;
     this.title.caption = title;
     this.node.setAttribute('role', 'region');

@@ -20,7 +20,7 @@ export class StatusItem extends Widget {
     show: () => void
   ) {
     super();
-    this.addClass('cl-statusbar');
+    this.addClass('jp-Cambio-statusbar');
     this.button.type = 'button';
     this.button.onclick = show;
     agentIcon.element({ container: this.button, stylesheet: 'statusBar' });

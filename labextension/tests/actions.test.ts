@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { describe, pictured } from '../shared/actions';
+import { describe, screenshotIndex } from '../shared/actions';
 
 const cases: [string, Record<string, unknown>, string, string | undefined][] = [
   ['left_click', { coordinate: [412, 300] }, 'Click at 412, 300', 'point'],
@@ -38,7 +38,7 @@ test('arguments that make no sense are still described', () => {
   }
 });
 
-test('a click is shown on the picture that it was aimed at, a command on none', () => {
+test('a click is shown on the screenshot that it was aimed at, a command on none', () => {
   const steps = [
     { tool: 'screenshot', arguments: {}, image: 'a' },
     { tool: 'left_click', arguments: { coordinate: [1, 2] }, image: '' },
@@ -46,8 +46,8 @@ test('a click is shown on the picture that it was aimed at, a command on none', 
     { tool: 'computer', arguments: { action: 'type', text: 'x' }, image: '' },
     { tool: 'zoom', arguments: {}, image: 'b' }
   ];
-  assert.deepEqual(steps.map((_, index) => pictured(steps, index, step => step.image !== '')), [0, 0, -1, 0, 4]);
-  assert.equal(pictured(steps.slice(1), 0, step => step.image !== ''), -1);
+  assert.deepEqual(steps.map((_, index) => screenshotIndex(steps, index, step => step.image !== '')), [0, 0, -1, 0, 4]);
+  assert.equal(screenshotIndex(steps.slice(1), 0, step => step.image !== ''), -1);
 });
 
 for (const name of ['constructor', '__proto__', 'toString', 'hasOwnProperty']) {

@@ -89,7 +89,7 @@ test('a lost line comes back where it stopped', async context => {
 
 test('what cannot be sent is refused and never sent later', async context => {
   const { line, last } = bench(context);
-  assert.equal(line.send({ content: 'one' }), false);
+  assert.equal(line.send({ content: 'one', when: 'idle' }), false);
   assert.equal(line.send({ type: 'stop' }), false);
   last().accept();
   assert.deepEqual(last().sent, []);

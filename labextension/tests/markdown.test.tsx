@@ -84,7 +84,7 @@ for (const [name, text] of MEGABYTES) {
     const { user, system } = process.cpuUsage(begin);
     assert.ok(user + system < 1_000_000, `${(user + system) / 1000} ms`);
     assert.ok(element.querySelectorAll('*').length < 20_000);
-    element.querySelector<HTMLButtonElement>('button.cl-link')?.click();
+    element.querySelector<HTMLButtonElement>('button.jp-Cambio-link')?.click();
     await settled();
     assert.ok((element.textContent ?? '').length > 900_000);
   });

@@ -30,7 +30,7 @@ test('a message written before the connection stands is sent when it does, and g
   assert.equal(outbox.current?.state, 'waiting');
   connected.yes = true;
   outbox.hear(status('idle', { event: 'snapshot' }));
-  assert.deepEqual([sent, outbox.current?.state], [[{ content: 'hello' }], 'sent']);
+  assert.deepEqual([sent, outbox.current?.state], [[{ content: 'hello', when: 'idle' }], 'sent']);
   outbox.hear(status('thinking', { event: 'user_message', message: 'hello' }));
   assert.equal(outbox.current, null);
 });

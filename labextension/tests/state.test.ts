@@ -133,3 +133,13 @@ test('what people did to a session is told by name of the viewer', () => {
   const view = run([status('paused', { event: 'control', viewer: 'me' }), status('paused', { event: 'human_input', viewer: 'me', key_events: 2 })], emptyView('s', 'me'));
   assert.deepEqual(told(view), ['You took control', 'You used the keyboard of the desktop']);
 });
+
+test('a message that is queued during a turn joins the conversation where it was delivered, and is not the turn', () => {
+  const queued = status('acting', { event: 'message_queued', message_id: 'm2', message: 'Stop at 5' });
+  const delivered = status('thinking', { event: 'message_delivered', message_id: 'm2', message: 'Stop at 5' });
+  let view = run([story[0] as ServerMessage, queued]);
+  assert.deepEqual([[...view.queued.values()], told(view), view.turn], [['Stop at 5'], ['Go'], 'm1']);
+  assert.deepEqual([[...run([delivered], view).queued], told(run([delivered], view))], [[], ['Go', 'Stop at 5']]);
+  view = run([status('acting', { event: 'message_withdrawn', message_id: 'm2', reason: 'taken back' })], view);
+  assert.equal(view.queued.size, 0);
+});

@@ -24,11 +24,11 @@ function Viewer({ model }: { model: SessionModel }): VNode {
   const show = useMemo(() => vncScreen(model.api.address, model.id, model.viewer), [model]);
   const { view } = model;
   return (
-    <main class="cl-root cl-viewer">
-      <header class="cl-bar">
+    <main class="jp-Cambio-root jp-Cambio-viewer">
+      <header class="jp-Cambio-bar">
         <h1>{view.name || t('Desktop')}</h1>
         <StatusBadge status={view.ended ? 'ended' : view.status} text={view.statusText} />
-        <span class="cl-space" />
+        <span class="jp-Cambio-space" />
         <TurnButtons model={model} />
         <ControlButton model={model} />
         <Button icon="expand" label={t('Full screen')} onClick={() => toggleFullScreen(document.documentElement)} />

@@ -27,7 +27,7 @@ def pixels(png: bytes) -> np.ndarray[Any, Any]:
 
 def canvas(page: Page) -> Locator:
     """What noVNC draws on, within its sandboxed frame."""
-    return page.frame_locator(".cl-screen iframe").locator("canvas")
+    return page.frame_locator(".jp-Cambio-screen iframe").locator("canvas")
 
 
 async def framebuffer(page: Page) -> np.ndarray[Any, Any]:

@@ -112,7 +112,7 @@ async def test_six_tabs_and_a_reload_are_never_refused(start_server: Start, brow
         for page in pages:
             await page.goto(f"{server.url}/vnc/{session}")
         for page in pages:
-            await page.locator(".cl-viewer .cl-desktop[data-phase=open]").wait_for()
+            await page.locator(".jp-Cambio-viewer .jp-Cambio-desktop[data-phase=open]").wait_for()
     for page in pages:
         for _ in range(2):  # twelve creations
             assert await page.evaluate(USE, [session]) == [200, 200, "status", 200, 200]

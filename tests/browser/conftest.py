@@ -78,7 +78,7 @@ async def make_session(client: httpx2.AsyncClient) -> AsyncIterator[MakeSession]
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def page(browser: Browser, request: pytest.FixtureRequest) -> AsyncIterator[Page]:
-    """A page of its own; an exception of ours that nobody caught fails the test, and a failure leaves a picture."""
+    """A page of its own; an exception of ours that nobody caught fails the test, and a failure leaves a screenshot."""
     context = await browser.new_context(viewport={"width": 1440, "height": 900})
     context.set_default_timeout(PATIENCE)
     found = await context.new_page()

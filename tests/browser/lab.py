@@ -15,7 +15,7 @@ from tests.live_server import LiveServer
 
 ROOT = Path(__file__).resolve().parents[2]
 AXE = ROOT / "labextension" / "node_modules" / "axe-core" / "axe.min.js"
-LIVE = ".cl-desktop[data-phase=open] iframe"
+LIVE = ".jp-Cambio-desktop[data-phase=open] iframe"
 PATIENCE = 20_000.0  # milliseconds: two cores start JupyterLab, Chromium and a container at once
 
 
@@ -110,29 +110,31 @@ async def kernel_ready(page: Page) -> None:
     )
 
 
-async def ask(page: Page, text: str, root: str = ".cl-panel") -> None:
+async def ask(page: Page, text: str, root: str = ".jp-Cambio-panel") -> None:
     """Write into a panel's composer, send, and wait until the server has accepted it: the turn has begun."""
-    await page.locator(f"{root} .cl-composer textarea").fill(text)
-    await page.locator(f"{root} .cl-composer textarea").press("Enter")
-    await page.locator(f"{root} .cl-user").filter(has_text=text).last.wait_for()
+    await page.locator(f"{root} .jp-Cambio-composer textarea").fill(text)
+    await page.locator(f"{root} .jp-Cambio-composer textarea").press("Enter")
+    await page.locator(f"{root} .jp-Cambio-user").filter(has_text=text).last.wait_for()
 
 
-async def idle(page: Page, root: str = ".cl-panel", timeout: float = 60_000) -> None:
-    await expect(page.locator(f"{root} .cl-bar .cl-status")).to_have_attribute("data-status", "idle", timeout=timeout)
+async def idle(page: Page, root: str = ".jp-Cambio-panel", timeout: float = 60_000) -> None:
+    await expect(page.locator(f"{root} .jp-Cambio-bar .jp-Cambio-status")).to_have_attribute(
+        "data-status", "idle", timeout=timeout
+    )
 
 
-def canvas(page: Page, root: str = ".cl-panel") -> Locator:
+def canvas(page: Page, root: str = ".jp-Cambio-panel") -> Locator:
     """The canvas of a panel's desktop, within the sandboxed frame."""
-    return page.frame_locator(f"{root} .cl-screen iframe").locator("canvas")
+    return page.frame_locator(f"{root} .jp-Cambio-screen iframe").locator("canvas")
 
 
-async def pixels(page: Page, root: str = ".cl-panel") -> str:
+async def pixels(page: Page, root: str = ".jp-Cambio-panel") -> str:
     """The image in a panel's desktop; equal texts are equal images."""
     image: str = await canvas(page, root).evaluate("canvas => canvas.toDataURL('image/png')")
     return image
 
 
-async def changed(page: Page, before: str, root: str = ".cl-panel", seconds: float = 5.0) -> None:
+async def changed(page: Page, before: str, root: str = ".jp-Cambio-panel", seconds: float = 5.0) -> None:
     """Return once the image differs from ``before``."""
     end = time.monotonic() + seconds
     while await pixels(page, root) == before:

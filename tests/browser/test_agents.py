@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.docker, pytest.mark.asyncio(loop_
 
 
 def row(session_id: str) -> str:
-    return f".cl-agent[data-session-id='{session_id}']"
+    return f".jp-Cambio-agent[data-session-id='{session_id}']"
 
 
 async def say(lab: LiveServer, session_id: str, text: str) -> None:
@@ -36,7 +36,7 @@ async def say(lab: LiveServer, session_id: str, text: str) -> None:
 
 async def open_sidebar(page: Page) -> None:
     await page.locator('[data-id="cambio-lab-agents"]').click()
-    await page.locator(".cl-agents").wait_for()
+    await page.locator(".jp-Cambio-agents").wait_for()
 
 
 async def test_a_desktop_is_made_from_the_launcher_and_ended_from_the_menu(
@@ -49,19 +49,19 @@ async def test_a_desktop_is_made_from_the_launcher_and_ended_from_the_menu(
     await expect(dialog.get_by_label("Model")).to_have_value("demo")
     await dialog.get_by_role("button", name="Create").click()
     await page.locator(LIVE).wait_for()
-    session_id = str(await page.locator(".cl-panel").get_attribute("data-session"))
+    session_id = str(await page.locator(".jp-Cambio-panel").get_attribute("data-session"))
     container = (await state(client, session_id))["container_id"]
     inspect = ["docker", "inspect", "--format", "{{.State.Running}}", container]
     assert (await asyncio.to_thread(subprocess.run, inspect, capture_output=True, text=True)).stdout == "true\n"
 
     await open_sidebar(page)
-    assert await violations(page, ".cl-agents") == []
+    assert await violations(page, ".jp-Cambio-agents") == []
     await page.locator(row(session_id)).click(button="right")
     await page.locator(".lm-Menu-itemLabel", has_text="End session").click()
     await page.locator(".jp-Dialog").get_by_role("button", name="End session").click()
     await until(client, session_id, "ended")
     await expect(page.locator(row(session_id))).to_have_count(0)
-    await expect(page.locator(".cl-panel")).to_have_count(0)
+    await expect(page.locator(".jp-Cambio-panel")).to_have_count(0)
     for _ in range(100):
         gone = await asyncio.to_thread(subprocess.run, inspect, capture_output=True, text=True)
         if gone.returncode != 0:
@@ -76,18 +76,18 @@ async def test_two_agents_work_and_both_thumbnails_change(
     sessions = [await make_session(name, approval="never") for name in ("One", "Two")]
     await open_lab(page, lab)
     await open_sidebar(page)
-    images = [page.locator(f"{row(session['id'])} .cl-thumb img") for session in sessions]
+    images = [page.locator(f"{row(session['id'])} .jp-Cambio-thumb img") for session in sessions]
     before = [await image.get_attribute("src") for image in images]
     for session in sessions:
         await say(lab, session["id"], f"I am {session['name']}")
     for session, image, old in zip(sessions, images, before, strict=True):
         await expect(image).not_to_have_attribute("src", str(old))
-        status = page.locator(f"{row(session['id'])} .cl-status")
+        status = page.locator(f"{row(session['id'])} .jp-Cambio-status")
         await expect(status).to_have_attribute("data-status", "idle", timeout=60_000)
-        await expect(page.locator(f"{row(session['id'])} .cl-agent-facts")).not_to_contain_text("0 steps")
-    await expect(page.locator(".cl-statusbar")).to_contain_text("agents")
+        await expect(page.locator(f"{row(session['id'])} .jp-Cambio-agent-facts")).not_to_contain_text("0 steps")
+    await expect(page.locator(".jp-Cambio-statusbar")).to_contain_text("agents")
     await page.get_by_label("Search sessions").fill("two")
-    await expect(page.locator(".cl-agent")).to_have_count(1)
+    await expect(page.locator(".jp-Cambio-agent")).to_have_count(1)
 
 
 async def test_a_request_is_answered_from_notification_and_list(
@@ -95,19 +95,19 @@ async def test_a_request_is_answered_from_notification_and_list(
 ) -> None:
     session = await make_session("Asks", approval="always")
     await open_lab(page, lab)
-    await page.locator(".cl-statusbar").wait_for()
+    await page.locator(".jp-Cambio-statusbar").wait_for()
     await say(lab, session["id"], "hello")
     toast = page.locator(".Toastify__toast", has_text="Asks asks for permission")
     await expect(toast).to_contain_text("screenshot")
     await expect(toast.get_by_role("button", name="Deny")).to_be_visible()
     await toast.get_by_role("button", name="Approve").click()  # the whole call fits into it
     await open_sidebar(page)
-    card = page.locator(f"{row(session['id'])} .cl-approval")
-    await expect(card.locator(".cl-shown")).to_contain_text("ctrl+alt+t")
+    card = page.locator(f"{row(session['id'])} .jp-Cambio-approval")
+    await expect(card.locator(".jp-Cambio-shown")).to_contain_text("ctrl+alt+t")
     await expect(card.get_by_role("button", name="Deny")).to_be_visible()
-    assert await violations(page, ".cl-agents") == []
+    assert await violations(page, ".jp-Cambio-agents") == []
     await card.get_by_role("button", name="Approve").click()
-    await expect(card.locator(".cl-shown")).not_to_contain_text("ctrl+alt+t")
+    await expect(card.locator(".jp-Cambio-shown")).not_to_contain_text("ctrl+alt+t")
     assert (await state(client, session["id"]))["steps"] >= 1
     await command(page, "cambio-lab:stop-all")
     await until(client, session["id"], "idle")
@@ -121,7 +121,7 @@ async def test_a_desktop_lies_beside_a_notebook_and_a_reload_restores_the_tabs(
     notebook(notebooks / "beside.ipynb", "1 + 1")
     await open_lab(page, lab, "tree/beside.ipynb")
     await open_sidebar(page)
-    await page.locator(f"{row(session['id'])} .cl-agent-open").click()
+    await page.locator(f"{row(session['id'])} .jp-Cambio-agent-open").click()
     await page.locator(LIVE).wait_for()
     tab = page.get_by_role("tab", name="Beside", exact=True)
     area = await page.locator("#jp-main-dock-panel").bounding_box()
@@ -132,7 +132,7 @@ async def test_a_desktop_lies_beside_a_notebook_and_a_reload_restores_the_tabs(
     await page.mouse.move(area["x"] + area["width"] / 2, area["y"] + area["height"] / 2, steps=8)
     await page.mouse.move(area["x"] + area["width"] - 30, area["y"] + area["height"] / 2, steps=8)
     await page.mouse.up()
-    book, desk = page.locator(".jp-NotebookPanel"), page.locator(".cl-document")
+    book, desk = page.locator(".jp-NotebookPanel"), page.locator(".jp-Cambio-document")
     await expect(book).to_be_visible()
     await expect(desk).to_be_visible()
     left, right = await book.bounding_box(), await desk.bounding_box()
@@ -143,7 +143,7 @@ async def test_a_desktop_lies_beside_a_notebook_and_a_reload_restores_the_tabs(
     await page.wait_for_timeout(2500)  # JupyterLab saves its layout a while after it changed
     await page.goto(f"{lab.url}/lab")
     await page.locator(LIVE).wait_for(timeout=60_000)
-    await expect(page.locator(".cl-document")).to_have_count(1)
+    await expect(page.locator(".jp-Cambio-document")).to_have_count(1)
     await expect(page.locator(".jp-NotebookPanel")).to_be_visible()
     await expect(tab).to_have_count(1)
 
@@ -160,27 +160,27 @@ async def test_a_recorded_run_opens_in_lab_and_in_notebook(
     (notebooks / "broken.cambio").write_bytes(b"not a zip")
 
     await open_lab(page, lab, "tree/run.cambio")
-    run = page.locator(".cl-run")
-    await expect(run.locator(".cl-name").first).to_have_text("Recorded")
-    steps = await run.locator(".cl-card").count()
+    run = page.locator(".jp-Cambio-run")
+    await expect(run.locator(".jp-Cambio-name").first).to_have_text("Recorded")
+    steps = await run.locator(".jp-Cambio-card").count()
     assert steps >= 5
     await run.locator("input[type=range]").fill(str(steps - 1))
-    await expect(run.locator(".cl-run-at")).to_have_text(f"{steps} / {steps}")
-    await expect(run.locator(".cl-shot")).to_contain_text("model")
-    shown = run.locator(".cl-shot img")
+    await expect(run.locator(".jp-Cambio-run-at")).to_have_text(f"{steps} / {steps}")
+    await expect(run.locator(".jp-Cambio-shot")).to_contain_text("model")
+    shown = run.locator(".jp-Cambio-shot img")
     assert await shown.evaluate("async i => { await i.decode(); return i.naturalWidth }") == 1280
-    await expect(run.locator(".cl-transcript")).to_contain_text("record this")
-    assert await violations(page, ".cl-run") == []
+    await expect(run.locator(".jp-Cambio-transcript")).to_contain_text("record this")
+    assert await violations(page, ".jp-Cambio-run") == []
     await run.get_by_role("button", name="Compare").click()
     await page.locator(".jp-Dialog input").fill("other.cambio")
     await page.locator(".jp-Dialog").get_by_role("button", name="Ok").click()
-    await expect(run.locator(".cl-run-column")).to_have_count(2)
+    await expect(run.locator(".jp-Cambio-run-column")).to_have_count(2)
     await expect(run).to_contain_text("Same actions")
     await command(page, "docmanager:open", path="broken.cambio")
-    await expect(page.locator(".cl-run [role=alert]")).to_contain_text("damaged")
+    await expect(page.locator(".jp-Cambio-run [role=alert]")).to_contain_text("damaged")
 
     await page.goto(f"{lab.url}/edit/run.cambio?factory=Recorded+run")
-    await expect(page.locator(".cl-run .cl-name").first).to_have_text("Recorded", timeout=60_000)
+    await expect(page.locator(".jp-Cambio-run .jp-Cambio-name").first).to_have_text("Recorded", timeout=60_000)
 
 
 async def test_the_palette_and_the_chat_of_one_session(
@@ -191,9 +191,9 @@ async def test_the_palette_and_the_chat_of_one_session(
     await open_sidebar(page)
     await page.locator(row(session["id"])).wait_for()
     await command(page, "cambio-lab:open-chat", id=session["id"])
-    await ask(page, "only words", ".cl-document")
-    await idle(page, ".cl-document")
-    await expect(page.locator(".cl-document .cl-screen")).to_have_count(0)
+    await ask(page, "only words", ".jp-Cambio-document")
+    await idle(page, ".jp-Cambio-document")
+    await expect(page.locator(".jp-Cambio-document .jp-Cambio-screen")).to_have_count(0)
     await page.keyboard.press("Control+Shift+C")
     await page.locator(".lm-CommandPalette-input").fill("agent")
     for label in ("New agent desktop…", "Open agent session…", "Stop all agents"):
@@ -202,6 +202,8 @@ async def test_the_palette_and_the_chat_of_one_session(
     await client.delete(f"/sessions/{session['id']}")  # what was said can still be read
     await open_lab(page, lab)
     await command(page, "cambio-lab:open-desktop", id=session["id"], mode="chat")
-    await expect(page.locator(".cl-document .cl-user")).to_have_text("only words")
-    await expect(page.locator(".cl-document .cl-bar .cl-status")).to_have_attribute("data-status", "ended")
-    await expect(page.locator(".cl-document .cl-notice")).to_have_count(0)
+    await expect(page.locator(".jp-Cambio-document .jp-Cambio-user")).to_have_text("only words")
+    await expect(page.locator(".jp-Cambio-document .jp-Cambio-bar .jp-Cambio-status")).to_have_attribute(
+        "data-status", "ended"
+    )
+    await expect(page.locator(".jp-Cambio-document .jp-Cambio-notice")).to_have_count(0)

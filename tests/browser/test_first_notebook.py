@@ -35,7 +35,7 @@ async def test_run_all_brings_a_live_desktop_and_an_agent_at_work(page: Page, la
     started = time.monotonic()
     await page.locator(LIVE).first.wait_for(timeout=30_000)
     took = time.monotonic() - started
-    await page.locator(".cl-panel").first.scroll_into_view_if_needed()
+    await page.locator(".jp-Cambio-panel").first.scroll_into_view_if_needed()
     await changed(page, await pixels(page), seconds=60)
     await expect(page.locator(".jp-OutputArea").filter(has_text="left_click_drag").last).to_be_visible(timeout=60_000)
     RESULTS.mkdir(exist_ok=True)

@@ -81,12 +81,12 @@ async def test_an_attack_on_the_viewer_leaves_the_tab_usable(page: Page, local: 
     await page.evaluate(WATCH_FRAMES)
     await page.wait_for_timeout(8000)
     longest = await page.evaluate("() => window.longest")
-    words = await page.locator(".cl-veil").all_inner_texts()
+    words = await page.locator(".jp-Cambio-veil").all_inner_texts()
     print(f"{attack}: longest frame of the tab {longest:.0f} ms; the veil says {words}")
     assert longest < 2000
     begin = time.monotonic()
     await page.locator('[data-id="cambio-lab-agents"]').click()
-    await page.locator(f".cl-agent[data-session-id='{session_id}']").click(button="right")
+    await page.locator(f".jp-Cambio-agent[data-session-id='{session_id}']").click(button="right")
     await page.locator(".lm-Menu-itemLabel", has_text="End session").click()
     await page.locator(".jp-Dialog").get_by_role("button", name="End session").click()
     async with local.client() as client:
@@ -102,8 +102,8 @@ async def test_a_viewer_that_hangs_is_said_and_loaded_again(page: Page, local: L
     (frame,) = [frame for frame in page.frames if frame.url.endswith("/cambio/static/frame.html")]
     assert await frame.evaluate("() => origin") == "null"
     hang = asyncio.ensure_future(frame.evaluate("() => { for (;;); }"))
-    await expect(page.locator(".cl-veil")).to_contain_text("does not answer")
+    await expect(page.locator(".jp-Cambio-veil")).to_contain_text("does not answer")
     await page.get_by_role("button", name="Reload viewer").click()
     await page.locator(LIVE).wait_for()
-    await expect(page.locator(".cl-veil")).to_have_count(0)
+    await expect(page.locator(".jp-Cambio-veil")).to_have_count(0)
     await asyncio.gather(hang, return_exceptions=True)

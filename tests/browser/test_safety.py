@@ -68,10 +68,10 @@ async def test_a_hostile_answer_of_a_megabyte_is_harmless(
     page.on("request", lambda request: requests.append(request.url))
     await open_lab(page, limited)
     await page.evaluate("id => jupyterapp.commands.execute('cambio-lab:open-desktop', {id})", session_id)
-    await page.locator(".cl-composer textarea").wait_for()
+    await page.locator(".jp-Cambio-composer textarea").wait_for()
     await page.evaluate(WATCH_FRAMES)
     await ask(page, "speak")
-    answer = page.locator(".cl-reply").last
+    answer = page.locator(".jp-Cambio-reply").last
     await expect(answer).to_contain_text("Look:", timeout=60_000)
     await idle(page, timeout=120_000)
     assert await page.evaluate("() => window.pwned") is None
@@ -101,12 +101,12 @@ async def test_a_megabyte_in_the_history_is_shown_without_a_pause(page: Page, li
     await page.route(f"**/sessions/{session_id}", session_with_one)
     await page.route("**/events?*", answer_with)
     await chat_alone(page, limited, session_id)
-    answer = page.locator(".cl-reply").last
+    answer = page.locator(".jp-Cambio-reply").last
     await expect(answer).to_contain_text("Look:")
     assert await page.evaluate("() => window.pwned") is None
     assert await answer.locator("*").count() < 5000
     await answer.get_by_role("button", name="Show the rest").click()
-    await expect(answer.locator(".cl-rest")).to_be_visible()
+    await expect(answer.locator(".jp-Cambio-rest")).to_be_visible()
     assert await answer.evaluate("element => element.textContent.length") > 1_000_000
     longest = await page.evaluate("() => window.longest")
     print(f"longest frame with a megabyte of hostile text: {longest:.0f} ms")
@@ -124,12 +124,12 @@ async def test_text_of_a_reply_that_breaks_off_is_taken_back(
     await chat_alone(page, limited, session_id)
     await page.evaluate(
         "() => { window.lengths = []; new MutationObserver(() => window.lengths.push("
-        "document.querySelector('.cl-draft')?.textContent.length ?? 0)).observe(document.querySelector('.cl-log'),"
-        " {subtree: true, childList: true, characterData: true}) }"
+        "document.querySelector('.jp-Cambio-draft')?.textContent.length ?? 0))"
+        ".observe(document.querySelector('.jp-Cambio-log'), {subtree: true, childList: true, characterData: true}) }"
     )
     service.fail(SseError(after=20))
-    await ask(page, "speak", ".cl-root")
-    await expect(page.locator(".cl-reply:not(.cl-draft)")).to_have_text(words)
+    await ask(page, "speak", ".jp-Cambio-root")
+    await expect(page.locator(".jp-Cambio-reply:not(.jp-Cambio-draft)")).to_have_text(words)
     service.pace = 0.0
     lengths = await page.evaluate("() => window.lengths")
     pairs = enumerate(itertools.pairwise(lengths))
@@ -149,17 +149,39 @@ async def test_a_message_written_before_the_socket_is_open_arrives_once(
 
     await page.route_web_socket("**/ws/**", slow)
     await chat_alone(page, limited, session_id)
-    box = page.locator(".cl-composer textarea")
+    box = page.locator(".jp-Cambio-composer textarea")
     await box.fill("early")
     await box.press("Enter")
-    await expect(page.locator(".cl-outgoing")).to_contain_text("early")
-    await expect(page.locator(".cl-outgoing")).to_contain_text("Waiting for the connection")
-    await expect(page.locator(".cl-user")).to_have_count(0)
+    await expect(page.locator(".jp-Cambio-outgoing")).to_contain_text("early")
+    await expect(page.locator(".jp-Cambio-outgoing")).to_contain_text("Waiting for the connection")
+    await expect(page.locator(".jp-Cambio-user")).to_have_count(0)
     opened.set()
-    await expect(page.locator(".cl-user")).to_have_text("early")
-    await expect(page.locator(".cl-outgoing")).to_have_count(0)
-    await expect(page.locator(".cl-reply:not(.cl-draft)")).to_have_text("Here I am.")
-    assert len(await page.locator(".cl-user").all()) == 1
+    await expect(page.locator(".jp-Cambio-user")).to_have_text("early")
+    await expect(page.locator(".jp-Cambio-outgoing")).to_have_count(0)
+    await expect(page.locator(".jp-Cambio-reply:not(.jp-Cambio-draft)")).to_have_text("Here I am.")
+    assert len(await page.locator(".jp-Cambio-user").all()) == 1
+
+
+async def test_a_message_during_a_turn_waits_in_sight_and_can_be_taken_back(
+    page: Page, limited: LiveServer, service: MessagesApi
+) -> None:
+    service.policy = Script([reply(" ".join(f"word{number}" for number in range(400)))])
+    service.pace = 0.05
+    session_id = await session_of(limited, max_cost_usd=1000)
+    await chat_alone(page, limited, session_id)
+    await ask(page, "speak", ".jp-Cambio-root")
+    box = page.locator(".jp-Cambio-composer textarea")
+    for words in ("only the first five", "never mind"):
+        await box.fill(words)
+        await box.press("Enter")
+        await page.locator(".jp-Cambio-queued", has_text=words).wait_for()
+    await page.locator(".jp-Cambio-queued", has_text="never mind").get_by_role("button", name="Take back").click()
+    await expect(page.locator(".jp-Cambio-queued")).to_have_count(1)
+    await expect(page.locator(".jp-Cambio-note").last).to_contain_text("not delivered")
+    await expect(page.locator(".jp-Cambio-user")).to_have_text(["speak"])
+    await page.get_by_role("button", name="Stop").first.click()  # and not the turn of the queued message
+    await expect(page.locator(".jp-Cambio-remark").last).to_have_text("Stopped")
+    service.pace = 0.0
 
 
 async def test_a_stop_works_while_the_socket_is_down(page: Page, limited: LiveServer, service: MessagesApi) -> None:
@@ -178,15 +200,15 @@ async def test_a_stop_works_while_the_socket_is_down(page: Page, limited: LiveSe
 
     await page.route_web_socket("**/ws/**", line)
     await chat_alone(page, limited, session_id)
-    await ask(page, "speak", ".cl-root")
+    await ask(page, "speak", ".jp-Cambio-root")
     down = True
     await sockets[-1].close(code=1011)
-    await expect(page.locator(".cl-notices")).to_contain_text("connection")
+    await expect(page.locator(".jp-Cambio-notices")).to_contain_text("connection")
     await page.get_by_role("button", name="Stop").first.click()
     async with limited.client() as client:
         await until(client, session_id, "idle", 5)
     down = False
-    await expect(page.locator(".cl-remark").last).to_have_text("Stopped", timeout=30_000)
+    await expect(page.locator(".jp-Cambio-remark").last).to_have_text("Stopped", timeout=30_000)
     service.pace = 0.0
 
 
@@ -213,32 +235,32 @@ async def test_a_full_rate_limit_is_waited_for_as_told(page: Page, limited: Live
     )
     await page.route(f"{limited.url}/ws/{session_id}", lambda route: route.fulfill(**refusal))  # type: ignore[arg-type]
     await page.goto(f"{limited.url}/vnc/{session_id}?token={limited.token}")
-    notice = page.locator(".cl-notices .cl-notice")
+    notice = page.locator(".jp-Cambio-notices .jp-Cambio-notice")
     await expect(notice.first).to_contain_text("waiting as the server asks")
     await expect(notice.first).to_contain_text("Next try in")
     await page.evaluate("window.full = false")
-    await expect(page.locator(".cl-notices .cl-notice")).to_have_count(0, timeout=45_000)
-    assert await violations(page, ".cl-viewer") == []
+    await expect(page.locator(".jp-Cambio-notices .jp-Cambio-notice")).to_have_count(0, timeout=45_000)
+    assert await violations(page, ".jp-Cambio-viewer") == []
 
 
 async def test_an_unknown_session_is_not_asked_for_again(page: Page, limited: LiveServer) -> None:
     await page.goto(f"{limited.url}/lab?token={limited.token}")
     await page.locator("#jp-main-dock-panel").wait_for()  # JupyterLab would take the page's body back
     asked: list[str] = []
-    page.on("websocket", lambda socket: asked.append(socket.url) if "nobody" in socket.url else None)
+    page.on("websocket", lambda socket: asked.append(socket.url) if "unknown" in socket.url else None)
     await page.evaluate(
         "async base => { const panel = await import(base + '/cambio/static/panel.js');"
         " const element = document.createElement('div'); document.body.replaceChildren(element);"
-        " const options = {address: panel.makeAddress('/'), sessionId: 'nobody', mode: 'panel', height: 500};"
+        " const options = {address: panel.makeAddress('/'), sessionId: 'unknown', mode: 'panel', height: 500};"
         " await panel.mountPanel(element, options) }",
         limited.url,
     )
-    await expect(page.locator(".cl-notice", has_text="does not exist")).to_be_visible()
-    await expect(page.locator(".cl-veil", has_text="does not exist")).to_be_visible()
+    await expect(page.locator(".jp-Cambio-notice", has_text="does not exist")).to_be_visible()
+    await expect(page.locator(".jp-Cambio-veil", has_text="does not exist")).to_be_visible()
     await expect(page.get_by_role("button", name="Try now")).to_have_count(0)
-    await expect(page.locator(".cl-status")).to_have_text("Not found")
+    await expect(page.locator(".jp-Cambio-status")).to_have_text("Not found")
     await expect(page.get_by_text("Loading the conversation")).to_have_count(0)
-    await expect(page.locator(".cl-composer textarea")).to_be_disabled()
+    await expect(page.locator(".jp-Cambio-composer textarea")).to_be_disabled()
     before = len(asked)
     await page.wait_for_timeout(1500)
     assert len(asked) == before <= 2, asked
@@ -257,15 +279,15 @@ async def test_where_the_server_is_elsewhere_the_kernel_relays(
     await open_lab(page, lab, "tree/relay.ipynb")
     await kernel_ready(page)
     await run_cell(page, 0)
-    await expect(page.locator(".cl-notice").first).to_contain_text("relayed by the kernel")
-    frame = page.locator(".cl-frame")
-    await page.wait_for_function("() => document.querySelector('.cl-frame')?.naturalWidth > 200")
+    await expect(page.locator(".jp-Cambio-notice").first).to_contain_text("relayed by the kernel")
+    frame = page.locator(".jp-Cambio-frame")
+    await page.wait_for_function("() => document.querySelector('.jp-Cambio-frame')?.naturalWidth > 200")
     before = await frame.get_attribute("src")
     await ask(page, "over the kernel")
     await idle(page)
-    await expect(page.locator(".cl-reply").last).to_contain_text("demo model")
+    await expect(page.locator(".jp-Cambio-reply").last).to_contain_text("demo model")
     await expect(frame).not_to_have_attribute("src", str(before))
     await page.wait_for_function(
-        "() => [...document.querySelectorAll('.cl-timeline img')].some(i => i.naturalWidth > 200)"
+        "() => [...document.querySelectorAll('.jp-Cambio-timeline img')].some(i => i.naturalWidth > 200)"
     )
     await expect(page.get_by_role("button", name="Take control")).to_have_count(0)

@@ -18,7 +18,7 @@ from .test_safety import session_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
-VIEWER = ".cl-viewer"
+VIEWER = ".jp-Cambio-viewer"
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -121,14 +121,14 @@ async def test_the_desktop_is_entered_by_a_button_and_left_by_a_key(page: Page, 
     await page.keyboard.press("Tab")
     assert await page.evaluate("() => document.activeElement.tagName") != "IFRAME", "Tab is caught by the desktop"
     await take.press("Enter")
-    await expect(page.locator(".cl-driver")).to_contain_text("Shift+Esc leaves")
+    await expect(page.locator(".jp-Cambio-driver")).to_contain_text("Shift+Esc leaves")
     await page.wait_for_function("() => document.activeElement.tagName === 'IFRAME'")
     await page.keyboard.press("Tab")
     await page.keyboard.press("Escape")
     assert await page.evaluate("() => document.activeElement.tagName") == "IFRAME"
     await page.keyboard.press("Shift+Escape")
-    await page.wait_for_function("() => document.activeElement.classList.contains('cl-desktop')")
+    await page.wait_for_function("() => document.activeElement.classList.contains('jp-Cambio-desktop')")
     await page.keyboard.press("Shift+Tab")
-    await page.wait_for_function("() => document.activeElement.closest('.cl-bar') !== null")
+    await page.wait_for_function("() => document.activeElement.closest('.jp-Cambio-bar') !== null")
     await page.get_by_role("button", name="Give back").press("Enter")
     await expect(page.get_by_role("button", name="Take control")).to_be_visible()

@@ -75,10 +75,10 @@ async def test_pip_install_alone_shows_the_sidebar(page: Page, wheel: Path, tmp_
     try:
         await page.goto(f"{server.url}/lab?token={server.token}")
         await page.locator('[data-id="cambio-lab-agents"]').click(timeout=60_000)
-        await page.locator(".cl-agents").get_by_role("button", name="New agent session").first.click()
+        await page.locator(".jp-Cambio-agents").get_by_role("button", name="New agent session").first.click()
         await page.locator(".jp-Dialog").get_by_role("button", name="Create").click()
         await page.locator(LIVE).wait_for(timeout=60_000)
-        await expect(page.locator(".cl-agents .cl-agent")).to_have_count(1)
+        await expect(page.locator(".jp-Cambio-agents .jp-Cambio-agent")).to_have_count(1)
         version = await page.evaluate(
             "() => JSON.parse(document.querySelector('#jupyter-config-data').text).appVersion"
         )

@@ -47,8 +47,8 @@ export function Agents({ roster, actions }: { roster: Roster; actions: AgentActi
     [roster.rows, filter, words]
   );
   return (
-    <section class="cl-root cl-agents" aria-label={t('Agents')}>
-      <div class="cl-row cl-agents-head">
+    <section class="jp-Cambio-root jp-Cambio-agents" aria-label={t('Agents')}>
+      <div class="jp-Cambio-row jp-Cambio-agents-head">
         <input
           type="search"
           value={words}
@@ -58,16 +58,16 @@ export function Agents({ roster, actions }: { roster: Roster; actions: AgentActi
         />
         <Button icon="plus" label={t('New agent session')} kind="primary" onClick={actions.create} />
       </div>
-      <div class="cl-filters" role="group" aria-label={t('Filter')}>
+      <div class="jp-Cambio-filters" role="group" aria-label={t('Filter')}>
         {FILTERS.map(([name, label]) => (
-          <button key={name} type="button" class="cl-filter" aria-pressed={filter === name} onClick={() => setFilter(name)}>
+          <button key={name} type="button" class="jp-Cambio-filter" aria-pressed={filter === name} onClick={() => setFilter(name)}>
             {t(label)}
           </button>
         ))}
       </div>
       <RosterNotice roster={roster} />
       {roster.loaded && rows.length === 0 && <Nothing all={roster.rows.size === 0} create={actions.create} />}
-      <ul class="cl-rows">
+      <ul class="jp-Cambio-rows">
         {rows.map(row => (
           <AgentRow key={row.id} roster={roster} row={row} actions={actions} />
         ))}
@@ -77,9 +77,9 @@ export function Agents({ roster, actions }: { roster: Roster; actions: AgentActi
 }
 
 function Nothing({ all, create }: { all: boolean; create: () => void }): VNode {
-  if (!all) return <p class="cl-empty cl-dim">{t('No matching sessions')}</p>;
+  if (!all) return <p class="jp-Cambio-empty jp-Cambio-dim">{t('No matching sessions')}</p>;
   return (
-    <div class="cl-empty">
+    <div class="jp-Cambio-empty">
       <p>{t('No agents yet. A session is a desktop of its own with an agent that you can talk to.')}</p>
       <Button icon="plus" label={t('New agent session')} kind="primary" wordy onClick={create} />
     </div>
@@ -93,10 +93,10 @@ function RosterNotice({ roster }: { roster: Roster }): VNode {
   return (
     <div role="status">
       {words && (
-        <p class="cl-notice">
+        <p class="jp-Cambio-notice">
           {words} {left > 0 && t('Next try in %1 s.', left)}
           {phase === 'waiting' && (
-            <button type="button" class="cl-link" onClick={() => roster.retry()}>
+            <button type="button" class="jp-Cambio-link" onClick={() => roster.retry()}>
               {t('Try now')}
             </button>
           )}
@@ -110,7 +110,7 @@ function Facts({ row }: { row: Row }): VNode {
   return (
     <>
       <StatusBadge status={row.status} text={row.text} />
-      <span class="cl-agent-facts cl-dim">
+      <span class="jp-Cambio-agent-facts jp-Cambio-dim">
         {plural('%1 step', '%1 steps', row.steps)} · {money(row.cost)} · {age(row.created)}
       </span>
     </>
@@ -120,7 +120,7 @@ function Facts({ row }: { row: Row }): VNode {
 function Starting({ text, fraction }: { text: string; fraction: number | null }): VNode {
   return (
     <>
-      <span class="cl-agent-facts" title={text}>
+      <span class="jp-Cambio-agent-facts" title={text}>
         {text}
       </span>
       <progress aria-label={t('Making the desktop')} {...(fraction === null ? {} : { value: fraction })} />
@@ -137,20 +137,20 @@ function AgentRow({ roster, row, actions }: { roster: Roster; row: Row; actions:
     actions.menu(row.id, left, bottom);
   };
   return (
-    <li class="cl-agent" ref={element} data-session-id={row.id} data-status={row.status}>
-      <button type="button" class="cl-agent-open" disabled={row.starting !== null} onClick={() => actions.openDesktop(row.id)} title={t('Open the desktop of %1', row.name)}>
-        <span class="cl-thumb">
-          {row.thumbnail ? <img src={row.thumbnail} alt="" draggable={false} /> : <span class="cl-no-thumb" aria-hidden="true" />}
+    <li class="jp-Cambio-agent" ref={element} data-session-id={row.id} data-status={row.status}>
+      <button type="button" class="jp-Cambio-agent-open" disabled={row.starting !== null} onClick={() => actions.openDesktop(row.id)} title={t('Open the desktop of %1', row.name)}>
+        <span class="jp-Cambio-thumb">
+          {row.thumbnail ? <img src={row.thumbnail} alt="" draggable={false} /> : <span class="jp-Cambio-no-thumb" aria-hidden="true" />}
         </span>
-        <span class="cl-agent-text">
-          <span class="cl-agent-name">{row.name}</span>
+        <span class="jp-Cambio-agent-text">
+          <span class="jp-Cambio-agent-name">{row.name}</span>
           {row.starting ? <Starting text={row.text} fraction={row.starting.fraction} /> : <Facts row={row} />}
         </span>
       </button>
-      <span class="cl-agent-buttons">
+      <span class="jp-Cambio-agent-buttons">
         {working(row.status) && <Button icon="stop" label={t('Stop %1', row.name)} kind="danger" onClick={() => roster.command('stop', row.id)} />}
         <Button icon="chat" label={t('Open the chat of %1', row.name)} onClick={() => actions.openChat(row.id)} />
-        <button type="button" class="cl-button" aria-haspopup="menu" aria-label={t('More about %1', row.name)} title={t('More')} onClick={menu}>
+        <button type="button" class="jp-Cambio-button" aria-haspopup="menu" aria-label={t('More about %1', row.name)} title={t('More')} onClick={menu}>
           <span aria-hidden="true">⋮</span>
         </button>
       </span>

@@ -13,15 +13,15 @@ export function ApprovalCard({ approval, decide }: { approval: Approval; decide:
   useEffect(() => card.current?.scrollIntoView({ block: 'nearest' }), [approval.toolUseId]);
   const minutes = left >= 60 ? t('%1 min %2 s', Math.floor(left / 60), left % 60) : t('%1 s', left);
   return (
-    <div class="cl-approval" ref={card} role="group" aria-label={t('Approval request')}>
+    <div class="jp-Cambio-approval" ref={card} role="group" aria-label={t('Approval request')}>
       <p role="alert">
         <strong>{t('The agent asks for permission: %1', escapeInvisible(approval.tool).replaceAll('_', ' '))}</strong>
-        {left > 0 && <span class="cl-dim"> {t('Denied in %1 without an answer.', minutes)}</span>}
+        {left > 0 && <span class="jp-Cambio-dim"> {t('Denied in %1 without an answer.', minutes)}</span>}
       </p>
-      <pre class="cl-shown" tabIndex={0} aria-label={t('What will run')}>
+      <pre class="jp-Cambio-shown" tabIndex={0} aria-label={t('What will run')}>
         {escapeInvisible(approval.shown)}
       </pre>
-      <div class="cl-row">
+      <div class="jp-Cambio-row">
         <Button icon="check" label={t('Approve')} kind="primary" wordy onClick={() => decide(true, approval)} />
         <Button icon="cross" label={t('Deny')} wordy onClick={() => decide(false, approval)} />
       </div>

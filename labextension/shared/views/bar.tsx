@@ -18,7 +18,7 @@ export function Button({ icon, label, onClick, disabled, wordy, kind = '', press
   return (
     <button
       type="button"
-      class={`cl-button${kind ? ` cl-${kind}` : ''}${wordy ? ' cl-wordy' : ''}`}
+      class={`jp-Cambio-button${kind ? ` jp-Cambio-${kind}` : ''}${wordy ? ' jp-Cambio-wordy' : ''}`}
       title={keys ? `${label} (${keys})` : label}
       aria-label={label}
       aria-pressed={pressed}
@@ -51,8 +51,8 @@ export function statusWords(status: string): string {
 /** The state in a word and a colour; the colour is never the only sign. */
 export function StatusBadge({ status, text }: { status: string; text?: string }): VNode {
   return (
-    <span class="cl-status" data-status={status} title={text || statusWords(status)}>
-      <span class="cl-dot" aria-hidden="true" />
+    <span class="jp-Cambio-status" data-status={status} title={text || statusWords(status)}>
+      <span class="jp-Cambio-dot" aria-hidden="true" />
       {statusWords(status)}
     </span>
   );

@@ -21,6 +21,6 @@ export class Boundary extends Component<Props, { failed: boolean }> {
 
   override render(): ComponentChildren {
     if (!this.state.failed) return this.props.children;
-    return <p class="cl-note cl-dim">{t('%1 cannot be shown.', this.props.what)}</p>;
+    return <p class="jp-Cambio-note jp-Cambio-dim">{t('%1 cannot be shown.', this.props.what)}</p>;
   }
 }

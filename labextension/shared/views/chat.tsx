@@ -23,9 +23,10 @@ export interface ChatProps {
 export function Chat({ model, select }: ChatProps): VNode {
   const { view } = model;
   return (
-    <section class="cl-chat" aria-label={t('Conversation')}>
+    <section class="jp-Cambio-chat" aria-label={t('Conversation')}>
       <Log model={model} select={select} />
       {view.approval && <ApprovalCard approval={view.approval} decide={model.decide} />}
+      <Queued model={model} />
       <Outgoing model={model} />
       <Composer model={model} />
     </section>
@@ -52,9 +53,9 @@ function Log({ model, select }: ChatProps): VNode {
     if (hidden < SHOWN) void model.loadEarlier();
   };
   return (
-    <div class="cl-log" ref={list} onScroll={onScroll} tabIndex={0} role="log" aria-label={t('Messages')}>
+    <div class="jp-Cambio-log" ref={list} onScroll={onScroll} tabIndex={0} role="log" aria-label={t('Messages')}>
       {(hidden > 0 || model.earlier) && (
-        <button type="button" class="cl-link" onClick={showEarlier}>
+        <button type="button" class="jp-Cambio-link" onClick={showEarlier}>
           {t('Show earlier messages')}
         </button>
       )}
@@ -72,7 +73,7 @@ function Log({ model, select }: ChatProps): VNode {
 function Welcome({ model }: { model: SessionModel }): VNode | null {
   if (model.missing) return null;
   return (
-    <p class="cl-empty cl-dim">
+    <p class="jp-Cambio-empty jp-Cambio-dim">
       {model.view.loaded ? t('Say what the agent shall do on this desktop. You can stop it or take the mouse at any time.') : t('Loading the conversation…')}
     </p>
   );
@@ -90,32 +91,32 @@ function EntryView({ entry, model, own, select }: EntryProps): VNode {
       return <Actions entry={entry} model={model} own={own} select={select} />;
     case 'user':
       return (
-        <article class="cl-message cl-user" aria-label={t('You')}>
-          <div class="cl-plain">{plain(entry.text)}</div>
+        <article class="jp-Cambio-message jp-Cambio-user" aria-label={t('You')}>
+          <div class="jp-Cambio-plain">{plain(entry.text)}</div>
         </article>
       );
     case 'agent':
       return (
-        <article class="cl-message cl-reply" aria-label={t('Agent')}>
+        <article class="jp-Cambio-message jp-Cambio-reply" aria-label={t('Agent')}>
           <Markdown text={entry.text} />
-          {entry.remark && <p class="cl-remark">{t(entry.remark)}</p>}
+          {entry.remark && <p class="jp-Cambio-remark">{t(entry.remark)}</p>}
         </article>
       );
     case 'error':
       return (
-        <article class="cl-message cl-error" aria-label={t('Error')}>
-          <div class="cl-plain">{shorten(plain(entry.text), 4000)}</div>
+        <article class="jp-Cambio-message jp-Cambio-error" aria-label={t('Error')}>
+          <div class="jp-Cambio-plain">{shorten(plain(entry.text), 4000)}</div>
         </article>
       );
     case 'thinking':
       return (
-        <details class="cl-thinking">
-          <summary class="cl-dim">{t('Thinking')}</summary>
-          <div class="cl-plain">{shorten(plain(entry.text), 20_000)}</div>
+        <details class="jp-Cambio-thinking">
+          <summary class="jp-Cambio-dim">{t('Thinking')}</summary>
+          <div class="jp-Cambio-plain">{shorten(plain(entry.text), 20_000)}</div>
         </details>
       );
     case 'note':
-      return <p class="cl-note cl-dim">{plain(entry.text)}</p>;
+      return <p class="jp-Cambio-note jp-Cambio-dim">{plain(entry.text)}</p>;
   }
 }
 
@@ -125,10 +126,10 @@ function Actions({ entry, model, own, select }: EntryProps): VNode {
   const steps = entry.steps.filter(id => own.has(id));
   const from = all || steps.length <= 8 ? 0 : steps.length - 6;
   return (
-    <ul class="cl-actions" aria-label={t('Actions')}>
+    <ul class="jp-Cambio-actions" aria-label={t('Actions')}>
       {from > 0 && (
         <li>
-          <button type="button" class="cl-link" onClick={() => setAll(true)}>
+          <button type="button" class="jp-Cambio-link" onClick={() => setAll(true)}>
             {t('%1 earlier actions', from)}
           </button>
         </li>
@@ -138,8 +139,8 @@ function Actions({ entry, model, own, select }: EntryProps): VNode {
         if (!step) return null;
         return (
           <li key={id} data-status={step.status}>
-            <button type="button" class="cl-action" onClick={() => select(id)}>
-              <span class="cl-dot" aria-hidden="true" />
+            <button type="button" class="jp-Cambio-action" onClick={() => select(id)}>
+              <span class="jp-Cambio-dot" aria-hidden="true" />
               {describe(step.tool, step.arguments).label}
               {outcome(step.status)}
             </button>
@@ -163,19 +164,34 @@ function Draft({ model }: { model: SessionModel }): VNode | null {
   const hint = announced ? t('About to: %1', describe(announced, {}).label) : status === 'thinking' ? t('Thinking…') : '';
   return (
     <div aria-live="off" aria-busy="true">
-      {thinking && !draft && <p class="cl-thinking cl-dim">{shorten(plain(thinking.slice(-600)), 600)}</p>}
+      {thinking && !draft && <p class="jp-Cambio-thinking jp-Cambio-dim">{shorten(plain(thinking.slice(-600)), 600)}</p>}
       {draft && (
-        <article class="cl-message cl-reply cl-draft">
+        <article class="jp-Cambio-message jp-Cambio-reply jp-Cambio-draft">
           <Markdown text={draft} />
         </article>
       )}
       {hint && (
-        <p class="cl-note cl-dim">
-          <span class="cl-spinner" aria-hidden="true" />
+        <p class="jp-Cambio-note jp-Cambio-dim">
+          <span class="jp-Cambio-spinner" aria-hidden="true" />
           {hint}
         </p>
       )}
     </div>
+  );
+}
+
+/** Messages that the server has, and the agent not yet. */
+function Queued({ model }: { model: SessionModel }): VNode {
+  return (
+    <>
+      {[...model.view.queued].map(([id, words]) => (
+        <div key={id} class="jp-Cambio-outgoing jp-Cambio-queued">
+          <span class="jp-Cambio-plain">{shorten(plain(words), 200)}</span>
+          <span class="jp-Cambio-dim">{t('Waits for the agent’s next request')}</span>
+          <Button icon="cross" label={t('Take back')} onClick={() => model.withdraw(id)} />
+        </div>
+      ))}
+    </>
   );
 }
 
@@ -185,10 +201,10 @@ function Outgoing({ model }: { model: SessionModel }): VNode | null {
   if (!outgoing || outgoing.state === 'returned') return null;
   const waiting = outgoing.state === 'waiting';
   return (
-    <div class="cl-outgoing" role="status">
-      <span class="cl-spinner" aria-hidden="true" />
-      <span class="cl-plain">{shorten(plain(outgoing.text), 200)}</span>
-      <span class="cl-dim">{waiting ? t('Waiting for the connection') : t('Sending')}</span>
+    <div class="jp-Cambio-outgoing" role="status">
+      <span class="jp-Cambio-spinner" aria-hidden="true" />
+      <span class="jp-Cambio-plain">{shorten(plain(outgoing.text), 200)}</span>
+      <span class="jp-Cambio-dim">{waiting ? t('Waiting for the connection') : t('Sending')}</span>
       {waiting && <Button icon="cross" label={t('Take back')} onClick={() => model.takeBack()} />}
     </div>
   );
@@ -214,7 +230,7 @@ function Composer({ model }: { model: SessionModel }): VNode {
     setText(typed => [back, typed].filter(Boolean).join('\n'));
   }, [returned, model]);
   const send = (): void => {
-    if (!text.trim() || busy || ended) return;
+    if (!text.trim() || ended) return;
     if (!model.write(text)) return; // another message is on its way: the text stays
     last.current = text;
     setText('');
@@ -229,9 +245,9 @@ function Composer({ model }: { model: SessionModel }): VNode {
     event.preventDefault();
     send();
   };
-  const hint = model.missing ? t(model.connection.reason) : ended ? t('This session has ended.') : approval ? t('Answer the request above first.') : busy ? t('The agent is at work…') : t('Message to the agent');
+  const hint = model.missing ? t(model.connection.reason) : ended ? t('This session has ended.') : approval ? t('Answer the request above, or say something first') : busy ? t('Say something before its next step') : t('Message to the agent');
   return (
-    <form class="cl-composer" onSubmit={event => (event.preventDefault(), send())}>
+    <form class="jp-Cambio-composer" onSubmit={event => (event.preventDefault(), send())}>
       <textarea
         ref={area}
         rows={1}
@@ -242,7 +258,7 @@ function Composer({ model }: { model: SessionModel }): VNode {
         onInput={event => setText(event.currentTarget.value)}
         onKeyDown={onKey}
       />
-      {busy && !ended ? (
+      {busy && !ended && !text.trim() ? (
         <Button icon="stop" label={t('Stop')} kind="danger" onClick={() => model.stop()} />
       ) : (
         <Button icon="send" label={t('Send')} kind="primary" disabled={ended || !text.trim()} onClick={send} />

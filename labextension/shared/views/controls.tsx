@@ -31,7 +31,7 @@ export function TurnButtons({ model, wordy }: { model: SessionModel; wordy?: boo
 
 export function ControlButton({ model, wordy = true }: { model: SessionModel; wordy?: boolean }): VNode | null {
   const mine = model.controls;
-  if (model.api.relayed) return null; // pictures come, but neither mouse nor keyboard go
+  if (model.api.relayed) return null; // screenshots come, but neither mouse nor keyboard go
   return (
     <Button
       icon={mine ? 'back' : 'mouse'}
@@ -51,24 +51,24 @@ export function ConnectionNotice({ model }: { model: SessionModel }): VNode {
   const wait = useCountdown(model.view.waiting?.until ?? 0);
   const bad = phase !== 'open' && !(phase === 'closed' && model.view.ended);
   return (
-    <div class="cl-notices" role="status">
+    <div class="jp-Cambio-notices" role="status">
       {bad && (
-        <p class="cl-notice" data-phase={phase}>
-          {phase === 'connecting' && <span class="cl-spinner" aria-hidden="true" />}
+        <p class="jp-Cambio-notice" data-phase={phase}>
+          {phase === 'connecting' && <span class="jp-Cambio-spinner" aria-hidden="true" />}
           {t(reason)} {left > 0 && t('Next try in %1 s.', left)}
           {phase === 'waiting' && (
-            <button type="button" class="cl-link" onClick={() => model.retry()}>
+            <button type="button" class="jp-Cambio-link" onClick={() => model.retry()}>
               {t('Try now')}
             </button>
           )}
         </p>
       )}
       {model.view.waiting && (
-        <p class="cl-notice">
+        <p class="jp-Cambio-notice">
           {t('The model service is busy (%1).', model.view.waiting.reason)} {wait > 0 && t('Trying again in %1 s.', wait)}
         </p>
       )}
-      {model.notice && <p class="cl-notice">{model.notice}</p>}
+      {model.notice && <p class="jp-Cambio-notice">{model.notice}</p>}
     </div>
   );
 }

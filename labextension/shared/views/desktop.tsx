@@ -49,14 +49,14 @@ export function Desktop({ show, interactive, focused, driver, ended, rest }: Des
     <section
       ref={region}
       tabIndex={-1}
-      class={`cl-desktop${focused ? ' cl-mine' : ''}`}
+      class={`jp-Cambio-desktop${focused ? ' jp-Cambio-mine' : ''}`}
       aria-label={label}
       data-phase={state.phase}
       data-lm-suppress-shortcuts="true"
     >
-      <div class="cl-screen" ref={holder} style={{ aspectRatio: ratio }} />
+      <div class="jp-Cambio-screen" ref={holder} style={{ aspectRatio: ratio }} />
       {live && driver && (
-        <span class="cl-driver" aria-hidden="true">
+        <span class="jp-Cambio-driver" aria-hidden="true">
           {driver}
         </span>
       )}
@@ -69,12 +69,12 @@ export function Desktop({ show, interactive, focused, driver, ended, rest }: Des
 
 function ClipboardQuestion({ answer }: { answer: (yes: boolean) => void }): VNode {
   return (
-    <div class="cl-question" role="alertdialog" aria-label={t('Clipboard')}>
+    <div class="jp-Cambio-question" role="alertdialog" aria-label={t('Clipboard')}>
       <span>{t('Share your clipboard with desktops? Programs there can then read what you paste, and replace it with what you copy.')}</span>
-      <button type="button" class="cl-button cl-primary" onClick={() => answer(true)}>
+      <button type="button" class="jp-Cambio-button jp-Cambio-primary" onClick={() => answer(true)}>
         {t('Share')}
       </button>
-      <button type="button" class="cl-button" onClick={() => answer(false)}>
+      <button type="button" class="jp-Cambio-button" onClick={() => answer(false)}>
         {t('Never')}
       </button>
     </div>
@@ -84,14 +84,14 @@ function ClipboardQuestion({ answer }: { answer: (yes: boolean) => void }): VNod
 function Veil({ state, retry }: { state: ConnectionState; retry: () => void }): VNode {
   const left = useCountdown(state.retryAt);
   return (
-    <div class="cl-veil" role="status">
+    <div class="jp-Cambio-veil" role="status">
       <p>
-        {state.phase === 'connecting' && <span class="cl-spinner" aria-hidden="true" />}
+        {state.phase === 'connecting' && <span class="jp-Cambio-spinner" aria-hidden="true" />}
         {t(state.reason)}
         {left > 0 && ` ${t('Next try in %1 s.', left)}`}
       </p>
       {(state.phase === 'waiting' || state.phase === 'stuck') && (
-        <button type="button" class="cl-button" onClick={retry}>
+        <button type="button" class="jp-Cambio-button" onClick={retry}>
           {state.phase === 'stuck' ? t('Reload viewer') : t('Try now')}
         </button>
       )}

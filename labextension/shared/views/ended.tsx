@@ -3,7 +3,7 @@ import type { SessionModel } from '../hub';
 import { translate as t } from '../language';
 import { plain } from '../text';
 import { download } from './download';
-import { Picture } from './picture';
+import { Screenshot } from './screenshot';
 
 /** In place of the desktop of a session that has ended: its last screenshot, the reason, its recorded run. */
 export function Ended({ model }: { model: SessionModel }): VNode {
@@ -17,12 +17,12 @@ export function Ended({ model }: { model: SessionModel }): VNode {
     }
   };
   return (
-    <div class="cl-ended">
-      {last?.image && <Picture api={model.api} path={last.image} width={last.width} height={last.height} mark={null} alt={t('The last screenshot')} />}
-      <div class="cl-veil" role="status">
+    <div class="jp-Cambio-ended">
+      {last?.image && <Screenshot api={model.api} path={last.image} width={last.width} height={last.height} mark={null} alt={t('The last screenshot')} />}
+      <div class="jp-Cambio-veil" role="status">
         <p>{t('This session has ended.')}</p>
         {endReason && <p>{t('Reason: %1', plain(endReason))}</p>}
-        <button type="button" class="cl-button" onClick={() => void save()}>
+        <button type="button" class="jp-Cambio-button" onClick={() => void save()}>
           {t('Download run')}
         </button>
       </div>

@@ -24,7 +24,7 @@ export type IconName = keyof typeof PATHS;
 /** Decoration only: whatever carries an icon has a name of its own. */
 export function Icon({ name }: { name: IconName }): VNode {
   return (
-    <svg class="cl-icon" viewBox="0 0 20 20" width="16" height="16" aria-hidden="true" focusable="false">
+    <svg class="jp-Cambio-icon" viewBox="0 0 20 20" width="16" height="16" aria-hidden="true" focusable="false">
       <path fill="currentColor" fill-rule="evenodd" d={PATHS[name]} />
     </svg>
   );

@@ -46,7 +46,7 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
     </Boundary>
   );
   const desktop = (
-    <div class="cl-stage">
+    <div class="jp-Cambio-stage">
       {detail}
       <Desktop
         show={show}
@@ -61,18 +61,18 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
   return (
     <section
       ref={root}
-      class={`cl-root cl-panel cl-mode-${mode}${embedded ? ' cl-embedded' : ''}`}
+      class={`jp-Cambio-root jp-Cambio-panel jp-Cambio-mode-${mode}${embedded ? ' jp-Cambio-embedded' : ''}`}
       aria-label={name}
       onKeyDown={onKey}
       data-session={view.id}
       data-lm-suppress-shortcuts={embedded || undefined}
     >
-      <div class="cl-bar" role="toolbar" aria-label={t('Session')}>
-        <span class="cl-name" title={view.id}>
+      <div class="jp-Cambio-bar" role="toolbar" aria-label={t('Session')}>
+        <span class="jp-Cambio-name" title={view.id}>
           {name}
         </span>
         <StatusBadge status={model.missing ? 'missing' : view.ended ? 'ended' : view.status} text={view.statusText} />
-        <span class="cl-space" />
+        <span class="jp-Cambio-space" />
         <Policy policy={view.policy} />
         <Meter model={model} />
         <TurnButtons model={model} />
@@ -84,12 +84,12 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
           </>
         )}
       </div>
-      {remark && <p class="cl-notice">{remark}</p>}
+      {remark && <p class="jp-Cambio-notice">{remark}</p>}
       <ConnectionNotice model={model} />
       {mode === 'desktop' && view.approval && <ApprovalCard approval={view.approval} decide={model.decide} />}
-      <div class="cl-body">
+      <div class="jp-Cambio-body">
         {mode !== 'chat' && (
-          <div class="cl-left">
+          <div class="jp-Cambio-left">
             {desktop}
             {mode === 'panel' && <Timeline model={model} selected={selected} select={setSelected} />}
           </div>
@@ -106,7 +106,7 @@ function Policy({ policy }: { policy: unknown }): VNode | null {
   const words = policyWords(policy);
   if (!words) return null;
   return (
-    <span class="cl-policy" title={t('Which actions wait for approval')}>
+    <span class="jp-Cambio-policy" title={t('Which actions wait for approval')}>
       {t('Approval: %1', words)}
     </span>
   );
@@ -122,12 +122,12 @@ function Meter({ model }: { model: SessionModel }): VNode {
   const words = t('%1, %2 tokens, %3', steps, count(tokens), money(cost));
   const title = maxCost ? t('%1 of at most %2', words, money(maxCost)) : words;
   return (
-    <span class="cl-meter" title={title} role="img" aria-label={title}>
+    <span class="jp-Cambio-meter" title={title} role="img" aria-label={title}>
       <span>{steps}</span>
       <span>{t('%1 tok', count(tokens))}</span>
       <span>{money(cost)}</span>
       {maxCost > 0 && (
-        <span class="cl-gauge">
+        <span class="jp-Cambio-gauge">
           <span style={{ width: `${Math.min(100, (100 * cost) / maxCost)}%` }} />
         </span>
       )}

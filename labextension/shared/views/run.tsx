@@ -1,12 +1,12 @@
 import type { VNode } from 'preact';
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
-import { describe, pictured } from '../actions';
+import { describe, screenshotIndex } from '../actions';
 import { firstDifference, type RecordedRun, type RunStep } from '../bundle';
 import { translate as t } from '../language';
 import { Markdown } from '../markdown';
 import { count, duration, money, plain, shorten } from '../text';
 import { Button } from './bar';
-import { Overlay } from './picture';
+import { Overlay } from './screenshot';
 
 export interface RunProps {
   run: RecordedRun;
@@ -35,12 +35,12 @@ export function RunView({ run, other, compare, single }: RunProps): VNode {
     setAt(Math.min(last, Math.max(0, at + by)));
   };
   return (
-    <section class="cl-root cl-run" aria-label={t('Recorded run %1', run.name)} onKeyDown={onKey}>
-      <div class={`cl-run-columns${other ? ' cl-two' : ''}`}>
+    <section class="jp-Cambio-root jp-Cambio-run" aria-label={t('Recorded run %1', run.name)} onKeyDown={onKey}>
+      <div class={`jp-Cambio-run-columns${other ? ' jp-Cambio-two' : ''}`}>
         <Column run={run} at={at} setAt={setAt} />
         {other && <Column run={other} at={at} setAt={setAt} />}
       </div>
-      <div class="cl-run-slider">
+      <div class="jp-Cambio-run-slider">
         <Button icon={playing ? 'pause' : 'play'} label={playing ? t('Pause') : t('Play')} onClick={() => setPlaying(!playing)} disabled={last < 1} />
         <input
           type="range"
@@ -51,15 +51,15 @@ export function RunView({ run, other, compare, single }: RunProps): VNode {
           aria-valuetext={t('Step %1 of %2', at + 1, last + 1)}
           onInput={event => setAt(Number(event.currentTarget.value))}
         />
-        <output class="cl-run-at">
+        <output class="jp-Cambio-run-at">
           {last < 0 ? t('no steps') : `${at + 1} / ${last + 1}`}
         </output>
         {parts >= 0 && (
-          <button type="button" class="cl-link" onClick={() => setAt(parts)}>
+          <button type="button" class="jp-Cambio-link" onClick={() => setAt(parts)}>
             {t('They part at step %1', parts + 1)}
           </button>
         )}
-        {other && parts < 0 && <span class="cl-dim">{t('Same actions')}</span>}
+        {other && parts < 0 && <span class="jp-Cambio-dim">{t('Same actions')}</span>}
         {other ? (
           <Button icon="cross" label={t('Close comparison')} onClick={single} />
         ) : (
@@ -80,21 +80,21 @@ function Column({ run, at, setAt }: ColumnProps): VNode {
   const step = run.steps[at];
   const { totals } = run;
   return (
-    <div class="cl-run-column">
-      <header class="cl-bar">
-        <span class="cl-name" title={run.name}>
+    <div class="jp-Cambio-run-column">
+      <header class="jp-Cambio-bar">
+        <span class="jp-Cambio-name" title={run.name}>
           {run.name}
         </span>
-        <span class="cl-dim">{run.model}</span>
-        <span class="cl-space" />
-        <span class="cl-meter">
+        <span class="jp-Cambio-dim">{run.model}</span>
+        <span class="jp-Cambio-space" />
+        <span class="jp-Cambio-meter">
           {t('%1 steps', totals.steps)} · {duration(totals.seconds * 1000)} · {t('%1 tok', count(totals.tokens))} · {money(totals.cost)}
         </span>
       </header>
-      {!run.complete && <p class="cl-notice">{t('The session was still going on, or a part of its record is missing: this is the truth up to the last step.')}</p>}
-      <div class="cl-run-body">
-        <div class="cl-run-left">
-          {step ? <Shot run={run} step={step} /> : <p class="cl-empty cl-dim">{t('This run has no such step.')}</p>}
+      {!run.complete && <p class="jp-Cambio-notice">{t('The session was still going on, or a part of its record is missing: this is the truth up to the last step.')}</p>}
+      <div class="jp-Cambio-run-body">
+        <div class="jp-Cambio-run-left">
+          {step ? <Shot run={run} step={step} /> : <p class="jp-Cambio-empty jp-Cambio-dim">{t('This run has no such step.')}</p>}
           <Strip run={run} at={at} setAt={setAt} />
         </div>
         <Transcript run={run} at={at} setAt={setAt} />
@@ -103,43 +103,43 @@ function Column({ run, at, setAt }: ColumnProps): VNode {
   );
 }
 
-/** The step whose picture stands for the one at `index`. */
+/** The step whose screenshot stands for the one at `index`. */
 function shownAt(run: RecordedRun, index: number): RunStep | undefined {
-  return run.steps[pictured(run.steps, index, step => step.picture !== '')];
+  return run.steps[screenshotIndex(run.steps, index, step => step.screenshot !== '')];
 }
 
 function Shot({ run, step }: { run: RecordedRun; step: RunStep }): VNode {
   const { label, mark } = describe(step.tool, step.arguments);
   const shown = shownAt(run, run.steps.indexOf(step));
-  const url = run.picture(shown?.picture ?? '');
+  const url = run.screenshot(shown?.screenshot ?? '');
   const alt = shown === step ? t('The desktop after: %1', label) : t('The desktop before: %1', label);
   const { action, settle, encode, total, model } = step.timing;
   const tool = Math.max(total, action + settle + encode);
   const share = (value: number): { width: string } => ({ width: `${(100 * value) / Math.max(1, model + tool)}%` });
   return (
-    <div class="cl-shot">
-      <p class="cl-shot-title">
-        <b>{step.step}.</b> {label} {step.status === 'failed' && <span class="cl-remark">{t('failed')}</span>}
+    <div class="jp-Cambio-shot">
+      <p class="jp-Cambio-shot-title">
+        <b>{step.step}.</b> {label} {step.status === 'failed' && <span class="jp-Cambio-remark">{t('failed')}</span>}
       </p>
       {url ? (
-        <span class="cl-picture" style={{ aspectRatio: `${shown?.width || 1280} / ${shown?.height || 800}` }}>
+        <span class="jp-Cambio-screenshot" style={{ aspectRatio: `${shown?.width || 1280} / ${shown?.height || 800}` }}>
           <img src={url} alt={alt} draggable={false} />
           {mark && <Overlay mark={mark} width={shown?.width || 1280} height={shown?.height || 800} />}
         </span>
       ) : (
-        <pre class="cl-shown" tabIndex={0}>
+        <pre class="jp-Cambio-shown" tabIndex={0}>
           {shorten(plain(step.text), 20_000) || t('no output')}
         </pre>
       )}
-      <p class="cl-times cl-dim">
+      <p class="jp-Cambio-times jp-Cambio-dim">
         {t('at %1', duration(step.at * 1000))} · {t('model %1', duration(model))} · {t('action %1', duration(action))} · {t('settling %1', duration(settle))} ·{' '}
         {t('%1 tok', count(Math.round(step.tokens)))} · {money(step.cost)}
       </p>
-      <span class="cl-shares" aria-hidden="true">
-        <i class="cl-share-model" style={share(model)} />
-        <i class="cl-share-action" style={share(action)} />
-        <i class="cl-share-settle" style={share(settle)} />
-        <i class="cl-share-rest" style={share(Math.max(0, tool - action - settle))} />
+      <span class="jp-Cambio-shares" aria-hidden="true">
+        <i class="jp-Cambio-share-model" style={share(model)} />
+        <i class="jp-Cambio-share-action" style={share(action)} />
+        <i class="jp-Cambio-share-settle" style={share(settle)} />
+        <i class="jp-Cambio-share-rest" style={share(Math.max(0, tool - action - settle))} />
       </span>
     </div>
   );
@@ -152,7 +152,7 @@ function Strip({ run, at, setAt }: ColumnProps): VNode {
     if (card && strip.current) strip.current.scrollLeft = card.offsetLeft - strip.current.clientWidth / 2 + card.clientWidth / 2;
   }, [at]);
   return (
-    <div class="cl-timeline">
+    <div class="jp-Cambio-timeline">
       <ol ref={strip} aria-label={t('Steps')}>
         {run.steps.map((step, index) => (
           <li key={step.step}>
@@ -164,22 +164,22 @@ function Strip({ run, at, setAt }: ColumnProps): VNode {
   );
 }
 
-/** Pictures are unpacked only near the chosen step: a run may have hundreds. */
+/** Screenshots are unpacked only near the chosen step: a run may have hundreds. */
 function Thumb({ run, step, chosen, choose, near }: { run: RecordedRun; step: RunStep; chosen: boolean; choose: () => void; near: boolean }): VNode {
   const { label, mark } = describe(step.tool, step.arguments);
   const shown = near ? shownAt(run, run.steps.indexOf(step)) : undefined;
-  const url = run.picture(shown?.picture ?? '');
+  const url = run.screenshot(shown?.screenshot ?? '');
   return (
-    <button type="button" class="cl-card" aria-pressed={chosen} data-status={step.status} title={label} aria-label={t('Step %1: %2', step.step, label)} onClick={choose}>
+    <button type="button" class="jp-Cambio-card" aria-pressed={chosen} data-status={step.status} title={label} aria-label={t('Step %1: %2', step.step, label)} onClick={choose}>
       {url ? (
-        <span class="cl-picture">
+        <span class="jp-Cambio-screenshot">
           <img src={url} alt="" decoding="async" draggable={false} />
           {mark && <Overlay mark={mark} width={shown?.width || 1280} height={shown?.height || 800} />}
         </span>
       ) : (
-        <span class="cl-picture cl-words">{step.picture ? '' : shorten(plain(step.text), 100)}</span>
+        <span class="jp-Cambio-screenshot jp-Cambio-words">{step.screenshot ? '' : shorten(plain(step.text), 100)}</span>
       )}
-      <span class="cl-caption">
+      <span class="jp-Cambio-caption">
         <b>{step.step}</b> {label}
       </span>
     </button>
@@ -193,20 +193,20 @@ function Transcript({ run, at, setAt }: ColumnProps): VNode {
     if (line && list.current) list.current.scrollTop = line.offsetTop - list.current.clientHeight / 2;
   }, [at]);
   return (
-    <div class="cl-log cl-transcript" ref={list} tabIndex={0} role="region" aria-label={t('Transcript')}>
+    <div class="jp-Cambio-log jp-Cambio-transcript" ref={list} tabIndex={0} role="region" aria-label={t('Transcript')}>
       {run.entries.map((entry, index) => {
         const step = run.steps[entry.step];
         if (entry.kind === 'step') {
           return step ? (
-            <button key={index} type="button" class="cl-action" data-status={step.status} aria-current={entry.step === at ? 'step' : undefined} onClick={() => setAt(entry.step)}>
-              <span class="cl-dot" aria-hidden="true" />
+            <button key={index} type="button" class="jp-Cambio-action" data-status={step.status} aria-current={entry.step === at ? 'step' : undefined} onClick={() => setAt(entry.step)}>
+              <span class="jp-Cambio-dot" aria-hidden="true" />
               {step.step}. {describe(step.tool, step.arguments).label}
             </button>
           ) : null;
         }
         return (
-          <article key={index} class={`cl-message cl-${entry.kind}`}>
-            {entry.kind === 'agent' ? <Markdown text={entry.text} /> : <div class="cl-plain">{plain(entry.text)}</div>}
+          <article key={index} class={`jp-Cambio-message jp-Cambio-${entry.kind}`}>
+            {entry.kind === 'agent' ? <Markdown text={entry.text} /> : <div class="jp-Cambio-plain">{plain(entry.text)}</div>}
           </article>
         );
       })}

@@ -8,7 +8,7 @@ import type { Step } from '../messages';
 import { duration, money, plain, shorten } from '../text';
 import { Button } from './bar';
 import { Boundary } from './boundary';
-import { Picture } from './picture';
+import { Screenshot } from './screenshot';
 
 /** Steps that are shown; earlier ones are in the recorded run. */
 const SHOWN = 200;
@@ -36,8 +36,8 @@ export function Timeline({ model, selected, select }: TimelineProps): VNode {
     buttons[buttons.indexOf(document.activeElement as HTMLButtonElement) + by]?.focus();
   };
   return (
-    <section class="cl-timeline" aria-label={t('Steps')}>
-      {cards.length === 0 && <p class="cl-empty cl-dim">{t('Steps of the agent appear here.')}</p>}
+    <section class="jp-Cambio-timeline" aria-label={t('Steps')}>
+      {cards.length === 0 && <p class="jp-Cambio-empty jp-Cambio-dim">{t('Steps of the agent appear here.')}</p>}
       <ol ref={strip} onKeyDown={walk}>
         {cards.map(card => (
           <li key={card.step.id}>
@@ -63,7 +63,7 @@ function Card({ model, step, shown, selected, select }: CardProps): VNode {
   return (
     <button
       type="button"
-      class="cl-card"
+      class="jp-Cambio-card"
       data-status={step.status}
       aria-pressed={selected}
       aria-label={t('Step %1: %2', step.step, label) + (step.status === 'failed' ? `, ${t('failed')}` : step.status === 'denied' ? `, ${t('denied')}` : '')}
@@ -71,14 +71,14 @@ function Card({ model, step, shown, selected, select }: CardProps): VNode {
       onClick={() => select(selected ? null : step.id)}
     >
       {shown?.image ? (
-        <Picture api={model.api} path={shown.image} width={shown.width} height={shown.height} mark={mark} alt="" />
+        <Screenshot api={model.api} path={shown.image} width={shown.width} height={shown.height} mark={mark} alt="" />
       ) : (
-        <span class="cl-picture cl-words">{shorten(plain(step.text) || (step.status === 'started' ? '…' : label), 120)}</span>
+        <span class="jp-Cambio-screenshot jp-Cambio-words">{shorten(plain(step.text) || (step.status === 'started' ? '…' : label), 120)}</span>
       )}
-      <span class="cl-caption">
+      <span class="jp-Cambio-caption">
         <b>{step.step}</b> {label}
       </span>
-      <span class="cl-caption cl-dim">
+      <span class="jp-Cambio-caption jp-Cambio-dim">
         {step.status === 'started' ? t('running') : step.status === 'denied' ? t('denied') : total === undefined ? '' : duration(total)}
         {step.cost > 0 && ` · ${money(step.cost)}`}
       </span>
@@ -86,7 +86,7 @@ function Card({ model, step, shown, selected, select }: CardProps): VNode {
   );
 }
 
-/** One step in full: the picture with the action on it, what came back, where the time went. */
+/** One step in full: the screenshot with the action on it, what came back, where the time went. */
 export function StepDetail({ model, step, close }: { model: SessionModel; step: Step; close: () => void }): VNode {
   const { label, mark } = describe(step.tool, step.arguments);
   const { steps } = model.view;
@@ -95,22 +95,22 @@ export function StepDetail({ model, step, close }: { model: SessionModel; step: 
   const alt = shown.step >= step.step ? t('The desktop after: %1', label) : t('The desktop before: %1', label);
   const { action_ms: action, settle_ms: settle, encode_ms: encode, total_ms: total } = step.timing;
   return (
-    <section class="cl-detail" aria-label={t('Step %1: %2', step.step, label)}>
-      <header class="cl-row">
+    <section class="jp-Cambio-detail" aria-label={t('Step %1: %2', step.step, label)}>
+      <header class="jp-Cambio-row">
         <strong>
           {step.step}. {label}
         </strong>
-        <span class="cl-space" />
+        <span class="jp-Cambio-space" />
         <Button icon="screen" label={t('Back to live')} wordy onClick={close} />
       </header>
-      {shown.image && <Picture api={model.api} path={shown.image} width={shown.width} height={shown.height} mark={mark} alt={alt} />}
+      {shown.image && <Screenshot api={model.api} path={shown.image} width={shown.width} height={shown.height} mark={mark} alt={alt} />}
       {step.text && (
-        <pre class="cl-shown" tabIndex={0}>
+        <pre class="jp-Cambio-shown" tabIndex={0}>
           {shorten(plain(step.text), 20_000)}
         </pre>
       )}
       {total !== undefined && (
-        <p class="cl-dim">
+        <p class="jp-Cambio-dim">
           {t('%1 in all: action %2, settling %3, encoding %4', duration(total), duration(action ?? 0), duration(settle ?? 0), duration(encode ?? 0))}
         </p>
       )}

@@ -3,7 +3,7 @@ import { useEffect, useState } from 'preact/hooks';
 import type { Mark } from '../actions';
 import type { Api } from '../api';
 
-export interface PictureProps {
+export interface ScreenshotProps {
   api: Api;
   path: string;
   /** Of the desktop, in its own pixels: marks are in these. */
@@ -14,10 +14,10 @@ export interface PictureProps {
 }
 
 /** A recorded screenshot with the action drawn on it. */
-export function Picture({ api, path, width, height, mark, alt }: PictureProps): VNode {
+export function Screenshot({ api, path, width, height, mark, alt }: ScreenshotProps): VNode {
   const source = useSource(api, path);
   return (
-    <span class="cl-picture" style={{ aspectRatio: `${width || 1280} / ${height || 800}` }}>
+    <span class="jp-Cambio-screenshot" style={{ aspectRatio: `${width || 1280} / ${height || 800}` }}>
       {source && <img src={source} alt={alt} loading="lazy" decoding="async" draggable={false} />}
       {mark && <Overlay mark={mark} width={width || 1280} height={height || 800} />}
     </span>
@@ -52,7 +52,7 @@ function useSource(api: Api, path: string): string {
 export function Overlay({ mark, width, height }: { mark: Mark; width: number; height: number }): VNode {
   const unit = width / 100;
   return (
-    <svg class="cl-overlay" viewBox={`0 0 ${width} ${height}`} aria-hidden="true">
+    <svg class="jp-Cambio-overlay" viewBox={`0 0 ${width} ${height}`} aria-hidden="true">
       <Shape mark={mark} unit={unit} />
     </svg>
   );
@@ -70,32 +70,32 @@ function Shape({ mark, unit }: { mark: Mark; unit: number }): VNode {
   switch (mark.kind) {
     case 'point':
       return (
-        <g class="cl-mark">
+        <g class="jp-Cambio-mark">
           <circle cx={x} cy={y} r={unit * 2.6} />
           {mark.times > 1 && <circle cx={x} cy={y} r={unit * 3.8} />}
           {mark.times > 2 && <circle cx={x} cy={y} r={unit * 5} />}
-          <circle class="cl-fill" cx={x} cy={y} r={unit * 0.7} />
+          <circle class="jp-Cambio-fill" cx={x} cy={y} r={unit * 0.7} />
         </g>
       );
     case 'line':
       return (
-        <g class="cl-mark">
+        <g class="jp-Cambio-mark">
           <line x1={x} y1={y} x2={mark.toX} y2={mark.toY} />
           <circle cx={x} cy={y} r={unit} />
-          <circle class="cl-fill" cx={mark.toX} cy={mark.toY} r={unit * 1.3} />
+          <circle class="jp-Cambio-fill" cx={mark.toX} cy={mark.toY} r={unit * 1.3} />
         </g>
       );
     case 'region':
-      return <rect class="cl-mark" x={x} y={y} width={Math.abs(mark.toX - x)} height={Math.abs(mark.toY - y)} />;
+      return <rect class="jp-Cambio-mark" x={x} y={y} width={Math.abs(mark.toX - x)} height={Math.abs(mark.toY - y)} />;
     case 'scroll': {
       const [dx, dy] = DIRECTIONS.get(mark.direction) ?? [0, 1];
       const tipX = x + (dx ?? 0) * unit * 6;
       const tipY = y + (dy ?? 0) * unit * 6;
       return (
-        <g class="cl-mark">
+        <g class="jp-Cambio-mark">
           <circle cx={x} cy={y} r={unit * 1.4} />
           <line x1={x} y1={y} x2={tipX} y2={tipY} />
-          <circle class="cl-fill" cx={tipX} cy={tipY} r={unit * 1.1} />
+          <circle class="jp-Cambio-fill" cx={tipX} cy={tipY} r={unit * 1.1} />
         </g>
       );
     }
