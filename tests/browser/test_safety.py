@@ -177,7 +177,7 @@ async def test_a_message_during_a_turn_waits_in_sight_and_can_be_taken_back(
         await page.locator(".jp-Cambio-queued", has_text=words).wait_for()
     await page.locator(".jp-Cambio-queued", has_text="never mind").get_by_role("button", name="Take back").click()
     await expect(page.locator(".jp-Cambio-queued")).to_have_count(1)
-    await expect(page.locator(".jp-Cambio-note").last).to_contain_text("not delivered")
+    await expect(page.locator(".jp-Cambio-note", has_text="not delivered")).to_be_visible()
     await expect(page.locator(".jp-Cambio-user")).to_have_text(["speak"])
     await page.get_by_role("button", name="Stop").first.click()  # and not the turn of the queued message
     await expect(page.locator(".jp-Cambio-remark").last).to_have_text("Stopped")
