@@ -12,7 +12,7 @@ DAY = 86_400
 async def prune(store: Store, *, days: float = 0.0, most: int = 0) -> int:
     """Remove runs that ended more than ``days`` ago, then the oldest until the rest takes at most ``most`` bytes.
 
-    0 is no limit; a run that goes on or that is pinned is never removed. Returns how many were removed; their space
+    0 is no limit; an active or pinned run is never removed. Returns how many were removed; their space
     is given back by :func:`sweep` and ``store.database.compact``.
     """
     ended = await store.sessions.removable()

@@ -1,8 +1,7 @@
 """What a session records beyond its events: requests and replies to the byte, desktop calls with their results.
 
-Nothing here is waited for by the agent: rows are handed to the store's writer, which commits in order. A row that
-tells what led to an event is handed over before the event can be, so after a crash the record of an acknowledged
-step is whole.
+The agent waits for none of it: rows go to the store's writer, which commits in order. The rows of a step reach the
+writer before the event that ends the step, so after a crash the record of an acknowledged step is whole.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ class Recorder:
 
     @classmethod
     async def open(cls, store: Store, session_id: str) -> Recorder:
-        """A recorder that goes on where the record of this session ends."""
+        """Return a recorder that continues the record of this session."""
         return cls(store, session_id, first=await store.exchanges.count(session_id) + 1)
 
     def transport(self, inner: httpx2.AsyncBaseTransport) -> RecordingTransport:
@@ -90,14 +89,14 @@ class Recorder:
             digest, isolated = desktop.image_digest, desktop.isolated
             environment["desktop"] = {"display": list(desktop.size), "image_digest": digest, "isolated": isolated}
             environment["desktop"]["browser"] = desktop.has_browser
-        await self._hand_over(self._write(self._event(STARTED, environment)))
+        await self._submit(self._write(self._event(STARTED, environment)))
 
     async def aclose(self) -> None:
-        """Everything that was handed over is on disk, or its loss is in the log."""
+        """Wait until every row is on disk, or its loss is in the log."""
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
-    # What the transport tells
+    # From the transport
 
     def sent(self, exchange: Exchange) -> None:
         exchange.number, self._next = self._next, self._next + 1
@@ -124,7 +123,7 @@ class Recorder:
             total_ms=exchange.total_ms,
             error=exchange.error,
         )
-        await self._hand_over(self._write_exchange(row, screenshots))
+        await self._submit(self._write_exchange(row, screenshots))
 
     async def _encode(self, exchange: Exchange, before: asyncio.Task[Any] | None) -> tuple[str, bytes, list[str]]:
         if before is not None and not before.done():
@@ -140,7 +139,7 @@ class Recorder:
         self._previous = (number, made)
         return digest, bodies.dump(change), bodies.references(made)
 
-    # What the desktop tells
+    # From the desktop
 
     def _count(self) -> int:
         """Number a call as it begins: calls are stored as they end, and may overlap."""
@@ -148,10 +147,10 @@ class Recorder:
         return self._calls
 
     async def _observed(self, record: dict[str, Any]) -> None:
-        await self._hand_over(self._write(self._event(OBSERVED, record)))
+        await self._submit(self._write(self._event(OBSERVED, record)))
 
     async def _keep_screenshot(self, screenshot: Screenshot) -> None:
-        await self._hand_over(self._put(screenshot))
+        await self._submit(self._put(screenshot))
 
     async def _put(self, screenshot: Screenshot) -> None:
         await self._store.screenshots.put(screenshot.data, screenshot.media_type)
@@ -167,7 +166,7 @@ class Recorder:
     async def _write_exchange(self, row: ExchangeRow, screenshots: Sequence[str]) -> None:
         await self._store.write(self._store.exchanges.appending(row, screenshots))
 
-    async def _hand_over(self, write: Coroutine[Any, Any, None]) -> None:
+    async def _submit(self, write: Coroutine[Any, Any, None]) -> None:
         """Begin ``write`` and let it reach the writer's queue; do not wait for the disk."""
         self._keep(asyncio.create_task(write))
         await asyncio.sleep(0)

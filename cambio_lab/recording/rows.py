@@ -21,13 +21,13 @@ _USAGE = frozenset(item.name for item in fields(Usage))
 
 
 def rows(contents: Contents) -> list[Json]:
-    """One row with :data:`COLUMNS` for each step, in order.
+    """Return a row with :data:`COLUMNS` for each step, in order.
 
     Times are milliseconds (``started_at``: epoch seconds), ``screenshot`` is a digest or ``None``. What a reply of
-    the model cost, and what it ``said``, stands in the row of the first call it made.
+    the model cost and ``said`` is in the row of its first call.
     """
-    told = _replies(contents)
-    return [_row(step, told.get(step["tool_use_id"], {})) for step in contents.steps]
+    found = _replies(contents)
+    return [_row(step, found.get(step["tool_use_id"], {})) for step in contents.steps]
 
 
 def _row(step: Json, reply: Json) -> Json:
@@ -57,7 +57,7 @@ def _row(step: Json, reply: Json) -> Json:
 
 
 def _replies(contents: Contents) -> dict[str, Json]:
-    """By the id of the first call of each reply: what the reply took and said. Every call knows its turn."""
+    """Return the turn of each call by its id; for the first call of a reply also its text, time and usage."""
     found: dict[str, Json] = {}
     pending: Json = {}
     turn = 0
@@ -74,7 +74,7 @@ def _replies(contents: Contents) -> dict[str, Json]:
 
 
 def usage_of(values: Json) -> Usage:
-    """A recorded usage; names that this version does not know are left out."""
+    """Return a recorded usage; unknown names are left out."""
     return Usage(**{name: value for name, value in (values or {}).items() if name in _USAGE})
 
 
@@ -99,7 +99,7 @@ def frame(contents: Contents) -> pd.DataFrame:
 
 
 def points(action: str, arguments: Json) -> list[tuple[int, int]]:
-    """Where on the screen an action points, in pixels: none, one, or the two ends of a drag."""
+    """Return where an action points, in pixels: no place, one, or the two ends of a drag."""
     found = []
     for name in ("start_coordinate", "coordinate"):
         value: Any = arguments.get(name)
@@ -113,7 +113,7 @@ def _is_coordinate(value: Any) -> bool:
 
 
 def describe(action: str, arguments: Json) -> str:
-    """An action in a few words, such as ``left_click (640, 400)`` or ``type 'hello'``."""
+    """Return an action in a few words, such as ``left_click (640, 400)`` or ``type 'hello'``."""
     said = [f"({x}, {y})" for x, y in points(action, arguments)]
     for name, value in arguments.items():
         if name not in {"coordinate", "start_coordinate"} and value is not None:

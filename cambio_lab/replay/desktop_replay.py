@@ -67,7 +67,7 @@ class Look:
 
 @dataclass
 class DesktopReplay:
-    """What a desktop replay found. ``looks`` are in order; ``failure`` says why it could not go on, if it could not."""
+    """The result of a desktop replay. ``looks`` are in order; ``failure`` says why it ended early, if it did."""
 
     looks: list[Look] = field(default_factory=list)
     performed: int = 0

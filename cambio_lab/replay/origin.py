@@ -27,7 +27,7 @@ SUFFIX = ".cambio"
 
 
 def place(record: str, root: Path | None = None) -> Path:
-    """Where the file of a binding lies: below ``root`` (the server's working directory), never outside.
+    """Return the path of a bound file, which must lie below ``root`` (the server's working directory).
 
     :class:`~cambio_lab.errors.InvalidRequest` otherwise, and for any other suffix than ``.cambio``.
     """
@@ -45,10 +45,10 @@ def place(record: str, root: Path | None = None) -> Path:
 
 
 async def to_replay(record: str | None, mode: str, root: Path | None = None) -> Contents | None:
-    """The run that a session bound to ``record`` replays, or ``None`` when it is to be recorded.
+    """Return the run that a session bound to ``record`` replays, or ``None`` when it records.
 
     :class:`~cambio_lab.errors.RecordingMissing` in mode ``none`` when there is no file,
-    :class:`~cambio_lab.errors.BundleRefused` when it cannot be believed.
+    :class:`~cambio_lab.errors.BundleRefused` when it is damaged or hostile.
     """
     if not record:
         return None
@@ -73,7 +73,7 @@ async def keep(store: Store, session_id: str, record: str, root: Path | None = N
 
 
 async def fork_point(store: Store, run: str, step: int, root: Path | None = None) -> ForkPoint:
-    """The point after ``step`` of a run: a session's id in this store, or a ``.cambio`` file below ``root``."""
+    """Return the point after ``step`` of a run: a session's id in this store, or a ``.cambio`` file below ``root``."""
     if run.endswith(SUFFIX):
         path = await asyncio.to_thread(place, run, root)
         contents = await asyncio.to_thread(run_file.unpack, path)
@@ -92,7 +92,7 @@ class ForkPoint:
 
     @classmethod
     def after(cls, contents: Contents, step: int) -> ForkPoint:
-        """The point after ``step`` (from 1; 0: before the first); :class:`InvalidRequest` without such a step."""
+        """Return the point after ``step``, 0 for the beginning; :class:`InvalidRequest` without such a step."""
         if step == 0:
             return cls(contents, 0, [])
         row = next((row for row in contents.steps if row["step"] == step), None)
@@ -105,7 +105,7 @@ class ForkPoint:
         return cls(contents, step, _history(contents, row))
 
     async def bring(self, desktop: Desktop) -> DesktopReplay:
-        """Perform the actions up to the step on a fresh desktop; goes on past differences and reports them."""
+        """Perform the actions up to the step on a fresh desktop; differences are reported and do not end it."""
         return await replay_on(self.contents, desktop, stop_at_first=False, last_step=self.step)
 
 
@@ -132,7 +132,7 @@ def _cut(messages: list[Json], wanted: str) -> list[Json]:
         results = [block for block in messages[index + 1]["content"] if block.get("type") == "tool_result"]
         kept = [block if block["tool_use_id"] in done else _not_executed(block) for block in results]
         return [*messages[: index + 1], {"role": "user", "content": kept}]
-    raise InvalidRequest("The conversation does not reach this step any more: it was cleared or summarised.")
+    raise InvalidRequest("The conversation no longer contains this step: it was cleared or summarised.")
 
 
 def _not_executed(block: Json) -> Json:

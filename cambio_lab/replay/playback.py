@@ -46,7 +46,7 @@ class Playback:
         desktop: ReplayDesktop | None = None,
         patience: float = 0.0,
     ) -> None:
-        """``gate`` is the agent's: recorded stops and approvals are pressed there. ``pace`` 0: at once, 1: as then.
+        """``gate`` is the agent's; it gets the recorded stops and approvals. ``pace`` 0: at once, 1: recorded times.
 
         ``patience`` is how many seconds a client has to press stop or decide itself: it may be the same program again.
         """
@@ -74,7 +74,7 @@ class Playback:
 
     @property
     def divergence(self) -> ReplayDiverged | None:
-        """What the run did that the recording did not, if anything."""
+        """The first difference from the recording, if any."""
         return self.transport.divergence or self.desktop.divergence
 
     def check_exhausted(self) -> None:
@@ -86,7 +86,7 @@ class Playback:
             raise ReplayDiverged(f"the run ended after {left} of {len(self._recorded)} recorded requests to the model")
 
     def decide(self, request: ApprovalRequested) -> None:
-        """See to it that the request is answered: by a client within the patience, else as it was recorded."""
+        """Answer a request for approval as it was recorded, unless a client does within the patience."""
         self._deciding = asyncio.create_task(self._decide(request))
 
     async def _decide(self, request: ApprovalRequested) -> None:
@@ -109,11 +109,8 @@ class Playback:
                 f"the session's system text is {options.system[:120]!r} instead of {recorded[:120]!r}"
             )
 
-    def as_then(self, event: Event) -> Event:
-        """The event with the times it took when it was recorded: a replay tells the same story.
-
-        How much of a reply had been shown when it was stopped is a matter of time, too.
-        """
+    def with_recorded_times(self, event: Event) -> Event:
+        """Return the event with its recorded times and, of a stopped turn, the text that had been shown."""
         if isinstance(event, ToolFinished) and event.tool_use_id in self._timings:
             return replace(event, timing=self._timings[event.tool_use_id])
         if isinstance(event, ModelReplied):
@@ -184,7 +181,7 @@ class PlayedAgent:
             if isinstance(event, ApprovalRequested):
                 self.playback.decide(event)
             self.playback.note(event)
-            await emit(self.playback.as_then(event))
+            await emit(self.playback.with_recorded_times(event))
             await stops.after(event)
 
         await self._agent.run(content, play, options=options)
@@ -202,7 +199,7 @@ class Replayed:
 
 
 def build(contents: Contents, *, pace: float = 0.0) -> PlayedAgent:
-    """The real agent over a recording, set up as it was recorded."""
+    """Return the real agent over a recording, set up as it was recorded."""
     environment = contents.manifest.get("environment", {})
     try:
         options = _options(environment.get("options") or {"model": contents.manifest.get("model", "demo")})
@@ -222,7 +219,7 @@ def build(contents: Contents, *, pace: float = 0.0) -> PlayedAgent:
 
 
 async def replay(contents: Contents, *, pace: float = 0.0, on_event: Callable[[Event], None] | None = None) -> Replayed:
-    """Play a whole run again. :class:`~cambio_lab.errors.ReplayDiverged` when it does not come out the same."""
+    """Replay a whole run. :class:`~cambio_lab.errors.ReplayDiverged` when the result is not the recorded one."""
     loop, happened = asyncio.get_running_loop(), list[Event]()
     played, tools = build(contents, pace=pace), RecordedTools(contents)
 
@@ -262,7 +259,7 @@ def _said_during(contents: Contents) -> deque[tuple[int, QueuedMessage]]:
 
 
 def _history_before(contents: Contents) -> list[Json]:
-    """What the conversation began with: that of the run it was forked from, or nothing."""
+    """Return the conversation before the first message: that of the run it was forked from, or nothing."""
     own = 0  # messages of this run before its first request: turns can be stopped before they ask anything
     for event in contents.events:
         own += event["kind"] == "HistoryAppended"

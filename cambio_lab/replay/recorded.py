@@ -20,7 +20,7 @@ COUNTED = frozenset({"RequestSent", "ModelReplied", "HistoryAppended", "ToolStar
 
 
 class RecordedGate(Gate):
-    """Asks for approval exactly where the recording did, whatever the policy was then: it may have changed."""
+    """Asks for approval exactly where the recording did, because the policy may have changed during the run."""
 
     def __init__(self, contents: Contents) -> None:
         super().__init__("never", TIMEOUT)

@@ -1,4 +1,4 @@
-"""Recorded runs: one file each, that can be read, shared, repeated, compared and gone on from."""
+"""Recorded runs: read, show, export, replay, compare and fork them."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def _export(arguments: argparse.Namespace) -> int:
         target = Path(names.pop())
     if target is None or not names:
         raise ConfigurationError("Name at least one run and the file to write.", hint="See runs export --help.")
-    exporters.choose(target, arguments.format)  # a wrong ending is told before anything is read
+    exporters.choose(target, arguments.format)  # refuse a wrong ending before anything is read
 
     def export(runs: list[Run]) -> int:
         exporters.write(runs, target, arguments.format)

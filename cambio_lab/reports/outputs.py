@@ -50,11 +50,11 @@ def compare(saved: Any, executed: Any) -> list[CellReport]:
 def _problem(cell: Any, other: Any) -> str:
     for output in other.outputs:
         if output.output_type == "error" and not any(o.output_type == "error" for o in cell.outputs):
-            told = str(output.evalue)
-            asks = told.partition("now asks something that the recording did not")
+            said = str(output.evalue)
+            asks = said.partition("now asks something that the recording did not")
             if asks[1]:
                 return f"now asks something that the recording did not{asks[2]}"
-            return f"raises {output.ename}: {told}"
+            return f"raises {output.ename}: {said}"
     found = difference(cell.outputs, other.outputs)
     return f"differs: {found}" if found else ""
 

@@ -1,4 +1,4 @@
-"""``cambio-lab replay``: runs and notebooks again, and whether they come out the same."""
+"""``cambio-lab replay``: replay runs and notebooks, and report whether the results are the recorded ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def add(subcommands: Any) -> None:
     """Add the command."""
     replay = subcommands.add_parser(
         "replay",
-        help="replay runs (.cambio) or notebooks (.ipynb) and say whether they come out the same",
+        help="replay runs (.cambio) or notebooks (.ipynb) and report differences",
         description="Exit status 0 only if everything matches. No network is used.",
     )
     replay.add_argument("files", type=Path, nargs="+", metavar="FILE")

@@ -1,4 +1,4 @@
-"""A run reply by reply: what the model thought, said and called, and what came of each call."""
+"""A run reply by reply: what the model thought and said, its calls and their results."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """What an experiment says of a run. ``success`` and ``score`` are ``None`` where it says nothing of the agent."""
+    """An experiment's verdict on a run. ``success`` and ``score`` are ``None`` where it says nothing of the agent."""
 
     experiment: str
     task: str
@@ -102,7 +102,7 @@ class Run:
 
     @property
     def answers(self) -> list[str]:
-        """How each turn ended, in words."""
+        """The final text, or the error, of each turn."""
         ends = [event for event in self.contents.events if event["kind"] in ("TurnFinished", "TurnFailed")]
         return [event["text"] if event["kind"] == "TurnFinished" else event["error"] for event in ends]
 
@@ -176,15 +176,15 @@ class Run:
     async def fork(
         self, step: int, *, model: str | None = None, message: str | None = None, lab: Any = None, **config: Any
     ) -> Any:
-        """A live session that goes on from the point after ``step``, on a fresh desktop brought there.
+        """Return a live session that continues after ``step``, on a fresh desktop on which the steps are repeated.
 
         ``model`` replaces the run's, ``message`` is sent at once, ``config`` is as for ``Workbench.create_session``.
-        A run that was loaded from a file needs a ``lab``, the workbench to go on in.
+        A run that was loaded from a file needs ``lab``, a workbench.
         """
         workbench = lab or self.lab
         if workbench is None:
-            raise ConfigurationError("There is no server to go on in.", hint="Pass lab=Workbench().")
-        self.fork_point(step)  # says now what the server would say
+            raise ConfigurationError("A fork needs a server.", hint="Pass lab=Workbench().")
+        self.fork_point(step)  # the same error as from the server, but at once
         options = {**self.manifest.get("config", {}), **config, "model": model or self.model}
         for name in ("record", "record_mode", "fork"):
             options.pop(name, None)
