@@ -83,7 +83,7 @@ class ModelClient:
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def parts(self) -> ToolsetParts:
-        """The SDK's classes for the computer toolset; loads the SDK if need be."""
+        """Return the SDK's classes for the computer toolset; load the SDK if need be."""
         return await asyncio.to_thread(_toolset_parts)
 
     async def open(self, model: str) -> None:
@@ -94,7 +94,7 @@ class ModelClient:
                 self._client = await asyncio.to_thread(self._make, model)
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Piece, None]:
-        """One request and its reply: ``Sent``, ``Started``, deltas, and last the whole :class:`Reply`.
+        """Send one request; yield ``Sent``, ``Started``, deltas, and last the whole :class:`Reply`.
 
         Raises :class:`Transient`, or a :class:`~cambio_lab.errors.CambioError` that no retry fixes.
         Closing the iterator closes the connection.
@@ -234,7 +234,7 @@ async def check(settings: Settings, model: str = "claude-haiku-5-5") -> None:
 
 
 def sdk_client_name(platform: str, model: str) -> str:
-    """Which of the SDK's clients speaks to a platform.
+    """Return which of the SDK's clients speaks to a platform.
 
     Bedrock has two endpoints: inference profiles and versioned ids live on the older one. Google has two as well:
     the managed one needs a workspace, the other (Vertex AI) a region.
@@ -249,7 +249,7 @@ def sdk_client_name(platform: str, model: str) -> str:
 
 
 def wire_model(model: str, platform: str) -> str:
-    """A model's name as the platform spells it: Bedrock's ids start with the maker's name."""
+    """Return a model's name as the platform spells it: Bedrock's ids start with the maker's name."""
     if platform == "bedrock" and model.startswith("claude-"):
         return f"anthropic.{model}"
     return model

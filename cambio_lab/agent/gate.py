@@ -154,7 +154,7 @@ class Gate:
                 await self._cancel(task)
 
     async def stream(self, source: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-        """The source's items, read ahead a little by a task of our own; a halt ends it between any two bytes."""
+        """Yield the source's items, read ahead by a task; a halt ends it between any two bytes."""
         queue: asyncio.Queue[tuple[T | None, BaseException | None]] = asyncio.Queue(maxsize=64)
         pump = asyncio.create_task(_pump(source, queue))
         halt = self._halt
@@ -200,7 +200,7 @@ class Gate:
         return self.pending
 
     async def verdict(self) -> tuple[Verdict, str]:
-        """How the open request ended, and by whom; no answer in time is a denial (``timeout``)."""
+        """Return how the open request ended, and by whom; no answer in time is a denial (``timeout``)."""
         assert self._verdict is not None, "request() comes first"
         try:
             return await self.race(asyncio.wait_for(self._verdict, self.timeout))

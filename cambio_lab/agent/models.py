@@ -121,7 +121,7 @@ def _guess(base: Prices) -> Prices:
 
 
 def _old(tools: Mapping[str, str], prices: Prices, most_output: int = 64_000) -> _Row:
-    """A model that thinks by budget, sees less and is not helped by the service with its context."""
+    """Return a row for a model that thinks by budget, sees less, and whose context the service does not manage."""
     return _Row(
         tools,
         prices,
@@ -186,7 +186,7 @@ _DATE = re.compile(r"(?:[-@]20\d{6}|@latest|@default|-0)$")
 
 
 def canonical(model: str) -> str:
-    """The table's name of a model: ``us.anthropic.claude-sonnet-4-5-20250929-v1:0`` is ``claude-sonnet-4-5``."""
+    """Return the table's name of a model: ``us.anthropic.claude-sonnet-4-5-20250929-v1:0`` is ``claude-sonnet-4-5``."""
     return _DATE.sub("", _DECORATIONS.sub("", model.strip()))
 
 
@@ -228,7 +228,7 @@ def _suggestion(model: str, platform: str) -> str:
 
 
 def pairs() -> list[tuple[str, str]]:
-    """Every (model, platform) that the table lists."""
+    """Return every (model, platform) that the table lists."""
     return [(model, platform) for model, row in TABLE.items() for platform in PLATFORMS if platform in row.tools]
 
 
@@ -260,7 +260,7 @@ def describe() -> list[dict[str, Any]]:
 
 
 def price(model: str, usage: Mapping[str, Any]) -> Usage:
-    """What one reply cost: ``usage`` is the service's object, compaction iterations included.
+    """Return what one reply cost: ``usage`` is the service's object, compaction iterations included.
 
     Compaction entries of ``iterations`` are not in the top-level sums, so they are added here.
     """

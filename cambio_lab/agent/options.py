@@ -74,7 +74,7 @@ class AgentOptions:
 
     @classmethod
     def from_settings(cls, settings: Settings, session: Mapping[str, Any] | None = None) -> AgentOptions:
-        """The server's settings with a session's ``config`` on top; ``None`` values of it are ignored.
+        """Return the server's settings with a session's ``config`` on top; ``None`` values of it are ignored.
 
         :class:`~cambio_lab.errors.InvalidRequest` names a value that makes no sense,
         :class:`~cambio_lab.errors.UnsupportedModel` a pair that the table does not list.
@@ -152,7 +152,7 @@ def tools_problem(info: models.ModelInfo, tools: Sequence[str]) -> str | None:
 
 
 def thinking_problem(info: models.ModelInfo, thinking: str, effort: str) -> str | None:
-    """Why this model refuses this setting (the service would answer 400), or ``None``."""
+    """Return why this model refuses this setting (the service would answer 400), or ``None``."""
     if thinking == "off":
         if info.thinking in ("always", "between"):
             return f"{info.model} always thinks; remove the setting" + (
@@ -169,7 +169,7 @@ def thinking_problem(info: models.ModelInfo, thinking: str, effort: str) -> str 
 
 
 def thinking_parameters(info: models.ModelInfo, options: AgentOptions) -> dict[str, Any]:
-    """The ``thinking`` and ``output_config`` of a request; summaries are asked for, else a chat falls silent."""
+    """Return the ``thinking`` and ``output_config`` of a request; summaries are asked for, else a chat falls silent."""
     parameters: dict[str, Any] = {}
     if info.effort:
         parameters["output_config"] = {"effort": options.effort}
@@ -188,6 +188,6 @@ def thinking_parameters(info: models.ModelInfo, options: AgentOptions) -> dict[s
 
 
 def system_prompt(size: Size, additions: str = "", *, browser: bool = False) -> str:
-    """The system prompt for a desktop of this size, with the session's own ``system`` text after it."""
+    """Return the system prompt for a desktop of this size, with the session's own ``system`` text after it."""
     base = BASE.format(size=size) + (f"\n{WITH_BROWSER}" if browser else "")
     return f"{base}\n\n{additions.strip()}" if additions.strip() else base

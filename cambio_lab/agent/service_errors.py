@@ -183,7 +183,7 @@ def _quoted(text: str, secrets: Iterable[str]) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the service asks to wait: ``retry-after-ms``, or ``retry-after`` in seconds or as a date."""
+    """Return seconds that the service asks to wait: ``retry-after-ms``, or ``retry-after`` in seconds or as a date."""
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return min(milliseconds / 1000, LONGEST_RETRY_AFTER)

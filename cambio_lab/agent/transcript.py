@@ -61,7 +61,7 @@ class PrefixDigest:
         self._states: list[hashlib._Hash] = []
 
     def digest(self, chunks: Sequence[bytes]) -> str:
-        """The hex digest of all chunks together. Chunks are compared by identity, except the first."""
+        """Return the hex digest of all chunks together. Chunks are compared by identity, except the first."""
         known = 0
         for old, new in zip(self._chunks, chunks, strict=False):
             if old is not new and not (known == 0 and old == new):
@@ -144,7 +144,7 @@ class Transcript:
                 self.append(message)
 
     def body(self) -> Body:
-        """The messages to send, with cache markers on the last blocks of the most recent user turns."""
+        """Return the messages to send, with cache markers on the last blocks of the most recent user turns."""
         marked = [index for index, entry in enumerate(self._entries) if entry.is_user][-MARKED_TURNS:]
         chunks = [entry.encoded for entry in self._entries]
         for index in marked:
@@ -174,7 +174,7 @@ class Transcript:
         return {"role": "user", "content": [{"type": "text", "text": ONWARD}, *([image] if image else [])]}
 
     def context_management(self) -> dict[str, Any] | None:
-        """The service's own clearing of old results, for models whose history must not be touched here.
+        """Return the service's own clearing of old results, for models whose history must not be touched here.
 
         Asked for once there is something to clear, so that short conversations stay within what any gateway knows;
         and from then on, because what was cleared comes back in the first request that does not ask.
@@ -195,7 +195,7 @@ class Transcript:
 
 
 def close_open_batch(history: Sequence[Message]) -> list[Message]:
-    """The history with every call of its last message answered, as interrupted where no answer is there.
+    """Return the history with every call of its last message answered, as interrupted where no answer is there.
 
     After a crash the last message may hold calls that ran partly or not at all. They are never run again.
     """
@@ -209,7 +209,7 @@ def close_open_batch(history: Sequence[Message]) -> list[Message]:
 
 
 def user_text(text: str) -> Message:
-    """A user message of one text block."""
+    """Return a user message of one text block."""
     return {"role": "user", "content": [{"type": "text", "text": text}]}
 
 

@@ -99,7 +99,7 @@ class ConnectedDesktop(Desktop):
         return await asyncio.shield(self._current())
 
     def frame(self) -> png.Frame:
-        """The pixels as they are now, ``(height, width, 4)`` in blue, green, red, unused; a copy."""
+        """Return the pixels as they are now, ``(height, width, 4)`` in blue, green, red, unused; a copy."""
         return self._connection.screen.crop()
 
     def _current(self) -> asyncio.Future[Screenshot]:
@@ -266,7 +266,7 @@ class ConnectedDesktop(Desktop):
         raise NotImplementedError
 
     async def cause(self) -> str:
-        """Why it is not alive any more, for people and the model."""
+        """Return why it is not alive any more, for people and the model."""
         return "The desktop stopped."
 
     @property

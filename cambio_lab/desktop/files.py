@@ -63,7 +63,7 @@ async def _content(content: FileContent, machine: Machine, path: str, limit: int
 
 
 async def _more(process: Process, path: str, done: int, size: int) -> bytes:
-    """The next bytes on standard output."""
+    """Return the next bytes on standard output."""
     try:
         async with asyncio.timeout(_STALL_SECONDS):
             while (piece := await process.read()) is not None:
@@ -135,7 +135,7 @@ async def _stop(task: asyncio.Task[Any]) -> None:
 
 
 async def entries(machine: Machine, path: str) -> Listing:
-    """What the folder ``path`` holds, by name; at most 10,000 entries and a megabyte of them."""
+    """Return what the folder ``path`` holds, by name; at most 10,000 entries and a megabyte of them."""
     process = await _start(machine, "list", path)
     try:
         answer, _ = await _answer(process, path)
@@ -178,7 +178,7 @@ async def _start(machine: Machine, verb: str, path: str) -> Process:
 
 
 async def _answer(process: Process, path: str, *, bounded: bool = True) -> tuple[dict[str, Any], bytes]:
-    """The helper's first line, and what of the content came with it."""
+    """Return the helper's first line, and what of the content came with it."""
     try:
         async with asyncio.timeout(_ANSWER_SECONDS if bounded else None):
             line, rest = await _line(process, path)

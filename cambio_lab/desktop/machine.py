@@ -23,10 +23,10 @@ class Process(Protocol):
     async def close_stdin(self) -> None: ...
 
     async def read(self) -> tuple[int, bytes] | None:
-        """The next piece of output (1 or 2 says of which stream), ``None`` at the end of both."""
+        """Return the next piece of output (1 or 2 says of which stream), ``None`` at the end of both."""
 
     async def wait(self) -> int:
-        """The exit code, after the end of the output; negative for a signal."""
+        """Return the exit code, after the end of the output; negative for a signal."""
 
     async def kill(self, spare: Sequence[int] = ()) -> None:
         """Kill the program's whole session except the process groups in ``spare``."""

@@ -14,7 +14,7 @@ from .docker.engine import START_DOCKER, Engine
 
 
 async def engine_answers() -> bool:
-    """Whether the engine that the ``docker`` command would use answers a ping."""
+    """Return whether the engine that the ``docker`` command would use answers a ping."""
     engine = Engine()
     try:
         return await engine.answers()

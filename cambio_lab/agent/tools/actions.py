@@ -130,7 +130,7 @@ ACTIONS: dict[str, Action] = {
 
 
 def time_limit(name: str, arguments: Arguments) -> float:
-    """Seconds a call may take: what it asked for, and half a minute for everything else."""
+    """Return seconds a call may take: what it asked for, and half a minute for everything else."""
     duration = arguments.get("duration")
     numeric = isinstance(duration, int | float) and 0 <= duration <= LONGEST  # compared before it becomes a float
     return (float(duration) if numeric and name in ("wait", "hold_key") else 0.0) + 30.0  # type: ignore[arg-type]

@@ -78,7 +78,7 @@ class BrowserTool:
         )
 
     async def perform(self, name: str, arguments: dict[str, Any]) -> Any:
-        """What the SDK's class calls once it has parsed the input; returns one of its result objects."""
+        """Return what the SDK's class calls once it has parsed the input; returns one of its result objects."""
         try:
             if name in ("screenshot", "zoom"):
                 return await self._capture(arguments)

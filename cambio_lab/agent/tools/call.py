@@ -67,23 +67,23 @@ class Tool(Protocol):
     """Something with entries in ``tools[]`` that carries out the calls it recognises."""
 
     def definitions(self) -> list[dict[str, Any]]:
-        """The entries of ``tools[]``."""
+        """Return the entries of ``tools[]``."""
 
     def serves(self, call: Call) -> bool:
-        """Whether this call is for this tool; dispatch is on (``toolset_name``, ``name``)."""
+        """Return whether this call is for this tool; dispatch is on (``toolset_name``, ``name``)."""
 
     def member(self, call: Call) -> str:
-        """The name that people and the approval policy know the call by."""
+        """Return the name that people and the approval policy know the call by."""
 
     def time_limit(self, call: Call) -> float:
-        """Seconds after which the loop cancels the call."""
+        """Return the seconds after which the loop cancels the call."""
 
     async def run(self, call: Call) -> Outcome:
         """Carry it out. Only :class:`~cambio_lab.errors.DesktopLost` and cancellation come out as exceptions."""
 
 
 def failed(text: str) -> Outcome:
-    """A failure that the model may read: a fixed phrase or one of our own errors, never an exception's text."""
+    """Return a failure that the model may read: a fixed phrase or one of our own errors, never an exception's text."""
     return Outcome(text=text or "The call failed.", is_error=True)
 
 
@@ -94,7 +94,7 @@ def image_block(image: Screenshot) -> dict[str, Any]:
 
 
 def result_block(call: Call, outcome: Outcome) -> dict[str, Any]:
-    """The ``tool_result`` that answers ``call``: ``toolset_name`` is echoed, errors are text only."""
+    """Return the ``tool_result`` that answers ``call``: ``toolset_name`` is echoed, errors are text only."""
     content: list[dict[str, Any]] = [
         {"type": "text", "text": text} for line in outcome.lines or [outcome.text] if (text := valid_text(line))
     ]
@@ -115,7 +115,7 @@ def result_block(call: Call, outcome: Outcome) -> dict[str, Any]:
 
 
 def text_argument(arguments: Mapping[str, Any], key: str) -> str:
-    """A text argument, or an empty string."""
+    """Return a text argument, or an empty string."""
     value = arguments.get(key)
     return value if isinstance(value, str) else ""
 

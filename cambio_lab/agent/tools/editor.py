@@ -194,7 +194,7 @@ class Document:
         return "\n" not in self.raw
 
     def _offset(self, position: int) -> int:
-        """The place in ``raw`` of a place in ``text``."""
+        """Return the place in ``raw`` of a place in ``text``."""
         shift = 0
         for found in LINE_END[self._carriage_returns].finditer(self.raw):
             if found.start() - shift >= position:

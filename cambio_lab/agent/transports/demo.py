@@ -122,6 +122,6 @@ def event(name: str, **body: Any) -> bytes:
 
 
 def error_response(request: httpx2.Request, status: int, kind: str, message: str) -> httpx2.Response:
-    """The service's error envelope; ``x-should-retry: false`` because a transport's answer does not change."""
+    """Return the service's error envelope; ``x-should-retry: false`` because a transport's answer does not change."""
     body = {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_local"}
     return httpx2.Response(status, json=body, headers={"x-should-retry": "false"}, request=request)

@@ -34,7 +34,7 @@ class Reply:
 
 
 def next_reply(messages: Sequence[Message], tools: frozenset[str]) -> Reply:
-    """The next step of the tour. ``tools`` has ``computer`` when the computer toolset is offered."""
+    """Return the next step of the tour. ``tools`` has ``computer`` when the computer toolset is offered."""
     turn = current_turn(messages)
     words = user_words(turn[0])
     if "computer" not in tools:
@@ -56,7 +56,7 @@ def next_reply(messages: Sequence[Message], tools: frozenset[str]) -> Reply:
 
 
 def _function(words: str, tools: frozenset[str]) -> Block | None:
-    """A call of the first offered function that ``words`` name, with the JSON object written after its name."""
+    """Return a call of the first offered function that ``words`` name, with the JSON object written after its name."""
     for name in sorted(tools - OWN_TOOLS):
         found = re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", words)
         if found is None:
@@ -127,7 +127,7 @@ def _report(words: str, *, opened: bool) -> str:
 
 
 def current_turn(messages: Sequence[Message]) -> Sequence[Message]:
-    """The messages since the last one in which the user said something."""
+    """Return the messages since the last one in which the user said something."""
     for index in range(len(messages) - 1, -1, -1):
         message = messages[index]
         if message["role"] == "user" and not any(block["type"] == "tool_result" for block in _blocks(message)):
