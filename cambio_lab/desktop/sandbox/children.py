@@ -28,7 +28,7 @@ class Child:
     async def start(
         cls, argv: Sequence[str], fds: Sequence[int], user: int | None, stdin: bytes = b"", *, heard: bool = False
     ) -> Child:
-        """Start ``argv`` as ``user`` (``None``: this one) with ``fds`` open and ``stdin`` (at most 64 KiB) to read.
+        """Start ``argv`` as ``user`` (``None``: this one) with ``fds`` open and ``stdin`` to read.
 
         ``heard`` keeps its standard error for :meth:`last_words`; only for what writes nothing while all is well.
         """

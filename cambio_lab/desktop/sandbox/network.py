@@ -132,9 +132,10 @@ async def start_helper(link: Link, lifeline: socket.socket, user: int | None) ->
 
 
 async def _start_proxy(link: Link, lifeline: socket.socket, user: int | None) -> Child:
-    source = await asyncio.to_thread(Path(__file__).with_name("proxy.py").read_text, "utf-8")
-    argv = ["/usr/bin/python3", "-I", "-S", "-c", source, str(lifeline.fileno())]
-    return await Child.start(argv, [lifeline.fileno()], user, json.dumps(link.configuration).encode())
+    source = await asyncio.to_thread(Path(__file__).with_name("proxy.py").read_bytes)
+    loader = f"import sys; exec(sys.stdin.buffer.read({len(source)}))"
+    argv = ["/usr/bin/python3", "-I", "-S", "-c", loader, str(lifeline.fileno())]
+    return await Child.start(argv, [lifeline.fileno()], user, source + json.dumps(link.configuration).encode())
 
 
 async def _start_slirp(lifeline: socket.socket, user: int | None) -> Child:
