@@ -32,7 +32,7 @@ async def probe_engine() -> ProviderHealth:
         if not await engine.answers():
             return ProviderHealth("engine", False, f"no Docker Engine answers at {engine.host}", START_DOCKER)
         version = await engine.call(lambda client: client.version())
-        return ProviderHealth("engine", True, f"Docker Engine {version['Version']} at {engine.host}")
+        return ProviderHealth("engine", True, f"docker (isolated): Docker Engine {version['Version']} at {engine.host}")
     finally:
         engine.close()
 
@@ -86,4 +86,4 @@ async def probe_local() -> ProviderHealth:
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing:
         return ProviderHealth("local desktop", False, f"missing: {', '.join(missing)}", INSTALL)
-    return ProviderHealth("local desktop", True, "Xvnc and a window manager are there (not isolated)")
+    return ProviderHealth("local desktop", True, "local (not isolated): Xvnc and a window manager are there")

@@ -189,7 +189,7 @@ class DockerProvider:
         if not await self._engine.answers():
             return ProviderHealth("docker", False, "no Docker Engine answers", START_DOCKER)
         reference = self._reference or image_tag(self._settings.image)
-        summary = f"docker, {len(self._desktops)} in use, {len(self._pool)} ready"
+        summary = f"docker (isolated), {len(self._desktops)} in use, {len(self._pool)} ready"
         if self._reference is None and not await image_exists(self._engine, reference):
             return ProviderHealth("docker", True, f"{summary}; the image is not built yet", "cambio-lab image build")
         if self._networks.problem:

@@ -52,7 +52,7 @@ async def _examine() -> ProviderHealth:
         await child.wait()
         return ProviderHealth("sandbox", False, "bubblewrap does not end", INSTALL)
     if child.returncode == 0:
-        return ProviderHealth("sandbox", True, "bubblewrap works")
+        return ProviderHealth("sandbox", True, "sandbox (isolated): bubblewrap works")
     reason = (said.decode("utf-8", "replace").strip().splitlines() or ["it says nothing"])[-1]
     return ProviderHealth(
         "sandbox",

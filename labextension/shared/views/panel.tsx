@@ -73,6 +73,7 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
         </span>
         <StatusBadge status={model.missing ? 'missing' : view.ended ? 'ended' : view.status} text={view.statusText} />
         <span class="jp-Cambio-space" />
+        <Isolation desktop={view.desktop} />
         <Policy policy={view.policy} />
         <Meter model={model} />
         <TurnButtons model={model} />
@@ -98,6 +99,24 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
         {mode !== 'desktop' && <Chat model={model} select={id => setSelected(id)} />}
       </div>
     </section>
+  );
+}
+
+/** As `/health` and `cambio-lab doctor` say it. */
+const ISOLATION: Record<string, string> = {
+  docker: 'docker (isolated)',
+  sandbox: 'sandbox (isolated)',
+  local: 'local (not isolated)'
+};
+
+/** What keeps the agent's programs from this machine, or that nothing does. */
+function Isolation({ desktop }: { desktop: string }): VNode | null {
+  const words = ISOLATION[desktop];
+  if (!words) return null;
+  return (
+    <span class="jp-Cambio-isolation" data-desktop={desktop} title={t('Where the programs of this desktop run')}>
+      {t(words)}
+    </span>
   );
 }
 
