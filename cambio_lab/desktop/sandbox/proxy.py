@@ -1,9 +1,10 @@
 """The filtering proxy of one sandbox: HTTP and CONNECT, by name, to public IPv4 addresses only.
 
 ``python3 -I -S -c LOADER LIFELINE`` outside the sandbox, as the sandbox's own user, with the standard library alone.
-Standard input is this source, then the configuration; ``LIFELINE`` is a Unix socket on which process 1 of the sandbox passes a listening
-socket of the sandbox's own network, so that nothing has to be relayed, and whose end ends the proxy. Names are resolved
-here, the address is checked, and that same address is connected to: a name cannot lead elsewhere a moment later.
+Standard input is this source, then the configuration. ``LIFELINE`` is a Unix socket on which process 1 of the sandbox
+passes a listening socket of the sandbox's own network, so that nothing has to be relayed, and whose end ends the proxy.
+Names are resolved here, the address is checked, and that same address is connected to: a name cannot lead elsewhere a
+moment later.
 """
 
 from __future__ import annotations
