@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx2
 import websockets
+from websockets.exceptions import InvalidStatus
 
 from tests.live_server import LiveServer
 
@@ -35,10 +36,21 @@ class Observer:
         query = [f"stream={'true' if self.stream else 'false'}", f"token={self.server.token}"]
         query += [f"after={after}"] if after is not None else []
         url = f"{self.server.ws_url}/ws/{self.session_id}?{'&'.join(query)}"
-        self._socket = await websockets.connect(url, max_size=None, ping_interval=None)
+        self._socket = await self._connect(url)
         self.first = json.loads(await self._socket.recv())
         self._task = asyncio.create_task(self._read())
         return self
+
+    async def _connect(self, url: str) -> Any:
+        """Connect; after a restart the session may still wait for its desktop (503)."""
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    return await websockets.connect(url, max_size=None, ping_interval=None)
+                except InvalidStatus as error:
+                    if error.response.status_code != 503:
+                        raise
+                await asyncio.sleep(0.1)
 
     async def send(self, body: Message) -> None:
         await self._socket.send(json.dumps(body))
