@@ -45,6 +45,9 @@ async def everything(server: LiveServer, session_id: str) -> dict[str, Any]:
     """What the server says about a session: history, steps, and all events from the beginning."""
     async with server.client() as client:
         described = (await client.get(f"/sessions/{session_id}")).json()
+        if described["status"] == "active":
+            async with observing(server, session_id):  # it is adopted
+                described = (await client.get(f"/sessions/{session_id}")).json()
         history = (await client.get(f"/sessions/{session_id}/history?limit=200&sort=timestamp:desc")).json()["messages"]
         steps = (await client.get(f"/sessions/{session_id}/steps?limit=200&sort=step:desc")).json()["steps"]
     events: list[Message] = []
