@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cambio_lab.store import SessionQuery
+from cambio_lab.store.database import READERS
 from tests.messages_api import MessagesApi
 from tests.messages_api.policies import Steps
 from tests.sessions.parts import FakeClock, MemoryProvider
@@ -69,7 +69,8 @@ async def test_sessions_come_and_go_without_growth(
     for _ in range(cycles // 5):
         await cycle(bench)
     # Each reader of the store opens its own connection on first use: two descriptors that are no growth.
-    await asyncio.gather(*[bench.store.sessions.page(SessionQuery()) for _ in range(64)])
+    together = threading.Barrier(READERS)
+    await asyncio.gather(*[bench.store.database.read(lambda _: together.wait(30)) for _ in range(READERS)])
     before = held()
     samples = []
     for number in range(cycles):
