@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cambio_lab.store import SessionQuery
 from cambio_lab.store.database import READERS
 from tests.messages_api import MessagesApi
 from tests.messages_api.policies import Steps
