@@ -101,8 +101,10 @@ def frame(contents: Contents) -> pd.DataFrame:
 def points(action: str, arguments: Json) -> list[tuple[int, int]]:
     """Return where an action points, in pixels: no place, one, or the two ends of a drag."""
     found = []
-    for name in ("start_coordinate", "coordinate"):
+    for name, of_browser in (("start_coordinate", "from"), ("coordinate", "target")):
         value: Any = arguments.get(name)
+        if isinstance(target := arguments.get(of_browser), dict):  # a place in the page
+            value = target.get("coordinate", [target.get("x"), target.get("y")])
         if isinstance(value, list) and len(value) == 2 and all(_is_coordinate(item) for item in value):
             found.append((value[0], value[1]))
     return found

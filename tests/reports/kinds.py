@@ -6,9 +6,10 @@ from cambio_lab.events import HumanInput
 from cambio_lab.reports import Run
 from tests.messages_api import ErrorStatus, Script, click, member, reply, screenshot, think, tool
 from tests.recording.parts import Workshop
+from tests.replay.test_browser_runs import run_form
 from tests.sessions.parts import until
 
-KINDS = ("desktop", "stopped", "failed")
+KINDS = ("desktop", "browser", "stopped", "failed")
 
 
 async def desktop_run(workshop: Workshop) -> Run:
@@ -38,6 +39,11 @@ async def desktop_run(workshop: Workshop) -> Run:
     return await _ended(workshop, session.id)
 
 
+async def browser_run(workshop: Workshop) -> Run:
+    session, _ = await run_form(workshop)
+    return await _ended(workshop, session.id)
+
+
 async def stopped_run(workshop: Workshop) -> Run:
     workshop.api.policy = Script([reply("I wait.", member("wait", duration=60))])
     session = await workshop.start("stopped")
@@ -55,7 +61,8 @@ async def failed_run(workshop: Workshop) -> Run:
 
 
 async def run_of(workshop: Workshop, kind: str) -> Run:
-    return await {"desktop": desktop_run, "stopped": stopped_run, "failed": failed_run}[kind](workshop)
+    made = {"desktop": desktop_run, "browser": browser_run, "stopped": stopped_run, "failed": failed_run}
+    return await made[kind](workshop)
 
 
 async def _ended(workshop: Workshop, session_id: str) -> Run:

@@ -80,6 +80,8 @@ async def test_a_dataset_loads_everywhere(workshop: Workshop, tmp_path: Path) ->
     assert list(table[table["human_input"]]["text"]) == ["I type."]
     assert set(table["approval"]) == {"", "approved", "denied"}
     assert list(table[table["thought"] != ""]["thought"]) == ["hm"]
+    sent = table[table["arguments"].str.contains('"ref"')]
+    assert list(sent["element"])[-1] == 'button "Send order"'
     assert str(table["started_at"].dt.tz) == "UTC" and (table["screen_width"] == 1280).all()
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cambio_lab.recording import drawing
-from cambio_lab.recording.rows import COLUMNS, describe
+from cambio_lab.recording.rows import COLUMNS, describe, points
 from cambio_lab.reports import Run, compare
 from cambio_lab.reports.outputs import difference, normal
 from tests.messages_api import Script, click, member, reply, screenshot, think
@@ -107,6 +107,14 @@ def test_outputs_differ_by_what_matters() -> None:
     assert difference(stream("a\nb\n"), stream("a\nb\n")) == ""
     assert difference(stream("a\nb\n"), stream("a\nc\n")) == "'b' is gone"
     assert difference(stream("a"), []) == "0 outputs instead of 1"
+
+
+def test_where_an_action_points() -> None:
+    place, start = {"type": "coordinate", "x": 3, "y": 4}, {"type": "coordinate", "x": 1, "y": 2}
+    assert points("left_click", {"coordinate": [1, 2]}) == [(1, 2)]
+    assert points("left_click", {"target": place}) == [(3, 4)]
+    assert points("left_click_drag", {"from": start, "target": place}) == [(1, 2), (3, 4)]
+    assert points("left_click", {"target": {"type": "ref", "ref": "ref_1"}}) == points("key", {"target": 7}) == []
 
 
 def test_an_action_in_words() -> None:

@@ -7,6 +7,7 @@ Screenshots are bytes as ``datasets`` keeps images; pandas, polars and DuckDB re
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -30,6 +31,10 @@ _TOKENS = ["input_tokens", "output_tokens", "cache_read_tokens", "cache_write_to
 _NUMBERS = ["score", "start_x_normalised", "start_y_normalised", "x_normalised", "y_normalised", "cost_usd"]
 _TIMES = ["model_ms", "action_ms", "settle_ms", "encode_ms", "total_ms"]
 _IMAGES = ["screenshot_before", "screenshot_after"]
+
+
+_REFERENCE = re.compile(r"^[ \t-]*(\w[^\n\[]{0,200}?) *\[(ref_\d{1,9})\]", re.M)
+"""A line of a page as the agent read it: role, name and reference of an element."""
 
 
 class DatasetExporter:
@@ -79,6 +84,7 @@ def step_rows(run: Run) -> Iterator[Json]:
     """Yield a row for each step; docs/runs.md lists the columns."""
     width, height = run.manifest.get("desktop", {}).get("display") or (1280, 800)
     result, before, prompts = run.result, None, run.prompts
+    elements: dict[str, str] = {}
     facts: Json = {"run": run.id, "name": run.name, "model": run.model, "screen_width": width, "screen_height": height}
     if result is not None:
         facts |= {name: getattr(result, name) for name in ("task", "setting", "repeat", "success", "score")}
@@ -89,11 +95,12 @@ def step_rows(run: Run) -> Iterator[Json]:
             row |= {name: call[name] for name in (*_TOKENS, *_TIMES, "cost_usd")}
             row |= {"instruction": prompts[reply.turn - 1] if 0 < reply.turn <= len(prompts) else ""}
             row |= {"thought": reply.thought if number == 0 else "", "text": call["said"], "result": call["text"]}
-            row |= {"arguments": json.dumps(arguments, ensure_ascii=False), "element": _element(arguments)}
+            row |= {"arguments": json.dumps(arguments, ensure_ascii=False), "element": _element(arguments, elements)}
             row |= {"started_at": round(call["started_at"] * 1e6), **_places(call, width, height)}
             after = call["screenshot"]
             row |= {"screenshot_before": _screenshot(run, before), "screenshot_after": _screenshot(run, after)}
             before = after or before
+            elements |= {found[2]: found[1] for found in _REFERENCE.finditer(call["text"])}
             yield facts | row
 
 
@@ -146,9 +153,11 @@ def _places(call: Json, width: int, height: int) -> Json:
     return places
 
 
-def _element(arguments: Json) -> str | None:
-    """Return what a browser action names in place of coordinates."""
-    return next((str(arguments[name]) for name in ("ref", "element", "selector") if arguments.get(name)), None)
+def _element(arguments: Json, known: dict[str, str]) -> str | None:
+    """Return what a browser action names in place of coordinates, as the page was last read: ``button "Send"``."""
+    target = arguments.get("target")
+    named = arguments.get("ref") or (target.get("ref") if isinstance(target, dict) else None)
+    return known.get(str(named), str(named)) if named else None
 
 
 def _write(pa: Any, target: Path, kinds: dict[str, Any], rows: Iterator[Json], features: Json) -> None:
