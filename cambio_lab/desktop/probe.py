@@ -10,14 +10,14 @@ from cambio_lab.errors import ConfigurationError
 from cambio_lab.settings import Settings
 
 from .base import DesktopOptions, ProviderHealth
-from .docker.engine import START_DOCKER, Engine
+from .docker.engine import NOT_PODMAN, START_DOCKER, Engine
 
 
 async def engine_answers() -> bool:
-    """Return whether the engine that the ``docker`` command would use answers a ping."""
+    """Return whether the engine that the ``docker`` command would use answers, and is one that desktops work on."""
     engine = Engine()
     try:
-        return await engine.answers()
+        return await engine.answers() and not await engine.podman()
     finally:
         engine.close()
 
@@ -31,6 +31,9 @@ async def probe_engine() -> ProviderHealth:
     try:
         if not await engine.answers():
             return ProviderHealth("engine", False, f"no Docker Engine answers at {engine.host}", START_DOCKER)
+        if podman := await engine.podman():
+            words = f"Podman Engine {podman} answers at {engine.host}, not a Docker Engine"
+            return ProviderHealth("engine", False, words, NOT_PODMAN)
         version = await engine.call(lambda client: client.version())
         return ProviderHealth("engine", True, f"docker (isolated): Docker Engine {version['Version']} at {engine.host}")
     finally:

@@ -46,3 +46,15 @@ async def test_a_long_temporary_directory_does_not_prevent_a_desktop(
         assert (await desktop.screenshot()).width == 1280
     finally:
         await provider.stop()
+
+
+async def test_servers_whose_ids_begin_alike_do_not_remove_each_others_desktops() -> None:
+    """As workers of one experiment do."""
+    common = uuid.uuid4().hex
+    first, second = (LocalProvider(Settings(), server_id=f"{common}-{name}") for name in ("first", "second"))
+    try:
+        desktop = await first.acquire("session", DesktopOptions())
+        assert await second.reap(frozenset()) == []
+        assert has_home(desktop)
+    finally:
+        await first.stop()

@@ -19,7 +19,11 @@ from ..daemons import DaemonThreads
 from .context import Endpoint, find_endpoint
 
 T = TypeVar("T")
-START_DOCKER = "Start Docker, point DOCKER_HOST at an engine, or use desktop=local."
+START_DOCKER = "Start Docker, point DOCKER_HOST at an engine, or use desktop=sandbox."
+NOT_PODMAN = (
+    "Podman refuses to attach to a container before it starts and to give its memory file systems an owner. "
+    "Point DOCKER_HOST at a Docker Engine, or use desktop=sandbox."
+)
 
 
 class EngineError(Exception):
@@ -44,6 +48,7 @@ class Engine:
         self._local = _PerThread()
         self._clients: list[Any] = []
         self._version: str | None = None
+        self._podman: str | None = None
 
     @property
     def is_local(self) -> bool:
@@ -115,6 +120,13 @@ class Engine:
                     writer.transport.abort()
         except (OSError, TimeoutError, ValueError):
             return False
+
+    async def podman(self) -> str:
+        """Return the version of Podman if that is what answers, else an empty text; asked once."""
+        if self._podman is None:
+            parts = (await self.call(lambda client: client.version())).get("Components") or []
+            self._podman = next((part["Version"] for part in parts if part["Name"] == "Podman Engine"), "")
+        return self._podman
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         address = urlsplit(self.host)

@@ -14,7 +14,7 @@ from cambio_lab.settings import Settings
 from ..base import DesktopOptions, Progress, ProviderHealth
 from ..pool import Pool, usual_options
 from .container import DockerDesktop
-from .engine import START_DOCKER, Engine, EngineError
+from .engine import NOT_PODMAN, START_DOCKER, Engine, EngineError
 from .image import build_image, image_exists, image_tag
 from .launch import Launcher
 from .network import Networks
@@ -109,6 +109,8 @@ class DockerProvider:
     async def _make(self, options: DesktopOptions, *, pooled: bool = False) -> DockerDesktop:
         made = False
         try:
+            if version := await self._engine.podman():
+                raise DesktopUnavailable(f"Podman Engine {version} answers, not a Docker Engine.", hint=NOT_PODMAN)
             image = await self._image(options)
             async with self._gate:
                 desktop = await self._launcher.launch(image, options)
@@ -188,6 +190,8 @@ class DockerProvider:
     async def health(self) -> ProviderHealth:
         if not await self._engine.answers():
             return ProviderHealth("docker", False, "no Docker Engine answers", START_DOCKER)
+        if version := await self._engine.podman():
+            return ProviderHealth("docker", False, f"Podman Engine {version} answers, not a Docker Engine", NOT_PODMAN)
         reference = self._reference or image_tag(self._settings.image)
         summary = f"docker (isolated), {len(self._desktops)} in use, {len(self._pool)} ready"
         if self._reference is None and not await image_exists(self._engine, reference):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 import secrets
@@ -103,7 +104,7 @@ class LocalProvider:
 
     def __init__(self, settings: Settings, *, server_id: str) -> None:
         self._settings = settings
-        self._prefix = f"cambio-{server_id[:8]}-"
+        self._prefix = f"cambio-{hashlib.sha256(server_id.encode()).hexdigest()[:8]}-"
         self._desktops: dict[str, LocalDesktop] = {}
         self._folders: set[str] = set()
         """Names of the folders in use, also of desktops that are still being created."""
