@@ -105,7 +105,7 @@ async def lab_itself(browser: Browser, server: LiveServer, work: Path, folder: P
         await page.locator(LIVE).wait_for()
         if theme == "Light":
             await ask(page, "Find a hotel", ".jp-Cambio-document")
-        await page.locator(".jp-Cambio-approval").wait_for()
+        await page.locator(".jp-Cambio-chat .jp-Cambio-approval").wait_for()
         await page.locator(f".jp-Cambio-agent[data-session-id='{session}']").click(button="right")
         await shoot(page, folder, f"tab-{theme.lower()}")
         await page.keyboard.press("Escape")
