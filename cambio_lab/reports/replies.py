@@ -26,16 +26,19 @@ class Reply:
     usage: Usage
     thought: str = ""
     calls: list[Json] = field(default_factory=list)
-    """The rows of its calls, as in ``run.rows``, each with ``id``, ``human_input`` and ``approval``.
+    """The rows of its calls, as in ``run.rows``, each with ``id``, ``size``, ``human_input`` and ``approval``.
 
-    ``human_input`` says that a person used the desktop since the call before; ``approval`` is a person's verdict or
-    empty.
+    ``size`` is that of its screenshot, zero without one. ``human_input`` says that a person used the desktop since the
+    call before. ``approval`` is a person's verdict or empty.
     """
 
 
 def replies(run: Run) -> list[Reply]:
     """Return the replies in order; a call that was denied or not executed has no row."""
-    rows = {step["tool_use_id"]: row for step, row in zip(run.contents.steps, run.rows, strict=True)}
+    rows = {
+        step["tool_use_id"]: {**row, "size": (step.get("width", 0), step.get("height", 0))}
+        for step, row in zip(run.contents.steps, run.rows, strict=True)
+    }
     found: list[Reply] = []
     verdicts: dict[str, str] = {}
     seen: set[str] = set()

@@ -16,6 +16,7 @@ from pyarrow import parquet
 
 from cambio_lab.errors import ConfigurationError
 from cambio_lab.reports import Run, to_dataset
+from cambio_lab.reports.exporters.dataset import step_rows
 from cambio_lab.reports.replies import replies
 from tests.messages_api import Script, reply, screenshot, tool
 from tests.recording.parts import Workshop
@@ -83,6 +84,13 @@ async def test_a_dataset_loads_everywhere(workshop: Workshop, tmp_path: Path) ->
     sent = table[table["arguments"].str.contains('"ref"')]
     assert list(sent["element"])[-1] == 'button "Send order"'
     assert str(table["started_at"].dt.tz) == "UTC" and (table["screen_width"] == 1280).all()
+
+
+async def test_coordinates_are_shares_of_the_screenshot_that_the_model_saw(workshop: Workshop) -> None:
+    run = await run_of(workshop, "desktop")
+    run.contents.steps[0] |= {"width": 640, "height": 1600}  # as of a reduced screen, or a page
+    (click,) = [row for row in step_rows(run) if row["action"] == "left_click"]
+    assert (click["x"], click["x_normalised"], click["y_normalised"]) == (640, 1.0, 0.25)
 
 
 async def test_datasets_shows_screenshots_as_images(workshop: Workshop, tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ def step_rows(run: Run) -> Iterator[Json]:
     width, height = run.manifest.get("desktop", {}).get("display") or (1280, 800)
     result, before, prompts = run.result, None, run.prompts
     elements: dict[str, str] = {}
+    size = (width, height)  # coordinates are those of the last screenshot: of the screen, reduced, or of a page
     facts: Json = {"run": run.id, "name": run.name, "model": run.model, "screen_width": width, "screen_height": height}
     if result is not None:
         facts |= {name: getattr(result, name) for name in ("task", "setting", "repeat", "success", "score")}
@@ -96,10 +97,10 @@ def step_rows(run: Run) -> Iterator[Json]:
             row |= {"instruction": prompts[reply.turn - 1] if 0 < reply.turn <= len(prompts) else ""}
             row |= {"thought": reply.thought if number == 0 else "", "text": call["said"], "result": call["text"]}
             row |= {"arguments": json.dumps(arguments, ensure_ascii=False), "element": _element(arguments, elements)}
-            row |= {"started_at": round(call["started_at"] * 1e6), **_places(call, width, height)}
+            row |= {"started_at": round(call["started_at"] * 1e6), **_places(call, *size)}
             after = call["screenshot"]
             row |= {"screenshot_before": _screenshot(run, before), "screenshot_after": _screenshot(run, after)}
-            before = after or before
+            before, size = after or before, call["size"] if all(call["size"]) else size
             elements |= {found[2]: found[1] for found in _REFERENCE.finditer(call["text"])}
             yield facts | row
 
