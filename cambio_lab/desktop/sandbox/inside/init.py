@@ -112,16 +112,17 @@ class Init:
 
     def _prepare(self) -> None:
         walls.prepare_files(self._config)
-        if self._config["rules"]:
-            walls.load_rules(self._config["rules"])
-            spaces = [os.open(f"/proc/self/ns/{name}", os.O_RDONLY) for name in ("user", "net")]
-            socket.send_fds(self._lifeline, [b"\n"], spaces)
-            for fd in spaces:
-                os.close(fd)
+        rules = walls.start_rules(self._config["rules"]) if self._config["rules"] else 0
         if self._config["proxy_port"]:
             with socket.create_server(("127.0.0.1", self._config["proxy_port"]), backlog=64) as listener:
                 socket.send_fds(self._lifeline, [b"\n"], [listener.fileno()])
         self._x, self._x_fd = walls.start_x(self._config)
+        if rules:  # before there is a link, and before any program of the desktop's user
+            walls.finish_rules(rules)
+            spaces = [os.open(f"/proc/self/ns/{name}", os.O_RDONLY) for name in ("user", "net")]
+            socket.send_fds(self._lifeline, [b"\n"], spaces)
+            for fd in spaces:
+                os.close(fd)
         walls.confine(self._config, self._config["processes"] + _SPARE_PROCESSES)
         walls.hide_from_debuggers()
 

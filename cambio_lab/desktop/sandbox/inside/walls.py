@@ -64,8 +64,8 @@ def prepare_files(config: Mapping[str, Any]) -> None:
     os.chmod("/tmp/.X11-unix", 0o1777)
 
 
-def load_rules(rules: str) -> None:
-    """Load packet rules of the sandbox's own network, which its user will not have the right to change."""
+def start_rules(rules: str) -> int:
+    """Begin to load packet rules of the sandbox's own network, which its user will not have the right to change."""
     read, write = os.pipe()
     os.write(write, rules.encode())
     os.close(write)
@@ -74,6 +74,11 @@ def load_rules(rules: str) -> None:
         os.dup2(read, 0)
         os.execve("/usr/sbin/nft", ["nft", "-f", "-"], {"PATH": "/usr/sbin:/usr/bin"})
     os.close(read)
+    return pid
+
+
+def finish_rules(pid: int) -> None:
+    """Wait until they are loaded; ``OSError`` if they are not."""
     if os.waitpid(pid, 0)[1] != 0:
         raise OSError("nft does not accept the packet rules")
 
