@@ -60,14 +60,14 @@ def make_tools(info: ModelInfo, options: AgentOptions, desktop: Desktop, gate: G
     else:
         computer = LegacyComputerTool(desktop, gate.admitted, info.tool)
     made: dict[str, Tool] = {"computer": computer}
-    if "browser" in options.tools and info.browses and desktop.has_browser:
+    if options.offers("browser") and info.browses and desktop.has_browser:
         members = frozenset(options.tools)
         hosts = options.network["allow"] if isinstance(options.network, Mapping) else None
         desktop.limit_browser(hosts, members)
         made["browser"] = BrowserTool(desktop, gate.admitted, parts, members)
     made["bash"] = BashTool(desktop, timeout=options.shell_timeout, limit=options.shell_output)
     made["editor"] = EditorTool(desktop, limit=options.shell_output)
-    return [tool for name, tool in made.items() if name in options.tools]
+    return [tool for name, tool in made.items() if options.offers(name)]
 
 
 class Calls:

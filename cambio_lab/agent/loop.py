@@ -259,7 +259,7 @@ class Agent:
         )
 
     def _browses(self, info: models.ModelInfo) -> bool:
-        return "browser" in self.options.tools and info.browses and self.desktop.has_browser
+        return self.options.offers("browser") and info.browses and self.desktop.has_browser
 
     async def _prepare(self, turn: Turn, asked: TurnOptions | None) -> None:
         """Apply the message's own options and make the tools; loads the SDK the first time."""

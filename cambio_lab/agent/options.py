@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from .tools.extra import ExtraTools
 
 TOOLS = ("computer", "browser", "bash", "editor")
-DEFAULT_TOOLS = ("computer", "bash", "editor")
 OPTIONAL_MEMBERS = ("javascript_exec", "file_upload", "read_console", "read_network")
 IMAGE_FORMATS = ("png", "jpeg", "webp")
 NOT_NEGATIVE = ("max_steps", "max_cost_usd", "max_turn_tokens", "max_turn_seconds", "model_retries")
@@ -64,13 +63,17 @@ class AgentOptions:
     shell_timeout: float = 120.0
     shell_output: int = 30_000
     image_format: str = "png"
-    tools: Sequence[str] = DEFAULT_TOOLS
-    """Of :data:`TOOLS`, and optional members of the browser toolset."""
+    tools: Sequence[str] = ()
+    """Of :data:`TOOLS`, and optional members of the browser toolset; empty: all that model and desktop have."""
     network: str | Mapping[str, Any] = "open"
     """The session's: the browser opens no other hosts."""
 
     def __post_init__(self) -> None:
         check(self)
+
+    def offers(self, tool: str) -> bool:
+        """Whether the agent may have this one of :data:`TOOLS`."""
+        return not self.tools or tool in self.tools
 
     @classmethod
     def from_settings(cls, settings: Settings, session: Mapping[str, Any] | None = None) -> AgentOptions:
@@ -142,6 +145,8 @@ def tools_problem(info: models.ModelInfo, tools: Sequence[str]) -> str | None:
     """Return why a session cannot have these tools, or ``None``."""
     if unknown := sorted(set(tools) - set(TOOLS) - set(OPTIONAL_MEMBERS)):
         return f"unknown: {', '.join(unknown)}; known are {', '.join(TOOLS + OPTIONAL_MEMBERS)}"
+    if not tools:
+        return None
     if not set(tools) & set(TOOLS):
         return f"must name at least one of {', '.join(TOOLS)}"
     if set(tools) & set(OPTIONAL_MEMBERS) and "browser" not in tools:
