@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .experiments import Experiment as Experiment
     from .experiments import Task as Task
     from .experiments import Verdict as Verdict
+    from .experiments import benchmark as benchmark
+    from .experiments import benchmarks as benchmarks
     from .reports import Run as Run
     from .reports import compare as compare
     from .reports import to_dataset as to_dataset
@@ -27,6 +29,8 @@ _PUBLIC = {
     "Experiment": ".experiments",
     "Task": ".experiments",
     "Verdict": ".experiments",
+    "benchmark": ".experiments",
+    "benchmarks": ".experiments",
     "Workbench": ".client.workbench",
     "Session": ".client.session",
     "Turn": ".client.turn",
@@ -44,6 +48,8 @@ __all__ = [
     "Verdict",
     "Workbench",
     "__version__",
+    "benchmark",
+    "benchmarks",
     "compare",
     "to_dataset",
 ]

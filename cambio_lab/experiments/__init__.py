@@ -11,19 +11,41 @@ from typing import TYPE_CHECKING, Any
 from .task import Task, Verdict
 
 if TYPE_CHECKING:
+    from .catalogue import Benchmark as Benchmark
+    from .catalogue import benchmark as benchmark
+    from .catalogue import benchmarks as benchmarks
     from .experiment import Experiment as Experiment
     from .live import Live as Live
+    from .policies import Observation as Observation
+    from .policies import action as action
     from .scheduler import ExperimentStopped as ExperimentStopped
     from .scheduler import Tally as Tally
 
 _LATER = {
+    "Benchmark": ".catalogue",
+    "Observation": ".policies",
+    "action": ".policies",
+    "benchmark": ".catalogue",
+    "benchmarks": ".catalogue",
     "Experiment": ".experiment",
     "ExperimentStopped": ".scheduler",
     "Live": ".live",
     "Tally": ".scheduler",
 }
 
-__all__ = ["Experiment", "ExperimentStopped", "Live", "Tally", "Task", "Verdict"]
+__all__ = [
+    "Benchmark",
+    "Experiment",
+    "ExperimentStopped",
+    "Live",
+    "Observation",
+    "Tally",
+    "Task",
+    "Verdict",
+    "action",
+    "benchmark",
+    "benchmarks",
+]
 
 
 def __getattr__(name: str) -> Any:

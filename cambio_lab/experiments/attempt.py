@@ -110,6 +110,8 @@ class Attempt:
         meter.most_steps = self.job.steps
         desktop: Desktop = session.desktop
         self._live = Live(session, desktop, self.job.cell.seed)
+        if self.job.cell.policy is not None and meter.policy is not None:
+            meter.policy.bind(self.job.cell.policy, task, self._live)
         self._stage = "setup"
         if task.setup is not None:
             await live.call(task.setup, self._live)
@@ -143,6 +145,8 @@ class Attempt:
             await asyncio.wait({turn})
         finally:
             over.cancel()
+        if meter.policy is not None and meter.policy.failure is not None:
+            raise meter.policy.failure
         end = meter.end
         if not isinstance(end, TurnFinished):
             rejected = meter.client.rejected if meter.client else None

@@ -23,6 +23,7 @@ from .engines import choose as choose_engine
 from .engines.base import Engine, Plan
 from .grid import Grid, name_settings
 from .ledger import CellRow, Ledger, open_for_reading, read_cells
+from .policies import Policy, name_models
 from .recording import NothingLive, Recording
 from .scheduler import Scheduler, Tally
 from .task import Task
@@ -40,6 +41,7 @@ UNATTENDED = {"approval": "never"}
 class Experiment:
     """A grid of runs with a folder of its own, ``directory/name``: the ledger and one recorded run for each cell.
 
+    ``tasks`` are a list or a :func:`benchmark`; ``models`` are names, policies (:mod:`.policies`) or a mapping of both.
     ``settings`` are named changes of the session's configuration (a dict, or a list that is named after its content),
     ``config`` is what all cells share, ``lab`` overrides :class:`cambio_lab.settings.Settings` for these runs
     (``{"desktop": "docker", "image": "mine"}``). Caps count money, steps and the wall time of one ``run``.
@@ -49,7 +51,7 @@ class Experiment:
         self,
         tasks: Sequence[Task],
         *,
-        models: Sequence[str],
+        models: Sequence[str | Policy] | Mapping[str, str | Policy],
         settings: Sequence[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]] | None = None,
         repeats: int = 5,
         seed: int = 1,
@@ -66,7 +68,7 @@ class Experiment:
         if not _NAME.fullmatch(name):
             raise ConfigurationError(f"{name!r} is no name for an experiment.", hint="Use letters, digits and . _ -")
         shared = {**UNATTENDED, **(config or {})}
-        self.grid = Grid(list(tasks), list(models), name_settings(settings), repeats, seed, shared)
+        self.grid = Grid(list(tasks), name_models(models), name_settings(settings), repeats, seed, shared)
         self.name = name
         self.directory = Path(directory) / name
         self.caps = Caps(max_cost_usd, max_steps, max_seconds)
@@ -185,7 +187,7 @@ class Experiment:
             settings=self.settings,
             lab=self.lab,
             store=ledger.store,
-            models=self.grid.models,
+            models=self.grid.model_ids,
             wanted=concurrency,
             make_provider=self._make_provider,
         )

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..agent.models import DEMO
 from ..errors import ConfigurationError
 from .fingerprint import fingerprint
+from .policies import Policy
 from .task import Task
 
 Settings = Mapping[str, Mapping[str, Any]]
@@ -27,6 +29,8 @@ class Cell:
     config: Mapping[str, Any] = field(default_factory=dict)
     """The whole configuration of the session: the experiment's, the task's and the setting's, the strongest last."""
     digest: str = ""
+    policy: Policy | None = None
+    """What acts in the model's place; ``model`` is its name then."""
 
     @property
     def cell_id(self) -> str:
@@ -53,18 +57,19 @@ class Grid:
     """Every cell of an experiment, in an order that shows all of the grid early: repeats are the outermost."""
 
     tasks: Sequence[Task]
-    models: Sequence[str]
+    models: Mapping[str, str | Policy]
+    """Name of a column -> model or policy."""
     settings: Settings
     repeats: int
     seed: int
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for what, names in (("tasks", [task.name for task in self.tasks]), ("models", list(self.models))):
-            if not names:
-                raise ConfigurationError(f"An experiment needs {what}.")
-            if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise ConfigurationError(f"Two {what} have the same name: {', '.join(twice)}.")
+        names = [task.name for task in self.tasks]
+        if not names or not self.models:
+            raise ConfigurationError(f"An experiment needs {'models' if names else 'tasks'}.")
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigurationError(f"Two tasks have the same name: {', '.join(twice)}.")
         if self.repeats < 1:
             raise ConfigurationError(f"repeats is {self.repeats}: it must be at least 1.")
 
@@ -76,11 +81,17 @@ class Grid:
         for repeat in range(self.repeats):
             for task in self.tasks:
                 seed = self._seed(task, repeat)
-                for model in self.models:
+                for name, model in self.models.items():
+                    policy = None if isinstance(model, str) else model
                     for setting, changes in self.settings.items():
-                        config = {**self.config, **task.config, **changes, "model": model}
-                        digest = fingerprint([digests[task.name], config])
-                        yield Cell(task, model, setting, repeat, seed, config, digest)
+                        config = {**self.config, **task.config, **changes, "model": DEMO if policy else model}
+                        asked = [digests[task.name], config, *([policy] if policy else [])]
+                        yield Cell(task, name, setting, repeat, seed, config, fingerprint(asked), policy)
+
+    @property
+    def model_ids(self) -> list[str]:
+        """The models that are asked, without repetition; a policy needs no key, as the demo model."""
+        return list(dict.fromkeys(model if isinstance(model, str) else DEMO for model in self.models.values()))
 
     def _seed(self, task: Task, repeat: int) -> int:
         """The same for every model and setting: they are compared on the same draws of the task."""

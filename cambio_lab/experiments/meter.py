@@ -13,13 +13,16 @@ from ..events import Event, ModelReplied, ToolFinished, ToolStarted, TurnFailed,
 from ..recording.masking import Mask
 from ..recording.recorder import Recorder
 from .pace import PacedClient
+from .policies import PolicyTransport
 
 
 class Meter:
     """Counts of one session. Times are seconds."""
 
-    def __init__(self, client: PacedClient | None) -> None:
+    def __init__(self, client: PacedClient | None, policy: PolicyTransport | None = None) -> None:
         self.client = client
+        self.policy = policy
+        """Where a policy takes the model's place."""
         self.steps = 0
         self.most_steps = 0
         """Tool calls the attempt may make in all its turns; 0: no limit of ours."""

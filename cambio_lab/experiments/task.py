@@ -67,6 +67,10 @@ class Task:
     config: Mapping[str, Any] = field(default_factory=dict)
     timeout: float = 900.0
     description: str = ""
+    tags: tuple[str, ...] = ()
+    """For filters and for the groups of a report, the most telling first."""
+    solution: Callable[[Any], Any] | None = None
+    """A reference solution: a policy (:mod:`.policies`) that the ``oracle`` baseline and ``check_tasks`` follow."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

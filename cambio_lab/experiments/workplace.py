@@ -37,6 +37,7 @@ from .engines.base import Job
 from .meter import Meter, MeteredAgent
 from .outcome import Outcome
 from .pace import Pace, PacedClient
+from .policies import PolicyTransport
 
 if TYPE_CHECKING:
     import httpx2
@@ -173,15 +174,18 @@ class Workplace:
             desktop=request.desktop,
             approval=request.gate.policy,
         )
+        network = await asyncio.to_thread(_network, options.model)
         client = PacedClient.made(
             self.pace,
             platform=options.platform,
             base_url=options.base_url,
             stall=options.model_stall,
-            transport=recorder.transport(await asyncio.to_thread(_network, options.model)),
+            transport=recorder.transport(network),
             api_key=self._key,
         )
-        meter = self._meters[request.session_id] = Meter(client)
+        meter = self._meters[request.session_id] = Meter(
+            client, network if isinstance(network, PolicyTransport) else None
+        )
         agent = await asyncio.to_thread(_agent, request, options, client, recorder.desktop(request.desktop))
         return MeteredAgent(agent, meter, recorder)
 
@@ -215,13 +219,11 @@ def require_key(key: str | None, models: Sequence[str], platform: str) -> None:
 
 
 def _network(model: str) -> httpx2.AsyncBaseTransport:
-    """What the recorder sits on: the network, or the demo model."""
+    """What the recorder sits on: the network, or a policy, without one the demo model."""
     import httpx2
 
     if model == DEMO:
-        from ..agent.transports.demo import DemoTransport
-
-        return DemoTransport()
+        return PolicyTransport()
     return httpx2.AsyncHTTPTransport(limits=httpx2.Limits(max_connections=4, keepalive_expiry=60.0))
 
 

@@ -23,6 +23,7 @@ _TYPED_BY_KEYS = 300
 """Characters that are typed key by key; longer texts are inserted, as an input method does."""
 _NOTCH = 100
 """Pixels of one notch of the wheel."""
+_PINCHED = "[visualViewport.scale, visualViewport.offsetLeft, visualViewport.offsetTop]"
 MOST_SCREENSHOT = 20_000_000
 """Bytes."""
 
@@ -44,12 +45,19 @@ async def place(tab: Tab, target: dict[str, Any]) -> tuple[float, float, str]:
 
 
 async def point(tab: Tab, target: dict[str, Any]) -> tuple[float, float]:
-    """Check a coordinate target against the viewport; nothing is clamped."""
+    """Return the page's point at a place of the screenshot, checked against the viewport; nothing is clamped."""
     x, y = target["coordinate"] if "coordinate" in target else (target["x"], target["y"])
     width, height = await viewport(tab)
     if not (0 <= x < width and 0 <= y < height):
         raise ActionError(f"({x}, {y}) is outside the viewport of {width}x{height} pixels.")
-    return float(x), float(y)
+    scale, left, top = await tab.call(tab.main_frame, _PINCHED)
+    return left + x / scale, top + y / scale
+
+
+async def scale(tab: Tab, factor: float) -> None:
+    """Magnify the page as a pinch does: what is drawn grows, the page's own pixels and layout stay."""
+    await tab.send("Emulation.setPageScaleFactor", pageScaleFactor=factor)
+    await tab.settle()
 
 
 async def _centre(tab: Tab, element: Element) -> tuple[float, float]:

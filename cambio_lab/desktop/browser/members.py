@@ -283,4 +283,5 @@ _MEMBERS: dict[str, Member] = {
     "form_input": _input(lambda tab, a: actions.fill(tab, str(a["target"]["ref"]), a["value"])),
     "file_upload": _input(lambda tab, a: actions.upload(tab, str(a["target"]["ref"]), list(a.get("paths") or []))),
     "wait": _reading(_wait),
+    "scale": _input(lambda tab, a: actions.scale(tab, float(a["factor"]))),  # no model has it: for tasks
 }

@@ -6,6 +6,8 @@ None needs the internet. ``docs/experiments.md`` shows how to add yours.
 
 from __future__ import annotations
 
+from ..._version import __version__
+from ..catalogue import Benchmark
 from ..task import Task
 from .browser import FILL_FORM, READ_PAGE
 from .desktop import (
@@ -33,4 +35,15 @@ TASKS: tuple[Task, ...] = (
 )
 """All ten."""
 
-__all__ = ["TASKS"]
+BENCHMARK = Benchmark(
+    name="cambio-basics",
+    title="Ten small tasks on a desktop: files, editor, terminal, window, browser",
+    version=__version__,
+    load=lambda split: TASKS,
+    metric="The share of runs whose check says yes; the score is the share of the task's parts that are right.",
+    licence="BSD-3-Clause",
+    citation="cambio_lab, docs/experiments.md",
+    needs="the desktop image, or a desktop with Firefox, Mousepad and Tk",
+)
+
+__all__ = ["BENCHMARK", "TASKS"]

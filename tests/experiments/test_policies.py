@@ -1,0 +1,104 @@
+"""Policies and baselines in the place of a model, through the same loop, limits, recorder and results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cambio_lab.errors import ConfigurationError
+from cambio_lab.experiments import Experiment, ExperimentStopped, Observation, action, benchmark
+
+from .conftest import GOOD, word_task
+from .miniwob_solvers import SOLVERS, solution
+
+Make = Callable[..., Experiment]
+
+
+async def writer(observation: Observation) -> Sequence[Any] | str:
+    """Writes the word it is asked for, after a look."""
+    assert observation.screenshot.startswith(b"\x89PNG")
+    if observation.step:
+        return f"I wrote it after {len(observation.results)} results."
+    return [action("bash", command=f"echo {observation.message.split()[-1]} > word.txt")]
+
+
+async def careless(observation: Observation) -> Sequence[Any] | str:
+    return "I did nothing."
+
+
+async def broken(observation: Observation) -> Sequence[Any] | str:
+    raise KeyError("a bug of the author")
+
+
+async def busy(observation: Observation) -> Sequence[Any] | str:
+    return [action("left_click", coordinate=[5, 5])]
+
+
+async def test_policies_stand_beside_models(experiment: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = experiment([word_task(solution=writer)], models=[GOOD, writer, careless, "oracle", "random"], repeats=1)
+    await made.run(progress=False)
+    assert {cell.model: cell.outcome.success for cell in made.cells if cell.outcome} == {
+        GOOD: True,
+        "writer": True,
+        "careless": False,
+        "oracle": True,
+        "random": False,
+    }
+    run = made.open("word", "writer")
+    assert (await run.replay()).identical
+    assert "I wrote it" in next(cell.outcome.answer for cell in made.cells if cell.model == "writer" and cell.outcome)
+
+
+async def test_a_policy_needs_no_key(experiment: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    made = experiment([word_task(solution=writer)], models={"mine": writer}, repeats=1)
+    assert (await made.run(progress=False)).success == 1
+
+
+async def test_a_policy_is_held_to_the_limits(experiment: Make) -> None:
+    made = experiment([word_task(config={"max_steps": 5})], models=[busy], repeats=1)
+    await made.run(progress=False)
+    (cell,) = made.cells
+    assert cell.outcome is not None and (cell.outcome.failure, cell.outcome.steps) == ("limit", 5)
+
+
+async def test_a_bug_in_a_policy_stops_the_experiment_and_is_not_counted(experiment: Make) -> None:
+    made = experiment(models=[broken], repeats=5)
+    with pytest.raises(ExperimentStopped, match="a bug of the author"):
+        await made.run(concurrency=1, progress=False)
+    assert {cell.outcome.failure for cell in made.cells if cell.outcome} == {"task"}
+
+
+async def test_random_draws_the_same_for_the_same_seed(experiment: Make, tmp_path: Path) -> None:
+    calls = []
+    for name in ("one", "two"):
+        made = experiment(models=["random"], repeats=1, name=name)
+        await made.run(progress=False)
+        calls.append(made.open("word", "random").steps["arguments"].tolist())
+    assert calls[0] == calls[1] and len(calls[0]) > 10
+
+
+def test_two_models_of_one_name_are_refused(experiment: Make) -> None:
+    with pytest.raises(ConfigurationError, match="same name: writer"):
+        experiment(models=[writer, writer])
+
+
+async def test_miniwob_through_the_loop(tmp_path: Path) -> None:
+    """The baselines on real pages: the oracle follows solvers, step by step, and its run can be replayed."""
+    names = ("click-dialog", "enter-password")
+    tasks = [replace(task, solution=solution(SOLVERS[task.name])) for task in benchmark("miniwob", names)]
+    made = Experiment(
+        tasks, models=["oracle", "random"], repeats=1, directory=tmp_path, lab={"desktop": "local"}, name="pages"
+    )
+    tally = await made.run(concurrency=2, progress=False)
+    found = {(cell.task, cell.model): cell.outcome for cell in made.cells}
+    assert tally.ended == "complete" and tally.failed == 0
+    for name in names:
+        outcome = found[name, "oracle"]
+        assert outcome is not None and outcome.success and outcome.reason == "reward 1", outcome
+        assert (await made.open(name, "oracle").replay()).identical
+    assert not found["enter-password", "random"].success  # type: ignore[union-attr]
