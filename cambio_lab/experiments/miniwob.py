@@ -38,7 +38,7 @@ document.getElementById('click-canvas').style.display = 'none'; globalThis.cambi
 core.startEpisode = () => {
   core.cover_div.textContent = 'DONE'; core.cover_div.onclick = null; core.cover_div.style.display = 'block'
 };
-(async () => { while (!WOB_TASK_READY) await new Promise(done => setTimeout(done, 20)); return 'ready' })()
+while (!WOB_TASK_READY) await new Promise(done => setTimeout(done, 20));
 """
 _ASK = """
 (() => {
