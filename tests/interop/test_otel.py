@@ -171,11 +171,11 @@ def test_a_step_costs_little(traces: Traced) -> None:
         ToolFinished("t", "left_click", "computer", {"coordinate": [1, 2]}, 1, False, "", Timing(total=1.0)),
     )
     traces(UserMessage("m", "go"), view(time.time()))
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(300):
         for event in events:
             traces(event, view(time.time()))
-    assert (time.perf_counter() - began) / 300 < 0.001
+    assert (time.thread_time() - began) / 300 < 0.001
     traces(TurnFinished("", [], 1.0, Usage()), view(time.time()))
     traces.shutdown()
 
