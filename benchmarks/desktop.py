@@ -21,11 +21,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
-from cambio_lab.desktop.base import DesktopOptions, Point
+from cambio_lab.desktop.base import Point
 from cambio_lab.desktop.docker.container import DockerDesktop
 from cambio_lab.desktop.docker.network import OPEN
 from cambio_lab.desktop.docker.provider import DockerProvider
 from cambio_lab.desktop.machine import STDOUT, Process
+from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.desktop.screen.framebuffer import encode as png
 from cambio_lab.settings import Settings
 from tests.desktop.programs import launch, launch_window, wait_for_window

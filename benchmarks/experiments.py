@@ -128,7 +128,7 @@ def _throughput(made: Experiment) -> float:
 async def memory() -> None:
     """Memory of one Docker desktop: at rest, and with a browser on a page and an editor."""
     from cambio_lab.desktop import make_provider
-    from cambio_lab.desktop.base import DesktopOptions
+    from cambio_lab.desktop.provider import DesktopOptions
     from cambio_lab.settings import Settings
 
     provider = await make_provider(Settings(desktop="docker", pool_size=0), server_id="benchmark-experiments")

@@ -17,8 +17,9 @@ import httpx2
 import psutil
 
 from cambio_lab.desktop import make_provider
-from cambio_lab.desktop.base import DesktopOptions, Point
+from cambio_lab.desktop.base import Point
 from cambio_lab.desktop.connected import ConnectedDesktop
+from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.settings import Settings
 from tests.live_server import LiveServer
 

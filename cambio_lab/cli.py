@@ -25,7 +25,7 @@ from .errors import CambioError
 from .settings import read_flags, resolve
 
 if TYPE_CHECKING:
-    from .desktop.base import Progress
+    from .desktop.provider import Progress
 
 MOUNTED = ("cambio_lab.reports.commands", "cambio_lab.experiments.commands")
 

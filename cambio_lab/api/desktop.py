@@ -11,7 +11,8 @@ import mimetypes
 from collections.abc import AsyncIterator
 from urllib.parse import quote
 
-from ..desktop.base import Desktop, Listing
+from ..desktop.base import Desktop
+from ..desktop.machine import Listing
 from ..errors import CambioError
 from .failure import Refused, timestamp
 from .rest import Rest

@@ -10,7 +10,7 @@ from dataclasses import fields
 from typing import Any
 
 from .._version import __version__
-from ..desktop.base import ProviderHealth
+from ..desktop.provider import ProviderHealth
 from ..settings import Settings
 from . import metrics
 from .failure import timestamp

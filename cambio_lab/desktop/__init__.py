@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 if TYPE_CHECKING:
     from cambio_lab.settings import Settings
 
-    from .base import DesktopProvider
+    from .provider import DesktopProvider
 
 Kind = Literal["docker", "sandbox", "local", "auto"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -38,7 +38,7 @@ async def make_provider(settings: Settings, *, server_id: str, kind: str | None 
         elif (sandbox := await examine()).up:
             kind = "sandbox"
         else:
-            from .unavailable import UnavailableProvider
+            from .provider import UnavailableProvider
 
             return UnavailableProvider(sandbox)
     return build_provider(settings, server_id, kind)

@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 from cambio_lab.errors import ActionError
+
+from .machine import CommandResult, FileContent, Listing
 
 Button = Literal["left", "middle", "right"]
 Direction = Literal["up", "down", "left", "right"]
@@ -77,22 +79,6 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
-class CommandResult:
-    """What a shell command left.
-
-    ``exit_code`` is ``None`` after a time-out. ``truncated`` says that output was dropped, ``shell_ended`` that the
-    command ended the shell itself (``exit``, ``exec``, a signal): the next command gets a new one.
-    """
-
-    stdout: str
-    stderr: str
-    exit_code: int | None
-    timed_out: bool = False
-    truncated: bool = False
-    shell_ended: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class VncEndpoint:
     """Where this desktop's RFB server listens: TCP on loopback, or a Unix socket; ``password`` for VncAuth."""
 
@@ -100,73 +86,6 @@ class VncEndpoint:
     port: int | None = None
     unix_path: str | None = None
     password: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FileInfo:
-    """One entry of a listing; ``path`` is relative to the desktop's home."""
-
-    path: str
-    size: int
-    modified: float
-    is_dir: bool
-
-
-class FileContent(AsyncIterator[bytes]):
-    """A file's content in pieces; close it (``aclose``) if it is not read to its end.
-
-    ``read`` generates the pieces; it sets ``size`` to the bytes in total where the desktop tells them.
-    """
-
-    def __init__(self, read: Callable[[FileContent], AsyncGenerator[bytes, None]]) -> None:
-        self.size: int | None = None
-        """Known once the first piece was read, if at all."""
-        self._pieces = read(self)
-
-    async def __anext__(self) -> bytes:
-        return await anext(self._pieces)
-
-    async def aclose(self) -> None:
-        await self._pieces.aclose()
-
-
-class Listing(list[FileInfo]):
-    """The entries of a folder by name; ``truncated`` when it has more than a desktop tells."""
-
-    def __init__(self, entries: Iterable[FileInfo] = (), truncated: bool = False) -> None:
-        super().__init__(entries)
-        self.truncated = truncated
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """``text`` is one line for people, ``fraction`` from 0 to 1 where it is known."""
-
-    text: str
-    fraction: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DesktopOptions:
-    """What a session asks of its desktop. ``network`` is ``open``, ``none`` or ``allow`` with ``allow_hosts``."""
-
-    size: Size = Size(1280, 800)
-    network: Literal["open", "none", "allow"] = "open"
-    allow_hosts: tuple[str, ...] = ()
-    image: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    progress: Callable[[Progress], None] | None = field(default=None, compare=False)
-    """Told how far the slow first time (pulling or building the image) is."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderHealth:
-    """``up`` decides ``/health``; ``summary`` is one line for people, ``fix`` the command that helps."""
-
-    name: str
-    up: bool
-    summary: str
-    fix: str = ""
 
 
 class Desktop(ABC):
@@ -361,28 +280,3 @@ class Desktop(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Remove the desktop and everything it holds; idempotent, bounded in time."""
-
-
-class DesktopProvider(Protocol):
-    """Where desktops come from."""
-
-    name: str
-    unclean: bool
-    """A desktop that did not come to be may have left something behind: :meth:`reap` is due."""
-
-    async def start(self) -> None:
-        """Begin filling the pool in the background; returns at once."""
-
-    async def acquire(self, session_id: str, options: DesktopOptions) -> Desktop:
-        """A usable desktop. :class:`~cambio_lab.errors.DesktopUnavailable` says why not and what to do."""
-
-    async def adopt(self, desktop_id: str, session_id: str) -> Desktop | None:
-        """Take back a desktop that outlived the server, or ``None`` when it is gone."""
-
-    async def reap(self, keep: frozenset[str]) -> list[str]:
-        """Remove this server's desktops whose ``desktop_id`` is not in ``keep``; what was removed."""
-
-    async def health(self) -> ProviderHealth: ...
-
-    async def stop(self, *, keep: frozenset[str] = frozenset()) -> None:
-        """Remove the pool and every desktop but ``keep``; within 10 seconds."""

@@ -12,26 +12,13 @@ from cambio_lab.errors import ActionError
 from cambio_lab.settings import Settings
 
 from . import files
-from .base import (
-    Button,
-    CommandResult,
-    Desktop,
-    Direction,
-    FileContent,
-    Listing,
-    Point,
-    Region,
-    Screenshot,
-    Settled,
-    Size,
-    VncEndpoint,
-)
+from .base import Button, Desktop, Direction, Point, Region, Screenshot, Settled, Size, VncEndpoint
 from .browser.members import Browser
 from .input import keys
 from .input.devices import InputDevices
 from .input.keymap import Keymap, expected_wait
 from .input.pointer import Pointer
-from .machine import Machine, run, until_managed
+from .machine import CommandResult, FileContent, Listing, Machine, run, until_managed
 from .rfb.connection import Connection
 from .screen import encode as png
 from .screen.view import View, fit_inside, fit_model

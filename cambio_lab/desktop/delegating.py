@@ -7,20 +7,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from operator import methodcaller
 from typing import Any, TypeVar
 
-from .base import (
-    Button,
-    CommandResult,
-    Desktop,
-    Direction,
-    FileContent,
-    Listing,
-    Point,
-    Region,
-    Screenshot,
-    Settled,
-    Size,
-    VncEndpoint,
-)
+from .base import Button, Desktop, Direction, Point, Region, Screenshot, Settled, Size, VncEndpoint
+from .machine import CommandResult, FileContent, Listing
 
 T = TypeVar("T")
 NOTHING = type(None)

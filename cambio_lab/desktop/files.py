@@ -15,8 +15,7 @@ from typing import Any
 
 from cambio_lab.errors import ActionError
 
-from .base import FileContent, FileInfo, Listing
-from .machine import STDOUT, Machine, Process
+from .machine import STDOUT, FileContent, FileInfo, Listing, Machine, Process
 
 _CHUNK = 64 * 1024
 _MOST_ANSWER = 2_000_000

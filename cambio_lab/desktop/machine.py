@@ -1,4 +1,4 @@
-"""Where a desktop's programs run: a container or a user environment of this machine.
+"""Where a desktop's programs run: a container or a user environment of this machine; what shell and files return.
 
 One primitive, :meth:`Machine.spawn`; shell, files and single programs are all built on it.
 """
@@ -6,12 +6,65 @@ One primitive, :meth:`Machine.spawn`; shell, files and single programs are all b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Protocol
 
 STDOUT, STDERR = 1, 2
 _MANAGED_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """What a shell command left.
+
+    ``exit_code`` is ``None`` after a time-out. ``truncated`` says that output was dropped, ``shell_ended`` that the
+    command ended the shell itself (``exit``, ``exec``, a signal): the next command gets a new one.
+    """
+
+    stdout: str
+    stderr: str
+    exit_code: int | None
+    timed_out: bool = False
+    truncated: bool = False
+    shell_ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """One entry of a listing; ``path`` is relative to the desktop's home."""
+
+    path: str
+    size: int
+    modified: float
+    is_dir: bool
+
+
+class FileContent(AsyncIterator[bytes]):
+    """A file's content in pieces; close it (``aclose``) if it is not read to its end.
+
+    ``read`` generates the pieces; it sets ``size`` to the bytes in total where the desktop tells them.
+    """
+
+    def __init__(self, read: Callable[[FileContent], AsyncGenerator[bytes, None]]) -> None:
+        self.size: int | None = None
+        """Known once the first piece was read, if at all."""
+        self._pieces = read(self)
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._pieces)
+
+    async def aclose(self) -> None:
+        await self._pieces.aclose()
+
+
+class Listing(list[FileInfo]):
+    """The entries of a folder by name; ``truncated`` when it has more than a desktop tells."""
+
+    def __init__(self, entries: Iterable[FileInfo] = (), truncated: bool = False) -> None:
+        super().__init__(entries)
+        self.truncated = truncated
 
 
 class Process(Protocol):

@@ -11,8 +11,9 @@ from typing import Any
 from cambio_lab.errors import CambioError, InvalidRequest
 from cambio_lab.settings import Settings
 
-from .base import DesktopOptions, Size
+from .base import Size
 from .connected import ConnectedDesktop
+from .provider import DesktopOptions
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 from cambio_lab.errors import ConfigurationError
 from cambio_lab.settings import Settings
 
-from .base import DesktopOptions, ProviderHealth
 from .docker.engine import NOT_PODMAN, START_DOCKER, Engine
+from .provider import DesktopOptions, ProviderHealth
 
 
 async def engine_answers() -> bool:

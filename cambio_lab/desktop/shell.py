@@ -16,8 +16,7 @@ from typing import NamedTuple
 
 from cambio_lab.errors import ActionError, DesktopLost
 
-from .base import CommandResult
-from .machine import STDOUT, Machine, Process
+from .machine import STDOUT, CommandResult, Machine, Process
 
 log = logging.getLogger(__name__)
 _KILL_TIMEOUT = 5.0

@@ -8,7 +8,8 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..desktop.base import CommandResult, Desktop, FileInfo, Screenshot
+from ..desktop.base import Desktop, Screenshot
+from ..desktop.machine import CommandResult, FileInfo
 from ..events import Usage
 
 if TYPE_CHECKING:

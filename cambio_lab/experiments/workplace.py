@@ -22,8 +22,9 @@ from ..agent.client import ModelClient
 from ..agent.models import DEMO
 from ..agent.options import AgentOptions
 from ..desktop import make_provider
-from ..desktop.base import Desktop, DesktopProvider
+from ..desktop.base import Desktop
 from ..desktop.probe import probe_image
+from ..desktop.provider import DesktopProvider
 from ..errors import ConfigurationError, MissingKey, SessionError
 from ..events import Usage
 from ..recording.collect import collect

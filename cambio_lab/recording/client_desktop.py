@@ -15,8 +15,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 
-from ..desktop.base import Desktop, FileContent, Listing, Screenshot
+from ..desktop.base import Desktop, Screenshot
 from ..desktop.delegating import DelegatingDesktop
+from ..desktop.machine import FileContent, Listing
 from . import observations
 from .contents import Json
 from .masking import Mask

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from ..desktop.base import CommandResult, FileInfo, Point, Region, Screenshot, Settled, Size
+from ..desktop.base import Point, Region, Screenshot, Settled, Size
+from ..desktop.machine import CommandResult, FileInfo
 from ..errors import ActionError, BundleRefused, DesktopError, DesktopLost, DesktopUnavailable
 
 Json = dict[str, Any]

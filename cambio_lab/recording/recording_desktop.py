@@ -6,8 +6,9 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, TypeVar
 
-from ..desktop.base import Desktop, FileContent
+from ..desktop.base import Desktop
 from ..desktop.delegating import DelegatingDesktop
+from ..desktop.machine import FileContent
 from ..errors import DesktopError
 from . import observations
 

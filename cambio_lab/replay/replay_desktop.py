@@ -9,18 +9,10 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, TypeVar
 
-from ..desktop.base import (
-    Desktop,
-    DesktopOptions,
-    FileContent,
-    Listing,
-    ProviderHealth,
-    Screenshot,
-    Settled,
-    Size,
-    VncEndpoint,
-)
+from ..desktop.base import Desktop, Screenshot, Settled, Size, VncEndpoint
 from ..desktop.delegating import CallDesktop, DelegatingDesktop
+from ..desktop.machine import FileContent, Listing
+from ..desktop.provider import DesktopOptions, ProviderHealth
 from ..errors import ActionError, DesktopLost, ReplayDiverged
 from ..recording import observations
 from ..recording.client_desktop import CLIENT, ClientRecord

@@ -77,7 +77,8 @@ async def _replay_run(path: Path, arguments: argparse.Namespace) -> bool:
 async def replay_on_fresh(run: Run, name: str, arguments: argparse.Namespace) -> bool:
     """Replay on a new desktop; print the outcome and, on a difference, where the screenshots are."""
     from ..desktop import make_provider
-    from ..desktop.base import DesktopOptions, Region, Size
+    from ..desktop.base import Region, Size
+    from ..desktop.provider import DesktopOptions
 
     size = Size(*run.manifest.get("desktop", {}).get("display", (1280, 800)))
     masks = tuple(Region(*(int(part) for part in mask.split(","))) for mask in arguments.mask)

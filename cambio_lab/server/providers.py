@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 
 from ..desktop import build_provider, make_provider
-from ..desktop.base import DesktopProvider
+from ..desktop.provider import DesktopProvider
 from ..errors import StoreUnavailable
 from ..settings import Settings
 

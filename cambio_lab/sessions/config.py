@@ -15,8 +15,9 @@ from pydantic_core import ErrorDetails
 from cambio_lab.agent.approval import parse_policy
 from cambio_lab.agent.options import AgentOptions
 from cambio_lab.desktop import Kind
-from cambio_lab.desktop.base import DesktopOptions, Size
+from cambio_lab.desktop.base import Size
 from cambio_lab.desktop.docker.allow import domains
+from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.errors import InvalidRequest
 from cambio_lab.recording.masking import Mask
 from cambio_lab.settings import Settings

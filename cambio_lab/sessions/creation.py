@@ -11,7 +11,8 @@ from typing import Any
 from cambio_lab.agent.approval import parse_policy
 from cambio_lab.agent.gate import Gate
 from cambio_lab.agent.options import AgentOptions
-from cambio_lab.desktop.base import Desktop, DesktopProvider, Progress
+from cambio_lab.desktop.base import Desktop
+from cambio_lab.desktop.provider import DesktopProvider, Progress
 from cambio_lab.errors import CambioError, DesktopUnavailable
 from cambio_lab.events import Status, Usage, timestamp
 from cambio_lab.replay.origin import fork_point, to_replay

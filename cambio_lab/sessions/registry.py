@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from cambio_lab.desktop.base import DesktopProvider
+from cambio_lab.desktop.provider import DesktopProvider
 from cambio_lab.errors import (
     CambioError,
     CapacityReached,

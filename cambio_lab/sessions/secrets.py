@@ -19,8 +19,9 @@ from dataclasses import replace
 from typing import Any
 
 from cambio_lab.agent.tools.extra import ExtraResult, ExtraTools
-from cambio_lab.desktop.base import CommandResult, Desktop, FileContent, Listing, Settled
+from cambio_lab.desktop.base import Desktop, Settled
 from cambio_lab.desktop.delegating import DelegatingDesktop
+from cambio_lab.desktop.machine import CommandResult, FileContent, Listing
 from cambio_lab.errors import ActionError, DesktopError
 from cambio_lab.recording.masking import LONGEST_PLACEHOLDER, Mask, Substitution
 from cambio_lab.recording.masking import NAME as NAMES

@@ -11,20 +11,8 @@ from typing import Any
 import numpy
 from PIL import Image
 
-from cambio_lab.desktop.base import (
-    Button,
-    CommandResult,
-    Desktop,
-    Direction,
-    FileContent,
-    Listing,
-    Point,
-    Region,
-    Screenshot,
-    Settled,
-    Size,
-    VncEndpoint,
-)
+from cambio_lab.desktop.base import Button, Desktop, Direction, Point, Region, Screenshot, Settled, Size, VncEndpoint
+from cambio_lab.desktop.machine import CommandResult, FileContent, Listing
 from cambio_lab.errors import ActionError, DesktopLost
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from cambio_lab.desktop.base import CommandResult, Size
+from cambio_lab.desktop.base import Size
+from cambio_lab.desktop.machine import CommandResult
 from cambio_lab.events import HistoryAppended, HistoryDropped, StatusChanged, TurnFailed, TurnFinished
 from tests.messages_api import MessagesApi, Script, Steps, member, reply, screenshot, think, tool
 

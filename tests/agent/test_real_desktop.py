@@ -18,7 +18,8 @@ from PIL import Image
 from cambio_lab.agent import Agent, AgentOptions, Gate
 from cambio_lab.agent.client import ModelClient
 from cambio_lab.desktop import make_provider
-from cambio_lab.desktop.base import Desktop, DesktopOptions, Size
+from cambio_lab.desktop.base import Desktop, Size
+from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.events import ApprovalRequested, ToolFinished, ToolStarted, TurnFailed, TurnFinished
 from cambio_lab.settings import Settings
 from tests.messages_api import (

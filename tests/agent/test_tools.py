@@ -11,7 +11,8 @@ import pytest
 from cambio_lab.agent import ExtraResult
 from cambio_lab.agent.tools.actions import ACTIONS
 from cambio_lab.agent.tools.bash import cut
-from cambio_lab.desktop.base import CommandResult, Point, Region
+from cambio_lab.desktop.base import Point, Region
+from cambio_lab.desktop.machine import CommandResult
 from cambio_lab.errors import DesktopLost, InvalidRequest
 from cambio_lab.events import ToolFinished, TurnFailed, TurnFinished
 from tests.messages_api import MessagesApi, Script, legacy, member, tool

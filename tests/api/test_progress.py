@@ -8,7 +8,7 @@ from typing import Any
 
 from cambio_lab.agent.options import AgentOptions
 from cambio_lab.api.overview_socket import OverviewSocket
-from cambio_lab.desktop.base import Progress
+from cambio_lab.desktop.provider import Progress
 from cambio_lab.sessions.config import SessionConfig
 from cambio_lab.sessions.creation import Creation
 from tests.sessions.parts import Bench

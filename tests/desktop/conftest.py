@@ -11,9 +11,9 @@ import pytest
 import pytest_asyncio
 
 from cambio_lab.desktop import make_provider
-from cambio_lab.desktop.base import DesktopOptions
 from cambio_lab.desktop.connected import ConnectedDesktop
 from cambio_lab.desktop.docker.provider import DockerProvider
+from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.settings import Settings
 
 WINDOWS = Path(__file__).with_name("windows")

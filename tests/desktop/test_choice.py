@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from cambio_lab.desktop import make_provider
-from cambio_lab.desktop.base import DesktopOptions
 from cambio_lab.desktop.docker import context
 from cambio_lab.desktop.probe import probe_engine
+from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.desktop.sandbox import probe
 from cambio_lab.errors import ConfigurationError, DesktopUnavailable
 from cambio_lab.experiments.workplace import Workplace

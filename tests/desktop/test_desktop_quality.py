@@ -14,8 +14,9 @@ import pytest_asyncio
 from PIL import Image
 
 from cambio_lab.desktop import make_provider
-from cambio_lab.desktop.base import DesktopOptions, Point, Size
+from cambio_lab.desktop.base import Point, Size
 from cambio_lab.desktop.connected import ConnectedDesktop
+from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.settings import Settings
 
 from .programs import content, launch, wait_for, wait_for_window

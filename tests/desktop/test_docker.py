@@ -14,11 +14,12 @@ import docker
 import pytest
 
 from cambio_lab.desktop import make_provider
-from cambio_lab.desktop.base import DesktopOptions, Size
+from cambio_lab.desktop.base import Size
 from cambio_lab.desktop.connected import ConnectedDesktop
 from cambio_lab.desktop.docker.container import remove
 from cambio_lab.desktop.docker.engine import EngineError
 from cambio_lab.desktop.docker.provider import DockerProvider
+from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.desktop.rfb.client import RfbClient
 from cambio_lab.errors import CapacityReached, DesktopLost, DesktopUnavailable
 from cambio_lab.settings import Settings

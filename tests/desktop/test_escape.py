@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from cambio_lab.desktop.base import DesktopOptions
+from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.desktop.sandbox.provider import SandboxDesktop, SandboxProvider
 from cambio_lab.settings import Settings
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cambio_lab.desktop.base import DesktopOptions
 from cambio_lab.desktop.docker.provider import DockerProvider
+from cambio_lab.desktop.provider import DesktopOptions
 
 # Each line: a name, then what the attempt gave. Written as somebody who wants out would write it.
 ATTACK = r"""

@@ -12,8 +12,9 @@ import pytest
 import pytest_asyncio
 
 from cambio_lab.desktop import make_provider
-from cambio_lab.desktop.base import DesktopOptions, Point, Region
+from cambio_lab.desktop.base import Point, Region
 from cambio_lab.desktop.connected import ConnectedDesktop
+from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.errors import ActionError
 from cambio_lab.settings import Settings
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import pytest
 
-from cambio_lab.desktop.base import DesktopOptions
 from cambio_lab.desktop.connected import ConnectedDesktop
 from cambio_lab.desktop.docker.provider import DockerProvider
+from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.errors import DesktopUnavailable
 from cambio_lab.settings import Settings
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from cambio_lab.desktop.base import DesktopOptions, Progress
 from cambio_lab.desktop.docker.provider import DockerProvider
+from cambio_lab.desktop.provider import DesktopOptions, Progress
 from cambio_lab.settings import Settings
 
 

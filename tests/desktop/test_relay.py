@@ -14,7 +14,7 @@ ISOLATED = ["unshare", "--net"]
 PROGRAM = """
 import asyncio, time, uuid
 from cambio_lab.desktop import make_provider
-from cambio_lab.desktop.base import DesktopOptions
+from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.desktop.docker.launch import OwnedDesktop
 from cambio_lab.settings import Settings
 

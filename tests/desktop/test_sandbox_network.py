@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from cambio_lab.desktop.base import DesktopOptions
+from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.desktop.sandbox import network, provider
 from cambio_lab.desktop.sandbox.provider import SandboxDesktop, SandboxProvider
 from cambio_lab.errors import DesktopUnavailable

@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cambio_lab.desktop.base import DesktopOptions, ProviderHealth, Screenshot, Size
+from cambio_lab.desktop.base import Screenshot, Size
+from cambio_lab.desktop.provider import DesktopOptions, ProviderHealth
 from cambio_lab.errors import DesktopUnavailable
 from cambio_lab.settings import Settings
 from tests.agent.fake_desktop import FakeDesktop, png

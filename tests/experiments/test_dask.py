@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from distributed import Client, LocalCluster, Worker
 
-from cambio_lab.desktop.base import ProviderHealth
+from cambio_lab.desktop.provider import ProviderHealth
 from cambio_lab.errors import ConfigurationError
 from cambio_lab.experiments import Experiment, Task
 from cambio_lab.experiments.engines.site import Site, SiteSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from cambio_lab.desktop.base import DesktopOptions
+from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.desktop.sandbox.provider import SandboxProvider
 from cambio_lab.settings import Settings
 

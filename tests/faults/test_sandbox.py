@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from cambio_lab.desktop.base import DesktopOptions
+from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.desktop.sandbox import provider as sandbox
 from cambio_lab.desktop.sandbox.provider import SandboxProvider
 from cambio_lab.errors import DesktopLost

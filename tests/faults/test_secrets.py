@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cambio_lab.agent.tools.extra import ExtraResult
-from cambio_lab.desktop.base import CommandResult
+from cambio_lab.desktop.machine import CommandResult
 from cambio_lab.errors import ActionError, InvalidRequest
 from cambio_lab.recording.masking import Mask
 from cambio_lab.sessions.config import SessionConfig

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cambio_lab.api.messages import Encoder
-from cambio_lab.desktop.base import DesktopProvider
+from cambio_lab.desktop.provider import DesktopProvider
 from cambio_lab.sessions import Registry, Session
 from cambio_lab.sessions.broadcast import Subscription
 from cambio_lab.sessions.interfaces import Clock

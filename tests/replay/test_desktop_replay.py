@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from cambio_lab.desktop.base import Desktop, DesktopOptions, DesktopProvider
+from cambio_lab.desktop.base import Desktop
 from cambio_lab.desktop.docker.provider import DockerProvider
+from cambio_lab.desktop.provider import DesktopOptions, DesktopProvider
 from cambio_lab.replay.desktop_replay import DesktopReplay, clock_mask
 from cambio_lab.reports import Run
 from cambio_lab.settings import Settings

@@ -10,8 +10,9 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from cambio_lab.desktop import make_provider
-from cambio_lab.desktop.base import DesktopOptions, Point
+from cambio_lab.desktop.base import Point
 from cambio_lab.desktop.connected import ConnectedDesktop
+from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.settings import Settings
 from tests.desktop.programs import content, launch, wait_for, wait_for_window
 

@@ -15,9 +15,9 @@ import docker
 import pytest
 
 from cambio_lab.desktop import make_provider
-from cambio_lab.desktop.base import DesktopOptions
 from cambio_lab.desktop.connected import ConnectedDesktop
 from cambio_lab.desktop.docker.image import image_tag
+from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.settings import Settings
 from tests.live_server import LiveServer
 

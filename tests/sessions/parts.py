@@ -14,7 +14,8 @@ from cambio_lab.agent.gate import Gate, LimitReached, Stopped
 from cambio_lab.agent.options import TurnOptions
 from cambio_lab.agent.turn import Emit
 from cambio_lab.api.messages import Encoder
-from cambio_lab.desktop.base import Desktop, DesktopOptions, ProviderHealth, Size
+from cambio_lab.desktop.base import Desktop, Size
+from cambio_lab.desktop.provider import DesktopOptions, ProviderHealth
 from cambio_lab.errors import DesktopLost, DesktopUnavailable
 from cambio_lab.events import (
     Event,

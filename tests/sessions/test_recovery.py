@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cambio_lab.desktop.base import DesktopProvider
+from cambio_lab.desktop.provider import DesktopProvider
 from cambio_lab.errors import ConfigurationError, DesktopUnavailable
 from cambio_lab.events import Event, StatusChanged
 from cambio_lab.replay.replay_desktop import ReplayProvider

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cambio_lab.desktop.base import DesktopOptions, Progress
+from cambio_lab.desktop.provider import DesktopOptions, Progress
 from cambio_lab.errors import (
     CapacityReached,
     DesktopUnavailable,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ...desktop.base import CommandResult, Desktop
+from ...desktop.base import Desktop
+from ...desktop.machine import CommandResult
 from ...errors import ActionError
 from ...events import Timing
 from ..approval import SHELL

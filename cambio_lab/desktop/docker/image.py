@@ -19,7 +19,7 @@ from typing import Any
 
 from cambio_lab.errors import DesktopUnavailable
 
-from ..base import Progress
+from ..provider import Progress
 from .engine import Engine, EngineError
 
 log = logging.getLogger(__name__)

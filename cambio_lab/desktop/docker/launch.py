@@ -10,8 +10,9 @@ from typing import Any
 from cambio_lab.errors import DesktopLost, DesktopUnavailable
 from cambio_lab.settings import Settings
 
-from ..base import DesktopOptions, VncEndpoint
+from ..base import VncEndpoint
 from ..machine import run
+from ..provider import DesktopOptions
 from ..rfb import authentication
 from .container import (
     ROLE_LABEL,

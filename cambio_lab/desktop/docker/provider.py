@@ -11,8 +11,8 @@ from pathlib import Path
 from cambio_lab.errors import CambioError, CapacityReached, DesktopUnavailable
 from cambio_lab.settings import Settings
 
-from ..base import DesktopOptions, Progress, ProviderHealth
 from ..pool import Pool, usual_options
+from ..provider import DesktopOptions, Progress, ProviderHealth
 from .container import DockerDesktop
 from .engine import NOT_PODMAN, START_DOCKER, Engine, EngineError
 from .image import build_image, image_exists, image_tag

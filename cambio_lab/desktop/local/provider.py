@@ -19,10 +19,11 @@ from pathlib import Path
 from cambio_lab.errors import CapacityReached, DesktopUnavailable
 from cambio_lab.settings import Settings
 
-from ..base import DesktopOptions, ProviderHealth, VncEndpoint
+from ..base import VncEndpoint
 from ..browser.chromium import installed
 from ..connected import ConnectedDesktop
 from ..machine import run, until_managed
+from ..provider import DesktopOptions, ProviderHealth
 from .process import LocalProcess
 
 log = logging.getLogger(__name__)

@@ -22,8 +22,8 @@ from typing import Any
 
 from cambio_lab.errors import DesktopUnavailable
 
-from ..base import DesktopOptions
 from ..docker.allow import domains
+from ..provider import DesktopOptions
 from .children import Child
 
 PROXY_PORT = 3128

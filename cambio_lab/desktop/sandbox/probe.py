@@ -9,7 +9,7 @@ import asyncio
 import shutil
 import sys
 
-from ..base import ProviderHealth
+from ..provider import ProviderHealth
 
 PROGRAMS = ("bwrap", "Xvnc", "openbox", "xterm", "xkbcomp")
 INSTALL = "apt install bubblewrap tigervnc-standalone-server openbox xterm x11-xkb-utils python3 slirp4netns nftables"

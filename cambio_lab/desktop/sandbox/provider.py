@@ -14,10 +14,11 @@ from pathlib import Path
 from cambio_lab.errors import CapacityReached, DesktopUnavailable
 from cambio_lab.settings import Settings
 
-from ..base import DesktopOptions, ProviderHealth, VncEndpoint
+from ..base import VncEndpoint
 from ..browser.chromium import installed
 from ..connected import ConnectedDesktop
 from ..pool import Pool, usual_options
+from ..provider import DesktopOptions, ProviderHealth
 from . import bubblewrap
 from .children import Child
 from .folders import choose_user, end_sandbox, is_ours, parent_folder, remove_folder
