@@ -1,5 +1,5 @@
 # The two commands: `make run` and `make test`. Both do all their own set-up; see scripts/setup.
-.PHONY: run test test-slow check format bench clean setup
+.PHONY: run test test-slow check format bench docs clean setup
 SHELL := /bin/bash
 BIN := .venv/bin
 
@@ -37,9 +37,14 @@ bench: ## the numbers of DESIGN, measured here, as ratios
 	@scripts/setup test
 	@scripts/bench $(BENCH)
 
+docs: ## the documentation, in docs/_build/html; a warning is an error
+	@scripts/setup test
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs: open docs/_build/html/index.html"
+
 setup:
 	@scripts/setup test
 
 clean: ## what the build made; the engine's data and your sessions stay
-	rm -rf .venv dist build labextension/lib labextension/node_modules cambio_lab/labextension
+	rm -rf .venv dist build docs/_build labextension/lib labextension/node_modules cambio_lab/labextension
 	find cambio_lab/static -mindepth 1 ! -name .keep -delete
