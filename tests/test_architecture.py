@@ -132,3 +132,11 @@ def test_the_drawing_names_every_part() -> None:
     missing = real - edges
     assert not missing, f"docs/architecture.md lacks {sorted(missing)}"
     assert all(there in ALLOWED[here] for here, there in edges)
+
+
+def test_the_architecture_names_files_that_exist() -> None:
+    """Every module named in docs/architecture.md is where the page says."""
+    named = set(re.findall(r"`([a-z_]+/[a-z_/]*[a-z_]+\.py)`", (DOCS / "architecture.md").read_text()))
+    root = PACKAGE.parent
+    missing = [name for name in named if not (PACKAGE / name).is_file() and not (root / name).is_file()]
+    assert not missing, f"docs/architecture.md names {sorted(missing)}"
