@@ -56,7 +56,7 @@ export function RunView({ run, other, compare, single }: RunProps): VNode {
         </output>
         {parts >= 0 && (
           <button type="button" class="jp-Cambio-link" onClick={() => setAt(parts)}>
-            {t('They part at step %1', parts + 1)}
+            {t('First difference: step %1', parts + 1)}
           </button>
         )}
         {other && parts < 0 && <span class="jp-Cambio-dim">{t('Same actions')}</span>}
@@ -91,7 +91,7 @@ function Column({ run, at, setAt }: ColumnProps): VNode {
           {t('%1 steps', totals.steps)} · {duration(totals.seconds * 1000)} · {t('%1 tok', count(totals.tokens))} · {money(totals.cost)}
         </span>
       </header>
-      {!run.complete && <p class="jp-Cambio-notice">{t('The session was still going on, or a part of its record is missing: this is the truth up to the last step.')}</p>}
+      {!run.complete && <p class="jp-Cambio-notice">{t('Recording incomplete: shown up to the last step.')}</p>}
       <div class="jp-Cambio-run-body">
         <div class="jp-Cambio-run-left">
           {step ? <Shot run={run} step={step} /> : <p class="jp-Cambio-empty jp-Cambio-dim">{t('This run has no such step.')}</p>}
