@@ -1,0 +1,98 @@
+"""What a new machine meets: ``scripts/setup`` without apt-get or an engine, and the wheel in a clean environment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = "bash cat cut curl date dirname docker env find git grep head id python3 sed sha256sum sort timeout tr uname"
+SILENT = "unix:///nonexistent/docker.sock"
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> dict[str, str]:
+    """An environment whose PATH has the usual tools, but no apt-get, sudo, X server or window manager."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in TOOLS.split():
+        if found := shutil.which(name):
+            (programs / name).symlink_to(found)
+    kept = {name: value for name, value in os.environ.items() if name in ("HOME", "DOCKER_HOST")}
+    return {**kept, "PATH": str(programs)}
+
+
+def _setup(purpose: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(ROOT / "scripts/setup"), purpose, "system_packages"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.docker
+def test_run_beside_an_engine_needs_no_x_server(bare: dict[str, str], docker_host: str) -> None:
+    done = _setup("run", {**bare, "DOCKER_HOST": docker_host})
+    assert done.returncode == 0, done.stderr
+    assert "desktops are containers" in done.stderr
+
+
+def test_without_apt_get_setup_names_what_is_missing(bare: dict[str, str]) -> None:
+    done = _setup("run", {**bare, "DOCKER_HOST": SILENT})
+    assert done.returncode == 1
+    assert "missing here:" in done.stderr
+    assert "tigervnc-standalone-server" in done.stderr
+    assert "no apt-get" in done.stderr
+
+
+def test_elsewhere_than_on_linux_setup_asks_for_docker(bare: dict[str, str]) -> None:
+    uname = Path(bare["PATH"]) / "uname"
+    uname.unlink()
+    uname.write_text("#!/bin/sh\necho Darwin\n", encoding="utf-8")
+    uname.chmod(0o755)
+    done = _setup("run", {**bare, "DOCKER_HOST": SILENT})
+    assert done.returncode == 1
+    assert "start Docker Desktop" in done.stderr
+
+
+def test_the_front_end_sources_are_found_without_git(bare: dict[str, str], tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    shutil.copytree(ROOT / "scripts", archive / "scripts")
+    (archive / "labextension/src").mkdir(parents=True)
+    (archive / "labextension/src/index.ts").touch()
+    (archive / "labextension/node_modules").mkdir()
+    (archive / "labextension/node_modules/ignored.js").touch()
+    command = ["bash", str(archive / "scripts/setup"), "run", "front_end_sources"]
+    done = subprocess.run(command, env=bare, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["labextension/src/index.ts"], done.stderr
+
+
+@pytest.mark.slow
+def test_the_wheel_works_in_a_clean_environment(tmp_path: Path) -> None:
+    """Needs neither Node nor apt: what they make is in the wheel."""
+
+    def run(*command: str | Path) -> str:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["CAMBIO_LAB_MODEL"] = "demo"
+    run(sys.executable, "-m", "build", "--outdir", tmp_path / "dist", ROOT)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    (archive,) = (tmp_path / "dist").glob("*.tar.gz")
+    assert archive.stat().st_size > 100_000
+    run(sys.executable, "-m", "venv", tmp_path / "clean")
+    environment["PATH"] = f"{tmp_path / 'clean/bin'}:{environment['PATH']}"
+    environment["JUPYTER_CONFIG_DIR"] = environment["JUPYTER_DATA_DIR"] = str(tmp_path / "jupyter")
+    run("pip", "install", "-q", f"{wheel}[lab]")
+    assert "cambio_lab enabled" in " ".join(run("jupyter", "server", "extension", "list").split())
+    labextensions = run("jupyter", "labextension", "list")
+    assert "cambio-lab" in labextensions
+    assert "enabled" in labextensions
+    assert "cambio_lab" in run("python", "-c", "import cambio_lab; print(cambio_lab.Workbench.__module__)")
+    assert "demo" in run("cambio-lab", "doctor")
