@@ -21,7 +21,7 @@ from cambio_lab.desktop.docker.engine import EngineError
 from cambio_lab.desktop.docker.provider import DockerProvider
 from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.desktop.rfb.client import RfbClient
-from cambio_lab.errors import CapacityReached, DesktopLost, DesktopUnavailable
+from cambio_lab.errors import DesktopLost, DesktopUnavailable
 from cambio_lab.settings import Settings
 
 
@@ -210,25 +210,16 @@ async def test_death_is_told(engine: Any, docker_desktop: ConnectedDesktop) -> N
     assert not await docker_desktop.alive()
 
 
-async def test_capacity(settings: Settings, docker_host: str) -> None:
-    provider = await make_provider(replace(settings, max_desktops=2), server_id=name(), kind="docker")
-    wishes = [provider.acquire(str(n), DesktopOptions()) for n in range(5)]
-    results = await asyncio.gather(*wishes, return_exceptions=True)
-    assert sum(isinstance(result, CapacityReached) for result in results) == 3
-    await provider.stop()
-
-
 @pytest.mark.slow
 async def test_twenty_at_once_all_come(engine: Any, settings: Settings, docker_host: str) -> None:
     provider = await make_provider(replace(settings, max_desktops=20), server_id=name(), kind="docker")
     assert isinstance(provider, DockerProvider)
     begin = time.perf_counter()
-    wishes = [provider.acquire(str(n), DesktopOptions()) for n in range(22)]
+    wishes = [provider.acquire(str(n), DesktopOptions()) for n in range(20)]
     results = await asyncio.gather(*wishes, return_exceptions=True)
     print(f"20 desktops after {time.perf_counter() - begin:.1f} s")
     desktops = [result for result in results if isinstance(result, ConnectedDesktop)]
     assert len({desktop.desktop_id for desktop in desktops}) == 20
-    assert sum(isinstance(result, CapacityReached) for result in results) == 2
     screenshots = await asyncio.gather(*(desktop.screenshot() for desktop in desktops))
     assert {screenshot.width for screenshot in screenshots} == {1280}
     await provider.stop()

@@ -15,7 +15,7 @@ PROGRAM = """
 import asyncio, time, uuid
 from cambio_lab.desktop import make_provider
 from cambio_lab.desktop.provider import DesktopOptions
-from cambio_lab.desktop.docker.launch import OwnedDesktop
+from cambio_lab.desktop.docker.desktop import DockerDesktop
 from cambio_lab.settings import Settings
 
 async def main():

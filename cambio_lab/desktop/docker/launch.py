@@ -14,24 +14,16 @@ from ..base import VncEndpoint
 from ..machine import run
 from ..provider import DesktopOptions
 from ..rfb import authentication
-from .container import (
-    ROLE_LABEL,
-    SERVER_LABEL,
-    VNC_PORT,
-    DockerDesktop,
-    ScriptOutput,
-    abandon,
-    create,
-    describe,
-    remove,
-)
+from .container import ROLE_LABEL, SERVER_LABEL, create, remove
+from .desktop import DockerDesktop, ScriptOutput, abandon
 from .engine import Engine, EngineError
-from .exec import XVNC, ContainerMachine, ExecProcess, start_exec
+from .exec import HOME, XVNC, ContainerMachine, ExecProcess, start_exec
 from .network import Networks, Placement
 from .relay import Relay
 
 log = logging.getLogger(__name__)
 
+VNC_PORT = 5900
 _READY_TIMEOUT = 60.0
 _PASSWORD_TIMEOUT = 5.0
 
@@ -62,7 +54,7 @@ class Launcher:
         await self._networks.prepare(image)
         await self._digest(image)
 
-    async def launch(self, image: str, options: DesktopOptions) -> OwnedDesktop:
+    async def launch(self, image: str, options: DesktopOptions) -> DockerDesktop:
         """A new container, connected to. Whatever goes wrong, cancellation included, nothing of it is left."""
         placement = await self._networks.place(image, options.network, options.allow_hosts)
         container: str | None = None
@@ -83,18 +75,48 @@ class Launcher:
         await self._networks.remove(placement)
 
     def _describe(self, client: Any, image: str, options: DesktopOptions, placement: Placement) -> dict[str, Any]:
-        return describe(
-            client,
-            image=image,
-            size=options.size,
-            network=placement.network,
-            labels=dict(options.labels) | {SERVER_LABEL: self._server_id, ROLE_LABEL: "desktop"},
-            settings=self._settings,
-            environment=placement.environment,
-            offline_names=placement.offline_names,
+        """The arguments of ``create_container``: everything DESIGN's isolation asks for, and no secret."""
+        limit = self._settings.desktop_tmp
+        own = "uid=1000,gid=1000,mode=0700,nosuid,nodev"
+        host = client.create_host_config(
+            init=True,
+            read_only=True,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            mem_limit=self._settings.desktop_memory,
+            memswap_limit=self._settings.desktop_memory,
+            nano_cpus=int(self._settings.desktop_cpus * 1e9),
+            # When processors are short, the server and its clients come first.
+            cpu_shares=512,
+            pids_limit=self._settings.desktop_pids,
+            oom_score_adj=500,
+            shm_size=limit,
+            tmpfs={
+                HOME: f"size={limit},{own},exec",
+                "/tmp": f"size={limit},mode=1777,nosuid,nodev,exec",
+                "/run/desktop": f"size={16 * 1024**2},{own}",
+                "/run/xvnc": "size=1m,uid=900,gid=900,mode=0700,nosuid,nodev,noexec",
+            },
+            port_bindings={VNC_PORT: ("127.0.0.1",)},
+            network_mode=placement.network,
+            log_config={"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}},
+            # Names are asked of an address that does not exist: a lookup would be a way out of a closed network.
+            dns=["192.0.2.1"] if placement.offline_names else None,
         )
+        return {
+            "image": image,
+            "command": ["start-desktop", str(options.size)],
+            "hostname": "desktop",
+            "user": XVNC,
+            "working_dir": "/",
+            "environment": placement.environment,
+            "labels": {**options.labels, SERVER_LABEL: self._server_id, ROLE_LABEL: "desktop"},
+            "ports": [VNC_PORT],
+            "stdin_open": True,
+            "host_config": host,
+        }
 
-    async def _boot(self, container: str, image: str) -> OwnedDesktop:
+    async def _boot(self, container: str, image: str) -> DockerDesktop:
         """Start it, tell it its password, and connect as soon as it says that Xvnc listens."""
         password = authentication.new_password()
         server = await self._engine.hijack(f"/containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1", {})
@@ -141,7 +163,7 @@ class Launcher:
             self._digests[image] = inspected["Id"]
         return self._digests[image]
 
-    async def _connect(self, container: str, port: int, password: str, digest: str) -> OwnedDesktop:
+    async def _connect(self, container: str, port: int, password: str, digest: str) -> DockerDesktop:
         """Open a running desktop: by its published port, or through the engine where that leads nowhere."""
         if self.direct is not False:
             desktop = self._desktop(container, VncEndpoint("127.0.0.1", port, password=password), digest)
@@ -165,10 +187,10 @@ class Launcher:
         desktop.relay = relay
         return desktop
 
-    def _desktop(self, container: str, endpoint: VncEndpoint, digest: str) -> OwnedDesktop:
-        return OwnedDesktop(self._engine, container, endpoint, digest, self._settings, self._networks, self._listed)
+    def _desktop(self, container: str, endpoint: VncEndpoint, digest: str) -> DockerDesktop:
+        return DockerDesktop(self._engine, container, endpoint, digest, self._settings, self._networks, self._listed)
 
-    async def adopt(self, container: str) -> OwnedDesktop | None:
+    async def adopt(self, container: str) -> DockerDesktop | None:
         """See :meth:`DockerProvider.adopt`."""
         try:
             state = await self._engine.call(lambda client: client.inspect_container(container))
@@ -193,38 +215,3 @@ class Launcher:
         machine = ContainerMachine(self._engine, container, XVNC)
         code, secret, _ = await run(machine, ["head", "-c8", "/run/xvnc/password"], timeout=_PASSWORD_TIMEOUT, limit=8)
         return authentication.reveal(secret) if code == 0 and len(secret) == 8 else None
-
-
-class OwnedDesktop(DockerDesktop):
-    """Leaves its provider's list when it is closed, and takes its proxy with it."""
-
-    placement: Placement | None = None
-    relay: Relay | None = None
-
-    def __init__(
-        self,
-        engine: Engine,
-        container: str,
-        endpoint: VncEndpoint,
-        digest: str,
-        settings: Settings,
-        networks: Networks,
-        listed: dict[str, DockerDesktop],
-    ) -> None:
-        super().__init__(engine, container, endpoint, digest, settings)
-        self._networks = networks
-        self._listed = listed
-
-    async def release(self) -> None:
-        try:
-            await super().release()
-            if self.relay is not None:
-                await self.relay.close()
-        finally:  # No longer owned; the reaper removes it unless its id is in `keep`.
-            if self._listed.get(self.desktop_id) is self:
-                del self._listed[self.desktop_id]
-
-    async def _destroy(self) -> None:
-        await super()._destroy()
-        if self.placement is not None:
-            await self._networks.remove(self.placement)

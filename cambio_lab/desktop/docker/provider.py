@@ -8,17 +8,17 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from cambio_lab.errors import CambioError, CapacityReached, DesktopUnavailable
+from cambio_lab.errors import CambioError, DesktopUnavailable
 from cambio_lab.settings import Settings
 
 from ..pool import Pool, usual_options
 from ..provider import DesktopOptions, Progress, ProviderHealth
-from .container import DockerDesktop
+from .container import reap
+from .desktop import DockerDesktop
 from .engine import NOT_PODMAN, START_DOCKER, Engine, EngineError
 from .image import build_image, image_exists, image_tag
 from .launch import Launcher
 from .network import Networks
-from .reap import reap
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _AT_ONCE = 4
 
 
 class DockerProvider:
-    """Makes :class:`~cambio_lab.desktop.docker.container.DockerDesktop`, keeps a warm pool, cleans up after crashes.
+    """Makes :class:`~cambio_lab.desktop.docker.desktop.DockerDesktop`, keeps a warm pool, cleans up after crashes.
 
     ``server_id`` labels every container: only this server's own are adopted or reaped. ``extra_hosts`` are names that
     allow-list proxies know besides DNS.
@@ -43,7 +43,6 @@ class DockerProvider:
         self._networks = Networks(self._engine, server_id, extra_hosts)
         self._desktops: dict[str, DockerDesktop] = {}
         self._launcher = Launcher(self._engine, settings, server_id, self._networks, self._desktops)
-        self._starting = 0
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._building = asyncio.Lock()
         self._reference: str | None = None
@@ -80,21 +79,13 @@ class DockerProvider:
     # Desktops
     async def acquire(self, session_id: str, options: DesktopOptions) -> DockerDesktop:
         """From the pool when the options are the usual ones, else a new container."""
-        if len(self._desktops) + self._starting >= self._settings.max_desktops:
-            raise CapacityReached(
-                f"All {self._settings.max_desktops} desktops are in use.", hint="End a session, or raise max_desktops."
-            )
-        self._starting += 1
-        try:
-            desktop = self._from_pool(options)
-            if desktop is None:
-                self._pool.busy(+1)
-                try:
-                    desktop = await self._make(options)
-                finally:
-                    self._pool.busy(-1)
-        finally:
-            self._starting -= 1
+        desktop = self._from_pool(options)
+        if desktop is None:
+            self._pool.busy(+1)
+            try:
+                desktop = await self._make(options)
+            finally:
+                self._pool.busy(-1)
         self._desktops[desktop.desktop_id] = desktop
         return desktop
 

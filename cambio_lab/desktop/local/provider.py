@@ -16,13 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from cambio_lab.errors import CapacityReached, DesktopUnavailable
+from cambio_lab.errors import DesktopUnavailable
 from cambio_lab.settings import Settings
 
 from ..base import VncEndpoint
 from ..browser.chromium import installed
 from ..connected import ConnectedDesktop
-from ..machine import run, until_managed
+from ..machine import Machine, run, until_managed
 from ..provider import DesktopOptions, ProviderHealth
 from .process import LocalProcess
 
@@ -34,6 +34,8 @@ _IMAGE = Path(__file__).resolve().parent.parent / "image"
 """The container's configuration files; the window manager's keys and the terminal's fonts are the same here."""
 _START_TIMEOUT = 15.0
 _LONGEST_SOCKET_PATH = 107
+Children = list[asyncio.subprocess.Process]
+"""The X server and its first clients."""
 
 
 class LocalMachine:
@@ -72,11 +74,12 @@ class LocalDesktop(ConnectedDesktop):
     """Xvnc on a Unix socket in a private folder; gone with this server."""
 
     def __init__(
-        self, folder: Path, machine: LocalMachine, children: list[asyncio.subprocess.Process], settings: Settings
+        self, folder: Path, machine: LocalMachine, children: Children, settings: Settings, forget: Callable[[str], None]
     ) -> None:
         super().__init__(folder.name, VncEndpoint(unix_path=str(folder / "rfb")), machine, settings)
         self._folder = folder
         self._children = children
+        self._forget = forget
 
     @property
     def has_browser(self) -> bool:
@@ -86,15 +89,8 @@ class LocalDesktop(ConnectedDesktop):
         return self._children[0].returncode is None
 
     async def _destroy(self) -> None:
-        # The X server last to be asked, first to matter: its clients end when it does.
-        for child in self._children:
-            with suppress(ProcessLookupError):
-                child.kill()
-        await asyncio.gather(*(child.wait() for child in self._children))
-        if self.machine.managed is not None:
-            self.machine.managed.cancel()
-            await asyncio.wait([self.machine.managed])
-        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        await _remove(self._children, self.machine, self._folder)
+        self._forget(self.desktop_id)
 
 
 class LocalProvider:
@@ -109,30 +105,19 @@ class LocalProvider:
         self._desktops: dict[str, LocalDesktop] = {}
         self._folders: set[str] = set()
         """Names of the folders in use, also of desktops that are still being created."""
-        self._starting = 0
 
     async def start(self) -> None:
         log.warning("desktops are local: programs in them run as this server's user, they are NOT isolated")
 
     async def acquire(self, session_id: str, options: DesktopOptions) -> LocalDesktop:
-        if len(self._desktops) + self._starting >= self._settings.max_desktops:
-            raise CapacityReached(
-                f"All {self._settings.max_desktops} desktops are in use.", hint="End a session, or raise max_desktops."
-            )
         if options.network != "open":
             raise DesktopUnavailable(
                 "A local desktop cannot restrict the network.", hint="Use the Docker desktop, or network: open."
             )
-        missing = [program for program in PROGRAMS if shutil.which(program) is None]
-        if missing:
-            raise DesktopUnavailable(
-                f"The local desktop needs {', '.join(missing)}.", hint=f"Install it, for example with: {INSTALL}"
-            )
-        self._starting += 1
-        try:
-            desktop = await self._start_desktop(options)
-        finally:
-            self._starting -= 1
+        health = await self.health()
+        if not health.up:
+            raise DesktopUnavailable(f"No local desktop: {health.summary}.", hint=health.fix)
+        desktop = await self._start_desktop(options)
         self._desktops[desktop.desktop_id] = desktop
         return desktop
 
@@ -141,7 +126,7 @@ class LocalProvider:
         self._folders.add(folder.name)  # before it exists: `reap` removes folders that are not in use
         folder.mkdir(mode=0o700)
         (folder / "home" / "tmp").mkdir(parents=True)
-        children: list[asyncio.subprocess.Process] = []
+        children: Children = []
         machine: LocalMachine | None = None
         try:
             async with asyncio.timeout(_START_TIMEOUT):
@@ -151,17 +136,11 @@ class LocalProvider:
                 machine = LocalMachine(folder / "home", display, cookie)
                 await run(machine, ["xkbcomp", "-w0", str(_IMAGE / "keymap.xkb"), display])
                 await _start_clients(machine, children)
-                desktop = _Owned(folder, machine, children, self._settings, self._forget)
+                desktop = LocalDesktop(folder, machine, children, self._settings, self._forget)
                 await desktop.open()
                 return desktop
         except BaseException as error:
-            for child in children:
-                with suppress(ProcessLookupError):
-                    child.kill()
-                await child.wait()
-            if machine is not None and machine.managed is not None:
-                machine.managed.cancel()
-            shutil.rmtree(folder, ignore_errors=True)
+            await asyncio.shield(_remove(children, machine, folder))
             self._forget(folder.name)
             if isinstance(error, TimeoutError):
                 raise DesktopUnavailable("The local X server did not start in time.") from error
@@ -206,23 +185,16 @@ def _parent_folder(prefix: str) -> Path:
     return Path(folder if longest <= _LONGEST_SOCKET_PATH else "/tmp")
 
 
-class _Owned(LocalDesktop):
-    """Leaves its provider's list when it is closed."""
-
-    def __init__(
-        self,
-        folder: Path,
-        machine: LocalMachine,
-        children: list[asyncio.subprocess.Process],
-        settings: Settings,
-        forget: Callable[[str], None],
-    ) -> None:
-        super().__init__(folder, machine, children, settings)
-        self._forget = forget
-
-    async def _destroy(self) -> None:
-        await super()._destroy()
-        self._forget(self.desktop_id)
+async def _remove(children: Children, machine: Machine | None, folder: Path) -> None:
+    """Kill what was started, and remove the folder."""
+    for child in children:
+        with suppress(ProcessLookupError):
+            child.kill()
+    await asyncio.gather(*(child.wait() for child in children))
+    if machine is not None and machine.managed is not None:
+        machine.managed.cancel()
+        await asyncio.wait([machine.managed])
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
 def _cookie() -> bytes:
@@ -231,57 +203,30 @@ def _cookie() -> bytes:
     return struct.pack(">HHHH", 0xFFFF, 0, 0, len(name)) + name + struct.pack(">H", len(data)) + data
 
 
-async def _start_xvnc(
-    folder: Path, cookie: Path, options: DesktopOptions, children: list[asyncio.subprocess.Process]
-) -> str:
+async def _start_xvnc(folder: Path, cookie: Path, options: DesktopOptions, children: Children) -> str:
     """Start the X server; its display (``:7``). It tells through ``-displayfd`` when it accepts connections."""
     read_end, write_end = os.pipe()
-    size = options.size
     arguments = [
-        *("setpriv", "--pdeathsig", "KILL", "--", "Xvnc", "-displayfd", str(write_end)),
-        *("-geometry", f"{size.width}x{size.height}", "-depth", "24", "-nolisten", "tcp", "-auth", str(cookie)),
-        *("-rfbunixpath", str(folder / "rfb"), "-rfbunixmode", "0600", "-rfbport", "-1", "-SecurityTypes", "None"),
-        *("-AlwaysShared", "-AcceptSetDesktopSize=1", "-FrameRate=60", "-CompareFB=1", "-SendPrimary=0"),
-        *("-SetPrimary=0", "-MaxCutText=16777216", "-desktop", "cambio_lab", "-dpi", "96", "-br"),
+        *("Xvnc", "-displayfd", str(write_end), "-geometry", str(options.size), "-depth", "24", "-nolisten", "tcp"),
+        *("-auth", str(cookie), "-rfbunixpath", str(folder / "rfb"), "-rfbunixmode", "0600", "-rfbport", "-1"),
+        *("-SecurityTypes", "None", "-AlwaysShared", "-AcceptSetDesktopSize=1", "-FrameRate=60", "-CompareFB=1"),
+        *("-SendPrimary=0", "-SetPrimary=0", "-MaxCutText=16777216", "-desktop", "cambio_lab", "-dpi", "96", "-br"),
     ]
+    home = str(folder / "home")
+    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": home, "LANG": "C.UTF-8"}
     try:
-        child = await asyncio.create_subprocess_exec(
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            pass_fds=(write_end,),
-            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(folder / "home"), "LANG": "C.UTF-8"},
-            start_new_session=True,
-        )
+        children.append(await _start_child(arguments, environment, home, write_end))
     finally:
         os.close(write_end)
-    children.append(child)
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb"))
-    try:
-        number = (await reader.readline()).decode().strip()
-    finally:
-        transport.close()
+    number = await _line(read_end)
     if not number:
         raise DesktopUnavailable("The local X server did not start.", hint="Run `Xvnc :99` to see why.")
     return f":{number}"
 
 
-async def _managed(fifo: int) -> None:
-    """The window manager says through ``fifo`` that it has the screen."""
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fifo, "rb", 0))
-    try:
-        await reader.readline()
-    finally:
-        transport.close()
-
-
-async def _start_clients(machine: LocalMachine, children: list[asyncio.subprocess.Process]) -> None:
-    fifo = f"{Path(machine.home).parent}/managed"
+async def _start_clients(machine: LocalMachine, children: Children) -> None:
+    """Start the window manager, which says through a FIFO that it has the screen, and colour the background."""
+    fifo = str(Path(machine.home).parent / "managed")
     os.mkfifo(fifo, 0o600)
     machine.managed = asyncio.create_task(_managed(os.open(fifo, os.O_RDWR | os.O_NONBLOCK)), name="window-manager")
     told = f"sh -c 'echo >{shlex.quote(fifo)}'"
@@ -289,13 +234,36 @@ async def _start_clients(machine: LocalMachine, children: list[asyncio.subproces
     if shutil.which("xsetroot"):
         commands.append(["xsetroot", "-solid", "#2f5d86"])
     for command in commands:
-        child = await asyncio.create_subprocess_exec(
-            *("setpriv", "--pdeathsig", "KILL", "--", *command),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            env=machine.environment,
-            cwd=machine.home,
-            start_new_session=True,
-        )
-        children.append(child)
+        children.append(await _start_child(command, machine.environment, machine.home))
+
+
+async def _start_child(
+    argv: Sequence[str], environment: Mapping[str, str], folder: str, *descriptors: int
+) -> asyncio.subprocess.Process:
+    """Start a program without streams that dies with this process."""
+    return await asyncio.create_subprocess_exec(
+        *("setpriv", "--pdeathsig", "KILL", "--", *argv),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+        pass_fds=descriptors,
+        env=dict(environment),
+        cwd=folder,
+        start_new_session=True,
+    )
+
+
+async def _managed(fifo: int) -> None:
+    await _line(fifo)
+
+
+async def _line(descriptor: int) -> str:
+    """Read one line of a pipe, and close it."""
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", 0)
+    )
+    try:
+        return (await reader.readline()).decode().strip()
+    finally:
+        transport.close()

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from cambio_lab.errors import CapacityReached, DesktopUnavailable
+from cambio_lab.errors import DesktopUnavailable
 from cambio_lab.settings import Settings
 
 from ..base import VncEndpoint
@@ -103,7 +103,6 @@ class SandboxProvider:
         self._parent = parent_folder(self.prefix)
         self._desktops: dict[str, SandboxDesktop] = {}
         self._starting: set[str] = set()
-        self._acquiring = 0
         self._children: dict[asyncio.Task[None], Child] = {}
         self._default = usual_options(settings)
         self._pool = Pool(lambda: self._make(self._default), settings.pool_size)
@@ -112,23 +111,15 @@ class SandboxProvider:
         self._pool.start()
 
     async def acquire(self, session_id: str, options: DesktopOptions) -> SandboxDesktop:
-        if len(self._desktops) + self._acquiring >= self._settings.max_desktops:
-            raise CapacityReached(
-                f"All {self._settings.max_desktops} desktops are in use.", hint="End a session, or raise max_desktops."
-            )
         if options.image is not None:
             raise DesktopUnavailable("A sandbox has no image.", hint="Leave `image` out, or use the Docker desktop.")
-        self._acquiring += 1
-        try:
-            desktop = self._from_pool(options)
-            if desktop is None:
-                self._pool.busy(+1)
-                try:
-                    desktop = await self._make(options)
-                finally:
-                    self._pool.busy(-1)
-        finally:
-            self._acquiring -= 1
+        desktop = self._from_pool(options)
+        if desktop is None:
+            self._pool.busy(+1)
+            try:
+                desktop = await self._make(options)
+            finally:
+                self._pool.busy(-1)
         self._desktops[desktop.desktop_id] = desktop
         return desktop
 
