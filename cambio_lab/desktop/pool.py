@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from cambio_lab.errors import CambioError, InvalidRequest
 from cambio_lab.settings import Settings
@@ -15,6 +15,7 @@ from .base import Size
 from .connected import ConnectedDesktop
 from .provider import DesktopOptions
 
+D = TypeVar("D", bound=ConnectedDesktop)
 log = logging.getLogger(__name__)
 
 _BREATH = 0.25
@@ -23,13 +24,15 @@ _PATIENCE = (1.0, 5.0, 30.0, 60.0)
 """Seconds after a failure before the next attempt."""
 
 
-class Pool:
-    """Keeps ``size`` ready desktops of one kind; ``make`` makes one."""
+class Pool(Generic[D]):
+    """Keeps ``settings.pool_size`` ready desktops of the usual kind; ``make`` makes one."""
 
-    def __init__(self, make: Callable[[], Awaitable[ConnectedDesktop]], size: int) -> None:
+    def __init__(self, make: Callable[[DesktopOptions], Awaitable[D]], settings: Settings) -> None:
+        self.usual = usual_options(settings)
+        """What a session gets that asks for nothing."""
         self._make = make
-        self._size = size
-        self._ready: deque[ConnectedDesktop] = deque()
+        self._size = settings.pool_size
+        self._ready: deque[D] = deque()
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._busy = 0
@@ -47,19 +50,26 @@ class Pool:
             self._wanted.set()
             self._task = asyncio.create_task(self._fill(), name="desktop-pool")
 
-    def take(self) -> ConnectedDesktop | None:
-        """A ready desktop that still lives, or ``None``; never waits."""
-        taken: ConnectedDesktop | None = None
-        while self._ready and taken is None:
-            desktop = self._ready.popleft()
-            taken = desktop if desktop.connected else None
-        self._wanted.set()
-        return taken
+    async def acquire(self, options: DesktopOptions) -> D:
+        """Return a ready desktop if ``options`` are the usual ones, else a new one; the pool waits meanwhile."""
+        usual = self.usual
+        is_usual = (options.size, options.network, options.image) == (usual.size, usual.network, usual.image)
+        if is_usual and (ready := self._take()) is not None:
+            return ready
+        self._busy += 1
+        try:
+            return await self._make(options)
+        finally:
+            self._busy -= 1
+            self._wanted.set()
 
-    def busy(self, change: int) -> None:
-        """Tell that a request is making a desktop itself (+1) or has made it (-1): the pool waits meanwhile."""
-        self._busy += change
+    def _take(self) -> D | None:
         self._wanted.set()
+        while self._ready:
+            desktop = self._ready.popleft()
+            if desktop.connected:
+                return desktop
+        return None
 
     async def _fill(self) -> None:
         failures = 0
@@ -80,7 +90,7 @@ class Pool:
             if len(self._ready) >= self._size:
                 continue
             try:
-                self._ready.append(await self._make())
+                self._ready.append(await self._make(self.usual))
                 failures = 0
             except CambioError as error:
                 log.warning("no desktop could be made ready in advance: %s", error.describe())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 from dataclasses import replace
 
 from cambio_lab.errors import ConfigurationError
@@ -84,9 +83,7 @@ async def probe_sandbox() -> ProviderHealth:
 
 async def probe_local() -> ProviderHealth:
     """Are the programs of the local desktop there?"""
-    from .local.provider import INSTALL, PROGRAMS
+    from .local.provider import LocalProvider
 
-    missing = [program for program in PROGRAMS if shutil.which(program) is None]
-    if missing:
-        return ProviderHealth("local desktop", False, f"missing: {', '.join(missing)}", INSTALL)
-    return ProviderHealth("local desktop", True, "local (not isolated): Xvnc and a window manager are there")
+    health = await LocalProvider(Settings(), server_id="doctor").health()
+    return replace(health, name="local desktop")

@@ -65,7 +65,8 @@ class Chromium:
         self._sessions: dict[str, Tab] = {}
         self._count = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._downloads: dict[str, dict[str, Any]] = {}
+        self._downloads: dict[str, tuple[str, str]] = {}
+        """URL and path of each download that began."""
         self._first = asyncio.Event()
         self._waits: dict[str, asyncio.Event] = {}
 
@@ -166,12 +167,12 @@ class Chromium:
         await self._devtools.send("Target.setAutoAttach", attach)
         await self._first.wait()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(self._guarded(work), name="browser-event")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, work: Coroutine[Any, Any, Any]) -> None:
         try:
             await work
         except (DesktopError, TimeoutError) as error:  # the page or the browser is gone by now
@@ -244,20 +245,18 @@ class Chromium:
         kind = str(event.get("type", ""))
         leaving = kind == "beforeunload"  # dismissing it would keep the page open against the agent's will
         self.changes.append({"type": "dialog_dismissed", "kind": kind, "message": str(event.get("message", ""))[:1000]})
-        self._spawn(self._answer("Page.handleJavaScriptDialog", {"accept": leaving}, session))
-
-    async def _answer(self, method: str, params: Mapping[str, Any], session: str) -> None:
-        await self._devtools.send(method, params, session=session)
+        self._spawn(self._devtools.send("Page.handleJavaScriptDialog", {"accept": leaving}, session=session))
 
     def _paused(self, session: str, event: Mapping[str, Any]) -> None:
         request = {"requestId": event.get("requestId")}
         url = str(event.get("request", {}).get("url", ""))
         if self._allowed(url):
-            self._spawn(self._answer("Fetch.continueRequest", request, session))
+            self._spawn(self._devtools.send("Fetch.continueRequest", request, session=session))
             return
         self.changes.append({"type": "navigation_refused"})
         log.info("navigation refused: host=%s", urlsplit(url).hostname)
-        self._spawn(self._answer("Fetch.failRequest", {**request, "errorReason": "BlockedByClient"}, session))
+        refused = {**request, "errorReason": "BlockedByClient"}
+        self._spawn(self._devtools.send("Fetch.failRequest", refused, session=session))
 
     def _response(self, session: str, event: Mapping[str, Any]) -> None:
         tab = self._sessions.get(session)
@@ -275,28 +274,26 @@ class Chromium:
         tab = self._sessions.get(session)
         arguments = event.get("args")
         if tab is not None and isinstance(arguments, list):
-            words = [
-                str(one.get("value", one.get("description", "")))[:1000] for one in arguments if isinstance(one, dict)
-            ]
+            dicts = [one for one in arguments if isinstance(one, dict)]
+            words = [str(one.get("value", one.get("description", "")))[:1000] for one in dicts]
             tab.console.append(f"{event.get('type')}: {' '.join(words)}"[:2000])
 
     def _download_began(self, _: str, event: Mapping[str, Any]) -> None:
-        guid = str(event.get("guid"))
+        guid, url = str(event.get("guid")), str(event.get("url", ""))[:2000]
         name = str(event.get("suggestedFilename", "")).replace("/", "_")
-        self._downloads[guid] = {"download_id": guid, "url": str(event.get("url", ""))[:2000], "name": name[:200]}
+        self._downloads[guid] = (url, f"{self._home}/Downloads/{name[:200]}")
         while len(self._downloads) > MOST_CHANGES:
             self._downloads.pop(next(iter(self._downloads)))
-        self.changes.append({"type": "download_started", "download_id": guid, "url": self._downloads[guid]["url"]})
+        self.changes.append({"type": "download_started", "download_id": guid, "url": url})
 
     def _download_changed(self, _: str, event: Mapping[str, Any]) -> None:
-        found = self._downloads.get(str(event.get("guid")))
-        state = event.get("state")
-        if found is None or state not in ("completed", "canceled"):
+        guid, state = str(event.get("guid")), event.get("state")
+        if guid not in self._downloads or state not in ("completed", "canceled"):
             return
-        change: dict[str, Any] = {"download_id": found["download_id"], "url": found["url"]}
+        url, path = self._downloads[guid]
+        change: dict[str, Any] = {"download_id": guid, "url": url}
         if state == "completed":
-            path = event.get("filePath") or f"{self._home}/Downloads/{found['name']}"
-            change |= {"type": "download_completed", "path": str(path)[:1000]}
+            change |= {"type": "download_completed", "path": str(event.get("filePath") or path)[:1000]}
             if isinstance(event.get("totalBytes"), int | float):
                 change["size_bytes"] = int(event["totalBytes"])
         else:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 LARGEST_MESSAGE = 32 * 1024 * 1024
 """Bytes; a screenshot of a large screen in base64 is a few MB."""
 EVENTS_PER_SECOND = 5_000
-"""More than this, for longer than a moment, and the browser is ended: every event is work on the event loop."""
+"""More than this, for longer than a second, and the browser is ended: every event is work on the event loop."""
 
 Handler = Callable[[str, Mapping[str, Any]], None]
 """Told the session (target) that an event belongs to, and its parameters."""

@@ -46,7 +46,7 @@ class ExecProcess:
         return await self._stream.read()
 
     async def wait(self) -> int:
-        # The stream ends a moment before the engine has noted the exit code.
+        # The stream ends before the engine has noted the exit code.
         for pause in (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0):
             await asyncio.sleep(pause)
             state = await self._engine.call(lambda client: client.exec_inspect(self._exec_id))

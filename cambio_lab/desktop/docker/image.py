@@ -12,7 +12,7 @@ import re
 import shutil
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 CONTEXT = Path(__file__).resolve().parent.parent / "image"
 BASE, BASE_TAG, SUITE = "debian", "bookworm-slim", "bookworm"
 _STEP = re.compile(r"^Step (\d+)/(\d+) : (.*)")
-
-
 Report = Callable[[Progress], None]
 
 
@@ -195,8 +193,9 @@ async def _debootstrap(root: Path, report: Report) -> None:
     )
     last = ""
     try:
-        async for text in _text_lines(process.stdout):
-            last = text
+        assert process.stdout is not None
+        async for line in process.stdout:
+            last = text = line.decode("utf-8", "replace").strip()
             report(Progress(f"debootstrap: {text[:120]}"))
         code = await process.wait()
     finally:
@@ -205,12 +204,6 @@ async def _debootstrap(root: Path, report: Report) -> None:
             await process.wait()
     if code:
         raise DesktopUnavailable(f"debootstrap failed: {last}", hint="Is a Debian mirror reachable?")
-
-
-async def _text_lines(stream: asyncio.StreamReader | None) -> AsyncIterator[str]:
-    assert stream is not None
-    async for line in stream:
-        yield line.decode("utf-8", "replace").strip()
 
 
 def _pack(root: Path, archive: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from cambio_lab.errors import CambioError, DesktopUnavailable
 from cambio_lab.settings import Settings
 
-from ..pool import Pool, usual_options
+from ..pool import Pool
 from ..provider import DesktopOptions, Progress, ProviderHealth
 from .container import reap
 from .desktop import DockerDesktop
@@ -48,8 +48,7 @@ class DockerProvider:
         self._reference: str | None = None
         self._told: list[Callable[[Progress], None]] = []
         """Those who wait for the image."""
-        self._default = usual_options(settings)
-        self._pool = Pool(lambda: self._make(self._default, pooled=True), settings.pool_size)
+        self._pool = Pool(self._make, settings)
         self._preparing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -64,7 +63,7 @@ class DockerProvider:
         """
         try:
             if await image_exists(self._engine, image_tag(self._settings.image)):
-                image = await self._image(self._default)
+                image = await self._image(self._pool.usual)
                 async with self._gate:
                     await self._launcher.prepare(image)
         except (EngineError, CambioError) as error:
@@ -79,25 +78,11 @@ class DockerProvider:
     # Desktops
     async def acquire(self, session_id: str, options: DesktopOptions) -> DockerDesktop:
         """From the pool when the options are the usual ones, else a new container."""
-        desktop = self._from_pool(options)
-        if desktop is None:
-            self._pool.busy(+1)
-            try:
-                desktop = await self._make(options)
-            finally:
-                self._pool.busy(-1)
+        desktop = await self._pool.acquire(options)
         self._desktops[desktop.desktop_id] = desktop
         return desktop
 
-    def _from_pool(self, options: DesktopOptions) -> DockerDesktop | None:
-        usual = self._default
-        if (options.size, options.network, options.image) != (usual.size, usual.network, usual.image):
-            return None
-        desktop = self._pool.take()
-        assert desktop is None or isinstance(desktop, DockerDesktop)
-        return desktop
-
-    async def _make(self, options: DesktopOptions, *, pooled: bool = False) -> DockerDesktop:
+    async def _make(self, options: DesktopOptions) -> DockerDesktop:
         made = False
         try:
             if version := await self._engine.podman():

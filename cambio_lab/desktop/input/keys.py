@@ -7,11 +7,10 @@ Numbers are from X11's ``keysymdef.h``; any character has one (Latin-1: its code
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 from typing import NamedTuple
 
 from cambio_lab.errors import ActionError
-
-from .keysyms import KEYSYMS
 
 SHIFT, CTRL, ALT, SUPER = 0xFFE1, 0xFFE3, 0xFFE9, 0xFFEB
 RETURN, TAB, BACKSPACE, ESCAPE, CAPS_LOCK, NUM_LOCK = 0xFF0D, 0xFF09, 0xFF08, 0xFF1B, 0xFFE5, 0xFF7F
@@ -56,6 +55,15 @@ _NAMED = {
 }  # fmt: skip
 _NAMED |= {f"f{n}": 0xFFBE + n - 1 for n in range(1, 36)}
 _NAMED |= {f"kp_{n}": 0xFFB0 + n for n in range(10)}
+
+
+def _x11_names() -> dict[str, int]:
+    lines = Path(__file__).with_name("keysyms.txt").read_text("ascii").splitlines()
+    runs = [line.split() for line in lines if not line.startswith("#")]
+    return {name: int(first, 16) + place for first, *names in runs for place, name in enumerate(names)}
+
+
+KEYSYMS = _x11_names()
 # Where X11's name and an alias are the same (hyphen, its soft one), what people mean by it goes first.
 NAMES = {name.lower(): symbol for name, symbol in KEYSYMS.items()} | KEYSYMS | MODIFIERS | _NAMED
 

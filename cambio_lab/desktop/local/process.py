@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cambio_lab.errors import DesktopLost
 
-from ..streams import Streams
+from ..machine import Streams
 
 
 class LocalProcess(Streams):

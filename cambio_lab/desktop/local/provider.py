@@ -11,7 +11,6 @@ import shlex
 import shutil
 import struct
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ from ..browser.chromium import installed
 from ..connected import ConnectedDesktop
 from ..machine import Machine, run, until_managed
 from ..provider import DesktopOptions, ProviderHealth
+from ..sandbox.folders import parent_folder
 from .process import LocalProcess
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,6 @@ INSTALL = "apt install tigervnc-standalone-server openbox xterm util-linux x11-x
 _IMAGE = Path(__file__).resolve().parent.parent / "image"
 """The container's configuration files; the window manager's keys and the terminal's fonts are the same here."""
 _START_TIMEOUT = 15.0
-_LONGEST_SOCKET_PATH = 107
 Children = list[asyncio.subprocess.Process]
 """The X server and its first clients."""
 
@@ -102,6 +101,7 @@ class LocalProvider:
     def __init__(self, settings: Settings, *, server_id: str) -> None:
         self._settings = settings
         self._prefix = f"cambio-{hashlib.sha256(server_id.encode()).hexdigest()[:8]}-"
+        self._parent = parent_folder(self._prefix)
         self._desktops: dict[str, LocalDesktop] = {}
         self._folders: set[str] = set()
         """Names of the folders in use, also of desktops that are still being created."""
@@ -122,7 +122,7 @@ class LocalProvider:
         return desktop
 
     async def _start_desktop(self, options: DesktopOptions) -> LocalDesktop:
-        folder = _parent_folder(self._prefix) / f"{self._prefix}{secrets.token_hex(4)}"
+        folder = self._parent / f"{self._prefix}{secrets.token_hex(4)}"
         self._folders.add(folder.name)  # before it exists: `reap` removes folders that are not in use
         folder.mkdir(mode=0o700)
         (folder / "home" / "tmp").mkdir(parents=True)
@@ -159,7 +159,7 @@ class LocalProvider:
 
     def _remove_folders(self, keep: frozenset[str]) -> list[str]:
         """Remove what a killed server with our id left; its processes died with it."""
-        found = list(_parent_folder(self._prefix).glob(f"{self._prefix}*"))
+        found = list(self._parent.glob(f"{self._prefix}*"))
         used = keep | frozenset(self._folders)  # read after the listing: a folder that was listed is known by now
         left = [folder for folder in found if folder.name not in used]
         for folder in left:
@@ -176,13 +176,6 @@ class LocalProvider:
         # Children cannot outlive us, so keeping any is not possible.
         await asyncio.gather(*(desktop.close() for desktop in list(self._desktops.values())))
         await self.reap(frozenset())
-
-
-def _parent_folder(prefix: str) -> Path:
-    """Return the temporary directory, or /tmp where the path of a Unix socket (at most 107 bytes) would not fit."""
-    folder = tempfile.gettempdir()
-    longest = len(os.fsencode(f"{folder}/{prefix}12345678/managed"))
-    return Path(folder if longest <= _LONGEST_SOCKET_PATH else "/tmp")
 
 
 async def _remove(children: Children, machine: Machine | None, folder: Path) -> None:

@@ -15,8 +15,7 @@ from typing import Any
 
 from cambio_lab.errors import DesktopLost, DesktopUnavailable
 
-from ..machine import until_managed
-from ..streams import Streams
+from ..machine import Streams, until_managed
 from .bubblewrap import HOME
 
 _MAX_FRAME = 1 << 16
@@ -38,7 +37,7 @@ class Control:
 
     @classmethod
     async def open(cls, path: str, first: Frame, fds: Sequence[int] = ()) -> Control:
-        """Connect and send a frame with descriptors. ``OSError`` when nobody listens any more."""
+        """Connect and send a frame with descriptors. ``OSError`` when nothing listens any more."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)

@@ -17,7 +17,7 @@ from cambio_lab.settings import Settings
 from ..base import VncEndpoint
 from ..browser.chromium import installed
 from ..connected import ConnectedDesktop
-from ..pool import Pool, usual_options
+from ..pool import Pool
 from ..provider import DesktopOptions, ProviderHealth
 from . import bubblewrap
 from .children import Child
@@ -104,8 +104,7 @@ class SandboxProvider:
         self._desktops: dict[str, SandboxDesktop] = {}
         self._starting: set[str] = set()
         self._children: dict[asyncio.Task[None], Child] = {}
-        self._default = usual_options(settings)
-        self._pool = Pool(lambda: self._make(self._default), settings.pool_size)
+        self._pool = Pool(self._make, settings)
 
     async def start(self) -> None:
         self._pool.start()
@@ -113,21 +112,8 @@ class SandboxProvider:
     async def acquire(self, session_id: str, options: DesktopOptions) -> SandboxDesktop:
         if options.image is not None:
             raise DesktopUnavailable("A sandbox has no image.", hint="Leave `image` out, or use the Docker desktop.")
-        desktop = self._from_pool(options)
-        if desktop is None:
-            self._pool.busy(+1)
-            try:
-                desktop = await self._make(options)
-            finally:
-                self._pool.busy(-1)
+        desktop = await self._pool.acquire(options)
         self._desktops[desktop.desktop_id] = desktop
-        return desktop
-
-    def _from_pool(self, options: DesktopOptions) -> SandboxDesktop | None:
-        if (options.size, options.network) != (self._default.size, self._default.network):
-            return None
-        desktop = self._pool.take()
-        assert desktop is None or isinstance(desktop, SandboxDesktop)
         return desktop
 
     async def _make(self, options: DesktopOptions) -> SandboxDesktop:
