@@ -149,7 +149,7 @@ class Chromium:
         on = self._devtools.on
         on("Target.attachedToTarget", self._attached)
         on("Target.detachedFromTarget", lambda _, event: self._detached(str(event.get("sessionId"))))
-        on("Inspector.targetCrashed", lambda session, _: self._crashed(session))
+        on("Inspector.targetCrashed", lambda session, _: self._page(session, "crashed", ""))
         on("Page.frameStartedLoading", lambda session, event: self._page(session, "started", event.get("frameId")))
         on("Page.frameStoppedLoading", lambda session, event: self._page(session, "loaded", event.get("frameId")))
         on("Page.loadEventFired", lambda session, event: self._page(session, "loaded", ""))
@@ -220,11 +220,6 @@ class Chromium:
         if self.active == tab.tab_id:
             self.active = next(reversed(self.tabs), "")
 
-    def _crashed(self, session: str) -> None:
-        if (tab := self._sessions.get(session)) is not None:
-            tab.crashed = True
-            tab.loaded("")
-
     def _page(self, session: str, what: str, about: Any) -> None:
         tab = self._sessions.get(session)
         if tab is None:
@@ -233,7 +228,8 @@ class Chromium:
             tab.frame_navigated(about)
         elif what == "started":
             tab.frame_started(str(about))
-        elif what == "loaded":
+        elif what in ("loaded", "crashed"):
+            tab.crashed = tab.crashed or what == "crashed"
             tab.loaded(str(about))
 
     def _within_document(self, session: str, event: Mapping[str, Any]) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from cambio_lab.desktop.browser.members import Browser, BrowserResult
+from cambio_lab.desktop.base import Region
+from cambio_lab.desktop.browser.members import OPTIONAL, Browser
 from cambio_lab.desktop.connected import ConnectedDesktop
 from cambio_lab.errors import ActionError
 
@@ -29,21 +30,21 @@ class Driven:
     def __init__(self, browser: Browser, base: str, desktop: ConnectedDesktop) -> None:
         self.browser, self.base, self.desktop = browser, base, desktop
 
-    async def act(self, member: str, **arguments: Any) -> BrowserResult:
+    async def act(self, member: str, **arguments: Any) -> dict[str, Any]:
         if "from_" in arguments:
             arguments["from"] = arguments.pop("from_")
         return await self.browser.act(member, arguments)
 
-    async def open(self, path: str) -> BrowserResult:
+    async def open(self, path: str) -> dict[str, Any]:
         return await self.act("navigate", url=self.base + path)
 
     async def js(self, text: str) -> Any:
-        found = (await self.act("javascript_exec", text=f"JSON.stringify({text})")).text
+        found = (await self.act("javascript_exec", text=f"JSON.stringify({text})"))["text"]
         return json.loads(found) if found != "undefined" else None
 
     async def ref(self, description: str) -> dict[str, str]:
         """The reference target of the element whose line in the tree begins with ``description``."""
-        tree = (await self.act("read_page", filter="all")).text
+        tree = (await self.act("read_page", filter="all"))["text"]
         found = re.search(rf"^\s*{re.escape(description)}.*?\[(ref_\d+)\]", tree, re.M)
         assert found, tree
         return {"type": "ref", "ref": found[1]}
@@ -56,7 +57,8 @@ async def web(kept: ConnectedDesktop) -> AsyncIterator[Driven]:
     await kept.execute(["bash", "-c", f"setsid nohup python3 site.py {port} >/dev/null 2>&1 </dev/null &"])
     up = f"until curl -s http://127.0.0.1:{port}/form >/dev/null; do sleep 0.05; done"
     await kept.execute(["bash", "-c", up])
-    browser = Browser(kept.machine, console=True, network=True)
+    browser = Browser(kept.machine)
+    browser.limit(None, OPTIONAL)
     yield Driven(browser, f"http://127.0.0.1:{port}", kept)
     await browser.close()
 
@@ -66,11 +68,11 @@ def at(x: int, y: int) -> dict[str, Any]:
 
 
 async def test_navigate_says_where_it_ended(web: Driven) -> None:
-    assert (await web.open("/form")).data == {"url": f"{web.base}/form", "title": "Form", "status": 200}
-    assert (await web.open("/missing")).data["status"] == 404
-    assert (await web.act("navigate", url="back")).data["title"] == "Form"
-    assert (await web.act("navigate", url="forward")).data["title"] == "Not found"
-    assert (await web.act("navigate", url="reload")).data["title"] == "Not found"
+    assert (await web.open("/form")) == {"url": f"{web.base}/form", "title": "Form", "status": 200}
+    assert (await web.open("/missing"))["status"] == 404
+    assert (await web.act("navigate", url="back"))["title"] == "Form"
+    assert (await web.act("navigate", url="forward"))["title"] == "Not found"
+    assert (await web.act("navigate", url="reload"))["title"] == "Not found"
 
 
 async def test_form_input_sets_every_kind_of_field(web: Driven) -> None:
@@ -87,7 +89,7 @@ async def test_form_input_sets_every_kind_of_field(web: Driven) -> None:
         'textbox "Rich text"': "rich",
     }.items():
         await web.act("form_input", target=await web.ref(field), value=value)
-    assert (await web.act("left_click", target=await web.ref('button "Send order"'))).text == 'button "Send order"'
+    assert (await web.act("left_click", target=await web.ref('button "Send order"')))["text"] == 'button "Send order"'
     sent = await web.js("window.sent")
     assert {key: value for key, value in sent.items() if key != "file"} == {
         "name": "Zoë Müller",
@@ -101,7 +103,7 @@ async def test_form_input_sets_every_kind_of_field(web: Driven) -> None:
     }
     assert await web.js("rich.innerText") == "rich"
     assert {"input:name", "change:name", "change:wood"} <= set(await web.js("window.events"))
-    assert "hush" not in (await web.act("read_page", filter="all")).text
+    assert "hush" not in (await web.act("read_page", filter="all"))["text"]
 
 
 @pytest.mark.parametrize(
@@ -183,15 +185,15 @@ async def test_keys_and_text(web: Driven) -> None:
 
 async def test_reading(web: Driven) -> None:
     await web.open("/article")
-    assert (await web.act("get_page_text")).text == "News\n\nSomething happened."
+    assert (await web.act("get_page_text"))["text"] == "News\n\nSomething happened."
     await web.open("/form")
-    assert 'button "Send order"' in (await web.act("find", query="the send button")).text.splitlines()[0]
-    assert "Chairs" in (await web.act("find", query="number of chairs field")).text.splitlines()[0]
-    assert "No element matches" in (await web.act("find", query="zebra")).text
-    interactive = (await web.act("read_page", filter="interactive")).text
+    assert 'button "Send order"' in (await web.act("find", query="the send button"))["text"].splitlines()[0]
+    assert "Chairs" in (await web.act("find", query="number of chairs field"))["text"].splitlines()[0]
+    assert "No element matches" in (await web.act("find", query="zebra"))["text"]
+    interactive = (await web.act("read_page", filter="interactive"))["text"]
     assert "heading" not in interactive and 'button "Send order"' in interactive
     form = await web.ref("form")
-    part = (await web.act("read_page", ref=form["ref"], filter="all", depth=1)).text
+    part = (await web.act("read_page", ref=form["ref"], filter="all", depth=1))["text"]
     assert part.startswith("form") and "Order" not in part.splitlines()[0]
 
 
@@ -210,12 +212,12 @@ async def test_references_stay_until_navigation(web: Driven) -> None:
 async def test_frames_of_both_origins_and_the_shadow(web: Driven) -> None:
     await web.open("/frames")
     await asyncio.sleep(0)
-    tree = (await web.act("read_page", filter="all")).text
+    tree = (await web.act("read_page", filter="all"))["text"]
     refs = re.findall(r'button "Inner button" \[(ref_\d+)\]', tree)
     assert len(refs) == 2, tree
     for ref in refs:
         await web.act("left_click", target={"type": "ref", "ref": ref})
-    assert len(re.findall(r'button "Pressed"', (await web.act("read_page", filter="all")).text)) == 2
+    assert len(re.findall(r'button "Pressed"', (await web.act("read_page", filter="all"))["text"])) == 2
     await web.open("/shadow")
     await web.act("left_click", target=await web.ref('button "In the shadow"'))
     assert await web.js("window.shadowed")
@@ -223,18 +225,18 @@ async def test_frames_of_both_origins_and_the_shadow(web: Driven) -> None:
 
 async def test_tabs_and_windows_that_a_page_opens(web: Driven) -> None:
     await web.open("/popup")
-    first = next(tab["tab_id"] for tab in (await web.act("list_tabs")).data["tabs"] if tab.get("active"))
+    first = next(tab["tab_id"] for tab in (await web.act("list_tabs"))["tabs"] if tab.get("active"))
     await web.browser.state()
     await web.act("left_click", target=await web.ref('button "Open a window"'))
     state = await web.browser.state()
     opened = [change["tab_id"] for change in state["state_changes"] if change["type"] == "tab_opened"]
     assert len(opened) == 1
     assert [tab["tab_id"] for tab in state["tabs"] if tab.get("active")] == opened
-    assert (await web.act("get_page_text")).text.startswith("Second page")
-    assert (await web.act("switch_tab", tab_id=first)).data["title"] == "Opener"
-    assert (await web.act("get_page_text", tab_id=opened[0])).text.startswith("Second page")
+    assert (await web.act("get_page_text"))["text"].startswith("Second page")
+    assert (await web.act("switch_tab", tab_id=first))["title"] == "Opener"
+    assert (await web.act("get_page_text", tab_id=opened[0]))["text"].startswith("Second page")
     await web.act("close_tab", tab_id=opened[0])
-    fresh = (await web.act("new_tab")).data
+    fresh = (await web.act("new_tab"))
     assert fresh["active"] and [tab.get("active") for tab in (await web.browser.state())["tabs"]].count(True) == 1
     await web.act("close_tab", tab_id=fresh["tab_id"])
     with pytest.raises(ActionError, match="not open"):
@@ -272,20 +274,19 @@ async def test_upload(web: Driven) -> None:
 
 async def test_screenshots_and_zoom(web: Driven) -> None:
     await web.open("/mouse")
-    whole = (await web.act("screenshot")).screenshot
-    assert whole is not None
+    whole = await web.browser.screenshot(None, None)
     assert [whole.width, whole.height] == await web.js("[innerWidth, innerHeight]")
-    part = (await web.act("zoom", region=[0, 0, 100, 50])).screenshot
-    assert part is not None and part.width == pytest.approx(whole.width, abs=2)
+    part = await web.browser.screenshot(None, Region(0, 0, 100, 50))
+    assert part.width == pytest.approx(whole.width, abs=2)
     with pytest.raises(ActionError, match="region"):
-        await web.act("zoom", region=[10, 10, 5, 5])
+        await web.browser.screenshot(None, Region(10, 10, 5, 5))
 
 
 async def test_console_and_network_are_read_once(web: Driven) -> None:
     await web.open("/console")
-    assert (await web.act("read_console")).text.splitlines() == ["log: hello 42", "error: bad"]
-    assert "nothing" in (await web.act("read_console")).text
-    assert f"{web.base}/console 200 text/html" in (await web.act("read_network")).text
+    assert (await web.act("read_console"))["text"].splitlines() == ["log: hello 42", "error: bad"]
+    assert "nothing" in (await web.act("read_console"))["text"]
+    assert f"{web.base}/console 200 text/html" in (await web.act("read_network"))["text"]
 
 
 async def test_a_page_that_never_becomes_idle_is_driven(web: Driven) -> None:
@@ -315,15 +316,16 @@ async def test_a_crash_is_said_and_a_closed_browser_starts_again(web: Driven) ->
     crash.exception()
     with pytest.raises(ActionError, match="crashed"):
         await web.act("left_click", target=at(1, 1))
-    assert (await web.act("navigate", url="reload")).data["title"] == "Form"
+    assert (await web.act("navigate", url="reload"))["title"] == "Form"
     await web.desktop.execute(["pkill", "-KILL", "-f", "remote-debugging-pipe"])
     await chromium._devtools.closed.wait()
     assert (await web.browser.state())["tabs"] == []
-    assert (await web.open("/form")).data["title"] == "Form"
+    assert (await web.open("/form"))["title"] == "Form"
 
 
 async def test_an_allow_list_stops_redirects_and_pages_that_navigate(web: Driven) -> None:
-    browser = Browser(web.desktop.machine, hosts=("127.0.0.1",))
+    browser = Browser(web.desktop.machine)
+    browser.limit(["127.0.0.1"], frozenset())
     try:
         with pytest.raises(ActionError, match="not allowed"):
             await browser.act("navigate", {"url": "http://forbidden.invalid/"})
@@ -346,7 +348,7 @@ async def test_large_pages_are_read_quickly(web: Driven) -> None:
     times = []
     for _ in range(5):
         began = time.perf_counter()
-        text = (await web.act("read_page", filter="all")).text
+        text = (await web.act("read_page", filter="all"))["text"]
         times.append((time.perf_counter() - began) * 1000)
     assert "Cut at" in text and len(text) < 51_000
     clicks = []
@@ -359,4 +361,4 @@ async def test_large_pages_are_read_quickly(web: Driven) -> None:
     print(f"read_page of 3,000 rows: {statistics.median(times):.0f} ms; click: {statistics.median(clicks):.0f} ms")
     assert statistics.median(times) <= 400
     await web.open("/huge")
-    assert len((await web.act("read_page", filter="interactive")).text) < 51_000
+    assert len((await web.act("read_page", filter="interactive"))["text"]) < 51_000
