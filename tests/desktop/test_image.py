@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
+import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from cambio_lab.desktop.docker.engine import Engine, EngineError
-from cambio_lab.desktop.docker.image import _pack, image_exists, import_image
+from cambio_lab.desktop.docker.image import image_exists, import_image
 
 NAME = "cambio-lab-test-base"
 
@@ -27,7 +28,8 @@ async def test_a_folder_becomes_an_image(engine: Engine, tmp_path: Path) -> None
     root, tag = tmp_path / "root", secrets.token_hex(4)
     (root / "etc").mkdir(parents=True)
     (root / "etc" / "debian_version").write_text("12\n" * 100_000)  # more than one piece of any buffer
-    _pack(root, tmp_path / "root.tar")
+    with tarfile.open(tmp_path / "root.tar", "w") as archive:
+        archive.add(root, ".")
     await import_image(engine, tmp_path / "root.tar", NAME, tag)
     assert await image_exists(engine, f"{NAME}:{tag}")
 

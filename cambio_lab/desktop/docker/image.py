@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import tarfile
 import tempfile
 from collections.abc import Callable
@@ -170,13 +171,10 @@ async def _bootstrap(engine: Engine, reference: str, report: Report) -> None:
             hint="apt install debootstrap and run `cambio-lab image build` as root, or load the image by hand.",
         )
     folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="cambio-base-"))
-    root = folder / "root"
     try:
-        await _debootstrap(root, report)
+        await _debootstrap(folder, report)
         report(Progress(f"base {reference}: importing"))
-        archive = folder / "root.tar"
-        await asyncio.to_thread(_pack, root, archive)
-        await import_image(engine, archive, BASE, BASE_TAG)
+        await import_image(engine, folder / "root.tar", BASE, BASE_TAG)
         report(Progress(f"base {reference}: made with debootstrap"))
     except EngineError as error:
         raise DesktopUnavailable(f"The base image cannot be imported: {error}") from error
@@ -184,31 +182,29 @@ async def _bootstrap(engine: Engine, reference: str, report: Report) -> None:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
-async def _debootstrap(root: Path, report: Report) -> None:
+async def _debootstrap(folder: Path, report: Report) -> None:
+    """Make ``root.tar`` in ``folder``."""
     process = await asyncio.create_subprocess_exec(
-        *("debootstrap", "--variant=minbase", SUITE, str(root)),
+        *("sh", "-c", f"debootstrap --variant=minbase {SUITE} root && tar -C root -cf root.tar ."),
+        cwd=folder,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
     )
+    assert process.stdout is not None
     last = ""
     try:
-        assert process.stdout is not None
         async for line in process.stdout:
-            last = text = line.decode("utf-8", "replace").strip()
-            report(Progress(f"debootstrap: {text[:120]}"))
+            last = line.decode("utf-8", "replace").strip()
+            report(Progress(f"debootstrap: {last[:120]}"))
         code = await process.wait()
     finally:
         if process.returncode is None:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
     if code:
         raise DesktopUnavailable(f"debootstrap failed: {last}", hint="Is a Debian mirror reachable?")
-
-
-def _pack(root: Path, archive: Path) -> None:
-    with tarfile.open(archive, "w") as file:
-        file.add(root, ".", recursive=True)
 
 
 async def import_image(engine: Engine, archive: Path, repository: str, tag: str) -> None:

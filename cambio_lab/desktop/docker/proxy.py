@@ -4,38 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
+from string import Template
 
 from .container import create, remove
 from .engine import Engine, EngineError, HijackedStream
 from .rules import PROXY_PORT
 
-_SQUID = """
-http_port {port}
-pid_filename none
-cache deny all
-cache_mem 8 MB
-access_log none
-cache_log /dev/stderr
-coredump_dir /tmp
-shutdown_lifetime 0 seconds
-visible_hostname proxy
-via off
-forwarded_for delete
-acl allowed dstdomain -n
-{domains}
-acl web port 80 443 8000-8999
-acl CONNECT method CONNECT
-acl tls port 443
-http_access deny !web
-http_access deny CONNECT !tls
-http_access allow allowed
-http_access deny all
-"""
-
 
 def _squid(hosts: tuple[str, ...]) -> str:
     """A line for each name: squid cuts long ones."""
-    return _SQUID.format(port=PROXY_PORT, domains="\n".join(f"acl allowed dstdomain -n {name}" for name in hosts))
+    template = Template(Path(__file__).with_name("squid.conf").read_text("ascii"))
+    return template.substitute(port=PROXY_PORT, domains="\n".join(f"acl allowed dstdomain -n {name}" for name in hosts))
 
 
 async def start_proxy(

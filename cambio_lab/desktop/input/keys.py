@@ -25,45 +25,17 @@ MODIFIERS = {
     "windows": SUPER, "meta": 0xFFE7, "meta_l": 0xFFE7, "meta_r": 0xFFE8, "hyper_l": 0xFFED, "hyper_r": 0xFFEE,
 }  # fmt: skip
 
-_NAMED = {
-    "return": RETURN, "enter": RETURN, "linefeed": 0xFF0A, "kp_enter": 0xFF8D, "tab": TAB, "iso_left_tab": 0xFE20,
-    "backspace": BACKSPACE, "back_space": BACKSPACE, "delete": 0xFFFF, "del": 0xFFFF, "escape": ESCAPE, "esc": ESCAPE,
-    "space": 0x20, "spacebar": 0x20, "insert": 0xFF63, "ins": 0xFF63, "home": 0xFF50, "end": 0xFF57,
-    "left": 0xFF51, "up": 0xFF52, "right": 0xFF53, "down": 0xFF54,
-    "arrowleft": 0xFF51, "arrowup": 0xFF52, "arrowright": 0xFF53, "arrowdown": 0xFF54,
-    "left_arrow": 0xFF51, "up_arrow": 0xFF52, "right_arrow": 0xFF53, "down_arrow": 0xFF54,
-    "page_up": 0xFF55, "pageup": 0xFF55, "pgup": 0xFF55, "prior": 0xFF55,
-    "page_down": 0xFF56, "pagedown": 0xFF56, "pgdn": 0xFF56, "next": 0xFF56,
-    "print": 0xFF61, "print_screen": 0xFF61, "printscreen": 0xFF61, "prtsc": 0xFF61, "sys_req": 0xFF15,
-    "pause": 0xFF13, "break": 0xFF6B, "scroll_lock": 0xFF14, "caps_lock": CAPS_LOCK, "capslock": CAPS_LOCK,
-    "num_lock": NUM_LOCK, "numlock": NUM_LOCK, "menu": 0xFF67, "apps": 0xFF67, "clear": 0xFF0B, "begin": 0xFF58,
-    "undo": 0xFF65, "redo": 0xFF66, "find": 0xFF68, "cancel": 0xFF69, "help": 0xFF6A, "select": 0xFF60,
-    "plus": 0x2B, "minus": 0x2D, "hyphen": 0x2D, "equal": 0x3D, "equals": 0x3D, "comma": 0x2C, "period": 0x2E,
-    "dot": 0x2E, "slash": 0x2F, "backslash": 0x5C, "semicolon": 0x3B, "colon": 0x3A, "apostrophe": 0x27,
-    "quoteright": 0x27, "quotedbl": 0x22, "grave": 0x60, "quoteleft": 0x60, "backtick": 0x60,
-    "bracketleft": 0x5B, "bracketright": 0x5D, "braceleft": 0x7B, "braceright": 0x7D, "parenleft": 0x28,
-    "parenright": 0x29, "less": 0x3C, "greater": 0x3E, "underscore": 0x5F, "exclam": 0x21, "at": 0x40,
-    "numbersign": 0x23, "dollar": 0x24, "percent": 0x25, "asciicircum": 0x5E, "ampersand": 0x26, "asterisk": 0x2A,
-    "question": 0x3F, "bar": 0x7C, "asciitilde": 0x7E, "eurosign": 0x20AC,
-    "kp_add": 0xFFAB, "kp_subtract": 0xFFAD, "kp_multiply": 0xFFAA, "kp_divide": 0xFFAF, "kp_decimal": 0xFFAE,
-    "kp_separator": 0xFFAC, "kp_equal": 0xFFBD, "kp_space": 0xFF80, "kp_tab": 0xFF89, "kp_home": 0xFF95,
-    "kp_left": 0xFF96, "kp_up": 0xFF97, "kp_right": 0xFF98, "kp_down": 0xFF99, "kp_page_up": 0xFF9A,
-    "kp_page_down": 0xFF9B, "kp_end": 0xFF9C, "kp_begin": 0xFF9D, "kp_insert": 0xFF9E, "kp_delete": 0xFF9F,
-    "xf86audiomute": 0x1008FF12, "xf86audiolowervolume": 0x1008FF11, "xf86audioraisevolume": 0x1008FF13,
-    "xf86back": 0x1008FF26, "xf86forward": 0x1008FF27, "xf86refresh": 0x1008FF29, "xf86homepage": 0x1008FF18,
-    "xf86search": 0x1008FF1B, "multi_key": 0xFF20, "compose": 0xFF20,
-}  # fmt: skip
+
+def _table(name: str) -> list[tuple[int, list[str]]]:
+    """Lines of a hexadecimal number and names."""
+    lines = Path(__file__).with_name(name).read_text("ascii").splitlines()
+    return [(int(number, 16), names) for number, *names in map(str.split, lines) if number != "#"]
+
+
+_NAMED = {name: symbol for symbol, names in _table("key_names.txt") for name in names}
 _NAMED |= {f"f{n}": 0xFFBE + n - 1 for n in range(1, 36)}
 _NAMED |= {f"kp_{n}": 0xFFB0 + n for n in range(10)}
-
-
-def _x11_names() -> dict[str, int]:
-    lines = Path(__file__).with_name("keysyms.txt").read_text("ascii").splitlines()
-    runs = [line.split() for line in lines if not line.startswith("#")]
-    return {name: int(first, 16) + place for first, *names in runs for place, name in enumerate(names)}
-
-
-KEYSYMS = _x11_names()
+KEYSYMS = {name: first + place for first, names in _table("keysyms.txt") for place, name in enumerate(names)}
 # Where X11's name and an alias are the same (hyphen, its soft one), what people mean by it goes first.
 NAMES = {name.lower(): symbol for name, symbol in KEYSYMS.items()} | KEYSYMS | MODIFIERS | _NAMED
 

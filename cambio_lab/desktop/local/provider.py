@@ -23,6 +23,7 @@ from ..browser.chromium import installed
 from ..connected import ConnectedDesktop
 from ..machine import Machine, run, until_managed
 from ..provider import DesktopOptions, ProviderHealth
+from ..sandbox.bubblewrap import x_server
 from ..sandbox.folders import parent_folder
 from .process import LocalProcess
 
@@ -199,12 +200,8 @@ def _cookie() -> bytes:
 async def _start_xvnc(folder: Path, cookie: Path, options: DesktopOptions, children: Children) -> str:
     """Start the X server; its display (``:7``). It tells through ``-displayfd`` when it accepts connections."""
     read_end, write_end = os.pipe()
-    arguments = [
-        *("Xvnc", "-displayfd", str(write_end), "-geometry", str(options.size), "-depth", "24", "-nolisten", "tcp"),
-        *("-auth", str(cookie), "-rfbunixpath", str(folder / "rfb"), "-rfbunixmode", "0600", "-rfbport", "-1"),
-        *("-SecurityTypes", "None", "-AlwaysShared", "-AcceptSetDesktopSize=1", "-FrameRate=60", "-CompareFB=1"),
-        *("-SendPrimary=0", "-SetPrimary=0", "-MaxCutText=16777216", "-desktop", "cambio_lab", "-dpi", "96", "-br"),
-    ]
+    shown = x_server(options.size, str(folder / "rfb"))
+    arguments = ["Xvnc", "-displayfd", str(write_end), "-auth", str(cookie), *shown]
     home = str(folder / "home")
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": home, "LANG": "C.UTF-8"}
     try:

@@ -92,7 +92,7 @@ def configuration(settings: Settings, size: Size, link: Link, *, watch_memory: b
         "rules": link.rules,
         "proxy_port": link.proxy_port,
         "environment": _environment() | link.environment,
-        "x": _x_server(size),
+        "x": ["Xvnc", ":1", *x_server(size, "/run/rfb/rfb"), "-AllowOverride="],
         "keymap": f"{_SHARE}/keymap.xkb",
         "programs": _programs(),
         "processes": settings.desktop_pids,
@@ -125,19 +125,13 @@ def _environment() -> dict[str, str]:
     return variables
 
 
-def _x_server(size: Size) -> list[str]:
+def x_server(size: Size, rfb_socket: str) -> list[str]:
+    """Arguments of an X server that listens on ``rfb_socket`` alone, for this user alone."""
     return [
-        *("Xvnc", ":1", "-geometry", str(size), "-depth", "24", "-nolisten", "tcp", "-rfbport", "-1"),
-        *("-rfbunixpath", "/run/rfb/rfb", "-rfbunixmode", "0600", "-SecurityTypes", "None", "-AllowOverride="),
-        *(
-            "-AlwaysShared",
-            "-AcceptSetDesktopSize=1",
-            "-FrameRate=60",
-            "-CompareFB=1",
-            "-SendPrimary=0",
-            "-SetPrimary=0",
-        ),
-        *("-MaxCutText=16777216", "-desktop", "cambio_lab", "-dpi", "96", "-br"),
+        *("-geometry", str(size), "-depth", "24", "-nolisten", "tcp", "-rfbport", "-1", "-SecurityTypes", "None"),
+        *("-rfbunixpath", rfb_socket, "-rfbunixmode", "0600", "-AlwaysShared", "-AcceptSetDesktopSize=1"),
+        *("-FrameRate=60", "-CompareFB=1", "-SendPrimary=0", "-SetPrimary=0", "-MaxCutText=16777216"),
+        *("-desktop", "cambio_lab", "-dpi", "96", "-br"),
     ]
 
 

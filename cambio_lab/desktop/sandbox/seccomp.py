@@ -1,6 +1,7 @@
 """The system calls that a sandbox may not make, as a BPF program for ``PR_SET_SECCOMP``.
 
-A list of refusals: the desktop runs whatever the host has installed, so an allow-list would break programs at random.
+A list of refusals (``refused_calls.txt``): the desktop runs whatever the host has installed, so an allow-list would
+break programs at random.
 Each entry is refused because it reaches past the namespaces (kernel keyring, modules, clock, handles), makes kernel
 code reachable that containers of a Docker Engine cannot reach either (BPF, io_uring, userfaultfd, new namespaces),
 looks into other processes (ptrace and its kin), or takes memory that no limit counts (memfd). Calls newer than this
@@ -12,6 +13,7 @@ from __future__ import annotations
 import errno
 import platform
 import struct
+from pathlib import Path
 from typing import NamedTuple
 
 from cambio_lab.errors import DesktopUnavailable
@@ -22,73 +24,9 @@ _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _NAMESPACES = 0x7E020080
 """CLONE_NEWNS, NEWTIME, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET."""
 
-# name: number on x86-64, number on 64-bit ARM (None where the architecture has no such call)
-_REFUSED: dict[str, tuple[int | None, int | None]] = {
-    # other processes
-    "ptrace": (101, 117),
-    "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271),
-    "kcmp": (312, 272),
-    "pidfd_getfd": (438, 438),
-    "process_madvise": (440, 440),
-    # mounts and roots
-    "mount": (165, 40),
-    "umount2": (166, 39),
-    "pivot_root": (155, 41),
-    "chroot": (161, 51),
-    "open_tree": (428, 428),
-    "move_mount": (429, 429),
-    "fsopen": (430, 430),
-    "fsconfig": (431, 431),
-    "fsmount": (432, 432),
-    "fspick": (433, 433),
-    "mount_setattr": (442, 442),
-    "name_to_handle_at": (303, 264),
-    "open_by_handle_at": (304, 265),
-    "setns": (308, 268),
-    # the kernel itself
-    "bpf": (321, 280),
-    "perf_event_open": (298, 241),
-    "userfaultfd": (323, 282),
-    "io_uring_setup": (425, 425),
-    "io_uring_enter": (426, 426),
-    "io_uring_register": (427, 427),
-    "add_key": (248, 217),
-    "request_key": (249, 218),
-    "keyctl": (250, 219),
-    "kexec_load": (246, 104),
-    "kexec_file_load": (320, 294),
-    "init_module": (175, 105),
-    "finit_module": (313, 273),
-    "delete_module": (176, 106),
-    "reboot": (169, 142),
-    "swapon": (167, 224),
-    "swapoff": (168, 225),
-    "acct": (163, 89),
-    "quotactl": (179, 60),
-    "quotactl_fd": (443, 443),
-    "syslog": (103, 116),
-    "lookup_dcookie": (212, 18),
-    "iopl": (172, None),
-    "ioperm": (173, None),
-    "modify_ldt": (154, None),
-    "uselib": (134, None),
-    "vhangup": (153, 58),
-    "fanotify_init": (300, 262),
-    "settimeofday": (164, 170),
-    "clock_settime": (227, 112),
-    "clock_adjtime": (305, 266),
-    "adjtimex": (159, 171),
-    "sethostname": (170, 161),
-    "setdomainname": (171, 162),
-    # memory beside the limits
-    "memfd_secret": (447, 447),
-    "move_pages": (279, 239),
-    "migrate_pages": (256, 238),
-    "mlockall": (151, 230),
-}
-_MISSING: dict[str, tuple[int, int]] = {"clone3": (435, 435), "memfd_create": (319, 279)}
-"""Answered with ``ENOSYS``: C libraries and browsers then use ``clone`` and files in /dev/shm, which is limited."""
+_MISSING = ((435, 435), (319, 279))
+"""``clone3`` and ``memfd_create``, answered with ``ENOSYS``: C libraries and browsers then use ``clone`` and files in
+/dev/shm, which is limited."""
 _NEWEST = 451
 """The first number that this table does not know (``cachestat``)."""
 _FAMILIES = (1, 2, 10, 16)
@@ -131,9 +69,9 @@ def build_filter(name: str = "") -> bytes:
         _jump(_JGE, _NEWEST, 0, 1),
         _statement(_RETURN, _ERRNO | errno.ENOSYS),
     ]
-    for numbers in _REFUSED.values():
-        program += _refuse(numbers[column], errno.EPERM)
-    for numbers in _MISSING.values():
+    for number in _refused_calls(column):
+        program += _refuse(number, errno.EPERM)
+    for numbers in _MISSING:
         program += _refuse(numbers[column], errno.ENOSYS)
     program += _with_flags(machine.clone, 0, _NAMESPACES)
     program += _with_flags(machine.unshare, 0, _NAMESPACES)
@@ -144,6 +82,13 @@ def build_filter(name: str = "") -> bytes:
     return b"".join(program)
 
 
+def _refused_calls(column: int) -> list[int]:
+    """The numbers in ``refused_calls.txt``: column 0 for x86-64, 1 for 64-bit ARM."""
+    lines = Path(__file__).with_name("refused_calls.txt").read_text("ascii").splitlines()
+    found = [line.split()[1 + column] for line in lines if not line.startswith("#")]
+    return [int(number) for number in found if number != "-"]
+
+
 def _statement(code: int, value: int) -> bytes:
     return struct.pack("=HBBI", code, 0, 0, value)
 
@@ -152,9 +97,7 @@ def _jump(code: int, value: int, yes: int, no: int) -> bytes:
     return struct.pack("=HBBI", code, yes, no, value)
 
 
-def _refuse(number: int | None, error: int) -> list[bytes]:
-    if number is None:
-        return []
+def _refuse(number: int, error: int) -> list[bytes]:
     return [_jump(_JEQ, number, 0, 1), _statement(_RETURN, _ERRNO | error)]
 
 

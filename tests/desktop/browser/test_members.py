@@ -236,7 +236,7 @@ async def test_tabs_and_windows_that_a_page_opens(web: Driven) -> None:
     assert (await web.act("switch_tab", tab_id=first))["title"] == "Opener"
     assert (await web.act("get_page_text", tab_id=opened[0]))["text"].startswith("Second page")
     await web.act("close_tab", tab_id=opened[0])
-    fresh = (await web.act("new_tab"))
+    fresh = await web.act("new_tab")
     assert fresh["active"] and [tab.get("active") for tab in (await web.browser.state())["tabs"]].count(True) == 1
     await web.act("close_tab", tab_id=fresh["tab_id"])
     with pytest.raises(ActionError, match="not open"):
