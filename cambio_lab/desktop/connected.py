@@ -264,6 +264,9 @@ class ConnectedDesktop(Desktop):
     async def release(self) -> None:
         if not self._closed:
             self._closed = True
+            if self.machine.managed is not None:
+                self.machine.managed.cancel()
+                await asyncio.wait([self.machine.managed])
             await self._connection.close()
             await self._shell.close()
             await self._browser.close()

@@ -1,10 +1,16 @@
-"""The names of an allow list in the one form that squid's ``dstdomain`` takes."""
+"""What a desktop with a limited network may reach: names in the form that squid's ``dstdomain`` takes."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
+PROXY_PORT = 3128
+PRIVATE = (
+    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"),
+    *("192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4"),
+)
+"""Everything that is not the public internet (RFC 6890): private ranges, the metadata address, multicast."""
 _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _LONGEST = 253

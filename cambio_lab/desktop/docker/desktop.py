@@ -139,9 +139,6 @@ class DockerDesktop(ConnectedDesktop):
 
     async def release(self) -> None:
         try:
-            if self.machine.managed is not None:
-                self.machine.managed.cancel()
-                await asyncio.wait([self.machine.managed])
             await super().release()
             if self.relay is not None:
                 await self.relay.close()

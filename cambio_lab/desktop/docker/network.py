@@ -20,11 +20,11 @@ from typing import Any
 
 from cambio_lab.errors import DesktopUnavailable
 
-from .allow import domains
+from .allow import PROXY_PORT, domains
 from .container import ROLE_LABEL, SERVER_LABEL, remove
 from .engine import Engine, EngineError
 from .proxy import start_proxy
-from .rules import CLOSED, OPEN, PROXY_PORT, load_rules
+from .rules import CLOSED, OPEN, load_rules
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
+from .allow import PROXY_PORT
 from .container import create, remove
 from .engine import Engine, EngineError, HijackedStream
-from .rules import PROXY_PORT
 
 
 def _squid(hosts: tuple[str, ...]) -> str:

@@ -7,18 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
+from .allow import PRIVATE, PROXY_PORT
 from .container import ROLE_LABEL, SERVER_LABEL, create, remove
 from .engine import Engine, EngineError
 
 OPEN, CLOSED = "cambio-open", "cambio-none"
-PROXY_PORT = 3128
 log = logging.getLogger(__name__)
-
-# Everything that is not the public internet (RFC 6890): private ranges, the metadata address, the engine's host.
-_PRIVATE = (
-    "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.0.0.0/24, 192.168.0.0/16, "
-    "198.18.0.0/15, 224.0.0.0/4, 240.0.0.0/4"
-)
 
 # The resolvers are those of the engine's host, which the helper sees in its own resolv.conf.
 _LOAD = (
@@ -31,7 +25,9 @@ _LOAD = (
 async def load_rules(engine: Engine, server_id: str, image: str, subnets: Sequence[str]) -> None:
     """Load the rules in a short-lived container of ``image``. :class:`EngineError` when they are refused."""
     bridge = _template("bridge.nft").substitute(subnets=", ".join(subnet for subnet in subnets if ":" not in subnet))
-    rules = _template("rules.nft").substitute(private=_PRIVATE, closed=CLOSED, proxy=PROXY_PORT, resolvers="RESOLVERS")
+    rules = _template("rules.nft").substitute(
+        private=", ".join(PRIVATE), closed=CLOSED, proxy=PROXY_PORT, resolvers="RESOLVERS"
+    )
     name = await create(
         engine,
         lambda client: {

@@ -21,7 +21,7 @@ from cambio_lab.settings import Settings
 from ..base import VncEndpoint
 from ..browser.chromium import installed
 from ..connected import ConnectedDesktop
-from ..machine import Machine, run, until_managed
+from ..machine import run, until_managed
 from ..provider import DesktopOptions, ProviderHealth
 from ..sandbox.bubblewrap import x_server
 from ..sandbox.folders import parent_folder
@@ -89,7 +89,7 @@ class LocalDesktop(ConnectedDesktop):
         return self._children[0].returncode is None
 
     async def _destroy(self) -> None:
-        await _remove(self._children, self.machine, self._folder)
+        await _remove(self._children, self._folder)
         self._forget(self.desktop_id)
 
 
@@ -141,7 +141,9 @@ class LocalProvider:
                 await desktop.open()
                 return desktop
         except BaseException as error:
-            await asyncio.shield(_remove(children, machine, folder))
+            if machine is not None and machine.managed is not None:
+                machine.managed.cancel()
+            await asyncio.shield(_remove(children, folder))
             self._forget(folder.name)
             if isinstance(error, TimeoutError):
                 raise DesktopUnavailable("The local X server did not start in time.") from error
@@ -179,15 +181,12 @@ class LocalProvider:
         await self.reap(frozenset())
 
 
-async def _remove(children: Children, machine: Machine | None, folder: Path) -> None:
+async def _remove(children: Children, folder: Path) -> None:
     """Kill what was started, and remove the folder."""
     for child in children:
         with suppress(ProcessLookupError):
             child.kill()
     await asyncio.gather(*(child.wait() for child in children))
-    if machine is not None and machine.managed is not None:
-        machine.managed.cancel()
-        await asyncio.wait([machine.managed])
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 

@@ -22,16 +22,10 @@ from typing import Any
 
 from cambio_lab.errors import DesktopUnavailable
 
-from ..docker.allow import domains
+from ..docker.allow import PRIVATE, PROXY_PORT, domains
 from ..provider import DesktopOptions
 from .children import Child
 
-PROXY_PORT = 3128
-PRIVATE = (
-    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"),
-    *("192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4"),
-)
-"""Everything that is not the public internet (RFC 6890): private ranges, the metadata address, multicast."""
 _RESOLVER = "10.0.2.3"
 """slirp4netns passes what is sent there to this machine's resolver: on any port, so the rules open only that of DNS."""
 _TUN = "/dev/net/tun"

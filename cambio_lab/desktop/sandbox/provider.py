@@ -76,9 +76,6 @@ class SandboxDesktop(ConnectedDesktop):
 
     async def release(self) -> None:
         try:
-            if self.machine.managed is not None:
-                self.machine.managed.cancel()
-                await asyncio.wait([self.machine.managed])
             await super().release()
         finally:
             self._forget(self.desktop_id)
