@@ -6,10 +6,15 @@ Recordings lie in ``runs/<notebook>-<n>.cambio`` beside the notebook unless a se
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import copy
+import difflib
 import glob
+import hashlib
+import io
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -24,11 +29,26 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
-from .outputs import compare
 
 START_SECONDS = 60.0
 CELL_SECONDS = 600
 SECRET = ("ANTHROPIC_", "AWS_", "GOOGLE_", "JUPYTER")
+_VOLATILE = (
+    (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "<id>"),
+    (re.compile(r"\b(Session|cambio-run|recording|model_id\W+|IPY_MODEL_)[- ]?[0-9a-f]{6,32}\b"), r"\1 <id>"),
+    (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?"), "<time>"),
+    (re.compile(r"\b\d\d:\d\d(:\d\d)?\b"), "<time>"),
+    (re.compile(r"https?://(127\.0\.0\.1|localhost):\d+"), "<server>"),
+    (re.compile(r"\b0x[0-9a-f]{6,16}\b"), "<address>"),
+    (re.compile(r"\b\d[\d,]*(\.\d+)?\s?(ms|s|sec|seconds?|min|minutes?|µs)\b"), "<duration>"),
+    (re.compile(r"(?<=processing_time\W{3})\d+(\.\d+)?"), "<duration>"),
+    (re.compile(r"\bmsg-<id>"), "<id>"),
+)
+_WAITED = re.compile(r".+: \d+(\.\d+)? s, \w+", re.S)
+_IMAGE = re.compile(r"data:(image/(?:svg\+xml|png|jpeg|webp));base64,([A-Za-z0-9+/=]+)")
+_IGNORED = frozenset({"application/vnd.jupyter.widget-view+json", "application/javascript"})
+"""A widget's view only names a model in a kernel that has ended."""
+_ASKS = "now asks something that the recording did not"
 
 
 def replay_notebooks(paths: Sequence[Path], *, record: bool = False, output: Path | None = None) -> bool:
@@ -100,10 +120,10 @@ def _keep(path: Path, notebook: Any, executed: Any, error: str | None) -> bool:
 
 
 def _report(path: Path, notebook: Any, executed: Any, error: str | None) -> bool:
-    reports = compare(notebook, executed)
-    for report in reports:
-        print(f"cell {report.number}: {report.problem or 'matches'}")
-    same = all(not report.problem for report in reports)
+    problems = compare(notebook, executed)
+    for number, problem in enumerate(problems, 1):
+        print(f"cell {number}: {problem or 'matches'}")
+    same = not any(problems)
     if error and same:
         print(f"the notebook did not run to its end: {error}")
     return same and error is None
@@ -183,3 +203,80 @@ def _write(notebook: Any, path: Path) -> None:
     import nbformat
 
     nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
+
+
+# Outputs, compared but for clocks, durations and identities
+
+
+def compare(saved: Any, executed: Any) -> list[str]:
+    """Return what is wrong with each code cell of the saved notebook; empty where it matches."""
+    cells, others = ([cell for cell in made.cells if cell.cell_type == "code"] for made in (saved, executed))
+    problems, stopped = list[str](), False
+    for cell, other in zip(cells, others, strict=True):
+        problems.append("was not reached" if stopped else _problem(cell.outputs, other.outputs))
+        raised = any(output.output_type == "error" for output in other.outputs)
+        stopped = stopped or (raised and "raises-exception" not in other.metadata.get("tags", ()))
+    return problems
+
+
+def _problem(saved: Sequence[Any], now: Sequence[Any]) -> str:
+    error = next((output for output in now if output.output_type == "error"), None)
+    if error is not None and not any(output.output_type == "error" for output in saved):
+        said = str(error.evalue)
+        return said[said.index(_ASKS) :] if _ASKS in said else f"raises {error.ename}: {said}"
+    found = difference(saved, now)
+    return f"differs: {found}" if found else ""
+
+
+def difference(saved: Sequence[Any], now: Sequence[Any]) -> str:
+    """Return the first difference between a cell's outputs in words, or nothing."""
+    first, second = _shown(saved), _shown(now)
+    if len(first) != len(second):
+        return f"{len(second)} outputs instead of {len(first)}"
+    for (kind, before), (other, after) in zip(first, second, strict=True):
+        if kind != other:
+            return f"a {other} output instead of a {kind} one"
+        if before != after:
+            lines = difflib.ndiff(before.splitlines(), after.splitlines())
+            changed = (line for line in lines if line.startswith(("- ", "+ ")))
+            said = ((line[2:][:160], "is gone" if line[0] == "-" else "is new") for line in changed)
+            return next((f"{text!r} {where}" for text, where in said), "white space")
+    return ""
+
+
+def _shown(outputs: Sequence[Any]) -> list[tuple[str, str]]:
+    """``(kind, normal text)`` of everything shown; pieces of one stream count as one."""
+    shown: list[tuple[str, str]] = []
+    for output in outputs:
+        if _WAITED.fullmatch(str(output.get("data", {}).get("text/plain", ""))):
+            continue  # a bar that shows only when something took long
+        if output.output_type == "stream":
+            before = shown.pop()[1] if shown and shown[-1][0] == output.name else ""
+            shown.append((output.name, before + output.text))
+        elif output.output_type == "error":
+            shown.append(("error", f"{output.ename}: {output.evalue}"))
+        else:
+            data = {kind: value for kind, value in sorted(output.data.items()) if kind not in _IGNORED}
+            for kind, value in data.items():
+                inline = kind.startswith("image/") and kind != "image/svg+xml"  # an image, as pages have them
+                shown.append((kind, f"data:{kind};base64,{''.join(value.split())}" if inline else str(value)))
+    return [(kind, normal(text)) for kind, text in shown if kind != "stderr"]
+
+
+def normal(text: str) -> str:
+    """``text`` without what differs from run to run; images in it by their pixels."""
+    text = _IMAGE.sub(_image_name, text)
+    for pattern, name in _VOLATILE:
+        text = pattern.sub(name, text)
+    return text
+
+
+def _image_name(found: re.Match[str]) -> str:
+    from PIL import Image
+
+    if found[1] == "image/svg+xml":  # drawn from times
+        return "<drawing>"
+    pixels = base64.b64decode(found[2])
+    with contextlib.suppress(OSError), Image.open(io.BytesIO(pixels)) as image:
+        pixels = repr(image.size).encode() + image.convert("RGB").tobytes()
+    return f"<image {hashlib.sha256(pixels).hexdigest()[:12]}>"

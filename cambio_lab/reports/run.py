@@ -227,12 +227,6 @@ class Run:
             InspectExporter().write([self], Path(path))
         return inspect_log([self])
 
-    def to_trajectory(self, directory: str | Path) -> Path:
-        """``trajectory.jsonl``, a line for each step, and its ``images`` in a folder."""
-        from .exporters.trajectory import trajectory
-
-        return trajectory(self, Path(directory))
-
     def to_video(self, path: str | Path, *, speed: float = 1.0) -> Path:
         """A film (.mp4, .gif, .webp) with pointer, keys and words drawn in, waits shortened; ``speed`` 2: faster."""
         from .exporters.video import to_video

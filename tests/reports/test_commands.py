@@ -70,8 +70,6 @@ async def test_the_format_is_that_of_the_ending(workshop: Workshop, command: Com
     assert (tmp_path / "x.md").read_text().startswith("# a run")
     await command("export", run.id, "X.HTML")
     assert (tmp_path / "X.HTML").read_text().startswith("<!doctype html>")
-    await command("export", run.id, "folder", "--format", "trajectory")
-    assert (tmp_path / "folder" / "trajectory.jsonl").is_file()
     for words, reason in (
         (("x.md", "--format", "html"), "A html file ends in .html or .htm"),
         (("x.docx",), "does not say its format"),
@@ -82,7 +80,7 @@ async def test_the_format_is_that_of_the_ending(workshop: Workshop, command: Com
         assert reason in await command("export", run.id, *words, code=1)
     assert not (tmp_path / "x.docx").exists() and not (tmp_path / "x").exists()
     listed = await command("export", "--formats")
-    assert ".cambio" in listed and "a folder" in listed
+    assert ".cambio" in listed and ".atif.json" in listed
 
 
 async def test_nothing_of_a_run_steers_the_terminal(workshop: Workshop, command: Command) -> None:

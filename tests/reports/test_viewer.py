@@ -1,4 +1,4 @@
-"""A run for people and for other tools: viewer, report, inspect_ai log, trajectory, comparison, commands."""
+"""A run for people and for other tools: viewer, report, inspect_ai log, comparison, commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from cambio_lab.recording import drawing
 from cambio_lab.recording.rows import COLUMNS, describe, points
 from cambio_lab.reports import Run, compare
-from cambio_lab.reports.outputs import difference, normal
+from cambio_lab.reports.notebooks import difference, normal
 from tests.messages_api import Script, click, member, reply, screenshot, think
 from tests.recording.parts import Workshop
 
@@ -75,10 +75,6 @@ async def test_exporters(run: Run, tmp_path: Path) -> None:
     sample = log["samples"][0]
     assert [m["role"] for m in sample["messages"][:3]] == ["user", "assistant", "tool"]
     assert json.loads((tmp_path / "log.json").read_text()) == log
-    lines = run.to_trajectory(tmp_path / "data").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    assert [row["action"]["tool"] for row in rows] == [row["action"] for row in run.rows]
-    assert (tmp_path / "data" / rows[0]["observation"]["image"]).read_bytes() == run.screenshot(1)
 
 
 async def test_two_runs_side_by_side(workshop: Workshop) -> None:

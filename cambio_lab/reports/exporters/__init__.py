@@ -24,7 +24,6 @@ _OURS = {
     "html": "documents:HtmlExporter",
     "markdown": "documents:MarkdownExporter",
     "inspect": "inspect_log:InspectExporter",
-    "trajectory": "trajectory:TrajectoryExporter",
     "atif": "atif:AtifExporter",
     "dataset": "dataset:DatasetExporter",
     "messages": "dataset:MessagesExporter",
