@@ -10,7 +10,6 @@ from typing import Any
 
 from .base import Guarded
 from .failure import Refused
-from .strict_json import encode
 
 MAX_LIMIT = 200
 FARTHEST = 2**53
@@ -104,12 +103,3 @@ def page(name: str, rows: list[dict[str, Any]], total: int, limit: int, offset: 
             "has_prev": offset > 0,
         },
     }
-
-
-def encoded_page(name: str, rows: list[str], total: int, limit: int, offset: int) -> bytes:
-    """:func:`page` of rows that are JSON already: each is encoded once though it appears twice."""
-    listed = f"[{','.join(rows)}]".encode()
-    frame = page(name, [], total, limit, offset)
-    frame["pagination"]["has_next"] = bool(rows) and offset + len(rows) < total
-    del frame[name], frame["data"]
-    return b'{"%s":%s,"data":%s,%s' % (name.encode(), listed, listed, encode(frame)[1:])

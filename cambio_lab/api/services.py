@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from ..desktop.base import Desktop
@@ -19,30 +18,6 @@ if TYPE_CHECKING:
     from .system import HealthCheck
 
 KEY = "cambio_lab_services"
-
-
-class Answers:
-    """Encoded answers of reads that are asked again and again, good while nothing has changed.
-
-    A tag is taken before the read that it belongs to, so an answer is never newer than its tag says it may be old.
-    """
-
-    MOST = 128
-    LARGEST = 512 * 1024
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[object, tuple[object, bytes]] = OrderedDict()
-
-    def get(self, key: object, tag: object) -> bytes | None:
-        kept = self._kept.get(key)
-        return kept[1] if kept is not None and kept[0] == tag else None
-
-    def put(self, key: object, tag: object, answer: bytes) -> None:
-        if len(answer) <= self.LARGEST:
-            self._kept[key] = (tag, answer)
-            self._kept.move_to_end(key)
-            if len(self._kept) > self.MOST:
-                self._kept.popitem(last=False)
 
 
 class Thumbnails:
@@ -75,7 +50,6 @@ class Services:
         self.failure: CambioError | None = None
         self.health: HealthCheck | None = None
         self.thumbnails = Thumbnails()
-        self.answers = Answers()
         self.desktop_kind = settings.desktop
         """``docker``, ``sandbox`` or ``local``, once the start hook knows."""
         self._registry: Registry | None = None
@@ -114,11 +88,6 @@ class Services:
     def session_ended(self, session_id: str) -> bool:
         """Whether this session was live once and is no longer."""
         return self._registry is not None and self._registry.ended(session_id)
-
-    def tag(self) -> object:
-        """Changes whenever a session, stored or live, may look different."""
-        assert self._registry is not None and self._store is not None
-        return (self._store.database.commits, self._registry.revision)
 
     async def store(self) -> Store:
         """The store, once it is open. Raises what kept it from opening."""

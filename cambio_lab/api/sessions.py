@@ -6,15 +6,15 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest
+from ..events import timestamp
 from . import metrics
 from .base import Guarded
-from .listing import after, choice, encoded_page, limits, moment, order
+from .listing import after, choice, limits, moment, order, page
 from .rate_limit import LimitName
 from .rest import Rest
-from .strict_json import encode
 
 if TYPE_CHECKING:
-    from ..store import Listed
+    from ..store import SessionRow
 
 SORT_KEYS = ("created_at", "ended_at", "id", "model", "name", "status", "steps")
 STATUSES = ("active", "inactive", "error")
@@ -42,7 +42,7 @@ class Sessions(Rest):
 
     async def get(self) -> None:
         """One page, newest first."""
-        await self.services.registry()
+        registry = await self.services.registry()
         from ..store import SessionQuery  # loaded by the start hook, off the loop
 
         limit, offset = limits(self, 50)
@@ -54,15 +54,9 @@ class Sessions(Rest):
             limit=limit,
             offset=offset,
         )
-        tag = self.services.tag()
-        answer = self.services.answers.get(query, tag)
-        if answer is None:
-            registry = await self.services.registry()
-            found = await registry.listing(query)
-            rows = [self._row(row, registry.state_of(row.id)) for row in found.rows]
-            answer = encoded_page("sessions", rows, found.total, limit, offset)
-            self.services.answers.put(query, tag, answer)
-        self.write_json(answer)
+        found = await registry.store.sessions.page(query)
+        rows = [self._listed(row, registry.state_of(row.id)) for row in found.rows]
+        self.write_json(page("sessions", rows, found.total, limit, offset))
 
     async def post(self) -> None:
         """Create; answers when the desktop is usable."""
@@ -108,11 +102,24 @@ class Sessions(Rest):
             problem = {"config.desktop": f"this server offers {offered} only"}
             raise InvalidRequest(f"This server offers {offered} desktops only.", details=problem)
 
-    def _row(self, row: Listed, state: str | None) -> str:
-        """What the store knows, with addresses and what the session does now; all of it plain characters of ours."""
-        now = state or ("error" if row.status == "error" else "ended")
-        vnc, socket = addresses(self, row.id).values()
-        return f'{row.json[:-1]},"state":"{now}","vnc_url":"{vnc}","websocket_url":"{socket}"}}'
+    def _listed(self, row: SessionRow, state: str | None) -> dict[str, Any]:
+        """What the store knows but for the config, which may be long, with what the session does now."""
+        return {
+            "id": row.id,
+            "name": row.name,
+            "status": row.status,
+            "created_at": timestamp(row.created_at),
+            "ended_at": None if row.ended_at is None else timestamp(row.ended_at),
+            "end_reason": row.end_reason,
+            "model": row.model,
+            "desktop": row.desktop_kind,
+            "steps": row.steps,
+            "usage": row.usage,
+            "record_bytes": row.record_bytes,
+            "pinned": bool(row.pinned),
+            "state": state or ("error" if row.status == "error" else "ended"),
+            **addresses(self, row.id),
+        }
 
 
 class OneSession(Rest):
@@ -126,12 +133,7 @@ class OneSession(Rest):
 
     async def get(self, session_id: str) -> None:
         registry = await self.services.registry()
-        tag = self.services.tag()
-        answer = self.services.answers.get(session_id, tag)
-        if answer is None:
-            answer = encode(described(self, await registry.describe(session_id)))
-            self.services.answers.put(session_id, tag, answer)
-        self.write_json(answer)
+        self.write_json(described(self, await registry.describe(session_id)))
 
     async def patch(self, session_id: str) -> None:
         """Change ``name``, ``approval``, ``display`` or ``pinned``; what is not named stays."""

@@ -20,7 +20,7 @@ from cambio_lab.errors import (
 )
 from cambio_lab.events import timestamp
 from cambio_lab.settings import Settings
-from cambio_lab.store import Listed, Page, SessionQuery, SessionStatus, Store
+from cambio_lab.store import SessionQuery, SessionStatus, Store
 
 from .broadcast import Described, SessionFeed
 from .config import check_creation
@@ -77,8 +77,6 @@ class Registry:
         self.desktops = Desktops(provider_for, self._desktops_in_use)
         self._recovery = Recovery(self.context, self.desktops, self._tasks, admit=self.admit, ended=self.note_end)
         self.stopping = False
-        self.revision = 0
-        """Grows with every change that a listing shows and that no write to the store tells."""
 
     # Life of the registry
 
@@ -224,10 +222,6 @@ class Registry:
             session.pinned = pinned
             self._changed(session)
 
-    async def listing(self, query: SessionQuery) -> Page[Listed]:
-        """Return a page as JSON; what changes without a write (the live ones' ``state``) is not in it."""
-        return await self.store.sessions.listing(query)
-
     async def end(self, session_id: str, reason: str = "request") -> dict[str, Any]:
         """End a session and free its desktop; ``{"ended_at": ...}``.
 
@@ -291,7 +285,6 @@ class Registry:
             self._tasks.own(self._end(session, reason, status), f"end of session {session_id}")
 
     def _changed(self, session: Described) -> None:
-        self.revision += 1
         for watch in self._watches:
             watch.tell(session)
 

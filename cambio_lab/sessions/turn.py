@@ -14,6 +14,7 @@ from cambio_lab.errors import CambioError
 from cambio_lab.store import Operation, StepRow, new_message_id
 
 from .interfaces import SessionAgent
+from .journal import Moment
 from .state import Phase
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ class Turn:
     async def _history(self, event: events.HistoryAppended | None) -> None:
         """Keep a message, and in the same transaction what it takes the place of: a crash loses neither."""
         session, dropped = self._session, self._dropping
-        moments, operations = [], []
+        moments: list[Moment] = []
+        operations: list[Operation[Any]] = []
         if dropped is not None:
             moments.append(session.moment(dropped))
             operations.append(self._store.transcript.dropping(session.id, dropped.count))

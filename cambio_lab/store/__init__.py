@@ -3,14 +3,13 @@
 from .conversation import MessageQuery, MessageRow, new_message_id
 from .database import Operation, together
 from .record import EventRow, ExchangeRow, StepRow
-from .sessions import SORT_KEYS, Listed, Page, SessionQuery, SessionRow, SessionStatus
+from .sessions import SORT_KEYS, Page, SessionQuery, SessionRow, SessionStatus
 from .store import Store
 
 __all__ = [
     "SORT_KEYS",
     "EventRow",
     "ExchangeRow",
-    "Listed",
     "MessageQuery",
     "MessageRow",
     "Operation",

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from .database import Database, Operation
 from .screenshots import MEDIA_TYPES, ScreenshotFiles, name_screenshots
-from .sessions import Columns, Page
+from .sessions import Columns, Page, execute, select
 
 Message = dict[str, Any]
 _STORED_AS_FILE = "cambio_picture"
@@ -76,11 +76,8 @@ class MessageTable:
         """Oldest first unless the query says otherwise; messages that arrive meanwhile move no row of a page."""
         return await self._database.read(partial(_page, session_id, query))
 
-    async def clear(self, session_id: str) -> int:
-        """Remove the session's messages; how many there were."""
-        return await self._database.write(self.clearing(session_id))
-
     def clearing(self, session_id: str) -> Operation[int]:
+        """Remove the session's messages; the result is how many there were."""
         return partial(_clear_messages, session_id)
 
 
@@ -88,7 +85,7 @@ def new_message_id() -> str:
     return f"msg-{uuid.uuid4()}"
 
 
-_MESSAGE = Columns(MessageRow, json=("metadata",))
+_MESSAGE = Columns(MessageRow, "messages", json=("metadata",))
 
 
 def _append_message(row: MessageRow, connection: sqlite3.Connection) -> MessageRow:
@@ -123,8 +120,8 @@ def _page(session_id: str, query: MessageQuery, connection: sqlite3.Connection) 
     else:
         low = first + query.offset
         high, order = min(last, low + query.limit - 1), "ASC"
-    sql = f"{_MESSAGE.select('messages')} WHERE {scope} AND {place} BETWEEN ? AND ? ORDER BY {place} {order}"
-    return Page([_MESSAGE.decode(row) for row in connection.execute(sql, (*values, low, high))], total)
+    which = f"WHERE {scope} AND {place} BETWEEN ? AND ? ORDER BY {place} {order}"
+    return Page(_MESSAGE.find(which, *values, low, high)(connection), total)
 
 
 def _bounds(
@@ -167,10 +164,7 @@ class TranscriptTable:
         self._database = database
         self._screenshots = screenshots
 
-    async def append(self, session_id: str, message: Message) -> None:
-        await self._database.write(await self.appending(session_id, message))
-
-    async def appending(self, session_id: str, message: Message) -> Operation[None]:
+    async def appending(self, session_id: str, message: Message) -> Operation[Any]:
         """Put the message's screenshots on disk; return the operation that adds the message itself."""
         digests: list[str] = []
         stored = await _map_images(message, partial(self._put, digests))
@@ -183,20 +177,17 @@ class TranscriptTable:
 
     async def stored(self, session_id: str) -> list[Message]:
         """Return the conversation as it is in the table: ``source`` of an image is its digest and media type."""
-        return await self._database.read(partial(_load, session_id))
+        sql = "SELECT message FROM transcript WHERE session_id = ? ORDER BY position"
+        return [json.loads(text) for (text,) in await self._database.read(select(sql, session_id))]
 
-    async def drop(self, session_id: str, count: int) -> None:
-        await self._database.write(self.dropping(session_id, count))
-
-    def dropping(self, session_id: str, count: int) -> Operation[None]:
+    def dropping(self, session_id: str, count: int) -> Operation[int]:
         """Remove the last ``count`` messages."""
-        return partial(_drop, session_id, count)
+        last = "SELECT max(position) FROM transcript WHERE session_id = ?"
+        sql = f"DELETE FROM transcript WHERE session_id = ? AND position > ({last}) - ?"
+        return execute(sql, session_id, session_id, count)
 
-    async def clear(self, session_id: str) -> None:
-        await self._database.write(self.clearing(session_id))
-
-    def clearing(self, session_id: str) -> Operation[None]:
-        return partial(_clear_transcript, session_id)
+    def clearing(self, session_id: str) -> Operation[int]:
+        return execute("DELETE FROM transcript WHERE session_id = ?", session_id)
 
     async def _put(self, digests: list[str], block: Message) -> Message:
         source = block.get("source")
@@ -245,20 +236,3 @@ def _append_transcript(session_id: str, text: str, digests: tuple[str, ...], con
         (session_id, text, session_id),
     )
     name_screenshots(session_id, digests, connection)
-
-
-def _load(session_id: str, connection: sqlite3.Connection) -> list[Message]:
-    found = connection.execute("SELECT message FROM transcript WHERE session_id = ? ORDER BY position", (session_id,))
-    return [json.loads(text) for (text,) in found]
-
-
-def _drop(session_id: str, count: int, connection: sqlite3.Connection) -> None:
-    connection.execute(
-        "DELETE FROM transcript WHERE session_id = ? AND position > ("
-        "SELECT max(position) FROM transcript WHERE session_id = ?) - ?",
-        (session_id, session_id, count),
-    )
-
-
-def _clear_transcript(session_id: str, connection: sqlite3.Connection) -> None:
-    connection.execute("DELETE FROM transcript WHERE session_id = ?", (session_id,))

@@ -59,8 +59,6 @@ class Database:
         self.path = path
         self.failure: StoreError | None = None
         """Why the last write failed, or that damage was met; ``None`` as long as the disk takes what it is given."""
-        self.commits = 0
-        """Transactions since the start: equal numbers mean that nothing was written in between."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._room = asyncio.Semaphore(WAITING_WRITES)
         self._read_room = asyncio.Semaphore(WAITING_READS)
@@ -194,7 +192,6 @@ class Database:
             connection.execute("BEGIN IMMEDIATE")
             outcomes: list[tuple[Any, Exception | None]] = [(job.operation(connection), None) for job in jobs]
             connection.execute("COMMIT")
-            self.commits += 1
         except Exception as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")

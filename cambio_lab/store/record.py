@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from .database import Database, Operation
 from .screenshots import name_screenshots
-from .sessions import Columns
+from .sessions import Columns, execute, select
 
 PAGE_CHARACTERS = 2_000_000
 """A page of events ends after this much of their text."""
@@ -86,9 +86,9 @@ class ExchangeRow:
     error: str | None = None
 
 
-_EVENT = Columns(EventRow)
-_STEP = Columns(StepRow, json=("arguments", "timing"))
-_EXCHANGE = Columns(ExchangeRow, json=("headers",))
+_EVENT = Columns(EventRow, "events")
+_STEP = Columns(StepRow, "steps", json=("arguments", "timing"))
+_EXCHANGE = Columns(ExchangeRow, "exchanges", json=("headers",))
 
 
 class EventTable:
@@ -113,7 +113,9 @@ class EventTable:
 
     async def records(self, session_id: str, *, kinds: Sequence[str] = ()) -> list[EventRow]:
         """Return all events but the pieces of text, in order; only ``kinds`` if given."""
-        return await self._database.read(partial(_records, session_id, tuple(kinds)))
+        chosen = f" AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
+        which = f"WHERE session_id = ? AND record IS NOT NULL{chosen} ORDER BY id"
+        return await self._database.read(_EVENT.find(which, session_id, *kinds))
 
 
 class StepTable:
@@ -122,20 +124,19 @@ class StepTable:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def append(self, row: StepRow) -> None:
-        """Write a call, or the end of one that was written before."""
-        await self._database.write(self.appending(row))
-
     def appending(self, row: StepRow) -> Operation[None]:
+        """Write a call, or the end of one that was written before."""
         return partial(_append_step, row)
 
     def interrupting(self, session_id: str, time: float) -> Operation[int]:
         """Mark calls that never ended as ``interrupted``; the result is how many there were."""
-        return partial(_interrupt, session_id, time)
+        sql = "UPDATE steps SET status = 'interrupted', ended_at = ? WHERE session_id = ? AND status = 'started'"
+        return execute(sql, time, session_id)
 
     async def of(self, session_id: str, *, after: int = 0, limit: int = 1_000_000) -> list[StepRow]:
         """Return the session's calls in order, from the one after step ``after``."""
-        return await self._database.read(partial(_steps, session_id, after, limit))
+        which = "WHERE session_id = ? AND step > ? ORDER BY step LIMIT ?"
+        return await self._database.read(_STEP.find(which, session_id, after, limit))
 
 
 class ExchangeTable:
@@ -144,24 +145,25 @@ class ExchangeTable:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def append(self, row: ExchangeRow) -> None:
-        """Write an exchange, or complete one that was written before its reply had ended."""
-        await self._database.write(self.appending(row))
-
     def appending(self, row: ExchangeRow, screenshots: Sequence[str] = ()) -> Operation[None]:
-        """``screenshots`` are the digests that the request refers to and the one before it does not."""
+        """Write an exchange, or complete one that was written before its reply had ended.
+
+        ``screenshots`` are the digests that the request refers to and the one before it does not.
+        """
         return partial(_append_exchange, row, tuple(screenshots))
 
     async def of(self, session_id: str) -> list[ExchangeRow]:
-        return await self._database.read(partial(_exchanges, session_id))
+        return await self._database.read(_EXCHANGE.find("WHERE session_id = ? ORDER BY number", session_id))
 
     async def count(self, session_id: str) -> int:
         """Return the highest number so far; 0 when there is none."""
-        return await self._database.read(partial(_count, session_id))
+        sql = "SELECT coalesce(max(number), 0) FROM exchanges WHERE session_id = ?"
+        [(highest,)] = await self._database.read(select(sql, session_id))
+        return int(highest)
 
 
 def _append_events(rows: tuple[EventRow, ...], connection: sqlite3.Connection) -> None:
-    connection.executemany(_EVENT.insert("events"), map(_EVENT.encode, rows))
+    connection.executemany(_EVENT.insert, map(_EVENT.encode, rows))
     last: dict[str, tuple[int, int, int]] = {}
     for row in rows:
         plain, stream, size = last.get(row.session_id, (0, 0, 0))
@@ -190,16 +192,10 @@ def _after(
     return found
 
 
-def _records(session_id: str, kinds: tuple[str, ...], connection: sqlite3.Connection) -> list[EventRow]:
-    chosen = f" AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
-    sql = f"{_EVENT.select('events')} WHERE session_id = ? AND record IS NOT NULL{chosen} ORDER BY id"
-    return [EventRow(*row) for row in connection.execute(sql, (session_id, *kinds))]
-
-
 def _append_step(row: StepRow, connection: sqlite3.Connection) -> None:
     kept = ("status", "ended_at", "text", "timing", "sha256", "media_type", "width", "height")
     connection.execute(
-        f"{_STEP.insert('steps')} ON CONFLICT (session_id, step) DO UPDATE SET"
+        f"{_STEP.insert} ON CONFLICT (session_id, step) DO UPDATE SET"
         f" {', '.join(f'{name} = excluded.{name}' for name in kept)}",
         _STEP.encode(row),
     )
@@ -211,32 +207,10 @@ def _append_step(row: StepRow, connection: sqlite3.Connection) -> None:
     name_screenshots(row.session_id, [row.sha256] if row.sha256 else [], connection)
 
 
-def _interrupt(session_id: str, time: float, connection: sqlite3.Connection) -> int:
-    return connection.execute(
-        "UPDATE steps SET status = 'interrupted', ended_at = ? WHERE session_id = ? AND status = 'started'",
-        (time, session_id),
-    ).rowcount
-
-
-def _steps(session_id: str, after: int, limit: int, connection: sqlite3.Connection) -> list[StepRow]:
-    sql = f"{_STEP.select('steps')} WHERE session_id = ? AND step > ? ORDER BY step LIMIT ?"
-    return [_STEP.decode(row) for row in connection.execute(sql, (session_id, after, limit))]
-
-
 def _append_exchange(row: ExchangeRow, screenshots: tuple[str, ...], connection: sqlite3.Connection) -> None:
-    connection.execute(_EXCHANGE.insert("exchanges", "OR REPLACE"), _EXCHANGE.encode(row))
+    connection.execute(_EXCHANGE.insert.replace("INSERT", "INSERT OR REPLACE", 1), _EXCHANGE.encode(row))
     connection.execute(
         "UPDATE sessions SET record_bytes = record_bytes + ? WHERE id = ?",
         (len(row.request) + len(row.response), row.session_id),
     )
     name_screenshots(row.session_id, screenshots, connection)
-
-
-def _exchanges(session_id: str, connection: sqlite3.Connection) -> list[ExchangeRow]:
-    sql = f"{_EXCHANGE.select('exchanges')} WHERE session_id = ? ORDER BY number"
-    return [_EXCHANGE.decode(row) for row in connection.execute(sql, (session_id,))]
-
-
-def _count(session_id: str, connection: sqlite3.Connection) -> int:
-    sql = "SELECT coalesce(max(number), 0) FROM exchanges WHERE session_id = ?"
-    return int(connection.execute(sql, (session_id,)).fetchone()[0])

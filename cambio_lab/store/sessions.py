@@ -20,29 +20,36 @@ SORT_KEYS = frozenset({"created_at", "ended_at", "id", "name", "status", "model"
 class Columns(Generic[Row]):
     """How a dataclass lies in a table whose columns have the names of its fields; ``json`` names those with JSON."""
 
-    def __init__(self, kind: type[Row], json: Collection[str] = ()) -> None:
+    def __init__(self, kind: type[Row], table: str, json: Collection[str] = ()) -> None:
         self.names = tuple(item.name for item in fields(kind))  # type: ignore[arg-type]
         self.columns, self.marks = ", ".join(self.names), ", ".join("?" * len(self.names))
+        self.insert = f"INSERT INTO {table} ({self.columns}) VALUES ({self.marks})"
+        self.json = frozenset(json)
+        self._select = f"SELECT {self.columns} FROM {table}"
         self._kind = kind
-        self._json = [(index, name) for index, name in enumerate(self.names) if name in json]
-
-    def insert(self, table: str, clause: str = "") -> str:
-        return f"INSERT {clause} INTO {table} ({self.columns}) VALUES ({self.marks})"
-
-    def select(self, table: str) -> str:
-        return f"SELECT {self.columns} FROM {table}"
 
     def encode(self, row: Row) -> list[Any]:
-        values = [getattr(row, name) for name in self.names]
-        for index, _ in self._json:
-            values[index] = dump(values[index])
-        return values
+        values = ((name, getattr(row, name)) for name in self.names)
+        return [dump(value) if name in self.json else value for name, value in values]
 
-    def decode(self, values: Sequence[Any]) -> Row:
-        found = list(values)
-        for index, _ in self._json:
-            found[index] = json.loads(found[index])
-        return self._kind(*found)
+    def find(self, which: str, *values: Any) -> Operation[list[Row]]:
+        """Return the operation that reads the rows that ``which`` (``WHERE``, ``ORDER BY``, ``LIMIT``) asks for."""
+        sql = f"{self._select} {which}"
+        return lambda connection: [self._decode(row) for row in connection.execute(sql, values)]
+
+    def _decode(self, values: Sequence[Any]) -> Row:
+        pairs = zip(self.names, values, strict=True)
+        return self._kind(*[json.loads(value) if name in self.json else value for name, value in pairs])
+
+
+def execute(sql: str, *values: Any) -> Operation[int]:
+    """Return the operation that runs one statement; it gives how many rows that changed."""
+    return lambda connection: connection.execute(sql, values).rowcount
+
+
+def select(sql: str, *values: Any) -> Operation[list[Any]]:
+    """Return the operation that reads all rows of a query."""
+    return lambda connection: connection.execute(sql, values).fetchall()
 
 
 def dump(value: Any) -> str:
@@ -96,15 +103,6 @@ class SessionQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """A session as a list shows it. ``json`` is an object: SQLite writes it, so that a page costs no Python a row."""
-
-    id: str
-    status: SessionStatus
-    json: str
-
-
-@dataclass(frozen=True, slots=True)
 class Page(Generic[Row]):
     """Some rows and how many there are in all that match."""
 
@@ -121,62 +119,49 @@ class SessionTable:
     async def insert(self, row: SessionRow) -> None:
         await self._database.write(self.inserting(row))
 
-    def inserting(self, row: SessionRow) -> Operation[None]:
-        return partial(_execute, _SESSION.insert("sessions"), tuple(_SESSION.encode(row)))
+    def inserting(self, row: SessionRow) -> Operation[int]:
+        return execute(_SESSION.insert, *_SESSION.encode(row))
 
     async def update(self, session_id: str, **changes: Any) -> None:
         """Change the named columns; an unknown column is a ``KeyError``."""
         await self._database.write(self.updating(session_id, **changes))
 
-    def updating(self, session_id: str, **changes: Any) -> Operation[None]:
+    def updating(self, session_id: str, **changes: Any) -> Operation[int]:
         if unknown := changes.keys() - set(_SESSION.names):
             raise KeyError(f"sessions has no column {sorted(unknown)}")
-        values = tuple(dump(value) if name in _JSON else value for name, value in changes.items())
+        values = [dump(value) if name in _SESSION.json else value for name, value in changes.items()]
         sql = f"UPDATE sessions SET {', '.join(f'{name} = ?' for name in changes)} WHERE id = ?"
-        return partial(_execute, sql, (*values, session_id))
+        return execute(sql, *values, session_id)
 
     def growing(self, session_id: str, size: int) -> Operation[int]:
         """Add ``size`` bytes to what the session's record takes; the new total (0 for an unknown session)."""
         return partial(_grow, session_id, size)
 
     async def get(self, session_id: str) -> SessionRow | None:
-        return await self._database.read(partial(_get, session_id), snapshot=False)
+        found = await self._database.read(_SESSION.find("WHERE id = ?", session_id), snapshot=False)
+        return found[0] if found else None
 
     async def live(self) -> list[SessionRow]:
         """Sessions whose status is ``active``, oldest first: after a crash, those to adopt."""
-        return await self._database.read(_live)
+        return await self._database.read(_SESSION.find("WHERE status = 'active' ORDER BY created_at, number"))
 
     async def removable(self) -> list[tuple[str, float]]:
         """Return ``(id, when it ended)`` of every session that has ended and is not pinned, the oldest first."""
-        return await self._database.read(_removable, snapshot=False)
+        sql = "SELECT id, coalesce(ended_at, created_at) AS ended FROM sessions WHERE status <> 'active' AND NOT pinned"
+        return await self._database.read(select(f"{sql} ORDER BY ended, number"), snapshot=False)
 
     async def page(self, query: SessionQuery) -> Page[SessionRow]:
         """Newest first unless ``query.sort`` says otherwise; ``ValueError`` for a key that cannot be sorted by."""
-        return await self._database.read(partial(_page, _checked(query)))
-
-    async def listing(self, query: SessionQuery) -> Page[Listed]:
-        """:meth:`page` as what a list shows: names, states, times, what was used."""
-        return await self._database.read(partial(_listing, _checked(query)), snapshot=False)
+        if unknown := [key for key, _ in query.sort if key not in SORT_KEYS]:
+            raise ValueError(f"cannot sort by {', '.join(unknown)}")
+        return await self._database.read(partial(_page, query))
 
     async def remove(self, session_id: str) -> None:
         """Forget an ended session: its row, history and record (``screenshots.sweep`` removes the files)."""
         await self._database.write(partial(_remove, session_id))
 
 
-_JSON = frozenset({"config", "usage"})
-_SESSION = Columns(SessionRow, json=_JSON)
-_SELECT = _SESSION.select("sessions")
-_TIME = "strftime('%Y-%m-%dT%H:%M:%SZ', CAST({} AS INTEGER), 'unixepoch')"
-_SELECT_JSON = (
-    "SELECT id, status, json_object('id', id, 'name', name, 'status', status,"
-    f" 'created_at', {_TIME.format('created_at')}, 'ended_at', {_TIME.format('ended_at')}, 'end_reason', end_reason,"
-    " 'model', model, 'desktop', desktop_kind, 'steps', steps, 'usage', json(usage),"
-    " 'record_bytes', record_bytes, 'pinned', json(iif(pinned, 'true', 'false'))) AS json FROM sessions"
-)
-
-
-def _execute(sql: str, values: tuple[Any, ...], connection: sqlite3.Connection) -> None:
-    connection.execute(sql, values)
+_SESSION = Columns(SessionRow, "sessions", json=("config", "usage"))
 
 
 def _grow(session_id: str, size: int, connection: sqlite3.Connection) -> int:
@@ -185,64 +170,17 @@ def _grow(session_id: str, size: int, connection: sqlite3.Connection) -> int:
     return int(found[0][0]) if found else 0
 
 
-def _get(session_id: str, connection: sqlite3.Connection) -> SessionRow | None:
-    row = connection.execute(f"{_SELECT} WHERE id = ?", (session_id,)).fetchone()
-    return row and _SESSION.decode(row)
-
-
-def _live(connection: sqlite3.Connection) -> list[SessionRow]:
-    return [
-        _SESSION.decode(row)
-        for row in connection.execute(f"{_SELECT} WHERE status = 'active' ORDER BY created_at, number")
-    ]
-
-
-def _removable(connection: sqlite3.Connection) -> list[tuple[str, float]]:
-    sql = "SELECT id, coalesce(ended_at, created_at) AS ended FROM sessions WHERE status <> 'active' AND NOT pinned"
-    return connection.execute(f"{sql} ORDER BY ended, number").fetchall()
-
-
-def _checked(query: SessionQuery) -> SessionQuery:
-    if unknown := [key for key, _ in query.sort if key not in SORT_KEYS]:
-        raise ValueError(f"cannot sort by {', '.join(unknown)}")
-    return query
-
-
 def _page(query: SessionQuery, connection: sqlite3.Connection) -> Page[SessionRow]:
-    page, on_page = _rows(_SELECT, query)
-    total, counted = _total(query)
-    (count,) = connection.execute(total, counted).fetchone()
-    return Page([_SESSION.decode(row) for row in connection.execute(page, on_page)], count)
-
-
-def _listing(query: SessionQuery, connection: sqlite3.Connection) -> Page[Listed]:
-    """One row for the whole page: for each row that SQLite steps to, Python's threads take turns."""
-    page, on_page = _rows(_SELECT_JSON, query)
-    total, counted = _total(query)
-    sql = f"SELECT ({total}), group_concat(id), group_concat(status), group_concat(json, char(10)) FROM ({page})"
-    count, *columns = connection.execute(sql, (*counted, *on_page)).fetchone()
-    if columns[0] is None:
-        return Page([], count)
-    ids, states, texts = columns[0].split(","), columns[1].split(","), columns[2].split("\n")
-    return Page([Listed(*row) for row in zip(ids, states, texts, strict=True)], count)
-
-
-def _rows(columns: str, query: SessionQuery) -> tuple[str, tuple[Any, ...]]:
-    """The statement that gives ``columns`` of the rows on the page, and its values."""
     where, values = _where(query)
     order = [f"{key} {'ASC' if ascending else 'DESC'}" for key, ascending in query.sort]
     last = "ASC" if query.sort and query.sort[-1][1] else "DESC"  # an index is read one way
-    sql = f"{columns}{where} ORDER BY {', '.join([*order, f'number {last}'])} LIMIT ? OFFSET ?"
-    return sql, (*values, query.limit, query.offset)
-
-
-def _total(query: SessionQuery) -> tuple[str, tuple[Any, ...]]:
-    """The statement that gives how many there are in all, and its values; without times it counts no rows."""
-    if query.created_after is None and query.created_before is None:
-        only, values = (" WHERE status = ?", (query.status,)) if query.status else ("", ())
-        return f"SELECT coalesce(sum(sessions), 0) FROM session_counts{only}", values
-    where, found = _where(query)
-    return f"SELECT count(*) FROM sessions{where}", found
+    which = f"{where} ORDER BY {', '.join([*order, f'number {last}'])} LIMIT ? OFFSET ?"
+    rows = _SESSION.find(which, *values, query.limit, query.offset)(connection)
+    if query.created_after is None and query.created_before is None:  # rows need not be counted
+        total = f"SELECT coalesce(sum(sessions), 0) FROM session_counts{where}"
+    else:
+        total = f"SELECT count(*) FROM sessions{where}"
+    return Page(rows, connection.execute(total, values).fetchone()[0])
 
 
 def _where(query: SessionQuery) -> tuple[str, tuple[Any, ...]]:

@@ -6,8 +6,6 @@ import asyncio
 import fcntl
 import logging
 import os
-import sqlite3
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from .damage import set_aside
 from .database import Database, Operation, together
 from .record import EventTable, ExchangeTable, StepTable
 from .screenshots import ScreenshotFiles
-from .sessions import SessionTable
+from .sessions import SessionTable, execute, select
 
 logger = logging.getLogger(__name__)
 FILE_NAME = "cambio.db"
@@ -124,9 +122,9 @@ class Store:
             return self.failure
         try:
             if self.failure is not None:
-                await self.database.write(lambda connection: connection.execute("PRAGMA user_version = 1"))
+                await self.database.write(execute("PRAGMA user_version = 1"))
             else:
-                await self.database.read(lambda connection: connection.execute("SELECT 1").fetchone())
+                await self.database.read(select("SELECT 1"))
         except StoreError as error:
             return error
         return None
@@ -134,12 +132,12 @@ class Store:
     async def screenshots_of(self, session_id: str) -> set[str]:
         """Return the digests of the screenshots that a session's record names."""
         sql = "SELECT sha256 FROM session_screenshots WHERE session_id = ?"
-        return {digest for (digest,) in await self.database.read(partial(_all, sql, (session_id,)))}
+        return {digest for (digest,) in await self.database.read(select(sql, session_id))}
 
     async def screenshot_uses(self) -> dict[str, int]:
         """Return how many sessions name each screenshot, by digest."""
         sql = "SELECT sha256, count(*) FROM session_screenshots GROUP BY sha256"
-        return dict(await self.database.read(partial(_all, sql, ())))
+        return dict(await self.database.read(select(sql)))
 
     async def disk_bytes(self) -> int:
         """Return what the database, those that were set aside and the screenshots take on disk."""
@@ -151,10 +149,6 @@ class Store:
 
     def _database_bytes(self) -> int:
         return sum(path.stat().st_size for path in self.directory.glob(f"{FILE_NAME}*"))
-
-
-def _all(sql: str, values: tuple[Any, ...], connection: sqlite3.Connection) -> list[Any]:
-    return connection.execute(sql, values).fetchall()
 
 
 async def _open(path: Path) -> Database:

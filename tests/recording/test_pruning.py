@@ -26,9 +26,11 @@ async def keep_run(store: Store, number: int, *screenshots: bytes, size: int = 3
     end = {"ended_at": NOW - 100 + number, **values}
     name = f"r{number}"
     await store.sessions.insert(SessionRow(name, name, "inactive", NOW - 1000 + number, {}, **end))
-    await store.exchanges.append(ExchangeRow(name, 1, NOW, "x" * 64, REQUEST, 200, {}, os.urandom(size)))
+    await store.write(
+        store.exchanges.appending(ExchangeRow(name, 1, NOW, "x" * 64, REQUEST, 200, {}, os.urandom(size)))
+    )
     for screenshot in screenshots:
-        await store.transcript.append(name, {"role": "user", "content": [image(screenshot)]})
+        await store.write(await store.transcript.appending(name, {"role": "user", "content": [image(screenshot)]}))
 
 
 def image(data: bytes) -> dict[str, Any]:
