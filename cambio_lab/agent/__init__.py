@@ -1,10 +1,10 @@
 """From a message to actions: the agent's loop over the Claude API and one desktop."""
 
-from .approval import ApprovalPolicy, parse_policy
 from .gate import Gate, LimitReached, Stopped
 from .loop import Agent
 from .options import AgentOptions, TurnOptions
-from .tools.extra import ExtraResult, ExtraTools
+from .tools.call import ApprovalPolicy, parse_policy
+from .tools.named import ExtraResult, ExtraTools
 from .transcript import close_open_batch
 
 __all__ = [

@@ -16,7 +16,6 @@ from .gate import Gate, LimitReached, Stopped, TurnHalted
 from .models import TOOLSET, ModelInfo
 from .options import AgentOptions
 from .reply import Reply
-from .tools.bash import BashTool
 from .tools.browser import BrowserTool
 from .tools.call import (
     BROWSER,
@@ -37,6 +36,7 @@ from .tools.call import (
 )
 from .tools.computer import ComputerTool, LegacyComputerTool
 from .tools.editor import EditorTool
+from .tools.named import BashTool
 from .turn import Turn
 
 DENIED = "The user did not grant permission to run '{}'. Do not retry it unless the user asks you to."

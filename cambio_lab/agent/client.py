@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigurationError, MissingKey
 from . import models
 from .options import AgentOptions
-from .reply import Announced, Piece, Reader, Reply, Sent, Slices, Started, Text, Thought
-from .service_errors import Transient, checked_base_url, classify, key_problem, proxy_error
+from .reply import Piece, Reader, Sent, Slices
+from .service_errors import checked_base_url, classify, key_problem, proxy_error
 from .transcript import OUTGOING, Body, Outgoing
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from ..settings import Settings
     from .tools.call import Call
-
-__all__ = ["Announced", "ModelClient", "ModelRequest", "Reply", "Sent", "Started", "Text", "Thought", "Transient"]
 
 KEY_VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from ..events import ApprovalRequested
-from .approval import ApprovalPolicy, needs_approval, shown
+from .tools.call import ApprovalPolicy, needs_approval, shown
 
 T = TypeVar("T")
 Verdict = Literal["approved", "denied", "timeout", "stopped"]
@@ -74,10 +74,6 @@ class Gate:
     @property
     def paused(self) -> bool:
         return not self._resumed.is_set()
-
-    @property
-    def stopping(self) -> bool:
-        return self._halt is not None and self._halt.done() and isinstance(self._halt.result(), Stopped)
 
     def stop(self) -> None:
         """End the running turn; without one, nothing happens."""

@@ -28,15 +28,15 @@ from ..events import (
 )
 from . import context, models
 from .calls import Calls, make_tools
-from .client import Announced, ModelClient, Reply, Sent, Started, Text, Thought, Transient
+from .client import ModelClient
 from .gate import Gate, LimitReached, QueuedMessage, Stopped
 from .options import AgentOptions, TurnOptions, system_prompt
-from .reply import complete_usage
-from .request import Requests, Retries
+from .reply import Reply, Sent, Started, complete_usage
+from .service_errors import Retries, Transient
 from .tools.call import Tool
-from .tools.extra import ExtraTool, ExtraTools
+from .tools.named import ExtraTool, ExtraTools
 from .transcript import Message, Transcript, close_open_batch, user_text
-from .turn import Emit, Limits, SinkFailed, Turn
+from .turn import Emit, Limits, Requests, SinkFailed, Turn
 
 log = logging.getLogger(__name__)
 
@@ -211,13 +211,11 @@ class Agent:
                         case Started():
                             started = piece
                             self._requests.answered = True
-                        case Text():
+                        case TextDelta():
                             turn.partial.append(piece.text)
-                            await turn.emit(TextDelta(piece.text))
-                        case Thought():
-                            await turn.emit(ThinkingDelta(piece.text))
-                        case Announced():
-                            await turn.emit(ToolAnnounced(piece.id, piece.name, piece.toolset))
+                            await turn.emit(piece)
+                        case ThinkingDelta() | ToolAnnounced():
+                            await turn.emit(piece)
                         case Reply():
                             reply = piece
                             usage, took = self._requests.received(turn, reply, sent), time.perf_counter() - began

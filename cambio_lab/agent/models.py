@@ -20,8 +20,11 @@ PLATFORMS = ("anthropic", "bedrock", "google", "foundry")
 TOOLSET = "computer_toolset_20260801"
 TOOL_2025_11 = "computer_20251124"
 TOOL_2025_01 = "computer_20250124"
-TOOL_BETAS = {TOOLSET: (), TOOL_2025_11: ("computer-use-2025-11-24",), TOOL_2025_01: ("computer-use-2025-01-24",)}
-BROWSER_TOOLSET = "browser_toolset_20260801"
+TOOL_BETAS: dict[str, tuple[str, ...]] = {
+    TOOLSET: (),
+    TOOL_2025_11: ("computer-use-2025-11-24",),
+    TOOL_2025_01: ("computer-use-2025-01-24",),
+}
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 DEMO = "demo"
 _BROWSES = re.compile(r"claude-(opus-4-8|[a-z]+-5(-\d)?)")
@@ -57,8 +60,6 @@ class ImageLimits:
     many: int = 20
     many_edge: int = 2000
     per_request: int = 600
-    shrinks: bool = False
-    """The service scales a larger image down by itself, so coordinates would no longer match."""
 
     def cost(self, width: int, height: int) -> int:
         """Return the tokens of a ``width`` x ``height`` image."""
@@ -74,28 +75,33 @@ class ImageLimits:
 
 
 HIGH_RESOLUTION = ImageLimits(edge=2576, tokens=4784)
-LOW_RESOLUTION = ImageLimits(edge=1568, tokens=1568, per_request=100, shrinks=True)
+LOW_RESOLUTION = ImageLimits(edge=1568, tokens=1568, per_request=100)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """One model on one platform, as the loop needs it."""
+    """One model; :func:`resolve` gives it with its name, platform and tool, as the loop needs it."""
 
-    model: str
-    platform: str
-    tool: str
-    betas: tuple[str, ...]
+    tools: Mapping[str, str]
+    """The computer tool that drives it, by platform."""
     prices: Prices
-    bound: bool
+    thinking: Thinking = "adaptive"
+    bound: bool = False
     """Thinking is tied to everything before it: the history is append-only."""
-    thinking: Thinking
-    effort: bool
-    images: ImageLimits
-    managed: bool
+    effort: bool = True
+    images: ImageLimits = HIGH_RESOLUTION
+    managed: bool = True
     """The service clears and summarises old context when asked to."""
-    context: int = 200_000
-    most_output: int = 64_000
+    context: int = 1_000_000
+    most_output: int = 128_000
     """Largest ``max_tokens`` that the service takes."""
+    model: str = ""
+    platform: str = ""
+    tool: str = ""
+
+    @property
+    def betas(self) -> tuple[str, ...]:
+        return TOOL_BETAS[self.tool]
 
     @property
     def browses(self) -> bool:
@@ -103,26 +109,13 @@ class ModelInfo:
         return _BROWSES.fullmatch(self.model) is not None
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    tools: Mapping[str, str]
-    prices: Prices
-    thinking: Thinking = "adaptive"
-    bound: bool = False
-    effort: bool = True
-    images: ImageLimits = HIGH_RESOLUTION
-    managed: bool = True
-    context: int = 1_000_000
-    most_output: int = 128_000
-
-
 def _guess(base: Prices) -> Prices:
-    return Prices(base.input, base.output, base.write_5m, base.write_1h, base.read, estimated=True)
+    return replace(base, estimated=True)
 
 
-def _old(tools: Mapping[str, str], prices: Prices, most_output: int = 64_000) -> _Row:
+def _old(tools: Mapping[str, str], prices: Prices, most_output: int = 64_000) -> ModelInfo:
     """Return a row for a model that thinks by budget, sees less, and whose context the service does not manage."""
-    return _Row(
+    return ModelInfo(
         tools,
         prices,
         "budget",
@@ -154,22 +147,22 @@ _BOTH: dict[str, str] = {**dict.fromkeys(_API, TOOLSET), "bedrock": TOOL_2025_11
 _SINGLE: dict[str, str] = dict.fromkeys(PLATFORMS, TOOL_2025_11)
 _FIRST: dict[str, str] = dict.fromkeys(PLATFORMS, TOOL_2025_01)
 
-TABLE: dict[str, _Row] = {
-    "claude-fable-5-2": _Row(_NEWEST, _FABLE_5_2, "always", bound=True),
-    "claude-mythos-5-2": _Row(_NEWEST, _guess(_FABLE), "always", bound=True),
-    "claude-haiku-5-5": _Row(dict.fromkeys(_API, TOOLSET), _HAIKU_5_5, "default", bound=True),
-    "claude-sonnet-5-5": _Row(_NEWEST, _SONNET_5_5, "between", bound=True),
-    "claude-opus-5-5": _Row(_NEWEST, _OPUS_5_5, "always", bound=True),
-    "claude-fable-5-1": _Row(_BOTH, _FABLE, "always", bound=True),
-    "claude-mythos-5-1": _Row(_BOTH, _guess(_FABLE), "always", bound=True),
-    "claude-sonnet-5": _Row(_BOTH, _SONNET_5),
-    "claude-fable-5": _Row(_BOTH, _guess(_FABLE)),
-    "claude-mythos-5": _Row(_BOTH, _guess(_FABLE)),
-    "claude-opus-5": _Row(_BOTH, _OPUS),
-    "claude-opus-4-8": _Row(_BOTH, _guess(_OPUS)),
-    "claude-opus-4-7": _Row(_SINGLE, _guess(_OPUS)),
-    "claude-opus-4-6": _Row(_SINGLE, _guess(_OPUS), images=LOW_RESOLUTION),
-    "claude-sonnet-4-6": _Row(_SINGLE, _guess(_SONNET_4), images=LOW_RESOLUTION),
+TABLE: dict[str, ModelInfo] = {
+    "claude-fable-5-2": ModelInfo(_NEWEST, _FABLE_5_2, "always", bound=True),
+    "claude-mythos-5-2": ModelInfo(_NEWEST, _guess(_FABLE), "always", bound=True),
+    "claude-haiku-5-5": ModelInfo(dict.fromkeys(_API, TOOLSET), _HAIKU_5_5, "default", bound=True),
+    "claude-sonnet-5-5": ModelInfo(_NEWEST, _SONNET_5_5, "between", bound=True),
+    "claude-opus-5-5": ModelInfo(_NEWEST, _OPUS_5_5, "always", bound=True),
+    "claude-fable-5-1": ModelInfo(_BOTH, _FABLE, "always", bound=True),
+    "claude-mythos-5-1": ModelInfo(_BOTH, _guess(_FABLE), "always", bound=True),
+    "claude-sonnet-5": ModelInfo(_BOTH, _SONNET_5),
+    "claude-fable-5": ModelInfo(_BOTH, _guess(_FABLE)),
+    "claude-mythos-5": ModelInfo(_BOTH, _guess(_FABLE)),
+    "claude-opus-5": ModelInfo(_BOTH, _OPUS),
+    "claude-opus-4-8": ModelInfo(_BOTH, _guess(_OPUS)),
+    "claude-opus-4-7": ModelInfo(_SINGLE, _guess(_OPUS)),
+    "claude-opus-4-6": ModelInfo(_SINGLE, _guess(_OPUS), images=LOW_RESOLUTION),
+    "claude-sonnet-4-6": ModelInfo(_SINGLE, _guess(_SONNET_4), images=LOW_RESOLUTION),
     "claude-opus-4-5": _old(_SINGLE, _guess(_OPUS)),
     "claude-sonnet-4-5": _old(_FIRST, _guess(_SONNET_4)),
     "claude-haiku-4-5": _old(_FIRST, _guess(_HAIKU_4_5)),
@@ -177,7 +170,7 @@ TABLE: dict[str, _Row] = {
     "claude-opus-4": _old(_FIRST, _guess(_OPUS_4_1), most_output=32_000),
     "claude-sonnet-4": _old(_FIRST, _guess(_SONNET_4)),
 }
-DEMO_ROW = _Row(
+DEMO_ROW = ModelInfo(
     dict.fromkeys(PLATFORMS, TOOLSET), Prices(0, 0, 0, 0, 0), "none", effort=False, managed=False, context=1_000_000
 )
 
@@ -200,20 +193,8 @@ def resolve(model: str, platform: str = "anthropic") -> ModelInfo:
             hint=_suggestion(model, platform),
             details={"model": model, "platform": platform},
         )
-    return ModelInfo(
-        model=model,
-        platform=platform,
-        tool=tool,
-        betas=TOOL_BETAS[tool],
-        prices=row.prices,
-        bound=row.bound,
-        thinking=row.thinking,
-        effort=row.effort,
-        images=row.images,
-        managed=row.managed and platform in _API,  # elsewhere no page promises it
-        context=row.context,
-        most_output=row.most_output,
-    )
+    managed = row.managed and platform in _API  # elsewhere no page promises it
+    return replace(row, model=model, platform=platform, tool=tool, managed=managed)
 
 
 def _suggestion(model: str, platform: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ModelUnavailable
+from ..events import TextDelta, ThinkingDelta, ToolAnnounced
 from .service_errors import BrokenReply
 from .tools.call import Call
 
@@ -28,25 +29,6 @@ class Started:
     """The reply began. ``usage`` counts the input: all that is known of the cost if the rest never comes."""
 
     usage: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Thought:
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Announced:
-    """A call's first words: which tool, not yet with what."""
-
-    id: str
-    name: str
-    toolset: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +64,8 @@ class Reply:
         )
 
 
-Piece = Sent | Started | Text | Thought | Announced | Reply
-
-
+Piece = Sent | Started | TextDelta | ThinkingDelta | ToolAnnounced | Reply
+"""What comes of a request: the deltas are events already."""
 INPUT_COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 TOKENS_PER_IMAGE = 4784
 MAX_REPLY_CHARACTERS = 8_000_000
@@ -128,11 +109,6 @@ class Reader:
     _complete: bool = False
     _characters: int = 0
     _events: int = 0
-
-    @property
-    def characters(self) -> int:
-        """Return how many characters of content have arrived."""
-        return self._characters
 
     def read(self, event: Any) -> Iterator[Piece]:
         """Yield the pieces of one raw event; unknown events and deltas say nothing to us."""
@@ -194,18 +170,18 @@ class Reader:
         self._blocks.append(_Block(start))
         self._grow(len(str(start)))
         if start["type"] == "tool_use":
-            yield Announced(start["id"], start["name"], start.get("toolset_name"))
+            yield ToolAnnounced(start["id"], start["name"], start.get("toolset_name"))
         elif start["type"] == "text" and start.get("text"):
-            yield Text(start["text"])
+            yield TextDelta(start["text"])
 
     def _delta(self, block: _Block, delta: Any) -> Iterator[Piece]:
         kind = delta.type
         if kind == "text_delta":
             self._take(block.pieces, delta.text)
-            yield Text(delta.text)
+            yield TextDelta(delta.text)
         elif kind == "thinking_delta":
             self._take(block.pieces, delta.thinking)
-            yield Thought(delta.thinking)
+            yield ThinkingDelta(delta.thinking)
         elif kind == "input_json_delta":
             self._take(block.arguments, delta.partial_json)
         elif kind == "signature_delta":
@@ -279,6 +255,4 @@ def _call(block: dict[str, Any], arrived: bool) -> Call:
     arguments = block.get("input")
     if not isinstance(block["id"], str) or not isinstance(block["name"], str) or not isinstance(arguments, dict):
         raise BrokenReply("a call is malformed")
-    return Call(
-        block["id"], block["name"], block.get("toolset_name"), dict(arguments), None, arrived or bool(arguments)
-    )
+    return Call(block["id"], block["name"], block.get("toolset_name"), dict(arguments), arrived or bool(arguments))

@@ -6,20 +6,24 @@ The SDK's and httpx2's exceptions are recognised by their attributes so that thi
 from __future__ import annotations
 
 import email.utils
+import random
 import re
 import socket
 import ssl
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import CambioError, ConfigurationError, ModelRejected
+from ..errors import CambioError, ConfigurationError, ModelRejected, ModelUnavailable
 
 KEY = re.compile(r"sk-[\w-]{4,}")  # a gateway may quote the key that it refuses
 RETRIED_STATUS = frozenset({408, 409, 429})
 RETRIED_TYPES = frozenset({"overloaded_error", "rate_limit_error", "api_error", "timeout_error"})
 LONGEST_RETRY_AFTER = 3600.0
+MAX_BROKEN = 3
+MAX_UNREACHABLE = 3  # tries to connect to an address that has never answered
 FIRST_WORDS = 200  # characters of an answer that are quoted
 HINTS = {
     400: "The request itself was refused; the answer names the cause. If it recurs, clear the history.",
@@ -55,6 +59,35 @@ class Transient(Exception):
 
 class BrokenReply(Exception):
     """The stream ended or read in a way no whole reply does; nothing of it may be executed."""
+
+
+@dataclass
+class Retries:
+    """The failed tries of one query."""
+
+    limit: int
+    count: int = 0
+    broken: int = 0
+    unreachable: int = 0
+
+    def next_delay(self, problem: Transient, *, answered: bool) -> float:
+        """Return seconds to wait before the next try; :class:`ModelUnavailable` when there were enough."""
+        self.count += 1
+        self.broken += problem.broken
+        self.unreachable += problem.unreachable and not answered
+        if self.count > self.limit or self.broken > MAX_BROKEN or self.unreachable >= MAX_UNREACHABLE:
+            raise ModelUnavailable(
+                f"The model could not answer: {problem.reason}.",
+                hint=f"It was asked {self.count} times; check the network, or send the message again later.",
+            ) from problem
+        return backoff(self.count, problem.retry_after)
+
+
+def backoff(attempt: int, retry_after: float | None) -> float:
+    """Return seconds to wait: what the service asks for and a little more, else doubling from half a second to 30."""
+    if retry_after is not None:
+        return retry_after + random.uniform(0, min(1.0, 0.1 * retry_after + 0.1))
+    return min(0.5 * 2.0 ** (attempt - 1), 30.0) * random.uniform(0.5, 1.0)
 
 
 def classify(

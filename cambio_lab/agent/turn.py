@@ -1,4 +1,4 @@
-"""What one turn knows while it runs: its options, its events, what it has said, done and used."""
+"""What one turn knows while it runs: its options, its events, its requests, what it has said, done and used."""
 
 from __future__ import annotations
 
@@ -8,21 +8,28 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import ModelRejected
 from ..events import (
     Event,
     HistoryAppended,
     HistoryDropped,
     MessageDelivered,
+    RequestSent,
     TurnFailed,
     TurnFinished,
     Usage,
 )
 from . import models
+from .client import ModelRequest, wire_model
 from .gate import Gate, LimitReached, QueuedMessage
-from .options import AgentOptions
+from .options import AgentOptions, thinking_parameters
+from .reply import INPUT_COUNTS, Reply, Sent, complete_usage
 from .tools.call import Call, Tool
 from .transcript import Message, Transcript, user_text
 
+BINDING_BETA = "thinking-binding-controls-2026-08-01"
+CLEARING_BETA = "context-management-2025-06-27"
+COMPACTION_BETA = "compact-2026-09-04"
 Emit = Callable[[Event], Awaitable[None]]
 """Where a turn's events go. It is awaited before the loop goes on; an exception of it ends the turn and is raised."""
 
@@ -209,3 +216,68 @@ class Turn:
             fatal=fatal,
             kind=kind,
         )
+
+
+@dataclass
+class Requests:
+    """Builds the requests of one session."""
+
+    count: int = 0
+    answered: bool = False
+    """The service has answered at least once."""
+    cleared: bool = False
+    """The service has answered a request that asks it to clear old results."""
+    _identity: tuple[str, list[dict[str, Any]]] | None = None
+    _drop_thinking: bool = False
+
+    def build(self, turn: Turn, *, compact: bool) -> ModelRequest:
+        """Return the SDK's keyword arguments and the messages; within a session only what must changes."""
+        parameters: dict[str, Any] = {
+            "model": wire_model(turn.options.model, turn.options.platform),
+            "max_tokens": turn.max_tokens,
+            "system": [{"type": "text", "text": turn.system, "cache_control": {"type": "ephemeral"}}],
+            "tools": turn.definitions,
+            **thinking_parameters(turn.info, turn.options),
+        }
+        betas = list(turn.info.betas)
+        if compact:  # the SDK on `compaction`: "Cannot be combined with `context_management`."
+            parameters["compaction"] = {"type": "summarize"}
+            betas.append(COMPACTION_BETA)
+        elif (management := turn.transcript.context_management()) is not None:
+            parameters["context_management"] = management
+            betas.append(CLEARING_BETA)
+        if self._thinking_is_stale(turn) and parameters.get("thinking", {}).get("type") == "adaptive":
+            parameters["thinking"]["block_binding"] = {"prefix_mismatch_behavior": "drop_block"}
+            betas.append(BINDING_BETA)
+        if betas:
+            parameters["betas"] = betas
+        return ModelRequest(parameters, turn.transcript.body())
+
+    def sent(self, turn: Turn, sent: Sent) -> RequestSent:
+        return RequestSent(self.count, turn.options.model, sent.sha256, sent.size, sent.images)
+
+    def received(self, turn: Turn, reply: Reply, sent: Sent) -> Usage:
+        """Note a whole reply; return what it cost."""
+        self.cleared = self.cleared or turn.transcript.context_management() is not None
+        counts = complete_usage(reply.usage, sent, reply)
+        if not reply.compacted:
+            turn.transcript.input_tokens = sum(counts.get(key) or 0 for key in INPUT_COUNTS)
+        turn.partial.clear()
+        turn.said.append(reply.text)
+        usage = models.price(turn.options.model, counts)
+        turn.limits.used += usage
+        return usage
+
+    def may_drop_clearing(self, turn: Turn, error: ModelRejected, *, elsewhere: bool) -> bool:
+        """Return whether a gateway (``elsewhere``) or platform may only have refused to clear old results."""
+        undocumented = turn.options.platform != "anthropic" or elsewhere
+        asked = turn.transcript.context_management() is not None
+        return undocumented and error.details.get("status") == 400 and asked and not self.cleared
+
+    def _thinking_is_stale(self, turn: Turn) -> bool:
+        """Return whether tools or prompt changed under earlier thinking of a model whose thinking is bound to them."""
+        identity = (turn.system, turn.definitions)
+        if self._identity and identity != self._identity and turn.info.bound:
+            self._drop_thinking = True
+        self._identity = identity
+        return self._drop_thinking

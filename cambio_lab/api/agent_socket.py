@@ -14,7 +14,7 @@ from .failure import Refused, timestamp
 from .socket import CONTROLS, EventSocket, unknown_type
 
 if TYPE_CHECKING:
-    from ..agent.tools.extra import ExtraResult
+    from ..agent.tools.named import ExtraResult
     from ..sessions.broadcast import Subscription
     from ..sessions.session import Session
 
@@ -125,7 +125,7 @@ class OfferedTools:
 
     async def offer(self, body: dict[str, Any]) -> list[str]:
         """Replace the offer; the names. :class:`InvalidRequest` for what cannot be offered."""
-        from ..agent.tools.extra import check_names  # loaded by the start hook, off the loop
+        from ..agent.tools.named import check_names  # loaded by the start hook, off the loop
         from .schemas import requests
 
         tools = requests.parse(requests.OfferTools, body).tools
@@ -182,6 +182,6 @@ class OfferedTools:
 
     @staticmethod
     def _answer(waiting: asyncio.Future[ExtraResult], text: str, is_error: bool) -> None:
-        from ..agent.tools.extra import ExtraResult  # as above
+        from ..agent.tools.named import ExtraResult  # as above
 
         waiting.set_result(ExtraResult(text, is_error))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from ..agent.loop import Agent
 from ..agent.options import TurnOptions
 from ..agent.turn import Emit
 from ..desktop.base import Desktop
 from ..events import Event, ModelReplied, ToolFinished, ToolStarted, TurnFailed, TurnFinished, Usage
 from ..recording.masking import Mask
-from ..recording.recorder import Recorder
+from ..sessions import SessionAgent
 from .pace import PacedClient
 from .policies import PolicyTransport
 
@@ -50,9 +49,8 @@ class Meter:
 class MeteredAgent:
     """An agent whose events are counted by a :class:`Meter` before the session stores them."""
 
-    def __init__(self, agent: Agent, meter: Meter, recorder: Recorder) -> None:
+    def __init__(self, agent: SessionAgent, meter: Meter) -> None:
         self._agent = agent
-        self._recorder = recorder
         self.meter = meter
 
     @property
@@ -76,6 +74,3 @@ class MeteredAgent:
 
     async def aclose(self) -> None:
         await self._agent.aclose()
-        if self.meter.client is not None:
-            await self.meter.client.aclose()
-        await self._recorder.aclose()

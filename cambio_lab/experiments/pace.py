@@ -12,7 +12,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from ..agent.client import ModelClient, ModelRequest, Transient
+from ..agent.client import ModelClient, ModelRequest
+from ..agent.service_errors import Transient
 from ..errors import CambioError
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0

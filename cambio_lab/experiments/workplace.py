@@ -15,21 +15,18 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._version import __version__
-from ..agent.client import ModelClient
 from ..agent.models import DEMO
 from ..agent.options import AgentOptions
 from ..desktop import make_provider
-from ..desktop.base import Desktop
 from ..desktop.probe import probe_image
 from ..desktop.provider import DesktopProvider
 from ..errors import ConfigurationError, MissingKey, SessionError
 from ..events import Usage
 from ..recording.collect import collect
 from ..recording.contents import Contents
-from ..recording.recorder import Recorder
 from ..recording.run_file import save
 from ..sessions import AgentRequest, Registry, Session, SessionAgent
 from ..settings import Settings
@@ -39,11 +36,6 @@ from .meter import Meter, MeteredAgent
 from .outcome import Outcome
 from .pace import Pace, PacedClient
 from .policies import PolicyTransport
-
-if TYPE_CHECKING:
-    import httpx2
-
-    from ..agent.loop import Agent
 
 logger = logging.getLogger(__name__)
 KEY_FILE = "ANTHROPIC_API_KEY_FILE"
@@ -167,28 +159,37 @@ class Workplace:
         return self._providers[kind]
 
     async def _build_agent(self, request: AgentRequest) -> SessionAgent:
+        build = await asyncio.to_thread(_builder)
         options = AgentOptions.from_settings(self.settings, request.config.given())
-        recorder = await Recorder.open(self.store, request.session_id)
-        await recorder.begin(
-            {"experiment": request.config.given()},
-            options=options,
+        policy = PolicyTransport() if options.model == DEMO else None  # without a policy it is the demo model
+        clients: list[PacedClient] = []
+
+        def make_client(**given: Any) -> PacedClient:
+            if policy is not None:
+                given.setdefault("transport", policy)
+            clients.append(PacedClient.made(self.pace, api_key=self._key, **given))
+            return clients[-1]
+
+        agent = await build(
+            self.store,
+            request.session_id,
             desktop=request.desktop,
-            approval=request.gate.policy,
+            options=options,
+            gate=request.gate,
+            history=request.history,
+            spent=request.spent,
+            steps=request.steps,
+            facts={"experiment": request.config.given()},
+            make_client=make_client,
         )
-        network = await asyncio.to_thread(_network, options.model)
-        client = PacedClient.made(
-            self.pace,
-            platform=options.platform,
-            base_url=options.base_url,
-            stall=options.model_stall,
-            transport=recorder.transport(network),
-            api_key=self._key,
-        )
-        meter = self._meters[request.session_id] = Meter(
-            client, network if isinstance(network, PolicyTransport) else None
-        )
-        agent = await asyncio.to_thread(_agent, request, options, client, recorder.desktop(request.desktop))
-        return MeteredAgent(agent, meter, recorder)
+        meter = self._meters[request.session_id] = Meter(clients[0], policy)
+        return MeteredAgent(agent, meter)
+
+
+def _builder() -> Callable[..., Awaitable[SessionAgent]]:
+    from ..replay.recorded_agent import build_agent  # with httpx2
+
+    return build_agent
 
 
 def read_key_file(environment: Mapping[str, str] | None = None) -> str | None:
@@ -217,29 +218,6 @@ def require_key(key: str | None, models: Sequence[str], platform: str) -> None:
             "There is no key for the Claude API here.",
             hint=f"Set ANTHROPIC_API_KEY in this process's environment, or {KEY_FILE} to a file that holds it.",
         )
-
-
-def _network(model: str) -> httpx2.AsyncBaseTransport:
-    """What the recorder sits on: the network, or a policy, without one the demo model."""
-    import httpx2
-
-    if model == DEMO:
-        return PolicyTransport()
-    return httpx2.AsyncHTTPTransport(limits=httpx2.Limits(max_connections=4, keepalive_expiry=60.0))
-
-
-def _agent(request: AgentRequest, options: AgentOptions, client: ModelClient, desktop: Desktop) -> Agent:
-    from ..agent.loop import Agent
-
-    return Agent(
-        desktop=desktop,
-        options=options,
-        gate=request.gate,
-        client=client,
-        history=request.history,
-        spent=request.spent,
-        steps=request.steps,
-    )
 
 
 def _save(contents: Contents, path: Path) -> dict[str, Any]:

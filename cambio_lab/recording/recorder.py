@@ -29,8 +29,8 @@ from .recording_desktop import RecordingDesktop
 if TYPE_CHECKING:
     import httpx2
 
-    from ..agent.approval import ApprovalPolicy
     from ..agent.options import AgentOptions
+    from ..agent.tools.call import ApprovalPolicy
 
 log = logging.getLogger(__name__)
 STARTED = "RecordingStarted"

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..agent.gate import Gate
 from ..agent.tools.call import STOPPED
-from ..agent.tools.extra import NAME, RESERVED, ExtraResult
+from ..agent.tools.named import NAME, RESERVED, ExtraResult
 from ..events import Event, ToolFinished
 from ..recording.client_desktop import CLIENT
 from ..recording.contents import Contents, Json

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -75,10 +75,16 @@ async def build_agent(
     history: Sequence[dict[str, Any]] = (),
     spent: Usage = Usage(),  # noqa: B008 - frozen
     steps: int = 0,
+    facts: Mapping[str, Any] | None = None,
+    make_client: Callable[..., ModelClient] = ModelClient,
 ) -> RecordedAgent:
-    """An agent for this desktop. One that is a recording is replayed: no key, no network."""
+    """Return an agent for this desktop, the one of sessions and experiments alike.
+
+    A desktop that is a recording is replayed: no key, no network. ``facts`` are noted in the record; ``make_client``
+    is called with the arguments of :class:`ModelClient`.
+    """
     recorder = await Recorder.open(store, session_id)
-    await recorder.begin(options=options, desktop=desktop, approval=gate.policy)
+    await recorder.begin(facts, options=options, desktop=desktop, approval=gate.policy)
     connection: dict[str, Any] = {
         "platform": options.platform,
         "base_url": options.base_url,
@@ -90,7 +96,7 @@ async def build_agent(
     if playback is not None:
         playback.check_options(options)
         connection["transport"] = playback.transport
-    client = ModelClient(**connection)
+    client = make_client(**connection)
     agent = Agent(
         desktop=recorder.desktop(playback.desktop.for_agent if playback else desktop),
         options=options,

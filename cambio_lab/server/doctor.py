@@ -103,7 +103,8 @@ async def _model(settings: Settings) -> ProviderHealth:
     """Make one real request (a token's worth of it), so that key, address, proxy and certificate are known to work."""
     if settings.model == "demo":
         return ProviderHealth("model service", True, "not needed: the model is demo")
-    from ..agent.client import KEY_VARIABLES, Transient, check
+    from ..agent.client import KEY_VARIABLES, check
+    from ..agent.service_errors import Transient
 
     if settings.platform == "anthropic" and not any(os.environ.get(name) for name in KEY_VARIABLES):
         fix = "export ANTHROPIC_API_KEY=...   or, without a key: export CAMBIO_LAB_MODEL=demo"

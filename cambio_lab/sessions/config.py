@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
-from cambio_lab.agent.approval import parse_policy
 from cambio_lab.agent.options import AgentOptions
+from cambio_lab.agent.tools.call import parse_policy
 from cambio_lab.desktop import Kind
 from cambio_lab.desktop.base import Size
 from cambio_lab.desktop.docker.allow import domains
@@ -22,12 +21,12 @@ from cambio_lab.errors import InvalidRequest
 from cambio_lab.recording.masking import Mask
 from cambio_lab.settings import Settings
 
+from .checks import NO_SECRETS, Checked, invalid, listed
 from .secrets import check_secrets
 
 MIN_SIDE, MAX_SIDE = 320, 4096
 MAX_SECONDS = 10 * 365 * 86_400
 MAX_NAME = 200
-NO_SECRETS = Mask()
 _DISPLAY = re.compile(r"([1-9]\d{2,3})x([1-9]\d{2,3})")
 
 
@@ -41,22 +40,6 @@ Text = Annotated[str, Field(max_length=1000), AfterValidator(_without_null)]
 LongText = Annotated[str, Field(max_length=100_000), AfterValidator(_without_null)]
 Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS)]
 Count = Annotated[int, Field(ge=1, le=MAX_SECONDS)]
-
-
-class Checked(BaseModel):
-    """A model of ours: unknown keys, NaN and numbers that are text are refused; errors quote no value."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
-
-    @classmethod
-    def check(cls, values: Mapping[str, Any], where: str) -> Self:
-        """Return the model; :class:`InvalidRequest` names every unknown or wrong key, with ``where`` before it."""
-        try:
-            return cls.model_validate(dict(values))
-        except ValidationError as error:
-            wrong: dict[str, object] = {f"{where}.{problem['loc'][0]}": words(problem) for problem in error.errors()}
-        hint = f"Known keys: {', '.join(cls.model_fields)}." if "unknown" in wrong.values() else ""
-        raise InvalidRequest(f"{where} is not valid: {listed(wrong)}.", hint=hint, details=wrong)
 
 
 class Fork(Checked):
@@ -275,33 +258,3 @@ def check_creation(
         hint = " ".join(problem.hint for problem in problems if problem.hint)
         raise InvalidRequest(f"The session is not valid: {listed(wrong)}.", hint=hint, details=wrong)
     return title, config, options
-
-
-def listed(wrong: Mapping[str, object]) -> str:
-    """Return every wrong field with what is wrong with it, in one line."""
-    return "; ".join(f"{name.removeprefix('config.')}: {wrong[name]}" for name in sorted(wrong))
-
-
-_WORDS = {
-    "extra_forbidden": "unknown",
-    "string_type": "must be text",
-    "string_unicode": "must be valid Unicode",
-    "int_type": "must be a whole number",
-    "float_type": "must be a number",
-    "finite_number": "must be a number",
-    "string_too_long": "at most {max_length} characters",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than_equal": "must be at most {le:g}",
-    "literal_error": "must be one of {expected}",
-    "value_error": "{error}",
-}
-
-
-def words(problem: ErrorDetails) -> str:
-    """Return what is wrong in plain words; what pydantic says where we have none."""
-    words = _WORDS.get(problem["type"], problem["msg"])
-    return words.format(**problem.get("ctx", {})).replace("'", "").replace(" or ", ", ")
-
-
-def invalid(field: str, problem: str) -> InvalidRequest:
-    return InvalidRequest(f"{field} {problem}.", details={field: problem})

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from cambio_lab.agent.approval import parse_policy
 from cambio_lab.agent.gate import Gate
 from cambio_lab.agent.options import AgentOptions
+from cambio_lab.agent.tools.call import parse_policy
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.desktop.provider import DesktopProvider, Progress
 from cambio_lab.errors import CambioError, DesktopUnavailable
@@ -20,7 +20,7 @@ from cambio_lab.replay.replay_desktop import ReplayDesktop, ReplayProvider
 from cambio_lab.store import SessionRow, Store
 
 from .config import SessionConfig
-from .interfaces import SessionContext, agent_request
+from .interfaces import AgentRequest, SessionContext, with_secrets
 from .session import Session
 
 logger = logging.getLogger(__name__)
@@ -149,8 +149,8 @@ async def assemble(
         parse_policy(settings.approval if config.approval is None else config.approval),
         settings.approval_timeout if timeout is None else timeout,
     )
-    request = agent_request(row.id, config, desktop, gate, history or [], Usage(**row.usage), row.steps)
-    agent = await context.build_agent(request)
+    request = AgentRequest(row.id, config, desktop, gate, history or [], Usage(**row.usage), row.steps)
+    agent = await context.build_agent(with_secrets(request))
     return Session(row, config, desktop, agent, gate, context, began)
 
 

@@ -13,18 +13,19 @@ from typing import Any, TypeVar
 
 from cambio_lab.errors import SessionEnded, StoreUnavailable
 from cambio_lab.events import timestamp
+from cambio_lab.recording.pruning import Quota
 from cambio_lab.store import Store
 
 from .creation import Desktops
 from .interfaces import Clock
-from .quota import LOOK_SECONDS as RECORDS_SECONDS
-from .quota import Quota
 from .session import Session
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 REAP_SECONDS = 5.0
 """Between attempts to remove desktops that could not be removed."""
+RECORDS_SECONDS = 30.0
+"""Between looks at the size of all records."""
 LOOK_SECONDS = 1.0
 """How often each session is looked at."""
 WARNING_SECONDS = 60.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cambio_lab.agent.gate import Gate
@@ -14,17 +14,15 @@ from cambio_lab.agent.turn import Emit
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.events import Event, Status, Usage
 from cambio_lab.recording.masking import Mask
+from cambio_lab.recording.pruning import Quota
 from cambio_lab.settings import Settings
 from cambio_lab.store import Store
 
 from .config import SessionConfig
-from .quota import Quota
 from .secrets import SecretDesktop, introduction
 
 if TYPE_CHECKING:
     from .state import SessionState
-
-NOTHING = Usage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +99,7 @@ class AgentRequest:
     desktop: Desktop
     gate: Gate
     history: Sequence[dict[str, Any]] = ()
-    spent: Usage = NOTHING
+    spent: Usage = Usage()
     steps: int = 0
 
 
@@ -124,22 +122,16 @@ class SessionContext:
     """Called with a session's id and a reason when it cannot go on; the registry ends it."""
 
 
-def agent_request(
-    session_id: str,
-    config: SessionConfig,
-    desktop: Desktop,
-    gate: Gate,
-    history: Sequence[dict[str, Any]] = (),
-    spent: Usage = NOTHING,
-    steps: int = 0,
-) -> AgentRequest:
-    """The request for a session's agent; with secrets, its desktop fills them in and its prompt names them."""
-    if config.secrets:
-        if not desktop.recorded:  # a recording knows the placeholders only
-            desktop = SecretDesktop(desktop, config.secrets)
-        words = introduction(sorted(config.secrets))
-        config = config.changed(system=f"{config.system}\n\n{words}" if config.system else words)
-    return AgentRequest(session_id, config, desktop, gate, history, spent, steps)
+def with_secrets(request: AgentRequest) -> AgentRequest:
+    """Return the request of a session with secrets: its desktop fills them in, and its prompt names them."""
+    config, desktop = request.config, request.desktop
+    if not config.secrets:
+        return request
+    if not desktop.recorded:  # a recording knows the placeholders only
+        desktop = SecretDesktop(desktop, config.secrets)
+    words = introduction(sorted(config.secrets))
+    config = config.changed(system=f"{config.system}\n\n{words}" if config.system else words)
+    return replace(request, config=config, desktop=desktop)
 
 
 def default_factory(settings: Settings, store: Store) -> AgentFactory:

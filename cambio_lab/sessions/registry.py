@@ -19,6 +19,7 @@ from cambio_lab.errors import (
     StoreUnavailable,
 )
 from cambio_lab.events import timestamp
+from cambio_lab.recording.pruning import Quota
 from cambio_lab.settings import Settings
 from cambio_lab.store import SessionQuery, SessionStatus, Store
 
@@ -27,7 +28,6 @@ from .config import check_creation
 from .creation import Creation, Desktops
 from .housekeeping import Housekeeping, OwnedTasks
 from .interfaces import AgentFactory, Clock, Encode, SessionContext, default_factory
-from .quota import Quota
 from .recovery import Recovery
 from .session import Session
 from .state import describe_row

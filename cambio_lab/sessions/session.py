@@ -11,10 +11,11 @@ import logging
 from dataclasses import asdict
 from typing import Any
 
-from cambio_lab.agent.approval import parse_policy
+from cambio_lab import events
 from cambio_lab.agent.gate import Gate, QueuedMessage
 from cambio_lab.agent.options import TurnOptions
-from cambio_lab.agent.tools.extra import ExtraTools
+from cambio_lab.agent.tools.call import parse_policy
+from cambio_lab.agent.tools.named import ExtraTools
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.errors import (
     CambioError,
@@ -25,21 +26,13 @@ from cambio_lab.errors import (
     SessionEnded,
     TurnRunning,
 )
-from cambio_lab.events import (
-    ConversationCleared,
-    MessageQueued,
-    MessageWithdrawn,
-    PolicyChanged,
-    StatusChanged,
-    UserMessage,
-)
 from cambio_lab.replay.origin import keep
 from cambio_lab.store import SessionRow, SessionStatus, new_message_id
 
+from .checks import check_content, check_metadata, turn_options
 from .config import SessionConfig, check_name, parse_display
 from .control import ControlledSession
-from .interfaces import SessionAgent, SessionContext, agent_request, stored_conversation
-from .message import check_content, check_metadata, turn_options
+from .interfaces import AgentRequest, SessionAgent, SessionContext, stored_conversation, with_secrets
 from .secrets import SecretTools
 from .state import Phase
 from .turn import Turn
@@ -111,7 +104,7 @@ class Session(ControlledSession):
             changes = {"turn_message_id": message_id, "user_messages": self._user_messages + 1}
             message = self.store.messages.appending(message_id, self.id, "user", text, extra, self.now())
             operations = [message, self.store.sessions.updating(self.id, **changes)]
-            event = UserMessage(message_id, text, extra)
+            event = events.UserMessage(message_id, text, extra)
             await self.journal.emit(self.moment(event), operations=operations, refusable=True)
             self._user_messages += 1
             self.turn_message_id = message_id
@@ -125,7 +118,7 @@ class Session(ControlledSession):
 
     async def _queued(self, message_id: str, text: str, metadata: dict[str, Any]) -> bool:
         """Store a message that is to be delivered during the turn; false when the turn ended meanwhile."""
-        turn, event = self.turn, MessageQueued(message_id, text, metadata)
+        turn, event = self.turn, events.MessageQueued(message_id, text, metadata)
         count = self.store.sessions.updating(self.id, user_messages=self._user_messages + 1)
         await self.journal.emit(self.moment(event), operations=[count], refusable=True)
         if self.turn is not turn or self.life.phase is not Phase.WORKING:
@@ -142,7 +135,7 @@ class Session(ControlledSession):
             raise SessionConflict("This message does not wait any more.", hint="The agent has it, or its turn ended.")
         self._user_messages -= 1
         count = self.store.sessions.updating(self.id, user_messages=self._user_messages)
-        event = MessageWithdrawn(message_id, "It was taken back")
+        event = events.MessageWithdrawn(message_id, "It was taken back")
         await self.journal.emit(self.moment(event), operations=[count])
 
     async def clear_history(self) -> int:
@@ -156,7 +149,8 @@ class Session(ControlledSession):
             row = await self.store.sessions.get(self.id)
             count = 0 if row is None else row.message_count
             operations = [self.store.messages.clearing(self.id), self.store.transcript.clearing(self.id)]
-            await self.journal.emit(self.moment(ConversationCleared(count)), operations=operations, refusable=True)
+            cleared = self.moment(events.ConversationCleared(count))
+            await self.journal.emit(cleared, operations=operations, refusable=True)
             self.agent.clear()
             self.touch()
             return count
@@ -177,7 +171,7 @@ class Session(ControlledSession):
             self.config = self.config.changed(approval=approval)
         self.name = title or self.name
         operation = self.store.sessions.updating(self.id, name=self.name, config=self.config.given())
-        changes = [] if approval is None else [self.moment(PolicyChanged(approval))]
+        changes = [] if approval is None else [self.moment(events.PolicyChanged(approval))]
         await self.journal.emit(*changes, operations=[operation])
         self.context.changed(self)
 
@@ -220,7 +214,7 @@ class Session(ControlledSession):
         await self._stop_turn(words)
         if working and self.state != "error":
             self.show("idle")
-            await self.journal.post(self.moment(StatusChanged("idle", words)))
+            await self.journal.post(self.moment(events.StatusChanged("idle", words)))
         self.close_viewers(words)
         await self.journal.aclose(RECORD_SECONDS)
         await self.agent.aclose()
@@ -235,7 +229,7 @@ class Session(ControlledSession):
         self.status, self.ended_at = status, self.now()
         self.show("error" if status == "error" else "ended")
         particulars = {"event": "ended", "reason": reason, "session_status": status}
-        event = StatusChanged(self.state, REASONS.get(reason, reason), particulars)
+        event = events.StatusChanged(self.state, REASONS.get(reason, reason), particulars)
         changes = {"status": status, "ended_at": self.ended_at, "end_reason": reason, "turn_message_id": None}
         operation = self.store.sessions.updating(self.id, **changes, steps=self.steps, usage=asdict(self.usage))
         await self.journal.post(self.moment(event), operations=[operation])
@@ -275,9 +269,8 @@ class Session(ControlledSession):
         """Replace an agent that may remember more than what is stored."""
         history = await stored_conversation(self.store, self.id)
         await self.agent.aclose()
-        self.agent = await self.context.build_agent(
-            agent_request(self.id, self.config, self._bare_desktop, self.gate, history, self.usage, self.steps)
-        )
+        request = AgentRequest(self.id, self.config, self._bare_desktop, self.gate, history, self.usage, self.steps)
+        self.agent = await self.context.build_agent(with_secrets(request))
         self.desktop = self.agent.client_desktop(self._bare_desktop, self.mask)
         self.turn = None
 

@@ -14,7 +14,6 @@ from cambio_lab.errors import CambioError
 from cambio_lab.store import Operation, StepRow, new_message_id
 
 from .interfaces import SessionAgent
-from .journal import Moment
 from .state import Phase
 
 if TYPE_CHECKING:
@@ -127,21 +126,18 @@ class Turn:
 
     async def _history(self, event: events.HistoryAppended | None) -> None:
         """Keep a message, and in the same transaction what it takes the place of: a crash loses neither."""
-        session, dropped = self._session, self._dropping
-        moments: list[Moment] = []
-        operations: list[Operation[Any]] = []
+        session, dropped, operations = self._session, self._dropping, list[Operation[Any]]()
         if dropped is not None:
-            moments.append(session.moment(dropped))
             operations.append(self._store.transcript.dropping(session.id, dropped.count))
         if event is not None:
             message = event.message
-            moments.append(session.moment(event))
             operations.append(await session.until_stored(lambda: self._store.transcript.appending(session.id, message)))
         self._dropping = None
+        moments = [session.moment(one) for one in (dropped, event) if one is not None]
         await session.journal.emit(*moments, operations=operations)
 
-    async def _post(self, event: events.Event, **particulars: Any) -> None:
-        await self._session.journal.post(self._session.moment(event, **particulars))
+    async def _post(self, event: events.Event) -> None:
+        await self._session.journal.post(self._session.moment(event))
 
     async def _status(self, event: events.StatusChanged) -> None:
         self._session.show(event.status)
@@ -265,7 +261,6 @@ class Turn:
 
     @property
     def used(self) -> events.Usage:
-        """What the turn has used so far."""
         now, before = self._session.usage, self._spent_before
         return events.Usage(**{name: value - getattr(before, name) for name, value in asdict(now).items()})
 

@@ -9,8 +9,7 @@ import httpx2
 import pytest
 
 from cambio_lab.agent import Gate
-from cambio_lab.agent.request import backoff
-from cambio_lab.agent.service_errors import retry_after
+from cambio_lab.agent.service_errors import backoff, retry_after
 from cambio_lab.events import Retrying, TextDelta, ToolStarted, TurnFailed, TurnFinished
 from tests.messages_api import BadGateway, Break, MessagesApi, NoStop, Script, SseError, Stall, member, screenshot
 from tests.messages_api import reply as answer

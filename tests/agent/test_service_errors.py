@@ -22,7 +22,7 @@ from .scripted import encode as encoded
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cambio_lab.agent.request.backoff", lambda attempt, retry_after: 0.0)
+    monkeypatch.setattr("cambio_lab.agent.service_errors.backoff", lambda attempt, retry_after: 0.0)
 
 
 async def failure(make: MakeAgent, service: Any) -> tuple[TurnFailed, int]:
@@ -164,7 +164,7 @@ async def test_a_refused_summary_is_told_to_people_and_to_the_log(
 ) -> None:
     from .test_transcript import _count_steps
 
-    monkeypatch.setattr("cambio_lab.agent.request.COMPACTION_BETA", "some-other-beta")
+    monkeypatch.setattr("cambio_lab.agent.turn.COMPACTION_BETA", "some-other-beta")
     from tests.messages_api import View
 
     api.policy = _count_steps(View)

@@ -219,7 +219,7 @@ async def test_a_service_that_cannot_compact_gets_our_own_summary(
 ) -> None:
     from tests.messages_api import View
 
-    monkeypatch.setattr("cambio_lab.agent.request.COMPACTION_BETA", "some-other-beta")
+    monkeypatch.setattr("cambio_lab.agent.turn.COMPACTION_BETA", "some-other-beta")
     refused = 0
     api.policy = _count_steps(View)
     found = await play(make(api, max_steps=0, max_cost_usd=0))

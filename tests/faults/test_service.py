@@ -79,7 +79,7 @@ async def test_ten_minutes_of_529_are_sat_out(
         announced.append(min(0.5 * 2.0 ** (attempt - 1), 30.0) * 0.75)
         return 0.001
 
-    monkeypatch.setattr("cambio_lab.agent.request.backoff", at_once)
+    monkeypatch.setattr("cambio_lab.agent.service_errors.backoff", at_once)
     messages_api.policy = Steps(count=2, size=(320, 320))
     messages_api.fail(overloaded(), times=33)
     _, heard = await talk(bench)

@@ -71,7 +71,7 @@ async def test_every_tool_and_every_kind_of_result(workshop: Workshop) -> None:
 async def test_failures_of_the_service_are_not_waited_for_again(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cambio_lab.agent.request.backoff", lambda attempt, retry_after: 0.6)
+    monkeypatch.setattr("cambio_lab.agent.service_errors.backoff", lambda attempt, retry_after: 0.6)
     workshop.api.fail(rate_limited("0.3"), Break(after=4), SseError(after=3), NoStop(after=5))
     run = await workshop.run("try", policy=Steps(2))
     assert len(run.contents.exchanges) == 6 and [e["kind"] for e in run.contents.events].count("Retrying") == 4

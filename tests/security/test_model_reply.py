@@ -12,8 +12,8 @@ import httpx2
 import pytest
 
 from cambio_lab.agent import Agent, AgentOptions, Gate
-from cambio_lab.agent.approval import needs_approval
 from cambio_lab.agent.client import ModelClient
+from cambio_lab.agent.tools.call import needs_approval
 from cambio_lab.events import Event, TurnFailed
 from tests.agent.fake_desktop import FakeDesktop
 from tests.agent.scripted import events

@@ -6,8 +6,6 @@ desktop's (:mod:`cambio_lab.desktop.browser`).
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,9 +13,9 @@ from ...desktop.base import Desktop, Region, Screenshot
 from ...errors import ActionError, DesktopError, DesktopLost
 from ...events import Timing
 from ..client import ToolsetParts
-from .call import BROWSER, Call, Outcome, failed
+from .call import BROWSER, Call, Outcome, failed, refusing
+from .computer import ToolsetTool, confirm
 
-log = logging.getLogger(__name__)
 OPTIONAL = frozenset({"javascript_exec", "file_upload", "read_console", "read_network"})
 """Members that a session must ask for by name."""
 LONG = {"navigate": 60.0, "wait": 45.0, "hold_key": 45.0, "javascript_exec": 45.0}
@@ -25,29 +23,21 @@ _SECONDS = 60.0
 TABS = frozenset({"new_tab", "list_tabs", "switch_tab"})
 
 
-class BrowserTool:
+class BrowserTool(ToolsetTool):
     """Carries out member calls on the desktop's browser. ``admitted`` is asked again right before a call acts."""
 
     def __init__(
         self, desktop: Desktop, admitted: Callable[[str], bool], parts: ToolsetParts, members: frozenset[str]
     ) -> None:
+        super().__init__(_toolset(self, admitted, parts, members), parts.tool_use)
         self._desktop = desktop
         self._parts = parts.browser
-        self._tool_use = parts.tool_use
-        self._toolset = _toolset(self, admitted, parts, members)
         self._image: Screenshot | None = None
-        self._lost: DesktopLost | None = None
         self._pages: dict[str, str] = {}
         """Address of each tab, as last reported; the active one also under the empty name."""
 
-    def definitions(self) -> list[dict[str, Any]]:
-        return [dict(self._toolset.to_dict())]
-
     def serves(self, call: Call) -> bool:
         return call.toolset == BROWSER
-
-    def member(self, call: Call) -> str:
-        return call.name
 
     def time_limit(self, call: Call) -> float:
         return LONG.get(call.name, _SECONDS)
@@ -57,44 +47,26 @@ class BrowserTool:
         return self._pages.get(str(call.arguments.get("tab_id") or ""), "")
 
     async def run(self, call: Call) -> Outcome:
-        """Run one member call. Only :class:`DesktopLost` and cancellation come out as exceptions."""
-        self._image = self._lost = None
-        started = time.perf_counter()
-        result = await self._toolset.tool_result(call.block or self._tool_use(call))
-        if self._lost is not None:
-            raise self._lost
-        content = result.get("content") or []
-        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        self._image = None
+        blocks, is_error, total = await self.result(call)
         lines = [block["text"] for block in blocks if block["type"] == "text"]
-        if result.get("is_error"):
+        if is_error:
             return failed("\n".join(lines))
         image = self._image
         return Outcome(
             text="\n".join(lines),
             image=image,
-            timing=Timing(encode=image.encode_ms if image else 0.0, total=(time.perf_counter() - started) * 1000),
+            timing=Timing(encode=image.encode_ms if image else 0.0, total=total),
             lines=lines,
             state=next((block for block in blocks if block["type"] == "browser_state"), None),
         )
 
     async def perform(self, name: str, arguments: dict[str, Any]) -> Any:
         """Return what the SDK's class calls once it has parsed the input; returns one of its result objects."""
-        try:
+        with refusing(name, "browser", self._parts.error, self.note_loss):
             if name in ("screenshot", "zoom"):
                 return await self._capture(arguments)
             answer = await self._desktop.browse(name, arguments)
-        except ActionError as error:
-            raise self._parts.error(error.message) from error
-        except DesktopLost as error:
-            self._lost = error
-            raise self._parts.error("The desktop is gone.") from error
-        except TimeoutError as error:
-            raise self._parts.error(f"{name} took too long and was cancelled.") from error
-        except DesktopError as error:
-            raise self._parts.error(f"The browser could not do {name}.") from error
-        except Exception as error:
-            log.exception("%s failed in the browser", name)
-            raise self._parts.error(f"{name} failed inside the browser.") from error
         if name == "navigate":
             return self._parts.navigated(**answer)
         if name in TABS:
@@ -112,13 +84,13 @@ class BrowserTool:
 
     async def state(self) -> Any:
         """Return the browser's state in the SDK's form; nothing is open when it cannot be asked."""
+        found: dict[str, Any] = {"tabs": [], "state_changes": []}
         try:
             found = await self._desktop.browse("state", {})
         except DesktopLost as error:
-            self._lost = error
-            found = {"tabs": [], "state_changes": []}
+            self.note_loss(error)
         except DesktopError:
-            found = {"tabs": [], "state_changes": []}
+            pass
         self._pages = {tab["tab_id"]: tab["url"] for tab in found["tabs"]}
         self._pages[""] = next((tab["url"] for tab in found["tabs"] if tab.get("active")), "")
         changes = [self._change(change) for change in found["state_changes"]]
@@ -156,8 +128,5 @@ def _toolset(tool: BrowserTool, admitted: Callable[[str], bool], parts: ToolsetP
         async def _browser_state(self, context: Any) -> Any:
             return await tool.state()
 
-    def confirm(context: Any) -> bool:
-        return context.tool_use is not None and admitted(context.tool_use.id)
-
     configs = {name: {"enabled": True} for name in sorted(members & OPTIONAL)}
-    return Toolset(confirm=confirm, configs=configs or None, file_policy=_Files())
+    return Toolset(confirm=confirm(admitted), configs=configs or None, file_policy=_Files())

@@ -1,16 +1,22 @@
-"""One tool call and its outcome, the same for every tool, as blocks that the service accepts."""
+"""One tool call: whether a person must approve it, how it fails, and its outcome as blocks that the service accepts."""
 
 from __future__ import annotations
 
 import base64
 import io
+import json
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from ...desktop.base import Screenshot
+from ...errors import ActionError, DesktopError, DesktopLost, InvalidRequest
 from ...events import Timing
+
+log = logging.getLogger(__name__)
 
 MAX_TEXT = 200_000  # characters of one block
 MAX_IMAGE_BYTES = 3_700_000  # base64 makes a third more of it; the strictest service takes 5 MB
@@ -18,7 +24,6 @@ QUALITIES = (90, 75, 50, 25)
 UNSENDABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 COMPUTER, BROWSER = "computer", "browser"
 EMPTY = "(only white space)"
-TOO_LARGE = "(The image was too large to be sent.)"
 HALTED = {
     COMPUTER: "Not executed: an earlier computer action in this turn failed.",
     BROWSER: "Not executed: an earlier action in this turn failed.",
@@ -31,10 +36,29 @@ CUT_OFF = "Not executed: the reply was cut off at its token limit. Send the call
 LIMIT = "Not executed: a limit of this session was reached."
 CRASHED = "Interrupted: the server restarted. It is not known whether this ran; look before you repeat it."
 
+ApprovalPolicy = Literal["never", "risky", "always"] | frozenset[str]
+LOOKS = frozenset({"screenshot", "zoom", "cursor_position", "wait"})
+CLICKS = frozenset({"left_click", "right_click", "middle_click", "double_click", "triple_click"})
+POINTER = frozenset({"left_click_drag", "mouse_move", "left_mouse_down", "left_mouse_up", "scroll"})
+KEYBOARD = frozenset({"type", "key", "hold_key"})
+PASTES = frozenset({"middle_click"})
+"""Clicks that insert text: a middle click pastes the selection, which a terminal executes at a line break."""
+BROWSER_ACTS = frozenset({"form_input", "file_upload", "javascript_exec"})
+BROWSER_MEMBERS = BROWSER_ACTS | {
+    *("navigate", "list_tabs", "new_tab", "switch_tab", "close_tab", "read_page", "get_page_text", "find", "scroll_to"),
+    *("hover", "read_console", "read_network"),
+}
+MEMBERS = LOOKS | CLICKS | POINTER | KEYBOARD
+"""Of the computer toolset."""
+SHELL = "bash"
+EDITOR = "str_replace_based_edit_tool"
+EDITOR_READS = frozenset({"view"})
+TOOL_NAMES = MEMBERS | BROWSER_MEMBERS | {SHELL, EDITOR}
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A ``tool_use`` block. ``toolset`` is the block's ``toolset_name``; ``block`` is the SDK's object, if any.
+    """A ``tool_use`` block. ``toolset`` is the block's ``toolset_name``.
 
     ``arrived`` is false when the reply had not one event with arguments for it: they may have been lost on the way.
     """
@@ -43,7 +67,6 @@ class Call:
     name: str
     toolset: str | None
     arguments: dict[str, Any]
-    block: Any = None
     arrived: bool = True
 
 
@@ -142,3 +165,60 @@ def valid_image(image: Screenshot) -> Screenshot:
         if out.tell() <= MAX_IMAGE_BYTES:
             break
     return Screenshot(out.getvalue(), "image/jpeg", image.width, image.height, image.encode_ms)
+
+
+@contextmanager
+def refusing(
+    name: str, place: str, refusal: Callable[[str], Exception], lost: Callable[[DesktopLost], None]
+) -> Iterator[None]:
+    """Turn what goes wrong in ``place`` into ``refusal(fixed words)``: exception texts never reach the model."""
+    try:
+        yield
+    except ActionError as error:
+        raise refusal(error.message) from error
+    except DesktopLost as error:
+        lost(error)
+        raise refusal("The desktop is gone.") from error
+    except TimeoutError as error:
+        raise refusal(f"{name} took too long and was cancelled.") from error
+    except DesktopError as error:
+        raise refusal(f"The {place} could not do {name}.") from error
+    except Exception as error:
+        log.exception("%s failed inside the %s", name, place)
+        raise refusal(f"{name} failed inside the {place}.") from error
+
+
+def parse_policy(value: Any) -> ApprovalPolicy:
+    """Return a policy: ``never``, ``risky``, ``always`` or names of tools; else :class:`InvalidRequest`."""
+    if value in ("never", "risky", "always"):
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, frozenset | set | list | tuple) and all(isinstance(item, str) for item in value):
+        names = frozenset(value)
+        if unknown := names - TOOL_NAMES:
+            raise InvalidRequest(
+                f"approval names unknown members: {', '.join(sorted(unknown))}.",
+                hint=f"Known are {', '.join(sorted(TOOL_NAMES))}.",
+                details={"approval": f"unknown: {', '.join(sorted(unknown))}"},
+            )
+        return names
+    raise InvalidRequest(
+        "approval must be never, risky, always or a list of members.", details={"approval": "not a policy"}
+    )
+
+
+def needs_approval(policy: ApprovalPolicy, tool: str, arguments: Mapping[str, Any]) -> bool:
+    """Return whether a person must agree before ``tool`` (a member's or tool's name) runs."""
+    if policy == "never":
+        return False
+    if policy == "always":
+        return True
+    if policy == "risky":
+        if tool == EDITOR:
+            return arguments.get("command") not in EDITOR_READS
+        return tool == SHELL or tool in KEYBOARD or tool in PASTES or tool in BROWSER_ACTS
+    return tool in policy
+
+
+def shown(tool: str, arguments: Mapping[str, Any]) -> str:
+    """Return exactly what will run, as one line of ASCII: invisible and look-alike characters are escaped."""
+    return f"{tool} {json.dumps(dict(arguments), ensure_ascii=True, default=str)}"

@@ -6,103 +6,98 @@ expects. Its ``execute`` is the one choke point; ours looks the member up in :da
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
 from ...desktop.base import Desktop
-from ...errors import ActionError, DesktopError, DesktopLost
+from ...errors import DesktopLost
 from ...events import Timing
 from .. import models
 from ..client import ToolsetParts
 from . import actions
-from .call import COMPUTER, Call, Outcome, failed, text_argument
+from .call import COMPUTER, Call, Outcome, failed, refusing, text_argument
 
-log = logging.getLogger(__name__)
 NO_ARGUMENTS = "Not executed: this call came without any arguments. Send it again, with its coordinate."
 WITHOUT_ZOOM = frozenset(actions.ACTIONS) - {"zoom"}
 OFFERED = {models.TOOL_2025_11: frozenset(actions.ACTIONS), models.TOOL_2025_01: WITHOUT_ZOOM}
 MALFORMED = "Malformed call: the computer's members are called by their own names with toolset_name computer."
 
 
-class ComputerTool:
-    """Carries out member calls on one desktop. ``admitted`` is asked again right before a call acts."""
+class ToolsetTool:
+    """A toolset of the SDK, which parses the input and renders the results; the subclass's ``perform`` acts."""
 
-    def __init__(self, desktop: Desktop, admitted: Callable[[str], bool], parts: ToolsetParts) -> None:
-        self._desktop = desktop
-        self._parts = parts
-        self._toolset = _toolset(self, admitted, parts)
-        self._done: actions.Done | None = None
+    def __init__(self, toolset: Any, tool_use: Callable[[Call], Any]) -> None:
+        self._toolset = toolset
+        self._tool_use = tool_use
         self._lost: DesktopLost | None = None
 
     def definitions(self) -> list[dict[str, Any]]:
         return [dict(self._toolset.to_dict())]
 
-    def serves(self, call: Call) -> bool:
-        return call.toolset == COMPUTER or (call.toolset is None and call.name == COMPUTER)
-
     def member(self, call: Call) -> str:
         return call.name
+
+    async def result(self, call: Call) -> tuple[list[dict[str, Any]], bool, float]:
+        """Return a call's blocks, whether they say that it failed, and its milliseconds. Raises what lost the desktop.
+
+        Only :class:`DesktopLost` and cancellation come out as exceptions.
+        """
+        self._lost = None
+        started = time.perf_counter()
+        result = await self._toolset.tool_result(self._tool_use(call))
+        if self._lost is not None:
+            raise self._lost
+        content = result.get("content") or []
+        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        return blocks, bool(result.get("is_error")), (time.perf_counter() - started) * 1000
+
+    def note_loss(self, error: DesktopLost) -> None:
+        self._lost = error
+
+
+def confirm(admitted: Callable[[str], bool]) -> Callable[[Any], bool]:
+    """Return what the SDK's class asks right before a call acts: whether the loop admitted it."""
+    return lambda context: context.tool_use is not None and admitted(context.tool_use.id)
+
+
+class ComputerTool(ToolsetTool):
+    """Carries out member calls on one desktop. ``admitted`` is asked again right before a call acts."""
+
+    def __init__(self, desktop: Desktop, admitted: Callable[[str], bool], parts: ToolsetParts) -> None:
+        super().__init__(_toolset(self, admitted, parts), parts.tool_use)
+        self._desktop = desktop
+        self._parts = parts
+        self._done = actions.Done()
+
+    def serves(self, call: Call) -> bool:
+        return call.toolset == COMPUTER or (call.toolset is None and call.name == COMPUTER)
 
     def time_limit(self, call: Call) -> float:
         return actions.time_limit(call.name, call.arguments)
 
     async def run(self, call: Call) -> Outcome:
-        """Run one member call. Only :class:`DesktopLost` and cancellation come out as exceptions."""
         if call.toolset is None:
             return failed(MALFORMED)
         if not call.arrived and call.name in actions.ACTIONS and actions.ACTIONS[call.name].aims:
             return failed(NO_ARGUMENTS)
-        self._done = self._lost = None
-        started = time.perf_counter()
-        result = await self._toolset.tool_result(call.block or self._parts.tool_use(call))
-        if self._lost is not None:
-            raise self._lost
-        total = (time.perf_counter() - started) * 1000
-        content = result.get("content") or []
-        lines = [content] if isinstance(content, str) else [b["text"] for b in content if b["type"] == "text"]
-        outcome = _outcome(call.name, self._done or actions.Done(), total, "\n".join(lines))
-        outcome.lines, outcome.is_error = lines, bool(result.get("is_error"))
+        self._done = actions.Done()
+        blocks, is_error, total = await self.result(call)
+        lines = [block["text"] for block in blocks if block["type"] == "text"]
+        outcome = _outcome(call.name, self._done, total, "\n".join(lines))
+        outcome.lines, outcome.is_error = lines, is_error
         return outcome
 
     async def perform(self, name: str, arguments: dict[str, Any]) -> Any:
         """What the SDK's class calls once it has parsed the input; returns one of its result objects or ``None``."""
-        done = await carry_out(self._desktop, name, arguments, self._parts.error, self._note_loss)
-        self._done = done
+        with refusing(name, "desktop", self._parts.error, self.note_loss):
+            done = self._done = await actions.ACTIONS[name].run(self._desktop, arguments)
         if done.image is not None:
             # The SDK only needs to see that there is one: the block is made from the screenshot itself, once.
             return self._parts.screenshot(data="", media_type=done.image.media_type)
         if done.point is not None:
             return self._parts.position(x=done.point.x, y=done.point.y)
         return None
-
-    def _note_loss(self, error: DesktopLost) -> None:
-        self._lost = error
-
-
-async def carry_out(
-    desktop: Desktop,
-    name: str,
-    arguments: dict[str, Any],
-    refusal: Callable[[str], Exception],
-    lost: Callable[[DesktopLost], None],
-) -> actions.Done:
-    """Run an action; whatever goes wrong becomes ``refusal(fixed words)``: exception texts never reach the model."""
-    try:
-        return await actions.ACTIONS[name].run(desktop, arguments)
-    except ActionError as error:
-        raise refusal(error.message) from error
-    except DesktopLost as error:
-        lost(error)
-        raise refusal("The desktop is gone.") from error
-    except TimeoutError as error:
-        raise refusal(f"{name} took too long and was cancelled.") from error
-    except DesktopError as error:
-        raise refusal(f"The desktop could not do {name}.") from error
-    except Exception as error:
-        log.exception("%s failed on the desktop", name)
-        raise refusal(f"{name} failed inside the desktop.") from error
 
 
 def _toolset(tool: ComputerTool, admitted: Callable[[str], bool], parts: ToolsetParts) -> Any:
@@ -112,10 +107,7 @@ def _toolset(tool: ComputerTool, admitted: Callable[[str], bool], parts: Toolset
         async def execute(self, context: Any, name: str, input: Any) -> Any:
             return await tool.perform(name, input.to_dict())
 
-    def confirm(context: Any) -> bool:
-        return context.tool_use is not None and admitted(context.tool_use.id)
-
-    return Toolset(confirm=confirm)
+    return Toolset(confirm=confirm(admitted))
 
 
 class _Refused(Exception):
@@ -164,7 +156,8 @@ class LegacyComputerTool:
         lost: list[DesktopLost] = []
         started = time.perf_counter()
         try:
-            done = await carry_out(self._desktop, name, call.arguments, _Refused, lost.append)
+            with refusing(name, "desktop", _Refused, lost.append):
+                done = await actions.ACTIONS[name].run(self._desktop, call.arguments)
         except _Refused as refusal:
             if lost:
                 raise lost[0] from refusal

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import re
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -13,10 +12,8 @@ from typing import Any
 
 from ...desktop.base import Desktop
 from ...errors import ActionError
-from ...events import Timing
-from ..approval import EDITOR
-from .bash import cut
-from .call import Call, Outcome, failed, text_argument
+from .call import EDITOR, Call, Outcome, failed, text_argument
+from .named import NamedTool, cut
 
 MOST_BYTES = 2_000_000
 CONTEXT_LINES = 4
@@ -30,10 +27,11 @@ BYTE_ORDER_MARKS = (
 LINE_END = (re.compile("\r?\n"), re.compile("\r"))
 
 
-class EditorTool:
+class EditorTool(NamedTool):
     """``limit`` is how many characters of a file the model sees at once."""
 
     def __init__(self, desktop: Desktop, *, limit: int) -> None:
+        super().__init__({"type": "text_editor_20250728", "name": EDITOR, "max_characters": limit})
         self._desktop = desktop
         self._limit = limit
         self._commands: dict[str, Callable[[dict[str, Any]], Awaitable[str]]] = {
@@ -43,34 +41,16 @@ class EditorTool:
             "insert": self._insert,
         }
 
-    def definitions(self) -> list[dict[str, Any]]:
-        return [{"type": "text_editor_20250728", "name": EDITOR, "max_characters": self._limit}]
-
-    def serves(self, call: Call) -> bool:
-        return call.toolset is None and call.name == EDITOR
-
-    def member(self, call: Call) -> str:
-        return EDITOR
-
     def time_limit(self, call: Call) -> float:
         return 60.0
 
-    async def run(self, call: Call) -> Outcome:
-        started = time.perf_counter()
+    async def carry_out(self, call: Call) -> Outcome:
         command = self._commands.get(text_argument(call.arguments, "command"))
-        try:
-            if command is None:
-                outcome = failed(f"command must be one of {', '.join(self._commands)}.")
-            elif not text_argument(call.arguments, "path"):
-                outcome = failed("Give a path.")
-            else:
-                arguments = {**call.arguments, "path": _home(call.arguments["path"])}
-                outcome = Outcome(text=await command(arguments))
-        except ActionError as error:
-            outcome = failed(error.message)
-        total = (time.perf_counter() - started) * 1000
-        outcome.timing = Timing(action=total, total=total)
-        return outcome
+        if command is None:
+            return failed(f"command must be one of {', '.join(self._commands)}.")
+        if not text_argument(call.arguments, "path"):
+            return failed("Give a path.")
+        return Outcome(text=await command({**call.arguments, "path": _home(call.arguments["path"])}))
 
     async def _view(self, arguments: dict[str, Any]) -> str:
         path = arguments["path"]

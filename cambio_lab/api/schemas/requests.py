@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, Field, ValidationError
 
 from ...errors import InvalidRequest
-from ...sessions.config import Checked, SessionConfig, listed, words
+from ...sessions.checks import Checked, listed, words
+from ...sessions.config import SessionConfig
 from ..strict_json import SHORT
 
 MOST_TOOLS, MOST_WATCHED = 64, 100

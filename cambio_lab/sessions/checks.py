@@ -1,22 +1,39 @@
-"""A message's text, metadata and options, checked."""
+"""What clients send, checked: how models of ours refuse, and a message's text, metadata and options."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
+from cambio_lab.errors import InvalidRequest
 from cambio_lab.recording.masking import Mask
 
-from .config import NO_SECRETS, Checked, invalid
-
+NO_SECRETS = Mask()
 MAX_CONTENT, MAX_METADATA_BYTES = 200_000, 64_000
 MAX_OPTION = 1_000_000_000
 """Of a number among a message's options; more tokens, seconds or dollars mean nothing."""
 Option = Annotated[float, Field(ge=0, le=MAX_OPTION)]
 WholeOption = Annotated[int, Field(ge=0, le=MAX_OPTION)]
+
+
+class Checked(BaseModel):
+    """A model of ours: unknown keys, NaN and numbers that are text are refused; errors quote no value."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+    @classmethod
+    def check(cls, values: Mapping[str, Any], where: str) -> Self:
+        """Return the model; :class:`InvalidRequest` names every unknown or wrong key, with ``where`` before it."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            wrong: dict[str, object] = {f"{where}.{problem['loc'][0]}": words(problem) for problem in error.errors()}
+        hint = f"Known keys: {', '.join(cls.model_fields)}." if "unknown" in wrong.values() else ""
+        raise InvalidRequest(f"{where} is not valid: {listed(wrong)}.", hint=hint, details=wrong)
 
 
 class MessageOptions(Checked):
@@ -69,3 +86,33 @@ def turn_options(metadata: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(options, Mapping):
         raise invalid("metadata.options", "must be an object")
     return MessageOptions.check(options, "metadata.options").model_dump(exclude_none=True)
+
+
+def listed(wrong: Mapping[str, object]) -> str:
+    """Return every wrong field with what is wrong with it, in one line."""
+    return "; ".join(f"{name.removeprefix('config.')}: {wrong[name]}" for name in sorted(wrong))
+
+
+_WORDS = {
+    "extra_forbidden": "unknown",
+    "string_type": "must be text",
+    "string_unicode": "must be valid Unicode",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a number",
+    "string_too_long": "at most {max_length} characters",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "literal_error": "must be one of {expected}",
+    "value_error": "{error}",
+}
+
+
+def words(problem: ErrorDetails) -> str:
+    """Return what is wrong in plain words; what pydantic says where we have none."""
+    words = _WORDS.get(problem["type"], problem["msg"])
+    return words.format(**problem.get("ctx", {})).replace("'", "").replace(" or ", ", ")
+
+
+def invalid(field: str, problem: str) -> InvalidRequest:
+    return InvalidRequest(f"{field} {problem}.", details={field: problem})

@@ -1,0 +1,163 @@
+"""Tools that are called by a name of their own: the shell, and functions that a client offers, such as a notebook's."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ...desktop.base import Desktop
+from ...desktop.machine import CommandResult
+from ...errors import ActionError, InvalidRequest
+from ...events import Timing
+from .call import COMPUTER, EDITOR, SHELL, Call, Outcome, failed
+
+log = logging.getLogger(__name__)
+NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}\Z")
+RESERVED = frozenset({COMPUTER, SHELL, EDITOR})
+
+
+class NamedTool:
+    """``entries`` are what ``tools[]`` has of it. All the time that a call takes is its action's."""
+
+    def __init__(self, *entries: dict[str, Any]) -> None:
+        self.entries = list(entries)
+
+    def definitions(self) -> list[dict[str, Any]]:
+        return self.entries
+
+    def serves(self, call: Call) -> bool:
+        return call.toolset is None and any(entry["name"] == call.name for entry in self.entries)
+
+    def member(self, call: Call) -> str:
+        return call.name
+
+    async def run(self, call: Call) -> Outcome:
+        started = time.perf_counter()
+        try:
+            outcome = await self.carry_out(call)
+        except ActionError as error:
+            outcome = failed(error.message)
+        total = (time.perf_counter() - started) * 1000
+        outcome.timing = Timing(action=total, total=total)
+        return outcome
+
+    async def carry_out(self, call: Call) -> Outcome:
+        """Run one call; an :class:`ActionError` is for the model to read."""
+        raise NotImplementedError
+
+
+class BashTool(NamedTool):
+    """``bash_20250124``: the session's one persistent shell, inside the desktop's own environment.
+
+    ``timeout`` is seconds for one command, ``limit`` characters of output that the model sees.
+    """
+
+    def __init__(self, desktop: Desktop, *, timeout: float, limit: int) -> None:
+        super().__init__({"type": "bash_20250124", "name": SHELL})
+        self._desktop = desktop
+        self._timeout = timeout
+        self._limit = limit
+
+    def time_limit(self, call: Call) -> float:
+        return self._timeout + 30.0  # the desktop's own limit comes first, and restarts the shell
+
+    async def carry_out(self, call: Call) -> Outcome:
+        command, restart = call.arguments.get("command"), call.arguments.get("restart")
+        if restart is True:
+            await self._desktop.restart_shell()
+            return Outcome(text="The shell was restarted.", changed=True)
+        if not isinstance(command, str) or not command.strip():
+            return failed("Give a command, or restart: true.")
+        result = await self._desktop.run_command(command, self._timeout)
+        return Outcome(text=self._words(result), is_error=result.timed_out, changed=True)
+
+    def _words(self, result: CommandResult) -> str:
+        parts = []
+        if result.stdout:
+            parts.append(cut(result.stdout, self._limit))
+        if result.stderr:
+            parts.append("stderr:\n" + cut(result.stderr, max(self._limit // 4, 1000)))
+        if result.truncated:
+            parts.append("(The output was longer than what is kept; the middle or end is missing.)")
+        if result.timed_out:
+            parts.append(
+                f"The command ran longer than {self._timeout:g} seconds and was killed; the shell is a new one now."
+            )
+        elif result.exit_code:
+            parts.append(f"(exit code {result.exit_code})")
+        if result.shell_ended:
+            parts.append("(The command ended the shell; the next command gets a new shell.)")
+        return "\n".join(parts) or "(no output)"
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraResult:
+    """What a function gave back, as text for the model."""
+
+    text: str
+    is_error: bool = False
+
+
+class ExtraTools(Protocol):
+    """Plain functions. ``schemas`` are ``tools[]`` entries: ``name``, ``description``, ``input_schema``."""
+
+    def schemas(self) -> Sequence[dict[str, Any]]: ...
+
+    async def call(self, name: str, arguments: dict[str, Any], *, tool_use_id: str) -> ExtraResult:
+        """Run one; an exception's text stays here, what may be said to the model is in the result."""
+
+    @property
+    def timeout(self) -> float:
+        """Seconds one call may take."""
+
+
+class ExtraTool(NamedTool):
+    """Carries calls to an :class:`ExtraTools`; ``limit`` is how many characters of a result the model sees."""
+
+    def __init__(self, tools: ExtraTools, *, limit: int) -> None:
+        super().__init__(*map(dict, tools.schemas()))
+        self._tools = tools
+        self._limit = limit
+        check_names(self.entries)
+
+    def time_limit(self, call: Call) -> float:
+        return self._tools.timeout + 5.0
+
+    async def carry_out(self, call: Call) -> Outcome:
+        schema = next(entry for entry in self.entries if entry["name"] == call.name).get("input_schema") or {}
+        if missing := [str(name) for name in schema.get("required", ()) if name not in call.arguments]:
+            return failed(f"Not executed: {call.name} needs {', '.join(missing)}.")
+        try:
+            async with asyncio.timeout(self._tools.timeout):
+                result = await self._tools.call(call.name, call.arguments, tool_use_id=call.id)
+        except TimeoutError:
+            return failed(f"{call.name} took longer than {self._tools.timeout:g} seconds and was cancelled.")
+        except Exception:
+            log.exception("the function %s could not be called", call.name)
+            return failed(f"{call.name} could not be called.")
+        return Outcome(text=cut(result.text, self._limit), is_error=result.is_error)
+
+
+def check_names(entries: Sequence[dict[str, Any]]) -> None:
+    """Refuse names that are taken or double: the service would answer 400."""
+    names = [str(entry.get("name", "")) for entry in entries]
+    wrong = sorted({name for name in names if name in RESERVED or not NAME.match(name) or names.count(name) > 1})
+    if wrong:
+        raise InvalidRequest(
+            f"These names cannot be offered as functions: {', '.join(repr(name) for name in wrong)}.",
+            hint=f"Use letters, digits, _ and -, each name once, none of {', '.join(sorted(RESERVED))}.",
+            details={"tools": "names that are taken, malformed or double"},
+        )
+
+
+def cut(text: str, limit: int) -> str:
+    """``text`` within ``limit`` characters, the middle left out: the ends of an output matter most."""
+    if len(text) <= limit:
+        return text
+    head, tail = limit * 2 // 3, limit // 3
+    return f"{text[:head]}\n[... {len(text) - head - tail} characters left out ...]\n{text[len(text) - tail :]}"
