@@ -19,7 +19,7 @@ import httpx2
 
 from ..agent.transports.demo import DemoTransport, error_response, message_events
 from ..agent.transports.exchanges import Chunks
-from ..agent.transports.tour import Block, Message, current_turn, user_words
+from ..agent.transports.script import Block, Message, current_turn, user_words
 from ..desktop.base import Size
 from ..errors import ConfigurationError
 from .live import Live

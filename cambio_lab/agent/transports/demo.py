@@ -1,8 +1,7 @@
 """``model="demo"``: a scripted stand-in for the model, as an HTTP transport under the real SDK. No key, no network.
 
-Asked for the guest book, it signs that page in the desktop's browser (:mod:`.signing`); else it opens a terminal and
-types what the user wrote into it (:mod:`.tour`). Its answer says that it is scripted. What comes next follows from the
-request alone, so it can be sent again, stopped, and continued after a restart.
+What it does is in :mod:`.script`. What comes next follows from the request alone, so it can be sent again, stopped, and
+continued after a restart.
 """
 
 from __future__ import annotations
@@ -15,9 +14,8 @@ from typing import Any
 
 import httpx2
 
-from . import signing, tour
 from .exchanges import Chunks
-from .tour import Reply
+from .script import Reply, next_reply
 
 IMAGE_TOKENS = 1334  # a 1280x800 screenshot
 DELTA = 16  # characters of one text delta
@@ -65,11 +63,6 @@ def _answer(body: bytes) -> tuple[dict[str, Any], Reply]:
         "usage": {"input_tokens": _count(request), "output_tokens": len(json.dumps(reply.blocks)) // 4},
     }
     return message, reply
-
-
-def next_reply(messages: Sequence[dict[str, Any]], tools: frozenset[str]) -> Reply:
-    """Return the next step. ``tools`` has ``computer`` when the computer toolset is offered."""
-    return signing.next_reply(messages, tools) or tour.next_reply(messages, tools)
 
 
 def _tools(request: dict[str, Any]) -> list[str]:

@@ -1,11 +1,16 @@
-"""The demo model's tour of a terminal, and what its scripts are made of: reading a conversation, writing a reply."""
+"""What the demo model does: sign the guest book where it is asked to, else show the user's words in a terminal.
+
+The next step follows from the conversation alone.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 Block = dict[str, Any]
@@ -16,6 +21,10 @@ OWN_TOOLS = frozenset({"computer", "bash", "str_replace_based_edit_tool"})
 LOOKS_FOR_TERMINAL = 4
 SHORTCUT = "ctrl+alt+t"
 STARTED_BY_SHELL = "(x-terminal-emulator || xterm || xfce4-terminal || konsole) >/dev/null 2>&1 &"
+PROGRAM = Path(__file__).with_name("guest_book.py")
+STAR = ((0.5, 0.1), (0.75, 0.9), (0.1, 0.4), (0.9, 0.4), (0.25, 0.9), (0.5, 0.1))
+"""Corners of the drawing, as fractions of the canvas."""
+NAME = "The demo model"
 SAYS = "I am the demo model, a fixed script and not Claude. "
 HELP = (
     "To work with Claude, set ANTHROPIC_API_KEY in the server's environment and create a session with a Claude model."
@@ -34,8 +43,12 @@ class Reply:
 
 
 def next_reply(messages: Sequence[Message], tools: frozenset[str]) -> Reply:
-    """Return the next step of the tour. ``tools`` has ``computer`` when the computer toolset is offered."""
+    """Return the next step. ``tools`` has ``computer`` when the computer toolset is offered."""
     turn = current_turn(messages)
+    return _sign(turn, tools) or _show_in_terminal(messages, turn, tools)
+
+
+def _show_in_terminal(messages: Sequence[Message], turn: Sequence[Message], tools: frozenset[str]) -> Reply:
     words = user_words(turn[0])
     if "computer" not in tools:
         return say(f"{SAYS}You wrote: {words!r}. I was given no desktop, so there is nothing to show. {HELP}")
@@ -55,6 +68,74 @@ def next_reply(messages: Sequence[Message], tools: frozenset[str]) -> Reply:
     return _open_terminal(names, "bash" in tools)
 
 
+def _sign(turn: Sequence[Message], tools: frozenset[str]) -> Reply | None:
+    """Return the next step; ``None`` unless the message asks for it, tools and browser are there and all went well."""
+    if "guest book" not in user_words(turn[0]).lower() or not tools >= OWN_TOOLS or failure(turn) is not None:
+        return None
+    done = [block["name"] for block in calls_of(turn)]
+    look = member("screenshot")
+    if not done:
+        return say("First I look at the desktop.", look)
+    if "bash" not in done:
+        program = PROGRAM.read_text(encoding="utf-8")
+        create = _call("str_replace_based_edit_tool", command="create", path="~/guest_book.py", file_text=program)
+        start = _call("bash", command="python3 ~/guest_book.py")
+        return say(
+            "I open the guest book, a small web page that comes with cambio_lab, in the browser.", create, start, look
+        )
+    places = _places(next(results(turn, "bash"), ""))
+    if places is None:
+        return None
+    if "type" not in done:
+        return say(
+            "It has a form: a name, a greeting, and a field to draw in. I fill it in.", *_fill(places, turn), look
+        )
+    if "left_click_drag" not in done:
+        return say("Now I draw a star, stroke by stroke.", *_draw(places["drawing"]), look)
+    if done.count("bash") == 1:
+        read = _call("bash", command="cat ~/guest-book.txt")
+        return say("I sign, and read what the book says now.", _click(places["sign"]), look, read)
+    *_, entry = results(turn, "bash")
+    return say(
+        f"{SAYS}I opened the guest book in the browser, read it, filled in the form, drew a star and signed. "
+        f"The book has the entry: {' '.join(entry.split())}\n\n{HELP}"
+    )
+
+
+def _call(name: str, **arguments: Any) -> Block:
+    return {"type": "tool_use", "name": name, "input": arguments}
+
+
+def _places(output: str) -> Mapping[str, Any] | None:
+    """Return where the page's fields are on the screen, as the program printed it."""
+    for line in output.splitlines():
+        if line.startswith("{"):
+            return dict(json.loads(line))
+    return None
+
+
+def _fill(places: Mapping[str, Any], turn: Sequence[Message]) -> list[Block]:
+    asked = " ".join(user_words(turn[0]).split())
+    greeting = f"Hello! I was asked: {asked if len(asked) <= 120 else asked[:119] + '…'}"
+    return [
+        _click(places["name"]),
+        member("type", text=NAME),
+        member("key", text="Tab"),
+        member("type", text=greeting),
+    ]
+
+
+def _draw(canvas: Sequence[float]) -> list[Block]:
+    left, top, width, height = canvas
+    corners = [[round(left + x * width), round(top + y * height)] for x, y in STAR]
+    return [member("left_click_drag", start_coordinate=start, coordinate=end) for start, end in pairwise(corners)]
+
+
+def _click(box: Sequence[float]) -> Block:
+    left, top, width, height = box
+    return member("left_click", coordinate=[round(left + width / 2), round(top + height / 2)])
+
+
 def _function(words: str, tools: frozenset[str]) -> Block | None:
     """Return a call of the first offered function that ``words`` name, with the JSON object written after its name."""
     for name in sorted(tools - OWN_TOOLS):
@@ -68,7 +149,7 @@ def _function(words: str, tools: frozenset[str]) -> Block | None:
                 arguments, _ = json.JSONDecoder().raw_decode(rest)
             except ValueError:
                 arguments = {}
-        return {"type": "tool_use", "name": name, "input": arguments}
+        return {"type": "tool_use", "name": name, "input": arguments}  # which may have a key of any name
     return None
 
 
@@ -88,7 +169,7 @@ def _open_terminal(names: list[str], shell: bool) -> Reply:
     if looks < LOOKS_FOR_TERMINAL:
         return say("I wait for the terminal.", member("wait", duration=1), look)
     if shell and "bash" not in names:
-        start = {"type": "tool_use", "name": "bash", "input": {"command": STARTED_BY_SHELL}}
+        start = _call("bash", command=STARTED_BY_SHELL)
         return say("The shortcut opened nothing, so I start a terminal from the shell.", start, look)
     return say(f"{SAYS}I could not open a terminal on this desktop, so I typed nothing. {HELP}")
 
