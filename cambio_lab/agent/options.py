@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TOOLS = ("computer", "browser", "bash", "editor")
 OPTIONAL_MEMBERS = ("javascript_exec", "file_upload", "read_console", "read_network")
+"""Of the browser toolset; a session must ask for them by name."""
 IMAGE_FORMATS = ("png", "jpeg", "webp")
 NOT_NEGATIVE = ("max_steps", "max_cost_usd", "max_turn_tokens", "max_turn_seconds", "model_retries")
 POSITIVE = ("model_stall", "shell_timeout", "shell_output")

@@ -13,11 +13,10 @@ from ...desktop.base import Desktop, Region, Screenshot
 from ...errors import ActionError, DesktopError, DesktopLost
 from ...events import Timing
 from ..client import ToolsetParts
+from ..options import OPTIONAL_MEMBERS
 from .call import BROWSER, Call, Outcome, failed, refusing
 from .computer import ToolsetTool, confirm
 
-OPTIONAL = frozenset({"javascript_exec", "file_upload", "read_console", "read_network"})
-"""Members that a session must ask for by name."""
 LONG = {"navigate": 60.0, "wait": 45.0, "hold_key": 45.0, "javascript_exec": 45.0}
 _SECONDS = 60.0
 TABS = frozenset({"new_tab", "list_tabs", "switch_tab"})
@@ -128,5 +127,5 @@ def _toolset(tool: BrowserTool, admitted: Callable[[str], bool], parts: ToolsetP
         async def _browser_state(self, context: Any) -> Any:
             return await tool.state()
 
-    configs = {name: {"enabled": True} for name in sorted(members & OPTIONAL)}
+    configs = {name: {"enabled": True} for name in sorted(members & frozenset(OPTIONAL_MEMBERS))}
     return Toolset(confirm=confirm(admitted), configs=configs or None, file_policy=_Files())
