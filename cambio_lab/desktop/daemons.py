@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -46,11 +47,9 @@ class DaemonThreads(Executor):
             future, call = job
             if future.set_running_or_notify_cancel():
                 try:
-                    result = call()
+                    future.set_result(call())
                 except BaseException as error:
                     future.set_exception(error)
-                else:
-                    future.set_result(result)
             del job, future, call  # what the next job waits for must not keep the last one's result
             self._idle.release()
 
@@ -58,13 +57,10 @@ class DaemonThreads(Executor):
         """Take no more calls; those that wait are cancelled if asked. The threads end after what they are doing."""
         with self._lock:
             self._over = True
-            while cancel_futures:
-                try:
-                    job = self._work.get_nowait()
-                except queue.Empty:
-                    break
-                if job is not None:
-                    job[0].cancel()
+            with suppress(queue.Empty):
+                while cancel_futures:
+                    if (job := self._work.get_nowait()) is not None:
+                        job[0].cancel()
             for _ in self._threads:
                 self._work.put(None)
         if wait:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from cambio_lab.errors import ConfigurationError
@@ -12,50 +14,50 @@ from .docker.engine import NOT_PODMAN, START_DOCKER, Engine
 from .provider import DesktopOptions, ProviderHealth
 
 
-async def engine_answers() -> bool:
-    """Return whether the engine that the ``docker`` command would use answers, and is one that desktops work on."""
+@asynccontextmanager
+async def _engine() -> AsyncIterator[Engine]:
     engine = Engine()
     try:
-        return await engine.answers() and not await engine.podman()
+        yield engine
     finally:
         engine.close()
+
+
+async def engine_answers() -> bool:
+    """Return whether the engine that the ``docker`` command would use answers, and is one that desktops work on."""
+    async with _engine() as engine:
+        return await engine.answers() and not await engine.podman()
 
 
 async def probe_engine() -> ProviderHealth:
     """Return whether a Docker Engine answers; ``fix`` says what to do when none does."""
     try:
-        engine = Engine()
+        async with _engine() as engine:
+            if not await engine.answers():
+                return ProviderHealth("engine", False, f"no Docker Engine answers at {engine.host}", START_DOCKER)
+            if podman := await engine.podman():
+                words = f"Podman Engine {podman} answers at {engine.host}, not a Docker Engine"
+                return ProviderHealth("engine", False, words, NOT_PODMAN)
+            version = (await engine.call(lambda client: client.version()))["Version"]
+            return ProviderHealth("engine", True, f"docker (isolated): Docker Engine {version} at {engine.host}")
     except ConfigurationError as error:
         return ProviderHealth("engine", False, error.message, error.hint)
-    try:
-        if not await engine.answers():
-            return ProviderHealth("engine", False, f"no Docker Engine answers at {engine.host}", START_DOCKER)
-        if podman := await engine.podman():
-            words = f"Podman Engine {podman} answers at {engine.host}, not a Docker Engine"
-            return ProviderHealth("engine", False, words, NOT_PODMAN)
-        version = await engine.call(lambda client: client.version())
-        return ProviderHealth("engine", True, f"docker (isolated): Docker Engine {version['Version']} at {engine.host}")
-    finally:
-        engine.close()
 
 
 async def probe_image(settings: Settings) -> ProviderHealth:
     """Is the desktop's image built, in the version that this package describes?"""
     from .docker.image import image_exists, image_tag
 
-    try:
-        engine = Engine()
-    except ConfigurationError as error:
-        return ProviderHealth("image", False, "needs a Docker Engine", error.hint)
     reference = image_tag(settings.image)
     try:
-        if not await engine.answers():
-            return ProviderHealth("image", False, "needs a Docker Engine", START_DOCKER)
-        if await image_exists(engine, reference):
-            return ProviderHealth("image", True, reference)
-        return ProviderHealth("image", False, f"{reference} is not built", "cambio-lab image build")
-    finally:
-        engine.close()
+        async with _engine() as engine:
+            if not await engine.answers():
+                return ProviderHealth("image", False, "needs a Docker Engine", START_DOCKER)
+            if await image_exists(engine, reference):
+                return ProviderHealth("image", True, reference)
+            return ProviderHealth("image", False, f"{reference} is not built", "cambio-lab image build")
+    except ConfigurationError as error:
+        return ProviderHealth("image", False, "needs a Docker Engine", error.hint)
 
 
 async def probe_container(settings: Settings) -> ProviderHealth:

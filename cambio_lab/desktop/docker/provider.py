@@ -70,11 +70,6 @@ class DockerProvider:
             self.unclean = True
             log.info("nothing could be prepared for desktops: %s", error)
 
-    @property
-    def in_use(self) -> frozenset[str]:
-        """``desktop_id`` of the desktops that were handed out."""
-        return frozenset(self._desktops)
-
     # Desktops
     async def acquire(self, session_id: str, options: DesktopOptions) -> DockerDesktop:
         """From the pool when the options are the usual ones, else a new container."""
@@ -152,7 +147,7 @@ class DockerProvider:
             async with AsyncExitStack() as stack:
                 for _ in range(_AT_ONCE):
                     await stack.enter_async_context(self._gate)
-                gone = await reap(self._engine, self.server_id, keep | self._pool.ids() | self.in_use)
+                gone = await reap(self._engine, self.server_id, keep | self._pool.ids() | frozenset(self._desktops))
                 self.unclean = False
                 return gone
         except EngineError as error:

@@ -12,9 +12,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Coroutine
-from functools import partial
-from typing import Any
 
 from cambio_lab.errors import DesktopError
 
@@ -116,18 +113,18 @@ class Keymap:
             code, level = PLACES[index]
             if code in rows:
                 rows[code][level] = f"U{symbol & 0xFFFFFF:04X}"
-        loader = [self._machine.python, "-I", "-S", "-c", _LOADER]
-        code, _, error = await self._load(partial(run, self._machine, loader, stdin=json.dumps(rows).encode()))
+        code, _, error = await self._load(json.dumps(rows).encode())
         if code != 0:
             log.warning("the keymap could not be loaded: %s", error.decode("utf-8", "replace")[-300:])
             raise DesktopError("The keyboard could not be prepared for so many different characters.")
         self._placed = placed  # not before: a cancelled call must not count on it
 
-    async def _load(self, load: Callable[[], Coroutine[Any, Any, Output]]) -> Output:
+    async def _load(self, rows: bytes) -> Output:
         """Load one keymap at a time. A cancelled caller does not cancel the loading; the next caller waits for it."""
         if self._loading is not None:
             await asyncio.wait([self._loading])
-        self._loading = asyncio.create_task(load(), name="keymap")
+        loader = [self._machine.python, "-I", "-S", "-c", _LOADER]
+        self._loading = asyncio.create_task(run(self._machine, loader, stdin=rows), name="keymap")
         self._loading.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(self._loading)
 
