@@ -57,6 +57,7 @@ class Connection:
         self._supervisor: asyncio.Task[None] | None = None
         self._reason: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.screen = Screen(Size(1, 1))
+        self.reconnects = 0
 
     async def open(self) -> None:
         """Connect for the first time and receive the whole screen once."""
@@ -149,6 +150,7 @@ class Connection:
         except Exception:  # anything that a hostile desktop provokes: without a supervisor every action would wait
             log.exception("reconnecting to a desktop failed")
             return False
+        self.reconnects += 1
         log.info("the connection to a desktop was dropped and restored")
         return True
 
