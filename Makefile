@@ -1,5 +1,5 @@
 # The two commands: `make run` and `make test`. Both do all their own set-up; see scripts/setup.
-.PHONY: run test test-slow check format bench docs clean setup
+.PHONY: run test test-slow check format bench docs bench-miniwob clean setup
 SHELL := /bin/bash
 BIN := .venv/bin
 
@@ -41,6 +41,10 @@ docs: ## the documentation, in docs/_build/html; a warning is an error
 	@scripts/setup test
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	@echo "docs: open docs/_build/html/index.html"
+
+bench-miniwob: ## every page of MiniWoB++ with the random and the oracle baseline; no key
+	@scripts/setup test
+	$(BIN)/python -m benchmarks.miniwob $(BENCH)
 
 setup:
 	@scripts/setup test

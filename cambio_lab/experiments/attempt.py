@@ -10,10 +10,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..desktop.base import Desktop
-from ..errors import ActionError, CambioError, DesktopError
+from ..errors import CambioError, DesktopError
 from ..events import TurnFailed, TurnFinished
 from . import live
 from .engines.base import Job
+from .evidence import Witness, judge
 from .live import Live
 from .outcome import AttemptProgress, Judgement, Outcome, Stage, judge_exception, judge_turn
 from .task import Verdict
@@ -44,6 +45,7 @@ class Attempt:
         self._live: Live | None = None
         self._verdict = Verdict(False, 0.0)
         self._limit = ""
+        self._evidence: dict[str, Any] | None = None
         self._thumbnail: bytes | None = None
         self._thumbnail_at = 0.0
 
@@ -62,6 +64,7 @@ class Attempt:
             fatal=judgement.fatal if judgement else False,
             started_at=started_at,
             worker=self._worker,
+            evidence=self._evidence,
         )
         outcome = self._measured(outcome)
         record = await self._finish()
@@ -156,17 +159,16 @@ class Attempt:
         return None
 
     async def _check(self) -> Verdict:
-        """The author's verdict. What the agent did not make (a missing file) and a failed ``assert`` are a no."""
+        """The author's verdict, with what it read kept."""
         check = self.job.cell.task.check
         if check is None:  # ended its turn: all that was asked
             return Verdict(not self._limit, float(not self._limit))
         assert self._live is not None
+        witness = Witness(self.job.cell.task, self._live)
         try:
-            return Verdict.of(await live.call(check, self._live))
-        except AssertionError as error:
-            return Verdict(False, 0.0, f"not so: {error}" if str(error) else "an assertion of the check failed")
-        except ActionError as error:
-            return Verdict(False, 0.0, error.message)
+            return await judge(self.job.cell.task, self._live)
+        finally:
+            self._evidence = witness.evidence()
 
     # What it leaves
 

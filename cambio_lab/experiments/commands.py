@@ -1,4 +1,4 @@
-"""``cambio-lab experiment run | status | results | export``: experiments without a notebook, for batch systems."""
+"""``cambio-lab experiment``: run, status, results, export and benchmarks without a notebook, for batch systems."""
 
 from __future__ import annotations
 
@@ -24,10 +24,20 @@ def add_commands(subcommands: Any) -> None:
     commands = parser.add_subparsers(dest="experiment_command", required=True)
 
     run = commands.add_parser("run", help="run every cell that is not done yet")
-    run.add_argument("file", type=Path, help="a Python file that makes a variable `experiment`")
+    run.add_argument("file", type=Path, nargs="?", help="a Python file that makes a variable `experiment`")
+    run.add_argument("--benchmark", metavar="NAME", help="instead of a file: `experiment benchmarks` lists them")
+    run.add_argument("--tasks", metavar="A,B", help="only these tasks of the benchmark")
+    run.add_argument("--models", metavar="A,B", help="model ids, `random` or `oracle`")
+    run.add_argument("--repeats", type=int, default=1)
+    run.add_argument("--seed", type=int, default=1)
+    run.add_argument("--name", help="of the experiment's folder below `experiments` (default: the benchmark's)")
+    run.add_argument("--desktop", metavar="KIND", help="docker, sandbox or local")
+    run.add_argument("--max-cost-usd", type=float, metavar="USD", help="for the whole experiment")
     run.add_argument("--dask", metavar="ADDRESS", help="scheduler (tcp://HOST:PORT), or the path of its file")
     run.add_argument("--concurrency", type=int, help="cells at once (default: what memory and cores allow)")
     run.set_defaults(run=run_command)
+
+    commands.add_parser("benchmarks", help="list the benchmarks").set_defaults(run=benchmarks_command)
 
     status = commands.add_parser("status", help="how far an experiment is, also while it runs")
     status.add_argument("folder", type=Path, help="the experiment's folder, or the file that made it")
@@ -51,7 +61,7 @@ def run_command(arguments: argparse.Namespace) -> int:
 
 
 async def _run(arguments: argparse.Namespace) -> int:
-    experiment = load(arguments.file)
+    experiment = _asked(arguments)
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(_engine_and_run(experiment, arguments))
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -63,6 +73,36 @@ async def _run(arguments: argparse.Namespace) -> int:
         return UNFINISHED
     print(f"results: cambio-lab experiment results {experiment.directory}", file=sys.stderr)
     return COMPLETE if tally.ended == "complete" and not tally.failed else UNFINISHED
+
+
+def _asked(arguments: argparse.Namespace) -> Any:
+    """The experiment of the file, or of the benchmark that is named."""
+    from .catalogue import benchmark
+    from .experiment import Experiment
+
+    if (arguments.file is None) == (arguments.benchmark is None):
+        raise ConfigurationError("Name a file or a benchmark.", hint="cambio-lab experiment run --benchmark miniwob")
+    if arguments.file is not None:
+        return load(arguments.file)
+    if not arguments.models:
+        raise ConfigurationError("Which models?", hint="--models claude-sonnet-5-5,random")
+    return Experiment(
+        benchmark(arguments.benchmark, arguments.tasks.split(",") if arguments.tasks else None),
+        models=arguments.models.split(","),
+        repeats=arguments.repeats,
+        seed=arguments.seed,
+        name=arguments.name or arguments.benchmark,
+        lab={"desktop": arguments.desktop} if arguments.desktop else None,
+        max_cost_usd=arguments.max_cost_usd,
+    )
+
+
+def benchmarks_command(arguments: argparse.Namespace) -> int:
+    """Name, version, size and title of each."""
+    from .catalogue import benchmarks
+
+    print(benchmarks())
+    return COMPLETE
 
 
 async def _engine_and_run(experiment: Any, arguments: argparse.Namespace) -> Any:
@@ -99,7 +139,7 @@ def status_command(arguments: argparse.Namespace) -> int:
 
 def results_command(arguments: argparse.Namespace) -> int:
     """A short table, or every column as CSV; needs no pandas."""
-    from .experiment import load_cells
+    from .ledger import load_cells
     from .results import COLUMNS, rows
 
     folder = _folder(arguments.folder)
@@ -122,7 +162,7 @@ def results_command(arguments: argparse.Namespace) -> int:
 def export_command(arguments: argparse.Namespace) -> int:
     """Write the runs in the format of another tool."""
     from ..reports import exporters
-    from .experiment import load_cells
+    from .ledger import load_cells
     from .results import recorded_runs
 
     folder = _folder(arguments.folder)

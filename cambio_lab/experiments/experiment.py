@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -17,12 +17,12 @@ from ..sessions import SessionConfig
 from ..settings import Settings, resolve
 from ..store import Store
 from ..store.store import FILE_NAME
-from . import display, plots, results
+from . import display, evidence, plots, results
 from .budget import Budget, Caps
 from .engines import choose as choose_engine
 from .engines.base import Engine, Plan
 from .grid import Grid, name_settings
-from .ledger import CellRow, Ledger, open_for_reading, read_cells
+from .ledger import CellRow, Ledger, load_cells
 from .policies import Policy, name_models
 from .recording import NothingLive, Recording
 from .scheduler import Scheduler, Tally
@@ -70,6 +70,7 @@ class Experiment:
         shared = {**UNATTENDED, **(config or {})}
         self.grid = Grid(list(tasks), name_models(models), name_settings(settings), repeats, seed, shared)
         self.name = name
+        self.source = tasks
         self.directory = Path(directory) / name
         self.caps = Caps(max_cost_usd, max_steps, max_seconds)
         self.retries = retries
@@ -77,7 +78,7 @@ class Experiment:
         self.settings = _settings(self.lab)
         self._check()
         self._tally = Tally(len(self.grid))
-        self._make_provider = make_provider
+        self.make_provider = make_provider
         self._recording = Recording.bound()
         self._scheduler: Scheduler | None = None
         self._task: asyncio.Task[Tally] | None = None
@@ -189,29 +190,28 @@ class Experiment:
             store=ledger.store,
             models=self.grid.model_ids,
             wanted=concurrency,
-            make_provider=self._make_provider,
+            make_provider=self.make_provider,
         )
 
     @asynccontextmanager
     async def _ledger(self) -> AsyncIterator[Ledger]:
         """The ledger, held by this process alone; another that runs the experiment is named in the error."""
-        store = await Store.open(self.directory)
-        try:
-            ledger = Ledger(store)
+        async with self._store() as ledger:
             await ledger.prepare(self.grid)
             yield ledger
+
+    @asynccontextmanager
+    async def _store(self) -> AsyncIterator[Ledger]:
+        store = await Store.open(self.directory)
+        try:
+            yield Ledger(store)
         finally:
             await store.close()
 
     def _check(self) -> None:
         """Refuse a grid that no session would take, before anything is spent: models, limits, names of settings."""
-        seen = set()
-        for cell in self.grid:
-            asked = (cell.task.name, cell.model, cell.setting)
-            if asked not in seen:
-                seen.add(asked)
-                config = SessionConfig.parse(cell.config)
-                AgentOptions.from_settings(self.settings, config.given())
+        for cell in {(cell.task.name, cell.model, cell.setting): cell for cell in self.grid}.values():
+            AgentOptions.from_settings(self.settings, SessionConfig.parse(cell.config).given())
 
     # What came of it
 
@@ -240,11 +240,9 @@ class Experiment:
 
     def plot(self, kind: str = "success") -> Any:
         """A matplotlib figure: ``success`` (rates with intervals), ``tasks`` (task x model) or ``cost``."""
-        if kind == "success":
-            return plots.success_rates(self.summary())
-        if kind in ("tasks", "cost"):
-            return (plots.heat if kind == "tasks" else plots.cost_and_time)(self.results)
-        raise ConfigurationError(f"There is no plot {kind!r}.", hint="Choose success, tasks or cost.")
+        if kind not in plots.KINDS:
+            raise ConfigurationError(f"There is no plot {kind!r}.", hint=f"Choose {', '.join(plots.KINDS)}.")
+        return plots.success_rates(self.summary()) if kind == "success" else plots.KINDS[kind](self.results)
 
     def open(self, task: str, model: str, setting: str = "default", repeat: int = 0) -> Run:
         """The recorded run of a cell: read it, replay it, compare it with another, fork it."""
@@ -269,22 +267,28 @@ class Experiment:
         exporters.write(runs, Path(path), format)
         return Path(path)
 
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write one self-contained HTML page (``report.html`` in :attr:`directory`), and ``results.csv`` beside it."""
+        from . import report
+
+        return report.write(self, Path(path) if path else self.directory / "report.html")
+
+    async def rescore(self) -> list[dict[str, Any]]:
+        """Judge kept end states by the checks of now, without new runs; a row for each cell, ``judged`` if it could."""
+        async with self._store() as ledger:
+            return await evidence.rescore(self, ledger)
+
+    async def check_tasks(self, *, concurrency: int | None = None) -> list[dict[str, Any]]:
+        """Try each check before money is spent: no on the untouched desktop, yes on the reference solution's."""
+        return await evidence.check_tasks(self, concurrency)
+
     async def forget(self, task: str | None = None) -> int:
         """Open finished cells again (all, or those of one task); what was spent stays on the books. How many."""
-        store = await Store.open(self.directory)
-        try:
-            return await Ledger(store).forget(task=task)
-        finally:
-            await store.close()
+        async with self._store() as ledger:
+            return await ledger.forget(task=task)
 
     def __len__(self) -> int:
         return len(self.grid)
-
-
-def load_cells(directory: Path) -> list[CellRow]:
-    """The cells of the experiment in ``directory``; :class:`~cambio_lab.errors.StoreError` when there is none."""
-    with closing(open_for_reading(directory / FILE_NAME)) as connection:
-        return read_cells(connection)
 
 
 def _settings(changes: Mapping[str, Any]) -> Settings:

@@ -10,6 +10,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 from ..errors import ConfigurationError, StoreError
 from ..store import Store
+from ..store.store import FILE_NAME
 from .fingerprint import comparable
 from .grid import Cell
 from .outcome import NO_VERDICT, Outcome
@@ -107,6 +109,11 @@ class Ledger:
         """Open cells again; what was spent stays on the books. How many."""
         return await self.store.database.write(partial(_forget, task, failed_only))
 
+    async def rescore(self, changes: Iterable[tuple[Outcome, str]]) -> None:
+        """Replace the outcomes of finished cells, with the digest of the task that judged them."""
+        rows = [(json.dumps(outcome.to_json()), digest, outcome.cell_id) for outcome, digest in changes]
+        await self.store.database.write(partial(_rescore, rows))
+
     async def cells(self) -> list[CellRow]:
         return await self.store.database.read(read_cells)
 
@@ -146,6 +153,12 @@ def read_cells(connection: sqlite3.Connection) -> list[CellRow]:
     ]
 
 
+def load_cells(directory: Path) -> list[CellRow]:
+    """The cells of the experiment in ``directory``; :class:`~cambio_lab.errors.StoreError` when there is none."""
+    with closing(open_for_reading(directory / FILE_NAME)) as connection:
+        return read_cells(connection)
+
+
 def read_spent(connection: sqlite3.Connection) -> tuple[float, int]:
     row = connection.execute("SELECT total(cost_usd), sum(steps) FROM experiment_attempts").fetchone()
     return float(row[0]), int(row[1] or 0)
@@ -182,6 +195,12 @@ def _prepare(rows: list[tuple[Any, ...]], connection: sqlite3.Connection) -> lis
 
 def _changed(known: str | None, now: str) -> bool:
     return known is not None and known != now and comparable(known, now)
+
+
+def _rescore(rows: list[tuple[str, str, str]], connection: sqlite3.Connection) -> None:
+    connection.executemany(
+        "UPDATE experiment_cells SET outcome = ?, digest = ?, state = 'done' WHERE cell_id = ?", rows
+    )
 
 
 def _begin(attempt: str, cell_id: str, now: float, connection: sqlite3.Connection) -> None:

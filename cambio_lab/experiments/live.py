@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..desktop.base import Desktop, Screenshot
 from ..desktop.machine import CommandResult, FileInfo
+from ..errors import ActionError
 from ..events import Usage
 
 if TYPE_CHECKING:
@@ -25,13 +26,20 @@ class Facts:
     what ``setup`` drew to ``message`` and ``check``. ``answers`` are the agent's final texts, one for each message.
     """
 
-    def __init__(self, session: Session, desktop: Desktop, seed: int) -> None:
-        self.session = session
+    def __init__(self, session: Session | None, desktop: Desktop, seed: int) -> None:
+        self._session = session
         self.desktop = desktop
         self.seed = seed
         self.random = random.Random(seed)
         self.values: dict[str, Any] = {}
         self.answers: list[str] = []
+
+    @property
+    def session(self) -> Session:
+        """:class:`ActionError` where an earlier run is judged again."""
+        if self._session is None:
+            raise ActionError("There is no session any more: this check judges a run that is over.")
+        return self._session
 
     @property
     def answer(self) -> str:
@@ -98,7 +106,7 @@ class BlockingLive(Facts):
     """A :class:`Live` for plain functions, which run in a thread: every method blocks until it is done."""
 
     def __init__(self, live: Live, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(live.session, live.desktop, live.seed)
+        super().__init__(live._session, live.desktop, live.seed)
         self.random, self.values, self.answers = live.random, live.values, live.answers
         self._live = live
         self._loop = loop

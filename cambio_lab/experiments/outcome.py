@@ -66,6 +66,8 @@ class Outcome:
     worker: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Versions and digests that could explain a difference: package, image, engine."""
+    evidence: Mapping[str, Any] | None = None
+    """What the check read, for :meth:`Experiment.rescore`."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -112,3 +112,6 @@ def _shown_figure() -> Any:
             return out.getvalue()
 
     return ShownFigure
+
+
+KINDS = {"success": success_rates, "tasks": heat, "cost": cost_and_time}

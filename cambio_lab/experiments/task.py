@@ -98,6 +98,11 @@ class Task:
         """
         return self._digest
 
+    @property
+    def question(self) -> str:
+        """A fingerprint of everything but the check: outcomes of the same question can be judged by another check."""
+        return fingerprint([self.name, self.message, self.setup, dict(self.config), self.timeout])
+
     @cached_property
     def _digest(self) -> str:
         # Once: what a closure holds may change while the task runs.

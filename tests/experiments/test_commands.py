@@ -109,3 +109,13 @@ def test_mistakes_are_said_in_one_line(tmp_path: Path, here: Here) -> None:
     assert status == 1 and "experiment = Experiment(...)" in said
     status, said = here("results", str(tmp_path))
     assert status == 1 and "There is no experiment" in said
+
+
+def test_a_benchmark_runs_by_name(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "miniwob" in here("benchmarks")[1]
+    options = ("--tasks", "click-test", "--models", "random", "--desktop", "local", "--name", "page")
+    status, said = here("run", "--benchmark", "miniwob", *options)
+    assert status == 0 and "1/1 done" in said
+    assert "click-test / random" in here("results", "experiments/page")[1]
+    assert here("run")[0] == here("run", "--benchmark", "miniwob")[0] == 1
