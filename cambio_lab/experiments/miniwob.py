@@ -18,7 +18,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigurationError, DesktopError
+from ..errors import ActionError, ConfigurationError, DesktopError
 from .catalogue import Benchmark, Published
 from .live import Live
 from .task import Task, Verdict
@@ -80,7 +80,7 @@ async def _open(live: Live, *, name: str, mode: str, seconds: float) -> None:
     live.desktop.limit_browser([], _MEMBERS)
     # The browser starts while the files are written.
     packed = await asyncio.to_thread(_packed)
-    _, home = await asyncio.gather(live.desktop.browse("list_tabs", {}), _lay_out(live, packed))
+    _, home = await asyncio.gather(_start_browser(live), _lay_out(live, packed))
     await live.desktop.browse("navigate", {"url": f"file://{home}/.miniwob/miniwob/{name}.html"})
     tabs = (await live.desktop.browse("list_tabs", {}))["tabs"]
     live.values["tab"] = next(tab["tab_id"] for tab in tabs if tab.get("active"))
@@ -91,6 +91,13 @@ async def _open(live: Live, *, name: str, mode: str, seconds: float) -> None:
     live.values["message"], (left, top, width, height) = json.loads(await evaluate(live, _ASK))
     right, bottom = left + min(width, 160 * SCALE), top + min(height, 210 * SCALE)
     live.values["area"] = (left, top, right, bottom)
+
+
+async def _start_browser(live: Live) -> None:
+    try:
+        await live.desktop.browse("list_tabs", {})
+    except ActionError as error:  # no fault of the task: the attempt is made again
+        raise DesktopError(error.message) from error
 
 
 async def _lay_out(live: Live, packed: bytes) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -21,6 +20,8 @@ from .miniwob_solvers import SOLVERS, WRONG, Solver, drive
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 SAMPLE = ("click-checkboxes", "click-collapsible", "copy-paste", "enter-date", "login-user", "simple-algebra")
+MOVING = {"chase-circle", "moving-items", "simon-says", "stock-market"}
+"""Pages that a timer of the earlier episode may have changed when they are looked at."""
 STATE = "document.body.innerHTML.replace(/ (data-)?[a-z_]*id=.[^ >]*/g, '') + core.getUtterance()"
 
 
@@ -53,7 +54,11 @@ async def play(desktop: Desktop, name: str, seed: int, solver: Solver) -> Verdic
     before = await end(task, live)
     assert not before.success and before.reason == "the episode had not ended"
     await drive(live, solver)
-    return await end(task, live)
+    verdict = await end(task, live)
+    if not verdict.success:
+        fields = await evaluate(live, "JSON.stringify([...document.querySelectorAll('input')].map(e => e.value))")
+        print(f"{name} {seed}: {live.values['message']!r} fields {fields}")
+    return verdict
 
 
 async def test_a_solver_wins_and_the_page_says_so(desktop: Desktop) -> None:
@@ -124,16 +129,19 @@ async def test_75_of_75(desktop: Desktop) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 async def test_every_page_loads_repeats_and_times_out(desktop: Desktop) -> None:
-    found = tasks()
+    found, different = tasks(), set()
     assert len(found) >= 120
     for name, task in found.items():
         states = []
         for _ in range(2):
-            live = await begin(replace(task), desktop, 3)
-            assert live.values["message"].strip() or name in ("count-sides",), name
+            live = await begin(task, desktop, 3)
             # Begun again in the same script, because things on some pages move by themselves.
             again = "core.endEpisode(0); Math.seedrandom('3'); core.startEpisodeReal(); "
-            states.append((live.values["message"], await evaluate(live, again + STATE)))
-        assert states[0] == states[1], name
+            states.append(await evaluate(live, again + STATE))
+            states.append(live.values["message"])
+        assert states[1] == states[3] != "", name
+        if states[0] != states[2]:
+            different.add(name)
         await evaluate(live, "core.endEpisode(-1, false, 'timed out')")
         assert await end(task, live) == Verdict(False, 0.0, "reward -1: timed out"), name
+    assert different <= MOVING

@@ -5,11 +5,8 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from cambio_lab.experiments import Benchmark, Experiment, Live, Observation, Task, action
 from cambio_lab.experiments.catalogue import Published
@@ -93,12 +90,12 @@ async def test_tasks_are_tried_before_money_is_spent(experiment: Make) -> None:
 
 
 async def test_the_report_is_one_page_whose_links_lead_to_the_runs(experiment: Make, tmp_path: Path) -> None:
-    tasks = [word_task("<i>one</i>"[3:6], tags=("words",)), word_task("two", tags=("others",))]
+    tasks = [word_task("one", tags=("words",)), word_task("two", tags=("others",))]
     source = Benchmark(
         name="mine",
         title="<script>alert(1)</script>",
         version="1",
-        load=lambda split: [replace(task) for task in tasks],
+        load=lambda split: list(tasks),
         metric="the share of words",
         licence="MIT",
         citation="me",
@@ -109,7 +106,7 @@ async def test_the_report_is_one_page_whose_links_lead_to_the_runs(experiment: M
     await made.run(progress=False)
     path = made.report()
     page = path.read_text()
-    assert "<script" not in page and "&lt;script&gt;" in page and "default-src &#39;none&#39;" not in page
+    assert "<script" not in page and "&lt;script&gt;" in page
     assert not re.findall(r'(?:src|href)="(?!data:|runs/)', page)
     links = re.findall(r'href="(runs/[^"]+)"', page)
     assert len(links) == 8 and all((path.parent / link).is_file() for link in links)
@@ -141,9 +138,8 @@ def test_check_is_what_the_question_leaves_out() -> None:
     assert check is not strict
 
 
-@pytest.mark.parametrize("count", [0])
-async def test_rescoring_before_the_first_run_finds_nothing(experiment: Make, count: int) -> None:
+async def test_forgotten_runs_are_not_judged_again(experiment: Make) -> None:
     made = experiment()
     await made.run(progress=False)
     await made.forget()
-    assert len(await made.rescore()) == count
+    assert len(await made.rescore()) == 0
