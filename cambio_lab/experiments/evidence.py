@@ -11,7 +11,7 @@ from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..desktop.base import FileContent
+from ..desktop.machine import FileContent
 from ..errors import ActionError, CambioError
 from ..recording import observations
 from ..recording.contents import Contents
