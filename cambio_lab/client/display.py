@@ -13,7 +13,6 @@ from .turn import Turn, TurnBuilder
 
 if TYPE_CHECKING:
     from .session import Session
-    from .workbench import Workbench
 
 PROGRESS_SECONDS = 2.0
 """Short work needs no progress bar, and leaves the same page every time."""
@@ -35,7 +34,6 @@ class Host(Protocol):
 
     def turn(self, show: bool | None) -> TurnDisplay: ...
     def panel(self, session: Session, **options: Any) -> Any: ...
-    def form(self, lab: Workbench, **options: Any) -> Any: ...
 
 
 class Terminal:
@@ -49,9 +47,6 @@ class Terminal:
 
     def panel(self, session: Session, **options: Any) -> Any:
         raise ConfigurationError("A panel needs a notebook.", hint=f"The desktop itself is at {session.vnc_url}")
-
-    def form(self, lab: Workbench, **options: Any) -> Any:
-        raise ConfigurationError("A panel needs a notebook.", hint="await lab.create_session(...) makes a session.")
 
 
 class Silent:

@@ -18,7 +18,6 @@ from urllib.parse import urljoin
 from websockets.exceptions import WebSocketException
 
 from ..errors import SessionNotFound
-from . import display
 from .discovery import Address, find_server
 from .display import Progress
 from .message import Message, open_socket
@@ -183,10 +182,6 @@ class Workbench:
             for row in rows
         ]
         return list(dict.fromkeys(["demo", *names]))
-
-    def panel(self, session: Session | None = None, **options: Any) -> Any:
-        """A form that creates a session and shows its desktop and chat, or the panel of ``session``."""
-        return display.host.form(self, **options) if session is None else display.host.panel(session, **options)
 
     def absolute(self, path: str) -> str:
         """A URL path that the server gave as a whole URL, without any token."""

@@ -14,7 +14,6 @@ from ..client.display import Silent, Terminal, TextDisplay, TurnDisplay
 from ..client.message import Message
 from ..client.session import Session
 from ..client.turn import Turn, TurnBuilder
-from ..client.workbench import Workbench
 from . import record
 
 CLOCK_SECONDS = 1.0
@@ -93,11 +92,6 @@ class NotebookHost:
         from .panel import SessionPanel
 
         return SessionPanel(session, **options)
-
-    def form(self, lab: Workbench, **options: Any) -> Any:
-        from .panel import WorkbenchPanel
-
-        return WorkbenchPanel(lab, **options)
 
 
 class CellDisplay:

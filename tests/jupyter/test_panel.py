@@ -1,4 +1,4 @@
-"""The panel's Python side: what is synced and saved, what the kernel relays, what the form creates."""
+"""The panel's Python side: what is synced and saved, what the kernel relays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cambio_lab.client.portal import portal
 from cambio_lab.client.session import Session
 from cambio_lab.client.workbench import Workbench
 from cambio_lab.jupyter.follower import Follower
-from cambio_lab.jupyter.panel import DesktopView, WorkbenchPanel
+from cambio_lab.jupyter.panel import DesktopView
 from cambio_lab.jupyter.relay import Relay
 
 from ..client.small_server import TOKEN, SmallServer, endless
@@ -43,15 +43,13 @@ async def until(condition: Callable[[], Any], timeout: float = 5) -> Any:
 
 
 def test_no_trait_and_no_state_holds_the_token(session: Session) -> None:
-    view, panel = DesktopView(session), WorkbenchPanel(session.lab)
-    for widget in (view, panel, *panel._form.children):
-        assert TOKEN not in json.dumps(widget.get_state(), default=str)
+    view = DesktopView(session)
+    assert TOKEN not in json.dumps(view.get_state(), default=str)
     state = ipywidgets.Widget.get_manager_state()
     assert TOKEN not in json.dumps(state, default=str)
     assert view.session_id == session.id and view.base_url_hint == "/" and view.mode == "panel"
     assert view.relay, "this server did not start our kernel, so its page is another one"
     view.close()
-    panel.close()
 
 
 async def test_a_panel_is_static_too(session: Session) -> None:
@@ -118,34 +116,6 @@ async def test_relay_frames_and_modules(relay: tuple[Relay, Sent]) -> None:
         found.receive({"kind": "module", "name": name})
     await until(lambda: len(sent) == 3)
     assert sent[2][0]["name"] == "panel.css" and sent[2][0]["text"]
-
-
-async def test_the_form_creates_opens_and_ends(lab: Workbench, server: SmallServer) -> None:
-    older = await lab.create_session("Older")
-    panel = WorkbenchPanel(lab)
-    await until(lambda: ("Older", older.id) in panel.existing.options)
-    panel.name.value, panel.model.value, panel.approval.value = "New", "demo", "always"
-    panel.max_cost.value = "1.5"
-    panel.create_button.click()
-    await until(lambda: panel.view is not None)
-    created = server.sessions[panel.view.session_id]  # type: ignore[union-attr]
-    assert created.name == "New"
-    assert created.config == {"model": "demo", "approval": "always", "max_cost_usd": 1.5}
-    panel.existing.value = older.id
-    panel.open_button.click()
-    await until(lambda: panel.view is not None and panel.view.session_id == older.id)
-    panel.end_button.click()
-    await until(lambda: server.sessions[older.id].status == "inactive")
-    assert panel.session is older
-    panel.close()
-
-
-async def test_the_form_shows_what_went_wrong(lab: Workbench, server: SmallServer) -> None:
-    panel = WorkbenchPanel(lab)
-    await server.stop()
-    panel.create_button.click()
-    await until(lambda: "No server answers" in panel.message.value)
-    panel.close()
 
 
 class Output:
