@@ -149,7 +149,7 @@ def _build_image(arguments: argparse.Namespace) -> int:
             return await build_image(
                 engine,
                 arguments.settings().image,
-                Bar(sys.stderr),
+                Lines(),
                 dockerfile=arguments.dockerfile,
                 force=arguments.force,
             )
@@ -160,27 +160,16 @@ def _build_image(arguments: argparse.Namespace) -> int:
     return 0
 
 
-class Bar:
-    """A progress bar on a terminal, one line for each step elsewhere."""
+class Lines:
+    """Prints what a long job does, one line for each step."""
 
-    WIDTH = 30
-
-    def __init__(self, out: Any) -> None:
-        self._out = out
-        self._live = bool(out.isatty())
+    def __init__(self) -> None:
         self._last = ""
 
     def __call__(self, progress: Progress) -> None:
-        text, done = progress.text, progress.fraction
-        if not self._live:
-            if text != self._last:
-                print(text, file=self._out, flush=True)
-        else:
-            filled = round(self.WIDTH * (done or 0.0))
-            bar = "#" * filled + "." * (self.WIDTH - filled)
-            end = "\n" if done == 1.0 else ""
-            print(f"\r\033[K[{bar}] {text[:90]}", end=end, file=self._out, flush=True)
-        self._last = text
+        if progress.text != self._last:
+            self._last = progress.text
+            print(progress.text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

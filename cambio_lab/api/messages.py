@@ -8,17 +8,16 @@ a reader's own ``sequence`` is put in front when it is sent.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import singledispatch
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from .. import events
+from .failure import timestamp
 
 if TYPE_CHECKING:
     from ..sessions.interfaces import SessionView
-from .failure import timestamp
 
 Body = dict[str, Any]
-Translation = Callable[[Any, "SessionView"], Body | None]
 
 
 class Encoder:
@@ -29,7 +28,14 @@ class Encoder:
 
     def __call__(self, event: events.Event, view: SessionView) -> Body | None:
         """The message for ``event`` (without ``sequence``), or ``None`` when no socket shows it."""
-        body = _body(event, view)
+        kind = type(event)
+        if kind in _NEWS:
+            name, words, particulars = _NEWS[kind](event)
+            body: Body | None = _status(view.state, words, event=name, **particulars)
+        elif kind in _TRANSLATIONS:
+            body = _TRANSLATIONS[kind](event, view)
+        else:
+            return None  # a record, not news
         if body is None:
             return None
         if isinstance(event, events.ToolFinished) and view.image_sha256 is not None:
@@ -61,118 +67,23 @@ def _status(status: str, content: str, given: Mapping[str, Any] | None = None, /
     return {"type": "status", "status": status, "content": content, "metadata": {**(given or {}), **ours}}
 
 
-@singledispatch
-def _body(event: events.Event, view: SessionView) -> Body | None:
-    """Events that are not registered below are records, not news."""
-    return None
-
-
-def _register(kind: type[events.Event]) -> Callable[[Translation], Translation]:
-    def register(function: Translation) -> Translation:
-        _body.register(kind, function)
-        return function
-
-    return register
-
-
-@_register(events.StatusChanged)
-def _(event: events.StatusChanged, view: SessionView) -> Body | None:
+def _status_changed(event: events.StatusChanged, view: SessionView) -> Body | None:
     if event.status == "waiting_approval":
         return None  # the request itself says it next, and says what is asked
     return _status(event.status, event.content or event.status.replace("_", " "), event.metadata)
 
 
-@_register(events.UserMessage)
-def _(event: events.UserMessage, view: SessionView) -> Body:
-    return _status(
-        "thinking",
-        "Message received",
-        event.metadata,
-        event="user_message",
-        message_id=event.message_id,
-        message=event.content,
-    )
+def _user_message(event: events.UserMessage, view: SessionView) -> Body:
+    said = {"message_id": event.message_id, "message": event.content}
+    return _status("thinking", "Message received", event.metadata, event="user_message", **said)
 
 
-@_register(events.MessageQueued)
-def _(event: events.MessageQueued, view: SessionView) -> Body:
+def _message_queued(event: events.MessageQueued, view: SessionView) -> Body:
     said = {"message_id": event.message_id, "message": event.content}
     return _status(view.state, "Message queued", event.metadata, event="message_queued", queued=True, **said)
 
 
-@_register(events.MessageDelivered)
-def _(event: events.MessageDelivered, view: SessionView) -> Body:
-    said = {"message_id": event.message_id, "message": event.content}
-    return _status(view.state, "Message delivered", event="message_delivered", **said)
-
-
-@_register(events.MessageWithdrawn)
-def _(event: events.MessageWithdrawn, view: SessionView) -> Body:
-    gone = {"message_id": event.message_id, "reason": event.reason}
-    return _status(view.state, f"Message not delivered: {event.reason}", event="message_withdrawn", **gone)
-
-
-@_register(events.TextDelta)
-def _(event: events.TextDelta, view: SessionView) -> Body:
-    return {"type": "agent_delta", "content": event.text, "metadata": {"kind": "text"}}
-
-
-@_register(events.ThinkingDelta)
-def _(event: events.ThinkingDelta, view: SessionView) -> Body:
-    return {"type": "agent_delta", "content": event.text, "metadata": {"kind": "thinking"}}
-
-
-@_register(events.ToolAnnounced)
-def _(event: events.ToolAnnounced, view: SessionView) -> Body:
-    metadata = {"kind": "announce", "tool": event.tool, "tool_use_id": event.tool_use_id}
-    return {"type": "agent_delta", "content": "", "metadata": metadata}
-
-
-def _call(event: events.ToolStarted | events.ToolFinished, view: SessionView) -> dict[str, Any]:
-    """Whose call it is; with the first call of a reply, what the reply cost."""
-    metadata: dict[str, Any] = {"toolset": event.toolset}
-    return metadata if view.cost_usd is None else metadata | {"cost_usd": view.cost_usd}
-
-
-@_register(events.ToolStarted)
-def _(event: events.ToolStarted, view: SessionView) -> Body:
-    return {
-        "type": "tool_execution",
-        "tool": event.tool,
-        "status": "started",
-        "tool_use_id": event.tool_use_id,
-        "step": event.step,
-        "arguments": event.arguments,
-        "metadata": _call(event, view),
-    }
-
-
-@_register(events.ToolFinished)
-def _(event: events.ToolFinished, view: SessionView) -> Body:
-    timing = event.timing
-    result: dict[str, Any] = {
-        "text": event.text,
-        "timing": {
-            "action_ms": round(timing.action, 2),
-            "settle_ms": round(timing.settle, 2),
-            "encode_ms": round(timing.encode, 2),
-            "total_ms": round(timing.total, 2),
-        },
-    }
-    return {
-        "type": "tool_execution",
-        "tool": event.tool,
-        "status": "failed" if event.is_error else "completed",
-        "tool_use_id": event.tool_use_id,
-        "step": event.step,
-        "arguments": event.arguments,
-        "result": result,
-        "metadata": _call(event, view) | ({"denied": True} if view.denied else {}),
-    }
-
-
-@_register(events.ApprovalRequested)
-def _(event: events.ApprovalRequested, view: SessionView) -> Body:
+def _approval_requested(event: events.ApprovalRequested, view: SessionView) -> Body:
     return _status(
         "waiting_approval",
         f"Waiting for approval: {event.tool}",
@@ -185,59 +96,7 @@ def _(event: events.ApprovalRequested, view: SessionView) -> Body:
     )
 
 
-@_register(events.ApprovalDecided)
-def _(event: events.ApprovalDecided, view: SessionView) -> Body:
-    return _status(
-        view.state,
-        f"Approval: {event.verdict}",
-        event="approval_decided",
-        tool_use_id=event.tool_use_id,
-        verdict=event.verdict,
-        by=event.by,
-    )
-
-
-@_register(events.Retrying)
-def _(event: events.Retrying, view: SessionView) -> Body:
-    return _status(
-        view.state,
-        f"The model's service cannot answer now ({event.reason}); trying again in {event.delay_seconds:.0f} s",
-        event="retry",
-        attempt=event.attempt,
-        delay_seconds=round(event.delay_seconds, 1),
-        retry_at=timestamp(event.retry_at),
-        reason=event.reason,
-        dropped_text=event.dropped_text,
-    )
-
-
-@_register(events.HumanInput)
-def _(event: events.HumanInput, view: SessionView) -> Body:
-    return _status(
-        view.state,
-        f"{event.viewer} used the desktop",
-        event="human_input",
-        viewer=event.viewer,
-        pointer_events=event.pointer_events,
-        key_events=event.key_events,
-        clipboard_events=event.clipboard_events,
-    )
-
-
-@_register(events.ControlChanged)
-def _(event: events.ControlChanged, view: SessionView) -> Body:
-    words = f"{event.viewer} has the mouse" if event.viewer else "The agent has the mouse"
-    return _status(view.state, words, event="control", viewer=event.viewer)
-
-
-@_register(events.PolicyChanged)
-def _(event: events.PolicyChanged, view: SessionView) -> Body:
-    shown = event.approval if isinstance(event.approval, str) else ", ".join(event.approval)
-    return _status(view.state, f"Approval policy: {shown}", event="approval_policy", approval=event.approval)
-
-
-@_register(events.ModelReplied)
-def _(event: events.ModelReplied, view: SessionView) -> Body:
+def _model_replied(event: events.ModelReplied, view: SessionView) -> Body:
     """Running totals: ``usage`` of the session, ``turn_usage`` of the turn; ``said``: the reply before its calls."""
     return _status(
         view.state,
@@ -251,41 +110,123 @@ def _(event: events.ModelReplied, view: SessionView) -> Body:
     )
 
 
-@_register(events.ConversationCleared)
-def _(event: events.ConversationCleared, view: SessionView) -> Body:
-    return _status(view.state, "History cleared", event="cleared", cleared_messages=event.messages)
+def _delta(content: str, **metadata: str) -> Body:
+    return {"type": "agent_delta", "content": content, "metadata": metadata}
 
 
-@_register(events.TurnFinished)
-def _(event: events.TurnFinished, view: SessionView) -> Body:
+def _tool_execution(event: events.ToolStarted | events.ToolFinished, view: SessionView) -> Body:
+    """A call; the first call of a reply says what the reply cost."""
+    metadata: dict[str, Any] = {"toolset": event.toolset}
+    if view.cost_usd is not None:
+        metadata["cost_usd"] = view.cost_usd
+    body: Body = {
+        "type": "tool_execution",
+        "tool": event.tool,
+        "status": "started",
+        "tool_use_id": event.tool_use_id,
+        "step": event.step,
+        "arguments": event.arguments,
+        "metadata": metadata,
+    }
+    if isinstance(event, events.ToolFinished):
+        body["status"] = "failed" if event.is_error else "completed"
+        timing = {f"{part}_ms": round(milliseconds, 2) for part, milliseconds in asdict(event.timing).items()}
+        body["result"] = {"text": event.text, "timing": timing}
+        if view.denied:
+            metadata["denied"] = True
+    return body
+
+
+def _turn_metadata(event: events.TurnFinished | events.TurnFailed, view: SessionView) -> dict[str, Any]:
     return {
-        "type": "agent_response",
-        "content": event.text,
-        "metadata": {
-            "tool_calls": event.tool_calls,
-            "processing_time": round(event.processing_time, 3),
-            "usage": event.usage.describe(),
-            "session_usage": view.usage.describe(),
-            "stopped": event.stopped,
-            "limit": event.limit,
-            "needs_input": event.needs_input,
-            "stop_reason": event.stop_reason,
-            "message_id": view.reply_id,
-        },
+        "tool_calls": event.tool_calls,
+        "processing_time": round(event.processing_time, 3),
+        "usage": event.usage.describe(),
+        "session_usage": view.usage.describe(),
     }
 
 
-@_register(events.TurnFailed)
-def _(event: events.TurnFailed, view: SessionView) -> Body:
-    return {
-        "type": "error",
-        "error": event.error,
-        "details": event.details,
-        "metadata": {
-            "tool_calls": event.tool_calls,
-            "processing_time": round(event.processing_time, 3),
-            "usage": event.usage.describe(),
-            "session_usage": view.usage.describe(),
-            "fatal": event.fatal,
-        },
+def _turn_finished(event: events.TurnFinished, view: SessionView) -> Body:
+    metadata = _turn_metadata(event, view) | {
+        "stopped": event.stopped,
+        "limit": event.limit,
+        "needs_input": event.needs_input,
+        "stop_reason": event.stop_reason,
+        "message_id": view.reply_id,
     }
+    return {"type": "agent_response", "content": event.text, "metadata": metadata}
+
+
+def _turn_failed(event: events.TurnFailed, view: SessionView) -> Body:
+    metadata = _turn_metadata(event, view) | {"fatal": event.fatal}
+    return {"type": "error", "error": event.error, "details": event.details, "metadata": metadata}
+
+
+def _policy(approval: str | list[str]) -> str:
+    return approval if isinstance(approval, str) else ", ".join(approval)
+
+
+def _fields(event: events.Event, *names: str) -> dict[str, Any]:
+    return {name: getattr(event, name) for name in names}
+
+
+_TRANSLATIONS: dict[type[events.Event], Callable[[Any, SessionView], Body | None]] = {
+    events.StatusChanged: _status_changed,
+    events.UserMessage: _user_message,
+    events.MessageQueued: _message_queued,
+    events.ApprovalRequested: _approval_requested,
+    events.ModelReplied: _model_replied,
+    events.TextDelta: lambda event, view: _delta(event.text, kind="text"),
+    events.ThinkingDelta: lambda event, view: _delta(event.text, kind="thinking"),
+    events.ToolAnnounced: lambda event, view: _delta(
+        "", kind="announce", tool=event.tool, tool_use_id=event.tool_use_id
+    ),
+    events.ToolStarted: _tool_execution,
+    events.ToolFinished: _tool_execution,
+    events.TurnFinished: _turn_finished,
+    events.TurnFailed: _turn_failed,
+}
+
+_NEWS: dict[type[events.Event], Callable[[Any], tuple[str, str, dict[str, Any]]]] = {
+    events.MessageDelivered: lambda event: (
+        "message_delivered",
+        "Message delivered",
+        {"message_id": event.message_id, "message": event.content},
+    ),
+    events.MessageWithdrawn: lambda event: (
+        "message_withdrawn",
+        f"Message not delivered: {event.reason}",
+        _fields(event, "message_id", "reason"),
+    ),
+    events.ApprovalDecided: lambda event: (
+        "approval_decided",
+        f"Approval: {event.verdict}",
+        _fields(event, "tool_use_id", "verdict", "by"),
+    ),
+    events.Retrying: lambda event: (
+        "retry",
+        f"The model's service cannot answer now ({event.reason}); trying again in {event.delay_seconds:.0f} s",
+        {
+            "delay_seconds": round(event.delay_seconds, 1),
+            "retry_at": timestamp(event.retry_at),
+            **_fields(event, "attempt", "reason", "dropped_text"),
+        },
+    ),
+    events.HumanInput: lambda event: (
+        "human_input",
+        f"{event.viewer} used the desktop",
+        _fields(event, "viewer", "pointer_events", "key_events", "clipboard_events"),
+    ),
+    events.ControlChanged: lambda event: (
+        "control",
+        f"{event.viewer or 'The agent'} has the mouse",
+        {"viewer": event.viewer},
+    ),
+    events.PolicyChanged: lambda event: (
+        "approval_policy",
+        f"Approval policy: {_policy(event.approval)}",
+        {"approval": event.approval},
+    ),
+    events.ConversationCleared: lambda event: ("cleared", "History cleared", {"cleared_messages": event.messages}),
+}
+"""What is told as a ``status`` of the session's state: ``metadata.event``, the words, the particulars."""

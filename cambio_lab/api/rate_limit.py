@@ -10,8 +10,9 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from ..errors import ConfigurationError
 from ..settings import Settings
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from limits.aio.strategies import FixedWindowRateLimiter
 
 logger = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
 LimitName = Literal["general", "create", "websocket", "refused"]
 REDIS_PATIENCE = 0.5
 """Seconds that one request may wait for Redis before it is counted in memory."""
@@ -40,11 +42,6 @@ class Verdict:
     name: str
 
     @property
-    def reset(self) -> int:
-        """``ends`` as the header says it: whole seconds, rounded up."""
-        return math.ceil(self.ends)
-
-    @property
     def retry_after(self) -> int:
         """Whole seconds until the window ends, at least 1."""
         return max(1, math.ceil(self.ends - time.time()))
@@ -54,7 +51,7 @@ class Verdict:
         found = {
             "X-RateLimit-Limit": str(self.limit),
             "X-RateLimit-Remaining": str(self.remaining),
-            "X-RateLimit-Reset": str(self.reset),
+            "X-RateLimit-Reset": str(math.ceil(self.ends)),
         }
         if not self.allowed:
             found["Retry-After"] = str(self.retry_after)
@@ -66,10 +63,7 @@ class RateLimiter:
 
     def __init__(self, settings: Settings) -> None:
         self._items: dict[LimitName, RateLimitItem | None] = {
-            "general": _item("rate_general", settings.rate_general),
-            "create": _item("rate_create", settings.rate_create),
-            "websocket": _item("rate_websocket", settings.rate_websocket),
-            "refused": _item("rate_refused", settings.rate_refused),
+            name: _item(f"rate_{name}", getattr(settings, f"rate_{name}")) for name in get_args(LimitName)
         }
         self._redis_url = settings.redis_url
         self._memory: FixedWindowRateLimiter | None = None
@@ -94,16 +88,9 @@ class RateLimiter:
         if not items:
             return None
         shared = names != ("refused",)  # what is refused must be cheap
-        if shared and self._redis is not None and self._redis_is_due():
-            try:
-                async with asyncio.timeout(REDIS_PATIENCE):
-                    verdict = await _tightest(self._redis, items, address)
-            except Exception as error:
-                # Whatever the client or the server of Redis does, requests must go on.
-                self._redis_fell(error)
-            else:
-                self._redis_rose()
-                return verdict
+        redis = self._redis if shared and self._redis_is_due() else None
+        if redis is not None and (verdict := await self._ask_redis(_tightest(redis, items, address))) is not None:
+            return verdict
         if self._memory is None:
             self._memory = _memory_limiter()
         return await _tightest(self._memory, items, address)
@@ -112,32 +99,33 @@ class RateLimiter:
         """Whether Redis answers now; a failure is logged when it is news."""
         if self._redis is None:
             return "disabled"
-        try:
-            async with asyncio.timeout(REDIS_PATIENCE):
-                alive = await self._redis.storage.check()
-        except Exception as error:  # as above: health must be able to say "down"
-            self._redis_fell(error)
-            return "down"
-        if not alive:
-            self._redis_fell(ConnectionError("no answer to PING"))
-            return "down"
-        self._redis_rose()
-        return "up"
+        return "up" if await self._ask_redis(_check(self._redis)) else "down"
 
     def _redis_is_due(self) -> bool:
         return self._redis_failed_at is None or time.monotonic() - self._redis_failed_at > REDIS_RETRY
 
-    def _redis_fell(self, error: Exception) -> None:
-        if self._redis_failed_at is None:
-            reason = str(error) or type(error).__name__
-            logger.error("Redis failed (%s): rate limits are counted in this server's memory until it answers.", reason)
-        metrics.REDIS_FAILURES.inc()
-        self._redis_failed_at = time.monotonic()
-
-    def _redis_rose(self) -> None:
+    async def _ask_redis(self, question: Awaitable[Answer]) -> Answer | None:
+        """The answer of Redis, or ``None``: whatever its client or server does, requests must go on."""
+        try:
+            async with asyncio.timeout(REDIS_PATIENCE):
+                answer = await question
+        except Exception as error:
+            if self._redis_failed_at is None:
+                reason = str(error) or type(error).__name__
+                logger.error("Redis failed (%s): rate limits are counted in memory until it answers.", reason)
+            metrics.REDIS_FAILURES.inc()
+            self._redis_failed_at = time.monotonic()
+            return None
         if self._redis_failed_at is not None:
             logger.warning("Redis answers again: rate limits are shared again.")
             self._redis_failed_at = None
+        return answer
+
+
+async def _check(redis: FixedWindowRateLimiter) -> bool:
+    if not await redis.storage.check():
+        raise ConnectionError("no answer to PING")
+    return True
 
 
 async def _tightest(

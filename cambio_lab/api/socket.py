@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from .schemas.requests import Command
 
 logger = logging.getLogger(__name__)
-CONTROLS = ("stop", "take_back", "pause", "resume", "approve", "deny", "take_control", "give_back")
+_CONTROLS: dict[str, Callable[[Session, Command, str], Awaitable[None]]] = {
+    "stop": lambda session, command, viewer: session.stop(command.message_id),
+    "take_back": lambda session, command, viewer: session.take_back(command.message_id or ""),
+    "pause": lambda session, command, viewer: session.pause(),
+    "resume": lambda session, command, viewer: session.resume(),
+    "approve": lambda session, command, viewer: session.approve(command.tool_use_id, by=viewer),
+    "deny": lambda session, command, viewer: session.deny(command.tool_use_id, by=viewer),
+    "take_control": lambda session, command, viewer: session.take_control(viewer),
+    "give_back": lambda session, command, viewer: session.give_back(viewer),
+}
+CONTROLS = tuple(_CONTROLS)
 """What a person does to a turn: the types of :class:`.schemas.requests.Command`."""
 
 
@@ -146,40 +156,21 @@ class EventSocket(Socket, WebSocketHandler):
         raise NotImplementedError
 
     async def control(self, session: Session, body: dict[str, Any], viewer: str) -> None:
-        """Do what a person asks of a session; ``viewer`` is who asks where the command does not say."""
+        """Do what a person asks of a session; ``viewer`` is who asks where the command does not say.
+
+        Control ends with this connection, unless the viewer still watches the desktop.
+        """
         from .schemas import requests  # loaded by the start hook, off the loop
 
         command = requests.parse(requests.Command, body)
-        await _CONTROLS[command.type](self, session, command, command.viewer or viewer)
-
-    async def _stop(self, session: Session, command: Command, viewer: str) -> None:
-        await session.stop(command.message_id)
-
-    async def _take_back(self, session: Session, command: Command, viewer: str) -> None:
-        if command.message_id is None:
+        viewer = command.viewer or viewer
+        if command.type == "take_back" and command.message_id is None:
             raise InvalidRequest("Which message? Send its message_id.", details={"message_id": "missing"})
-        await session.take_back(command.message_id)
-
-    async def _pause(self, session: Session, command: Command, viewer: str) -> None:
-        await session.pause()
-
-    async def _resume(self, session: Session, command: Command, viewer: str) -> None:
-        await session.resume()
-
-    async def _approve(self, session: Session, command: Command, viewer: str) -> None:
-        await session.approve(command.tool_use_id, by=viewer)
-
-    async def _deny(self, session: Session, command: Command, viewer: str) -> None:
-        await session.deny(command.tool_use_id, by=viewer)
-
-    async def _take_control(self, session: Session, command: Command, viewer: str) -> None:
-        """Take control for a viewer; it ends with this connection, unless the viewer still watches the desktop."""
-        self._control |= {(session, viewer)}  # first: the connection may end before this is on disk
-        await session.take_control(viewer)
-
-    async def _give_back(self, session: Session, command: Command, viewer: str) -> None:
-        self._control -= {(session, viewer)}
-        await session.give_back(viewer)
+        if command.type == "take_control":  # noted first: the connection may end before this is on disk
+            self._control |= {(session, viewer)}
+        elif command.type == "give_back":
+            self._control -= {(session, viewer)}
+        await _CONTROLS[command.type](session, command, viewer)
 
     async def _leave(self) -> None:
         for session, viewer in self._control:
@@ -203,18 +194,6 @@ class EventSocket(Socket, WebSocketHandler):
         except Exception:
             logger.exception("%s %s", self.request_id, self.endpoint)
             self.close(1011, "Something went wrong inside the server")
-
-
-_CONTROLS: dict[str, Callable[[EventSocket, Session, Command, str], Awaitable[None]]] = {
-    "stop": EventSocket._stop,
-    "take_back": EventSocket._take_back,
-    "pause": EventSocket._pause,
-    "resume": EventSocket._resume,
-    "approve": EventSocket._approve,
-    "deny": EventSocket._deny,
-    "take_control": EventSocket._take_control,
-    "give_back": EventSocket._give_back,
-}
 
 
 def parse_frame(frame: str | bytes) -> dict[str, Any]:

@@ -23,8 +23,7 @@ from ..api.services import KEY, Services
 from ..api.system import watch_disk
 from ..errors import CambioError, ConfigurationError, DirectoryInUse, StoreUnavailable
 from ..settings import SECTION, Settings, data_directory, resolve
-from .allocator import bound_arenas, keep_trimmed
-from .connections import bound, throttle
+from .bounds import bound, bound_arenas, keep_trimmed, throttle
 
 if TYPE_CHECKING:
     from ..interop.otel import Traced

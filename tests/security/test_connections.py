@@ -14,7 +14,7 @@ import httpx2
 import psutil
 import pytest
 
-from cambio_lab.server.connections import FIRST_SECONDS, WAITING_PER_ADDRESS, Throttle
+from cambio_lab.server.bounds import FIRST_SECONDS, WAITING_PER_ADDRESS, Throttle
 from tests.live_server import LiveServer
 
 Start = Callable[..., Any]
