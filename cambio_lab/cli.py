@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,13 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run=_doctor)
     _add_image(commands)
     for name in MOUNTED:
-        if _exists(name):
-            import_module(name).add_commands(commands)
+        import_module(name).add_commands(commands)
     return parser
-
-
-def _exists(name: str) -> bool:
-    return find_spec(name.rpartition(".")[0]) is not None and find_spec(name) is not None
 
 
 def _add_serve(commands: Any) -> None:

@@ -34,15 +34,13 @@ class AgentSocket(EventSocket):
 
     async def plain(self, session_id: str) -> None:  # type: ignore[override]
         """Says what speaks against the session: a browser cannot read why an upgrade was refused, and asks again."""
-        registry = await self.services.registry()
-        await registry.find(session_id)
+        await self.find(session_id)
         await super().plain(session_id)
 
     async def admit(self, session_id: str) -> None:  # type: ignore[override]
         """Find the session and begin to collect its events, so that none is missed during the handshake."""
         stream, after = self._stream(), self._after()
-        registry = await self.services.registry()
-        self.session = await registry.find(session_id)
+        self.session = await self.find(session_id)
         try:
             self.subscription = self.session.subscribe(
                 after=after, stream=stream, max_bytes=self.services.settings.queue_bytes

@@ -6,7 +6,7 @@ import re
 import time
 import uuid
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jupyter_server.base.call_context import CallContext
 from tornado.web import HTTPError
@@ -17,6 +17,9 @@ from .failure import Refused, describe
 from .rate_limit import LimitName, Verdict
 from .services import KEY, Services
 from .strict_json import encode
+
+if TYPE_CHECKING:
+    from ..sessions.session import Session
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
@@ -52,6 +55,11 @@ class Guarded(Access):
             given = self.request.headers.get("X-Request-ID", "")
             self._id = given if _REQUEST_ID.match(given) else f"req-{uuid.uuid4().hex[:12]}"
         return self._id
+
+    async def find(self, session_id: str) -> Session:
+        """Return the live session. Raises what speaks against it, or what keeps the server from serving any."""
+        registry = await self.services.registry()
+        return await registry.find(session_id)
 
     def url(self, *parts: str) -> str:
         """A path on this server, with its base URL."""

@@ -64,18 +64,13 @@ class Files(Rest):
     def _limit(self) -> int:
         return self.services.settings.max_file_bytes
 
-    async def _desktop(self, session_id: str) -> Desktop:
-        registry = await self.services.registry()
-        desktop: Desktop = (await registry.find(session_id)).desktop
-        return desktop
-
     async def begin(self) -> None:
         """A path that leads out is refused whatever the desktop thinks; a PUT writes while its body arrives."""
         session_id, path = self.path_args
         if problem := outside(path):
             raise Refused(400, "The path must lie in the desktop's home.", {"path": problem})
         if self.request.method == "PUT":
-            desktop = await self._desktop(session_id)
+            desktop = (await self.find(session_id)).desktop
             self._pieces = asyncio.Queue(PIECES)
             self._writing = asyncio.create_task(desktop.write_file(path, self._arriving()), name="file upload")
 
@@ -101,7 +96,7 @@ class Files(Rest):
         self.write_json({"path": path, "size": size})
 
     async def get(self, session_id: str, path: str) -> None:
-        desktop = await self._desktop(session_id)
+        desktop = (await self.find(session_id)).desktop
         listing = not path or path.endswith("/")
         self._reading = asyncio.create_task(self._list(desktop, path) if listing else self._read(desktop, path))
         await asyncio.wait([self._reading])
@@ -165,9 +160,7 @@ class Screenshot(Rest):
             raise Refused(
                 400, "The query parameter width must be a number of pixels.", {"width": f"{SMALLEST} to {LARGEST}"}
             )
-        registry = await self.services.registry()
-        session = await registry.find(session_id)
-        desktop = session.desktop
+        desktop = (await self.find(session_id)).desktop
         image = await (desktop.thumbnail(int(width)) if wanted else desktop.screenshot())
         self.set_header("Content-Type", image.media_type)
         # An unchanged screen costs a viewer who asks again nothing but the question.
@@ -186,14 +179,13 @@ class Clipboard(Rest):
     methods = ("GET", "HEAD", "PUT")
 
     async def get(self, session_id: str) -> None:
-        registry = await self.services.registry()
-        desktop = (await registry.find(session_id)).desktop
-        self.write_json({"text": await desktop.get_clipboard()})
+        session = await self.find(session_id)
+        self.write_json({"text": await session.desktop.get_clipboard()})
 
     async def put(self, session_id: str) -> None:
-        registry = await self.services.registry()
+        session = await self.find(session_id)
         from .schemas import requests  # loaded by the start hook, off the loop
 
         text = self.parse(requests.Clipboard).text
-        await (await registry.find(session_id)).desktop.set_clipboard(text)
+        await session.desktop.set_clipboard(text)
         self.write_json({"text": text})

@@ -10,6 +10,7 @@ import json
 import time
 import uuid
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 from tornado.web import HTTPError
@@ -36,21 +37,10 @@ STATUS: dict[type[errors.CambioError], int] = {
 }
 """The nearest class in an error's family decides; a deliberate error that is not listed is a 500."""
 
-NAMES = {
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    409: "Conflict",
+NAMES = {status.value: status.phrase for status in HTTPStatus} | {
     413: "Payload Too Large",
-    415: "Unsupported Media Type",
     422: "Validation Error",
-    426: "Upgrade Required",
     429: "Rate Limited",
-    500: "Internal Server Error",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
 }
 MESSAGES = {
     400: "The request cannot be parsed.",

@@ -13,10 +13,18 @@ from .messages import screenshot_path
 from .rest import Rest
 
 if TYPE_CHECKING:
-    from ..store import MessageRow, StepRow
+    from ..store import MessageRow, SessionRow, StepRow, Store
 
 ROLES = ("user", "assistant")
 YEAR = 31_536_000
+
+
+async def stored(store: Store, session_id: str) -> SessionRow:
+    """Return the row of a session, live or ended. Raises :class:`SessionNotFound`."""
+    row = await store.sessions.get(session_id)
+    if row is None:
+        raise SessionNotFound(f"There is no session {session_id[:60]!r}.")
+    return row
 
 
 class History(Rest):
@@ -40,16 +48,16 @@ class History(Rest):
             offset=offset,
         )
         found = await store.messages.page(session_id, query)
-        if not found.total and await store.sessions.get(session_id) is None:
-            raise SessionNotFound(f"There is no session {session_id[:60]!r}.")
+        if not found.total:
+            await stored(store, session_id)
         rows = [message(row) for row in found.rows]
         body = page("messages", rows, found.total, limit, offset)
         self.write_json({**body, "session_id": session_id})
 
     async def delete(self, session_id: str) -> None:
         """Forget the conversation, the agent's memory of it included."""
-        registry = await self.services.registry()
-        cleared = await (await registry.find(session_id)).clear_history()
+        session = await self.find(session_id)
+        cleared = await session.clear_history()
         self.write_json({"message": "Chat history cleared", "session_id": session_id, "cleared_messages": cleared})
 
 
@@ -59,9 +67,7 @@ class Events(Rest):
     async def get(self, session_id: str) -> None:
         limit, position = limits(self, 100)[0], whole(self, "after", 0, least=0)
         store = await self.services.store()
-        row = await store.sessions.get(session_id)
-        if row is None:
-            raise SessionNotFound(f"There is no session {session_id[:60]!r}.")
+        row = await stored(store, session_id)
         found = await store.events.after(session_id, min(position, FARTHEST), stream=False, limit=limit)
         last = found[-1][0] if found else position
         told = ",".join(f'{body[:-1]},"sequence":{sequence}}}' for sequence, body in found)
@@ -93,8 +99,7 @@ class Recorded(Rest):
 
     async def get(self, session_id: str, sha256: str) -> None:
         store = await self.services.store()
-        if await store.sessions.get(session_id) is None:
-            raise SessionNotFound(f"There is no session {session_id[:60]!r}.")
+        await stored(store, session_id)
         found = await store.screenshots.read(sha256)
         if found is None:
             raise MessageNotFound("There is no such screenshot.")
@@ -111,9 +116,7 @@ class Steps(Rest):
         limit, offset = limits(self, 200)
         sort = order(self, ("step",))
         store = await self.services.store()
-        row = await store.sessions.get(session_id)
-        if row is None:
-            raise SessionNotFound(f"There is no session {session_id[:60]!r}.")
+        row = await stored(store, session_id)
         if sort and not sort[0][1]:
             found = (await store.steps.of(session_id))[::-1]
             rows, total = [self._step(step) for step in found[offset : offset + limit]], len(found)

@@ -6,8 +6,8 @@ Made once, when this module is imported. Labels are bounded: ``endpoint`` is a r
 
 from __future__ import annotations
 
-from functools import singledispatchmethod
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -75,45 +75,29 @@ class Measured:
         self._count(event)
         return self._encoder(event, view)
 
-    @singledispatchmethod
-    def _count(self, event: Any) -> None:
-        """Most events are not counted."""
-
-    @_count.register
-    def _(self, event: events.ToolFinished) -> None:
-        tool = self._label(event.tool)
-        TOOL_CALLS.labels(tool, "failed" if event.is_error else "completed").inc()
-        for part in ("action", "settle", "encode", "total"):
-            TOOL_SECONDS.labels(part).observe(getattr(event.timing, part) / 1000)
-
-    @_count.register
-    def _(self, event: events.ModelReplied) -> None:
-        MODEL_SECONDS.observe(event.model_ms / 1000)
-        usage = event.usage.describe()
-        COST.inc(max(0.0, usage.pop("cost_usd")))
-        usage.pop("requests")
-        for kind, count in usage.items():
-            TOKENS.labels(kind.removesuffix("_tokens")).inc(count)
-
-    @_count.register
-    def _(self, event: events.TurnFinished) -> None:
-        result = "stopped" if event.stopped else "limit" if event.limit else "finished"
-        TURNS.labels(result).inc()
-        TURN_SECONDS.observe(event.processing_time)
-
-    @_count.register
-    def _(self, event: events.TurnFailed) -> None:
-        TURNS.labels("failed").inc()
-        TURN_SECONDS.observe(event.processing_time)
-
-    @_count.register
-    def _(self, event: events.StatusChanged) -> None:
-        if event.metadata.get("event") == "ended":
-            SESSIONS_ENDED.labels(event.status).inc()
-
-    @_count.register
-    def _(self, event: events.Retrying) -> None:
-        RETRIES.inc()
+    def _count(self, event: events.Event) -> None:
+        match event:
+            case events.ToolFinished():
+                TOOL_CALLS.labels(self._label(event.tool), "failed" if event.is_error else "completed").inc()
+                for part, milliseconds in asdict(event.timing).items():
+                    TOOL_SECONDS.labels(part).observe(milliseconds / 1000)
+            case events.ModelReplied():
+                MODEL_SECONDS.observe(event.model_ms / 1000)
+                usage = event.usage.describe()
+                COST.inc(max(0.0, usage.pop("cost_usd")))
+                usage.pop("requests")
+                for kind, count in usage.items():
+                    TOKENS.labels(kind.removesuffix("_tokens")).inc(count)
+            case events.TurnFinished():
+                TURNS.labels("stopped" if event.stopped else "limit" if event.limit else "finished").inc()
+                TURN_SECONDS.observe(event.processing_time)
+            case events.TurnFailed():
+                TURNS.labels("failed").inc()
+                TURN_SECONDS.observe(event.processing_time)
+            case events.StatusChanged() if event.metadata.get("event") == "ended":
+                SESSIONS_ENDED.labels(event.status).inc()
+            case events.Retrying():
+                RETRIES.inc()
 
     def _label(self, tool: str) -> str:
         if tool in self._tools or len(self._tools) < KNOWN_TOOLS:

@@ -169,10 +169,9 @@ class Stop(Rest):
 
     async def post(self, session_id: str) -> None:
         """End the running turn; without one, nothing happens."""
-        registry = await self.services.registry()
+        session = await self.find(session_id)
         from .schemas import requests  # loaded by the start hook, off the loop
 
         turn = self.parse(requests.StopTurn, optional=True)
-        session = await registry.find(session_id)
         await session.stop(turn.message_id)
         self.write_json({"session_id": session_id, "state": session.snapshot_status()["status"]})

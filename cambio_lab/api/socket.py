@@ -91,9 +91,6 @@ class Socket(Guarded):
             self._counted = opened
             metrics.SOCKETS.labels(self.endpoint).inc(1 if opened else -1)
 
-    def options(self, *args: str, **kwargs: Any) -> None:
-        super().options(*args)
-
 
 class EventSocket(Socket, WebSocketHandler):
     """One connection: a task that sends what happens, a task that sends heartbeats, frames handled in order."""

@@ -86,8 +86,7 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
             raise
 
     async def _find(self, session_id: str) -> None:
-        registry = await self.services.registry()
-        self.session = await registry.find(session_id)
+        self.session = await self.find(session_id)
         if self.session.status != "active":
             raise SessionEnded("The session is over; its desktop is gone.")
 
@@ -282,6 +281,3 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
     def close(self, code: int | None = None, reason: str | None = None) -> None:
         with contextlib.suppress(WebSocketClosedError):
             super().close(code, reason)
-
-    def options(self, *args: str, **kwargs: Any) -> None:
-        super().options(*args)

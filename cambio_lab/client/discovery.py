@@ -60,14 +60,11 @@ def find_server(
     Raises :class:`~cambio_lab.errors.ConfigurationError` that says what to set when none or several qualify.
     """
     environment = os.environ if environment is None else environment
-    if url is None:
-        url = environment.get("CAMBIO_LAB_URL") or None
-        source = "CAMBIO_LAB_URL"
-    else:
-        source = "arguments"
     running = _running_servers(environment)
     if url is not None:
-        return _from_url(url, token, source, running, environment)
+        return _from_url(url, token, "arguments", running, environment)
+    if named := environment.get("CAMBIO_LAB_URL"):
+        return _from_url(named, token, "CAMBIO_LAB_URL", running, environment)
     found = _default(running, environment)
     if found is None:
         raise _nothing_found(running)
@@ -130,12 +127,7 @@ def _from_hub(environment: Mapping[str, str]) -> Address | None:
     service, token = environment.get("JUPYTERHUB_SERVICE_URL"), environment.get("JUPYTERHUB_API_TOKEN")
     if not service or not token:
         return None
-    parts = urlsplit(service)
-    host = "127.0.0.1" if parts.hostname in (None, "", "0.0.0.0", "::") else parts.hostname
-    netloc = f"[{host}]" if ":" in str(host) else str(host)
-    netloc += f":{parts.port}" if parts.port else ""
-    path = (environment.get("JUPYTERHUB_SERVICE_PREFIX") or parts.path).rstrip("/")
-    return Address(urlunsplit((parts.scheme or "http", netloc, path, "", "")), token, "JupyterHub", True)
+    return Address(_usable(service, environment.get("JUPYTERHUB_SERVICE_PREFIX")), token, "JupyterHub", True)
 
 
 def _parent(running: list[dict[str, Any]], environment: Mapping[str, str]) -> Address | None:
@@ -179,14 +171,19 @@ def _alive(pid: Any) -> bool:
 
 
 def _address(server: Mapping[str, Any], found_by: str, *, parent: bool = False) -> Address:
-    parts = urlsplit(str(server["url"]))
-    host = "127.0.0.1" if parts.hostname in ("0.0.0.0", "::") else parts.hostname
-    if host == "localhost" and parts.scheme == "http":  # with https, the certificate's name counts
+    url = _usable(str(server["url"]), str(server.get("base_url") or ""))
+    return Address(url, str(server.get("token") or ""), found_by, parent)
+
+
+def _usable(url: str, path: str | None) -> str:
+    """Return where to reach a server that says it is at ``url``, without a trailing slash; ``path`` is stronger."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    every = host in ("", "0.0.0.0", "::")
+    if every or (host == "localhost" and parts.scheme == "http"):  # with https, the certificate's name counts
         host = "127.0.0.1"
-    netloc = f"[{host}]" if host and ":" in host else str(host)
-    netloc += f":{parts.port}" if parts.port else ""
-    path = str(server.get("base_url") or parts.path).rstrip("/")
-    return Address(urlunsplit((parts.scheme, netloc, path, "", "")), str(server.get("token") or ""), found_by, parent)
+    netloc = (f"[{host}]" if ":" in host else host) + (f":{parts.port}" if parts.port else "")
+    return urlunsplit((parts.scheme or "http", netloc, (path or parts.path).rstrip("/"), "", ""))
 
 
 def _same(one: str, other: str) -> bool:

@@ -18,12 +18,17 @@ PROGRESS_SECONDS = 2.0
 """Short work needs no progress bar, and leaves the same page every time."""
 
 
-class TurnDisplay(Protocol):
-    """Shows one turn. ``changed`` follows each message, ``tick`` comes at least every half second."""
+class TurnDisplay:
+    """Shows one turn; this one shows nothing. ``changed`` follows each message, ``tick`` each half second at least."""
 
-    def changed(self, builder: TurnBuilder, message: Message) -> None: ...
-    def tick(self, builder: TurnBuilder) -> None: ...
-    def finished(self, turn: Turn) -> None: ...
+    def changed(self, builder: TurnBuilder, message: Message) -> None:
+        """Show what ``message`` added to the turn."""
+
+    def tick(self, builder: TurnBuilder) -> None:
+        """Show the time."""
+
+    def finished(self, turn: Turn) -> None:
+        """Show how the turn ended."""
 
 
 class Host(Protocol):
@@ -43,27 +48,14 @@ class Terminal:
 
     def turn(self, show: bool | None) -> TurnDisplay:
         """Print when asked to, or when a person looks at the terminal."""
-        return TextDisplay(sys.stdout) if show or (show is None and sys.stdout.isatty()) else Silent()
+        return TextDisplay(sys.stdout) if show or (show is None and sys.stdout.isatty()) else TurnDisplay()
 
     def panel(self, session: Session, **options: Any) -> Any:
         raise ConfigurationError("A panel needs a notebook.", hint=f"The desktop itself is at {session.vnc_url}")
 
 
-class Silent:
-    """Shows nothing."""
-
-    def changed(self, builder: TurnBuilder, message: Message) -> None:
-        """Show nothing."""
-
-    def tick(self, builder: TurnBuilder) -> None:
-        """Show nothing."""
-
-    def finished(self, turn: Turn) -> None:
-        """Show nothing."""
-
-
-class TextDisplay:
-    """Prints what is new: streamed text as it comes, a line for each step."""
+class TextDisplay(TurnDisplay):
+    """Prints what is new: streamed text as it comes, a line for each step; no clock, because a printed line stays."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -80,9 +72,6 @@ class TextDisplay:
         elif message.type == "connection" or message.event in ("approval", "retry"):
             again = "; the unfinished text above is repeated" if message.metadata.get("dropped_text") else ""
             self._line(f"  [{visible(message.content)}{again}]")
-
-    def tick(self, builder: TurnBuilder) -> None:
-        """Show no clock: a printed line stays."""
 
     def finished(self, turn: Turn) -> None:
         if turn.error is not None:

@@ -10,7 +10,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
 from ..client import display as client_display
-from ..client.display import Silent, Terminal, TextDisplay, TurnDisplay
+from ..client.display import Terminal, TextDisplay, TurnDisplay
 from ..client.message import Message
 from ..client.session import Session
 from ..client.turn import Turn, TurnBuilder
@@ -62,7 +62,7 @@ class IPythonTerminal(Terminal):
         self._shown = shown
 
     def turn(self, show: bool | None) -> TurnDisplay:
-        return Silent() if show is False else Printed(self._shown)
+        return TurnDisplay() if show is False else Printed(self._shown)
 
 
 class Printed(TextDisplay):
@@ -86,7 +86,7 @@ class NotebookHost:
         self._shown = shown
 
     def turn(self, show: bool | None) -> TurnDisplay:
-        return Silent() if show is False else CellDisplay(self._shown)
+        return TurnDisplay() if show is False else CellDisplay(self._shown)
 
     def panel(self, session: Session, **options: Any) -> Any:
         from .panel import SessionPanel
@@ -94,7 +94,7 @@ class NotebookHost:
         return SessionPanel(session, **options)
 
 
-class CellDisplay:
+class CellDisplay(TurnDisplay):
     """Two outputs: the transcript with its filmstrip, and the last screenshot as an image of its own.
 
     The screenshot is apart because some renderers of saved notebooks drop images inside HTML, and LaTeX has no HTML.

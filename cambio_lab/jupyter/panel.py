@@ -59,14 +59,9 @@ class DesktopView(anywidget.AnyWidget):
     def _repr_mimebundle_(self, **options: Any) -> Any:
         """The widget, and beside it what a saved notebook shows without one."""
         found = super()._repr_mimebundle_(**options)
-        return with_record(found, self.session)
-
-
-def with_record(bundle: Any, session: Session) -> Any:
-    """``bundle`` with the session's static record as ``text/html`` and ``text/plain``."""
-    data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-    title = f"{session.name} ({session.status})"
-    return {**(data or {}), **record.bundle(session.turns, title=title)}, metadata
+        data, metadata = found if isinstance(found, tuple) else (found, {})
+        title = f"{self.session.name} ({self.session.status})"
+        return {**(data or {}), **record.bundle(self.session.turns, title=title)}, metadata
 
 
 class SessionPanel(DesktopView):
@@ -74,9 +69,4 @@ class SessionPanel(DesktopView):
 
     def _ipython_display_(self, **options: Any) -> None:
         show_raw(*self._repr_mimebundle_())
-        show_record(self.session)
-
-
-def show_record(session: Session) -> None:
-    """Show a second output below a panel: the record, kept up to date by the kernel."""
-    portal.run(follow(session, show_raw(folded([], session.name))))
+        portal.run(follow(self.session, show_raw(folded([], self.session.name))))

@@ -36,11 +36,9 @@ def output_bytes() -> int:
         raise ConfigurationError(f"CAMBIO_LAB_OUTPUT_BYTES is {text!r}.", hint="Set it to a number of bytes.") from None
 
 
-def bundle(
-    turns: Sequence[Turn], *, title: str = "", final: Screenshot | None = None, cap: int | None = None
-) -> dict[str, Any]:
-    """``text/html`` and ``text/plain`` of ``turns``; ``final`` replaces the last turn's last screenshot."""
-    return {"text/html": render(turns, title=title, final=final, cap=cap), "text/plain": text(turns, title=title)}
+def bundle(turns: Sequence[Turn], *, title: str = "") -> dict[str, Any]:
+    """``text/html`` and ``text/plain`` of ``turns``."""
+    return {"text/html": render(turns, title=title), "text/plain": text(turns, title=title)}
 
 
 def text(turns: Iterable[Turn], *, title: str = "") -> str:
@@ -55,15 +53,13 @@ def render(
     turns: Sequence[Turn],
     *,
     title: str = "",
-    final: Screenshot | None = None,
     with_final: bool = True,
     with_frames: bool = True,
     cap: int | None = None,
 ) -> str:
     """The record as HTML of at most ``cap`` bytes; text is kept before images, the last image before the others."""
     cap = output_bytes() if cap is None else cap
-    if final is None:
-        final = next((turn.screenshot for turn in reversed(turns) if turn.screenshot is not None), None)
+    final = next((turn.screenshot for turn in reversed(turns) if turn.screenshot is not None), None)
     limit = LONGEST_TEXT
     while True:
         bare = _page(turns, title, {}, None, limit)

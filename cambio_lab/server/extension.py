@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import fields
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from jupyter_server.extension.application import ExtensionApp
@@ -20,7 +21,7 @@ from ..api import routes
 from ..api.messages import Encoder
 from ..api.metrics import Measured
 from ..api.services import KEY, Services
-from ..api.system import watch_disk
+from ..api.system import HealthCheck, watch_disk
 from ..errors import CambioError, ConfigurationError, DirectoryInUse, StoreUnavailable
 from ..settings import SECTION, Settings, data_directory, resolve
 from .bounds import bound, bound_arenas, keep_trimmed, throttle
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
     from .providers import Providers
 
 STOP_SECONDS = 8.0
+HEAVY = (
+    *("cambio_lab.agent.client", "cambio_lab.interop.otel", "cambio_lab.sessions", "cambio_lab.store"),
+    *("cambio_lab.api.schemas.requests", "cambio_lab.server.providers"),
+)
+"""Modules that take long to import: loaded by the start hook, in a thread. Handlers import from them after that."""
 RETRY_SECONDS = 3.0
 """Between attempts to open a data directory that cannot be had yet."""
 _TRAITS: dict[type, type[TraitType[Any, Any]]] = {bool: Bool, int: Int, float: Float, str: Unicode}
@@ -124,24 +130,31 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
         return True
 
     async def _open(self) -> None:
-        modules = await asyncio.to_thread(_heavy_modules)
+        for name in HEAVY:
+            await asyncio.to_thread(import_module, name)
+        from ..agent.client import load_sdk
+        from ..interop.otel import traced
+        from ..sessions import Registry
+        from ..store import Store
+        from .providers import Providers, identity
+
         settings = self.services.settings
         directory = data_directory(settings)
         await self.services.limiter.start()
-        self._store = await modules.Store.open(directory)
-        server_id = await asyncio.to_thread(modules.identity, directory)
-        self._providers = modules.Providers(settings, server_id)
+        self._store = await Store.open(directory)
+        server_id = await asyncio.to_thread(identity, directory)
+        self._providers = Providers(settings, server_id)
         default = await self._providers.open()
         measured = Measured(Encoder(self.settings["base_url"]))
-        self._traces = await asyncio.to_thread(modules.traced, measured)
-        self._registry = modules.Registry(
+        self._traces = await asyncio.to_thread(traced, measured)
+        self._registry = Registry(
             settings=settings,
             store=self._store,
             provider_for=self._providers.provider_for,
             encode=self._traces or measured,
         )
         await self._registry.start()
-        self.services.health = modules.HealthCheck(self.services, default)
+        self.services.health = HealthCheck(self.services, default)
         self.services.desktop_kind = default.name
         self.services.ready(self._registry, self._store)
         health = await default.health()
@@ -149,7 +162,7 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
         self._tasks += (
             asyncio.create_task(watch_disk(self.services), name="cambio_lab disk gauge"),
             asyncio.create_task(keep_trimmed(), name="cambio_lab memory"),
-            asyncio.create_task(modules.load_sdk(), name="cambio_lab SDK"),
+            asyncio.create_task(load_sdk(), name="cambio_lab SDK"),
         )
 
     async def stop_extension(self) -> None:
@@ -181,29 +194,6 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
     def current_activity(self) -> Any:
         """Jupyter asks this before it shuts an idle server down: a session is activity."""
         return self._registry.sessions if self._registry is not None else None
-
-
-def _heavy_modules() -> Any:
-    """Everything that takes long to import, in a thread, by name."""
-    from types import SimpleNamespace
-
-    from ..agent.client import load_sdk
-    from ..api.schemas import requests  # noqa: F401 - handlers import it when it costs nothing any more
-    from ..api.system import HealthCheck
-    from ..interop.otel import traced
-    from ..sessions import Registry
-    from ..store import Store
-    from .providers import Providers, identity
-
-    return SimpleNamespace(
-        Store=Store,
-        Providers=Providers,
-        Registry=Registry,
-        HealthCheck=HealthCheck,
-        load_sdk=load_sdk,
-        traced=traced,
-        identity=identity,
-    )
 
 
 main = launch = CambioLab.launch_instance
