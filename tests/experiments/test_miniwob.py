@@ -10,7 +10,8 @@ import pytest
 import pytest_asyncio
 
 from cambio_lab.desktop import make_provider
-from cambio_lab.desktop.base import Desktop, DesktopOptions
+from cambio_lab.desktop.base import Desktop
+from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.experiments import Live, Task, Verdict, benchmark
 from cambio_lab.experiments.live import call
 from cambio_lab.experiments.miniwob import evaluate, make_task
