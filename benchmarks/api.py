@@ -2,8 +2,7 @@
 
 ``python -m benchmarks.api [--sessions 10000] [--seconds 1.5] [--rounds 15]``
 
-What is asked again and again is answered from memory until something changes; the lines with "each another" ask for a
-page or a session that was not asked for before, so each of their answers comes from the store.
+The lines with "each another" ask for a page or a session that was not asked for before.
 """
 
 from __future__ import annotations
