@@ -59,20 +59,16 @@ async def panel_of(page: Page, lab: LiveServer, notebooks: Path, session_id: str
     await page.locator(LIVE).first.wait_for(timeout=30_000)
 
 
-async def test_a_session_from_the_form_is_chatted_with_and_its_desktop_changes(
+async def test_a_session_of_a_cell_is_chatted_with_and_its_desktop_changes(
     page: Page, lab: LiveServer, notebooks: Path, client: httpx2.AsyncClient
 ) -> None:
-    notebook(notebooks / "form.ipynb", "from cambio_lab import Workbench\nWorkbench().panel()")
-    await open_lab(page, lab, "tree/form.ipynb")
+    create = 'await Workbench().create_session("From a cell", model="demo", approval="never")'
+    notebook(notebooks / "cell.ipynb", f"from cambio_lab import Workbench\n{create}")
+    await open_lab(page, lab, "tree/cell.ipynb")
     await kernel_ready(page)
     await run_cell(page, 0)
-    form = page.locator(".jp-OutputArea")
-    await form.get_by_placeholder("a name for the session").fill("From the form")
-    await form.get_by_placeholder("the server's default").fill("demo")
-    await form.get_by_label("Approval").select_option("Never ask")
-    await form.get_by_role("button", name="Create session").click()
     await page.locator(LIVE).wait_for()
-    await expect(page.locator(".jp-Cambio-name")).to_have_text("From the form")
+    await expect(page.locator(".jp-Cambio-name")).to_have_text("From a cell")
     await page.wait_for_timeout(500)
     before = await pixels(page)
 
@@ -102,8 +98,8 @@ async def test_a_session_from_the_form_is_chatted_with_and_its_desktop_changes(
     await page.get_by_role("button", name="Back to live").click()
     await expect(page.locator(".jp-Cambio-detail")).to_have_count(0)
 
-    (row,) = [s for s in (await client.get("/sessions")).json()["sessions"] if s["name"] == "From the form"]
-    await page.locator(".jp-OutputArea").get_by_role("button", name="End session").click()
+    (row,) = [s for s in (await client.get("/sessions")).json()["sessions"] if s["name"] == "From a cell"]
+    await client.delete(f"/sessions/{row['id']}")
     await until(client, row["id"], "ended")
     await expect(page.locator(".jp-Cambio-ended")).to_contain_text("ended")
     await expect(page.locator(".jp-Cambio-ended").get_by_role("button", name="Download run")).to_be_visible()
