@@ -80,13 +80,18 @@ async def opened(desktop: ConnectedDesktop, least: int) -> list[str]:
 
 
 async def started(desktop: ConnectedDesktop) -> None:
-    """Type an address until the browser takes it: Firefox shows its window seconds before it takes keys."""
-    end = time.monotonic() + 40
+    """Type an address until the browser takes it: Firefox shows its window seconds before it takes keys.
+
+    Each try is given time: Firefox drops a navigation whose address is typed over before it began.
+    """
+    end = time.monotonic() + 60
     while "/started/" not in (await content(desktop, "opened") or "").split():
         assert time.monotonic() < end
         await desktop.key("ctrl+l")
         await desktop.type_text("localhost:8080/started/\n")
-        await desktop.settle()
+        given = time.monotonic() + 4
+        while time.monotonic() < given and "/started/" not in (await content(desktop, "opened") or "").split():
+            await asyncio.sleep(0.1)
     await wait_for_window(desktop, "/started/")
 
 
