@@ -197,6 +197,8 @@ class Chromium:
             await asyncio.gather(
                 *(self._devtools.send(method, params.get(method), session=tab.session) for method in wanted),
                 self._devtools.send("Fetch.enable", {"patterns": [{"resourceType": "Document"}]}, session=tab.session),
+                # Keys reach the page whatever has the window's focus: a new window begins with its address bar.
+                self._devtools.send("Emulation.setFocusEmulationEnabled", {"enabled": True}, session=tab.session),
                 self._devtools.send("Runtime.runIfWaitingForDebugger", session=tab.session),
             )
             tree = await self._devtools.send("Page.getFrameTree", session=tab.session)

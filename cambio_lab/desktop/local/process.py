@@ -56,8 +56,11 @@ class LocalProcess(Streams):
 
     def abandon(self) -> None:
         super().abandon()
-        # Closes the three pipes; a child that reads or writes sees that, one that does not is killed with its desktop.
-        self._child._transport.close()  # type: ignore[attr-defined]
+        transport = self._child._transport  # type: ignore[attr-defined]
+        popen = transport.get_extra_info("subprocess")
+        transport.close()  # closes the three pipes and kills the child
+        if popen.returncode is None:
+            popen.returncode = -signal.SIGKILL  # else `Popen` warns where the event loop ends before asyncio reaps it
 
 
 def _session(session: int) -> list[tuple[int, int]]:
