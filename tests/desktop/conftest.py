@@ -47,9 +47,9 @@ async def local_desktop(settings: Settings) -> AsyncIterator[ConnectedDesktop]:
     await provider.stop()
 
 
-@pytest.fixture(params=["docker", "sandbox", "local"])
+@pytest.fixture(params=["docker", "sandbox"])
 async def either(request: pytest.FixtureRequest, settings: Settings) -> AsyncIterator[ConnectedDesktop]:
-    """A desktop of each kind in turn."""
+    """A desktop of each isolated kind in turn; `local` runs the same programs as `sandbox`, without its walls."""
     if request.param == "docker":
         request.getfixturevalue("docker_host")
     provider = await make_provider(settings, server_id=uuid.uuid4().hex, kind=request.param)
@@ -59,7 +59,7 @@ async def either(request: pytest.FixtureRequest, settings: Settings) -> AsyncIte
     await provider.stop()
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module", params=["docker", "sandbox", "local"])
+@pytest_asyncio.fixture(loop_scope="module", scope="module", params=["docker", "sandbox"])
 async def kept(request: pytest.FixtureRequest) -> AsyncIterator[ConnectedDesktop]:
     """The same for a whole module whose tests do not disturb each other."""
     if request.param == "docker":
