@@ -361,6 +361,10 @@ ROWS: dict[str, type[BaseModel]] = {
 }
 
 
+ADDED_LATER = frozenset({"thinking"})
+"""Fields that the first version-one files lacked; they stay absent, so that a file is written back to the byte."""
+
+
 def check_row(name: str, row: Json, where: str) -> None:
     """Refuse a row of ``name`` that does not fit; fill in the defaults of fields that an older version did not have."""
     model = EVENTS.get(str(row.get("kind"))) if name == "events" else ROWS[name]
@@ -369,7 +373,8 @@ def check_row(name: str, row: Json, where: str) -> None:
     check(model, row, where)
     if name in ("events", "steps"):
         for field, info in model.model_fields.items():
-            if field not in row and not info.is_required() and info.default is not None:
+            filled = field not in ADDED_LATER and not info.is_required() and info.default is not None
+            if field not in row and filled:
                 default = info.default
                 row[field] = _asdict(default) if is_dataclass(default) else default
 
