@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -176,6 +177,8 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
                 await self._close()
         except TimeoutError:
             self.log.error("cambio_lab: not everything was closed within %g s; the next start clears up", STOP_SECONDS)
+        finally:
+            _stop_worker_threads()
 
     async def _close(self) -> None:
         keep: frozenset[str] = frozenset()
@@ -194,6 +197,19 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
     def current_activity(self) -> Any:
         """Jupyter asks this before it shuts an idle server down: a session is activity."""
         return self._registry.sessions if self._registry is not None else None
+
+
+def _stop_worker_threads() -> None:
+    """End AnyIO's idle worker threads, which are not daemons.
+
+    Each waits for the task that first used it. A page that was open may leave such a task unfinished when Jupyter stops
+    the loop, and the process would then never exit.
+    """
+    from anyio._backends._asyncio import WorkerThread
+
+    for thread in threading.enumerate():
+        if isinstance(thread, WorkerThread):
+            thread.stop()
 
 
 main = launch = CambioLab.launch_instance
