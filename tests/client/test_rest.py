@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -27,9 +28,20 @@ Pump = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 @asynccontextmanager
 async def listening(handle: Pump, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """A TCP server on loopback; its port."""
-    found = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
+    handlers: list[asyncio.Task[object]] = []
+
+    async def owned(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        handlers.append(task)
+        await handle(reader, writer)
+
+    found = await asyncio.start_server(owned, "127.0.0.1", 0, ssl=tls)
     async with found:
         yield found.sockets[0].getsockname()[1]
+        for handler in handlers:
+            handler.cancel()
+        await asyncio.gather(*handlers, return_exceptions=True)
 
 
 def passes_on(server: SmallServer, drop: str = "") -> Pump:
@@ -49,8 +61,11 @@ def passes_on(server: SmallServer, drop: str = "") -> Pump:
                 writer.write(piece)
         finally:
             task.cancel()
-            writer.close()
-            to_server.close()
+            await asyncio.wait([task])
+            for end in (writer, to_server):
+                end.close()
+                with contextlib.suppress(OSError):
+                    await end.wait_closed()
 
     return pump
 
