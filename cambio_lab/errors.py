@@ -27,8 +27,7 @@ carry a path of the server, a secret or a traceback: they travel to clients and 
     │   ├── UnsupportedModel        the table lists no tool version for this pair
     │   ├── ModelRefused            stop_reason ``refusal``
     │   ├── ModelUnavailable        retries are used up
-    │   ├── ModelRejected           a 4xx that a retry cannot change
-    │   └── TruncatedReply          the stream ended without saying why
+    │   └── ModelRejected           a 4xx that a retry cannot change
     ├── StoreError
     │   ├── StoreUnavailable        disk full, database locked: try again later
     │   └── StoreCorrupt
@@ -169,10 +168,6 @@ class ModelUnavailable(ModelError):
 
 class ModelRejected(ModelError):
     """The service rejected the request (400, 401, 402, 403, 404, 413): trying again cannot help."""
-
-
-class TruncatedReply(ModelError):
-    """The stream ended without a ``stop_reason``; nothing of it was executed."""
 
 
 class StoreError(CambioError):

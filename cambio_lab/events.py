@@ -9,7 +9,8 @@ Times are seconds since the epoch (UTC), durations are milliseconds unless the n
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import operator
+from dataclasses import asdict, astuple, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -39,15 +40,7 @@ class Usage:
         return {**asdict(self), "cost_usd": round(self.cost_usd, 6)}
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.input_tokens + other.input_tokens,
-            self.output_tokens + other.output_tokens,
-            self.cache_creation_input_tokens + other.cache_creation_input_tokens,
-            self.cache_read_input_tokens + other.cache_read_input_tokens,
-            self.thinking_tokens + other.thinking_tokens,
-            self.requests + other.requests,
-            self.cost_usd + other.cost_usd,
-        )
+        return Usage(*map(operator.add, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,20 +298,3 @@ class TurnFailed(Event):
     tool_calls: list[str] = field(default_factory=list)
     fatal: bool = False
     kind: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Stamped:
-    """An event as the session broadcasts it.
-
-    ``sequence`` counts the events that every reader sees; ``stream_sequence`` counts those and the pieces of text
-    that only readers with ``?stream=true`` see. Each is gapless, from 1, per session. An event that no socket
-    shows (``HistoryAppended``) is stored but not stamped.
-    """
-
-    sequence: int
-    stream_sequence: int
-    time: float
-    event: Event
-    body: dict[str, Any] = field(default_factory=dict)
-    """What a socket sends: the event's JSON, made once for all readers. ``sequence`` is filled in per reader."""

@@ -21,8 +21,7 @@ from .task import Verdict
 
 if TYPE_CHECKING:
     from ..sessions import Session
-    from .meter import Meter
-    from .workplace import Workplace
+    from .workplace import Meter, Workplace
 
 logger = logging.getLogger(__name__)
 ENDING = 30.0
@@ -136,6 +135,7 @@ class Attempt:
         """Send one message and wait for the turn's end."""
         assert self._session is not None and self._meter is not None and self._live is not None
         session, meter = self._session, self._meter
+        meter.begin()
         await session.send(text)
         turn = session.turn_task
         assert turn is not None

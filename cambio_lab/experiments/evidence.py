@@ -15,7 +15,7 @@ from ..desktop.machine import FileContent
 from ..errors import ActionError, CambioError
 from ..recording import observations
 from ..recording.contents import Contents
-from ..recording.recording_desktop import RecordingDesktop
+from ..recording.desktops import RecordingDesktop
 from ..recording.run_file import unpack
 from ..replay.replay_desktop import ReplayDesktop
 from . import live

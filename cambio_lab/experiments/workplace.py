@@ -24,15 +24,15 @@ from ..desktop import make_provider
 from ..desktop.probe import probe_image
 from ..desktop.provider import DesktopProvider
 from ..errors import ConfigurationError, MissingKey, SessionError
-from ..events import Usage
+from ..events import Event, ModelReplied, ToolFinished, ToolStarted, TurnFailed, TurnFinished, Usage
 from ..recording.collect import collect
 from ..recording.contents import Contents
 from ..recording.run_file import save
 from ..sessions import AgentRequest, Registry, Session, SessionAgent
+from ..sessions.interfaces import build_agent
 from ..settings import Settings
 from ..store import SessionQuery, SessionRow, Store
 from .engines.base import Job
-from .meter import Meter, MeteredAgent
 from .outcome import Outcome
 from .pace import Pace, PacedClient
 from .policies import PolicyTransport
@@ -42,6 +42,41 @@ KEY_FILE = "ANTHROPIC_API_KEY_FILE"
 """Names a file that holds the API key, where a process's environment is not the place for it."""
 MakeProvider = Callable[..., Awaitable[DesktopProvider]]
 """``await make(settings, server_id=..., kind=...)``: the package's :func:`cambio_lab.desktop.make_provider` is one."""
+
+
+class Meter:
+    """What one session's agent does: steps, tokens, seconds, and how its turn ended."""
+
+    def __init__(self, policy: PolicyTransport | None) -> None:
+        self.client: PacedClient | None = None
+        self.policy = policy
+        """Where a policy takes the model's place."""
+        self.steps = 0
+        self.most_steps = 0
+        """Tool calls the attempt may make in all its turns; 0: no limit of ours."""
+        self.usage = Usage()
+        self.model_seconds = 0.0
+        self.desktop_seconds = 0.0
+        self.end: TurnFinished | TurnFailed | None = None
+        """How the last turn ended."""
+        self.out_of_steps = asyncio.Event()
+
+    def begin(self) -> None:
+        """A turn begins."""
+        self.end = None
+
+    def see(self, event: Event) -> None:
+        if isinstance(event, ModelReplied):
+            self.usage += event.usage
+            self.model_seconds += event.model_ms / 1000
+        elif isinstance(event, ToolStarted):
+            self.steps += 1
+            if self.most_steps and self.steps > self.most_steps:
+                self.out_of_steps.set()
+        elif isinstance(event, ToolFinished):
+            self.desktop_seconds += event.timing.total / 1000
+        elif isinstance(event, TurnFinished | TurnFailed):
+            self.end = event
 
 
 class Workplace:
@@ -159,37 +194,26 @@ class Workplace:
         return self._providers[kind]
 
     async def _build_agent(self, request: AgentRequest) -> SessionAgent:
-        build = await asyncio.to_thread(_builder)
-        options = AgentOptions.from_settings(self.settings, request.config.given())
-        policy = PolicyTransport() if options.model == DEMO else None  # without a policy it is the demo model
-        clients: list[PacedClient] = []
+        config = request.config.given()
+        # Without a policy it is the demo model.
+        policy = PolicyTransport() if AgentOptions.from_settings(self.settings, config).model == DEMO else None
+        meter = self._meters[request.session_id] = Meter(policy)
 
         def make_client(**given: Any) -> PacedClient:
             if policy is not None:
                 given.setdefault("transport", policy)
-            clients.append(PacedClient.made(self.pace, api_key=self._key, **given))
-            return clients[-1]
+            meter.client = PacedClient.made(self.pace, api_key=self._key, **given)
+            return meter.client
 
-        agent = await build(
+        return await build_agent(
+            self.settings,
             self.store,
-            request.session_id,
-            desktop=request.desktop,
-            options=options,
-            gate=request.gate,
-            history=request.history,
-            spent=request.spent,
-            steps=request.steps,
-            facts={"experiment": request.config.given()},
+            request,
+            facts={"experiment": config},
             make_client=make_client,
+            see=meter.see,
+            record_clients=False,
         )
-        meter = self._meters[request.session_id] = Meter(clients[0], policy)
-        return MeteredAgent(agent, meter)
-
-
-def _builder() -> Callable[..., Awaitable[SessionAgent]]:
-    from ..replay.recorded_agent import build_agent  # with httpx2
-
-    return build_agent
 
 
 def read_key_file(environment: Mapping[str, str] | None = None) -> str | None:

@@ -22,9 +22,8 @@ from ..desktop.base import Desktop, Screenshot
 from ..errors import StoreError
 from ..store import EventRow, ExchangeRow, Store
 from . import bodies
-from .client_desktop import ClientDesktop
+from .desktops import ClientDesktop, RecordingDesktop
 from .masking import Mask
-from .recording_desktop import RecordingDesktop
 
 if TYPE_CHECKING:
     import httpx2

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import BundleRefused
-from . import bodies, schema
+from . import bodies, bounds, schema
 from .contents import FORMAT, SUFFIXES, VERSION, Contents, Json, dump
 from .drawing import check_image
 
@@ -213,7 +213,7 @@ def _manifest(data: bytes) -> Json:
     if version > VERSION:
         hint = "Upgrade cambio_lab."
         raise BundleRefused(f"the run file has version {version}; this cambio_lab reads {VERSION}", hint=hint)
-    schema.check(schema.Manifest, manifest, MANIFEST)
+    bounds.check(schema.Manifest, manifest, MANIFEST)
     return manifest
 
 
@@ -256,7 +256,7 @@ def _parse(where: str, text: str) -> Any:
         raise BundleRefused(f"{where} is nested too deeply") from None
     except ValueError as error:
         raise BundleRefused(f"{where} is not JSON: {error}") from None
-    schema.check_json(value, where)
+    bounds.check_json(value, where)
     return value
 
 

@@ -6,58 +6,38 @@ here at once. Blocks of the Messages API may have fields that this version does 
 
 from __future__ import annotations
 
-import base64
-import functools
-import sys
-import types
-from collections.abc import Iterable
-from dataclasses import MISSING, fields, is_dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from dataclasses import asdict, is_dataclass
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic import model_validator as validator
 
 from .. import events as event_types
 from ..agent.options import AgentOptions, TurnOptions
+from ..desktop.machine import CommandResult, FileInfo
 from ..errors import BundleRefused
 from ..events import Event, Usage
 from ..store import StepRow
+from .bounds import (
+    Count,
+    Digest,
+    Encoded,
+    HeaderText,
+    Int,
+    Json,
+    MediaType,
+    Milliseconds,
+    Name,
+    Number,
+    Side,
+    Step,
+    Strict,
+    Text,
+    Time,
+    check,
+    model_of,
+)
 from .observations import METHODS
-
-Json = dict[str, Any]
-LONGEST_TEXT = 32 * 1024**2
-LONGEST_NAME = 2_000
-LARGEST_NUMBER = 2**53
-LATEST = 253_402_300_799
-"""9999-12-31, the last second that a date can be made of."""
-LARGEST_SIDE = 20_000
-DEEPEST = 64
-
-
-def _base64(text: str) -> str:
-    base64.b64decode(text, validate=True)
-    return text
-
-
-Name = Annotated[str, Field(max_length=LONGEST_NAME)]
-Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
-Int = Annotated[int, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
-Count = Annotated[int, Field(ge=0, le=LARGEST_NUMBER)]
-Step = Annotated[int, Field(ge=0, le=10_000_000)]
-Number = Annotated[float, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER, allow_inf_nan=False)]
-Time = Annotated[float, Field(ge=0, le=LATEST, allow_inf_nan=False)]
-Milliseconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-MediaType = Literal["image/png", "image/jpeg", "image/webp"]
-Side = Annotated[int, Field(ge=0, le=LARGEST_SIDE)]
-Encoded = Annotated[str, Field(max_length=LONGEST_TEXT), AfterValidator(_base64)]
-HeaderText = Annotated[str, Field(pattern=r"^[\t -~]*$", max_length=10_000)]
-
-
-class Strict(BaseModel):
-    """Exactly these fields, of exactly these types."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True, protected_namespaces=())
 
 
 class Block(Strict):
@@ -80,7 +60,7 @@ class Block(Strict):
     @validator(mode="after")
     def check_required(self) -> Block:
         for name in _REQUIRED.get(self.type, ()):
-            if getattr(self, name) is None:
+            if dict(self)[name] is None:
                 raise ValueError(f"a {self.type} block lacks {name}")
         if self.type == "image" and self.source is not None:
             SOURCE.validate_python(self.source, strict=True)
@@ -98,12 +78,15 @@ _REQUIRED = {
 }
 
 
-class StoredSource(Strict):
+class Image(Strict):
+    sha256: Digest
+    media_type: MediaType
+
+
+class StoredSource(Image):
     """An image that is a file of the run."""
 
     type: Literal["cambio_picture"]
-    sha256: Digest
-    media_type: MediaType
 
 
 class InlineSource(Strict):
@@ -152,61 +135,33 @@ class Exchange(Strict):
     error: Name | None = None
 
 
-class StoredScreenshot(Strict):
-    sha256: Digest
-    media_type: MediaType
+class StoredScreenshot(Image):
     width: Side
     height: Side
     encode_ms: Milliseconds = 0.0
 
 
-class Command(Strict):
-    stdout: Text
-    stderr: Text
-    exit_code: Int | None
-    timed_out: bool = False
-    truncated: bool = False
-    shell_ended: bool = False
-
-
-class File(Strict):
-    path: Text
-    size: Int
-    modified: Number
-    is_dir: bool
-
-
-Triple = Annotated[list[Any], Field(min_length=3, max_length=3)]
-
-
-def _settled(value: list[Any]) -> list[Any]:
-    TypeAdapter(tuple[Milliseconds, bool, Milliseconds]).validate_python(tuple(value), strict=True)
-    return value
-
-
-def _process(value: list[Any]) -> list[Any]:
-    TypeAdapter(tuple[Int, Encoded, Encoded]).validate_python(tuple(value), strict=True)
-    return value
+Command, File = model_of(CommandResult), model_of(FileInfo)
 
 
 class Result(Strict):
     """The result of a call to the desktop: one of these."""
 
     none: Literal[True] | None = None
-    settled: Annotated[Triple, AfterValidator(_settled)] | None = None
+    settled: Annotated[tuple[Milliseconds, bool, Milliseconds], Field(strict=False)] | None = None
     picture: StoredScreenshot | None = None
     point: Annotated[list[Int], Field(min_length=2, max_length=2)] | None = None
-    command: Command | None = None
+    command: Command | None = None  # type: ignore[valid-type]
     bytes: Encoded | None = None
     text: Text | None = None
     number: Int | None = None
-    process: Annotated[Triple, AfterValidator(_process)] | None = None
-    files: Annotated[list[File], Field(max_length=100_000)] | None = None
+    process: Annotated[tuple[Int, Encoded, Encoded], Field(strict=False)] | None = None
+    files: Annotated[list[File], Field(max_length=100_000)] | None = None  # type: ignore[valid-type]
     browser: dict[Name, Any] | None = None
 
     @validator(mode="after")
     def check_one(self) -> Result:
-        if len(self.model_fields_set) > 1 or any(getattr(self, name) is None for name in self.model_fields_set):
+        if len(self.model_fields_set) > 1 or any(dict(self)[name] is None for name in self.model_fields_set):
             raise ValueError("a result has one kind")
         return self
 
@@ -247,47 +202,12 @@ class SessionFacts(Strict):
 
 class DesktopFacts(Strict):
     kind: Name | None = None
-    display: Annotated[list[Annotated[int, Field(ge=1, le=LARGEST_SIDE)]], Field(min_length=2, max_length=2)] = [
-        1280,
-        800,
-    ]
+    display: Annotated[list[Annotated[Side, Field(ge=1)]], Field(min_length=2, max_length=2)] = Field(
+        default=[1280, 800]
+    )
     image_digest: Name | None = None
     isolated: bool | None = None
     browser: bool | None = None
-
-
-def model_of(source: type, **overrides: Any) -> type[BaseModel]:
-    """Make a strict model with the fields of a dataclass; ``overrides`` are ``(type, default)``, None removes one."""
-    hints = get_type_hints(source, {**vars(sys.modules[source.__module__]), "ExtraTools": object})
-    made: dict[str, Any] = {}
-    for item in fields(source):
-        required = item.default is MISSING and item.default_factory is MISSING
-        default = item.default if item.default is not MISSING else None
-        made[item.name] = (_bounded(item.name, hints[item.name]), ... if required else default)
-    made |= overrides
-    named: dict[str, Any] = {name: value for name, value in made.items() if value is not None}
-    return create_model(source.__name__, __base__=Strict, **named)
-
-
-_NAMED = {"step": Step, "time": Time, "started_at": Time, "ended_at": Time, "expires_at": Time, "retry_at": Time}
-
-
-def _bounded(name: str, hint: Any) -> Any:
-    """Return ``hint`` with bounds."""
-    if get_origin(hint) in (Union, types.UnionType):
-        return functools.reduce(lambda one, other: one | other, (_bounded(name, part) for part in get_args(hint)))
-    if get_origin(hint) is list:
-        return list[_bounded(name, get_args(hint)[0])]  # type: ignore[misc]
-    if is_dataclass(hint) and isinstance(hint, type):
-        return model_of(hint)
-    if name in _NAMED and hint in (int, float):
-        return _NAMED[name]
-    return {int: Int, float: Number, str: Text}.get(hint, hint)
-
-
-class Image(Strict):
-    sha256: Digest
-    media_type: MediaType
 
 
 class Role(Strict):
@@ -308,8 +228,6 @@ def _event_models() -> dict[str, type[BaseModel]]:
         if isinstance(kind, type) and issubclass(kind, Event) and kind is not Event:
             stamp: dict[str, Any] = {"time": (Time, ...), "sequence": (Count | None, None)}
             own = {"kind": (Literal[name], ...), **_EVENT_OVERRIDES.get(name, {})}
-            if name == "TurnFailed":
-                own["kind"] = (Literal[name], ...)
             found[name] = model_of(kind, **stamp, **own)
     return found
 
@@ -343,12 +261,12 @@ class Manifest(Strict):
     version: Literal[1]
     session: SessionFacts
     environment: Environment = Environment()
-    restarts: list[Environment] = []
+    restarts: list[Environment] = Field(default=[])
     model: Name = ""
-    config: Json = {}
+    config: Json = Field(default={})
     desktop: DesktopFacts = DesktopFacts()
-    request: Json = {}
-    usage: UsageModel | dict[Name, Number] = {}  # type: ignore[valid-type]
+    request: Json = Field(default={})
+    usage: UsageModel | dict[Name, Number] = Field(default={})  # type: ignore[valid-type]
     counts: dict[Literal["events", "messages", "steps", "exchanges", "observations"], Count]
     complete: bool = False
 
@@ -376,52 +294,4 @@ def check_row(name: str, row: Json, where: str) -> None:
             filled = field not in ADDED_LATER and not info.is_required() and info.default is not None
             if field not in row and filled:
                 default = info.default
-                row[field] = _asdict(default) if is_dataclass(default) else default
-
-
-def check(model: type[BaseModel], value: Json, where: str) -> None:
-    """Raise :class:`~cambio_lab.errors.BundleRefused` naming each field that is missing, unknown or wrong."""
-    try:
-        model.model_validate(value)
-    except ValidationError as error:
-        wrong = [
-            f"{'.'.join(str(part)[:60] for part in item['loc'])} is missing or wrong ({item['msg'][:120]})"
-            for item in error.errors(include_url=False, include_input=False, include_context=False)[:5]
-        ]
-        raise BundleRefused(f"{where}: {'; '.join(wrong)}") from None
-    except RecursionError:
-        raise BundleRefused(f"{where} is nested too deeply") from None
-
-
-def _asdict(value: Any) -> Json:
-    return {item.name: getattr(value, item.name) for item in fields(value)}
-
-
-def check_json(value: Any, where: str) -> None:
-    """Refuse nesting below :data:`DEEPEST`, numbers that are not finite or too large, and text that is not Unicode."""
-    waiting: list[tuple[Any, int]] = [(value, 1)]
-    while waiting:
-        item, depth = waiting.pop()
-        if depth > DEEPEST:
-            raise BundleRefused(f"{where} is nested too deeply; the limit is {DEEPEST} levels")
-        if isinstance(item, str):
-            if not item.isascii():
-                _check_text(item, where)
-        elif isinstance(item, dict):
-            waiting.extend((part, depth + 1) for part in _parts(item))
-        elif isinstance(item, list):
-            waiting.extend((part, depth + 1) for part in item)
-        elif isinstance(item, int | float) and not abs(item) <= 1e300:
-            raise BundleRefused(f"{where} has a number that is too large")
-
-
-def _parts(item: Json) -> Iterable[Any]:
-    yield from item
-    yield from item.values()
-
-
-def _check_text(text: str, where: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise BundleRefused(f"{where} has text that is not valid Unicode") from None
+                row[field] = asdict(default) if is_dataclass(default) and not isinstance(default, type) else default

@@ -15,8 +15,8 @@ from ..agent.options import OPTIONAL_MEMBERS
 from ..desktop.base import Desktop, Region, Screenshot, Size
 from ..errors import BundleRefused, DesktopError, DesktopLost
 from ..recording import drawing, observations
-from ..recording.client_desktop import CLIENT
 from ..recording.contents import Contents, Json
+from ..recording.desktops import CLIENT
 
 if TYPE_CHECKING:
     import numpy as np

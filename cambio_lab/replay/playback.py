@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 from ..agent.client import ModelClient
@@ -27,8 +27,9 @@ from ..events import (
 )
 from ..recording import bodies
 from ..recording.bodies import BodyEncoder
+from ..recording.bounds import check
 from ..recording.contents import Contents, Json
-from ..recording.schema import TURN_OPTIONS, check
+from ..recording.schema import TURN_OPTIONS
 from . import requests
 from .recorded import RecordedGate, RecordedTools, Stops
 from .replay_desktop import ReplayDesktop
@@ -85,11 +86,23 @@ class Playback:
             left = self.transport.position
             raise ReplayDiverged(f"the run ended after {left} of {len(self._recorded)} recorded requests to the model")
 
-    def decide(self, request: ApprovalRequested) -> None:
-        """Answer a request for approval as it was recorded, unless a client does within the patience."""
-        self._deciding = asyncio.create_task(self._decide(request))
+    async def run(self, agent: Agent, content: str, emit: Emit, options: TurnOptions | None = None) -> None:
+        """Carry one turn out with the approvals, stops, messages and times of the recording."""
+
+        async def play(event: Event) -> None:
+            if isinstance(event, ApprovalRequested):
+                self._deciding = asyncio.create_task(self._decide(event))
+            self._appended += isinstance(event, HistoryAppended)  # says where the recording is
+            await emit(self._with_recorded_times(event))
+            await self.stops.after(event)
+
+        agent.next_message = self._next_message
+        self.stops.begin()
+        await agent.run(content, play, options=options)
+        self.stops.end()
 
     async def _decide(self, request: ApprovalRequested) -> None:
+        """Answer a request for approval as it was recorded, unless a client does within the patience."""
         recorded = self._verdicts.get(request.tool_use_id)
         verdict = recorded["verdict"] if recorded else "denied"
         if verdict == "timeout":
@@ -109,7 +122,7 @@ class Playback:
                 f"the session's system text is {options.system[:120]!r} instead of {recorded[:120]!r}"
             )
 
-    def with_recorded_times(self, event: Event) -> Event:
+    def _with_recorded_times(self, event: Event) -> Event:
         """Return the event with its recorded times and, of a stopped turn, the text that had been shown."""
         if isinstance(event, ToolFinished) and event.tool_use_id in self._timings:
             return replace(event, timing=self._timings[event.tool_use_id])
@@ -125,16 +138,12 @@ class Playback:
         turn = self.stops.turn
         return self._ends[turn] if turn < len(self._ends) else {}
 
-    def next_message(self) -> QueuedMessage | None:
+    def _next_message(self) -> QueuedMessage | None:
         """Give the message that was delivered at this place of the recording: the client's, if it sent one."""
         if not self._said or self._said[0][0] > self._appended:
             return None
         _, recorded = self._said.popleft()
         return self.gate.next_message() or recorded
-
-    def note(self, event: Event) -> None:
-        """Count the messages of the conversation: they say where the recording is."""
-        self._appended += isinstance(event, HistoryAppended)
 
     async def aclose(self) -> None:
         """Cancel what waits."""
@@ -147,47 +156,6 @@ class Playback:
         return None if made == recorded else requests.difference(recorded, made)
 
 
-class PlayedAgent:
-    """An agent whose approvals are answered as they were recorded; otherwise the agent itself."""
-
-    def __init__(self, agent: Agent, playback: Playback, client: ModelClient) -> None:
-        self._agent = agent
-        self._client = client
-        self.playback = playback
-        agent.next_message = playback.next_message
-
-    async def open(self) -> None:
-        """Load the SDK now rather than in the first turn."""
-        await self._client.open(self._agent.options.model)
-        await self._client.parts()
-
-    async def aclose(self) -> None:
-        await self.playback.aclose()
-        await self._agent.aclose()
-        await self._client.aclose()
-
-    @property
-    def history(self) -> list[Json]:
-        return self._agent.history
-
-    def clear(self) -> None:
-        self._agent.clear()
-
-    async def run(self, content: str, emit: Emit, *, options: TurnOptions | None = None) -> None:
-        stops = self.playback.stops
-        stops.begin()
-
-        async def play(event: Event) -> None:
-            if isinstance(event, ApprovalRequested):
-                self.playback.decide(event)
-            self.playback.note(event)
-            await emit(self.playback.with_recorded_times(event))
-            await stops.after(event)
-
-        await self._agent.run(content, play, options=options)
-        stops.end()
-
-
 @dataclass(frozen=True)
 class Replayed:
     """A finished replay. ``messages`` is the conversation, images inline; ``seconds`` what it took."""
@@ -198,7 +166,7 @@ class Replayed:
     seconds: float
 
 
-def build(contents: Contents, *, pace: float = 0.0) -> PlayedAgent:
+def _build(contents: Contents, pace: float) -> tuple[Agent, ModelClient, Playback]:
     """Return the real agent over a recording, set up as it was recorded."""
     environment = contents.manifest.get("environment", {})
     try:
@@ -215,35 +183,35 @@ def build(contents: Contents, *, pace: float = 0.0) -> PlayedAgent:
         client=client,
         history=_history_before(contents),
     )
-    return PlayedAgent(agent, playback, client)
+    return agent, client, playback
 
 
-async def replay(contents: Contents, *, pace: float = 0.0, on_event: Callable[[Event], None] | None = None) -> Replayed:
+async def replay(contents: Contents, *, pace: float = 0.0) -> Replayed:
     """Replay a whole run. :class:`~cambio_lab.errors.ReplayDiverged` when the result is not the recorded one."""
     loop, happened = asyncio.get_running_loop(), list[Event]()
-    played, tools = build(contents, pace=pace), RecordedTools(contents)
+    (agent, client, playback), tools = _build(contents, pace), RecordedTools(contents)
 
     async def emit(event: Event) -> None:
         happened.append(event)
-        if on_event is not None:
-            on_event(event)
 
     try:
-        await played.open()
+        await client.open(agent.options.model)  # loads the SDK, which does not count
+        await client.parts()
         began = loop.time()
         for event in contents.events:
             if event["kind"] == "ConversationCleared":
-                played.clear()
+                agent.clear()
             if event["kind"] != "UserMessage":
                 continue
-            turn = _turn_options(event, tools)
-            await played.run(event["content"], emit, options=turn)
-            if isinstance(happened[-1], TurnFailed) and played.playback.divergence is not None:
-                raise played.playback.divergence
-        played.playback.check_exhausted()
-        messages = played.history
+            await playback.run(agent, event["content"], emit, _turn_options(event, tools))
+            if isinstance(happened[-1], TurnFailed) and playback.divergence is not None:
+                raise playback.divergence
+        playback.check_exhausted()
+        messages = agent.history
     finally:
-        await played.aclose()
+        await playback.aclose()
+        await agent.aclose()
+        await client.aclose()
     identical = _bytes(messages) == _bytes(await asyncio.to_thread(contents.conversation))
     return Replayed(messages, happened, identical, loop.time() - began)
 

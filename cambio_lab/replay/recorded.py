@@ -12,8 +12,8 @@ from ..agent.gate import Gate
 from ..agent.tools.call import STOPPED
 from ..agent.tools.named import NAME, RESERVED, ExtraResult
 from ..events import Event, ToolFinished
-from ..recording.client_desktop import CLIENT
 from ..recording.contents import Contents, Json
+from ..recording.desktops import CLIENT
 
 TIMEOUT = 300.0
 COUNTED = frozenset({"RequestSent", "ModelReplied", "HistoryAppended", "ToolStarted", "ToolFinished"})

@@ -14,11 +14,11 @@ from ..agent.options import AgentOptions, TurnOptions
 from ..agent.turn import Emit
 from ..desktop.base import Desktop
 from ..errors import CambioError
-from ..events import Usage
+from ..events import Event, Usage
 from ..recording.masking import Mask
 from ..recording.recorder import Recorder
 from ..store import Store
-from .playback import Playback, PlayedAgent
+from .playback import Playback
 from .replay_desktop import ReplayDesktop
 
 WARM_AFTER = 0.1
@@ -27,24 +27,47 @@ PATIENCE = 3.0
 
 
 class RecordedAgent:
-    """An agent whose client and record end with it. Everything else is the agent's own."""
+    """An agent whose client and record end with it; with ``playback`` it repeats a recorded run.
 
-    def __init__(self, agent: Agent | PlayedAgent, model: str, client: ModelClient, recorder: Recorder) -> None:
+    ``see`` is told of each event before the session stores it. Without ``record_clients`` only what the agent does to
+    the desktop is recorded.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        client: ModelClient,
+        recorder: Recorder,
+        playback: Playback | None = None,
+        *,
+        see: Callable[[Event], None] | None = None,
+        record_clients: bool = True,
+    ) -> None:
         self._agent = agent
-        self._model = model
         self._client = client
         self._recorder = recorder
+        self._playback = playback
+        self._see = see
+        self._record_clients = record_clients
         self._warming = asyncio.create_task(self._warm(), name="loading the SDK")
 
     async def _warm(self) -> None:
         """Load the SDK and make its client before the first message, and after the session was returned."""
         await asyncio.sleep(WARM_AFTER)
         with suppress(CambioError):  # a missing key is said when there is a message to answer
-            await self._client.open(self._model)
+            await self._client.open(self._agent.options.model)
             await self._client.parts()
 
     async def run(self, content: str, emit: Emit, *, options: TurnOptions | None = None) -> None:
-        await self._agent.run(content, emit, options=options)
+        async def shown(event: Event) -> None:
+            if self._see is not None:
+                self._see(event)
+            await emit(event)
+
+        if self._playback is not None:
+            await self._playback.run(self._agent, content, shown, options)
+        else:
+            await self._agent.run(content, shown, options=options)
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -55,11 +78,15 @@ class RecordedAgent:
 
     def client_desktop(self, desktop: Desktop, mask: Mask) -> Desktop:
         """Return ``desktop`` as clients get it: what they do with files and clipboard is recorded as well."""
-        return desktop if desktop.recorded else self._recorder.client_desktop(desktop, mask)
+        if desktop.recorded or not self._record_clients:
+            return desktop
+        return self._recorder.client_desktop(desktop, mask)
 
     async def aclose(self) -> None:
         self._warming.cancel()
         await asyncio.wait({self._warming})
+        if self._playback is not None:
+            await self._playback.aclose()
         await self._agent.aclose()
         await self._client.aclose()
         await self._recorder.aclose()
@@ -77,11 +104,13 @@ async def build_agent(
     steps: int = 0,
     facts: Mapping[str, Any] | None = None,
     make_client: Callable[..., ModelClient] = ModelClient,
+    see: Callable[[Event], None] | None = None,
+    record_clients: bool = True,
 ) -> RecordedAgent:
     """Return an agent for this desktop, the one of sessions and experiments alike.
 
-    A desktop that is a recording is replayed: no key, no network. ``facts`` are noted in the record; ``make_client``
-    is called with the arguments of :class:`ModelClient`.
+    A desktop that is a recording is replayed: no key, no network. ``facts`` are noted in the record, ``make_client``
+    is called with the arguments of :class:`ModelClient`; ``see`` and ``record_clients`` as in :class:`RecordedAgent`.
     """
     recorder = await Recorder.open(store, session_id)
     await recorder.begin(facts, options=options, desktop=desktop, approval=gate.policy)
@@ -106,4 +135,4 @@ async def build_agent(
         spent=spent,
         steps=steps,
     )
-    return RecordedAgent(PlayedAgent(agent, playback, client) if playback else agent, options.model, client, recorder)
+    return RecordedAgent(agent, client, recorder, playback, see=see, record_clients=record_clients)

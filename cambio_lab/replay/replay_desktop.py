@@ -15,8 +15,8 @@ from ..desktop.machine import FileContent, Listing
 from ..desktop.provider import DesktopOptions, ProviderHealth
 from ..errors import ActionError, DesktopLost, ReplayDiverged
 from ..recording import observations
-from ..recording.client_desktop import CLIENT, ClientRecord
 from ..recording.contents import Contents, Json
+from ..recording.desktops import CLIENT, ClientRecord
 from ..recording.masking import Mask
 
 T = TypeVar("T")

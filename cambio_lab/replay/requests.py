@@ -10,8 +10,9 @@ from typing import Any
 from ..agent.transports.exchanges import Recorded
 from ..errors import BundleRefused
 from ..recording.bodies import readable
+from ..recording.bounds import check, check_json
 from ..recording.contents import Contents, Json, parse_request
-from ..recording.schema import Message, check, check_json
+from ..recording.schema import Message
 
 LONGEST = 160
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cambio_lab.agent.gate import Gate
@@ -137,27 +138,29 @@ def with_secrets(request: AgentRequest) -> AgentRequest:
 def default_factory(settings: Settings, store: Store) -> AgentFactory:
     """The real agent with the real SDK, recorded as it works; on a recorded desktop it is replayed."""
 
-    async def build(request: AgentRequest) -> SessionAgent:
-        recorded = await asyncio.to_thread(_module)
-        agent: SessionAgent = await recorded.build_agent(
-            store,
-            request.session_id,
-            desktop=request.desktop,
-            options=AgentOptions.from_settings(settings, request.config.given()),
-            gate=request.gate,
-            history=request.history,
-            spent=request.spent,
-            steps=request.steps,
-        )
-        return agent
-
-    return build
+    return partial(build_agent, settings, store)
 
 
-def _module() -> Any:
-    from cambio_lab.replay import recorded_agent
+async def build_agent(settings: Settings, store: Store, request: AgentRequest, **more: Any) -> SessionAgent:
+    """Return the agent of a session; ``more`` are arguments of :func:`cambio_lab.replay.recorded_agent.build_agent`."""
+    build = await asyncio.to_thread(_builder)
+    return await build(
+        store,
+        request.session_id,
+        desktop=request.desktop,
+        options=AgentOptions.from_settings(settings, request.config.given()),
+        gate=request.gate,
+        history=request.history,
+        spent=request.spent,
+        steps=request.steps,
+        **more,
+    )
 
-    return recorded_agent
+
+def _builder() -> Callable[..., Awaitable[SessionAgent]]:
+    from cambio_lab.replay.recorded_agent import build_agent  # with httpx2
+
+    return build_agent
 
 
 async def stored_conversation(store: Store, session_id: str) -> list[dict[str, Any]]:

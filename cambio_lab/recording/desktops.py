@@ -1,8 +1,8 @@
-"""A session's desktop for clients: what they put there and took from it becomes part of the recording.
+"""The two desktops of a recorded session: what the agent and what clients do through them is recorded.
 
-Only what a replay must return again is recorded: the clipboard, files up to :data:`MAX_FILE` bytes, and at most
-:data:`MAX_SCREENSHOTS` screenshots. Thumbnails are not. Clients and the desktop exchange the true bytes; the recording
-has the placeholders of a session's secrets in place of their values.
+The agent's is recorded call by call. Of what clients do, only what a replay must return again is: the clipboard, files
+up to :data:`MAX_FILE` bytes, and at most :data:`MAX_SCREENSHOTS` screenshots. Thumbnails are not. Clients and the
+desktop exchange the true bytes; the recording has the placeholders of a session's secrets in place of their values.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any, TypeVar
 
 from ..desktop.base import Desktop, Screenshot
 from ..desktop.delegating import DelegatingDesktop
 from ..desktop.machine import FileContent, Listing
+from ..errors import DesktopError
 from . import observations
 from .contents import Json
 from .masking import Mask
@@ -25,8 +27,64 @@ from .masking import Mask
 MAX_FILE = 1_000_000
 MAX_SCREENSHOTS = 1_000
 CLIENT = "client"
+T = TypeVar("T")
 Note = Callable[[Json], Awaitable[None]]
 Keep = Callable[[Screenshot], Awaitable[None]]
+
+
+class RecordingDesktop(DelegatingDesktop):
+    """The agent's: tells ``note`` of each call with its arguments, result and time."""
+
+    def __init__(self, inner: Desktop, note: Note, count: Callable[[], int]) -> None:
+        super().__init__(inner)
+        self._note = note
+        self._count = count
+
+    async def call(self, kind: type[T], method: str, **arguments: Any) -> T:
+        record = self._begin(method, arguments)
+        began = time.perf_counter()
+        try:
+            result = await super().call(kind, method, **arguments)
+        except BaseException as error:
+            await self._fail(record, began, error)
+            raise
+        await self._end(record, began, observations.encode(result))
+        return result
+
+    def read_file(self, path: str) -> FileContent:
+        return FileContent(lambda content: self._read(path))
+
+    async def _read(self, path: str) -> AsyncGenerator[bytes, None]:
+        record = self._begin("read_file", {"path": path})
+        began, chunks = time.perf_counter(), []
+        try:
+            async for chunk in self.inner.read_file(path):
+                chunks.append(chunk)
+                yield chunk
+        except BaseException as error:
+            await self._fail(record, began, error)
+            raise
+        await self._end(record, began, observations.encode(b"".join(chunks)))
+
+    def _begin(self, method: str, arguments: Json) -> Json:
+        """``at`` is for people; the wall clock may be set back, so calls are ordered by ``number``."""
+        named = observations.encode_arguments(arguments)
+        return {"method": method, "arguments": named, "at": time.time(), "number": self._count()}
+
+    async def _end(self, record: Json, began: float, result: Json) -> None:
+        await self._note({**record, "ms": _since(began), "result": result})
+
+    async def _fail(self, record: Json, began: float, error: BaseException) -> None:
+        if isinstance(error, DesktopError):
+            told = observations.encode_error(error)
+        else:
+            kind = "Unexpected" if isinstance(error, Exception) else "Cancelled"
+            told = {"type": kind, "message": "", "hint": ""}
+        await self._note({**record, "ms": _since(began), "error": told})
+
+
+def _since(began: float) -> float:
+    return round((time.perf_counter() - began) * 1000, 3)
 
 
 class ClientDesktop(DelegatingDesktop):
