@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import math
 import time
 import uuid
+import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -17,12 +20,13 @@ from cambio_lab.desktop import make_provider
 from cambio_lab.desktop.base import Size
 from cambio_lab.desktop.connected import ConnectedDesktop
 from cambio_lab.desktop.docker.container import remove
-from cambio_lab.desktop.docker.engine import EngineError
+from cambio_lab.desktop.docker.engine import Engine, EngineError
 from cambio_lab.desktop.docker.provider import DockerProvider
 from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.desktop.rfb.client import RfbClient
 from cambio_lab.errors import DesktopLost, DesktopUnavailable
 from cambio_lab.settings import Settings
+from tests.faults.engine_proxy import EngineProxy
 
 
 @pytest.fixture
@@ -229,6 +233,21 @@ async def test_twenty_at_once_all_come(engine: Any, settings: Settings, docker_h
 async def test_what_is_missing_is_named(settings: Settings, docker_provider: DockerProvider) -> None:
     with pytest.raises(DesktopUnavailable, match="no image 'absent:1'"):
         await docker_provider.acquire("test", DesktopOptions(image="absent:1"))
+
+
+async def test_an_engine_that_went_away_leaves_no_socket_open(docker_host: str, tmp_path: Path) -> None:
+    proxy = EngineProxy(docker_host, tmp_path / "engine.sock")
+    await proxy.start()
+    engine = Engine(proxy.host)
+    assert (await engine.call(lambda client: client.version()))["Version"]
+    await proxy.stop()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(DesktopUnavailable, match="No Docker Engine"):
+            await engine.call(lambda client: client.version())
+        gc.collect()
+    assert not [warning for warning in caught if warning.category is ResourceWarning]
+    engine.close()
 
 
 async def test_no_engine(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

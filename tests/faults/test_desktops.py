@@ -24,17 +24,12 @@ from .workbench import Listener, Message, Workbench
 
 ENGINE = Path(__file__).parents[2] / "scripts" / "engine"
 OURS, OUR_PID_FILE = "/run/cambio-lab-engine.sock", Path("/run/cambio-lab-engine.pid")
-pytestmark = [
-    pytest.mark.docker,
-    # The docker package forgets to close a socket that it could not connect; the collector does.
-    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.docker
 
 
 @pytest.fixture(autouse=True)
-def forgotten() -> Iterator[None]:
-    """What the docker package forgot is collected here, not in whichever test comes later."""
+def collected() -> Iterator[None]:
+    """A socket that was left open is reported here, not in whichever test comes later."""
     yield
     gc.collect()
 

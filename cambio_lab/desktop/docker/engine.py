@@ -86,8 +86,7 @@ class Engine:
 
         Raises :class:`EngineError` when the engine refuses, ``DesktopUnavailable`` when none answers.
         """
-        if not self._clients and not await self.answers():
-            # Asked first, because the package leaves a socket open when it cannot connect.
+        if not await (self._accepts() if self._clients else self.answers()):
             raise DesktopUnavailable("No Docker Engine answers.", hint=START_DOCKER)
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, action)
 
@@ -120,6 +119,16 @@ class Engine:
                     writer.transport.abort()
         except (OSError, TimeoutError, ValueError):
             return False
+
+    async def _accepts(self) -> bool:
+        """Whether the engine's Unix socket takes a connection; the package leaves its own open when it does not."""
+        if urlsplit(self.host).scheme == "unix":
+            try:
+                _, writer = await self._connect()
+            except OSError:
+                return False
+            writer.transport.abort()
+        return True
 
     async def podman(self) -> str:
         """Return the version of Podman if that is what answers, else an empty text; asked once."""
