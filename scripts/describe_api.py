@@ -369,6 +369,7 @@ HEARD = {
     "heartbeat": messages.Heartbeat,
     "agent_delta": messages.AgentDelta,
     "thumbnail": messages.Thumbnail,
+    "unfollowed": messages.Unfollowed,
     "tools_offered": messages.ToolsOffered,
     "tool_call": messages.ToolCall,
 }
@@ -378,6 +379,7 @@ SAID = {
     "offer_tools": requests.OfferTools,
     "tool_result": requests.ToolResult,
     "watch": requests.Watch,
+    "follow": requests.Follow,
 }
 FROM_CREATION = {"session_id": {"description": "From POST /sessions."}}
 # name: (address, description, what the server sends, what clients send)
@@ -387,15 +389,17 @@ CHANNELS = {
         "One session. `?stream=true` adds `agent_delta`; `?after=N` continues after event N, each once and in order. "
         "Without `after` nothing old is repeated. A slow reader loses nothing and costs nothing: what it has not taken "
         "is read from the store when it reads on.",
-        [name for name in HEARD if name != "thumbnail"],
-        [name for name in SAID if name != "watch"],
+        [name for name in HEARD if name not in ("thumbnail", "unfollowed")],
+        [name for name in SAID if name not in ("watch", "follow")],
     ),
     "sessions": (
         "/ws",
         "The newest state of every session: first all that are active, then whichever changes. A slow reader misses "
-        "states in between. Messages carry `session_id` and no `sequence`.",
-        ["status", "thumbnail", "heartbeat", "error"],
-        ["watch", "command"],
+        "states in between. These messages carry `session_id` and no `sequence`. After `follow`, the events of "
+        "`/ws/{session_id}?stream=true` come too, with `session_id` and `sequence`: a page needs one connection for "
+        "all sessions that it shows.",
+        ["status", "tool_execution", "agent_response", "agent_delta", "thumbnail", "unfollowed", "heartbeat", "error"],
+        ["watch", "follow", "message", "command"],
     ),
 }
 DESKTOP = (

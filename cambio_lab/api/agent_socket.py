@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ..sessions.broadcast import Subscription
     from ..sessions.session import Session
 
-WHEN = ("next", "idle")
-"""When a message is read: before the agent's next request, or only while no turn runs (else it is refused)."""
 TRUE, FALSE = {"true", "1", "yes"}, {"false", "0", "no", ""}
 COMMANDS = (*CONTROLS, "offer_tools", "tool_result")
 GONE = "The notebook or program that offered this function has gone."
@@ -71,7 +69,7 @@ class AgentSocket(EventSocket):
     async def handle(self, body: dict[str, Any]) -> None:
         kind = body.get("type", "message")
         if kind == "message":
-            await self._message(body)
+            await self.message(self.session, body)
         elif kind in CONTROLS:
             await self.control(self.session, body, self.viewer)
         elif kind == "offer_tools":
@@ -81,12 +79,6 @@ class AgentSocket(EventSocket):
             self.tools.result(body)
         else:
             raise unknown_type(kind, ["message", *COMMANDS])
-
-    async def _message(self, body: dict[str, Any]) -> None:
-        when = body.get("when", "next")
-        if when not in WHEN:
-            raise InvalidRequest("when must be next or idle.", details={"when": f"one of {', '.join(WHEN)}"})
-        await self.session.send(body.get("content"), body.get("metadata"), queue=when == "next")
 
     def _stream(self) -> bool:
         value = self.argument("stream", "").lower()

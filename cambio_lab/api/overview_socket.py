@@ -1,26 +1,36 @@
-"""``/ws``: the states of all sessions, thumbnails of those that a client watches, and commands to any of them."""
+"""``/ws``: the states of all sessions, the events of those that a client follows, thumbnails, and commands to any."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CambioError, SessionNotFound
-from . import messages
-from .failure import timestamp
+from ..errors import CambioError, InvalidRequest, SessionNotFound
+from . import messages, metrics
+from .failure import status_of, timestamp
 from .services import Thumbnails
 from .socket import CONTROLS, EventSocket, unknown_type
 
 if TYPE_CHECKING:
     from ..sessions import Registry, SessionFeed
+    from ..sessions.broadcast import Subscription
+    from ..sessions.session import Session
 
 PERIOD = 1.0
 """Seconds between looks at the watched desktops."""
+MOST_FOLLOWED = 64
+"""Sessions whose events one connection gets; each may hold ``queue_bytes`` for a slow reader."""
+OVER, AWAY = 409, 503
 
 
 class OverviewSocket(EventSocket):
-    """Each session's newest state: first all that live, then whichever changes. A slow reader misses states between."""
+    """One connection for a page: the newest state of every session, and every event of the sessions it follows.
+
+    States (without ``sequence``) come first for all that live, then for whichever changes; a slow reader misses those
+    in between. Events of followed sessions are those of ``/ws/{session_id}?stream=true``, with ``session_id`` added.
+    """
 
     what = "the WebSocket of all sessions"
     registry: Registry
@@ -32,12 +42,18 @@ class OverviewSocket(EventSocket):
         self.watched: tuple[str, ...] = ()
         self.width = 240
         self.looks: asyncio.Task[None] | None = None
+        self.followed: dict[str, Subscription] = {}
+        self.followers: set[asyncio.Task[None]] = set()
 
     def released(self) -> None:
         if self.watch is not None:
             self.watch.close()
             if self.looks is not None:
                 self.looks.cancel()
+            for session_id in tuple(self.followed):
+                self._close(session_id)
+            for follower in self.followers:
+                follower.cancel()
 
     def open(self) -> None:
         self.start(self._pump)
@@ -73,15 +89,68 @@ class OverviewSocket(EventSocket):
         }
 
     async def handle(self, body: dict[str, Any]) -> None:
-        kind = body.get("type")
+        kind = body.get("type", "message")
         if kind == "watch":
             self._watch(body)
-        elif kind in CONTROLS:
-            if not isinstance(session_id := body.get("session_id"), str):
-                raise SessionNotFound("Which session? Send its session_id.")
-            await self.control(self.registry.get(session_id), body, f"overview-{self.request_id}")
+            return
+        if kind not in ("message", "follow", "unfollow", *CONTROLS):
+            raise unknown_type(kind, ["watch", "follow", "unfollow", "message", *CONTROLS])
+        if not isinstance(session_id := body.get("session_id"), str):
+            raise SessionNotFound("Which session? Send its session_id.")
+        if kind == "follow":
+            await self._follow(session_id, body)
+        elif kind == "unfollow":
+            self._close(session_id)
+            await self.leave(session_id)
+        elif kind == "message":
+            await self.message(self.registry.get(session_id), body)
         else:
-            raise unknown_type(kind, ["watch", *CONTROLS])
+            await self.control(self.registry.get(session_id), body, f"overview-{self.request_id}")
+
+    async def _follow(self, session_id: str, body: dict[str, Any]) -> None:
+        """Begin to send the session's events; what speaks against it is said, and the connection stays."""
+        from .schemas import requests  # loaded by the start hook, off the loop
+
+        after, limit = requests.parse(requests.Follow, body).after, self.services.settings.queue_bytes
+        self._close(session_id)
+        try:
+            if len(self.followed) >= MOST_FOLLOWED:
+                raise InvalidRequest(f"One connection follows at most {MOST_FOLLOWED} sessions.")
+            session = await self.registry.find(session_id)
+            subscription = session.subscribe(after=after, stream=True, max_bytes=limit)
+        except CambioError as error:
+            await self._unfollowed(session_id, status_of(error), error.describe())
+            return
+        self.followed[session_id] = subscription
+        follower = asyncio.create_task(
+            self._quietly(lambda: self._events(session, subscription)), name=f"{self.endpoint} follows {session_id}"
+        )
+        self.followers.add(follower)
+        follower.add_done_callback(self.followers.discard)
+
+    async def _events(self, session: Session, subscription: Subscription) -> None:
+        """The state of now, then every event; ends when the session is over or no longer followed."""
+        try:
+            now = {"type": "status", **session.snapshot_status(), "timestamp": timestamp()}
+            await self.send(now | {"sequence": subscription.position, "session_id": session.id})
+            about = f',"session_id":{json.dumps(session.id)}}}'
+            async for _, text in subscription:
+                await self.send(text[:-1] + about)
+        finally:
+            subscription.close()
+            metrics.SLOW_READERS.inc(subscription.lagged)
+        if self.followed.get(session.id) is subscription:
+            del self.followed[session.id]
+            over = self.registry.ended(session.id)
+            await self._unfollowed(session.id, OVER if over else AWAY, "The session is over." if over else "Not now.")
+
+    async def _unfollowed(self, session_id: str, code: int, reason: str) -> None:
+        body = {"type": "unfollowed", "session_id": session_id, "code": code, "reason": reason}
+        await self.send(body | {"timestamp": timestamp()})
+
+    def _close(self, session_id: str) -> None:
+        if (subscription := self.followed.pop(session_id, None)) is not None:
+            subscription.close()
 
     def _watch(self, body: dict[str, Any]) -> None:
         from .schemas import requests  # loaded by the start hook, off the loop

@@ -16,7 +16,7 @@ from ..errors import CambioError, InvalidRequest, SessionEnded, StoreUnavailable
 from . import messages, metrics
 from .base import Guarded
 from .failure import Refused
-from .strict_json import BadJson, parse
+from .strict_json import SHORT, BadJson, parse
 
 if TYPE_CHECKING:
     from ..sessions.session import Session
@@ -33,6 +33,8 @@ _CONTROLS: dict[str, Callable[[Session, Command, str], Awaitable[None]]] = {
     "take_control": lambda session, command, viewer: session.take_control(viewer),
     "give_back": lambda session, command, viewer: session.give_back(viewer),
 }
+WHEN = ("next", "idle")
+"""When a message is read: before the agent's next request, or only while no turn runs (else it is refused)."""
 CONTROLS = tuple(_CONTROLS)
 """What a person does to a turn: the types of :class:`.schemas.requests.Command`."""
 
@@ -119,7 +121,7 @@ class EventSocket(Socket, WebSocketHandler):
         self.count_open(False)
         self.released()
         if self._control:
-            self._leaving = asyncio.create_task(self._leave(), name=f"{self.endpoint} control")
+            self._leaving = asyncio.create_task(self.leave(), name=f"{self.endpoint} control")
         for task in self._tasks:
             task.cancel()
 
@@ -132,8 +134,10 @@ class EventSocket(Socket, WebSocketHandler):
     async def on_message(self, message: str | bytes) -> None:
         """One frame; whatever is wrong with it is answered with an ``error`` and the connection stays."""
         metrics.SOCKET_MESSAGES.labels("in").inc()
+        body: dict[str, Any] = {}
         try:
-            await self.handle(parse_frame(message))
+            body = parse_frame(message)
+            await self.handle(body)
         except BadJson as error:
             answer = messages.failure("Message not understood", f"The frame is not JSON: {error}")
         except CambioError as error:
@@ -145,12 +149,21 @@ class EventSocket(Socket, WebSocketHandler):
             answer = messages.failure("Internal error", "Something went wrong inside the server; its log says what.")
         else:
             return
+        if isinstance(about := body.get("session_id"), str):
+            answer["session_id"] = about[:SHORT]
         with contextlib.suppress(WebSocketClosedError):
             await self.send(answer)
 
     async def handle(self, body: dict[str, Any]) -> None:
         """Do what the message says. Deliberate errors become ``error`` messages."""
         raise NotImplementedError
+
+    async def message(self, session: Session, body: dict[str, Any]) -> None:
+        """Give the agent what a person says."""
+        when = body.get("when", "next")
+        if when not in WHEN:
+            raise InvalidRequest("when must be next or idle.", details={"when": f"one of {', '.join(WHEN)}"})
+        await session.send(body.get("content"), body.get("metadata"), queue=when == "next")
 
     async def control(self, session: Session, body: dict[str, Any], viewer: str) -> None:
         """Do what a person asks of a session; ``viewer`` is who asks where the command does not say.
@@ -169,8 +182,11 @@ class EventSocket(Socket, WebSocketHandler):
             self._control -= {(session, viewer)}
         await _CONTROLS[command.type](session, command, viewer)
 
-    async def _leave(self) -> None:
-        for session, viewer in self._control:
+    async def leave(self, session_id: str | None = None) -> None:
+        """Give back what this connection controls, of one session or of all."""
+        leaving = {(session, viewer) for session, viewer in self._control if session_id in (None, session.id)}
+        self._control -= leaving
+        for session, viewer in leaving:
             with contextlib.suppress(SessionEnded, StoreUnavailable):  # the session ends, and its control with it
                 await session.leave(viewer)
 

@@ -3,9 +3,10 @@
 import { makeAddress } from '../shared/address';
 import { Api } from '../shared/api';
 import type { ConnectionState } from '../shared/line';
-import { SessionModel, type Channel, type OpenChannel } from '../shared/hub';
+import { SessionModel, type OpenChannel } from '../shared/hub';
 import { translate as t } from '../shared/language';
 import type { Json, ServerMessage } from '../shared/messages';
+import type { Channel } from '../shared/page';
 import type { ShowScreen } from '../shared/screen';
 import type { Mode } from '../shared/views/panel';
 import type { Wire } from '../widget/widget';
@@ -109,7 +110,7 @@ function bytes(view: DataView): ArrayBuffer {
 }
 
 function relayChannel(wire: Wire): OpenChannel {
-  return (onMessage, onState, onOpen): Channel => {
+  return ({ onMessage, onState, onOpen }): Channel => {
     let sequence: number | null = null;
     let standing = false;
     const state = (phase: 'open' | 'waiting', reason: string): void => {

@@ -1,32 +1,18 @@
-/**
- * The sessions that this page shows. All views of one session share one model and one socket: they agree by
- * construction, and a page with five views counts as one connection.
- */
+/** The sessions that this page shows. All views of one session share one model: they agree by construction. */
 
 import { working } from './working';
 import { Api, ApiError } from './api';
 import type { Address } from './address';
-import { Connection } from './connection';
-import { MISSING, type ConnectionState, type Refusal } from './line';
+import { MISSING, type ConnectionState } from './line';
 import type { ClientMessage, ServerMessage } from './messages';
+import { pageOf, type Channel, type Listener } from './page';
 import { prepend, restore } from './history';
 import { Outbox, type Outgoing } from './outbox';
 import { emptyView, reduce, type Approval, type SessionView } from './state';
 
-export interface Channel {
-  send(message: ClientMessage): boolean;
-  retry(): void;
-  /** Final; `reason` is shown where the view stays. */
-  close(reason?: string, refusal?: Refusal): void;
-}
+export type OpenChannel = (listener: Listener) => Channel;
 
-export type OpenChannel = (
-  onMessage: (message: ServerMessage) => void,
-  onState: (state: ConnectionState) => void,
-  onOpen: (resumed: boolean) => void
-) => Channel;
 
-type Listener = () => void;
 
 const NOT_SENT = 'Not sent: there is no connection to the server. Try again when it is back.';
 const STOPPED = 'Stopped.';
@@ -62,7 +48,7 @@ export class SessionModel {
   private readonly line: Channel;
   private readonly outbox = new Outbox(message => this.line.send(message), notice => this.say(notice ?? this.notice));
   private stopping: ReturnType<typeof setTimeout> | undefined;
-  private readonly listeners = new Set<Listener>();
+  private readonly listeners = new Set<() => void>();
   private scheduled = false;
   private closed = false;
   private loading = false;
@@ -77,10 +63,10 @@ export class SessionModel {
     openChannel: OpenChannel
   ) {
     this.view = emptyView(id, this.viewer);
-    this.line = openChannel(this.onMessage, this.onState, this.onOpen);
+    this.line = openChannel(this);
   }
 
-  subscribe(listener: Listener): () => void {
+  subscribe(listener: () => void): () => void {
     this.listeners.add(listener);
     return () => this.listeners.delete(listener);
   }
@@ -124,7 +110,9 @@ export class SessionModel {
     if (!sent) return void this.stopByRest(turn);
     clearTimeout(this.stopping);
     this.stopping = setTimeout(() => {
-      if (!this.closed && working(this.view.status) && this.view.turn === turn) this.say(UNCONFIRMED);
+      if (this.closed || !working(this.view.status) || this.view.turn !== turn) return;
+      this.say(UNCONFIRMED);
+      void this.stopByRest(turn); // the socket may be dead without knowing it
     }, STOP_WITHIN);
   }
 
@@ -224,7 +212,7 @@ export class SessionModel {
     this.line.close();
   }
 
-  private readonly onMessage = (message: ServerMessage): void => {
+  readonly onMessage = (message: ServerMessage): void => {
     if (!this.view.loaded || this.loading) this.fresh.push(message);
     if (this.fresh.length > MOST_FRESH) this.fresh = this.fresh.filter(one => one.type !== 'agent_delta');
     this.view = reduce(this.view, message);
@@ -233,7 +221,7 @@ export class SessionModel {
     this.changed();
   };
 
-  private readonly onState = (state: ConnectionState): void => {
+  readonly onState = (state: ConnectionState): void => {
     this.connection = state;
     this.changed();
     // A line that must wait (too many connections), or is refused for good (the session has ended), is no reason to
@@ -241,7 +229,7 @@ export class SessionModel {
     if ((state.phase === 'waiting' || state.phase === 'closed') && !this.view.loaded && !this.closed && !this.missing) void this.load();
   };
 
-  private readonly onOpen = (resumed: boolean): void => {
+  readonly onOpen = (resumed: boolean): void => {
     if (resumed && this.view.loaded) return;
     this.fresh = [];
     void this.load();
@@ -269,8 +257,7 @@ export function acquire(address: Address, id: string): [SessionModel, () => void
     const model: SessionModel = new SessionModel(
       new Api(address, wait => model.say(`Too many requests; waiting ${Math.ceil(wait)} s as the server asks.`)),
       id,
-      (onMessage, onState, onOpen) =>
-        new Connection({ address, path: `ws/${encodeURIComponent(id)}`, stream: true, onMessage, onState, onOpen })
+      listener => pageOf(address).follow(id, listener)
     );
     shared = { model, users: 0 };
     open.set(key, shared);

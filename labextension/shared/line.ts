@@ -1,6 +1,7 @@
 /**
  * One WebSocket that is opened again when it is lost: it waits longer after each failure, waits as told after a 429,
- * notices a silent server, and says at any time what it is doing. Text and RFB bytes both travel over it.
+ * notices a silent server and a computer that slept, and says at any time what it is doing. Text and RFB bytes both
+ * travel over it.
  */
 
 import { headers, resolve, socketUrl, type Address } from './address';
@@ -23,7 +24,7 @@ export interface ConnectionState {
 
 export interface LineOptions {
   address: Address;
-  /** `ws/ID`, `ws` or `vnc/ID`. */
+  /** `ws` or `vnc/ID`. */
   path: string;
   /** The query of the next connection. */
   query: () => URLSearchParams;
@@ -43,6 +44,10 @@ const FIRST_DELAY = 500;
 const LONGEST_DELAY = 15_000;
 /** Milliseconds after which a connection counts as good: the next failure is its first. */
 const STEADY = 5000;
+/** Milliseconds between looks at the clock, which a hidden page may stretch to a minute. */
+const PULSE = 5000;
+/** A longer time between two looks means that the computer slept: the connection may be gone without a word. */
+const SLEPT = 90_000;
 const OPEN = 1;
 /** What a server closes with when it has said all that there is. */
 const NORMAL = 1000;
@@ -53,7 +58,9 @@ export class Line {
   private failures = 0;
   private openedAt = 0;
   private timer: ReturnType<typeof setTimeout> | undefined;
-  private watchdog: ReturnType<typeof setTimeout> | undefined;
+  private heardAt = 0;
+  private pulsedAt = Date.now();
+  private readonly heart = setInterval(() => this.pulse(), PULSE);
 
   constructor(private readonly options: LineOptions) {
     this.state = { phase: 'connecting', reason: options.words.first, retryAt: 0 };
@@ -82,13 +89,12 @@ export class Line {
     this.socket = socket;
     socket.onopen = () => {
       opened = true;
-      this.openedAt = Date.now();
+      this.openedAt = this.heardAt = Date.now();
       this.set('open', 'Connected');
-      this.listen();
       this.options.onOpen?.();
     };
     socket.onmessage = event => {
-      this.listen();
+      this.heardAt = Date.now();
       this.options.onData(event.data as string | ArrayBuffer);
     };
     socket.onclose = event => {
@@ -115,6 +121,7 @@ export class Line {
   /** Final; `reason` is shown where the view stays. */
   close(reason = 'Closed', refusal?: Refusal): void {
     this.drop();
+    clearInterval(this.heart);
     this.set('closed', reason, 0, refusal);
     globalThis.removeEventListener?.('online', this.onOnline);
     globalThis.removeEventListener?.('offline', this.onOffline);
@@ -155,20 +162,21 @@ export class Line {
     }
   }
 
-  private listen(): void {
-    if (!this.options.silence) return;
-    clearTimeout(this.watchdog);
-    this.watchdog = setTimeout(() => {
-      this.failures += 1;
-      this.options.onLost?.();
-      this.set('waiting', 'The server went silent.', Date.now());
-      this.connect();
-    }, this.options.silence);
+  /** By the clock on the wall: timers stand still while a computer sleeps. */
+  private pulse(): void {
+    const now = Date.now();
+    const slept = now - this.pulsedAt > SLEPT;
+    const silent = now - this.heardAt > (this.options.silence ?? Infinity);
+    this.pulsedAt = now;
+    if (this.state.phase !== 'open' || !(slept || silent)) return;
+    this.failures += 1;
+    this.options.onLost?.();
+    this.set('waiting', slept ? 'This computer slept.' : 'The server went silent.', now);
+    this.connect();
   }
 
   private drop(): void {
     clearTimeout(this.timer);
-    clearTimeout(this.watchdog);
     const socket = this.socket;
     this.socket = null;
     if (socket) {

@@ -25,7 +25,7 @@ export interface Usage {
 interface Envelope {
   timestamp?: string;
   sequence?: number;
-  /** On the socket of all sessions only. */
+  /** Which session it is about. */
   session_id?: string;
 }
 
@@ -90,6 +90,13 @@ export interface ThumbnailMessage extends Envelope {
   image: string;
 }
 
+/** A followed session sends no more events, or cannot be followed; `code` as over HTTP. */
+export interface UnfollowedMessage extends Envelope {
+  type: 'unfollowed';
+  code: number;
+  reason: string;
+}
+
 export type ServerMessage =
   | StatusMessage
   | ToolMessage
@@ -97,7 +104,8 @@ export type ServerMessage =
   | ErrorMessage
   | DeltaMessage
   | HeartbeatMessage
-  | ThumbnailMessage;
+  | ThumbnailMessage
+  | UnfollowedMessage;
 
 export type Command = 'stop' | 'pause' | 'resume' | 'approve' | 'deny' | 'take_control' | 'give_back' | 'take_back';
 
@@ -105,6 +113,7 @@ export type ClientMessage =
   /** `next`: also during a turn, before the agent's next request; `idle`: refused while a turn runs. */
   | { content: string; when: 'next' | 'idle' }
   | { type: Command; tool_use_id?: string; message_id?: string; viewer?: string; session_id?: string }
+  | { type: 'follow' | 'unfollow'; session_id: string; after?: number }
   | { type: 'watch'; sessions: string[]; width: number };
 
 /** One step as REST lists it and as the timeline shows it. */

@@ -1,10 +1,10 @@
-/** All sessions of a server: listed once over REST, kept up to date by one socket (`/ws` without an id). */
+/** All sessions of a server: listed once over REST, kept up to date by the page's socket. */
 
 import { Api, type SessionSummary } from './api';
 import type { Address } from './address';
-import { Connection } from './connection';
 import type { ConnectionState } from './line';
 import type { Command, Json, ServerMessage, Status, StatusMessage, Usage } from './messages';
+import { pageOf, type Channel } from './page';
 import { pendingApproval, type Approval } from './approval';
 import { working } from './working';
 
@@ -43,7 +43,7 @@ export class Roster {
   loaded = false;
   notice = '';
   readonly api: Api;
-  private readonly line: Connection;
+  private readonly line: Channel;
   private readonly listeners = new Set<() => void>();
   private readonly readers = new Set<(news: News) => void>();
   private readonly watched = new Map<string, number>();
@@ -53,9 +53,7 @@ export class Roster {
 
   constructor(readonly address: Address) {
     this.api = new Api(address, seconds => this.say(`Too many requests; waiting ${Math.ceil(seconds)} s as the server asks.`));
-    this.line = new Connection({
-      address,
-      path: 'ws',
+    this.line = pageOf(address).list({
       onMessage: message => this.receive(message),
       onState: state => {
         this.connection = state;

@@ -307,6 +307,53 @@ async def test_the_socket_of_all_sessions(server: LiveServer) -> None:
         await until(socket, lambda m: m.get("session_id") == session and m.get("status") == "ended")
 
 
+async def test_one_socket_follows_many_sessions_and_goes_on_after_a_loss(server: LiveServer) -> None:
+    ours = [await make(server), await make(server)]
+    async with aiohttp.ClientSession() as client, server.client() as rest:
+        page = await connect(server, client, "/ws")
+        for session in ours:
+            await page.send_json({"type": "follow", "session_id": session})
+            snapshot = await until(page, lambda m, s=session: m.get("session_id") == s and "sequence" in m)
+            assert snapshot["metadata"]["event"] == "snapshot"
+        for session in ours:
+            await page.send_json({"type": "message", "session_id": session, "content": "Hello"})
+        heard: dict[str, list[int]] = {session: [] for session in ours}
+        answered: set[str] = set()
+        while answered != set(ours):
+            message = await until(page, lambda m: "sequence" in m)
+            heard[message["session_id"]].append(message["sequence"])
+            answered |= {message["session_id"]} if message["type"] == "agent_response" else set()
+        for numbers in heard.values():
+            assert numbers == list(range(numbers[0], numbers[-1] + 1)), "once and in order"
+        await page.send_json({"type": "message", "session_id": ours[0], "content": ""})
+        refused = await until(page, lambda m: m["type"] == "error")
+        assert refused["session_id"] == ours[0] and "sequence" not in refused
+        await page.close()
+
+        middle = heard[ours[0]][2]
+        page = await connect(server, client, "/ws")
+        await page.send_json({"type": "follow", "session_id": ours[0], "after": middle})
+        again = [(await until(page, lambda m: "sequence" in m))["sequence"] for _ in range(4)]
+        assert again == [middle, middle + 1, middle + 2, middle + 3]
+        for asked, code in (({"session_id": "unknown"}, 404), ({"session_id": ours[1], "after": 10**6}, 422)):
+            await page.send_json({"type": "follow", **asked})
+            assert (await until(page, lambda m: m["type"] == "unfollowed"))["code"] == code
+
+        take = {"type": "take_control", "session_id": ours[0], "viewer": "ann"}
+        for command, holder in ((take, "ann"), ({"type": "unfollow", "session_id": ours[0]}, None)):
+            await page.send_json(command)  # whoever no longer shows a session does not keep its mouse
+            async with asyncio.timeout(5):
+                while (await rest.get(f"/sessions/{ours[0]}")).json()["control"] != holder:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+        await page.send_json({"type": "follow", "session_id": ours[1]})
+        await until(page, lambda m: "sequence" in m)
+        for session in ours:
+            await rest.delete(f"/sessions/{session}")
+        over = await until(page, lambda m: m["type"] == "unfollowed")
+        assert (over["session_id"], over["code"]) == (ours[1], 409)
+        await page.close()
+
+
 async def until(socket: Any, wanted: Any) -> dict[str, Any]:
     async with asyncio.timeout(30):
         while True:

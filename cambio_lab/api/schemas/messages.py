@@ -103,6 +103,7 @@ class ErrorMessage(Heard):
     details: str
     metadata: dict[str, Any] = ABSENT
     sequence: Sequence = ABSENT
+    session_id: Annotated[str, Field(description="On /ws only.")] = ABSENT
 
 
 class Heartbeat(Heard):
@@ -134,6 +135,15 @@ class Thumbnail(Heard):
     type: Literal["thumbnail"]
     session_id: str
     image: Annotated[str, Field(description="data: URL of a JPEG.")]
+
+
+class Unfollowed(Heard):
+    """A followed session sends no more events, or cannot be followed."""
+
+    type: Literal["unfollowed"]
+    session_id: str
+    code: Annotated[int, Field(description="As over HTTP: 404 unknown, 409 over, 422 a bad `after`, 503 not now.")]
+    reason: str
 
 
 class ToolsOffered(Heard):

@@ -91,6 +91,7 @@ class UserMessage(Said):
         Literal["next", "idle"],
         Field(description="During a turn: queued for the agent's next request, or refused."),
     ] = "next"
+    session_id: Annotated[Short | None, Field(description="On /ws only.")] = None
 
 
 class Command(Said):
@@ -137,3 +138,13 @@ class Watch(Said):
     type: Literal["watch"] = "watch"
     sessions: Annotated[list[str], Field(max_length=MOST_WATCHED)]
     width: Annotated[int, Field(ge=16, le=640)] = 240
+
+
+class Follow(Said):
+    """Every event of a session, on this connection; `unfollow` ends it."""
+
+    type: Literal["follow", "unfollow"]
+    session_id: Short
+    after: Annotated[
+        int | None, Field(ge=0, le=2**53, description="The last `sequence` of the session that this client has seen.")
+    ] = None
