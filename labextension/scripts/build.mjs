@@ -47,7 +47,7 @@ await mkdir(out, { recursive: true });
 await rm(path.join(out, 'chunks'), { recursive: true, force: true });
 await Promise.all([
   // Modules of the server's static route. They share chunks, so that a page with a notebook panel, the sidebar and a
-  // viewer has one copy of the session model, and with it one socket for each session.
+  // viewer has one copy of the session model, and with it one socket for all sessions.
   esbuild.build({
     ...common,
     entryPoints: { panel: 'panel/panel.ts', agents: 'panel/agents.tsx', runs: 'panel/runs.tsx', viewer: 'viewer/viewer.tsx' },

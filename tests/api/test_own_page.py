@@ -115,10 +115,15 @@ async def test_six_tabs_and_a_reload_are_never_refused(start_server: Start, brow
 
     context.on("response", note)
     pages = [await context.new_page() for _ in range(6)]
+    sockets: list[str] = []
+    for page in pages:
+        page.on("websocket", lambda socket: sockets.append(socket.url.removeprefix(server.ws_url)))
     for _ in range(2):
         await asyncio.gather(*(page.goto(f"{server.url}/vnc/{session}") for page in pages))
         for page in pages:
             await page.locator(".jp-Cambio-viewer .jp-Cambio-desktop[data-phase=open]").wait_for()
+        assert sorted(path.partition("?")[0] for path in sockets) == [f"/vnc/{session}"] * 6 + ["/ws"] * 6
+        sockets.clear()
     for page in pages[:4]:  # four creations
         assert await page.evaluate(USE, [session]) == [200, 200, "status", 200, 200]
     assert refused == [] and " 429 " not in server.log()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 
 from tests.conftest import CHROMIUM_FLAGS
 from tests.live_server import LiveServer
+from tests.messages_api import MessagesApi
 
 from .lab import PATIENCE, ROOT, lab_server
 
@@ -42,6 +43,22 @@ async def browser() -> AsyncIterator[Browser]:
 async def lab(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LiveServer]:
     """JupyterLab below a JupyterHub-like base URL: what works there works at ``/`` too."""
     server = lab_server(tmp_path_factory.mktemp("lab"), base_url="/user/ana/")
+    await server.start()
+    yield server
+    await server.stop(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[MessagesApi]:
+    with MessagesApi() as api:
+        yield api
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def limited(service: MessagesApi, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LiveServer]:
+    """A server with a local desktop and the stand-in that repeats what it is told."""
+    env = {**service.environment, "CAMBIO_LAB_APPROVAL": "never"}
+    server = lab_server(tmp_path_factory.mktemp("limited"), desktop="local", model="claude-sonnet-5-5", env=env)
     await server.start()
     yield server
     await server.stop(timeout=60)

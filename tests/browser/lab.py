@@ -55,6 +55,12 @@ def notebook(path: Path, *sources: str) -> None:
     path.write_text(json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
 
 
+async def session_of(server: LiveServer, **config: Any) -> str:
+    async with server.client() as client:
+        answer = await client.post("/sessions", json={"config": config})
+        return str(answer.raise_for_status().json()["id"])
+
+
 async def open_lab(page: Page, server: LiveServer, path: str = "", theme: str = "") -> None:
     """JupyterLab on ``page``, with an empty workspace; ``path`` as in ``tree/x.ipynb``."""
     await page.goto(f"{server.url}/lab{'/' + path if path else ''}?token={server.token}&reset")

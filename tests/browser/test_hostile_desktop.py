@@ -15,8 +15,8 @@ from playwright.async_api import Page, WebSocketRoute, expect
 from tests.live_server import LiveServer
 from tests.security.hostile_rfb import ATTACKS, HEIGHT, UPDATE, WIDTH
 
-from .lab import LIVE, command, lab_server, open_lab, until
-from .test_safety import WATCH_FRAMES, session_of
+from .lab import LIVE, command, lab_server, open_lab, session_of, until
+from .test_safety import WATCH_FRAMES
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Page, Route, WebSocketRoute, expect
 
 from tests.live_server import LiveServer
@@ -17,7 +15,7 @@ from tests.messages_api import MessagesApi, Script, reply
 from tests.messages_api.failures import SseError
 
 from .conftest import MakeSession
-from .lab import ask, idle, kernel_ready, lab_server, notebook, open_lab, run_cell, until, violations
+from .lab import ask, idle, kernel_ready, notebook, open_lab, run_cell, session_of, until, violations
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
@@ -35,28 +33,6 @@ WATCH_FRAMES = (
     " window.longest = Math.max(window.longest, now - last); last = now; requestAnimationFrame(tick) }; tick() })()"
 )
 """Notes the longest time between two frames in ``window.longest``."""
-
-
-@pytest.fixture(scope="session")
-def service() -> Iterator[MessagesApi]:
-    with MessagesApi() as api:
-        yield api
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def limited(service: MessagesApi, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LiveServer]:
-    """A server with a local desktop and the stand-in that repeats what it is told."""
-    env = {**service.environment, "CAMBIO_LAB_APPROVAL": "never"}
-    server = lab_server(tmp_path_factory.mktemp("limited"), desktop="local", model="claude-sonnet-5-5", env=env)
-    await server.start()
-    yield server
-    await server.stop(timeout=60)
-
-
-async def session_of(server: LiveServer, **config: Any) -> str:
-    async with server.client() as client:
-        answer = await client.post("/sessions", json={"config": config})
-        return str(answer.raise_for_status().json()["id"])
 
 
 async def test_a_hostile_answer_of_a_megabyte_is_harmless(
@@ -147,7 +123,7 @@ async def test_a_message_written_before_the_socket_is_open_arrives_once(
         await opened.wait()
         route.connect_to_server()
 
-    await page.route_web_socket("**/ws/**", slow)
+    await page.route_web_socket("**/ws", slow)
     await chat_alone(page, limited, session_id)
     box = page.locator(".jp-Cambio-composer textarea")
     await box.fill("early")
@@ -198,7 +174,7 @@ async def test_a_stop_works_while_the_socket_is_down(page: Page, limited: LiveSe
         route.connect_to_server()
         sockets.append(route)
 
-    await page.route_web_socket("**/ws/**", line)
+    await page.route_web_socket("**/ws", line)
     await chat_alone(page, limited, session_id)
     await ask(page, "speak", ".jp-Cambio-root")
     down = True
@@ -231,9 +207,9 @@ async def test_a_full_rate_limit_is_waited_for_as_told(page: Page, limited: Live
     refusal = {"status": 429, "headers": {"Retry-After": "5"}, "body": "{}"}
     await page.add_init_script(
         "const Real = WebSocket; window.full = true; window.WebSocket = class extends Real {"
-        " constructor(url) { super(window.full && url.includes('/ws/') ? url + '/refused' : url) } }"
+        " constructor(url) { super(window.full && url.endsWith('/ws') ? url + '/refused' : url) } }"
     )
-    await page.route(f"{limited.url}/ws/{session_id}", lambda route: route.fulfill(**refusal))  # type: ignore[arg-type]
+    await page.route(f"{limited.url}/ws", lambda route: route.fulfill(**refusal))  # type: ignore[arg-type]
     await page.goto(f"{limited.url}/vnc/{session_id}?token={limited.token}")
     notice = page.locator(".jp-Cambio-notices .jp-Cambio-notice")
     await expect(notice.first).to_contain_text("waiting as the server asks")

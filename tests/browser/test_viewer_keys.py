@@ -13,8 +13,7 @@ from playwright.async_api import Page, expect
 from tests.live_server import LiveServer
 
 from .conftest import MakeSession
-from .lab import LIVE, PATIENCE, canvas, changed, lab_server, pixels
-from .test_safety import session_of
+from .lab import LIVE, PATIENCE, canvas, changed, lab_server, pixels, session_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
