@@ -14,8 +14,8 @@ from dataclasses import asdict, astuple, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-Status = Literal["idle", "thinking", "acting", "waiting_approval", "paused", "stopped", "ended", "error"]
-"""The documented values of a ``status`` event."""
+Status = Literal["idle", "thinking", "acting", "waiting_approval", "waiting", "paused", "stopped", "ended", "error"]
+"""The values of a ``status`` event; ``waiting``: the agent asked a person something, or gave the desktop away."""
 
 
 def timestamp(seconds: float) -> str:
@@ -183,6 +183,33 @@ class ApprovalDecided(Event):
 
     tool_use_id: str
     verdict: Literal["approved", "denied", "timeout", "stopped"]
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionAsked(Event):
+    """The agent waits for a person: for an answer (``ask_user``), or until the desktop is handed back (``hand_over``).
+
+    ``question`` is the question or the reason. Without ``free_text`` the answer is one of ``choices``; ``default`` is
+    the answer when none comes until ``expires_at``.
+    """
+
+    tool_use_id: str
+    tool: Literal["ask_user", "hand_over"]
+    question: str
+    choices: list[str]
+    free_text: bool
+    default: str
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionAnswered(Event):
+    """How a question ended. ``answer`` is what the agent is told: the person's words, or the default."""
+
+    tool_use_id: str
+    outcome: Literal["answered", "timeout", "stopped"]
+    answer: str = ""
     by: str = ""
 
 

@@ -41,6 +41,8 @@ class Settings:
     idle_timeout: float = _setting(0.0, "A session without message, viewer or socket for this long ends; 0: never.")
     approval: str = _setting("never", "Default approval policy: never, risky, always.")
     approval_timeout: float = _setting(300.0, "No answer within this many seconds is a denial.")
+    ask_user: bool = _setting(False, "Let the agent ask people questions and hand the desktop over to them.")
+    ask_timeout: float = _setting(900.0, "Seconds that the agent waits for an answer before it goes on without.")
     # Desktops
     desktop: str = _setting(
         "auto", "docker, sandbox, local (not isolated), or auto: Docker if an engine answers, else sandbox."
@@ -70,6 +72,9 @@ class Settings:
     rate_websocket: str = _setting("5/minute", "Connections to /ws per client address; empty: no limit.")
     rate_refused: str = _setting(
         "300/minute", "Requests without a valid token or from a page elsewhere; empty: no limit."
+    )
+    webhook_url: str = _setting(
+        "", 'Told by POST of `{"text": ...}` (as Slack takes it) when an agent waits for a person; empty: nothing.'
     )
     heartbeat: float = _setting(30.0, "Seconds between heartbeats on /ws.")
     keep_sessions: bool = _setting(

@@ -10,12 +10,13 @@ from typing import Any
 
 from ..desktop.base import Desktop, Screenshot
 from ..errors import ActionError, DesktopLost
-from ..events import ApprovalDecided, StatusChanged, ToolFinished, ToolStarted
+from ..events import ApprovalDecided, QuestionAnswered, StatusChanged, Timing, ToolFinished, ToolStarted
 from .client import ToolsetParts
 from .gate import Gate, LimitReached, Stopped, TurnHalted
 from .models import TOOLSET, ModelInfo
 from .options import AgentOptions
 from .reply import Reply
+from .tools.asking import AskTool
 from .tools.browser import BrowserTool
 from .tools.call import (
     BROWSER,
@@ -23,6 +24,7 @@ from .tools.call import (
     CUT_OFF,
     ENDED_EARLY,
     HALTED,
+    HAND_OVER,
     INTERRUPTED,
     LIMIT,
     STOPPED,
@@ -67,7 +69,8 @@ def make_tools(info: ModelInfo, options: AgentOptions, desktop: Desktop, gate: G
         made["browser"] = BrowserTool(desktop, gate.admitted, parts, members)
     made["bash"] = BashTool(desktop, timeout=options.shell_timeout, limit=options.shell_output)
     made["editor"] = EditorTool(desktop, limit=options.shell_output)
-    return [tool for name, tool in made.items() if options.offers(name)]
+    tools = [tool for name, tool in made.items() if options.offers(name)]
+    return [*tools, AskTool(options.ask_timeout)] if options.ask_user else tools
 
 
 class Calls:
@@ -125,7 +128,8 @@ class Calls:
         step = self._turn.count(member)
         await self._turn.emit(ToolStarted(call.id, member, call.toolset, call.arguments, step))
         try:
-            outcome = await self._carry_out(tool, call)
+            carried = self._question(tool, call) if isinstance(tool, AskTool) else self._carry_out(tool, call)
+            outcome = await carried
         except (TurnHalted, DesktopLost) as reason:
             await self._note(call, member, failed(_words(reason)[0]), step)
             raise
@@ -155,6 +159,35 @@ class Calls:
         await self._turn.emit(ApprovalDecided(call.id, verdict, by))
         await self._turn.emit(StatusChanged("acting", "Acting on the desktop."))
         return verdict
+
+    async def _question(self, tool: AskTool, call: Call) -> Outcome:
+        """Ask a person and wait; after a hand-over the model sees the screen."""
+        began = time.perf_counter()
+        try:
+            question = tool.question(call)
+        except ActionError as error:
+            return failed(error.message)
+        hands_over = question.tool == HAND_OVER
+        if hands_over:  # a button that the agent holds would keep the person's mouse from the desktop
+            await self._gate.race(self._desktop.release_all())
+        self._gate.ask(question)
+        words = f"{'Take over, please' if hands_over else 'A question'}: {question.question}"
+        await self._turn.emit(StatusChanged("waiting", words))
+        await self._turn.emit(question)
+        try:
+            answer = await self._gate.reply()
+        except (TurnHalted, DesktopLost):
+            await self._turn.emit(QuestionAnswered(call.id, "stopped"))
+            raise
+        await self._turn.emit(answer)
+        await self._turn.emit(StatusChanged("acting", "Acting on the desktop."))
+        outcome = Outcome(text=tool.words(question, answer))
+        if hands_over:
+            await self._passage()
+            outcome.image = await self._look()
+        total = (time.perf_counter() - began) * 1000
+        outcome.timing = Timing(action=total, total=total)
+        return outcome
 
     async def _carry_out(self, tool: Tool, call: Call) -> Outcome:
         """Return the call's outcome, with a screenshot if nothing else shows the effect of the reply's last action."""

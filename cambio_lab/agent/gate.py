@@ -16,8 +16,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from ..events import ApprovalRequested
-from .tools.call import ApprovalPolicy, needs_approval, shown
+from ..events import ApprovalRequested, QuestionAnswered, QuestionAsked
+from .tools.call import HAND_OVER, ApprovalPolicy, needs_approval, shown
 
 T = TypeVar("T")
 Verdict = Literal["approved", "denied", "timeout", "stopped"]
@@ -59,6 +59,11 @@ class Gate:
         self.policy: ApprovalPolicy = policy
         self.timeout = timeout
         self.pending: ApprovalRequested | None = None
+        self.question: QuestionAsked | None = None
+        """What the agent waits for a person to answer."""
+        self.answering: Callable[[QuestionAsked], Awaitable[QuestionAnswered]] | None = None
+        """Answers in place of a person: a function of an experiment, or a recording."""
+        self._answer: asyncio.Future[QuestionAnswered] | None = None
         self.on_stop: Callable[[], None] | None = None
         """Called instead of stopping at once: a replay stops the turn where it was stopped when it was recorded."""
         self._verdict: asyncio.Future[tuple[Verdict, str]] | None = None
@@ -111,6 +116,21 @@ class Gate:
             return False
         self._verdict.set_result(("approved" if approve else "denied", by))
         return True
+
+    def answer(self, tool_use_id: str | None, text: str, by: str = "") -> bool:
+        """Answer the question that waits; ``None`` means whichever it is. False when nothing matches."""
+        if self.question is None or self._answer is None or self._answer.done():
+            return False
+        if tool_use_id is not None and tool_use_id != self.question.tool_use_id:
+            return False
+        self._answer.set_result(QuestionAnswered(self.question.tool_use_id, "answered", text, by))
+        return True
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether the agent gave the desktop to a person and has not got it back."""
+        waits = self._answer is not None and not self._answer.done()
+        return waits and self.question is not None and self.question.tool == HAND_OVER
 
     # The loop's side
     def begin(self) -> None:
@@ -204,6 +224,23 @@ class Gate:
             return "timeout", ""
         finally:
             self.pending = self._verdict = None
+
+    def ask(self, question: QuestionAsked) -> None:
+        """Open a question; :meth:`reply` waits for its answer."""
+        self.question = question
+        self._answer = asyncio.get_running_loop().create_future()
+
+    async def reply(self) -> QuestionAnswered:
+        """Return how the open question ended; no answer in time is its default (``timeout``)."""
+        assert self._answer is not None and self.question is not None, "ask() comes first"
+        asked = self.question
+        waiting = self._answer if self.answering is None else self.answering(asked)
+        try:
+            return await self.race(asyncio.wait_for(waiting, max(0.0, asked.expires_at - time.time())))
+        except TimeoutError:
+            return QuestionAnswered(asked.tool_use_id, "timeout", asked.default)
+        finally:
+            self.question = self._answer = None
 
     def needs_approval(self, tool_use_id: str, tool: str, arguments: Mapping[str, Any]) -> bool:
         """Return whether this call waits for a person."""

@@ -19,7 +19,7 @@ OPTIONAL_MEMBERS = ("javascript_exec", "file_upload", "read_console", "read_netw
 """Of the browser toolset; a session must ask for them by name."""
 IMAGE_FORMATS = ("png", "jpeg", "webp")
 NOT_NEGATIVE = ("max_steps", "max_cost_usd", "max_turn_tokens", "max_turn_seconds", "model_retries")
-POSITIVE = ("model_stall", "shell_timeout", "shell_output")
+POSITIVE = ("ask_timeout", "model_stall", "shell_timeout", "shell_output")
 BASE = """\
 You operate a Linux desktop for a researcher who watches you work: a {size} pixel screen, a mouse, a keyboard, a \
 persistent bash shell and a file editor, all inside one sandboxed environment.
@@ -66,6 +66,9 @@ class AgentOptions:
     image_format: str = "png"
     tools: Sequence[str] = ()
     """Of :data:`TOOLS`, and optional members of the browser toolset; empty: all that model and desktop have."""
+    ask_user: bool = False
+    """Whether the agent may ask people and hand the desktop over; ``ask_timeout`` is how long it waits."""
+    ask_timeout: float = 900.0
     network: str | Mapping[str, Any] = "open"
     """The session's: the browser opens no other hosts."""
 

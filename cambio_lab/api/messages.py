@@ -68,7 +68,7 @@ def _status(status: str, content: str, given: Mapping[str, Any] | None = None, /
 
 
 def _status_changed(event: events.StatusChanged, view: SessionView) -> Body | None:
-    if event.status == "waiting_approval":
+    if event.status in ("waiting_approval", "waiting"):
         return None  # the request itself says it next, and says what is asked
     return _status(event.status, event.content or event.status.replace("_", " "), event.metadata)
 
@@ -94,6 +94,11 @@ def _approval_requested(event: events.ApprovalRequested, view: SessionView) -> B
         shown=event.shown,
         expires_at=timestamp(event.expires_at),
     )
+
+
+def _question_asked(event: events.QuestionAsked, view: SessionView) -> Body:
+    asked = {**asdict(event), "expires_at": timestamp(event.expires_at)}
+    return _status("waiting", f"Waiting for an answer: {event.question}", event="question", **asked)
 
 
 def _model_replied(event: events.ModelReplied, view: SessionView) -> Body:
@@ -175,6 +180,7 @@ _TRANSLATIONS: dict[type[events.Event], Callable[[Any, SessionView], Body | None
     events.UserMessage: _user_message,
     events.MessageQueued: _message_queued,
     events.ApprovalRequested: _approval_requested,
+    events.QuestionAsked: _question_asked,
     events.ModelReplied: _model_replied,
     events.TextDelta: lambda event, view: _delta(event.text, kind="text"),
     events.ThinkingDelta: lambda event, view: _delta(event.text, kind="thinking"),
@@ -202,6 +208,11 @@ _NEWS: dict[type[events.Event], Callable[[Any], tuple[str, str, dict[str, Any]]]
         "approval_decided",
         f"Approval: {event.verdict}",
         _fields(event, "tool_use_id", "verdict", "by"),
+    ),
+    events.QuestionAnswered: lambda event: (
+        "question_answered",
+        f"Question: {event.outcome}",
+        _fields(event, "tool_use_id", "outcome", "answer", "by"),
     ),
     events.Retrying: lambda event: (
         "retry",

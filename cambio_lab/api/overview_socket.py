@@ -78,7 +78,7 @@ class OverviewSocket(EventSocket):
             pass
         else:
             content = now["content"]
-            metadata |= {name: now["metadata"].get(name) for name in ("approval", "message_id")}
+            metadata |= {name: now["metadata"].get(name) for name in ("approval", "question", "message_id")}
         return {
             "type": "status",
             "session_id": session["id"],

@@ -17,6 +17,7 @@ ROUTES: tuple[tuple[str, str, type[Any]], ...] = (
     ("/sessions", r"/sessions/?", sessions.Sessions),
     ("/sessions/{session_id}", rf"/sessions/{ID}/?", sessions.OneSession),
     ("/sessions/{session_id}/stop", rf"/sessions/{ID}/stop/?", sessions.Stop),
+    ("/sessions/{session_id}/answer", rf"/sessions/{ID}/answer/?", sessions.Answer),
     ("/sessions/{session_id}/history", rf"/sessions/{ID}/history/?", history.History),
     ("/sessions/{session_id}/events", rf"/sessions/{ID}/events/?", history.Events),
     ("/sessions/{session_id}/steps", rf"/sessions/{ID}/steps/?", history.Steps),

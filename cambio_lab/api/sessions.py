@@ -158,6 +158,21 @@ class OneSession(Rest):
         )
 
 
+class Answer(Rest):
+    """``/sessions/{session_id}/answer``: for a program that heard of a question by the webhook."""
+
+    methods = ("POST",)
+
+    async def post(self, session_id: str) -> None:
+        """Answer the agent's question, or hand the desktop back."""
+        session = await self.find(session_id)
+        from .schemas import requests  # loaded by the start hook, off the loop
+
+        given = self.parse(requests.AnswerQuestion)
+        await session.answer(given.text, given.tool_use_id, by="rest")
+        self.write_json({"session_id": session_id, "state": session.snapshot_status()["status"]})
+
+
 class Stop(Rest):
     """``/sessions/{session_id}/stop``: for a client whose WebSocket is down."""
 

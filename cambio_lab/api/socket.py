@@ -31,7 +31,8 @@ _CONTROLS: dict[str, Callable[[Session, Command, str], Awaitable[None]]] = {
     "approve": lambda session, command, viewer: session.approve(command.tool_use_id, by=viewer),
     "deny": lambda session, command, viewer: session.deny(command.tool_use_id, by=viewer),
     "take_control": lambda session, command, viewer: session.take_control(viewer),
-    "give_back": lambda session, command, viewer: session.give_back(viewer),
+    "give_back": lambda session, command, viewer: session.hand_back(viewer),
+    "answer": lambda session, command, viewer: session.answer(command.text, command.tool_use_id, viewer),
 }
 WHEN = ("next", "idle")
 """When a message is read: before the agent's next request, or only while no turn runs (else it is refused)."""

@@ -11,7 +11,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlencode
 
 from websockets.asyncio.client import ClientConnection
@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from ..errors import CambioError, ServerError, SessionEnded
 from .discovery import Address
 from .message import Message, connection, open_socket
+from .questions import waiting
 from .rest import from_event, refused_upgrade, retry_after, unreachable
 
 QUEUE_MESSAGES = 4096
@@ -81,6 +82,9 @@ class Channel:
         """The last ``status`` message."""
         self.pending: Mapping[str, Any] | None = None
         """The call that waits for approval."""
+        self.question: Mapping[str, Any] | None = None
+        """What the agent waits for a person to answer."""
+        self.asked: Callable[[Mapping[str, Any] | None], None] = lambda question: None
         self.connections = 0
         self.admission = asyncio.Lock()
         """Held while a message waits for acceptance: a refusal carries no name, so only one may be meant."""
@@ -151,11 +155,11 @@ class Channel:
                 return found
         raise TimeoutError
 
-    async def wait_for_approval(self, timeout: float) -> Mapping[str, Any]:
-        """What waits for approval, now or soon. Raises ``TimeoutError``."""
+    async def wait_for_person(self, what: Literal["pending", "question"], timeout: float) -> Mapping[str, Any]:
+        """What waits for approval or for an answer, now or soon. Raises ``TimeoutError``."""
         async for _ in self._statuses(timeout):
-            if self.pending is not None:
-                return self.pending
+            if (waits := self.pending if what == "pending" else self.question) is not None:
+                return waits
         raise TimeoutError
 
     async def _statuses(self, timeout: float) -> AsyncIterator[Message]:
@@ -260,6 +264,9 @@ class Channel:
             await listener.queue.put(message)
 
     def _note_pending(self, message: Message) -> None:
+        if (question := waiting(message, self.question)) != self.question:
+            self.question = question
+            self.asked(question)
         if message.event == "approval":
             self.pending = message.metadata
         elif message.event == "snapshot":

@@ -16,6 +16,7 @@ from .feed import Exchange
 from .files import Clipboard, Files
 from .message import Approval, Approve, Message, decide
 from .portal import calls, portal
+from .questions import Answer, Question, Questions
 from .screenshot import Screenshot
 from .text import Table
 from .tools import Tools
@@ -55,6 +56,7 @@ class Session:
         self.channel = Channel(lab.address, self.id, notice=lab.rest.notice)
         """The agent socket; belongs to the portal's loop."""
         self.tools = Tools(self.channel)
+        self._questions = Questions(self)
         self.observer: Observer | None = None
 
     @property
@@ -200,9 +202,27 @@ class Session:
         """Refuse the waiting action; the agent is told and goes on without it."""
         await self._decide("deny", tool_use_id)
 
+    def on_question(self, function: Answer) -> Answer:
+        """Call ``function(question)`` when the agent asks or hands over; return it unchanged (also a decorator).
+
+        What it returns is the answer; ``None`` leaves it to a person. An ``async`` function runs on the loop of the
+        cell that gave it, another one in a thread.
+        """
+        self._questions.answer_with(function)
+        return function
+
+    async def answer(self, text: str = "", tool_use_id: str | None = None) -> None:
+        """Answer the question that waits; empty hands the desktop back. Raises ``SessionConflict`` when none waits."""
+        message = {"type": "answer", "text": text, **({} if tool_use_id is None else {"tool_use_id": tool_use_id})}
+        await portal.call(self.channel.ask(message, lambda found: found.event == "question_answered"))
+
+    async def wait_for_question(self, *, timeout: float = 60.0) -> Question:
+        """What the agent asks, now or soon. Raises ``TimeoutError``."""
+        return Question.parse(self, await portal.call(self.channel.wait_for_person("question", timeout)))
+
     async def wait_for_approval(self, *, timeout: float = 60.0) -> Approval:
         """The call that waits for approval, now or soon. Raises ``TimeoutError``."""
-        return Approval.parse(self, await portal.call(self.channel.wait_for_approval(timeout)))
+        return Approval.parse(self, await portal.call(self.channel.wait_for_person("pending", timeout)))
 
     async def wait_for(self, status: str, *, timeout: float = 60.0) -> Message:
         """Wait until the session's state is ``status`` (``idle``, ``waiting_approval``, ...); returns its message."""

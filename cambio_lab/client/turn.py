@@ -200,6 +200,10 @@ class TurnBuilder:
             step = self._step(message, "waiting")
             self.activity = f"waiting for approval: {step.summary}"
             return True
+        if message.event == "question":
+            self._step(message, "waiting")
+            self.activity = f"waiting for an answer: {clip(str(message.metadata.get('question', '')))}"
+            return True
         if message.event == "retry":
             self._drop(message.metadata.get("dropped_text"))
         elif message.event == "approval_decided" and message.metadata.get("verdict") not in ("approved", None):

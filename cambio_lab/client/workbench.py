@@ -80,6 +80,8 @@ class Workbench:
         max_turn_seconds: float | None = None,
         max_turn_tokens: int | None = None,
         approval_timeout: float | None = None,
+        ask_user: bool | None = None,
+        ask_timeout: float | None = None,
         image_format: Literal["png", "jpeg", "webp"] | None = None,
         secrets: dict[str, str] | list[str] | None = None,
         record: str | Path | None = None,
@@ -114,6 +116,8 @@ class Workbench:
             max_turn_seconds: Seconds of one turn.
             max_turn_tokens: Tokens of one turn.
             approval_timeout: Seconds until a call that waits for approval is denied.
+            ask_user: Whether the agent may ask questions and hand the desktop over; see :meth:`Session.on_question`.
+            ask_timeout: Seconds after which it goes on without an answer.
             image_format: How screenshots are encoded for the model.
             secrets: Values that the agent may type without seeing them, by name.
             record: Run file of the session, relative to this program's folder: replayed if it exists, else recorded.

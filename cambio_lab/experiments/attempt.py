@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..desktop.base import Desktop
 from ..errors import CambioError, DesktopError
-from ..events import TurnFailed, TurnFinished
+from ..events import QuestionAnswered, QuestionAsked, TurnFailed, TurnFinished
 from . import live
 from .engines.base import Job
 from .evidence import Witness, judge
@@ -114,6 +114,8 @@ class Attempt:
         self._live = Live(session, desktop, self.job.cell.seed)
         if self.job.cell.policy is not None and meter.policy is not None:
             meter.policy.bind(self.job.cell.policy, task, self._live)
+        if task.answer is not None:
+            session.gate.answering = self._answer
         self._stage = "setup"
         if task.setup is not None:
             await live.call(task.setup, self._live)
@@ -130,6 +132,13 @@ class Attempt:
         if self._limit:
             return Judgement("limit", f"The agent reached {self._limit}.")
         return Judgement("agent", self._verdict.reason or "The check says no.")
+
+    async def _answer(self, question: QuestionAsked) -> QuestionAnswered:
+        """Let the task's function answer the agent."""
+        task = self.job.cell.task
+        assert task.answer is not None and self._live is not None
+        words = await live.call(task.answer, self._live, question)
+        return QuestionAnswered(question.tool_use_id, "answered", str(words), "task")
 
     async def _turn(self, text: str) -> Judgement | None:
         """Send one message and wait for the turn's end."""

@@ -84,7 +84,8 @@ class Grid:
                 for name, model in self.models.items():
                     policy = None if isinstance(model, str) else model
                     for setting, changes in self.settings.items():
-                        config = {**self.config, **task.config, **changes, "model": DEMO if policy else model}
+                        asks = {"ask_user": True} if task.answer else {}
+                        config = {**asks, **self.config, **task.config, **changes, "model": DEMO if policy else model}
                         asked = [digests[task.name], config, *([policy] if policy else [])]
                         yield Cell(task, name, setting, repeat, seed, config, fingerprint(asked), policy)
 

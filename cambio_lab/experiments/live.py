@@ -145,10 +145,10 @@ class BlockingLive(Facts):
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
-async def call(function: Callable[[Any], Any], live: Live) -> Any:
+async def call(function: Callable[..., Any], live: Live, *arguments: Any) -> Any:
     """Call an author's function, plain (in a thread) or async."""
     if inspect.iscoroutinefunction(function):
-        return await function(live)
+        return await function(live, *arguments)
     blocking = BlockingLive(live, asyncio.get_running_loop())
-    result = await asyncio.to_thread(function, blocking)
+    result = await asyncio.to_thread(function, blocking, *arguments)
     return await result if inspect.isawaitable(result) else result

@@ -69,6 +69,9 @@ class Task:
     description: str = ""
     tags: tuple[str, ...] = ()
     """For filters and for the groups of a report, the most telling first."""
+    answer: Callable[[Any, Any], Any] | None = None
+    """Answers the agent in place of a person: a function of the live session and the question
+    (:class:`~cambio_lab.events.QuestionAsked`), plain or async. With it, the agent may ask."""
     solution: Callable[[Any], Any] | None = None
     """A reference solution: a policy (:mod:`.policies`) that the ``oracle`` baseline and ``check_tasks`` follow."""
 
@@ -101,9 +104,13 @@ class Task:
     @property
     def question(self) -> str:
         """A fingerprint of everything but the check: outcomes of the same question can be judged by another check."""
-        return fingerprint([self.name, self.message, self.setup, dict(self.config), self.timeout])
+        return fingerprint([*self._asked, dict(self.config), self.timeout])
+
+    @property
+    def _asked(self) -> list[Any]:
+        return [self.name, self.message, self.setup, *([] if self.answer is None else [self.answer])]
 
     @cached_property
     def _digest(self) -> str:
         # Once: what a closure holds may change while the task runs.
-        return fingerprint([self.name, self.message, self.setup, self.check, dict(self.config), self.timeout])
+        return fingerprint([*self._asked, self.check, dict(self.config), self.timeout])

@@ -20,6 +20,8 @@ from ..events import (
     Event,
     HistoryAppended,
     ModelReplied,
+    QuestionAnswered,
+    QuestionAsked,
     Timing,
     ToolFinished,
     TurnFailed,
@@ -59,6 +61,9 @@ class Playback:
         replies = [requests.reply(contents.exchanges[i]) for i in kept]
         self.stops = Stops(contents, gate, patience)
         self._patience = patience
+        gate.answering = self._answered
+        answered = [event for event in contents.events if event["kind"] == "QuestionAnswered"]
+        self._answers = {event["tool_use_id"]: event for event in answered}
         self._deciding: asyncio.Task[None] | None = None
         self.transport = ReplayTransport(replies, self._compare, pace=pace, cut=self.stops.reached)
         self.desktop = desktop or ReplayDesktop(contents, pace=pace)
@@ -113,6 +118,14 @@ class Playback:
             self.stops.press()
         else:
             self.gate.decide(request.tool_use_id, verdict == "approved", recorded["by"] if recorded else "")
+
+    async def _answered(self, asked: QuestionAsked) -> QuestionAnswered:
+        """Answer a question as it was recorded: a replay asks no person."""
+        recorded = self._answers.get(asked.tool_use_id)
+        while recorded is None or recorded["outcome"] == "stopped":
+            self.stops.press()
+            await asyncio.sleep(1)  # the stop ends it
+        return QuestionAnswered(asked.tool_use_id, recorded["outcome"], recorded["answer"], recorded["by"])
 
     def check_options(self, options: AgentOptions) -> None:
         """A session that was given another ``system`` text asks something else, whatever its messages say."""

@@ -152,6 +152,13 @@ class SessionConfig(Checked):
     approval_timeout: Annotated[
         Annotated[float, Field(ge=0.1, le=MAX_SECONDS)] | None, about("Seconds after which no answer is a denial.")
     ] = None
+    ask_user: Annotated[
+        bool | None, about("Whether the agent may ask people questions and hand the desktop over to them.")
+    ] = None
+    ask_timeout: Annotated[
+        Annotated[float, Field(ge=0.1, le=MAX_SECONDS)] | None,
+        about("Seconds after which the agent goes on without an answer."),
+    ] = None
     network: Annotated[
         Literal["open", "none"] | AllowList | None, Refuses(_network_problem), about("What a container may reach.")
     ] = None

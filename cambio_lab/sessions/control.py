@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+from cambio_lab.agent.tools.call import HAND_OVER
 from cambio_lab.errors import CambioError, SessionConflict, SessionEnded
 from cambio_lab.events import ControlChanged, HumanInput
 
 from .interfaces import Viewer
+from .questions import check_answer
 from .state import Phase, SessionState
 from .turn import Turn
 
@@ -50,6 +52,22 @@ class ControlledSession(SessionState):
         """Refuse the call that waits."""
         self._decide(tool_use_id, False, by)
 
+    async def answer(self, text: str, tool_use_id: str | None = None, by: str = "") -> None:
+        """Answer the agent's question, or hand the desktop back (``text`` may be empty then).
+
+        Raises :class:`SessionConflict` when it does not wait, :class:`InvalidRequest` for what is no answer to it.
+        """
+        self.require_live()
+        asked = self.gate.question
+        if asked is None or tool_use_id not in (None, asked.tool_use_id):
+            raise SessionConflict("No such question waits for an answer.", hint="It was answered or timed out.")
+        if not self.gate.answer(asked.tool_use_id, self.mask.text(check_answer(asked, text)), by):
+            raise SessionConflict("No question waits for an answer.", hint="It was answered or timed out meanwhile.")
+        self.touch()
+        if asked.tool == HAND_OVER:
+            await self.give_back()
+        self.hold()
+
     async def pause(self) -> None:
         """Hold the agent before its next action; without a running turn, nothing happens."""
         self.require_live()
@@ -82,9 +100,15 @@ class ControlledSession(SessionState):
             self.hold()
             await self.journal.emit(self.moment(ControlChanged(None)))
 
+    async def hand_back(self, viewer: str) -> None:
+        """Give control back because its viewer says so, which also ends a hand-over."""
+        if self.gate.handed_over and self.control in (None, viewer):
+            await self.answer("", by=viewer)
+        await self.give_back(viewer)
+
     def may_act(self, viewer: str) -> bool:
-        """Whether a viewer's input counts: it has control, or no viewer has and the agent is idle."""
-        return self.control == viewer or (self.control is None and not self.life.working)
+        """Whether a viewer's input counts: it has control, or no viewer has and the agent is idle or handed over."""
+        return self.control == viewer or (self.control is None and (not self.life.working or self.gate.handed_over))
 
     async def release_input(self) -> None:
         """Release what the agent holds down while a viewer has control: Xvnc hears only who holds a button.

@@ -121,6 +121,8 @@ class SessionContext:
     """Called after anything that a listing shows has changed."""
     failed: Callable[[str, str], None]
     """Called with a session's id and a reason when it cannot go on; the registry ends it."""
+    notify: Callable[[str, str, Sequence[str]], None]
+    """Called with a session's name, what its agent asks, and the choices: a person is needed."""
 
 
 def with_secrets(request: AgentRequest) -> AgentRequest:

@@ -31,6 +31,7 @@ from .interfaces import AgentFactory, Clock, Encode, SessionContext, default_fac
 from .recovery import Recovery
 from .session import Session
 from .state import describe_row
+from .webhook import Webhook
 
 logger = logging.getLogger(__name__)
 STOP_SECONDS = 8.5
@@ -58,6 +59,7 @@ class Registry:
         self.store = store
         self.clock = clock or time
         self.quota = Quota(settings)
+        self._webhook = Webhook(settings.webhook_url)
         self.context = SessionContext(
             settings,
             store,
@@ -67,6 +69,7 @@ class Registry:
             build_agent or default_factory(settings, store),
             changed=self._changed,
             failed=self._failed,
+            notify=self._webhook.notify,
         )
         self._live: dict[str, Session] = {}
         self._ended: dict[str, None] = {}
@@ -89,6 +92,7 @@ class Registry:
         await self.desktops.start()
         housekeeping = Housekeeping(self._tasks, self.clock, self.desktops, self.quota, self.store)
         self._tasks.own(housekeeping.run(lambda: self.sessions, self._end_later), "housekeeping")
+        self._tasks.own(self._webhook.run(), "webhook")
 
     async def stop(self) -> frozenset[str]:
         """End all sessions, or leave those whose desktop can be adopted to the next start (``keep_sessions``).

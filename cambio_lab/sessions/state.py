@@ -26,6 +26,7 @@ WORDS: dict[Status, str] = {
     "thinking": "The agent thinks",
     "acting": "The agent acts",
     "waiting_approval": "Waiting for approval",
+    "waiting": "Waiting for an answer",
     "paused": "Paused",
     "stopped": "Stopped",
     "ended": "The session is over",
@@ -229,6 +230,8 @@ class SessionState:
                 "shown": pending.shown,
                 "expires_at": timestamp(pending.expires_at),
             }
+        if (asked := self.gate.question) is not None:
+            metadata["question"] = {**asdict(asked), "expires_at": timestamp(asked.expires_at)}
         words = WORDS[self.state]
         if self.journal.failure is not None:
             words = f"{words}. {self.journal.failure.describe()}"

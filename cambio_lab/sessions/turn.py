@@ -13,6 +13,7 @@ from cambio_lab.agent.options import TurnOptions
 from cambio_lab.errors import CambioError
 from cambio_lab.store import Operation, StepRow, new_message_id
 
+from . import questions
 from .interfaces import SessionAgent
 from .state import Phase
 
@@ -146,12 +147,19 @@ class Turn:
     async def _asked(self, event: events.ApprovalRequested) -> None:
         self._session.show("waiting_approval")
         await self._session.journal.emit(self._session.moment(event))
+        self._session.context.notify(self._session.name, f"May I do this? {event.shown}", ["approve", "deny"])
 
     async def _decided(self, event: events.ApprovalDecided) -> None:
         if event.verdict in ("denied", "timeout"):
             self._denied.add(event.tool_use_id)
         self._session.show("acting")
         await self._session.journal.emit(self._session.moment(event))
+
+    async def _question(self, event: events.QuestionAsked) -> None:
+        await questions.asked(self._session, event, self.message_id)
+
+    async def _question_answered(self, event: events.QuestionAnswered) -> None:
+        await questions.answered(self._session, event, self.message_id)
 
     async def _delivered(self, event: events.MessageDelivered) -> None:
         """Add the message to the history, now that the agent gets it, and keep what the agent had said before."""
@@ -290,6 +298,8 @@ _HANDLERS: dict[type[events.Event], Callable[[Turn, Any], Awaitable[None]]] = {
     events.StatusChanged: Turn._status,
     events.ApprovalRequested: Turn._asked,
     events.ApprovalDecided: Turn._decided,
+    events.QuestionAsked: Turn._question,
+    events.QuestionAnswered: Turn._question_answered,
     events.MessageDelivered: Turn._delivered,
     events.ModelReplied: Turn._replied,
     events.ToolStarted: Turn._started,

@@ -51,6 +51,7 @@ BROWSER_MEMBERS = BROWSER_ACTS | {
 MEMBERS = LOOKS | CLICKS | POINTER | KEYBOARD
 """Of the computer toolset."""
 SHELL = "bash"
+ASK_USER, HAND_OVER = "ask_user", "hand_over"
 EDITOR = "str_replace_based_edit_tool"
 EDITOR_READS = frozenset({"view"})
 TOOL_NAMES = MEMBERS | BROWSER_MEMBERS | {SHELL, EDITOR}
@@ -208,7 +209,7 @@ def parse_policy(value: Any) -> ApprovalPolicy:
 
 def needs_approval(policy: ApprovalPolicy, tool: str, arguments: Mapping[str, Any]) -> bool:
     """Return whether a person must agree before ``tool`` (a member's or tool's name) runs."""
-    if policy == "never":
+    if policy == "never" or tool in (ASK_USER, HAND_OVER):
         return False
     if policy == "always":
         return True

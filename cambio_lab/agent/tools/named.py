@@ -14,11 +14,11 @@ from ...desktop.base import Desktop
 from ...desktop.machine import CommandResult
 from ...errors import ActionError, InvalidRequest
 from ...events import Timing
-from .call import COMPUTER, EDITOR, SHELL, Call, Outcome, failed
+from .call import ASK_USER, COMPUTER, EDITOR, HAND_OVER, SHELL, Call, Outcome, failed
 
 log = logging.getLogger(__name__)
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}\Z")
-RESERVED = frozenset({COMPUTER, SHELL, EDITOR})
+RESERVED = frozenset({COMPUTER, SHELL, EDITOR, ASK_USER, HAND_OVER})
 
 
 class NamedTool:

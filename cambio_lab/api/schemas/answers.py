@@ -11,7 +11,7 @@ ABSENT: Any = Field(default=None)
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}, description="UTC, `2024-01-15T10:30:00Z`")]
 Id = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
 Sequence = Annotated[int, Field(ge=0, description="Per session and kind of reader, without gaps.")]
-State = Literal["idle", "thinking", "acting", "waiting_approval", "paused", "stopped", "ended", "error"]
+State = Literal["idle", "thinking", "acting", "waiting_approval", "waiting", "paused", "stopped", "ended", "error"]
 Status = Literal["active", "inactive", "error"]
 
 

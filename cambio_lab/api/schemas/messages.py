@@ -20,7 +20,8 @@ class StatusMessage(Heard):
 
     The first message after connecting is the state of now; its `sequence` is where the reader continues.
     `metadata.event` says what happened: snapshot, user_message, message_queued (a message during a turn; `queued` is
-    true), message_delivered, message_withdrawn (with `reason`), control, retry, approval, approval_decided,
+    true), message_delivered, message_withdrawn (with `reason`), control, retry, approval, approval_decided, question
+    (with `tool`: ask_user or hand_over, `question`, `choices`, `free_text`, `default`), question_answered,
     human_input, limit, cleared, ended; on /ws also summary, and progress (of the slow first start of a desktop,
     with `fraction` from 0 to 1 or null: the session does not exist yet). After `retry`, the last `dropped_text`
     characters of text pieces are void: the reply that they were part of broke off.

@@ -67,6 +67,13 @@ class StopTurn(Asked):
     ] = None
 
 
+class AnswerQuestion(Asked):
+    """An answer to the agent's question, or the end of a hand-over."""
+
+    text: Annotated[str, Field(max_length=20_000, description="Empty: the desktop is handed back without a word.")] = ""
+    tool_use_id: Annotated[Short | None, Field(description="Of the question; without it, the one that waits.")] = None
+
+
 class Clipboard(Asked):
     """The text of the desktop's clipboard."""
 
@@ -97,8 +104,13 @@ class UserMessage(Said):
 class Command(Said):
     """What a person does to a turn."""
 
-    type: Literal["stop", "take_back", "pause", "resume", "approve", "deny", "take_control", "give_back"]
-    tool_use_id: Annotated[Short | None, Field(description="Of the call that waits; without it, the oldest.")] = None
+    type: Literal["stop", "take_back", "pause", "resume", "approve", "deny", "take_control", "give_back", "answer"]
+    tool_use_id: Annotated[
+        Short | None, Field(description="Of the call or question that waits; without it, whichever does.")
+    ] = None
+    text: Annotated[
+        str, Field(max_length=20_000, description="Of an answer; may be empty when the desktop is handed back.")
+    ] = ""
     message_id: Annotated[
         Short | None,
         Field(description="Of the turn to stop (without it, the running one), or of the queued message to take back."),
