@@ -6,9 +6,9 @@ Sockets live on the portal's loop, so a session can be used from any event loop,
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncGenerator, Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from . import display
 from .channel import Channel
@@ -20,21 +20,13 @@ from .questions import Answer, Question, Questions
 from .screenshot import Screenshot
 from .text import Table
 from .tools import Tools
-from .turn import Turn, TurnCancelled, TurnInterrupted
+from .turn import Observer, Turn, TurnCancelled, TurnInterrupted
 
 if TYPE_CHECKING:
     from ..reports import Run
     from .workbench import Workbench
 
 HISTORY_COLUMNS = ("timestamp", "role", "content")
-
-
-class Observer(Protocol):
-    """Told of what this object does, to keep an output of a notebook up to date. Called from the caller's side."""
-
-    async def turn_ended(self, turn: Turn | None) -> None: ...
-    async def ending(self) -> None: ...
-    async def close(self) -> None: ...
 
 
 @calls
@@ -56,6 +48,8 @@ class Session:
         self.channel = Channel(lab.address, self.id, notice=lab.rest.notice)
         """The agent socket; belongs to the portal's loop."""
         self.tools = Tools(self.channel)
+        self.viewer = f"program-{uuid.uuid4().hex[:8]}"
+        """By this name others are told who answered."""
         self._questions = Questions(self)
         self.observer: Observer | None = None
 
@@ -213,8 +207,9 @@ class Session:
 
     async def answer(self, text: str = "", tool_use_id: str | None = None) -> None:
         """Answer the question that waits; empty hands the desktop back. Raises ``SessionConflict`` when none waits."""
-        message = {"type": "answer", "text": text, **({} if tool_use_id is None else {"tool_use_id": tool_use_id})}
-        await portal.call(self.channel.ask(message, lambda found: found.event == "question_answered"))
+        message = {"type": "answer", "text": text, "viewer": self.viewer}
+        message |= {} if tool_use_id is None else {"tool_use_id": tool_use_id}
+        await portal.call(self.channel.ask(message, lambda found: found.answers(self.viewer)))
 
     async def wait_for_question(self, *, timeout: float = 60.0) -> Question:
         """What the agent asks, now or soon. Raises ``TimeoutError``."""
@@ -274,9 +269,7 @@ class Session:
     async def __aenter__(self) -> Session:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.end()
 
     def __repr__(self) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import CambioError
 from .message import Message
@@ -109,6 +109,14 @@ class Turn:
 
     def __repr__(self) -> str:
         return f"Turn({self.outcome}: {clip(self.text, 200)!r})"
+
+
+class Observer(Protocol):
+    """Told of what this object does, to keep an output of a notebook up to date. Called from the caller's side."""
+
+    async def turn_ended(self, turn: Turn | None) -> None: ...
+    async def ending(self) -> None: ...
+    async def close(self) -> None: ...
 
 
 def _stopped_line(error: BaseException) -> list[str]:

@@ -106,6 +106,10 @@ export function describe(tool: string, input: Json): Described {
       return { label: `Wait ${shorten(words(input['duration']), 20)} s`, mark: null };
     case 'screenshot':
       return { label: 'Look at the screen', mark: null };
+    case 'ask_user':
+      return { label: `Ask ${quoted(input['question'], 80)}`, mark: null };
+    case 'hand_over':
+      return { label: `Hand over: ${shorten(words(input['reason']), 80)}`, mark: null };
     case 'cursor_position':
       return { label: 'Ask where the mouse is', mark: null };
     case 'bash':

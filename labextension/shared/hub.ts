@@ -8,6 +8,7 @@ import type { ClientMessage, ServerMessage } from './messages';
 import { pageOf, type Channel, type Listener } from './page';
 import { prepend, restore } from './history';
 import { Outbox, type Outgoing } from './outbox';
+import type { Question } from './question';
 import { emptyView, reduce, type Approval, type SessionView } from './state';
 
 export type OpenChannel = (listener: Listener) => Channel;
@@ -137,14 +138,19 @@ export class SessionModel {
     this.send({ type: approve ? 'approve' : 'deny', tool_use_id: shown.toolUseId, viewer: this.viewer });
   };
 
+  /** Answer the question that was shown, or hand the desktop back. */
+  readonly answer = (text: string, shown: Question): void => {
+    this.send({ type: 'answer', text, tool_use_id: shown.toolUseId, viewer: this.viewer });
+  };
+
   retry(): void {
     this.line.retry();
   }
 
-  /** Whether mouse and keyboard of this page reach the desktop: with control, or while the agent is idle and no viewer has it. */
+  /** Whether mouse and keyboard of this page reach the desktop: with control, or while no viewer has it and the agent is idle or handed over. */
   get interactive(): boolean {
-    const { control, status, ended } = this.view;
-    return this.controls || (!ended && !control && !working(status));
+    const { control, status, ended, question } = this.view;
+    return this.controls || (!ended && !control && (!working(status) || question?.handsOver === true));
   }
 
   /** Whether the server has no such session (any more): there is nothing to wait for. */

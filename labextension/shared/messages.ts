@@ -5,6 +5,7 @@ export type Status =
   | 'thinking'
   | 'acting'
   | 'waiting_approval'
+  | 'waiting'
   | 'paused'
   | 'stopped'
   | 'ended'
@@ -107,12 +108,12 @@ export type ServerMessage =
   | ThumbnailMessage
   | UnfollowedMessage;
 
-export type Command = 'stop' | 'pause' | 'resume' | 'approve' | 'deny' | 'take_control' | 'give_back' | 'take_back';
+export type Command = 'stop' | 'pause' | 'resume' | 'approve' | 'deny' | 'take_control' | 'give_back' | 'take_back' | 'answer';
 
 export type ClientMessage =
   /** `next`: also during a turn, before the agent's next request; `idle`: refused while a turn runs. */
   | { content: string; when: 'next' | 'idle' }
-  | { type: Command; tool_use_id?: string; message_id?: string; viewer?: string; session_id?: string }
+  | { type: Command; tool_use_id?: string; message_id?: string; text?: string; viewer?: string; session_id?: string }
   | { type: 'follow' | 'unfollow'; session_id: string; after?: number }
   | { type: 'watch'; sessions: string[]; width: number };
 

@@ -18,6 +18,8 @@ export function noteOf(message: StatusMessage, viewer = ''): string {
   switch (data['event']) {
     case 'approval_decided':
       return t(VERDICTS.get(text(data['verdict'])) ?? text(data['verdict']));
+    case 'question_answered':
+      return answerWords(data);
     case 'approval_policy':
       return t('Approval policy: %1', policyWords(data['approval']));
     case 'control':
@@ -33,6 +35,19 @@ export function noteOf(message: StatusMessage, viewer = ''): string {
       return message.content ?? '';
     default:
       return '';
+  }
+}
+
+/** An answer in words is an entry of its own. */
+function answerWords(data: Json): string {
+  const fallback = text(data['answer']);
+  switch (data['outcome']) {
+    case 'timeout':
+      return fallback ? t('No answer came in time; the agent goes on with: %1', fallback) : t('No answer came in time');
+    case 'stopped':
+      return t('Not answered: the turn was stopped');
+    default:
+      return fallback ? '' : t('The desktop was handed back');
   }
 }
 

@@ -6,6 +6,7 @@ import type { ConnectionState } from './line';
 import type { Command, Json, ServerMessage, Status, StatusMessage, Usage } from './messages';
 import { pageOf, type Channel } from './page';
 import { pendingApproval, type Approval } from './approval';
+import { pendingQuestion, type Question } from './question';
 import { working } from './working';
 
 export interface Row {
@@ -19,6 +20,7 @@ export interface Row {
   created: string;
   ended: boolean;
   approval: Approval | null;
+  question: Question | null;
   /** The id of the message that the agent works on; empty when unknown. */
   turn: string;
   /** A `data:` URL, once one came. */
@@ -30,6 +32,7 @@ export interface Row {
 /** Something that a person may want to be told about. */
 export type News =
   | { kind: 'approval'; row: Row; approval: Approval }
+  | { kind: 'question'; row: Row; question: Question }
   | { kind: 'decided'; row: Row }
   | { kind: 'finished'; row: Row }
   | { kind: 'failed'; row: Row };
@@ -89,6 +92,11 @@ export class Roster {
   /** Answers the request that was shown; one that came since is left for its own answer. */
   decide(approve: boolean, id: string, shown: Approval): void {
     this.command(approve ? 'approve' : 'deny', id, shown.toolUseId);
+  }
+
+  answer(text: string, id: string, shown: Question): void {
+    if (this.line.send({ type: 'answer', text, session_id: id, tool_use_id: shown.toolUseId })) return;
+    this.say('Not sent: there is no connection to the server. Try again when it is back.');
   }
 
   retry(): void {
@@ -184,7 +192,7 @@ export class Roster {
 
 function blank(id: string, created: string): Row {
   const text = '';
-  return { id, name: id.slice(0, 8), status: 'idle', text, model: '', steps: 0, cost: 0, created, ended: false, approval: null, turn: '', thumbnail: '', starting: null };
+  return { id, name: id.slice(0, 8), status: 'idle', text, model: '', steps: 0, cost: 0, created, ended: false, approval: null, question: null, turn: '', thumbnail: '', starting: null };
 }
 
 function rowOf(session: SessionSummary, before: Row | undefined): Row {
@@ -217,6 +225,7 @@ export function applyStatus(row: Row, message: StatusMessage): Row {
     steps: typeof data['steps'] === 'number' ? data['steps'] : row.steps,
     cost: usage?.cost_usd ?? row.cost,
     approval: message.status === 'waiting_approval' ? (pending ?? row.approval) : null,
+    question: message.status === 'waiting' ? (pendingQuestion(data) ?? row.question) : null,
     turn: working(message.status) && typeof data['message_id'] === 'string' ? data['message_id'] : '',
     starting: startOf(message, data)
   };
@@ -233,7 +242,10 @@ export function compare(before: Row, after: Row): News[] {
   if (after.approval && after.approval.toolUseId !== before.approval?.toolUseId) {
     news.push({ kind: 'approval', row: after, approval: after.approval });
   }
-  if (before.approval && !after.approval) news.push({ kind: 'decided', row: after });
+  if (after.question && after.question.toolUseId !== before.question?.toolUseId) {
+    news.push({ kind: 'question', row: after, question: after.question });
+  }
+  if ((before.approval && !after.approval) || (before.question && !after.question)) news.push({ kind: 'decided', row: after });
   if (working(before.status) && after.status === 'error') news.push({ kind: 'failed', row: after });
   if (working(before.status) && after.status === 'idle') news.push({ kind: 'finished', row: after });
   return news;

@@ -1,8 +1,10 @@
 /** What a viewer knows about one session: a pure function of the messages that came. */
 
 import { pendingApproval, type Approval } from './approval';
+import { translate as t } from './language';
 import type { DeltaMessage, ErrorMessage, Json, ResponseMessage, ServerMessage, Status, StatusMessage, Step, ToolMessage, Usage } from './messages';
 import { noteOf } from './notes';
+import { pendingQuestion, type Question } from './question';
 import { stepOf } from './step';
 import { moment, number, text } from './values';
 import { working } from './working';
@@ -41,6 +43,7 @@ export interface SessionView {
   steps: ReadonlyMap<string, Step>;
   stepCount: number;
   approval: Approval | null;
+  question: Question | null;
   /** The effective approval policy; null until known. */
   policy: unknown;
   control: string | null;
@@ -72,6 +75,7 @@ export function emptyView(id: string, viewer = ''): SessionView {
     steps: new Map(),
     stepCount: 0,
     approval: null,
+    question: null,
     policy: null,
     control: null,
     viewer,
@@ -111,6 +115,7 @@ function onStatus(view: SessionView, message: StatusMessage): SessionView {
     turn: working(message.status) ? turnOf(data) || view.turn : '',
     ended: view.ended || message.status === 'ended',
     approval: waits ? (pendingApproval(data) ?? view.approval) : null,
+    question: message.status === 'waiting' ? (pendingQuestion(data) ?? view.question) : null,
     waiting: null
   };
   if (message.status === 'ended') {
@@ -135,6 +140,13 @@ function onStatusEvent(view: SessionView, message: StatusMessage, data: Json): S
       return addEntry(unqueue(view, data), 'user', text(data['message']), message.timestamp, text(data['message_id']));
     case 'message_withdrawn':
       return unqueue(view, data);
+    case 'question': {
+      const words = data['tool'] === 'hand_over' ? t('Hands the desktop over to you') : t('Asks you');
+      const id = text(data['tool_use_id']);
+      return addEntry(settleDraft(view, message.timestamp, id), 'agent', text(data['question']), message.timestamp, questionKey(id), words);
+    }
+    case 'question_answered':
+      return onAnswer(view, message, data);
     case 'control':
       return { ...view, control: text(data['viewer']) || null };
     case 'retry':
@@ -154,6 +166,19 @@ function onStatusEvent(view: SessionView, message: StatusMessage, data: Json): S
     default:
       return view;
   }
+}
+
+/** The key of the entry that tells a question; while it waits, its card is shown instead. */
+export function questionKey(toolUseId: string): string {
+  return `question-${toolUseId}`;
+}
+
+function onAnswer(view: SessionView, message: StatusMessage, data: Json): SessionView {
+  const answer = text(data['answer']);
+  if (data['outcome'] !== 'answered' || !answer) return view; // a note says it
+  const by = text(data['by']);
+  const remark = by === view.viewer ? '' : t('Answered by another client');
+  return addEntry(view, 'user', answer, message.timestamp, `answer-${text(data['tool_use_id'])}`, remark);
 }
 
 function unqueue(view: SessionView, data: Json): SessionView {
@@ -223,7 +248,7 @@ function onResponse(view: SessionView, message: ResponseMessage): SessionView {
 
 function settleTurn(view: SessionView, data: Json): SessionView {
   const usage = (data['session_usage'] as Usage | undefined) ?? view.usage;
-  return { ...view, usage, draft: '', thinking: '', announced: '', waiting: null, approval: null };
+  return { ...view, usage, draft: '', thinking: '', announced: '', waiting: null, approval: null, question: null };
 }
 
 function remark(data: Json): string {

@@ -5,6 +5,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import { Widget } from '@lumino/widgets';
 import type { Json } from '../shared/messages';
 import type { Roster, Row } from '../shared/roster';
+import { askToTell } from '../shared/tell';
 
 export interface Defaults {
   model: string;
@@ -37,6 +38,7 @@ class Form extends Widget implements Dialog.IBodyWidget<NewSession> {
     this.field('name', trans.__('Name'), this.input('text', '', trans.__('Made up when empty')));
     this.field('model', trans.__('Model'), this.select(models, models[0] ?? ''));
     this.field('approval', trans.__('Ask before'), this.choices(trans, defaults.approval || choices.approval));
+    this.field('ask_user', trans.__('May ask you'), this.options([['', trans.__('no')], ['yes', trans.__('questions, and to take over')]], ''));
     this.field('max_steps', trans.__('Step limit of a turn'), this.input('number', defaults.maxSteps || '', String(choices.maxSteps || '')));
     this.field('max_cost_usd', trans.__('Cost limit (US$)'), this.input('number', defaults.maxCostUsd || '', String(choices.maxCostUsd || '')));
   }
@@ -46,6 +48,7 @@ class Form extends Widget implements Dialog.IBodyWidget<NewSession> {
     const config: Json = {};
     for (const name of ['model', 'approval']) if (text(name)) config[name] = text(name);
     for (const name of ['max_steps', 'max_cost_usd']) if (Number(text(name)) > 0) config[name] = Number(text(name));
+    if (text('ask_user')) config['ask_user'] = true;
     return { name: text('name'), config };
   }
 
@@ -100,6 +103,7 @@ export async function askForNew(trans: TranslationBundle, defaults: Defaults, ch
     buttons: [Dialog.cancelButton(), Dialog.okButton({ label: trans.__('Create') })],
     focusNodeSelector: 'input'
   });
+  if (answer.button.accept && answer.value?.config['ask_user']) askToTell();
   return answer.button.accept ? answer.value : null;
 }
 

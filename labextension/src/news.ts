@@ -3,7 +3,8 @@
 import { Notification } from '@jupyterlab/apputils';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import type { News, Roster } from '../shared/roster';
-import { escapeInvisible, shorten } from '../shared/text';
+import { tellWhenHidden } from '../shared/tell';
+import { escapeInvisible, plain, shorten } from '../shared/text';
 
 /** Characters of a notification that JupyterLab shows. */
 const SHOWN = 140;
@@ -49,11 +50,24 @@ export function announce({ roster, trans, open, visible, enabled }: NewsOptions)
     clearInterval(timer);
     timer = setInterval(look, 1000);
   };
+  /** A question is answered where it can be read whole. */
+  const question = (news: News & { kind: 'question' }): void => {
+    const { row } = news;
+    withdraw(row.id);
+    const words = `${trans.__('%1 asks', row.name)}: ${plain(news.question.question)}`;
+    const actions = [{ label: trans.__('Show question'), callback: () => open(row.id), displayType: 'accent' as const }];
+    asked.set(row.id, Notification.warning(shorten(words, SHOWN), { autoClose: false, actions }));
+    clearInterval(timer);
+    timer = setInterval(look, 1000);
+  };
   return roster.follow(news => {
     const { row } = news;
+    if (news.kind === 'approval') tellWhenHidden(trans.__('%1 asks for permission', row.name), escapeInvisible(news.approval.shown), () => open(row.id));
+    if (news.kind === 'question') tellWhenHidden(trans.__('%1 asks', row.name), plain(news.question.question), () => open(row.id));
     if (news.kind === 'decided') return withdraw(row.id);
     if (visible(row.id)) return undefined; // the panel itself asks, and tells
     if (news.kind === 'approval') return enabled().approvals ? ask(news) : undefined;
+    if (news.kind === 'question') return enabled().approvals ? question(news) : undefined;
     if (!enabled().turns) return undefined;
     const actions = [{ label: trans.__('Open'), callback: () => open(row.id) }];
     if (news.kind === 'finished') Notification.info(trans.__('%1 has finished', row.name), { autoClose: 8000, actions });

@@ -5,7 +5,7 @@ import type { StatusMessage } from '../shared/messages';
 import { applyStatus, compare, type Row } from '../shared/roster';
 import { keep } from '../shared/views/agents';
 
-const row: Row = { id: 'a1b2', name: 'Flights', status: 'idle', text: '', model: 'demo', steps: 0, cost: 0, created: '2024-01-15T10:30:00Z', ended: false, approval: null, turn: '', thumbnail: '', starting: null };
+const row: Row = { id: 'a1b2', name: 'Flights', status: 'idle', text: '', model: 'demo', steps: 0, cost: 0, created: '2024-01-15T10:30:00Z', ended: false, approval: null, question: null, turn: '', thumbnail: '', starting: null };
 const status = (value: string, metadata = {}): StatusMessage => ({ type: 'status', status: value, metadata }) as StatusMessage;
 
 test('a status brings a row up to date', () => {
@@ -47,4 +47,13 @@ test('filter and search', () => {
   assert.deepEqual([row, busy, ended].map(one => keep(one, 'ended', '')), [false, false, true]);
   assert.equal(keep(row, 'all', 'fli DEMO'), true);
   assert.equal(keep(row, 'all', 'hotel'), false);
+});
+
+test('a question is news once, its answer too', () => {
+  const question = { tool: 'ask_user', tool_use_id: 't1', question: 'Which?', choices: ['a', 'b'] };
+  const asked = applyStatus(row, status('waiting', { event: 'question', ...question }));
+  assert.deepEqual(compare(row, asked).map(news => news.kind), ['question']);
+  assert.deepEqual([asked.question?.choices, asked.question?.freeText, asked.question?.handsOver], [['a', 'b'], true, false]);
+  assert.deepEqual(compare(asked, applyStatus(asked, status('acting', { event: 'question_answered' }))).map(news => news.kind), ['decided']);
+  assert.equal(applyStatus(row, status('waiting', { event: 'summary', question })).question?.question, 'Which?');
 });

@@ -5,6 +5,7 @@ import type { Roster, Row } from '../roster';
 import { age, money } from '../text';
 import { working } from '../working';
 import { ApprovalCard } from './approval';
+import { QuestionCard } from './question';
 import { Button, StatusBadge } from './bar';
 import { useCountdown, useVisible } from './hooks';
 
@@ -157,6 +158,7 @@ function AgentRow({ roster, row, actions }: { roster: Roster; row: Row; actions:
       {row.approval && (
         <ApprovalCard approval={row.approval} decide={(approve, shown) => roster.decide(approve, row.id, shown)} />
       )}
+      {row.question && <QuestionCard question={row.question} answer={(text, shown) => roster.answer(text, row.id, shown)} />}
     </li>
   );
 }

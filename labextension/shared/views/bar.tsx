@@ -37,6 +37,7 @@ const WORDS: Record<string, string> = {
   thinking: 'Thinking',
   acting: 'Acting',
   waiting_approval: 'Waiting for approval',
+  waiting: 'Waiting for you',
   paused: 'Paused',
   stopped: 'Stopped',
   ended: 'Ended',

@@ -5,13 +5,15 @@ import { ownCards } from '../cards';
 import type { SessionModel } from '../hub';
 import { translate as t } from '../language';
 import { Markdown } from '../markdown';
-import type { Entry } from '../state';
+import type { Step } from '../messages';
+import { questionKey, type Entry } from '../state';
 import { plain, shorten } from '../text';
 import { working } from '../working';
 import { ApprovalCard } from './approval';
 import { Button } from './bar';
 import { Boundary } from './boundary';
 import { composing } from './hooks';
+import { QuestionCard } from './question';
 
 const SHOWN = 100;
 
@@ -26,6 +28,7 @@ export function Chat({ model, select }: ChatProps): VNode {
     <section class="jp-Cambio-chat" aria-label={t('Conversation')}>
       <Log model={model} select={select} />
       {view.approval && <ApprovalCard approval={view.approval} decide={model.decide} />}
+      {view.question && <QuestionCard question={view.question} answer={model.answer} />}
       <Queued model={model} />
       <Outgoing model={model} />
       <Composer model={model} />
@@ -60,7 +63,7 @@ function Log({ model, select }: ChatProps): VNode {
         </button>
       )}
       {view.entries.length === 0 && !view.draft && <Welcome model={model} />}
-      {view.entries.slice(hidden).map(entry => (
+      {view.entries.slice(hidden).filter(entry => entry.key !== questionKey(view.question?.toolUseId ?? '')).map(entry => (
         <Boundary key={entry.key} what={t('This message')}>
           <EntryView entry={entry} model={model} own={own} select={select} />
         </Boundary>
@@ -93,6 +96,7 @@ function EntryView({ entry, model, own, select }: EntryProps): VNode {
       return (
         <article class="jp-Cambio-message jp-Cambio-user" aria-label={t('You')}>
           <div class="jp-Cambio-plain">{plain(entry.text)}</div>
+          {entry.remark && <p class="jp-Cambio-remark">{entry.remark}</p>}
         </article>
       );
     case 'agent':
@@ -123,7 +127,8 @@ function EntryView({ entry, model, own, select }: EntryProps): VNode {
 /** What the agent did between two things that it said; a long list shows its end. */
 function Actions({ entry, model, own, select }: EntryProps): VNode {
   const [all, setAll] = useState(false);
-  const steps = entry.steps.filter(id => own.has(id));
+  const steps = entry.steps.filter(id => own.has(id) && !isTold(model.view.steps.get(id)));
+  if (!steps.length) return <></>;
   const from = all || steps.length <= 8 ? 0 : steps.length - 6;
   return (
     <ul class="jp-Cambio-actions" aria-label={t('Actions')}>
@@ -149,6 +154,11 @@ function Actions({ entry, model, own, select }: EntryProps): VNode {
       })}
     </ul>
   );
+}
+
+/** Whether the question of a step is told in words beside it. */
+function isTold(step: Step | undefined): boolean {
+  return step !== undefined && step.status !== 'failed' && ['ask_user', 'hand_over'].includes(step.tool);
 }
 
 /** How a call ended, when it did not do what it was asked. */
@@ -214,7 +224,7 @@ function Composer({ model }: { model: SessionModel }): VNode {
   const [text, setText] = useState('');
   const area = useRef<HTMLTextAreaElement>(null);
   const last = useRef('');
-  const { status, approval } = model.view;
+  const { status, approval, question } = model.view;
   const ended = model.view.ended || model.missing;
   const busy = working(status);
   useEffect(() => {
@@ -245,7 +255,7 @@ function Composer({ model }: { model: SessionModel }): VNode {
     event.preventDefault();
     send();
   };
-  const hint = model.missing ? t(model.connection.reason) : ended ? t('This session has ended.') : approval ? t('Answer the request above, or say something first') : busy ? t('Say something before its next step') : t('Message to the agent');
+  const hint = model.missing ? t(model.connection.reason) : ended ? t('This session has ended.') : approval ? t('Answer the request above, or say something first') : question ? t('Answer above') : busy ? t('Say something before its next step') : t('Message to the agent');
   return (
     <form class="jp-Cambio-composer" onSubmit={event => (event.preventDefault(), send())}>
       <textarea

@@ -16,6 +16,7 @@ import { download } from './download';
 import { toggleFullScreen } from './fullscreen';
 import { composing, useModel } from './hooks';
 import { Ended } from './ended';
+import { QuestionCard } from './question';
 import { StepDetail, Timeline } from './timeline';
 
 export type Mode = 'panel' | 'desktop' | 'chat';
@@ -88,6 +89,7 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
       {remark && <p class="jp-Cambio-notice">{remark}</p>}
       <ConnectionNotice model={model} />
       {mode === 'desktop' && view.approval && <ApprovalCard approval={view.approval} decide={model.decide} />}
+      {mode === 'desktop' && view.question && <QuestionCard question={view.question} answer={model.answer} />}
       <div class="jp-Cambio-body">
         {mode !== 'chat' && (
           <div class="jp-Cambio-left">
