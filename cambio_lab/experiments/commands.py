@@ -140,7 +140,7 @@ def status_command(arguments: argparse.Namespace) -> int:
 def results_command(arguments: argparse.Namespace) -> int:
     """A short table, or every column as CSV; needs no pandas."""
     from .ledger import load_cells
-    from .results import COLUMNS, rows
+    from .results import rows, write_csv
 
     folder = _folder(arguments.folder)
     table = rows(load_cells(folder), folder / "runs")
@@ -152,34 +152,22 @@ def results_command(arguments: argparse.Namespace) -> int:
             print(f"{verdict:6} {row['steps'] or 0:4} steps ${row['cost_usd'] or 0:.4f}  {name}  {words[:80]}")
         return COMPLETE
     if str(arguments.csv) == "-":
-        _write_csv(sys.stdout, COLUMNS, table)
+        write_csv(sys.stdout, table)
     else:
         with arguments.csv.open("w", newline="") as file:
-            _write_csv(file, COLUMNS, table)
+            write_csv(file, table)
     return COMPLETE
 
 
 def export_command(arguments: argparse.Namespace) -> int:
     """Write the runs in the format of another tool."""
-    from ..reports import exporters
     from .ledger import load_cells
-    from .results import recorded_runs
+    from .results import export
 
     folder = _folder(arguments.folder)
-    runs = recorded_runs(folder.name, load_cells(folder), folder / "runs")
-    if not runs:
-        raise ConfigurationError("The experiment has no recorded runs yet.")
-    exporters.write(runs, arguments.target, arguments.format)
+    export(folder.name, load_cells(folder), folder / "runs", arguments.target, arguments.format)
     print(arguments.target)
     return COMPLETE
-
-
-def _write_csv(stream: Any, columns: Any, table: list[dict[str, Any]]) -> None:
-    import csv
-
-    writer = csv.DictWriter(stream, fieldnames=list(columns))
-    writer.writeheader()
-    writer.writerows(table)
 
 
 def load(path: Path) -> Any:

@@ -24,7 +24,7 @@ from .engines.base import Engine, Plan
 from .grid import Grid, name_settings
 from .ledger import CellRow, Ledger, load_cells
 from .policies import Policy, name_models
-from .recording import NothingLive, Recording
+from .recording import Recording
 from .scheduler import Scheduler, Tally
 from .task import Task
 
@@ -96,21 +96,37 @@ class Experiment:
             raise ConfigurationError("This experiment is running already.", hint="Stop it first: experiment.stop().")
         shown = display.choose(progress)
         recording = self._recording
-        chosen: Engine = NothingLive() if recording and recording.replays else choose_engine(engine)
         async with self._ledger() as ledger:
             try:
-                await chosen.start(await self._plan(ledger, concurrency))
                 if recording and recording.replays:
-                    await recording.restore(ledger, list(self.grid), self.directory / "runs")
-                alive = await self._recover(ledger, chosen)
-                tally = await self._schedule(ledger, chosen, shown, alive)
-                if recording and not recording.replays:
+                    return await self._replay(ledger, recording)
+                tally = await self._run_on(choose_engine(engine), ledger, shown, concurrency)
+                if recording:
                     await recording.keep(self.grid, await ledger.cells(), self.directory / "runs")
                 return tally
             finally:
-                self._scheduler = None
-                await chosen.stop()
                 shown.close(self.tally)
+
+    async def _replay(self, ledger: Ledger, recording: Recording) -> Tally:
+        """Enter the recorded outcomes; nothing is run."""
+        (self.directory / "runs").mkdir(exist_ok=True)
+        await recording.restore(ledger, list(self.grid), self.directory / "runs")
+        rows = [row for row in await ledger.cells() if row.outcome is not None]
+        done = [row.outcome for row in rows if row.outcome is not None and row.state == "done"]
+        dollars, steps = await ledger.spent()
+        success = sum(outcome.success for outcome in done)
+        self._tally = Tally(len(self.grid), len(done), success, len(rows) - len(done), 0, dollars, steps)
+        self._tally.ended = "complete"
+        return self._tally
+
+    async def _run_on(self, engine: Engine, ledger: Ledger, shown: display.Display, concurrency: int | None) -> Tally:
+        try:
+            await engine.start(await self._plan(ledger, concurrency))
+            alive = await self._recover(ledger, engine)
+            return await self._schedule(ledger, engine, shown, alive)
+        finally:
+            self._scheduler = None
+            await engine.stop()
 
     def start(self, **options: Any) -> asyncio.Task[Tally]:
         """:meth:`run` in the background: the cell ends at once, and :meth:`stop` works from the next one."""
@@ -166,7 +182,7 @@ class Experiment:
 
         Cell -> attempt of those that still run on a worker: they are gone on with.
         """
-        running = await ledger.attempts("running")
+        running = await ledger.running()
         outcomes, alive = await engine.recover(running)
         for outcome in outcomes:
             await ledger.finish(outcome, final=outcome.failure != "infrastructure" and not outcome.fatal)
@@ -260,11 +276,7 @@ class Experiment:
 
     def export(self, path: str | Path, format: str | None = None) -> Path:
         """Write all recorded runs to one file, such as ``x.eval`` or ``x.parquet``; see docs/runs.md."""
-        from ..reports import exporters
-
-        if not (runs := self.runs()):
-            raise ConfigurationError("The experiment has no recorded runs yet.")
-        exporters.write(runs, Path(path), format)
+        results.export(self.directory.name, self.cells, self.directory / "runs", Path(path), format)
         return Path(path)
 
     def report(self, path: str | Path | None = None) -> Path:

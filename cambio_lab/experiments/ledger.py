@@ -18,6 +18,7 @@ from typing import Any
 
 from ..errors import ConfigurationError, StoreError
 from ..store import Store
+from ..store.sessions import execute, select
 from ..store.store import FILE_NAME
 from .fingerprint import comparable
 from .grid import Cell
@@ -55,13 +56,10 @@ class CellRow:
 
 @dataclass(frozen=True, slots=True)
 class AttemptRow:
-    """An attempt that has begun; ``run_id`` is its session's id once there is one."""
+    """An attempt that has begun, and what it has used."""
 
     attempt: str
     cell_id: str
-    state: str
-    worker: str
-    run_id: str
     steps: int
     cost_usd: float
 
@@ -93,9 +91,10 @@ class Ledger:
         """An attempt is about to start; on disk before anything is spent."""
         await self.store.database.write(partial(_begin, attempt, cell_id, time.time()))
 
-    async def note(self, attempt: str, *, worker: str, run_id: str, steps: int, cost_usd: float) -> None:
+    async def note(self, attempt: str, *, steps: int, cost_usd: float) -> None:
         """What a running attempt has used so far, so that a killed one is charged."""
-        await self.store.database.write(partial(_note, (worker, run_id, steps, cost_usd, attempt)))
+        sql = "UPDATE experiment_attempts SET steps = ?, cost_usd = ? WHERE attempt = ? AND state = 'running'"
+        await self.store.database.write(execute(sql, steps, cost_usd, attempt))
 
     async def finish(self, outcome: Outcome, *, final: bool) -> bool:
         """Count ``outcome``; ``False`` when the cell was already done. ``final=False`` leaves the cell open."""
@@ -103,23 +102,30 @@ class Ledger:
 
     async def lose(self, attempt: str, error: str) -> None:
         """An attempt is gone without a result (killed process or worker); its cell stays open."""
-        await self.store.database.write(partial(_lose, attempt, error, time.time()))
+        sql = "UPDATE experiment_attempts SET state = 'lost', ended_at = ?, failure = 'infrastructure', error = ?"
+        sql += " WHERE attempt = ? AND state = 'running'"
+        await self.store.database.write(execute(sql, time.time(), error, attempt))
 
     async def forget(self, *, task: str | None = None, failed_only: bool = False) -> int:
         """Open cells again; what was spent stays on the books. How many."""
-        return await self.store.database.write(partial(_forget, task, failed_only))
+        states = "('failed')" if failed_only else "('done', 'failed')"
+        only, values = (" AND task = ?", (task,)) if task else ("", ())
+        sql = f"UPDATE experiment_cells SET state = 'open', outcome = NULL WHERE state IN {states}{only}"
+        return await self.store.database.write(execute(sql, *values))
 
     async def rescore(self, changes: Iterable[tuple[Outcome, str]]) -> None:
         """Replace the outcomes of finished cells, with the digest of the task that judged them."""
+        sql = "UPDATE experiment_cells SET outcome = ?, digest = ?, state = 'done' WHERE cell_id = ?"
         rows = [(json.dumps(outcome.to_json()), digest, outcome.cell_id) for outcome, digest in changes]
-        await self.store.database.write(partial(_rescore, rows))
+        await self.store.write(*(execute(sql, *row) for row in rows))
 
     async def cells(self) -> list[CellRow]:
         return await self.store.database.read(read_cells)
 
-    async def attempts(self, state: str) -> list[AttemptRow]:
-        """Attempts that are ``running``, ``done``, ``lost``, ``failed`` or ``discarded``."""
-        return await self.store.database.read(partial(_attempts, state))
+    async def running(self) -> list[AttemptRow]:
+        """Attempts that have begun and not ended."""
+        sql = "SELECT attempt, cell_id, steps, cost_usd FROM experiment_attempts WHERE state = 'running'"
+        return [AttemptRow(*row) for row in await self.store.database.read(select(sql))]
 
     async def spent(self) -> tuple[float, int]:
         """Dollars and steps of all attempts, whatever became of them."""
@@ -197,12 +203,6 @@ def _changed(known: str | None, now: str) -> bool:
     return known is not None and known != now and comparable(known, now)
 
 
-def _rescore(rows: list[tuple[str, str, str]], connection: sqlite3.Connection) -> None:
-    connection.executemany(
-        "UPDATE experiment_cells SET outcome = ?, digest = ?, state = 'done' WHERE cell_id = ?", rows
-    )
-
-
 def _begin(attempt: str, cell_id: str, now: float, connection: sqlite3.Connection) -> None:
     connection.execute(
         "INSERT OR IGNORE INTO experiment_attempts (attempt, cell_id, state, started_at) VALUES (?, ?, 'running', ?)",
@@ -212,14 +212,6 @@ def _begin(attempt: str, cell_id: str, now: float, connection: sqlite3.Connectio
         return  # resumed: a worker continued it while no driver was connected
     connection.execute(
         "UPDATE experiment_cells SET attempt = ?, attempts = attempts + 1 WHERE cell_id = ?", (attempt, cell_id)
-    )
-
-
-def _note(values: tuple[Any, ...], connection: sqlite3.Connection) -> None:
-    connection.execute(
-        "UPDATE experiment_attempts SET worker = ?, run_id = ?, steps = ?, cost_usd = ?"
-        " WHERE attempt = ? AND state = 'running'",
-        values,
     )
 
 
@@ -251,30 +243,6 @@ def _finish(outcome: Outcome, final: bool, now: float, connection: sqlite3.Conne
         ),
     )
     return counted
-
-
-def _lose(attempt: str, error: str, now: float, connection: sqlite3.Connection) -> None:
-    connection.execute(
-        "UPDATE experiment_attempts SET state = 'lost', ended_at = ?, failure = 'infrastructure', error = ?"
-        " WHERE attempt = ? AND state = 'running'",
-        (now, error, attempt),
-    )
-
-
-def _forget(task: str | None, failed_only: bool, connection: sqlite3.Connection) -> int:
-    states = "('failed')" if failed_only else "('done', 'failed')"
-    only, values = (" AND task = ?", (task,)) if task else ("", ())
-    return connection.execute(
-        f"UPDATE experiment_cells SET state = 'open', outcome = NULL WHERE state IN {states}{only}", values
-    ).rowcount
-
-
-def _attempts(state: str, connection: sqlite3.Connection) -> list[AttemptRow]:
-    found = connection.execute(
-        "SELECT attempt, cell_id, state, worker, run_id, steps, cost_usd FROM experiment_attempts WHERE state = ?",
-        (state,),
-    )
-    return [AttemptRow(*row) for row in found]
 
 
 def _facts(facts: Mapping[str, str], connection: sqlite3.Connection) -> dict[str, str]:

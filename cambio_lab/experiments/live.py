@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import random
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from ..desktop.base import Desktop, Screenshot
 from ..desktop.machine import CommandResult, FileInfo
@@ -16,6 +17,7 @@ from ..events import Usage
 if TYPE_CHECKING:
     from ..sessions import Session
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -102,47 +104,29 @@ class Live(Facts):
         return await self.desktop.screenshot()
 
 
+def _blocking(
+    method: Callable[Concatenate[Live, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[BlockingLive, P], T]:
+    @functools.wraps(method)
+    def wait(live: BlockingLive, /, *arguments: P.args, **named: P.kwargs) -> T:
+        return asyncio.run_coroutine_threadsafe(method(live.live, *arguments, **named), live.loop).result()
+
+    return wait
+
+
 class BlockingLive(Facts):
     """A :class:`Live` for plain functions, which run in a thread: every method blocks until it is done."""
 
     def __init__(self, live: Live, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(live._session, live.desktop, live.seed)
         self.random, self.values, self.answers = live.random, live.values, live.answers
-        self._live = live
-        self._loop = loop
+        self.live, self.loop = live, loop
 
-    def shell(self, command: str, timeout: float = 60.0) -> CommandResult:
-        return self._wait(self._live.shell(command, timeout))
-
-    def spawn(self, command: str) -> None:
-        self._wait(self._live.spawn(command))
-
-    def read(self, path: str) -> str:
-        return self._wait(self._live.read(path))
-
-    def read_bytes(self, path: str) -> bytes:
-        return self._wait(self._live.read_bytes(path))
-
-    def write(self, path: str, content: str | bytes) -> None:
-        self._wait(self._live.write(path, content))
-
-    def exists(self, path: str) -> bool:
-        return self._wait(self._live.exists(path))
-
-    def wait_for(self, path: str, timeout: float = 20.0) -> None:
-        self._wait(self._live.wait_for(path, timeout))
-
-    def wait_for_window(self, title: str, timeout: float = 60.0) -> None:
-        self._wait(self._live.wait_for_window(title, timeout))
-
-    def files(self, path: str = "") -> list[FileInfo]:
-        return self._wait(self._live.files(path))
-
-    def screenshot(self) -> Screenshot:
-        return self._wait(self._live.screenshot())
-
-    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+    shell, spawn = _blocking(Live.shell), _blocking(Live.spawn)
+    read, read_bytes, write = _blocking(Live.read), _blocking(Live.read_bytes), _blocking(Live.write)
+    exists, files = _blocking(Live.exists), _blocking(Live.files)
+    wait_for, wait_for_window = _blocking(Live.wait_for), _blocking(Live.wait_for_window)
+    screenshot = _blocking(Live.screenshot)
 
 
 async def call(function: Callable[..., Any], live: Live, *arguments: Any) -> Any:

@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BundleRefused, RecordingMissing, ReplayDiverged
-from .engines.base import AttemptLost, Job, Plan
 from .fingerprint import comparable
 from .grid import Cell
-from .ledger import AttemptRow, CellRow, Ledger
-from .outcome import AttemptProgress, Outcome
+from .ledger import CellRow, Ledger
+from .outcome import Outcome
 
 FOLDER, MODE = "CAMBIO_LAB_RECORDINGS", "CAMBIO_LAB_RECORD"
 """Path and first part of the name of a notebook's recordings; ``all`` records them, ``none`` replays them."""
@@ -104,30 +103,3 @@ class Recording:
             ) from None
         found = [json.loads(line) for line in lines]
         return {line["cell_id"]: line for line in found}
-
-
-class NothingLive:
-    """The engine of a replay: every cell has its outcome already."""
-
-    name = "recording"
-
-    async def start(self, plan: Plan) -> None:
-        """Nothing is needed."""
-
-    async def slots(self) -> int:
-        return 1
-
-    async def recover(self, attempts: Sequence[AttemptRow]) -> tuple[list[Outcome], set[str]]:
-        return [], set()
-
-    async def run(self, job: Job) -> Outcome:
-        raise AttemptLost(f"The recording has no result of {job.cell.cell_id}.")
-
-    async def settled(self, outcome: Outcome) -> None:
-        """Nothing was kept for it."""
-
-    async def progress(self, *, thumbnails: bool) -> list[AttemptProgress]:
-        return []
-
-    async def stop(self) -> None:
-        """Nothing runs."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import os
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from jinja2 import Environment
 
 from ..recording.run_file import unpack
 from . import statistics
-from .results import COLUMNS, rows
+from .results import rows, write_csv
 
 if TYPE_CHECKING:
     from .experiment import Experiment
@@ -52,9 +51,7 @@ def write(experiment: Experiment, path: Path) -> Path:
     )
     path.write_text(page, encoding="utf-8")
     with path.with_name("results.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(COLUMNS), extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(table)
+        write_csv(file, table)
     return path
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
+from ..errors import ConfigurationError
 from ..recording.rows import load_pandas
 from . import statistics
 from .ledger import CellRow
@@ -37,22 +40,30 @@ def rows(cells: Sequence[CellRow], runs: Path) -> list[dict[str, Any]]:
 
 def _row(cell: CellRow, runs: Path) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
-    for name in ("task", "model", "setting", "repeat", "seed", "state", "attempts"):
-        row[name] = getattr(cell, name)
+    row |= _values(cell, "task", "model", "setting", "repeat", "seed", "state", "attempts")
     outcome = cell.outcome
     row["counted"] = outcome is not None and outcome.failure in EVIDENCE
     if outcome is None:
         return row
-    for name in ("score", "failure", "reason", "error", "answer", "steps", "worker", "run_id", "started_at"):
-        row[name] = getattr(outcome, name)
+    row |= _values(outcome, "failure", "reason", "error", "answer", "steps", "worker", "run_id", "started_at")
     row["success"] = outcome.success if row["counted"] else None
     row["score"] = outcome.score if row["counted"] else None
-    for name in (*TOKENS, "requests", "cost_usd"):
-        row[name] = getattr(outcome.usage, name)
-    for name in ("wall_seconds", "model_seconds", "desktop_seconds"):
-        row[name] = round(getattr(outcome, name), 4)
+    row |= _values(outcome.usage, *TOKENS, "requests", "cost_usd")
+    seconds = _values(outcome, "wall_seconds", "model_seconds", "desktop_seconds")
+    row |= {name: round(value, 4) for name, value in seconds.items()}
     row["run"] = str(runs / outcome.bundle) if outcome.bundle else None
     return row
+
+
+def _values(source: object, *names: str) -> dict[str, Any]:
+    return dict(zip(names, attrgetter(*names)(source), strict=True))
+
+
+def write_csv(file: IO[str], table: Sequence[dict[str, Any]]) -> None:
+    """Write :data:`COLUMNS` of each row."""
+    writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(table)
 
 
 def recorded_runs(experiment: str, cells: Sequence[CellRow], folder: Path) -> list[Run]:
@@ -81,6 +92,15 @@ def recorded_runs(experiment: str, cells: Sequence[CellRow], folder: Path) -> li
         )
         found.append(run)
     return found
+
+
+def export(experiment: str, cells: Sequence[CellRow], folder: Path, target: Path, format: str | None) -> None:
+    """Write the run of every cell to one file. :class:`ConfigurationError` when there is none."""
+    from ..reports import exporters
+
+    if not (runs := recorded_runs(experiment, cells, folder)):
+        raise ConfigurationError("The experiment has no recorded runs yet.")
+    exporters.write(runs, target, format)
 
 
 def frame(cells: Sequence[CellRow], runs: Path) -> pd.DataFrame:

@@ -250,12 +250,10 @@ class Scheduler:
 
     async def _note(self) -> None:
         for item in self.tally.live:
-            noted = AttemptRow(item.attempt, item.cell_id, "running", "", "", item.steps, item.cost_usd)
-            if item.cost_usd or item.steps:
-                if noted == self._noted.get(item.attempt):
-                    continue
+            noted = AttemptRow(item.attempt, item.cell_id, item.steps, item.cost_usd)
+            if (item.cost_usd or item.steps) and noted != self._noted.get(item.attempt):
                 self._noted[item.attempt] = noted
-                await self._ledger.note(item.attempt, worker="", run_id="", steps=item.steps, cost_usd=item.cost_usd)
+                await self._ledger.note(item.attempt, steps=item.steps, cost_usd=item.cost_usd)
 
     def _refresh(self) -> None:
         tally = self.tally

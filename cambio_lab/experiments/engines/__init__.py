@@ -22,9 +22,8 @@ def choose(engine: Any) -> Engine:
         from .dask import DaskEngine
 
         return DaskEngine(engine)
-    if all(hasattr(engine, name) for name in ("start", "slots", "recover", "run", "settled", "progress", "stop")):
-        chosen: Engine = engine
-        return chosen
+    if isinstance(engine, Engine):
+        return engine
     raise ConfigurationError(
         f"{type(engine).__name__} is no engine.", hint="Give a dask.distributed.Client, or None for this machine."
     )

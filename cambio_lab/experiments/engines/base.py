@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ...errors import CambioError, ConfigurationError
 from ...settings import Settings
@@ -56,6 +56,7 @@ class Plan:
     """Other desktops than the package's: ``await make(settings, server_id=..., kind=...)`` gives a provider."""
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Runs attempts. All methods belong to the event loop that called :meth:`start`."""
 

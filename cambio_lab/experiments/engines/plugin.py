@@ -16,7 +16,6 @@ from .site import Site, SiteSpec
 logger = logging.getLogger(__name__)
 OPERATION = "cambio_lab"
 RESOURCE = "desktop"
-_ACTIONS = frozenset({"status", "result", "piece", "forget", "cancel", "sweep"})
 
 
 class SitePlugin(WorkerPlugin):
@@ -84,9 +83,9 @@ def _handler(worker: Worker) -> Callable[..., Any]:
             return {"absent": True}
         if action == "check":
             return {"missing": plugin.missing}
-        if action not in _ACTIONS:
-            raise ValueError(f"unknown action {action!r}")
-        answer = await asyncio.wrap_future(plugin.site.submit(getattr(plugin.site, action)(**arguments)))
-        return {"answer": answer}
+        site = plugin.site
+        known = (site.status, site.result, site.piece, site.forget, site.cancel, site.sweep)
+        method: Callable[..., Any] = {one.__name__: one for one in known}[action]
+        return {"answer": await asyncio.wrap_future(site.submit(method(**arguments)))}
 
     return cambio_lab
