@@ -29,7 +29,7 @@ from cambio_lab.agent.loop import Agent
 from cambio_lab.agent.options import AgentOptions
 from cambio_lab.agent.transports.exchanges import Recorded, ReplayTransport
 from cambio_lab.desktop.base import Desktop
-from cambio_lab.desktop.local.provider import LocalProvider
+from cambio_lab.desktop.sandbox.local import LocalProvider
 from cambio_lab.events import Event, RequestSent, TextDelta, ThinkingDelta, TurnFailed
 from cambio_lab.recording.recorder import Recorder
 from cambio_lab.replay.requests import response_bytes

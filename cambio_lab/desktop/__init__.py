@@ -55,7 +55,7 @@ def build_provider(settings: Settings, server_id: str, kind: str) -> DesktopProv
 
         return SandboxProvider(settings, server_id=server_id)
     if kind == "local":
-        from .local.provider import LocalProvider
+        from .sandbox.local import LocalProvider
 
         return LocalProvider(settings, server_id=server_id)
     from cambio_lab.errors import ConfigurationError

@@ -85,7 +85,7 @@ async def probe_sandbox() -> ProviderHealth:
 
 async def probe_local() -> ProviderHealth:
     """Are the programs of the local desktop there?"""
-    from .local.provider import LocalProvider
+    from .sandbox.local import LocalProvider
 
     health = await LocalProvider(Settings(), server_id="doctor").health()
     return replace(health, name="local desktop")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cambio_lab.desktop.local.provider import LocalDesktop, LocalProvider
 from cambio_lab.desktop.provider import DesktopOptions
+from cambio_lab.desktop.sandbox.local import LocalDesktop, LocalProvider
 from cambio_lab.settings import Settings
 
 

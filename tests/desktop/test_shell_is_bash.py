@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cambio_lab.desktop.local.process import LocalProcess
 from cambio_lab.desktop.shell import Shell
+
+from .plain_process import PlainProcess
 
 NAMES = st.sampled_from(["a", "b", "long_name"])
 WORDS = st.sampled_from(["x", "'two words'", '"$a"', "$b", "${long_name:-none}", "$((1 + 2))", "$(echo sub)", "*.none"])
@@ -151,8 +152,8 @@ class Here:
         self.keyed = asyncio.Event()
         self.environment = {"HOME": self.home, "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 
-    async def spawn(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> LocalProcess:
-        return await LocalProcess.start(argv, self.environment, self.home)
+    async def spawn(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> PlainProcess:
+        return await PlainProcess.start(argv, self.environment, self.home)
 
 
 async def through_the_tool(home: Path, commands: list[str]) -> tuple[str, str, int | None]:
@@ -174,7 +175,7 @@ async def through_plain_bash(home: Path, commands: list[str]) -> tuple[str, str,
     """The same lines as one script, named ``bash`` as ours is, begun in the home folder."""
     script = home / "bash"
     script.write_text('builtin cd -- "$HOME"; unset OLDPWD; export OLDPWD; rm bash\n' + "\n".join(commands) + "\n")
-    process = await LocalProcess.start(["bash", "--noprofile", "--norc", "bash"], Here(home).environment, str(home))
+    process = await PlainProcess.start(["bash", "--noprofile", "--norc", "bash"], Here(home).environment, str(home))
     await process.close_stdin()
     output = {1: b"", 2: b""}
     async with asyncio.timeout(20):

@@ -107,7 +107,7 @@ async def test_a_kill_at_any_moment_of_a_start_leaves_nothing_after_the_next(rou
 
 
 async def test_what_nobody_adopts_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "LEASE_SECONDS", 1.0)
+    monkeypatch.setattr(SandboxProvider, "lease", 1.0)
     provider = SandboxProvider(Settings(), server_id=uuid.uuid4().hex)
     desktop = await provider.acquire("test", DesktopOptions(network="none"))
     begin = time.monotonic()

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from cambio_lab.desktop.local.provider import LocalProvider
 from cambio_lab.desktop.provider import DesktopProvider
+from cambio_lab.desktop.sandbox.local import LocalProvider
 from cambio_lab.reports import Run
 from cambio_lab.sessions import Registry, Session
 from cambio_lab.settings import Settings

@@ -1,9 +1,11 @@
-"""How a sandbox is described to bubblewrap, and the configuration that its process 1 gets."""
+"""How a desktop without a container is described: to bubblewrap, and to its process 1."""
 
 from __future__ import annotations
 
+import shlex
 import shutil
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +18,21 @@ from .seccomp import build_filter
 HOME = "/home/user"
 _IMAGE = Path(__file__).resolve().parent.parent / "image"
 """The container's configuration files: both kinds of desktop look and behave alike."""
-_INSIDE = ("walls", "memory", "init")
 _LOADER = """
 import sys, types
 package = sys.modules["inside"] = types.ModuleType("inside")
 package.__path__ = []
-for name, source in SOURCES.items():
-    module = sys.modules["inside." + name] = types.ModuleType("inside." + name)
+def load(name):
+    module = package.__dict__[name] = sys.modules["inside." + name] = types.ModuleType("inside." + name)
     module.__package__ = "inside"
-    exec(compile(source, name + ".py", "exec"), module.__dict__)
-    setattr(package, name, module)
-package.init.main()
+    exec(compile(SOURCES[name], name + ".py", "exec"), module.__dict__)
+    return module
+try:
+    started = load("walls").build(CONFIG)
+except OSError as error:
+    sys.exit(str(error))
+load("memory")
+load("init").main(CONFIG, started)
 """
 _ETC = (
     *("alternatives", "bash.bashrc", "ca-certificates.conf", "debian_version", "fonts", "gtk-2.0", "gtk-3.0"),
@@ -35,93 +41,141 @@ _ETC = (
     *("services", "shells", "ssl/certs", "ssl/openssl.cnf", "terminfo", "timezone", "vim", "X11", "xdg"),
 )
 """What programs read of the host's /etc. Not in it: users, hosts, keys, mounts, and the configuration of services."""
+_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/games"
+_XKBCOMP = """#!/bin/sh
+# In place of xkbcomp, for the X server alone: the keymap that it starts with is the desktop's, not the default one.
+for out; do :; done
+exec {share}/xkbcomp-real -w0 -xkm {share}/keymap.xkb "$out"
+"""
 _RUNTIME_BYTES = 16 * 1024**2
 _INODES = 100_000
-_SHARE = "/etc/cambio-lab"
 
 
-def command(rfb_folder: Path, control: int, lifeline: int) -> list[str]:
+@dataclass(frozen=True)
+class Places:
+    """Where a desktop's programs find what is theirs."""
+
+    home: str = HOME
+    runtime: str = "/run/desktop"
+    share: str = "/etc/cambio-lab"
+    rfb: str = "/run/rfb/rfb"
+
+
+def command(root: Path, rfb_folder: Path) -> list[str]:
     """The arguments of ``bwrap``; ``rfb_folder`` is where the X server puts its RFB socket."""
     return [
         *("bwrap", "--unshare-user", "--uid", "0", "--gid", "0", "--unshare-pid", "--as-pid-1", "--unshare-net"),
         *("--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname", "desktop", "--new-session"),
         # Of its own user namespace only; process 1 gives them up before it starts anything.
-        *("--cap-add", "ALL", "--clearenv", *_system(), "--proc", "/proc", "--dev", "/dev"),
+        *("--cap-add", "ALL", "--clearenv", *_system(root), "--proc", "/proc", "--dev", "/dev"),
         *("--dir", HOME, "--dir", "/tmp", "--dir", "/run/desktop", "--symlink", "/tmp", "/var/tmp"),
-        *("--bind", str(rfb_folder), "/run/rfb", "--chdir", "/"),
-        *("/usr/bin/python3", "-I", "-S", "-", str(control), str(lifeline)),
+        *("--bind", str(rfb_folder), "/run/rfb", "--chdir", "/", *interpreter("/usr/bin/python3")),
     ]
 
 
+def interpreter(python: str) -> tuple[str, ...]:
+    """The arguments of process 1, before its two descriptors."""
+    return python, "-I", "-S", "-"
+
+
+def program(configuration: dict[str, Any]) -> bytes:
+    """Process 1 with what it is told, as one script for its standard input."""
+    return f"CONFIG = {configuration!r}\n".encode() + _sources()
+
+
 @cache
-def program() -> bytes:
-    """Process 1, as one script for its standard input."""
+def _sources() -> bytes:
     folder = Path(__file__).with_name("inside")
-    sources = {name: (folder / f"{name}.py").read_text("utf-8") for name in _INSIDE}
+    sources = {name: (folder / f"{name}.py").read_text("utf-8") for name in ("walls", "memory", "init")}
     return f"SOURCES = {sources!r}\n{_LOADER}".encode()
 
 
-def _system() -> list[str]:
-    """The host's programs and the part of its configuration that they need, read-only."""
-    arguments = ["--ro-bind", "/usr", "/usr"]
+def _system(root: Path) -> list[str]:
+    """The programs below ``root`` and the part of its configuration that they need, read-only."""
+    arguments = ["--ro-bind", str(root / "usr"), "/usr"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
-        path = Path("/", name)
+        path = root / name
         if path.is_symlink():
-            arguments += ["--symlink", str(path.readlink()), str(path)]
+            arguments += ["--symlink", str(path.readlink()), f"/{name}"]
         elif path.is_dir():
-            arguments += ["--ro-bind", str(path), str(path)]
-    for name in (*(f"/etc/{name}" for name in _ETC), "/var/cache/fontconfig"):
-        if Path(name).exists():
-            arguments += ["--ro-bind", name, name]
+            arguments += ["--ro-bind", str(path), f"/{name}"]
+    for name in (*(f"etc/{name}" for name in _ETC), "var/cache/fontconfig"):
+        if (root / name).exists():
+            arguments += ["--ro-bind", str(root / name), f"/{name}"]
     return arguments
 
 
-def configuration(settings: Settings, size: Size, link: Link, *, watch_memory: bool, lease: float) -> dict[str, Any]:
-    """What process 1 is told."""
-    limit = settings.desktop_tmp
+def common(settings: Settings, places: Places, root: Path = Path("/")) -> dict[str, Any]:
+    """What process 1 is told of any desktop, with or without walls."""
+    found = partial(has_program, root)
     return {
+        "walls": False,
+        "files": _files(places.share),
+        "home": places.home,
+        "runtime": places.runtime,
+        "environment": _environment(places, dbus=found("dbus-daemon")),
+        "keymap": f"{places.share}/keymap.xkb",
+        "programs": [argv for argv in _programs(places, gradient=found("hsetroot")) if found(argv[0])],
+        "processes": settings.desktop_pids,
+        "memory": settings.desktop_memory,
+        "watch_memory": False,
+    }
+
+
+def walled(
+    settings: Settings, size: Size, link: Link, root: Path, *, watch_memory: bool, lease: float
+) -> dict[str, Any]:
+    """What process 1 of a sandbox is told."""
+    limit = settings.desktop_tmp
+    told = common(settings, places := Places(), root)
+    told["files"] |= _etc(link)
+    told["environment"] |= link.environment
+    return told | {
+        "walls": True,
         "folders": [
             [HOME, limit, "0700"],
             ["/tmp", limit, "1777"],
             ["/dev/shm", limit, "1777"],
-            ["/run/desktop", _RUNTIME_BYTES, "0700"],
+            [places.runtime, _RUNTIME_BYTES, "0700"],
         ],
         "inodes": _INODES,
-        "files": _files(link),
         "filter": build_filter().hex(),
         "rules": link.rules,
         "proxy_port": link.proxy_port,
-        "environment": _environment() | link.environment,
-        "x": ["Xvnc", ":1", *x_server(size, "/run/rfb/rfb"), "-AllowOverride="],
-        "keymap": f"{_SHARE}/keymap.xkb",
-        "programs": _programs(),
-        "processes": settings.desktop_pids,
-        "memory": settings.desktop_memory,
+        "x": ["Xvnc", ":1", *x_server(size, places.rfb), "-AllowOverride="],
+        "xkbcomp": f"{places.share}/xkbcomp",
+        "real_xkbcomp": f"{places.share}/xkbcomp-real",
         "watch_memory": watch_memory,
         "lease": lease,
     }
 
 
-def _environment() -> dict[str, str]:
-    """Nothing of the server's own."""
+def has_program(root: Path, name: str) -> bool:
+    """Whether a program is installed below ``root``; names without a folder are looked for as ``_PATH`` says."""
+    if root == Path("/"):
+        return shutil.which(name) is not None
+    return shutil.which(name, path=":".join(f"{root}{folder}" for folder in _PATH.split(":"))) is not None
+
+
+def _environment(places: Places, *, dbus: bool) -> dict[str, str]:
+    """Nothing of the server's own. The display is known when the X server runs."""
     variables = {
-        "HOME": HOME,
-        "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/games",
+        "HOME": places.home,
+        "PATH": _PATH,
         "LANG": "C.UTF-8",
         "SHELL": "/bin/bash",
         "USER": "user",
         "LOGNAME": "user",
-        "DISPLAY": ":1",
-        "XDG_RUNTIME_DIR": "/run/desktop",
-        "XDG_CONFIG_DIRS": f"{_SHARE}/xdg:/etc/xdg",
-        "XDG_DATA_DIRS": f"{_SHARE}/share:/usr/local/share:/usr/share",
-        "XENVIRONMENT": f"{_SHARE}/Xresources",
+        "XDG_RUNTIME_DIR": places.runtime,
+        "XDG_CONFIG_DIRS": f"{places.share}/xdg:/etc/xdg",
+        "XDG_DATA_DIRS": f"{places.share}/share:/usr/local/share:/usr/share",
+        "XENVIRONMENT": f"{places.share}/Xresources",
         "MOZ_DISABLE_CONTENT_SANDBOX_NOTICE": "1",
         "NO_AT_BRIDGE": "1",
         "LIBGL_ALWAYS_SOFTWARE": "1",
     }
-    if shutil.which("dbus-daemon"):
-        variables["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/run/desktop/bus"
+    if dbus:
+        variables["DBUS_SESSION_BUS_ADDRESS"] = f"unix:path={places.runtime}/bus"
     return variables
 
 
@@ -135,53 +189,56 @@ def x_server(size: Size, rfb_socket: str) -> list[str]:
     ]
 
 
-def _programs() -> list[list[str]]:
-    """The container's programs as far as this machine has them."""
-    managed = "sh -c 'echo >/run/desktop/managed'"
+def _programs(places: Places, *, gradient: bool) -> list[list[str]]:
+    """The container's programs. The window manager says through a FIFO that it has the screen."""
+    managed = f"sh -c 'echo >{shlex.quote(places.runtime + '/managed')}'"
     background = ["hsetroot", "-add", "#16324f", "-add", "#4a7ba6", "-gradient", "155"]
-    found: list[list[str]] = [
-        ["openbox", "--config-file", f"{_SHARE}/xdg/openbox/rc.xml", "--startup", managed],
-        ["dbus-daemon", "--session", "--nofork", "--nopidfile", "--address=unix:path=/run/desktop/bus"],
-        ["xrdb", "-merge", f"{_SHARE}/Xresources"],
-        background if shutil.which("hsetroot") else ["xsetroot", "-solid", "#2f5d86"],
+    return [
+        ["openbox", "--config-file", f"{places.share}/xdg/openbox/rc.xml", "--startup", managed],
+        ["dbus-daemon", "--session", "--nofork", "--nopidfile", f"--address=unix:path={places.runtime}/bus"],
+        ["xrdb", "-merge", f"{places.share}/Xresources"],
+        background if gradient else ["xsetroot", "-solid", "#2f5d86"],
         ["tint2"],
-        ["/usr/bin/python3", "-IS", f"{_SHARE}/clipboard-keeper"],
+        ["python3", "-IS", f"{places.share}/clipboard-keeper"],
     ]
-    return [argv for argv in found if shutil.which(argv[0])]
 
 
-def _files(link: Link) -> dict[str, str]:
-    """Files of the sandbox's own."""
-    proxied = f"nameserver {link.resolver}\n" if link.resolver else ""
-    return _fixed_files() | {"/etc/resolv.conf": proxied}
-
-
-@cache
-def _fixed_files() -> dict[str, str]:
+def _files(share: str) -> dict[str, str]:
+    """The desktop's own configuration and scripts."""
     files = {
+        f"{share}/xdg/gtk-3.0/settings.ini": _read("gtk-settings.ini"),
+        f"{share}/clipboard-keeper": _read("clipboard-keeper"),
+        f"{share}/keymap.xkb": _read("keymap.xkb"),
+        f"{share}/Xresources": _read("Xresources"),
+        f"{share}/xdg/openbox/rc.xml": _read("openbox/rc.xml"),
+        f"{share}/xdg/openbox/menu.xml": _read("openbox/menu.xml"),
+        f"{share}/xdg/tint2/tint2rc": _read("tint2rc"),
+        f"{share}/xkbcomp": _XKBCOMP.format(share=share),
+        f"{share}/xkbcomp-real": "",
+    }
+    for path in sorted((_IMAGE / "applications").iterdir()):
+        files[f"{share}/share/applications/{path.name}"] = _read(f"applications/{path.name}")
+    return files
+
+
+def _etc(link: Link) -> dict[str, str]:
+    """What a sandbox has in place of the machine's own /etc."""
+    return {
         "/etc/passwd": "root:x:0:0::/:/usr/sbin/nologin\nuser:x:1000:1000::/home/user:/bin/bash\n",
         "/etc/group": "root:x:0:\nuser:x:1000:\n",
         "/etc/hosts": "127.0.0.1 localhost desktop\n::1 localhost\n",
         "/etc/hostname": "desktop\n",
         "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
         "/etc/machine-id": "0" * 32 + "\n",
+        "/etc/resolv.conf": f"nameserver {link.resolver}\n" if link.resolver else "",
         "/etc/chromium.d/cambio-lab": _read("chromium-flags"),
         "/etc/chromium/policies/managed/cambio-lab.json": _read("chromium-policies.json"),
         "/etc/firefox/policies/policies.json": _read("firefox-policies.json"),
         # Where Debian's Firefox looks, without the file that only its own folder may hold.
         "/etc/firefox-esr/cambio-lab.js": _read("firefox.cfg").replace("defaultPref(", "pref("),
-        f"{_SHARE}/xdg/gtk-3.0/settings.ini": _read("gtk-settings.ini"),
-        f"{_SHARE}/clipboard-keeper": _read("clipboard-keeper"),
-        f"{_SHARE}/keymap.xkb": _read("keymap.xkb"),
-        f"{_SHARE}/Xresources": _read("Xresources"),
-        f"{_SHARE}/xdg/openbox/rc.xml": _read("openbox/rc.xml"),
-        f"{_SHARE}/xdg/openbox/menu.xml": _read("openbox/menu.xml"),
-        f"{_SHARE}/xdg/tint2/tint2rc": _read("tint2rc"),
     }
-    for path in sorted((_IMAGE / "applications").iterdir()):
-        files[f"{_SHARE}/share/applications/{path.name}"] = path.read_text("utf-8")
-    return files
 
 
+@cache
 def _read(name: str) -> str:
     return (_IMAGE / name).read_text("utf-8")

@@ -10,7 +10,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from .machine import Control, Supervision
+from .machine import Supervision
 
 _END_TIMEOUT = 5.0
 _USERS = range(61184, 65520)
@@ -28,14 +28,22 @@ async def end_sandbox(supervision: Supervision, folder: Path) -> None:
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
-async def remove_folder(folder: Path) -> None:
+async def remove_folder(folder: Path, end_signal: int) -> None:
     """The same for a sandbox that may have ended already, or never began."""
     try:
-        control = await Control.open(str(folder / "control"), {"op": "watch"})
+        supervision = await Supervision.open(folder, end_signal)
     except OSError:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     else:
-        await end_sandbox(Supervision(control), folder)
+        await end_sandbox(supervision, folder)
+
+
+def make_folder(folder: Path, user: int | None) -> None:
+    """Make it, with the one in it that the X server's socket will be in, for ``user`` (``None``: this one)."""
+    for path in (folder, folder / "run"):
+        path.mkdir(mode=0o700)
+        if user is not None:
+            os.chown(path, user, user)
 
 
 def is_ours(folder: Path) -> bool:

@@ -11,6 +11,7 @@ import socket
 import struct
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from cambio_lab.errors import DesktopLost, DesktopUnavailable
@@ -20,6 +21,8 @@ from .bubblewrap import HOME
 
 _MAX_FRAME = 1 << 16
 _KILL_TIMEOUT = 5.0
+EVENTS = ("listening", "ready", "managed")
+"""What process 1 says of a desktop's start, in this order."""
 _CREDENTIALS = struct.Struct("3i")
 Frame = dict[str, Any]
 
@@ -148,15 +151,15 @@ async def _read_pipe(end: int) -> tuple[asyncio.ReadTransport, asyncio.StreamRea
 
 
 class SandboxMachine:
-    """Programs run inside the sandbox as its unprivileged user."""
+    """Programs that process 1 starts: inside the sandbox as its unprivileged user, or without walls as this one."""
 
     home = HOME
     roots: Sequence[str] = (HOME, "/tmp")
     python = "/usr/bin/python3"
     managed: asyncio.Task[None] | None = None
 
-    def __init__(self, control_path: str) -> None:
-        self.control_path = control_path
+    def __init__(self, folder: Path) -> None:
+        self.control_path = str(folder / "control")
         self.keyed = asyncio.Event()
         self.keyed.set()
 
@@ -185,30 +188,34 @@ class SandboxMachine:
 class Supervision:
     """The connection that shows whether a sandbox lives, and how far its start is."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, end_signal: int) -> None:
         self._control = control
+        self._end_signal = end_signal
         self._reached: set[str] = set()
         self._changed = asyncio.Event()
-        self._failure = ""
         self.ended = False
         self._task = asyncio.create_task(self._listen(), name="sandbox-supervision")
+
+    @classmethod
+    async def open(cls, folder: Path, end_signal: int) -> Supervision:
+        """Watch the sandbox in ``folder``. ``OSError`` when it has ended."""
+        return cls(await Control.open(str(folder / "control"), {"op": "watch"}), end_signal)
 
     async def _listen(self) -> None:
         try:
             while (frame := await self._control.receive()) is not None:
-                if isinstance(event := frame.get("event"), str):
-                    self._reached.add(event[:64])
-                self._failure = str(frame.get("error", self._failure))[:500]
+                if isinstance(event := frame.get("event"), str) and event in EVENTS:
+                    self._reached.add(event)
                 self._changed.set()
         finally:
             self.ended = True
             self._changed.set()
 
     async def reached(self, event: str) -> None:
-        """Wait for ``event``. :class:`DesktopUnavailable` with the reason when the sandbox ends before."""
+        """Wait for ``event``. :class:`DesktopUnavailable` when the sandbox ends before."""
         while event not in self._reached:
             if self.ended:
-                raise DesktopUnavailable(f"The sandbox did not start: {self._failure or 'it ended at once'}.")
+                raise DesktopUnavailable("The desktop ended while it started.")
             self._changed.clear()
             await self._changed.wait()
 
@@ -216,7 +223,7 @@ class Supervision:
         """End every process of the sandbox at once."""
         if not self.ended:
             with suppress(ProcessLookupError):
-                os.kill(self._control.pid, signal.SIGKILL)
+                os.kill(self._control.pid, self._end_signal)
 
     async def wait_until_ended(self) -> None:
         await asyncio.wait([self._task])

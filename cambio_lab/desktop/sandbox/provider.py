@@ -7,9 +7,12 @@ import hashlib
 import logging
 import os
 import secrets
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cambio_lab.errors import DesktopUnavailable
 from cambio_lab.settings import Settings
@@ -21,8 +24,8 @@ from ..pool import Pool
 from ..provider import DesktopOptions, ProviderHealth
 from . import bubblewrap
 from .children import Child
-from .folders import choose_user, end_sandbox, is_ours, parent_folder, remove_folder
-from .machine import Control, SandboxMachine, Supervision
+from .folders import choose_user, end_sandbox, is_ours, make_folder, parent_folder, remove_folder
+from .machine import SandboxMachine, Supervision
 from .network import Link, describe_open, plan_link, start_helper
 from .probe import examine
 
@@ -30,8 +33,17 @@ log = logging.getLogger(__name__)
 
 LIMITS = "rlimits; memory counted and enforced by process 1"
 _START_TIMEOUT = 15.0
-LEASE_SECONDS = 3600.0
-"""A sandbox outlives its server this long, for the next start to adopt or remove it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one desktop is started: ``argv`` without its two descriptors, what process 1 is told, and as which user."""
+
+    argv: Sequence[str]
+    configuration: dict[str, Any]
+    machine: SandboxMachine
+    link: Link = Link("none")
+    user: int | None = None
 
 
 class SandboxDesktop(ConnectedDesktop):
@@ -41,9 +53,13 @@ class SandboxDesktop(ConnectedDesktop):
     outlives_server = True
 
     def __init__(
-        self, folder: Path, supervision: Supervision, settings: Settings, forget: Callable[[str], None]
+        self,
+        folder: Path,
+        machine: SandboxMachine,
+        supervision: Supervision,
+        settings: Settings,
+        forget: Callable[[str], None],
     ) -> None:
-        machine = SandboxMachine(str(folder / "control"))
         super().__init__(folder.name, VncEndpoint(unix_path=str(folder / "run" / "rfb")), machine, settings)
         self._folder = folder
         self._forget = forget
@@ -92,11 +108,16 @@ class SandboxProvider:
 
     name = "sandbox"
     unclean = False
+    desktop: type[SandboxDesktop] = SandboxDesktop
+    end_signal = signal.SIGKILL
+    """Ends process 1, and with it the rest."""
+    lease = 3600.0
+    """Seconds for which a desktop outlives its server, for the next start to adopt or remove it."""
 
     def __init__(self, settings: Settings, *, server_id: str, extra_hosts: dict[str, str] | None = None) -> None:
-        self._settings = settings
+        self.settings = settings
         self._extra_hosts = extra_hosts or {}
-        self.prefix = f"cambio-sandbox-{hashlib.sha256(server_id.encode()).hexdigest()[:10]}-"
+        self.prefix = f"cambio-{self.name}-{hashlib.sha256(server_id.encode()).hexdigest()[:10]}-"
         self._parent = parent_folder(self.prefix)
         self._desktops: dict[str, SandboxDesktop] = {}
         self._starting: set[str] = set()
@@ -114,48 +135,54 @@ class SandboxProvider:
         return desktop
 
     async def _make(self, options: DesktopOptions) -> SandboxDesktop:
-        found = await examine()
-        if not found.up:
-            raise DesktopUnavailable(f"No sandbox can be made: {found.summary}.", hint=found.fix)
-        link = plan_link(options, self._extra_hosts)
-        user = choose_user() if os.geteuid() == 0 else None
         folder = self._parent / f"{self.prefix}{secrets.token_hex(4)}"
         self._starting.add(folder.name)  # before it exists: `reap` removes folders that are not in use
         try:
-            folder.mkdir(mode=0o700)
-            return await self._launch(folder, options, link, user)
+            plan = await self.plan(folder, options)
+            return await self._launch(folder, plan)
         except BaseException:
-            await asyncio.shield(remove_folder(folder))
+            await asyncio.shield(remove_folder(folder, self.end_signal))
             raise
         finally:
             self._starting.discard(folder.name)
 
-    async def _launch(self, folder: Path, options: DesktopOptions, link: Link, user: int | None) -> SandboxDesktop:
-        (folder / "run").mkdir(mode=0o700)
+    async def plan(self, folder: Path, options: DesktopOptions) -> Plan:
+        """Decide how a desktop is started, and make its folder. :class:`DesktopUnavailable` where none can be had."""
+        found = await examine()
+        if not found.up:
+            raise DesktopUnavailable(f"No sandbox can be made: {found.summary}.", hint=found.fix)
+        link = plan_link(options, self._extra_hosts)
+        make_folder(folder, user := choose_user() if os.geteuid() == 0 else None)
+        root = Path("/")
+        told = bubblewrap.walled(self.settings, options.size, link, root, watch_memory=True, lease=self.lease)
+        return Plan(bubblewrap.command(root, folder / "run"), told, self.machine(folder), link, user)
+
+    def machine(self, folder: Path) -> SandboxMachine:
+        """Where the programs of the desktop in ``folder`` run."""
+        return SandboxMachine(folder)
+
+    async def _launch(self, folder: Path, plan: Plan) -> SandboxDesktop:
         control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         inner, outer = socket.socketpair()
         supervision: Supervision | None = None
         helping: asyncio.Task[None] | None = None
         try:
             control.bind(str(folder / "control"))
-            if user is not None:
-                for path in (folder, folder / "run", folder / "control"):
-                    os.chown(path, user, user)
+            if plan.user is not None:
+                os.chown(folder / "control", plan.user, plan.user)
             outer.setblocking(False)
             async with asyncio.timeout(_START_TIMEOUT):
                 fds = (control.fileno(), inner.fileno())
-                argv = bubblewrap.command(folder / "run", *fds)
-                body = self._watched(await Child.start(argv, fds, user, bubblewrap.program(), heard=True))
+                argv = [*plan.argv, *map(str, fds)]
+                source = bubblewrap.program(plan.configuration)
+                body = self._watched(await Child.start(argv, fds, plan.user, source, heard=True))
                 inner.close()
                 if not await asyncio.get_running_loop().sock_recv(outer, 1):
-                    raise DesktopUnavailable(f"bubblewrap did not start: {await body.last_words()}.")
-                config = bubblewrap.configuration(
-                    self._settings, options.size, link, watch_memory=True, lease=LEASE_SECONDS
-                )
-                supervision = Supervision(await Control.open(str(folder / "control"), config))
-                helping = asyncio.create_task(self._help(link, outer, user), name="sandbox-network")
+                    raise DesktopUnavailable(f"The {self.name} desktop did not start: {await body.last_words()}.")
+                supervision = await Supervision.open(folder, self.end_signal)
+                helping = asyncio.create_task(self._help(plan.link, outer, plan.user), name="sandbox-network")
                 await supervision.reached("listening")
-                desktop = SandboxDesktop(folder, supervision, self._settings, self._forget)
+                desktop = self.desktop(folder, plan.machine, supervision, self.settings, self._forget)
                 await asyncio.gather(desktop.open(), helping)
                 desktop.follow_start()
                 return desktop
@@ -165,7 +192,7 @@ class SandboxProvider:
             if supervision is not None:
                 await asyncio.shield(end_sandbox(supervision, folder))
             if isinstance(error, TimeoutError):
-                raise DesktopUnavailable("The sandbox did not start in time.") from error
+                raise DesktopUnavailable(f"The {self.name} desktop did not start in time.") from error
             raise
         finally:
             for sock in (control, inner, outer):
@@ -191,10 +218,10 @@ class SandboxProvider:
         if not desktop_id.startswith(self.prefix) or "/" in desktop_id or not is_ours(folder):
             return None
         try:
-            supervision = Supervision(await Control.open(str(folder / "control"), {"op": "watch"}))
+            supervision = await Supervision.open(folder, self.end_signal)
         except OSError:
             return None
-        desktop = SandboxDesktop(folder, supervision, self._settings, self._forget)
+        desktop = self.desktop(folder, self.machine(folder), supervision, self.settings, self._forget)
         try:
             await supervision.reached("listening")
             await desktop.open()
@@ -212,15 +239,19 @@ class SandboxProvider:
         # Read last: a folder that was listed is known by now.
         used = keep | self._pool.ids() | frozenset(self._desktops) | frozenset(self._starting)
         left = [path for path in listed if path.name not in used and is_ours(path)]
-        await asyncio.gather(*map(remove_folder, left))
+        await asyncio.gather(*(remove_folder(path, self.end_signal) for path in left))
         return [path.name for path in left]
 
     async def health(self) -> ProviderHealth:
         found = await examine()
         if not found.up:
             return ProviderHealth("sandbox", False, found.summary, found.fix)
-        state = f"sandbox (isolated), {len(self._desktops)} in use, {len(self._pool)} ready"
-        return ProviderHealth("sandbox", True, f"{state}; network open: {describe_open()}; limits: {LIMITS}")
+        return ProviderHealth("sandbox", True, f"{self.counts()}; network open: {describe_open()}; limits: {LIMITS}")
+
+    def counts(self) -> str:
+        """The kind of desktop in the words of `doctor`, and how many there are."""
+        words = "isolated" if self.desktop.isolated else "not isolated"
+        return f"{self.name} ({words}), {len(self._desktops)} in use, {len(self._pool)} ready"
 
     async def stop(self, *, keep: frozenset[str] = frozenset()) -> None:
         try:

@@ -1,13 +1,14 @@
-"""Process 1 of a sandbox: prepares it, gives its powers up for good, then starts and watches the desktop's programs.
+"""Process 1 of a sandbox: gives its powers up for good, then starts and watches the desktop's programs.
 
 It runs inside bubblewrap, as root of a user namespace that maps nothing but the server's own user, with two
-descriptors. ``CONTROL`` is a listening Unix socket whose path only the server can open. ``LIFELINE`` closes when this
-process ends, and with it go the helpers outside (network, proxy).
+descriptors. ``CONTROL`` is a Unix socket whose path only the server can open. ``LIFELINE`` closes when this process
+ends, and with it go the helpers outside (network, proxy).
 
-Each connection carries frames: four bytes of length, then a JSON object. The first connection sends the configuration;
-it and ``watch`` ers are told what happened so far. A ``spawn`` brings three descriptors and is told how the program
-ended. All processes of the sandbox end with this one, and this one ends with the X server, or when no server has
-watched it for ``lease`` seconds.
+Each connection carries frames: four bytes of length, then a JSON object. ``watch`` is told what happened so far and
+from then on. A ``spawn`` brings three descriptors and is told how the program ended. All processes of the sandbox end
+with this one, and this one ends with the X server, or when no server has watched it for ``lease`` seconds.
+
+A desktop without walls is the same without bubblewrap: programs of the server's user, which this one ends itself.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from contextlib import suppress
 from typing import Any
 
 from . import walls
-from .memory import limit_memory, processes
+from .memory import descendants, limit_memory, processes
 
 TOKEN = "CAMBIO_LAB_PROCESS"
 _TICK, _SHORT_TICK = 0.25, 0.05
 """Seconds between looks at the memory, and while more than half of the limit is held."""
+_START_SECONDS = 15.0
+"""The server has this long to connect for the first time."""
 _MAX_FRAME = 64 * 1024 * 1024
 _SPARE_PROCESSES = 32
 """Processes that only this one may start, so that a fork bomb does not keep the server from killing it."""
@@ -82,64 +85,53 @@ class Connection:
 class Init:
     """The event loop of process 1."""
 
-    def __init__(self, control: socket.socket, lifeline: socket.socket) -> None:
+    def __init__(self, config: Frame, control: socket.socket, started: walls.Started) -> None:
+        self._config = config
         self._control = control
-        self._lifeline = lifeline
+        self._x, self._display, self._x_status, self._rules = started
+        self._environment: dict[str, str] = config["environment"]
         self._selector = selectors.DefaultSelector()
-        self._config: Frame = {}
         self._events: list[Frame] = []
         self._watchers: set[Connection] = set()
         self._programs: dict[int, Connection] = {}
-        self._x = self._x_fd = self._keymap = self._fifo = -1
+        self._keymap = self._fifo = -1
 
-    def main(self) -> None:
+    def connect(self, lifeline: socket.socket) -> None:
+        """Give the helpers outside what they need, and give the powers up."""
         # Not the server: who connects sees the credentials of the process that listens, and may have to kill it.
         self._control.listen(64)
-        self._lifeline.sendall(b"\n")
-        first = Connection(self._control.accept()[0])
-        frames: list[Frame] | None = []
-        while not frames:
-            if (frames := first.receive()) is None:
-                return
-        self._config = frames[0]
-        try:
-            self._prepare()
-        except OSError as error:
-            first.send({"error": str(error)})
+        lifeline.sendall(b"\n")
+        if not self._config["walls"]:
             return
-        os.chdir("/home/user")
-        self._serve(first)
-
-    def _prepare(self) -> None:
-        walls.prepare_files(self._config)
-        rules = walls.start_rules(self._config["rules"]) if self._config["rules"] else 0
         if self._config["proxy_port"]:
             with socket.create_server(("127.0.0.1", self._config["proxy_port"]), backlog=64) as listener:
-                socket.send_fds(self._lifeline, [b"\n"], [listener.fileno()])
-        self._x, self._x_fd = walls.start_x(self._config)
-        if rules:  # before there is a link, and before any program of the desktop's user
-            walls.finish_rules(rules)
+                socket.send_fds(lifeline, [b"\n"], [listener.fileno()])
+        if self._rules:  # before there is a link, and before any program of the desktop's user
+            walls.finish_rules(self._rules)
             spaces = [os.open(f"/proc/self/ns/{name}", os.O_RDONLY) for name in ("user", "net")]
-            socket.send_fds(self._lifeline, [b"\n"], spaces)
+            socket.send_fds(lifeline, [b"\n"], spaces)
             for fd in spaces:
                 os.close(fd)
         walls.confine(self._config, self._config["processes"] + _SPARE_PROCESSES)
         walls.hide_from_debuggers()
 
-    def _serve(self, first: Connection) -> None:
+    def serve(self) -> None:
+        """Serve connections until the end."""
+        os.chdir(self._config["home"])
         wake_read, wake_write = socket.socketpair()
         wake_read.setblocking(False)
         wake_write.setblocking(False)
         signal.set_wakeup_fd(wake_write.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if not self._config["walls"]:
+            signal.signal(signal.SIGTERM, lambda *_: self._end())
         self._control.setblocking(False)
         self._register(self._control, lambda: self._add(Connection(self._control.accept()[0])))
         self._register(wake_read, lambda: wake_read.recv(4096))
-        self._register(self._x_fd, self._listening)
-        self._add(first)
-        self._watchers.add(first)
-        watched = checked = time.monotonic()
+        self._register(self._display, self._listening)
+        checked = time.monotonic()
+        watched = checked + _START_SECONDS
         tick = _TICK
         while True:
             for key, _ in self._selector.select(tick):
@@ -149,10 +141,10 @@ class Init:
             if self._watchers:
                 watched = now
             elif now - watched > self._config["lease"]:
-                return
+                self._end()
             if self._config["watch_memory"] and now - checked >= tick:
                 folders = [path for path, _, _ in self._config["folders"]]
-                tick = _SHORT_TICK if limit_memory(self._config["memory"], folders, self._x) else _TICK
+                tick = _SHORT_TICK if limit_memory(self._config["memory"], folders, self._x_status) else _TICK
                 checked = time.monotonic()
 
     def _register(self, source: Any, handler: Callable[[], Any]) -> None:
@@ -163,20 +155,37 @@ class Init:
         for watcher in self._watchers:
             watcher.send(self._events[-1])
 
+    def _end(self) -> None:
+        """The kernel ends the rest with this process; without walls this one has to, and adopts what it orphans."""
+        while not self._config["walls"] and (left := descendants(os.getpid())):
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                while os.waitpid(-1, 0):
+                    pass
+        os._exit(0)
+
     # What the start consists of
     def _listening(self) -> None:
-        self._selector.unregister(self._x_fd)
-        if not os.read(self._x_fd, 64):
-            os._exit(70)
+        self._selector.unregister(self._display)
+        display = os.read(self._display, 64).decode().strip()
+        if not display:
+            self._end()
         # The pipe stays open: the X server writes the end of the line separately, and ends itself if it cannot.
+        self._environment["DISPLAY"] = f":{display}"
         self._tell("listening")
-        self._keymap = self._start(["xkbcomp", "-w0", self._config["keymap"], ":1"])
+        if self._config["walls"]:
+            self._ready()
+        else:
+            self._keymap = self._start(["xkbcomp", "-w0", self._config["keymap"], f":{display}"])
 
     def _ready(self) -> None:
         self._keymap = -1
         self._tell("ready")
-        os.mkfifo("/run/desktop/managed", 0o600)
-        self._fifo = os.open("/run/desktop/managed", os.O_RDWR | os.O_NONBLOCK)
+        fifo = self._config["runtime"] + "/managed"
+        os.mkfifo(fifo, 0o600)
+        self._fifo = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
         self._register(self._fifo, self._managed)
         for argv in self._config["programs"]:
             self._start(argv)
@@ -189,18 +198,19 @@ class Init:
     def _start(self, argv: Sequence[str]) -> int:
         pid = os.fork()
         if pid == 0:
-            self._become(argv, self._config["environment"], "/home/user", quiet=True)
+            self._become(argv, self._environment, self._config["home"], quiet=True)
         return pid
 
     def _become(self, argv: Sequence[str], environment: Mapping[str, str], folder: str, *, quiet: bool = False) -> None:
         """In a child: run ``argv`` in a session of its own."""
         try:
             os.setsid()
-            resource.setrlimit(resource.RLIMIT_NPROC, (self._config["processes"],) * 2)
+            if self._config["walls"]:
+                resource.setrlimit(resource.RLIMIT_NPROC, (self._config["processes"],) * 2)
             os.umask(0o022)
             with suppress(OSError):
                 os.chdir(folder)
-            walls.run_program(argv, environment, quiet=quiet)
+            walls.run_program(self._config, argv, environment, quiet=quiet)
         finally:
             os._exit(126)
 
@@ -213,7 +223,7 @@ class Init:
             if pid == 0:
                 return
             if pid == self._x:
-                os._exit(0)
+                self._end()
             if pid == self._keymap:
                 self._ready()
             if (program := self._programs.pop(pid, None)) is not None:
@@ -245,7 +255,7 @@ class Init:
             connection.send(event)
 
     def _spawn(self, connection: Connection, frame: Frame) -> None:
-        environment = {**self._config["environment"], **frame["environment"], TOKEN: frame["token"]}
+        environment = {**self._environment, **frame["environment"], TOKEN: frame["token"]}
         try:
             pid = os.fork()
         except OSError:
@@ -255,7 +265,7 @@ class Init:
             if pid == 0:
                 for number, fd in enumerate(connection.fds):
                     os.dup2(fd, number)
-                self._become(frame["argv"], environment, environment.get("PWD", "/home/user"))
+                self._become(frame["argv"], environment, environment.get("PWD") or self._config["home"])
             connection.pid, connection.token = pid, frame["token"]
             self._programs[pid] = connection
         connection.drop_descriptors()
@@ -276,5 +286,9 @@ class Init:
         connection.send({"killed": True})
 
 
-def main() -> None:
-    Init(socket.socket(fileno=int(sys.argv[1])), socket.socket(fileno=int(sys.argv[2]))).main()
+def main(config: Frame, started: walls.Started) -> None:
+    """Be process 1, after the walls were put up and the X server was started."""
+    control, lifeline = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
+    init = Init(config, control, started)
+    init.connect(lifeline)
+    init.serve()

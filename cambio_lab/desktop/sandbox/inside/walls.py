@@ -1,20 +1,31 @@
-"""The sandbox's walls, put up from inside while process 1 still has the powers to do so."""
+"""The sandbox's walls, put up from inside while process 1 still has the powers to do so; then its X server.
+
+It imports little: the X server is started before the rest of process 1 is loaded, which takes as long as this.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import resource
-import signal
 import struct
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any, NoReturn
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
 MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_REC, MS_PRIVATE, MS_RELATIME = 1024, 2048, 4096, 16384, 1 << 18, 1 << 21
 MNT_DETACH = 2
-CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
-PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 4, 22, 24, 38, 47
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID = 0x20000, 0x10000000, 0x20000000
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 4, 22, 24
+PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 36, 38, 47
+SIGINT, SIGKILL, SIGPIPE, SIGCHLD, SIGXFSZ = 2, 9, 13, 17, 25
+XKBCOMP = "/usr/bin/xkbcomp"
+Started = tuple[int, int, int, int]
+"""Process number of the X server where its end has to be watched, the pipe for its display number, its open status
+(-1: not counted), and the process number of ``nft`` (0: no packet rules)."""
 MASKED = (
     "/proc/kcore",
     "/proc/keys",
@@ -44,24 +55,56 @@ def make_read_only(path: str) -> None:
     mount("none", path, "none", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_RELATIME | kept)
 
 
-def prepare_files(config: Mapping[str, Any]) -> None:
-    """Memory-backed folders of limited size, generated files, and nothing else to write to."""
+def build(config: Mapping[str, Any]) -> Started:
+    """Put the walls up and start the X server.
+
+    Within walls, what returns is process 1 of a PID namespace in which the X server does not exist: no program of the
+    desktop can signal it. The process that was number 1 before waits for the end of either.
+    """
+    if not config["walls"]:
+        write_files(config)
+        call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        return *start_x(config), -1, 0
     mount("none", "/", "none", MS_REC | MS_PRIVATE)
     for path, size, mode in config["folders"]:
         options = f"size={size},nr_inodes={config['inodes']},mode={mode}"
         mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, options)
+    write_files(config)
+    os.mkdir("/tmp/.X11-unix")
+    os.chmod("/tmp/.X11-unix", 0o1777)
+    x, display = start_x(config)
+    status = os.open(f"/proc/{x}/status", os.O_RDONLY)
+    call("unshare", CLONE_NEWPID)
+    if os.fork() != 0:
+        confine(config, config["processes"])
+        os.closerange(0, _MAX_DESCRIPTORS)
+        os.wait()  # one of the two has ended, and the other ends with this process
+        os._exit(0)
+    call("unshare", CLONE_NEWNS)
+    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    rules = start_rules(config["rules"]) if config["rules"] else 0
+    close_files()
+    return 0, display, status, rules
+
+
+def write_files(config: Mapping[str, Any]) -> None:
+    """Write the generated files; those that are scripts can be executed."""
     for path, text in config["files"].items():
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w") as file:
             file.write(text)
+        if text.startswith("#!"):
+            os.chmod(path, 0o755)
+
+
+def close_files() -> None:
+    """Leave nothing else to write to, and hide what the kernel tells of the whole machine."""
     mount("/proc/sys", "/proc/sys", "none", MS_BIND | MS_REC)
     for path in ("/", "/dev", "/proc/sys"):
         make_read_only(path)
     for path in MASKED:
         if os.path.exists(path):
             mount("/dev/null", path, "none", MS_BIND)
-    os.mkdir("/tmp/.X11-unix")
-    os.chmod("/tmp/.X11-unix", 0o1777)
 
 
 def start_rules(rules: str) -> int:
@@ -109,35 +152,46 @@ def hide_from_debuggers() -> None:
 
 
 def start_x(config: Mapping[str, Any]) -> tuple[int, int]:
-    """Start the X server, the only process that ever sees the folder of the RFB socket.
+    """Start the X server; its process number, and the pipe into which it writes its display number when it listens.
 
-    Returns its process number and the pipe into which it writes its display number when it listens.
+    Within walls it is the only process that ever sees the folder of the RFB socket, and it finds another ``xkbcomp``,
+    which compiles the desktop's keymap in place of the default one.
     """
     apart_read, apart_write = os.pipe()
     display_read, display_write = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            call("unshare", CLONE_NEWNS)
-            os.write(apart_write, b"x")
-            confine(config, config["processes"])
+            if config["walls"]:
+                call("unshare", CLONE_NEWNS)
+                mount(XKBCOMP, config["real_xkbcomp"], "none", MS_BIND)
+                mount(config["xkbcomp"], XKBCOMP, "none", MS_BIND)
+                os.write(apart_write, b"x")
+                close_files()
+                confine(config, config["processes"])
             os.setsid()
             os.umask(0o077)
             os.dup2(display_write, 3)
             os.set_inheritable(3, True)
-            run_program([*config["x"], "-displayfd", "3"], config["environment"], quiet=True, descriptors=4)
+            run_program(config, [*config["x"], "-displayfd", "3"], config["environment"], quiet=True, descriptors=4)
         finally:
             os._exit(70)
     os.close(apart_write)
     os.close(display_write)
-    os.read(apart_read, 1)
+    if config["walls"]:
+        os.read(apart_read, 1)
+        call("umount2", b"/run/rfb", MNT_DETACH)
     os.close(apart_read)
-    call("umount2", b"/run/rfb", MNT_DETACH)
     return pid, display_read
 
 
 def run_program(
-    argv: Sequence[str], environment: Mapping[str, str], *, quiet: bool = False, descriptors: int = 3
+    config: Mapping[str, Any],
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    quiet: bool = False,
+    descriptors: int = 3,
 ) -> NoReturn:
     """Replace this process, a child of process 1, by ``argv``; ``quiet``: without the three streams.
 
@@ -148,8 +202,10 @@ def run_program(
         for number in (0, 1, 2):
             os.dup2(nothing, number)
     os.closerange(descriptors, _MAX_DESCRIPTORS)
-    for restored in (signal.SIGPIPE, signal.SIGINT, signal.SIGCHLD, signal.SIGXFSZ):
-        signal.signal(restored, signal.SIG_DFL)
+    for restored in (SIGINT, SIGPIPE, SIGCHLD, SIGXFSZ):
+        _libc.signal(restored, None)
+    if not config["walls"]:
+        _libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)  # within walls the kernel ends all with process 1
     try:
         os.execvpe(argv[0], list(argv), dict(environment))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Programs on this machine, as :class:`~cambio_lab.desktop.machine.Process`."""
+"""A program of this machine as :class:`~cambio_lab.desktop.machine.Process`, for tests that need no desktop."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from cambio_lab.desktop.machine import Streams
 from cambio_lab.errors import DesktopLost
 
-from ..machine import Streams
 
-
-class LocalProcess(Streams):
+class PlainProcess(Streams):
     """A child in a session of its own that dies with this process."""
 
     def __init__(self, child: asyncio.subprocess.Process) -> None:
@@ -23,7 +22,7 @@ class LocalProcess(Streams):
         self._child = child
 
     @classmethod
-    async def start(cls, argv: Sequence[str], environment: Mapping[str, str], home: str) -> LocalProcess:
+    async def start(cls, argv: Sequence[str], environment: Mapping[str, str], home: str) -> PlainProcess:
         """Start ``argv`` in ``home`` with exactly ``environment``."""
         # setpriv (util-linux) sets the parent-death signal after the fork, where Python code would not be safe.
         command = ["setpriv", "--pdeathsig", "KILL", "--", *argv]

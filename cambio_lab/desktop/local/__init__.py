@@ -1,1 +1,0 @@
-"""Desktops as plain processes of this machine: not an isolation boundary."""
