@@ -1,4 +1,4 @@
-"""How an experiment looks while it runs: a line in a terminal, a bar and a wall of desktops in a notebook.
+"""How an experiment looks while it runs: a line in a terminal; in a notebook a bar, the grid and running desktops.
 
 In a notebook the output is plain HTML, updated in place: unlike a widget it shows without a kernel.
 """
@@ -6,9 +6,11 @@ In a notebook the output is plain HTML, updated in place: unlike a widget it sho
 from __future__ import annotations
 
 import base64
+import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any, Protocol
 
 from jinja2 import Environment
@@ -22,6 +24,15 @@ WALL = 24
 _ENVIRONMENT = Environment(autoescape=True)
 _ENVIRONMENT.filters["base64"] = lambda data: base64.b64encode(data).decode()
 _COLOURS = {"success": "#3d9970", "other": "#d9822b", "failed": "#c0392b", "running": "#2a6fbb", "open": "#d7dbe0"}
+_MARKS = {  # the state of a cell: how a bar's share is called, and a sign for who does not see colours
+    "success": ("success", "✓"),
+    "failure": ("other", "✗"),
+    "none": ("failed", "!"),
+    "running": ("running", "…"),
+    "open": ("open", " "),
+}
+CELL_SECONDS = 0.002
+"""Each cell of the grid makes updates this much rarer: a large page costs the browser more."""
 
 
 class Display(Protocol):
@@ -74,25 +85,26 @@ class Terminal:
 
 
 class Page:
-    """A notebook's output, updated in place. ``update`` is given HTML."""
+    """A notebook's output, updated in place. ``update`` is given HTML; ``runs`` is the folder of the run files."""
 
     thumbnails = True
 
-    def __init__(self, update: Callable[[str], None]) -> None:
+    def __init__(self, update: Callable[[str], None], runs: Path | None = None) -> None:
         self._update = update
+        self._runs = runs
         self._last = -1e9
 
     def show(self, tally: Tally) -> None:
         now = time.monotonic()
-        if now - self._last >= HTML_SECONDS:
+        if now - self._last >= HTML_SECONDS + CELL_SECONDS * len(tally.cells):
             self._last = now
-            self._update(as_html(tally))
+            self._update(as_html(tally, self._runs))
 
     def close(self, tally: Tally) -> None:
-        self._update(as_html(tally))
+        self._update(as_html(tally, self._runs))
 
 
-def choose(progress: bool | Display) -> Display:
+def choose(progress: bool | Display, runs: Path | None = None) -> Display:
     """The display for where we are: a page in a kernel, a line elsewhere, nothing for ``False``."""
     if not isinstance(progress, bool):
         return progress
@@ -105,7 +117,7 @@ def choose(progress: bool | Display) -> Display:
 
     page: Any = display
     handle = page.display(page.HTML(""), display_id=True)
-    return Page(lambda text: handle.update(page.HTML(text)))
+    return Page(lambda text: handle.update(page.HTML(text)), runs)
 
 
 def _kernel() -> Any:
@@ -155,6 +167,20 @@ _PAGE = _ENVIRONMENT.from_string(
  style="width:{{ "%.2f" | format(100 * count / (tally.total or 1)) }}%;background:{{ colours[name] }}">
 </div>{% endfor -%}
 </div><p style="margin:6px 0">{{ label }}</p>
+{%- if grid %}<div style="max-height:26em;overflow:auto"><table style="border-collapse:collapse;font-size:12px">
+<thead><tr><th style="text-align:left">Task</th>
+{%- for name in columns %}<th style="text-align:left;padding-right:1em">{{ name }}</th>{% endfor -%}
+</tr></thead><tbody>
+{%- for task, row in grid.items() %}<tr><td style="text-align:left">{{ task }}</td>
+{%- for name in columns %}<td style="text-align:left;white-space:nowrap;padding-right:1em">
+{%- for cell in row[name] %}<a title="{{ cell.title }}"{% if cell.href %} href="{{ cell.href | urlencode }}"{% endif %}
+ style="display:inline-block;vertical-align:top;width:15px;height:15px;margin:1px;line-height:15px;color:#fff;
+ text-align:center;text-decoration:none;border-radius:3px;background:{{ colours[cell.colour] }}">
+{{- cell.sign }}</a>{% endfor -%}
+</td>{% endfor %}</tr>{% endfor %}</tbody></table></div>
+{%- if failures %}<details><summary>{{ failures | length }} without success</summary><ul>
+{%- for cell in failures[:200] %}<li>{% if cell.href %}<a href="{{ cell.href | urlencode }}">{{ cell.id }}</a>
+{%- else %}{{ cell.id }}{% endif %}: {{ cell.note[:300] }}</li>{% endfor %}</ul></details>{% endif %}{% endif -%}
 {%- if live %}<div style="display:flex;flex-wrap:wrap;gap:8px">
 {%- for item in live %}<div style="width:200px;font-size:11px;overflow-wrap:anywhere">
 {%- if item.thumbnail %}<img alt="desktop of {{ item.cell_id }}" width="200"
@@ -167,8 +193,11 @@ _PAGE = _ENVIRONMENT.from_string(
 )
 
 
-def as_html(tally: Tally) -> str:
-    """Return bar, line and wall of thumbnails; readable where styles are removed, too."""
+def as_html(tally: Tally, runs: Path | None = None) -> str:
+    """Return bar, line, grid of cells and thumbnails of what runs; readable where styles are removed, too.
+
+    A cell links to its run file in ``runs``, relative to the working directory (a notebook's own).
+    """
     left = tally.total - tally.done - tally.failed - tally.running
     shares = (
         ("success", tally.success),
@@ -178,4 +207,36 @@ def as_html(tally: Tally) -> str:
         ("open", max(0, left)),
     )
     live, more = tally.live[:WALL], max(0, len(tally.live) - WALL)
-    return _PAGE.render(tally=tally, label=words(tally), shares=shares, colours=_COLOURS, live=live, more=more)
+    cells = [_cell(name, tally, runs) for name in tally.cells]
+    columns = list(dict.fromkeys(mark.column for mark in tally.cells.values()))
+    grid: dict[str, dict[str, list[dict[str, str]]]] = {}
+    for mark, cell in zip(tally.cells.values(), cells, strict=True):
+        grid.setdefault(mark.task, {name: [] for name in columns})[mark.column].append(cell)
+    return _PAGE.render(
+        tally=tally,
+        label=words(tally),
+        shares=shares,
+        colours=_COLOURS,
+        live=live,
+        more=more,
+        grid=grid,
+        columns=columns,
+        failures=[cell for cell in cells if cell["state"] in ("failure", "none")],
+    )
+
+
+def _cell(cell_id: str, tally: Tally, runs: Path | None) -> dict[str, str]:
+    mark = tally.cells[cell_id]
+    live = next((item for item in tally.live if item.cell_id == cell_id), None)
+    state = "running" if live and mark.state == "open" else mark.state
+    colour, sign = _MARKS[state]
+    note = f"{live.state}, step {live.steps}" if live and state == "running" else mark.note
+    return {
+        "id": cell_id,
+        "state": state,
+        "colour": colour,
+        "sign": sign,
+        "note": note,
+        "title": f"{cell_id}: {state}" + (f" ({note[:300]})" if note else ""),
+        "href": os.path.relpath(runs / mark.run).replace(os.sep, "/") if runs and mark.run else "",
+    }

@@ -21,11 +21,11 @@ from . import display, evidence, plots, results
 from .budget import Budget, Caps
 from .engines import choose as choose_engine
 from .engines.base import Engine, Plan
-from .grid import Grid, name_settings
+from .grid import Cell, Grid, name_settings
 from .ledger import CellRow, Ledger, load_cells
 from .policies import Policy, name_models
 from .recording import Recording
-from .scheduler import Scheduler, Tally
+from .scheduler import Scheduler, Tally, mark
 from .task import Task
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Experiment:
         """
         if self._scheduler is not None:
             raise ConfigurationError("This experiment is running already.", hint="Stop it first: experiment.stop().")
-        shown = display.choose(progress)
+        shown = display.choose(progress, self.directory / "runs")
         recording = self._recording
         async with self._ledger() as ledger:
             try:
@@ -172,10 +172,17 @@ class Experiment:
                 total=len(self.grid),
                 done=len(done),
                 success=sum(row.outcome is not None and row.outcome.success for row in done),
+                marks={
+                    cell.cell_id: mark(cell.task.name, self._column(cell), known[cell.cell_id].outcome)
+                    for cell in self.grid
+                },
                 alive=alive,
             )
         finally:
             self._tally = scheduler.tally
+
+    def _column(self, cell: Cell) -> str:
+        return cell.model if len(self.grid.settings) == 1 else f"{cell.model}, {cell.setting}"
 
     async def _recover(self, ledger: Ledger, engine: Engine) -> dict[str, str]:
         """Settle attempts that a killed process left: count what finished unseen, charge and reopen the rest.
@@ -280,7 +287,10 @@ class Experiment:
         return Path(path)
 
     def report(self, path: str | Path | None = None) -> Path:
-        """Write one self-contained HTML page (``report.html`` in :attr:`directory`), and ``results.csv`` beside it."""
+        """Write one self-contained HTML page (``report.html`` in :attr:`directory`).
+
+        ``results.csv`` is written beside it, and ``results.parquet`` where pandas and pyarrow are installed.
+        """
         from . import report
 
         return report.write(self, Path(path) if path else self.directory / "report.html")

@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from jinja2 import Environment
 
 from ..recording.run_file import unpack
 from . import statistics
-from .results import rows, write_csv
+from .results import frame, rows, write_csv
 
 if TYPE_CHECKING:
     from .experiment import Experiment
@@ -25,7 +26,7 @@ Row = dict[str, Any]
 
 
 def write(experiment: Experiment, path: Path) -> Path:
-    """Write the page to ``path`` and ``results.csv`` beside it; links to run files are relative to the page."""
+    """Write the page to ``path``, ``results.csv`` and ``results.parquet`` beside it; links are relative to the page."""
     from .catalogue import Benchmark
 
     table = rows(experiment.cells, experiment.directory / "runs")
@@ -52,6 +53,8 @@ def write(experiment: Experiment, path: Path) -> Path:
     path.write_text(page, encoding="utf-8")
     with path.with_name("results.csv").open("w", newline="", encoding="utf-8") as file:
         write_csv(file, table)
+    if find_spec("pandas") and find_spec("pyarrow"):
+        frame(experiment.cells, experiment.directory / "runs").to_parquet(path.with_name("results.parquet"))
     return path
 
 

@@ -34,6 +34,27 @@ class ExperimentStopped(CambioError):
     """The experiment cannot go on; every finished cell is kept. The hint says what to do before running it again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One cell of the grid on the wall. ``state``: ``open``, ``success``, ``failure``, or ``none`` (no verdict)."""
+
+    task: str
+    column: str
+    """Model, and setting where there are several."""
+    state: str = "open"
+    note: str = ""
+    run: str = ""
+    """The name of its run file."""
+
+
+def mark(task: str, column: str, outcome: Outcome | None) -> Mark:
+    """Return how a cell with this outcome looks."""
+    if outcome is None:
+        return Mark(task, column)
+    state = "none" if outcome.failure in NO_VERDICT else "success" if outcome.success else "failure"
+    return Mark(task, column, state, outcome.reason or outcome.error or outcome.failure or "", outcome.bundle)
+
+
 @dataclass(slots=True)
 class Tally:
     """What a progress bar shows: ``success`` of ``done`` cells; ``failed`` ones have no verdict."""
@@ -52,6 +73,8 @@ class Tally:
     ended: str = ""
     """Why it ended: ``complete``, ``stopped``, or the cap that was reached; empty while it runs."""
     live: list[AttemptProgress] = field(default_factory=list)
+    cells: dict[str, Mark] = field(default_factory=dict)
+    """The whole grid by cell id, in its order."""
 
 
 class Scheduler:
@@ -90,6 +113,7 @@ class Scheduler:
         total: int,
         done: int = 0,
         success: int = 0,
+        marks: Mapping[str, Mark] | None = None,
         alive: Mapping[str, str] | None = None,
     ) -> Tally:
         """Run ``cells`` (those still open); ``total``, ``done`` and ``success`` count the whole grid.
@@ -101,6 +125,7 @@ class Scheduler:
         self._alive = dict(alive or {})
         self._queue.extend(sorted(cells, key=lambda cell: cell.cell_id not in self._alive))
         self.tally = Tally(total, done, success, spent_usd=self._budget.spent_usd, spent_steps=self._budget.spent_steps)
+        self.tally.cells.update(marks or {})
         watcher = asyncio.create_task(self._watch())
         try:
             while not self.tally.ended:
@@ -195,6 +220,8 @@ class Scheduler:
             self.tally.failed += outcome.failure in NO_VERDICT
             self.tally.done += outcome.failure not in NO_VERDICT
             self.tally.success += outcome.success
+            if old := self.tally.cells.get(cell.cell_id):
+                self.tally.cells[cell.cell_id] = mark(old.task, old.column, outcome)
 
     def _give_up_if_hopeless(self, outcome: Outcome) -> None:
         """Raise when going on would burn the grid for nothing."""

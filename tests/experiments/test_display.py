@@ -13,7 +13,7 @@ from cambio_lab.experiments import plots, results
 from cambio_lab.experiments.display import Page, Terminal, as_html, duration, words
 from cambio_lab.experiments.ledger import CellRow
 from cambio_lab.experiments.outcome import AttemptProgress, Outcome
-from cambio_lab.experiments.scheduler import Tally
+from cambio_lab.experiments.scheduler import Mark, Tally
 
 
 def test_the_line_says_done_failed_running_spend_and_time_left() -> None:
@@ -37,6 +37,23 @@ def test_the_wall_is_bounded() -> None:
     tally = Tally(100, live=[AttemptProgress(str(number), f"cell {number}") for number in range(60)])
     assert as_html(tally).count("width:200px;font-size") == 24
     assert "and 36 more" in as_html(tally)
+
+
+def test_the_grid_shows_every_cell_and_links_to_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tally = Tally(4, live=[AttemptProgress("a", "t<b>/m/default/2", "acting", 3)])
+    tally.cells = {
+        "t<b>/m/default/0": Mark("t<b>", "m", "success", "", "one.cambio"),
+        "t<b>/m/default/1": Mark("t<b>", "m", "failure", "no <i>file</i>", "bad name?.cambio"),
+        "t<b>/m/default/2": Mark("t<b>", "m"),
+        "u/m/default/0": Mark("u", "m", "none", "engine lost"),
+    }
+    page = as_html(tally, tmp_path / "experiments" / "x" / "runs")
+    assert page.count("<tr>") == 3 and "<b>" not in page and "<i>" not in page
+    assert 'href="experiments/x/runs/one.cambio"' in page
+    assert 'href="experiments/x/runs/bad%20name%3F.cambio"' in page
+    assert "t&lt;b&gt;/m/default/2: running (acting, step 3)" in page
+    assert "2 without success" in page and "engine lost" in page
 
 
 def test_a_page_is_not_flooded() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas
+
 from cambio_lab.experiments import Benchmark, Experiment, Live, Observation, Task, action
 from cambio_lab.experiments.catalogue import Published
 
@@ -124,6 +126,8 @@ async def test_the_report_is_one_page_whose_links_lead_to_the_runs(experiment: M
         assert words in page, words
     with path.with_name("results.csv").open() as file:
         assert [row["success"] for row in csv.DictReader(file) if row["model"] == GOOD] == ["True"] * 4
+    table = pandas.read_parquet(path.with_name("results.parquet"))
+    assert list(table[table["model"] == GOOD]["success"]) == [True] * 4 and len(table) == 8
 
 
 async def test_the_report_of_an_experiment_that_has_not_begun(experiment: Make) -> None:
