@@ -170,6 +170,10 @@ class ModelRejected(ModelError):
     """The service rejected the request (400, 401, 402, 403, 404, 413): trying again cannot help."""
 
 
+class AnswerDoesNotFit(ModelError):
+    """The final text is not JSON that fits the schema which the message came with."""
+
+
 class StoreError(CambioError):
     """Something about the database or the screenshot files."""
 

@@ -298,7 +298,8 @@ class TurnFinished(Event):
     """The one good end of a turn.
 
     ``limit`` names a limit that ended it (``max_steps``, ``max_cost_usd``, ``max_tokens``, ``max_seconds``),
-    ``needs_input`` is true when the agent asks the user something.
+    ``needs_input`` is true when the agent asks the user something; ``answer`` is the final text as a value, where the
+    message came with a schema.
     """
 
     text: str
@@ -309,6 +310,7 @@ class TurnFinished(Event):
     limit: str | None = None
     needs_input: bool = False
     stop_reason: str = "end_turn"
+    answer: Any = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigurationError, MissingKey
+from ..errors import ConfigurationError, InvalidRequest, MissingKey
 from . import models
 from .options import AgentOptions
 from .reply import Piece, Reader, Sent, Slices
@@ -90,6 +90,17 @@ class ModelClient:
             if self._client is None:
                 self._check_key(model)
                 self._client = await asyncio.to_thread(self._make, model)
+
+    def output_format(self, schema: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a JSON schema as structured outputs take it; what they do not know becomes part of descriptions."""
+        from anthropic import transform_schema
+
+        try:
+            return {"type": "json_schema", "schema": transform_schema(dict(schema))}
+        except (ValueError, TypeError, AttributeError, AssertionError) as error:
+            raise InvalidRequest(
+                f"answer_schema cannot be asked for: {error}", details={"answer_schema": "not supported"}
+            ) from None
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Piece, None]:
         """Send one request; yield ``Sent``, ``Started``, deltas, and last the whole :class:`Reply`.

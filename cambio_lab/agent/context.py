@@ -6,14 +6,16 @@ agent said and did in short, and the latest screenshot.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from ..errors import ModelRefused, ModelRejected, ModelUnavailable
+from ..errors import AnswerDoesNotFit, ModelRefused, ModelRejected, ModelUnavailable
 from ..events import StatusChanged
+from .answers import AGAIN, MAX_TRIES, AnswerSchema
 from .reply import Reply
 from .transcript import Message, blocks, inner_blocks, latest_image, user_text, without_images, without_thinking
 from .turn import Turn
@@ -57,6 +59,22 @@ async def follow(turn: Turn, reply: Reply) -> None:
             await turn.append(user_text(NUDGE))
     else:
         turn.done = not (reason in ("pause_turn", "compaction") or (reason == "tool_use" and reply.calls))
+
+
+async def take_answer(turn: Turn, schema: AnswerSchema, reply: Reply) -> None:
+    """Read the turn's value from its last reply; ask once more, with what is wrong, when it does not fit."""
+    try:
+        turn.answer = await asyncio.to_thread(schema.read, reply.text)
+    except AnswerDoesNotFit as error:
+        if schema.tries >= MAX_TRIES:
+            raise AnswerDoesNotFit(
+                f"The answer does not fit the schema: {error}.", hint="Its text is in the history; ask again."
+            ) from None
+        turn.done = False
+        turn.act()
+        particulars = {"event": "answer_refused", "problem": error.message}
+        await turn.emit(StatusChanged("thinking", "The answer does not fit its schema; asking again.", particulars))
+        await turn.append(user_text(AGAIN.format(problem=error.message)))
 
 
 def raise_max_tokens(turn: Turn) -> None:
@@ -161,7 +179,8 @@ def _short(text: str, most: int) -> str:
 # Content that the service refuses
 def is_about_content(error: ModelRejected) -> bool:
     """Return whether the service refused what the request holds, not who sent it or where it went."""
-    return error.details.get("status") in (400, 413) and error.details.get("type") in CONTENT_TYPES
+    elsewhere = error.message.startswith("output_config")  # the schema of a typed answer
+    return error.details.get("status") in (400, 413) and error.details.get("type") in CONTENT_TYPES and not elsewhere
 
 
 async def repair(turn: Turn, error: ModelRejected) -> None:

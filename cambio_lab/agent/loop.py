@@ -27,6 +27,7 @@ from ..events import (
     Usage,
 )
 from . import context, models
+from .answers import AnswerSchema
 from .calls import Calls, make_tools
 from .client import ModelClient
 from .gate import Gate, LimitReached, QueuedMessage, Stopped
@@ -120,7 +121,9 @@ class Agent:
     async def _converse(self, turn: Turn, content: str, asked: TurnOptions | None) -> TurnFinished | TurnFailed:
         try:
             await self._prepare(turn, asked)
-            await turn.append(user_text(content))
+            if turn.schema is not None and turn.output_format is None:
+                content = f"{content}\n\n{turn.schema.instruction}"
+            await turn.append(user_text(content, asked.images if asked else ()))
             while not turn.done:
                 await self._step(turn)
             return turn.finished()
@@ -168,6 +171,8 @@ class Agent:
         await context.follow(turn, reply)
         if turn.done:
             await self._deliver(turn)
+        if turn.done and turn.schema is not None:
+            await context.take_answer(turn, turn.schema, reply)
 
     async def _deliver(self, turn: Turn) -> None:
         """Add the messages that came during the turn to the conversation."""
@@ -270,6 +275,9 @@ class Agent:
                 hint="Give the session a smaller display, such as 1280x800.",
             )
         await self.gate.race(self._client.open(options.model))
+        if asked and asked.answer_schema is not None:
+            turn.schema = await asyncio.to_thread(AnswerSchema, asked.answer_schema)
+            turn.output_format = self._client.output_format(asked.answer_schema) if turn.info.structured else None
         if self._tools is None:
             parts = await self.gate.race(self._client.parts())
             self._tools = make_tools(turn.info, options, self.desktop, self.gate, parts)

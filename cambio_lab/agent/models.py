@@ -92,6 +92,8 @@ class ModelInfo:
     images: ImageLimits = HIGH_RESOLUTION
     managed: bool = True
     """The service clears and summarises old context when asked to."""
+    structured: bool = True
+    """It has structured outputs: from the 4.5 models on (the structured outputs page)."""
     context: int = 1_000_000
     most_output: int = 128_000
     """Largest ``max_tokens`` that the service takes."""
@@ -113,7 +115,7 @@ def _guess(base: Prices) -> Prices:
     return replace(base, estimated=True)
 
 
-def _old(tools: Mapping[str, str], prices: Prices, most_output: int = 64_000) -> ModelInfo:
+def _old(tools: Mapping[str, str], prices: Prices, most_output: int = 64_000, *, structured: bool = True) -> ModelInfo:
     """Return a row for a model that thinks by budget, sees less, and whose context the service does not manage."""
     return ModelInfo(
         tools,
@@ -124,6 +126,7 @@ def _old(tools: Mapping[str, str], prices: Prices, most_output: int = 64_000) ->
         managed=False,
         context=200_000,
         most_output=most_output,
+        structured=structured,
     )
 
 
@@ -166,12 +169,12 @@ TABLE: dict[str, ModelInfo] = {
     "claude-opus-4-5": _old(_SINGLE, _guess(_OPUS)),
     "claude-sonnet-4-5": _old(_FIRST, _guess(_SONNET_4)),
     "claude-haiku-4-5": _old(_FIRST, _guess(_HAIKU_4_5)),
-    "claude-opus-4-1": _old(_FIRST, _guess(_OPUS_4_1), most_output=32_000),
-    "claude-opus-4": _old(_FIRST, _guess(_OPUS_4_1), most_output=32_000),
-    "claude-sonnet-4": _old(_FIRST, _guess(_SONNET_4)),
+    "claude-opus-4-1": _old(_FIRST, _guess(_OPUS_4_1), 32_000, structured=False),
+    "claude-opus-4": _old(_FIRST, _guess(_OPUS_4_1), 32_000, structured=False),
+    "claude-sonnet-4": _old(_FIRST, _guess(_SONNET_4), structured=False),
 }
 DEMO_ROW = ModelInfo(
-    dict.fromkeys(PLATFORMS, TOOLSET), Prices(0, 0, 0, 0, 0), "none", effort=False, managed=False, context=1_000_000
+    dict.fromkeys(PLATFORMS, TOOLSET), Prices(0, 0, 0, 0, 0), "none", effort=False, managed=False, structured=False
 )
 
 _DECORATIONS = re.compile(r"^(?:(?:us|eu|jp|au|apac|global)\.)?(?:anthropic\.)?|(?:-v\d+(?::\d+)?)?$")
@@ -194,7 +197,8 @@ def resolve(model: str, platform: str = "anthropic") -> ModelInfo:
             details={"model": model, "platform": platform},
         )
     managed = row.managed and platform in _API  # elsewhere no page promises it
-    return replace(row, model=model, platform=platform, tool=tool, managed=managed)
+    structured = row.structured and platform != "foundry"  # in beta there
+    return replace(row, model=model, platform=platform, tool=tool, managed=managed, structured=structured)
 
 
 def _suggestion(model: str, platform: str) -> str:

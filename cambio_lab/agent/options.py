@@ -95,8 +95,9 @@ class AgentOptions:
         """These options with one message's on top. The tool version must stay the same within a conversation."""
         if turn is None:
             return self
-        given = {name: value for name, value in asdict(replace(turn, extra_tools=None)).items() if value is not None}
-        merged = replace(self, **given)
+        names = {item.name for item in fields(self)} & {item.name for item in fields(turn)}
+        values = {name: getattr(turn, name) for name in names}
+        merged = replace(self, **{name: value for name, value in values.items() if value is not None})
         old, new = models.resolve(self.model, self.platform), models.resolve(merged.model, merged.platform)
         if old.tool != new.tool or (models.DEMO in (self.model, merged.model) and self.model != merged.model):
             raise InvalidRequest(
@@ -119,7 +120,11 @@ class TurnOptions:
     max_cost_usd: float | None = None
     max_turn_tokens: int | None = None
     max_turn_seconds: float | None = None
+    answer_schema: Mapping[str, Any] | None = None
+    """What the final text must fit, as JSON."""
     extra_tools: ExtraTools | None = None
+    images: Sequence[tuple[bytes, str]] = ()
+    """Sent before the message's text: content and media type, of a size that the model takes."""
 
 
 def check(options: AgentOptions) -> None:

@@ -6,6 +6,7 @@ summarises when asked to. For the others old screenshots are removed in batches,
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -47,6 +48,8 @@ class Entry:
     encoded: bytes
     is_user: bool
     images: int
+    seen: int
+    """Of the images, those in results of calls; the others a person sent."""
 
     @property
     def message(self) -> Message:
@@ -154,12 +157,13 @@ class Transcript:
     def prune(self) -> None:
         """Remove all images but the last few, together, where the model allows it: each time costs the cache."""
         batch = min(PRUNE_EVERY, self._max_images() - KEPT_IMAGES - 1)
-        if self.info.bound or self.images <= KEPT_IMAGES + batch:
+        seen = sum(entry.seen for entry in self._entries)
+        if self.info.bound or seen <= KEPT_IMAGES + batch:
             return
-        excess = self.images - KEPT_IMAGES
+        excess = seen - KEPT_IMAGES
         for index, entry in enumerate(self._entries):
-            if excess > 0 and entry.images:
-                excess -= entry.images
+            if excess > 0 and entry.seen:
+                excess -= entry.seen
                 self._entries[index] = _entry(without_images(entry.message))
 
     @property
@@ -208,9 +212,13 @@ def close_open_batch(history: Sequence[Message]) -> list[Message]:
     return closed
 
 
-def user_text(text: str) -> Message:
-    """Return a user message of one text block."""
-    return {"role": "user", "content": [{"type": "text", "text": text}]}
+def user_text(text: str, images: Iterable[tuple[bytes, str]] = ()) -> Message:
+    """Return a user message: images (content and media type), then one text block."""
+    shown = [
+        {"type": "image", "source": {"type": "base64", "media_type": kind, "data": base64.b64encode(data).decode()}}
+        for data, kind in images
+    ]
+    return {"role": "user", "content": [*shown, {"type": "text", "text": text}]}
 
 
 def _interrupted(block: dict[str, Any]) -> dict[str, Any]:
@@ -231,7 +239,9 @@ def _entry(message: Message) -> Entry:
         content = [{"type": "text", "text": content}]
     message = {"role": message["role"], "content": content}
     text = json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return Entry(text.encode("utf-8", "replace"), message["role"] == "user", _count_images(content))
+    given = sum(block.get("type") == "image" for block in content)
+    seen = sum(inner.get("type") == "image" for block in content for inner in inner_blocks(block))
+    return Entry(text.encode("utf-8", "replace"), message["role"] == "user", given + seen, seen)
 
 
 def latest_image(messages: Sequence[Message]) -> dict[str, Any] | None:
@@ -254,13 +264,6 @@ def blocks(message: Message) -> list[dict[str, Any]]:
 def inner_blocks(block: dict[str, Any]) -> list[dict[str, Any]]:
     content = block.get("content")
     return content if block.get("type") == "tool_result" and isinstance(content, list) else []
-
-
-def _count_images(content: list[dict[str, Any]]) -> int:
-    return sum(
-        (block.get("type") == "image") + sum(inner.get("type") == "image" for inner in inner_blocks(block))
-        for block in content
-    )
 
 
 def without_images(message: Message) -> Message:

@@ -20,6 +20,7 @@ from ..events import (
     Usage,
 )
 from . import models
+from .answers import AnswerSchema
 from .client import ModelRequest, wire_model
 from .gate import Gate, LimitReached, QueuedMessage
 from .options import AgentOptions, thinking_parameters
@@ -112,6 +113,11 @@ class Turn:
     max_tokens: int
     tools: Sequence[Tool] = ()
     definitions: list[dict[str, Any]] = field(default_factory=list)
+    schema: AnswerSchema | None = None
+    """What the final text must fit."""
+    output_format: dict[str, Any] | None = None
+    """The same as the service's structured outputs want it; ``None`` where the model has none."""
+    answer: Any = None
     done: bool = False
     calls: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
@@ -204,6 +210,7 @@ class Turn:
             limit=limit,
             needs_input=not cut_short and text.rstrip("*_`\"') \n").endswith("?"),
             stop_reason="stopped" if stopped else self.stop_reason,
+            answer=self.answer,
         )
 
     def failed(self, error: str, details: str, *, fatal: bool = False, kind: str = "") -> TurnFailed:
@@ -239,6 +246,8 @@ class Requests:
             "tools": turn.definitions,
             **thinking_parameters(turn.info, turn.options),
         }
+        if turn.output_format is not None:
+            parameters["output_config"] = {**parameters.get("output_config", {}), "format": turn.output_format}
         betas = list(turn.info.betas)
         if compact:  # the SDK on `compaction`: "Cannot be combined with `context_management`."
             parameters["compaction"] = {"type": "summarize"}

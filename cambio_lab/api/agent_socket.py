@@ -15,6 +15,7 @@ from .socket import CONTROLS, EventSocket, unknown_type
 
 if TYPE_CHECKING:
     from ..agent.tools.named import ExtraResult
+    from ..desktop.base import Screenshot
     from ..sessions.broadcast import Subscription
     from ..sessions.session import Session
 
@@ -76,7 +77,7 @@ class AgentSocket(EventSocket):
             names = await self.tools.offer(body)
             await self.send({"type": "tools_offered", "tools": names, "timestamp": timestamp()})
         elif kind == "tool_result":
-            self.tools.result(body)
+            await self.tools.result(body)
         else:
             raise unknown_type(kind, ["message", *COMMANDS])
 
@@ -152,7 +153,7 @@ class OfferedTools:
         finally:
             self._waiting.pop(tool_use_id, None)
 
-    def result(self, body: dict[str, Any]) -> None:
+    async def result(self, body: dict[str, Any]) -> None:
         """A client's answer to a call."""
         from .schemas import requests  # as above
 
@@ -160,7 +161,9 @@ class OfferedTools:
         waiting = self._waiting.get(found.tool_use_id)
         if waiting is None or waiting.done():
             raise InvalidRequest("No call waits for this result.", hint="It took too long, or the turn was stopped.")
-        self._answer(waiting, found.text, found.is_error)
+        image = await self._session.uploads.screenshot(found.image) if found.image else None
+        if not waiting.done():
+            self._answer(waiting, found.text, found.is_error, image)
 
     def withdraw(self) -> None:
         """The client left: what waits for it fails now, and the agent is no longer offered its functions."""
@@ -171,7 +174,9 @@ class OfferedTools:
                 self._answer(answer, GONE, is_error=True)
 
     @staticmethod
-    def _answer(waiting: asyncio.Future[ExtraResult], text: str, is_error: bool) -> None:
+    def _answer(
+        waiting: asyncio.Future[ExtraResult], text: str, is_error: bool, image: Screenshot | None = None
+    ) -> None:
         from ..agent.tools.named import ExtraResult  # as above
 
-        waiting.set_result(ExtraResult(text, is_error))
+        waiting.set_result(ExtraResult(text, is_error, image))

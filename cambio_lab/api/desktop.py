@@ -20,6 +20,8 @@ from .strict_json import encode
 
 SMALLEST, LARGEST = 16, 4096
 """Pixels of a small screenshot's width."""
+MAX_IMAGE = 20 * 1024**2
+"""Bytes of an uploaded image."""
 PIECES = 16
 """Pieces of a body (64 KB each) that may wait for the desktop."""
 
@@ -50,6 +52,19 @@ def _page(path: str, found: Listing) -> bytes:
         for entry in found
     ]
     return encode({"path": path, "files": entries, "truncated": found.truncated})
+
+
+class Images(Rest):
+    """``/sessions/{session_id}/images``: an image for a message to name."""
+
+    methods = ("PUT",)
+    max_body = MAX_IMAGE
+
+    async def put(self, session_id: str) -> None:
+        if self._too_large:
+            raise self._refuse_size()
+        session = await self.find(session_id)
+        self.write_json(await session.uploads.take(bytes(self._body)))
 
 
 class Files(Rest):

@@ -159,6 +159,8 @@ def _turn_finished(event: events.TurnFinished, view: SessionView) -> Body:
         "stop_reason": event.stop_reason,
         "message_id": view.reply_id,
     }
+    if event.answer is not None:
+        metadata["answer"] = event.answer
     return {"type": "agent_response", "content": event.text, "metadata": metadata}
 
 

@@ -28,6 +28,7 @@ ROUTES: tuple[tuple[str, str, type[Any]], ...] = (
         history.Recorded,
     ),
     ("/sessions/{session_id}/files/{path}", rf"/sessions/{ID}/files/(.*)", desktop.Files),
+    ("/sessions/{session_id}/images", rf"/sessions/{ID}/images/?", desktop.Images),
     ("/sessions/{session_id}/clipboard", rf"/sessions/{ID}/clipboard/?", desktop.Clipboard),
     ("/sessions/{session_id}/run", rf"/sessions/{ID}/run/?", history.Run),
     ("/health", r"/health/?", system.Health),

@@ -36,6 +36,8 @@ _CONTROLS: dict[str, Callable[[Session, Command, str], Awaitable[None]]] = {
 }
 WHEN = ("next", "idle")
 """When a message is read: before the agent's next request, or only while no turn runs (else it is refused)."""
+FIELDS = ("answer_schema", "images")
+"""What a message may have besides its text and metadata."""
 CONTROLS = tuple(_CONTROLS)
 """What a person does to a turn: the types of :class:`.schemas.requests.Command`."""
 
@@ -164,7 +166,8 @@ class EventSocket(Socket, WebSocketHandler):
         when = body.get("when", "next")
         if when not in WHEN:
             raise InvalidRequest("when must be next or idle.", details={"when": f"one of {', '.join(WHEN)}"})
-        await session.send(body.get("content"), body.get("metadata"), queue=when == "next")
+        fields = {name: body[name] for name in FIELDS if name in body}
+        await session.send(body.get("content"), body.get("metadata"), queue=when == "next", **fields)
 
     async def control(self, session: Session, body: dict[str, Any], viewer: str) -> None:
         """Do what a person asks of a session; ``viewer`` is who asks where the command does not say.

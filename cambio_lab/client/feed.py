@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CambioError, InvalidRequest, ServerError
 from . import display
 from .channel import Channel, Listener
-from .message import Message
+from .message import Approve, Message, decide
 from .portal import portal
 from .rest import Rest
 from .screenshot import fetch
-from .turn import Step, Turn, TurnBuilder, thin
+from .turn import Step, Turn, TurnBuilder, TurnCancelled, TurnInterrupted, thin
 
 if TYPE_CHECKING:
     from .session import Session
@@ -33,13 +33,22 @@ STOP_SECONDS = 0.3
 class Feed:
     """``start()``, then ``next()`` until ``over``; ``close()`` in any case. Lives on the portal's loop."""
 
-    def __init__(self, channel: Channel, rest: Rest, content: str, metadata: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        rest: Rest,
+        content: str,
+        metadata: Mapping[str, Any] | None,
+        fields: Mapping[str, Any] | None = None,
+    ) -> None:
+        """``fields`` are the message's others: ``answer_schema`` and ``images``."""
         self.message_id = ""
         self._channel = channel
         self._rest = rest
         self._content = content
         self._client_id = uuid.uuid4().hex
-        self._metadata = {**(metadata or {}), "client_id": self._client_id}
+        marked = {**(metadata or {}), "client_id": self._client_id}
+        self._message = {"content": content, "metadata": marked, "when": "idle", **(fields or {})}
         self._listener: Listener | None = None
         self._accepted = False
         self.over = False
@@ -52,7 +61,7 @@ class Feed:
         await self._channel.admission.acquire()
         self._unsettled = True
         self._listener = self._channel.listen()
-        await self._channel.send({"content": self._content, "metadata": self._metadata, "when": "idle"})
+        await self._channel.send(self._message)
 
     async def next(self) -> list[Message]:
         """Return the next messages of the turn; none when nothing came for a moment. Raises a refusal."""
@@ -133,7 +142,7 @@ class Feed:
             page = await self._rest.json("GET", path, params={"role": "user", "limit": 200, "offset": total - 200})
         stored = [row for row in page["messages"] if (row.get("metadata") or {}).get("client_id") == self._client_id]
         if not stored:
-            await self._channel.send({"content": self._content, "metadata": self._metadata, "when": "idle"})
+            await self._channel.send(self._message)
 
 
 async def fetch_step(rest: Rest, step: Step) -> bool:
@@ -161,18 +170,45 @@ class Exchange:
         show: bool | None,
         *,
         screenshots: bool | None = None,
+        fields: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(content, str) or not content.strip():
             raise InvalidRequest("The message is empty.", hint='await session.send("Open a terminal")')
         self.turn = Turn(content, session.id, session.name)
+        self._session = session
         self._tools = session.tools
         self._builder = TurnBuilder(self.turn)
         self._display = display.host.turn(show)
         self._rest = session.lab.rest
         self._screenshots = display.host.rich if screenshots is None else screenshots
         self._fetching: Future[bool] | None = None
-        self.feed = Feed(session.channel, self._rest, content, metadata)
+        self.feed = Feed(session.channel, self._rest, content, metadata, fields)
         session.turns.append(self.turn)
+
+    async def follow(self, approve: Approve | None) -> Turn:
+        """Carry the message to its turn's end, from the caller's side."""
+        try:
+            await portal.call(self.begin())
+            while not self.feed.over:
+                for message in self.take(await portal.call(self.feed.next())):
+                    if approve is not None:
+                        await decide(self._session, message, approve)
+            await portal.call(self.complete())
+        except GeneratorExit:
+            self.leave()
+            raise
+        except (asyncio.CancelledError, KeyboardInterrupt) as interrupt:
+            words = self.stopped(await self.abandon())
+            kind = TurnInterrupted if isinstance(interrupt, KeyboardInterrupt) else TurnCancelled
+            raise kind(words) from None
+        except Exception as error:
+            self.failed(error)
+            raise
+        finally:
+            self.finish()
+        if self._session.observer is not None:
+            await self._session.observer.turn_ended(self.turn)
+        return self.result()
 
     async def begin(self) -> None:
         """Send the message, after the tools that were offered before it. Awaited on the portal's loop."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..errors import CambioError
+from ..errors import CambioError, InvalidRequest
 from .rest import Rest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_MAGIC = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"RIFF")
 LARGEST_PNG = 150_000
 PATIENCE_SECONDS = 3.0
 """Longest wait for a rate limit; a turn does not wait a minute for a screenshot."""
@@ -92,6 +94,39 @@ def _open(data: bytes) -> Any:
     from PIL import Image
 
     return Image.open(io.BytesIO(data))
+
+
+ImageSource: TypeAlias = "str | Path | bytes | Screenshot | Image"
+
+
+async def put_image(rest: Rest, session_path: str, image: ImageSource) -> str:
+    """Upload an image for a message, or for a function's result; return its digest."""
+    content = await asyncio.to_thread(encoded, image)
+    headers = {"Content-Type": "application/octet-stream"}
+    response = await rest.request("PUT", f"{session_path}/images", content=content, headers=headers)
+    return str(response.json()["sha256"])
+
+
+def encoded(image: ImageSource) -> bytes:
+    """Return the bytes of an image, whatever it is given as; :class:`InvalidRequest` for anything else."""
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, Screenshot):
+        return image.data
+    if isinstance(image, str | Path):
+        return Path(image).read_bytes()
+    if not is_image(image):
+        raise InvalidRequest(f"{type(image).__name__} is no image.", hint="Give a path, bytes or a PIL image.")
+    target = io.BytesIO()
+    image.save(target, "PNG")
+    return target.getvalue()
+
+
+def is_image(value: object) -> bool:
+    """Whether a value is shown to the agent as an image: PIL's, a screenshot, or the bytes of an image file."""
+    from PIL import Image
+
+    return isinstance(value, Image.Image | Screenshot) or (isinstance(value, bytes) and value.startswith(_MAGIC))
 
 
 async def fetch(rest: Rest, path: str, alt: str) -> Screenshot | None:

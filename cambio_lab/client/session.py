@@ -7,25 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import display
+from .answer import AnswerType
 from .channel import Channel
 from .feed import Exchange
 from .files import Clipboard, Files
-from .message import Approval, Approve, Message, decide
+from .message import Approval, Approve, Message
 from .portal import calls, portal
 from .questions import Answer, Question, Questions
-from .screenshot import Screenshot
+from .screenshot import ImageSource, Screenshot, put_image
 from .text import Table
 from .tools import Tools
-from .turn import Observer, Turn, TurnCancelled, TurnInterrupted
+from .turn import Observer, Turn, TurnInterrupted
 
 if TYPE_CHECKING:
     from ..reports import Run
     from .workbench import Workbench
 
+T = TypeVar("T")
 HISTORY_COLUMNS = ("timestamp", "role", "content")
 
 
@@ -47,7 +49,7 @@ class Session:
         self.clipboard = Clipboard(self)
         self.channel = Channel(lab.address, self.id, notice=lab.rest.notice)
         """The agent socket; belongs to the portal's loop."""
-        self.tools = Tools(self.channel)
+        self.tools = Tools(self.channel, lab.rest)
         self.viewer = f"program-{uuid.uuid4().hex[:8]}"
         """By this name others are told who answered."""
         self._questions = Questions(self)
@@ -72,6 +74,7 @@ class Session:
         content: str,
         *,
         metadata: Mapping[str, Any] | None = None,
+        images: Iterable[ImageSource] = (),
         show: bool | None = None,
         screenshots: bool | None = None,
         approve: Approve | None = None,
@@ -80,32 +83,37 @@ class Session:
 
         In a notebook the cell shows it; in a terminal, or with ``show=True``, text is printed; ``show=False`` shows
         nothing. ``screenshots`` fetches those of the steps (default: in a notebook). ``approve`` is asked about each
-        call that waits for approval; without it, people answer in the panel. An interrupt or a cancellation stops the
-        turn. Raises the error that the turn ended with.
+        call that waits for approval; without it, people answer in the panel. ``images`` (paths, bytes or PIL images)
+        are shown to the agent with the text. An interrupt or a cancellation stops the turn. Raises the turn's error.
         """
-        exchange = Exchange(self, content, metadata, show, screenshots=screenshots)
-        try:
-            await portal.call(exchange.begin())
-            while not exchange.feed.over:
-                for message in exchange.take(await portal.call(exchange.feed.next())):
-                    if approve is not None:
-                        await decide(self, message, approve)
-            await portal.call(exchange.complete())
-        except GeneratorExit:
-            exchange.leave()
-            raise
-        except (asyncio.CancelledError, KeyboardInterrupt) as interrupt:
-            words = exchange.stopped(await exchange.abandon())
-            kind = TurnInterrupted if isinstance(interrupt, KeyboardInterrupt) else TurnCancelled
-            raise kind(words) from None
-        except Exception as error:
-            exchange.failed(error)
-            raise
-        finally:
-            exchange.finish()
-        if self.observer is not None:
-            await self.observer.turn_ended(exchange.turn)
-        return exchange.result()
+        fields = await self._images(images)
+        return await Exchange(self, content, metadata, show, screenshots=screenshots, fields=fields).follow(approve)
+
+    async def ask(
+        self,
+        content: str,
+        *,
+        schema: type[T],
+        metadata: Mapping[str, Any] | None = None,
+        images: Iterable[ImageSource] = (),
+        show: bool | None = None,
+        screenshots: bool | None = None,
+        approve: Approve | None = None,
+    ) -> T:
+        """Send a message and return its answer as a ``schema``: a pydantic model, or any other type pydantic knows.
+
+        The server has the agent answer in JSON that fits, and asks it once more when it does not; so does this method
+        for what only the type itself can check (its validators). Raises
+        :class:`~cambio_lab.errors.AnswerDoesNotFit`, or what :meth:`send` raises. The turn is the last of ``turns``.
+        """
+        kind = AnswerType(schema)
+        fields = {**kind.fields, **await self._images(images)}
+        for words in (content, None):
+            asked = kind.again if words is None else words
+            exchange = Exchange(self, asked, metadata, show, screenshots=screenshots, fields=fields)
+            if kind.read(await exchange.follow(approve)):
+                break
+        return kind.value()
 
     def send_blocking(
         self,
@@ -274,6 +282,11 @@ class Session:
 
     def __repr__(self) -> str:
         return f"Session({self.name!r}, {self.status}, id={self.id!r})"
+
+    async def _images(self, images: Iterable[ImageSource]) -> dict[str, Any]:
+        """Upload a message's images; return the field that names them."""
+        digests = [await portal.call(put_image(self.lab.rest, self.path, image)) for image in images]
+        return {"images": digests} if digests else {}
 
     async def _say(self, kind: str) -> None:
         await portal.call(self.channel.send({"type": kind}))

@@ -17,6 +17,8 @@ from ..errors import CambioError, InvalidRequest
 from .channel import Channel
 from .message import Message
 from .portal import portal
+from .rest import Rest
+from .screenshot import is_image, put_image
 from .text import shorten, visible
 
 if typing.TYPE_CHECKING:
@@ -151,7 +153,8 @@ class Offered:
 class Tools:
     """``session.tools.add(function)``, also as a decorator. The offer is renewed whenever the connection is."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, rest: Rest) -> None:
+        self._rest = rest
         self._offered: dict[str, Offered] = {}
         self._accepted: dict[str, Offered] = {}
         self._pending: list[tuple[dict[str, Offered], Future[Message]]] = []
@@ -165,7 +168,8 @@ class Tools:
 
         Parameters are annotated (str, int, float, bool, list, dict, Literal, Enum, dataclasses, unions); the docstring
         tells the agent what it does. An ``async`` function runs on the loop of the cell that added it, another one in
-        a thread. What it returns is given to the agent as text, an exception as an error; after ``timeout`` seconds
+        a thread. What it returns is given to the agent as text, or as an image if it is one (PIL's, or the bytes of a
+        file), an exception as an error; after ``timeout`` seconds
         the agent goes on without it. Raises :class:`~cambio_lab.errors.InvalidRequest` when it cannot be described;
         what the server says against it is raised by the next message.
         """
@@ -222,19 +226,26 @@ class Tools:
         return True
 
     async def _answer(self, message: Message) -> None:
-        text, is_error = await self.call(message)
-        shown = {"text": shorten(visible(text), LONGEST_RESULT), "is_error": is_error}
+        value, is_error = await self.call(message)
+        shown: dict[str, Any] = {"is_error": is_error}
+        try:
+            if is_image(value):
+                shown["image"] = await put_image(self._rest, f"/sessions/{self._channel.session_id}", value)
+                value = f"The image that {message.tool} returned:"
+        except CambioError as error:  # the server does not take it; the agent hears why
+            value, shown["is_error"] = error.describe(), True
+        shown["text"] = shorten(visible(as_text(value)), LONGEST_RESULT)
         await self._channel.send({"type": "tool_result", "tool_use_id": message.raw.get("tool_use_id"), **shown})
 
-    async def call(self, message: Message) -> tuple[str, bool]:
-        """Call the function that a ``tool_call`` names; return its result as text, and whether that is an error."""
+    async def call(self, message: Message) -> tuple[Any, bool]:
+        """Call the function that a ``tool_call`` names; return its result, and whether that is an error."""
         offered = self._offered.get(message.tool)
         if offered is None:
             return f"The notebook no longer offers {message.tool}.", True
         try:
             arguments = offered.description.arguments(message.arguments)
             async with asyncio.timeout(offered.timeout):
-                return as_text(await offered.run(arguments)), False
+                return await offered.run(arguments), False
         except TimeoutError:
             return f"{message.tool} took longer than {offered.timeout:g} seconds; its result is not used.", True
         except Exception as error:  # whatever a user's function raises is the agent's to read

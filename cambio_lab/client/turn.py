@@ -60,6 +60,8 @@ class Turn:
     stopped: bool = False
     limit: str | None = None
     needs_input: bool = False
+    answer: Any = None
+    """The final text as a value, of a message that came with a schema; see :meth:`Session.ask`."""
     error: CambioError | None = None
     done: bool = False
     screenshot: Screenshot | None = field(default=None, repr=False)
@@ -263,6 +265,7 @@ class TurnBuilder:
         turn.stopped = bool(metadata.get("stopped"))
         turn.limit = metadata.get("limit") or None
         turn.needs_input = bool(metadata.get("needs_input"))
+        turn.answer = metadata.get("answer")
         turn.message_id = str(metadata.get("message_id") or turn.message_id)
         turn.done = True
         self.activity = "done"

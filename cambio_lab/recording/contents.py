@@ -104,6 +104,13 @@ class Inliner:
         return {**block, "source": {"type": "base64", "media_type": source.get("media_type"), "data": text}}
 
 
+def images_of(event: Json) -> list[Json]:
+    """Return the images that a message came with: ``sha256``, ``media_type`` and size of each, as far as they fit."""
+    found = event.get("metadata", {}).get("images")
+    rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+    return [row for row in rows if isinstance(row.get("sha256"), str) and row.get("media_type") in SUFFIXES]
+
+
 def dump(value: Any) -> str:
     """Return one line of JSON; keys keep their order, which a byte-identical conversation needs."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

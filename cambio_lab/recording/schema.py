@@ -234,7 +234,7 @@ def _event_models() -> dict[str, type[BaseModel]]:
 
 EVENTS = _event_models()
 Options = model_of(AgentOptions)
-TURN_OPTIONS = model_of(TurnOptions, extra_tools=None)
+TURN_OPTIONS = model_of(TurnOptions, extra_tools=None, images=None)
 STEP = model_of(
     StepRow, session_id=None, timing=(dict[Name, Milliseconds], ...), media_type=(MediaType | None, None),
     sha256=(Digest | None, None), width=(Side, 0), height=(Side, 0),

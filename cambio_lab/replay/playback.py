@@ -30,7 +30,7 @@ from ..events import (
 from ..recording import bodies
 from ..recording.bodies import BodyEncoder
 from ..recording.bounds import check
-from ..recording.contents import Contents, Json
+from ..recording.contents import Contents, Json, images_of
 from ..recording.schema import TURN_OPTIONS
 from . import requests
 from .recorded import RecordedGate, RecordedTools, Stops
@@ -216,7 +216,7 @@ async def replay(contents: Contents, *, pace: float = 0.0) -> Replayed:
                 agent.clear()
             if event["kind"] != "UserMessage":
                 continue
-            await playback.run(agent, event["content"], emit, _turn_options(event, tools))
+            await playback.run(agent, event["content"], emit, _turn_options(event, tools, contents))
             if isinstance(happened[-1], TurnFailed) and playback.divergence is not None:
                 raise playback.divergence
         playback.check_exhausted()
@@ -262,7 +262,13 @@ def _options(values: Json) -> AgentOptions:
     return AgentOptions(**{name: value for name, value in values.items() if name in names})
 
 
-def _turn_options(event: Json, tools: RecordedTools) -> TurnOptions:
-    values = (event.get("metadata") or {}).get("options") or {}
+def _turn_options(event: Json, tools: RecordedTools, contents: Contents) -> TurnOptions:
+    metadata = event.get("metadata") or {}
+    values = metadata.get("options") or {}
     check(TURN_OPTIONS, values, "the options of a message")
-    return TurnOptions(**values, extra_tools=tools or None)
+    images = []
+    for image in images_of(event):
+        if (data := contents.find(image["sha256"])) is None:
+            raise BundleRefused(f"the image {image['sha256'][:12]}… of a message is missing")
+        images.append((data, image["media_type"]))
+    return TurnOptions(**values, extra_tools=tools or None, images=images)

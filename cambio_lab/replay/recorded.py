@@ -11,6 +11,7 @@ from typing import Any
 from ..agent.gate import Gate
 from ..agent.tools.call import STOPPED
 from ..agent.tools.named import NAME, RESERVED, ExtraResult
+from ..desktop.base import Screenshot
 from ..events import Event, ToolFinished
 from ..recording.contents import Contents, Json
 from ..recording.desktops import CLIENT
@@ -38,6 +39,7 @@ class RecordedTools:
 
     def __init__(self, contents: Contents) -> None:
         self._results: dict[str, Json] = {}
+        self._find = contents.find
         offered = {str(tool.get("name")) for tool in _offered(contents)}
         for event in contents.events:
             if event["kind"] == "ToolStarted" and event["toolset"] is None:
@@ -56,7 +58,10 @@ class RecordedTools:
         event = self._results.get(tool_use_id)
         if event is None:
             return ExtraResult(f"The recording has no result of {name}.", is_error=True)
-        return ExtraResult(event["text"], event["is_error"])
+        image, size = event.get("image"), (event["width"], event["height"])
+        data = self._find(image["sha256"]) if image else None
+        shown = Screenshot(data, image["media_type"], *size) if image and data else None
+        return ExtraResult(event["text"], event["is_error"], shown)
 
 
 def _offered(contents: Contents) -> list[Json]:

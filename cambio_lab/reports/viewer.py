@@ -10,11 +10,13 @@ import secrets
 from collections.abc import Sequence
 
 from ..recording import drawing
-from ..recording.contents import Contents, Json
+from ..recording.contents import Contents, Json, images_of
 from ..recording.rows import describe, rows, usage_of
 
 MAX_SCENES = 150
 MAX_WORDS = 4000
+MAX_SENT = 20
+"""Images of messages that are shown."""
 LOOKS = frozenset({"screenshot", "zoom"})
 WIDTH, HEIGHT = 460, 110
 """Of a chart, in pixels."""
@@ -75,8 +77,17 @@ def _steps(found: Sequence[drawing.Scene]) -> list[Json]:
 
 
 def _transcript(contents: Contents) -> list[Json]:
-    entries = (_entry(event) for event in contents.events)
-    return [{"who": who, "text": shorten(text, MAX_WORDS if who else 500)} for who, text in filter(None, entries)]
+    found, drawn = list[Json](), 0
+    for event in contents.events:
+        if (entry := _entry(event)) is None:
+            continue
+        who, text = entry
+        images = images_of(event)[: MAX_SENT - drawn] if event["kind"] == "UserMessage" else []
+        drawn += len(images)
+        scenes = [drawing.Scene(0, image["sha256"]) for image in images]
+        shown = [drawing.data_uri(image) for image in drawing.draw_scenes(scenes, contents.find) if image]
+        found.append({"who": who, "text": shorten(text, MAX_WORDS if who else 500), "images": shown})
+    return found
 
 
 def _entry(event: Json) -> tuple[str, str] | None:

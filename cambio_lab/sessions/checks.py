@@ -47,6 +47,7 @@ class MessageOptions(Checked):
     max_cost_usd: Option | None = None
     max_turn_tokens: WholeOption | None = None
     max_turn_seconds: Option | None = None
+    answer_schema: dict[str, Any] | None = None
 
 
 def check_content(content: object) -> str:
@@ -79,13 +80,13 @@ def check_metadata(metadata: object, mask: Mask = NO_SECRETS) -> dict[str, Any]:
 
 
 def turn_options(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``metadata.options``: model, effort, thinking and limits for this turn alone."""
+    """Return ``metadata.options``: model, effort, thinking, limits and the answer's schema for this turn alone."""
     options = metadata.get("options")
     if options is None:
         return {}
     if not isinstance(options, Mapping):
         raise invalid("metadata.options", "must be an object")
-    return MessageOptions.check(options, "metadata.options").model_dump(exclude_none=True)
+    return {name: value for name, value in MessageOptions.check(options, "metadata.options") if value is not None}
 
 
 def listed(wrong: Mapping[str, object]) -> str:

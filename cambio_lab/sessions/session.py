@@ -13,7 +13,6 @@ from typing import Any
 
 from cambio_lab import events
 from cambio_lab.agent.gate import Gate, QueuedMessage
-from cambio_lab.agent.options import TurnOptions
 from cambio_lab.agent.tools.call import parse_policy
 from cambio_lab.agent.tools.named import ExtraTools
 from cambio_lab.desktop.base import Desktop
@@ -29,11 +28,11 @@ from cambio_lab.errors import (
 from cambio_lab.replay.origin import keep
 from cambio_lab.store import SessionRow, SessionStatus, new_message_id
 
-from .checks import check_content, check_metadata, turn_options
+from .asked import check
 from .config import SessionConfig, check_name, parse_display
 from .control import ControlledSession
+from .images import Uploads
 from .interfaces import AgentRequest, SessionAgent, SessionContext, stored_conversation, with_secrets
-from .secrets import SecretTools
 from .state import Phase
 from .turn import Turn
 
@@ -72,6 +71,7 @@ class Session(ControlledSession):
         """Functions that a client offers to the agent from its next turn on."""
         self.desktop_left = False
         """Its desktop could not be removed at its end; the registry tries again."""
+        self.uploads = Uploads(self.store, config, context.settings)
         self._bare_desktop = desktop
         self._admission = asyncio.Lock()
         """Held while a message is accepted, the history is cleared or the session is ended."""
@@ -79,20 +79,19 @@ class Session(ControlledSession):
 
     # Messages
 
-    async def send(self, content: object, metadata: object = None, *, queue: bool = False) -> str:
+    async def send(self, content: object, metadata: object = None, *, queue: bool = False, **fields: Any) -> str:
         """Accept a message and start the agent's turn; return its id once it is on disk.
 
         While a turn runs, ``queue`` has the message wait for the agent's next request, and be part of that turn.
+        ``fields`` are what else it may have; see :func:`.asked.check`. A message that has any waits for no turn.
 
         Raises :class:`InvalidRequest`, :class:`SessionEnded`, :class:`TurnRunning`, :class:`MessageLimitReached`,
         :class:`RecordFull` or :class:`StoreUnavailable`; then nothing is stored.
         """
-        text, extra = self.mask.text(check_content(content)), check_metadata(metadata, self.mask)
-        tools = SecretTools(self.extra_tools, self.mask) if self.extra_tools and self.mask else self.extra_tools
-        options = TurnOptions(**turn_options(extra), extra_tools=tools)
-        message_id = new_message_id()
+        asked = await check(content, metadata, fields, self.uploads, mask=self.mask, extra_tools=self.extra_tools)
+        message_id, text, extra = new_message_id(), asked.text, asked.metadata
         async with self._admission:
-            if queue and self.life.phase is Phase.WORKING:
+            if queue and asked.queueable and self.life.phase is Phase.WORKING:
                 self._check_limits()
                 if await self._queued(message_id, text, extra):
                     return message_id
@@ -112,7 +111,7 @@ class Session(ControlledSession):
             self.life.move(Phase.WORKING)
             self.hold()
             self.show("thinking")
-            self.turn = Turn(self, self.agent, message_id, text, options, over=self._turn_over)
+            self.turn = Turn(self, self.agent, message_id, text, asked.options, over=self._turn_over)
             self.turn.start()
             return message_id
 

@@ -249,8 +249,8 @@ class Turn:
             "needs_input": event.needs_input,
             "reply_to": self.message_id,
         }
-        if self._said:
-            metadata["said"] = self._said
+        optional = {"said": self._said or None, "answer": event.answer}
+        metadata |= {name: value for name, value in optional.items() if value is not None}
         message = self._store.messages.appending(reply_id, session.id, "assistant", event.text, metadata, session.now())
         await self._close(event, [message], reply_id)
 

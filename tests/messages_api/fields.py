@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from anthropic.types.beta.beta_browser_member_name import BetaBrowserMemberName
 
+from . import structured
 from .models import BROWSER_TOOLSET, EFFORTS, LEGACY_HEADERS, MODELS, TOOLSET, Model
 from .refusal import Refused
 
@@ -54,6 +55,7 @@ def check(body: dict[str, Any], betas: set[str]) -> Model:
     _check_tools(tools, model, betas)
     _check_choice(body.get("tool_choice"), tools, model)
     _check_thinking(body, model, betas)
+    structured.check(body, model)
     _check_context(body, betas)
     _check_markers(body)
     return model

@@ -47,6 +47,7 @@ class Model:
     max_tokens: int = 128_000
     min_cache_tokens: int = 1024
     off_max_effort: str = "max"
+    structured: bool = True
 
     @property
     def browses(self) -> bool:
@@ -74,7 +75,8 @@ class Model:
             "max_tokens": self.max_tokens,
             "capabilities": {
                 **{name: support(True) for name in ("batch", "citations", "image_input", "pdf_input")},
-                **{name: support(True) for name in ("code_execution", "structured_outputs")},
+                "code_execution": support(True),
+                "structured_outputs": support(self.structured),
                 "server_tools": {
                     "supported": True,
                     "code_execution": support(True),
@@ -162,6 +164,16 @@ _TABLE = (
         Prices(3, 15, 3.75, 6, 0.30),
         high_resolution=False,
         max_input_tokens=200_000,
+    ),
+    Model(
+        "claude-opus-4-1",
+        _OLDEST,
+        _ANY,
+        Prices(15, 75, 18.75, 30, 1.50),
+        high_resolution=False,
+        max_input_tokens=200_000,
+        max_tokens=32_000,
+        structured=False,
     ),
     Model(
         "claude-haiku-4-5",

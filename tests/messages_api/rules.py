@@ -15,6 +15,8 @@ USE = f"{PAGE}agents-and-tools/tool-use/computer-use-tool"
 TOOLS = f"{PAGE}agents-and-tools/tool-use/implement-tool-use"
 VISION = f"{PAGE}build-with-claude/vision"
 ERRORS = f"{PAGE}api/errors"
+STRUCTURED = f"{PAGE}build-with-claude/structured-outputs"
+FORMAT = "beta/beta_json_output_format_param.py"
 CREATE = "beta/message_create_params.py"
 TOOLSET_ENTRY = "beta/beta_computer_toolset_20260801_param.py"
 MEMBERS = "beta/beta_computer_toolset_configs_param.py"
@@ -118,6 +120,16 @@ RULES: dict[str, Rule] = {
     "unknown effort": Rule(
         "beta/beta_output_config_param.py", "Valid values are `low`, `medium`, `high`, `xhigh`, or `max`."
     ),
+    "format without its type": Rule(FORMAT, 'type: Required[Literal["json_schema"]]'),
+    "format without a schema": Rule(FORMAT, "schema: Required[Dict[str, object]]"),
+    "format on a model without": Rule(STRUCTURED, "Structured outputs are available from the 4.5 models on."),
+    "format beside a prefill": Rule(STRUCTURED, "Message prefilling is incompatible with JSON outputs."),
+    "an open object in a format": Rule(STRUCTURED, "additionalProperties must be set to false for objects."),
+    "a bound in a format": Rule(
+        STRUCTURED, "Numerical and string constraints are not supported; such a schema is answered with a 400."
+    ),
+    "a long minimum in a format": Rule(STRUCTURED, "minItems is supported with the values 0 and 1 only."),
+    "a recursive format": Rule(STRUCTURED, "Recursive schemas are not supported."),
     "updates without its beta": Rule(
         f"{PAGE}build-with-claude/thinking", "display updates needs the beta thinking-display-updates-2026-08-18."
     ),
@@ -144,6 +156,9 @@ RULES: dict[str, Rule] = {
     "clearing below its minimum": Rule(
         "beta/beta_clear_tool_uses_20250919_edit_param.py",
         "Context will only be modified if at least this many tokens can be removed.",
+    ),
+    "an answer that does not fit its format": Rule(
+        STRUCTURED, "The answer matches the schema, except after a refusal or when it is cut at max_tokens."
     ),
     "over 32 MB": Rule(ERRORS, "A request of the Messages API has at most 32 MB."),
 }

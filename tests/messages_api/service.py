@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import fields, history, pictures, prompt
+from . import fields, history, pictures, prompt, structured
 from .binding import Signer, chain, digest, strip
 from .models import Model, cost_usd
 from .policies import Echo, Policy, View
@@ -72,6 +72,7 @@ class Service:
             given = Reply([], "compaction")
         else:
             given = self.policy(View(copy.deepcopy(body), shown))
+        structured.keeps_to(body, given.blocks, given.reason())
         blocks = self._finish(given.blocks, body, messages, model)
         usage = self._usage(pieces, compaction + blocks, given, model, iterations)
         message = {

@@ -84,6 +84,10 @@ def request(*messages: Body, **fields: Any) -> Body:
     return {"model": SONNET, "max_tokens": 1024, "tools": TOOLS, "messages": list(messages), **fields}
 
 
+def answer_format(**schema: Any) -> Body:
+    return {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
+
+
 async def ask(client: anthropic.AsyncAnthropic, body: Body, betas: list[str] | None = None) -> Any:
     extra = {"betas": betas} if betas else {}
     async with client.beta.messages.stream(**body, **extra) as stream:
@@ -315,6 +319,37 @@ REFUSED: dict[str, tuple[Body, str]] = {
         "at least 1024",
     ),
     "unknown effort": (request(user("go"), output_config={"effort": "extreme"}), "output_config.effort"),
+    "format without its type": (request(user("go"), output_config={"format": {"schema": {}}}), "format.type"),
+    "format without a schema": (
+        request(user("go"), output_config={"format": {"type": "json_schema"}}),
+        "format.schema: Field required",
+    ),
+    "format on a model without": (
+        request(user("go"), model="claude-opus-4-1", tools=[], **answer_format(type="string")),
+        "does not support structured outputs",
+    ),
+    "format beside a prefill": (
+        request(user("go"), assistant(text("{")), model="claude-sonnet-4-5", tools=[], **answer_format(type="string")),
+        "prefill",
+    ),
+    "an open object in a format": (
+        request(user("go"), **answer_format(type="object", properties={})),
+        "must be explicitly set to false",
+    ),
+    "a bound in a format": (request(user("go"), **answer_format(type="integer", minimum=1)), "'minimum'"),
+    "a long minimum in a format": (
+        request(user("go"), **answer_format(type="array", items={"type": "string"}, minItems=2)),
+        "values other than 0 or 1",
+    ),
+    "a recursive format": (
+        request(
+            user("go"),
+            **answer_format(
+                **{"$defs": {"a": {"type": "array", "items": {"$ref": "#/$defs/a"}}}, "$ref": "#/$defs/a"},
+            ),
+        ),
+        "Circular reference",
+    ),
     "empty summary": (
         request(assistant({"type": "compaction", "content": ""}), user("on")),
         "empty string content is not allowed",
@@ -462,6 +497,17 @@ async def test_clearing_stays_cleared(messages_api: MessagesApi, client: anthrop
     assert all(got[i].usage.cache_read_input_tokens > got[i].usage.cache_creation_input_tokens for i in quiet)
 
 
+async def test_an_answer_keeps_to_its_format(messages_api: MessagesApi, client: anthropic.AsyncAnthropic) -> None:
+    wanted = answer_format(type="object", properties={"n": {"type": "integer"}}, additionalProperties=False)
+    said = iter([reply('{"n": 1}'), reply('{"n":', stop_reason="max_tokens"), reply("One.")])
+    messages_api.policy = lambda _: next(said)
+    assert (await ask(client, request(user("go"), **wanted))).content[0].text == '{"n": 1}'
+    assert (await ask(client, request(user("go"), **wanted))).stop_reason == "max_tokens"
+    with pytest.raises(anthropic.InternalServerError):
+        await ask(client, request(user("go"), **wanted))
+    messages_api.refusals.clear()
+
+
 async def test_compaction_beside_context_management_is_refused(client: anthropic.AsyncAnthropic) -> None:
     """``MessageCreateParamsBase.compaction``: "Cannot be combined with `context_management`."."""
     body = request(user("go"), compaction={"type": "summarize"}, context_management={"edits": []})
@@ -503,6 +549,7 @@ ELSEWHERE = {
     "thinking dropped when asked": test_thinking_is_bound_to_the_past,
     "clearing below its minimum": test_clearing_stays_cleared,
     "over 32 MB": test_refuses_by_headers_and_size,
+    "an answer that does not fit its format": test_an_answer_keeps_to_its_format,
 }
 
 

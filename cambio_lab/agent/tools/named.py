@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ...desktop.base import Desktop
+from ...desktop.base import Desktop, Screenshot
 from ...desktop.machine import CommandResult
 from ...errors import ActionError, InvalidRequest
 from ...events import Timing
@@ -97,10 +97,11 @@ class BashTool(NamedTool):
 
 @dataclass(frozen=True, slots=True)
 class ExtraResult:
-    """What a function gave back, as text for the model."""
+    """What a function gave back: text for the model, and at most one image of a size that it takes."""
 
     text: str
     is_error: bool = False
+    image: Screenshot | None = None
 
 
 class ExtraTools(Protocol):
@@ -140,7 +141,7 @@ class ExtraTool(NamedTool):
         except Exception:
             log.exception("the function %s could not be called", call.name)
             return failed(f"{call.name} could not be called.")
-        return Outcome(text=cut(result.text, self._limit), is_error=result.is_error)
+        return Outcome(text=cut(result.text, self._limit), is_error=result.is_error, image=result.image)
 
 
 def check_names(entries: Sequence[dict[str, Any]]) -> None:

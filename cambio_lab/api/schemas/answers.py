@@ -194,6 +194,15 @@ class Stopped(Answer):
     state: State
 
 
+class UploadedImage(Answer):
+    """An image as it is stored and shown to the model; a message names it by `sha256`."""
+
+    sha256: str
+    media_type: str
+    width: int
+    height: int
+
+
 class Written(Answer):
     """A file that was written."""
 

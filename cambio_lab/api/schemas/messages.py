@@ -84,6 +84,9 @@ class TurnMetadata(Answer):
     stopped: bool
     limit: Annotated[str | None, Field(description="The limit that ended the turn.")] = None
     needs_input: bool = ABSENT
+    answer: Annotated[
+        Any, Field(description="The final text as a value, if the message came with an `answer_schema`.")
+    ] = ABSENT
     message_id: str | None = None
 
 

@@ -99,6 +99,13 @@ class UserMessage(Said):
         Field(description="During a turn: queued for the agent's next request, or refused."),
     ] = "next"
     session_id: Annotated[Short | None, Field(description="On /ws only.")] = None
+    answer_schema: Annotated[
+        dict[str, Any] | None, Field(description="A JSON schema that the final text has to fit; refused during a turn.")
+    ] = None
+    images: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...],
+        Field(max_length=20, description="Digests of images uploaded to this session; refused during a turn."),
+    ] = ()
 
 
 class Command(Said):
@@ -142,6 +149,9 @@ class ToolResult(Said):
     tool_use_id: Short
     text: str
     is_error: bool = False
+    image: Annotated[
+        str | None, Field(pattern=r"^[0-9a-f]{64}$", description="Digest of an image uploaded to this session.")
+    ] = None
 
 
 class Watch(Said):

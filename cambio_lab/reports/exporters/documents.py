@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from ...recording import drawing
+from ...recording.contents import images_of
 from ...recording.rows import describe
 from . import only
 
@@ -68,6 +69,12 @@ def markdown(run: Run, path: Path | None = None) -> str:
         if kind in ("UserMessage", "MessageDelivered"):
             title = "## Asked" if kind == "UserMessage" else "## Added during the turn"
             lines += [title, "", *_quote(event["content"]), ""]
+            for image in images_of(event) if folder is not None else ():
+                data = drawing.draw_scene(drawing.Scene(0, image["sha256"]), run.contents.find, WIDTH)
+                if data and folder is not None:
+                    name = f"sent-{image['sha256'][:12]}.jpg"
+                    (folder / name).write_bytes(data)
+                    lines += [f"![sent with the message]({quote(f'{folder.name}/{name}')})", ""]
         elif kind == "ModelReplied" and event["text"]:
             lines += [*_quote(event["text"]), ""]
         elif kind == "ToolFinished":
