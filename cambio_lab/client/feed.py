@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from .channel import Channel, Listener
 from .message import Approve, Message, decide
 from .portal import portal
 from .rest import Rest
-from .screenshot import fetch
+from .screenshot import ImageSource, fetch, put_image
 from .turn import Step, Turn, TurnBuilder, TurnCancelled, TurnInterrupted, thin
 
 if TYPE_CHECKING:
@@ -54,6 +54,10 @@ class Feed:
         self.over = False
         """The turn's end, or a refusal of the message, was seen."""
         self._unsettled = False
+
+    def add(self, **fields: Any) -> None:
+        """Add fields to the message before it is sent."""
+        self._message.update(fields)
 
     async def start(self) -> None:
         """Send the message. Raises when the server cannot be reached or the session is not there."""
@@ -170,12 +174,14 @@ class Exchange:
         show: bool | None,
         *,
         screenshots: bool | None = None,
+        images: Iterable[ImageSource] = (),
         fields: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(content, str) or not content.strip():
             raise InvalidRequest("The message is empty.", hint='await session.send("Open a terminal")')
         self.turn = Turn(content, session.id, session.name)
         self._session = session
+        self._images = list(images)
         self._tools = session.tools
         self._builder = TurnBuilder(self.turn)
         self._display = display.host.turn(show)
@@ -211,8 +217,10 @@ class Exchange:
         return self.result()
 
     async def begin(self) -> None:
-        """Send the message, after the tools that were offered before it. Awaited on the portal's loop."""
+        """Send the message, after its images and the tools that were offered before. Awaited on the portal's loop."""
         await self._tools.settled()
+        digests = [await put_image(self._rest, self._session.path, image) for image in self._images]
+        self.feed.add(**({"images": digests} if digests else {}))
         await self.feed.start()
 
     def take(self, batch: list[Message]) -> list[Message]:

@@ -18,7 +18,7 @@ from .files import Clipboard, Files
 from .message import Approval, Approve, Message
 from .portal import calls, portal
 from .questions import Answer, Question, Questions
-from .screenshot import ImageSource, Screenshot, put_image
+from .screenshot import ImageSource, Screenshot
 from .text import Table
 from .tools import Tools
 from .turn import Observer, Turn, TurnInterrupted
@@ -86,8 +86,7 @@ class Session:
         call that waits for approval; without it, people answer in the panel. ``images`` (paths, bytes or PIL images)
         are shown to the agent with the text. An interrupt or a cancellation stops the turn. Raises the turn's error.
         """
-        fields = await self._images(images)
-        return await Exchange(self, content, metadata, show, screenshots=screenshots, fields=fields).follow(approve)
+        return await Exchange(self, content, metadata, show, screenshots=screenshots, images=images).follow(approve)
 
     async def ask(
         self,
@@ -107,12 +106,9 @@ class Session:
         :class:`~cambio_lab.errors.AnswerDoesNotFit`, or what :meth:`send` raises. The turn is the last of ``turns``.
         """
         kind = AnswerType(schema)
-        fields = {**kind.fields, **await self._images(images)}
-        for words in (content, None):
-            asked = kind.again if words is None else words
-            exchange = Exchange(self, asked, metadata, show, screenshots=screenshots, fields=fields)
-            if kind.read(await exchange.follow(approve)):
-                break
+        options: dict[str, Any] = {"screenshots": screenshots, "images": images, "fields": kind.fields}
+        if not kind.read(await Exchange(self, content, metadata, show, **options).follow(approve)):
+            kind.read(await Exchange(self, kind.again, metadata, show, **options).follow(approve))
         return kind.value()
 
     def send_blocking(
@@ -282,11 +278,6 @@ class Session:
 
     def __repr__(self) -> str:
         return f"Session({self.name!r}, {self.status}, id={self.id!r})"
-
-    async def _images(self, images: Iterable[ImageSource]) -> dict[str, Any]:
-        """Upload a message's images; return the field that names them."""
-        digests = [await portal.call(put_image(self.lab.rest, self.path, image)) for image in images]
-        return {"images": digests} if digests else {}
 
     async def _say(self, kind: str) -> None:
         await portal.call(self.channel.send({"type": kind}))
