@@ -68,7 +68,8 @@ class TextDisplay(TurnDisplay):
             step = builder.turn.steps[-1]
             self._line(f"  {step.number}. {step.summary}")
         elif message.type == "tool_execution" and message.status == "failed":
-            self._line(f"     failed: {visible(str(message.result.get('text') or ''))[:200]}")
+            outcome = "denied" if message.metadata.get("denied") else "failed"
+            self._line(f"     {outcome}: {visible(str(message.result.get('text') or ''))[:200]}")
         elif message.type == "connection" or message.event in ("approval", "question", "retry"):
             again = "; the unfinished text above is repeated" if message.metadata.get("dropped_text") else ""
             self._line(f"  [{visible(message.content)}{again}]")

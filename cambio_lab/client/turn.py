@@ -247,8 +247,9 @@ class TurnBuilder:
         step.tool = str(source.get("tool") or step.tool)
         arguments = source.get("arguments")
         step.arguments = arguments if isinstance(arguments, Mapping) else step.arguments
-        if not (step.status == "denied" and status == "failed"):
-            step.status = status
+        if status == "failed" and (step.status == "denied" or message.metadata.get("denied") is True):
+            status = "denied"
+        step.status = status
         return step
 
     def _agent_response(self, message: Message) -> bool:

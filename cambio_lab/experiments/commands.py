@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import ConfigurationError
+from ..recording.rows import counted
 
 COMPLETE, FAILED, UNFINISHED = 0, 1, 3
 """Exit status: all cells done; an error; stopped or capped (run it again and it goes on)."""
@@ -133,7 +134,7 @@ def status_command(arguments: argparse.Namespace) -> int:
         counts, (dollars, steps) = read_counts(connection), read_spent(connection)
     total = counts["open"] + counts["done"] + counts["failed"]
     print(f"{counts['done']}/{total} done, {counts['failed']} failed, {counts['running']} running")
-    print(f"${dollars:.2f}, {steps} steps")
+    print(f"${dollars:.2f}, {counted(steps, 'step')}")
     return COMPLETE if counts["done"] == total else UNFINISHED
 
 

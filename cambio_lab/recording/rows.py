@@ -114,13 +114,18 @@ def _is_coordinate(value: Any) -> bool:
     return isinstance(value, int) and abs(value) <= 100_000
 
 
-def describe(action: str, arguments: Json) -> str:
-    """Return an action in a few words, such as ``left_click (640, 400)`` or ``type 'hello'``."""
+def describe(action: str, arguments: Json, status: str = "completed") -> str:
+    """Return an action in a few words, such as ``left_click (640, 400)`` or ``type 'hello' – denied``."""
     said = [f"({x}, {y})" for x, y in points(action, arguments)]
     for name, value in arguments.items():
         if name not in {"coordinate", "start_coordinate"} and value is not None:
             said.append(repr(value) if name in {"text", "command"} else f"{name}={value!r}")
-    return f"{action} {' '.join(said)}".strip()
+    return f"{action} {' '.join(said)}".strip() + ("" if status in ("completed", "started") else f" – {status}")
+
+
+def counted(number: float, noun: str) -> str:
+    """Return ``1 step``, ``2 steps``."""
+    return f"{number:g} {noun}{'' if number == 1 else 's'}"
 
 
 def printable(text: str) -> str:

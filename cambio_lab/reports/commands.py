@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, DirectoryInUse, RunError, StoreError
-from ..recording.rows import describe, printable
+from ..recording.rows import counted, describe, printable
 from ..settings import data_directory
 from . import replay_command
 
@@ -93,7 +93,8 @@ def _list(arguments: argparse.Namespace) -> int:
         page = await store.sessions.page(SessionQuery(limit=arguments.limit))
         for row in page.rows:
             cost, name = row.usage.get("cost_usd", 0.0), printable(row.name)
-            print(f"{row.id}  {_when(row.created_at)}  {row.status:8}  {row.steps:4} steps  ${cost:.4f}  {name}")
+            steps = counted(row.steps, "step")
+            print(f"{row.id}  {_when(row.created_at)}  {row.status:8}  {steps:>10}  ${cost:.4f}  {name}")
         return 0
 
     status = _with_store(arguments, work, read_only=True)
@@ -139,7 +140,7 @@ def _print_steps(runs: list[Run]) -> int:
     for prompt in run.prompts:
         print(f"> {printable(prompt)}")
     for row in run.rows:
-        words = printable(describe(row["action"], row["arguments"])[:100])
+        words = printable(describe(row["action"], row["arguments"], row["status"])[:100])
         print(f"{row['step']:4}  {row['status']:9}  {row['model_ms']:7.0f}  {row['total_ms']:7.0f} ms  {words}")
     for answer in run.answers:
         print(f"< {printable(answer)}")

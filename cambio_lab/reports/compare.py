@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..recording import drawing
 from ..recording.contents import Json, dump
-from ..recording.rows import describe, load_pandas
+from ..recording.rows import counted, describe, load_pandas
 from .viewer import shorten
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Comparison:
         at = self.parts_at
         where = "the same steps" if at is None else f"first difference: line {at + 1}: {_line(self.pairs[at])}"
         left, right = self.totals["steps"]
-        return f"Comparison({self.left.name!r}, {self.right.name!r}: {left:g} and {right:g} steps, {where})"
+        return f"Comparison({self.left.name!r}, {self.right.name!r}: {left:g} and {counted(right, 'step')}, {where})"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/html": self.to_html(), "text/plain": repr(self)}

@@ -11,7 +11,7 @@ from ..errors import ConfigurationError
 from ..events import Usage
 from ..recording import run_file as bundle
 from ..recording.contents import Contents, Json
-from ..recording.rows import rows, usage_of
+from ..recording.rows import counted, rows, usage_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -241,7 +241,7 @@ class Run:
     def __repr__(self) -> str:
         usage = self.usage
         return (
-            f"Run({self.name!r}, {self.model}, {len(self.contents.steps)} steps, {self.seconds:.1f} s, "
+            f"Run({self.name!r}, {self.model}, {counted(len(self.contents.steps), 'step')}, {self.seconds:.1f} s, "
             f"${usage.cost_usd:.4f}{'' if self.complete else ', not finished'})"
         )
 

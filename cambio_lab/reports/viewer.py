@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ..recording import drawing
 from ..recording.contents import Contents, Json, images_of
-from ..recording.rows import describe, rows, usage_of
+from ..recording.rows import counted, describe, rows, usage_of
 
 MAX_SCENES = 150
 MAX_WORDS = 4000
@@ -51,14 +51,16 @@ def seconds(contents: Contents) -> float:
 
 def _facts(contents: Contents, steps: int) -> list[str]:
     usage = usage_of(contents.manifest.get("usage", {}))
-    facts = [str(contents.manifest.get("model", "")), f"{steps} steps", f"{seconds(contents):.1f} s"]
-    facts += [f"{usage.requests} requests", f"${usage.cost_usd:.4f}"]
+    facts = [str(contents.manifest.get("model", "")), counted(steps, "step"), f"{seconds(contents):.1f} s"]
+    facts += [counted(usage.requests, "request"), f"${usage.cost_usd:.4f}"]
     unfinished = [] if contents.manifest.get("complete", True) else ["not finished when this was saved"]
     return facts + unfinished
 
 
 def _caption(scene: drawing.Scene) -> str:
-    words = "; ".join(f"{step['step']}. {describe(step['action'], step['arguments'])}" for step in scene.steps)
+    words = "; ".join(
+        f"{step['step']}. {describe(step['action'], step['arguments'], step['status'])}" for step in scene.steps
+    )
     return shorten(words, 300) or "The last screenshot"
 
 
@@ -68,7 +70,7 @@ def _steps(found: Sequence[drawing.Scene]) -> list[Json]:
             "step": step["step"],
             # a look shows what it saw; an action is drawn on what was seen before it
             "scene": scene.index + (step["action"] in LOOKS and scene.index + 1 < len(found)),
-            "words": shorten(describe(step["action"], step["arguments"]), 300),
+            "words": shorten(describe(step["action"], step["arguments"], step["status"]), 300),
             "said": shorten(step["said"], 1000),
         }
         for scene in found
@@ -77,9 +79,10 @@ def _steps(found: Sequence[drawing.Scene]) -> list[Json]:
 
 
 def _transcript(contents: Contents) -> list[Json]:
+    status = {step["tool_use_id"]: step["status"] for step in contents.steps}
     found, drawn = list[Json](), 0
     for event in contents.events:
-        if (entry := _entry(event)) is None:
+        if (entry := _entry(event, status)) is None:
             continue
         who, text = entry
         images = images_of(event)[: MAX_SENT - drawn] if event["kind"] == "UserMessage" else []
@@ -90,7 +93,7 @@ def _transcript(contents: Contents) -> list[Json]:
     return found
 
 
-def _entry(event: Json) -> tuple[str, str] | None:
+def _entry(event: Json, status: dict[str, str]) -> tuple[str, str] | None:
     match event["kind"]:
         case "UserMessage" | "MessageDelivered":
             return "User", event["content"]
@@ -100,7 +103,8 @@ def _entry(event: Json) -> tuple[str, str] | None:
             return "Error", f"{event['error']} {event['details']}"
         case "ToolFinished":
             outcome = f" → {event['text']}" if event["text"] else ""
-            return "", f"{event['step']}. {describe(event['tool'], event['arguments'])}{outcome}"
+            words = describe(event["tool"], event["arguments"], status.get(event["tool_use_id"], "completed"))
+            return "", f"{event['step']}. {words}{outcome}"
     return None
 
 

@@ -1,7 +1,14 @@
 /** One tool call, from the message that began it and the one that ended it. */
 
+import { translate as t } from './language';
 import type { Json, Step, ToolMessage } from './messages';
 import { moment, number, text } from './values';
+
+/** How a call ended, when it did not do what it was asked; empty otherwise. */
+export function outcome(status: string): string {
+  if (status === 'denied') return t('denied');
+  return status === 'failed' ? t('failed') : status === 'interrupted' ? t('interrupted') : '';
+}
 
 export function stepOf(id: string, message: ToolMessage, before?: Step): Step {
   const result: Json = { ...message.result };

@@ -56,6 +56,7 @@ def markdown(run: Run, path: Path | None = None) -> str:
     lines = [f"# {escape(run.name)}", "", *_facts(run), ""]
     scenes = drawing.scenes(run.rows)
     images: dict[str, str] = {}
+    status = {row["tool_use_id"]: row["status"] for row in run.contents.steps}
     if folder is not None and path is not None:
         folder.mkdir(parents=True, exist_ok=True)
         for scene in scenes:
@@ -78,8 +79,9 @@ def markdown(run: Run, path: Path | None = None) -> str:
         elif kind == "ModelReplied" and event["text"]:
             lines += [*_quote(event["text"]), ""]
         elif kind == "ToolFinished":
-            words = describe(event["tool"], event["arguments"])
-            lines += [f"{event['step']}. {escape(words[:300])} ({event['timing']['total']:.0f} ms)", ""]
+            words = describe(event["tool"], event["arguments"])[:300]
+            words += describe("", {}, status.get(event["tool_use_id"], "completed"))
+            lines += [f"{event['step']}. {escape(words)} ({event['timing']['total']:.0f} ms)", ""]
             digest = (event.get("image") or {}).get("sha256")
             if digest in images:
                 lines += [f"   ![after step {event['step']}]({images[digest]})", ""]

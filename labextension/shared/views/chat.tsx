@@ -7,6 +7,7 @@ import { translate as t } from '../language';
 import { Markdown } from '../markdown';
 import type { Step } from '../messages';
 import { questionKey, type Entry } from '../state';
+import { outcome } from '../step';
 import { plain, shorten } from '../text';
 import { working } from '../working';
 import { ApprovalCard } from './approval';
@@ -146,8 +147,7 @@ function Actions({ entry, model, own, select }: EntryProps): VNode {
           <li key={id} data-status={step.status}>
             <button type="button" class="jp-Cambio-action" onClick={() => select(id)}>
               <span class="jp-Cambio-dot" aria-hidden="true" />
-              {describe(step.tool, step.arguments).label}
-              {outcome(step.status)}
+              {[describe(step.tool, step.arguments).label, outcome(step.status)].filter(Boolean).join(' – ')}
             </button>
           </li>
         );
@@ -159,12 +159,6 @@ function Actions({ entry, model, own, select }: EntryProps): VNode {
 /** Whether the question of a step is told in words beside it. */
 function isTold(step: Step | undefined): boolean {
   return step !== undefined && step.status !== 'failed' && ['ask_user', 'hand_over'].includes(step.tool);
-}
-
-/** How a call ended, when it did not do what it was asked. */
-function outcome(status: string): string {
-  if (status === 'denied') return ` – ${t('denied')}`;
-  return status === 'failed' ? ` – ${t('failed')}` : '';
 }
 
 /** What is being said right now. Not announced piece by piece: the finished message is. */

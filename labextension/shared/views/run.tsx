@@ -4,6 +4,7 @@ import { describe, screenshotIndex } from '../actions';
 import { firstDifference, type RecordedRun, type RunStep } from '../bundle';
 import { translate as t } from '../language';
 import { Markdown } from '../markdown';
+import { outcome } from '../step';
 import { count, duration, money, plain, shorten } from '../text';
 import { Button } from './bar';
 import { Overlay } from './screenshot';
@@ -119,7 +120,7 @@ function Shot({ run, step }: { run: RecordedRun; step: RunStep }): VNode {
   return (
     <div class="jp-Cambio-shot">
       <p class="jp-Cambio-shot-title">
-        <b>{step.step}.</b> {label} {step.status === 'failed' && <span class="jp-Cambio-remark">{t('failed')}</span>}
+        <b>{step.step}.</b> {label} {outcome(step.status) && <span class="jp-Cambio-remark">{outcome(step.status)}</span>}
       </p>
       {url ? (
         <span class="jp-Cambio-screenshot" style={{ aspectRatio: `${shown?.width || 1280} / ${shown?.height || 800}` }}>
@@ -180,7 +181,7 @@ function Thumb({ run, step, chosen, choose, near }: { run: RecordedRun; step: Ru
         <span class="jp-Cambio-screenshot jp-Cambio-words">{step.screenshot ? '' : shorten(plain(step.text), 100)}</span>
       )}
       <span class="jp-Cambio-caption">
-        <b>{step.step}</b> {label}
+        <b>{step.step}</b> {[label, outcome(step.status)].filter(Boolean).join(' – ')}
       </span>
     </button>
   );
@@ -200,7 +201,7 @@ function Transcript({ run, at, setAt }: ColumnProps): VNode {
           return step ? (
             <button key={index} type="button" class="jp-Cambio-action" data-status={step.status} aria-current={entry.step === at ? 'step' : undefined} onClick={() => setAt(entry.step)}>
               <span class="jp-Cambio-dot" aria-hidden="true" />
-              {step.step}. {describe(step.tool, step.arguments).label}
+              {step.step}. {[describe(step.tool, step.arguments).label, outcome(step.status)].filter(Boolean).join(' – ')}
             </button>
           ) : null;
         }

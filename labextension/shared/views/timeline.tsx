@@ -5,6 +5,7 @@ import { cardsOf, type StepCard } from '../cards';
 import type { SessionModel } from '../hub';
 import { translate as t } from '../language';
 import type { Step } from '../messages';
+import { outcome } from '../step';
 import { duration, money, plain, shorten } from '../text';
 import { Button } from './bar';
 import { Boundary } from './boundary';
@@ -66,7 +67,7 @@ function Card({ model, step, shown, selected, select }: CardProps): VNode {
       class="jp-Cambio-card"
       data-status={step.status}
       aria-pressed={selected}
-      aria-label={t('Step %1: %2', step.step, label) + (step.status === 'failed' ? `, ${t('failed')}` : step.status === 'denied' ? `, ${t('denied')}` : '')}
+      aria-label={[t('Step %1: %2', step.step, label), outcome(step.status)].filter(Boolean).join(', ')}
       title={label}
       onClick={() => select(selected ? null : step.id)}
     >
@@ -79,7 +80,7 @@ function Card({ model, step, shown, selected, select }: CardProps): VNode {
         <b>{step.step}</b> {label}
       </span>
       <span class="jp-Cambio-caption jp-Cambio-dim">
-        {step.status === 'started' ? t('running') : step.status === 'denied' ? t('denied') : total === undefined ? '' : duration(total)}
+        {step.status === 'started' ? t('running') : outcome(step.status) || (total === undefined ? '' : duration(total))}
         {step.cost > 0 && ` · ${money(step.cost)}`}
       </span>
     </button>
