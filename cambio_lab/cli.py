@@ -94,6 +94,7 @@ def _add_image(commands: Any) -> None:
     build = actions.add_parser("build", help="build it unless it is there")
     build.add_argument("--from", dest="dockerfile", type=Path, help="a Dockerfile with ARG BASE / FROM $BASE on top")
     build.add_argument("--force", action="store_true", help="build even if it is there")
+    build.add_argument("--rootfs", action="store_true", help="unpack it into the cache, for sandboxes; needs no engine")
     build.set_defaults(run=_build_image)
 
 
@@ -136,8 +137,11 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _build_image(arguments: argparse.Namespace) -> int:
     from .desktop.docker.engine import Engine
     from .desktop.docker.image import build_image
+    from .desktop.sandbox.rootfs import build_rootfs
 
     async def build() -> str:
+        if arguments.rootfs:
+            return str(await build_rootfs(arguments.settings(), Lines(), force=arguments.force))
         engine = Engine()
         try:
             return await build_image(

@@ -50,6 +50,9 @@ class Settings:
     display: str = _setting("1280x800", "Screen size in pixels.")
     image: str = _setting("cambio-lab-desktop", "Name of the container image, without tag.")
     dockerfile: str = _setting("", "A Dockerfile (`ARG BASE`, `FROM $BASE`) that extends the desktop's image.")
+    sandbox_rootfs: bool = _setting(
+        True, "Run sandboxes on the image's files where `cambio-lab image build --rootfs` has unpacked them."
+    )
     pool_size: int = _setting(1, "Desktops kept ready.")
     max_desktops: int = _setting(32, "Desktops at once; one more is refused with 503.")
     network: str = _setting("open", "Default network of a desktop: open or none.")

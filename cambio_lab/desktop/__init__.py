@@ -35,7 +35,7 @@ async def make_provider(settings: Settings, *, server_id: str, kind: str | None 
         # A named engine that does not answer is reported by health and by each session; nothing replaces it.
         if engine_is_named() or await engine_answers():
             kind = "docker"
-        elif (sandbox := await examine()).up:
+        elif (sandbox := await examine(settings)).up:
             kind = "sandbox"
         else:
             from .provider import UnavailableProvider

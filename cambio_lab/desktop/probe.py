@@ -74,13 +74,12 @@ async def probe_container(settings: Settings) -> ProviderHealth:
     return ProviderHealth("container", True, f"VNC {way}")
 
 
-async def probe_sandbox() -> ProviderHealth:
-    """Can sandboxes be made here? Says which limits and which network they get, too."""
-    from .sandbox.network import describe_open
-    from .sandbox.probe import examine
+async def probe_sandbox(settings: Settings) -> ProviderHealth:
+    """Can sandboxes be made here? Says which programs, limits and network they get, too."""
+    from .sandbox.probe import describe, examine
 
-    found = await examine()
-    return replace(found, summary=f"{found.summary}; network open: {describe_open()}") if found.up else found
+    found = await examine(settings)
+    return replace(found, summary=f"{found.summary}; {await describe(settings)}") if found.up else found
 
 
 async def probe_local() -> ProviderHealth:

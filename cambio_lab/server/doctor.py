@@ -33,7 +33,7 @@ async def examine(say: Say, resolve: Callable[[], Settings]) -> int:
     engine, image, sandbox, local = await asyncio.gather(
         _within("engine", probe_engine()),
         _within("image", probe_image(settings)),
-        _within("sandbox", probe_sandbox()),
+        _within("sandbox", probe_sandbox(settings)),
         _within("local desktop", probe_local()),
     )
     if image.up:

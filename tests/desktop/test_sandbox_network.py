@@ -8,11 +8,12 @@ import subprocess
 import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from cambio_lab.desktop.provider import DesktopOptions
-from cambio_lab.desktop.sandbox import network, provider
+from cambio_lab.desktop.sandbox import limits, network
 from cambio_lab.desktop.sandbox.provider import SandboxDesktop, SandboxProvider
 from cambio_lab.errors import DesktopUnavailable
 from cambio_lab.settings import Settings
@@ -121,7 +122,7 @@ async def refused(desktop: SandboxDesktop, host_port: int, *options: str) -> Non
 
 @pytest.mark.timeout(60)
 async def test_open_in_user_mode(sandboxes: SandboxProvider, host_port: int) -> None:
-    assert network.missing_for_link() == ""
+    assert network.missing_for_link(Path("/")) == ""
     desktop = await sandboxes.acquire("test", DesktopOptions(network="open"))
     assert await fetch(desktop, f"http://{INTERNET}/") == f"hello from {INTERNET}"
     await refused(desktop, host_port)
@@ -134,7 +135,7 @@ async def test_open_in_user_mode(sandboxes: SandboxProvider, host_port: int) -> 
 async def test_open_without_user_mode_is_the_web_through_a_proxy(
     sandboxes: SandboxProvider, host_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network, "missing_for_link", lambda: "/dev/net/tun cannot be opened")
+    monkeypatch.setattr(network, "missing_for_link", lambda root: "/dev/net/tun cannot be opened")
     assert "/dev/net/tun" in (await sandboxes.health()).summary
     desktop = await sandboxes.acquire("test", DesktopOptions(network="open"))
     assert await fetch(desktop, f"http://{INTERNET}/path?a=b") == f"hello from {INTERNET}"
@@ -215,4 +216,4 @@ async def test_a_hostile_request_ends_its_own_connection(sandboxes: SandboxProvi
     assert code == 0, error
     assert b" 200" not in out
     assert await fetch(desktop, "http://example.test/") == "hello from example.test"
-    assert provider.LIMITS in (await sandboxes.health()).summary
+    assert limits.RLIMITS in (await sandboxes.health()).summary

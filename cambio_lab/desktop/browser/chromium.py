@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
@@ -23,9 +22,10 @@ _START_SECONDS = 30.0
 # A profile of its own for each start. Frames of other sites stay in their page's process, so that one session sees
 # them all: the desktop, not Chromium's site isolation, is the boundary. Chromium's own sandbox is left off only where
 # there is no user namespace for it (a container) or it refuses to start (root).
-_START = """
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+_START = f"""
 d=$(mktemp -d "$HOME/.browser.XXXXXX") && mkdir -p "$HOME/Downloads" || exit 1
-for p in chromium chromium-browser google-chrome; do command -v $p >/dev/null && break; p=; done
+for p in {" ".join(PROGRAMS)}; do command -v $p >/dev/null && break; p=; done
 [ -n "$p" ] || exit 127
 if [ "$(id -u)" = 0 ] || ! unshare --user true 2>/dev/null; then set -- --no-sandbox "$@"; fi
 exec $p --remote-debugging-pipe --user-data-dir="$d" "$@" 3<&0 4>&1 0</dev/null 1>/dev/null 2>/dev/null
@@ -38,11 +38,6 @@ _FLAGS = (
     "--disable-features=IsolateOrigins,site-per-process,Translate,DialMediaRouteProvider",
     *("--start-maximized", "about:blank"),
 )
-
-
-def installed() -> bool:
-    """Return whether this machine has a Chromium, for desktops that use its programs."""
-    return any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
 
 
 Allowed = Callable[[str], bool]

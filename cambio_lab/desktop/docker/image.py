@@ -172,7 +172,8 @@ async def _bootstrap(engine: Engine, reference: str, report: Report) -> None:
         )
     folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="cambio-base-"))
     try:
-        await _debootstrap(folder, report)
+        make = f"debootstrap --variant=minbase {SUITE} root && tar -C root -cf root.tar ."
+        await run_reported(make, folder, report, "debootstrap")
         report(Progress(f"base {reference}: importing"))
         await import_image(engine, folder / "root.tar", BASE, BASE_TAG)
         report(Progress(f"base {reference}: made with debootstrap"))
@@ -182,10 +183,10 @@ async def _bootstrap(engine: Engine, reference: str, report: Report) -> None:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
-async def _debootstrap(folder: Path, report: Report) -> None:
-    """Make ``root.tar`` in ``folder``."""
+async def run_reported(command: str, folder: Path, report: Report, name: str) -> None:
+    """Run a shell command in ``folder``, reporting each line of it. :class:`DesktopUnavailable` if it fails."""
     process = await asyncio.create_subprocess_exec(
-        *("sh", "-c", f"debootstrap --variant=minbase {SUITE} root && tar -C root -cf root.tar ."),
+        *("bash", "-c", command),
         cwd=folder,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -197,14 +198,14 @@ async def _debootstrap(folder: Path, report: Report) -> None:
     try:
         async for line in process.stdout:
             last = line.decode("utf-8", "replace").strip()
-            report(Progress(f"debootstrap: {last[:120]}"))
+            report(Progress(f"{name}: {last[:120]}"))
         code = await process.wait()
     finally:
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
     if code:
-        raise DesktopUnavailable(f"debootstrap failed: {last}", hint="Is a Debian mirror reachable?")
+        raise DesktopUnavailable(f"{name} failed: {last}", hint="Is a Debian mirror reachable?")
 
 
 async def import_image(engine: Engine, archive: Path, repository: str, tag: str) -> None:

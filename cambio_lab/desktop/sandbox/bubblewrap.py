@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 from dataclasses import dataclass
@@ -151,10 +152,12 @@ def walled(
 
 
 def has_program(root: Path, name: str) -> bool:
-    """Whether a program is installed below ``root``; names without a folder are looked for as ``_PATH`` says."""
+    """Whether a program is installed below ``root``."""
     if root == Path("/"):
         return shutil.which(name) is not None
-    return shutil.which(name, path=":".join(f"{root}{folder}" for folder in _PATH.split(":"))) is not None
+    # Of another system: a link there may lead to a file of this one, so that nothing is followed.
+    folders = [""] if name.startswith("/") else _PATH.split(":")
+    return any(os.path.lexists(f"{root}{folder}/{name}") for folder in folders)
 
 
 def _environment(places: Places, *, dbus: bool) -> dict[str, str]:

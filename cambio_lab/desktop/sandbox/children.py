@@ -11,6 +11,8 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 
+from .limits import BUS
+
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -75,7 +77,7 @@ def _start(
         stderr=subprocess.PIPE if heard else subprocess.DEVNULL,
         bufsize=0,
         pass_fds=fds,
-        env={"PATH": _PATH, "LANG": "C.UTF-8"},
+        env={"PATH": _PATH, "LANG": "C.UTF-8"} | {name: os.environ[name] for name in BUS if name in os.environ},
         cwd="/",
         start_new_session=True,
         user=user,

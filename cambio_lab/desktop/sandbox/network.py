@@ -46,20 +46,20 @@ table inet cambio_lab {{
 
 
 @cache
-def missing_for_link() -> str:
-    """What keeps this machine from user-mode networking, in words; empty when nothing does."""
+def missing_for_link(root: Path) -> str:
+    """What keeps sandboxes from user-mode networking here, in words; empty when nothing does. nft runs on ``root``."""
     if shutil.which("slirp4netns") is None:
         return "slirp4netns is not installed"
-    if not Path("/usr/sbin/nft").exists():
+    if not (root / "usr/sbin/nft").exists():
         return "nft (package nftables) is not installed"
     if not os.access(_TUN, os.R_OK | os.W_OK):
         return f"{_TUN} cannot be opened"
     return ""
 
 
-def describe_open() -> str:
+def describe_open(root: Path) -> str:
     """How ``network: open`` is provided here, for health and doctor."""
-    missing = missing_for_link()
+    missing = missing_for_link(root)
     return f"web only, through a proxy ({missing})" if missing else "user mode (slirp4netns)"
 
 
@@ -78,7 +78,7 @@ class Link:
         return PROXY_PORT if self.kind == "proxy" else 0
 
 
-def plan_link(options: DesktopOptions, names: dict[str, str]) -> Link:
+def plan_link(options: DesktopOptions, names: dict[str, str], root: Path) -> Link:
     """Decide how a desktop's network mode is provided; ``names`` are known to proxies besides DNS.
 
     Raises :class:`~cambio_lab.errors.DesktopUnavailable` for an allow list that is not valid.
@@ -86,7 +86,7 @@ def plan_link(options: DesktopOptions, names: dict[str, str]) -> Link:
     if options.network == "none":
         return Link("none")
     if options.network == "open":
-        return _proxied(None, names) if missing_for_link() else _linked()
+        return _proxied(None, names) if missing_for_link(root) else _linked()
     try:
         return _proxied(list(domains(options.allow_hosts)), names)
     except ValueError as error:

@@ -8,13 +8,20 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
+from pathlib import Path
+
+from cambio_lab.settings import Settings
 
 from ..provider import ProviderHealth
+from .bubblewrap import has_program
+from .limits import find_limits
+from .network import describe_open
+from .rootfs import describe_root, find_root
 
-PROGRAMS = ("bwrap", "Xvnc", "openbox", "xterm", "xkbcomp")
+PROGRAMS = ("Xvnc", "openbox", "xterm", "xkbcomp", "/usr/bin/python3")
+"""Of the system that sandboxes run."""
 INSTALL = "apt install bubblewrap tigervnc-standalone-server openbox xterm x11-xkb-utils python3 slirp4netns nftables"
 _TRIAL_SECONDS = 5.0
-_PYTHON = "/usr/bin/python3"
 # The namespaces of a sandbox, its own /proc, and the second user namespace that takes the powers away.
 _TRIAL = (
     *("bwrap", "--unshare-user", "--uid", "0", "--gid", "0", "--unshare-pid", "--unshare-net", "--unshare-ipc"),
@@ -24,16 +31,23 @@ _TRIAL = (
 _found: ProviderHealth | None = None
 
 
-async def examine() -> ProviderHealth:
+async def examine(settings: Settings) -> ProviderHealth:
     """Try once; a success is remembered."""
     global _found
     if _found is None or not _found.up:
-        _found = await _examine()
+        _found = await _examine(find_root(settings))
     return _found
 
 
-async def _examine() -> ProviderHealth:
-    missing = [name for name in (*PROGRAMS, _PYTHON) if shutil.which(name) is None]
+async def describe(settings: Settings) -> str:
+    """What sandboxes are made of here, for health and doctor."""
+    root = find_root(settings)
+    return f"{describe_root(root)}; network open: {describe_open(root)}; limits: {await find_limits()}"
+
+
+async def _examine(root: Path) -> ProviderHealth:
+    missing = [] if shutil.which("bwrap") else ["bwrap"]
+    missing += [name for name in PROGRAMS if not has_program(root, name)]
     if missing:
         return ProviderHealth("sandbox", False, f"missing: {', '.join(missing)}", INSTALL)
     child = await asyncio.create_subprocess_exec(
@@ -63,6 +77,6 @@ async def _examine() -> ProviderHealth:
 
 
 if __name__ == "__main__":
-    outcome = asyncio.run(examine())
+    outcome = asyncio.run(examine(Settings()))
     print(outcome.summary, outcome.fix)
     sys.exit(0 if outcome.up else 1)

@@ -18,20 +18,21 @@ from cambio_lab.errors import DesktopUnavailable
 from cambio_lab.settings import Settings
 
 from ..base import VncEndpoint
-from ..browser.chromium import installed
+from ..browser.chromium import PROGRAMS as BROWSERS
 from ..connected import ConnectedDesktop
 from ..pool import Pool
 from ..provider import DesktopOptions, ProviderHealth
 from . import bubblewrap
 from .children import Child
 from .folders import choose_user, end_sandbox, is_ours, make_folder, parent_folder, remove_folder
+from .limits import RLIMITS, find_limits, scope
 from .machine import SandboxMachine, Supervision
-from .network import Link, describe_open, plan_link, start_helper
-from .probe import examine
+from .network import Link, plan_link, start_helper
+from .probe import describe, examine
+from .rootfs import HOST, find_root
 
 log = logging.getLogger(__name__)
 
-LIMITS = "rlimits; memory counted and enforced by process 1"
 _START_TIMEOUT = 15.0
 
 
@@ -67,7 +68,8 @@ class SandboxDesktop(ConnectedDesktop):
 
     @property
     def has_browser(self) -> bool:
-        return installed()
+        root = find_root(self.settings) if self.isolated else HOST
+        return any(bubblewrap.has_program(root, name) for name in BROWSERS)
 
     async def alive(self) -> bool:
         return not self.supervision.ended
@@ -148,14 +150,16 @@ class SandboxProvider:
 
     async def plan(self, folder: Path, options: DesktopOptions) -> Plan:
         """Decide how a desktop is started, and make its folder. :class:`DesktopUnavailable` where none can be had."""
-        found = await examine()
+        found = await examine(self.settings)
         if not found.up:
             raise DesktopUnavailable(f"No sandbox can be made: {found.summary}.", hint=found.fix)
-        link = plan_link(options, self._extra_hosts)
+        root = find_root(self.settings)
+        link = plan_link(options, self._extra_hosts, root)
         make_folder(folder, user := choose_user() if os.geteuid() == 0 else None)
-        root = Path("/")
-        told = bubblewrap.walled(self.settings, options.size, link, root, watch_memory=True, lease=self.lease)
-        return Plan(bubblewrap.command(root, folder / "run"), told, self.machine(folder), link, user)
+        watch = await find_limits() == RLIMITS
+        told = bubblewrap.walled(self.settings, options.size, link, root, watch_memory=watch, lease=self.lease)
+        argv = [*([] if watch else scope(self.settings)), *bubblewrap.command(root, folder / "run")]
+        return Plan(argv, told, self.machine(folder), link, user)
 
     def machine(self, folder: Path) -> SandboxMachine:
         """Where the programs of the desktop in ``folder`` run."""
@@ -243,10 +247,10 @@ class SandboxProvider:
         return [path.name for path in left]
 
     async def health(self) -> ProviderHealth:
-        found = await examine()
+        found = await examine(self.settings)
         if not found.up:
             return ProviderHealth("sandbox", False, found.summary, found.fix)
-        return ProviderHealth("sandbox", True, f"{self.counts()}; network open: {describe_open()}; limits: {LIMITS}")
+        return ProviderHealth("sandbox", True, f"{self.counts()}; {await describe(self.settings)}")
 
     def counts(self) -> str:
         """The kind of desktop in the words of `doctor`, and how many there are."""
