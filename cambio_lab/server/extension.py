@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import threading
 from dataclasses import fields
+from datetime import UTC, datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,7 @@ HEAVY = (
     *("cambio_lab.api.schemas.requests", "cambio_lab.server.providers"),
 )
 """Modules that take long to import: loaded by the start hook, in a thread. Handlers import from them after that."""
+ACTIVITY_SECONDS = 1.0
 RETRY_SECONDS = 3.0
 """Between attempts to open a data directory that cannot be had yet."""
 _TRAITS: dict[type, type[TraitType[Any, Any]]] = {bool: Bool, int: Int, float: Float, str: Unicode}
@@ -105,6 +108,9 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
         """Jupyter waits for all extensions' hooks together, so ours only begins the work."""
         if self.services.failure is None:
             bound_arenas()  # before there are threads
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                # Without a terminal Jupyter dies of it as it is. JupyterHub stops servers so: desktops must not stay.
+                signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
             self._tasks = (asyncio.create_task(self._start(), name="cambio_lab start"),)
 
     async def _start(self) -> None:
@@ -164,6 +170,7 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
             asyncio.create_task(watch_disk(self.services), name="cambio_lab disk gauge"),
             asyncio.create_task(keep_trimmed(), name="cambio_lab memory"),
             asyncio.create_task(load_sdk(), name="cambio_lab SDK"),
+            asyncio.create_task(self._report_activity(self._registry), name="cambio_lab activity"),
         )
 
     async def stop_extension(self) -> None:
@@ -193,6 +200,13 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
             await asyncio.to_thread(self._traces.shutdown)
             self._traces = None
         self._registry = self._providers = self._store = None
+
+    async def _report_activity(self, registry: Registry) -> None:
+        """An agent at work is activity as Jupyter reports it, so that JupyterHub does not stop its server as idle."""
+        while True:
+            if any(session.life.working for session in registry.sessions):
+                self.settings["last_activity_times"][self.name] = datetime.now(UTC)
+            await asyncio.sleep(ACTIVITY_SECONDS)
 
     def current_activity(self) -> Any:
         """Jupyter asks this before it shuts an idle server down: a session is activity."""

@@ -64,6 +64,14 @@ async def session_of(server: LiveServer, **config: Any) -> str:
 async def open_lab(page: Page, server: LiveServer, path: str = "", theme: str = "") -> None:
     """JupyterLab on ``page``, with an empty workspace; ``path`` as in ``tree/x.ipynb``."""
     await page.goto(f"{server.url}/lab{'/' + path if path else ''}?token={server.token}&reset")
+    await restored(page)
+    if theme:
+        await page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+        await page.wait_for_timeout(500)
+
+
+async def restored(page: Page) -> None:
+    """Wait until JupyterLab has restored its workspace."""
     await page.locator("#jp-main-dock-panel .lm-TabBar-tab").first.wait_for(timeout=60_000)
     await page.wait_for_function("() => window.jupyterapp && window.jupyterapp.restored")
     await page.evaluate("() => window.jupyterapp.restored")
@@ -72,9 +80,6 @@ async def open_lab(page: Page, server: LiveServer, path: str = "", theme: str = 
         await page.reload()
         await page.wait_for_function("() => window.jupyterapp && window.jupyterapp.restored")
         await page.evaluate("() => window.jupyterapp.restored")
-    if theme:
-        await page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
-        await page.wait_for_timeout(500)
 
 
 async def command(page: Page, name: str, **arguments: Any) -> None:
