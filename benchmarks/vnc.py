@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import aiohttp
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from cambio_lab.desktop import make_provider
 from cambio_lab.desktop.base import VncEndpoint

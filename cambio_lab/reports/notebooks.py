@@ -192,7 +192,7 @@ def _read(path: Path) -> Any:
     import nbformat
 
     try:
-        return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+        return nbformat.read(path, as_version=4)
     except OSError as error:
         raise RunError(f"{path.name} cannot be read: {error.strerror}") from None
     except Exception as error:  # nbformat raises whatever its parts raise
@@ -202,7 +202,7 @@ def _read(path: Path) -> Any:
 def _write(notebook: Any, path: Path) -> None:
     import nbformat
 
-    nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
+    nbformat.write(notebook, path)
 
 
 # Outputs, compared but for clocks, durations and identities

@@ -14,23 +14,23 @@ PAGE = """<!doctype html><meta charset=utf-8><title>Form</title>
 
 
 class Form(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
+    def do_GET(self) -> None:
         self._answer(PAGE)
 
-    def do_POST(self):
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"])).decode()
         values = urllib.parse.parse_qs(body, keep_blank_values=True)
         text = "; ".join(f"{name}={found[0]}" for name, found in values.items())
         (pathlib.Path.home() / "received.txt").write_text(text)
         self._answer("<h1>Thank you</h1>")
 
-    def _answer(self, page):
+    def _answer(self, page: str) -> None:
         self.send_response(200)
         self.send_header("content-type", "text/html; charset=utf-8")
         self.end_headers()
         self.wfile.write(page.encode())
 
-    def log_message(self, *args):
+    def log_message(self, *args: object) -> None:
         pass
 
 

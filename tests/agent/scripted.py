@@ -45,7 +45,7 @@ def events(blocks: Sequence[Block], stop_reason: str | None = None, **message: A
     """The server-sent events of a reply."""
     if stop_reason is None:
         stop_reason = "tool_use" if any(block["type"] == "tool_use" for block in blocks) else "end_turn"
-    start = {
+    start: dict[str, Any] = {
         "id": "msg_1",
         "type": "message",
         "role": "assistant",

@@ -118,7 +118,7 @@ async def test_a_form_in_a_real_browser_is_filled_in_only_with_approval(
             asked.append(event.shown)
             agent.gate.decide(None, False)
     assert asked == ['type {"text": "Ada Lovelace"}'], "asked before anything was typed"
-    assert event.text == "You did not want that, so I stopped."
+    assert isinstance(event, TurnFinished) and event.text == "You did not want that, so I stopped."
     code, _, _ = await browser_desktop.execute(["test", "-e", "received.txt"])
     assert code != 0 and await shows(browser_desktop, "#00c853"), "the form is as it was"
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -117,12 +118,12 @@ async def test_stop_is_prompt_and_the_conversation_goes_on(
     assert api.refusals == []
 
 
-def _every_call_is_answered(history: list[dict[str, object]]) -> None:
+def _every_call_is_answered(history: list[dict[str, Any]]) -> None:
     for index, message in enumerate(history):
-        calls = [block["id"] for block in message["content"] if block["type"] == "tool_use"]  # type: ignore[attr-defined,index,union-attr]
+        calls = [block["id"] for block in message["content"] if block["type"] == "tool_use"]
         if calls:
             answers = history[index + 1]["content"]
-            assert [block["tool_use_id"] for block in answers] == calls  # type: ignore[attr-defined,index]
+            assert [block["tool_use_id"] for block in answers] == calls
 
 
 async def test_the_texts_of_a_stopped_batch(make: MakeAgent, api: MessagesApi, desktop: FakeDesktop) -> None:

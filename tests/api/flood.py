@@ -35,5 +35,5 @@ async def flood(app: CambioLab) -> None:
 if __name__ == "__main__":
     parsed, rest = _parser().parse_known_args(sys.argv[1:])
     parsed.rest = rest
-    CambioLab._open = open_and_flood  # type: ignore[method-assign]
+    CambioLab._open = open_and_flood  # type: ignore[method-assign, assignment]
     serve(jupyter_options(parsed))

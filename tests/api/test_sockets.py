@@ -99,7 +99,8 @@ async def test_every_reader_sees_the_same_and_a_late_one_gets_what_it_missed(ser
         found = await turn(one)
         same = [json.loads((await two.receive()).data) for _ in found]
         assert same == found
-        deltas, seen = [], []
+        deltas: list[dict[str, Any]] = []
+        seen: list[str] = []
         while not seen or seen[-1] != found[-1]["content"]:
             message = json.loads((await stream.receive()).data)
             seen.append(message["content"] if message["type"] == "status" else "")
@@ -416,7 +417,7 @@ async def test_a_message_during_a_turn_is_queued_and_there_is_one_answer(server:
         await socket.send_json({"content": "And quickly"})
         await socket.send_json({"content": "x", "when": "never"})
         await socket.send_json({"type": "take_back", "message_id": "msg-unknown"})
-        found = []
+        found: list[dict[str, Any]] = []
         while not found or found[-1]["type"] != "agent_response":
             found.append(await socket.receive_json())
         events = [message.get("metadata", {}).get("event") for message in found]

@@ -209,7 +209,7 @@ async def test_a_full_rate_limit_is_waited_for_as_told(page: Page, limited: Live
         "const Real = WebSocket; window.full = true; window.WebSocket = class extends Real {"
         " constructor(url) { super(window.full && url.endsWith('/ws') ? url + '/refused' : url) } }"
     )
-    await page.route(f"{limited.url}/ws", lambda route: route.fulfill(**refusal))  # type: ignore[arg-type]
+    await page.route(f"{limited.url}/ws", lambda route: route.fulfill(**refusal))
     await page.goto(f"{limited.url}/vnc/{session_id}?token={limited.token}")
     notice = page.locator(".jp-Cambio-notices .jp-Cambio-notice")
     await expect(notice.first).to_contain_text("waiting as the server asks")

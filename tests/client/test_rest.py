@@ -202,7 +202,7 @@ async def test_a_forgotten_await_says_so(lab: Workbench) -> None:
     with pytest.raises(AttributeError, match=r"workbench\.create_session\(\.\.\.\) was not awaited: write `await`"):
         await session.send("hello")
     with pytest.raises(AttributeError, match=r"was not awaited"):
-        print(session.name)
+        print(session.name)  # type: ignore[attr-defined]
     found = await session
     turn = found.send("hello")
     with pytest.raises(AttributeError, match=r"session\.send\(\.\.\.\) was not awaited"):

@@ -136,7 +136,7 @@ async def test_429_is_waited_out_on_rest_and_socket(lab: Workbench, server: Smal
 
 async def test_errors_are_exceptions_with_the_servers_words(lab: Workbench, server: SmallServer) -> None:
     with pytest.raises(InvalidRequest, match="Unknown configuration: effort") as caught:
-        await lab.create_session(effort="odd")
+        await lab.create_session(effort="odd")  # type: ignore[arg-type]
     assert caught.value.details == {"config": ["effort"]}
     with pytest.raises(SessionNotFound):
         await lab.session("Missing")

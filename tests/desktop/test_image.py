@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import tarfile
 from collections.abc import AsyncIterator
+from operator import methodcaller
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ async def engine(docker_host: str) -> AsyncIterator[Engine]:
     engine = Engine(docker_host)
     yield engine
     for image in await engine.call(lambda client: client.images(name=NAME)):
-        await engine.call(lambda client, tag=image["RepoTags"][0]: client.remove_image(tag, force=True))
+        await engine.call(methodcaller("remove_image", image["RepoTags"][0], force=True))
     engine.close()
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from cambio_lab.desktop.provider import DesktopOptions
-from cambio_lab.desktop.sandbox.local import LocalDesktop, LocalProvider
+from cambio_lab.desktop.sandbox.local import LocalProvider
+from cambio_lab.desktop.sandbox.provider import SandboxDesktop
 from cambio_lab.settings import Settings
 
 
-def has_home(desktop: LocalDesktop) -> bool:
+def has_home(desktop: SandboxDesktop) -> bool:
     return Path(desktop.machine.home).is_dir()
 
 

@@ -144,11 +144,11 @@ class Here:
     """Programs of this machine in one home folder."""
 
     python = sys.executable
-    managed = None
+    managed: asyncio.Task[None] | None = None
 
     def __init__(self, home: Path) -> None:
         self.home = str(home)
-        self.roots = (self.home,)
+        self.roots: Sequence[str] = (self.home,)
         self.keyed = asyncio.Event()
         self.environment = {"HOME": self.home, "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,9 +44,10 @@ def test_filters() -> None:
     ]
     assert {task.name.partition("-")[0] for task in benchmark("miniwob").filter(tags=["email"])} == {"email"}
     assert [task.name for task in MINE.filter(split="test", tags=["easy"])] == ["test one"]
-    for wrong in ({"names": ["nothing"]}, {"tags": ["hard"]}, {"split": "train"}):
+    wrongs: tuple[dict[str, Any], ...] = ({"names": ["nothing"]}, {"tags": ["hard"]}, {"split": "train"})
+    for wrong in wrongs:
         with pytest.raises(ConfigurationError, match="mine has no"):
-            MINE.filter(**wrong)  # type: ignore[arg-type]
+            MINE.filter(**wrong)
     with pytest.raises(ConfigurationError, match="no benchmark 'nope'"):
         benchmark("nope")
 

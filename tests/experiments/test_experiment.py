@@ -314,7 +314,7 @@ async def test_a_desktop_that_dies_is_infrastructure(
     experiment: Make, api: MessagesApi, provider: InstantProvider
 ) -> None:
     api.delay = 0.2
-    killed = []
+    killed: list[bool] = []
 
     def kill_once(live: Any) -> None:
         draw(live)

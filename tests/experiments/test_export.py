@@ -32,15 +32,16 @@ async def test_twenty_four_cells_as_an_inspect_log(experiment: Callable[..., Exp
     path.parent.mkdir()
     await asyncio.to_thread(grid.export, path)
     log = await asyncio.to_thread(read_eval_log, str(path))
+    assert log.samples is not None and log.results is not None
     assert len(log.samples) == 24 and log.results.total_samples == 24
     assert {sample.epoch for sample in log.samples} == {1, 2}
     assert log.results.scores[0].metrics["accuracy"].value == 0.5
     for sample in log.samples:
         (model,) = sample.model_usage
-        assert sample.scores["success"].value == ("C" if model == GOOD else "I")
+        assert sample.scores is not None and sample.scores["success"].value == ("C" if model == GOOD else "I")
         assert sample.metadata["task"] in ("one", "two", "three")
     assert set(log.stats.model_usage) == {GOOD, BAD}
-    cost = sum(usage.total_cost for usage in log.stats.model_usage.values())
+    cost = sum(usage.total_cost or 0.0 for usage in log.stats.model_usage.values())
     assert cost == pytest.approx(grid.results["cost_usd"].sum())
     command = ["experiment", "export", str(grid.directory), str(tmp_path / "grid.parquet")]
     assert await asyncio.to_thread(main, command) == 0

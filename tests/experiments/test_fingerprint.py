@@ -45,7 +45,7 @@ def _closure(expected: Any) -> Callable[[Any], bool]:
     return lambda live: bool(live.read("f") == expected)
 
 
-def _default(expected: Any) -> Callable[[Any], bool]:
+def _default(expected: Any) -> Callable[..., bool]:
     def check(live: Any, wanted: Any = expected, *, also: Any = expected) -> bool:
         return bool(live.read("f") == wanted == also)
 
@@ -78,7 +78,7 @@ MAKERS: list[Callable[[Any], Callable[..., Any]]] = [
     _Data,
     lambda value: _Callable(value).method,
     lambda value: functools.partial(_closure(1), value),
-    lambda value: functools.partial(_closure(1), wanted=value),
+    lambda value: functools.partial(_default(1), wanted=value),
     lambda value: _closure(_closure(value)),
 ]
 

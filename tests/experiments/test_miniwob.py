@@ -38,7 +38,7 @@ def tasks() -> dict[str, Task]:
 
 
 async def begin(task: Task, desktop: Desktop, seed: int) -> Live:
-    live = Live(None, desktop, seed)  # type: ignore[arg-type]
+    live = Live(None, desktop, seed)
     assert task.setup is not None
     await call(task.setup, live)
     return live

@@ -17,6 +17,7 @@ import pytest
 
 from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.desktop.sandbox import provider as sandbox
+from cambio_lab.desktop.sandbox.machine import SandboxMachine
 from cambio_lab.desktop.sandbox.provider import SandboxProvider
 from cambio_lab.errors import DesktopLost
 from cambio_lab.settings import Settings
@@ -30,7 +31,8 @@ ROUNDS = [3, pytest.param(50, marks=pytest.mark.slow)]
 def parts_of(server: LiveServer) -> list[psutil.Process]:
     """Every process of the sandboxes that this server started: inside, and the helpers outside."""
     assert server.process is not None
-    return psutil.Process(server.process.pid).children(recursive=True)
+    found: list[psutil.Process] = psutil.Process(server.process.pid).children(recursive=True)
+    return found
 
 
 def living(processes: list[psutil.Process]) -> list[str]:
@@ -126,6 +128,7 @@ async def test_what_nobody_adopts_ends_by_itself(monkeypatch: pytest.MonkeyPatch
 def _answers(desktop: sandbox.SandboxDesktop) -> bool:
     import socket
 
+    assert isinstance(desktop.machine, SandboxMachine)
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(desktop.machine.control_path) == 0
 

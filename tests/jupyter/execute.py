@@ -25,7 +25,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("0[1-4]-*.ipynb"))
 
 async def execute(path: Path, server: LiveServer, folder: Path) -> Any:
     """The notebook with the outputs of this run. Raises when a cell fails."""
-    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None

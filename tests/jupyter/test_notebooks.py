@@ -43,7 +43,7 @@ async def test_runs_top_to_bottom(saved: Path, live: LiveServer, tmp_path: Path)
     text = json.dumps(notebook)
     assert live.token not in text and str(live.port) not in re.sub(r"[A-Za-z0-9+/]{200,}", "", text)
     assert not [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"]
-    committed = kinds(nbformat.read(saved, as_version=4))  # type: ignore[no-untyped-call]
+    committed = kinds(nbformat.read(saved, as_version=4))
     pairs = list(zip(committed, kinds(notebook), strict=True))
     assert all(before <= now for before, now in pairs), f"run `python -m tests.jupyter.execute`: {pairs}"
     left = [row for row in await active(live) if row["id"] not in before]
@@ -83,7 +83,7 @@ def test_what_is_committed_names_no_machine(saved: Path) -> None:
 
 def test_the_saved_page_remembers(saved: Path) -> None:
     """Through nbconvert and through a sanitiser: images with alternative texts, and the transcript."""
-    notebook = nbformat.read(saved, as_version=4)  # type: ignore[no-untyped-call]
+    notebook = nbformat.read(saved, as_version=4)
     page, _ = HTMLExporter().from_notebook_node(notebook)  # type: ignore[no-untyped-call]
     plain = Page(as_github("".join(outputs(notebook, "text/html"))))
     shown = Page(page)
@@ -100,7 +100,7 @@ def test_the_saved_page_remembers(saved: Path) -> None:
 
 def test_the_first_notebook_shows_a_readable_desktop() -> None:
     """Its screenshot is full size, and the typed text stands in it as black and white pixels, not as a blur."""
-    notebook = nbformat.read(NOTEBOOKS[0], as_version=4)  # type: ignore[no-untyped-call]
+    notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
     encoded = outputs(notebook, "image/png")[-1]
     with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
         assert image.size == (1280, 800)
@@ -114,7 +114,7 @@ def test_the_first_notebook_becomes_paper(monkeypatch: pytest.MonkeyPatch, tmp_p
     """HTML to PDF as ``nbconvert --to webpdf`` does it, with the system's Chromium; the images are on the pages."""
     launch = functools.partialmethod(BrowserType.launch, executable_path="/usr/bin/chromium")
     monkeypatch.setattr(BrowserType, "launch", launch)
-    notebook = nbformat.read(NOTEBOOKS[0], as_version=4)  # type: ignore[no-untyped-call]
+    notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
     exporter = WebPDFExporter(browser_args=[*CHROMIUM_FLAGS])  # type: ignore[no-untyped-call]
     paper, _ = exporter.from_notebook_node(notebook)  # type: ignore[no-untyped-call]
     (tmp_path / "first.pdf").write_bytes(paper)

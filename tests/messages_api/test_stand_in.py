@@ -89,7 +89,7 @@ def answer_format(**schema: Any) -> Body:
 
 
 async def ask(client: anthropic.AsyncAnthropic, body: Body, betas: list[str] | None = None) -> Any:
-    extra = {"betas": betas} if betas else {}
+    extra: dict[str, Any] = {"betas": betas} if betas else {}
     async with client.beta.messages.stream(**body, **extra) as stream:
         return await stream.get_final_message()
 
@@ -107,7 +107,7 @@ async def test_streams_what_the_policy_says(messages_api: MessagesApi, client: a
     ) as stream:
         async for event in stream:
             kinds.append(event.type)
-        message = await stream.get_final_message()
+        message: Any = await stream.get_final_message()
     assert [block.type for block in message.content] == ["thinking", "text", "tool_use", "tool_use"]
     assert message.content[0].thinking == "hm" and message.content[0].signature
     assert (message.content[2].toolset_name, message.content[2].name, message.content[2].input) == (
@@ -123,9 +123,9 @@ async def test_streams_what_the_policy_says(messages_api: MessagesApi, client: a
 
 
 async def test_without_streaming_and_models(messages_api: MessagesApi, client: anthropic.AsyncAnthropic) -> None:
-    message = await client.messages.create(**request(user("hello")))
+    message: Any = await client.messages.create(**request(user("hello")))
     assert message.content[0].text == "You said: hello" and message.stop_reason == "end_turn"
-    info = await client.beta.models.retrieve(SONNET)
+    info: Any = await client.beta.models.retrieve(SONNET)
     assert info.max_input_tokens == 1_000_000 and not info.capabilities.thinking.types.disabled.supported
     assert SONNET in [model.id async for model in client.models.list()]
     counted = await client.messages.count_tokens(**{k: v for k, v in request(user("x")).items() if k != "max_tokens"})
@@ -165,7 +165,7 @@ async def test_finds_and_clicks_a_color(
 EXCHANGE = [user("go"), assistant(call()), user(result(image()))]
 
 
-def edited(change: Callable[[list[Body]], None]) -> Body:
+def edited(change: Callable[[list[Body]], object]) -> Body:
     messages = copy.deepcopy(EXCHANGE)
     change(messages)
     return request(*messages)

@@ -159,7 +159,7 @@ async def test_a_changed_page_is_found_when_the_run_is_repeated_on_a_desktop(
     from cambio_lab.replay.desktop_replay import replay_on
 
     replay = await replay_on(run.contents, other.desktop, stop_at_first=True)
-    assert "read_page differs at line 1" in replay.failure
+    assert replay.failure is not None and "read_page differs at line 1" in replay.failure
     assert "Order" in replay.failure and "Offer" in replay.failure
 
 

@@ -98,8 +98,8 @@ async def test_any_terminal_and_a_closed_pipe(workshop: Workshop, tmp_path: Path
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
     words = [sys.executable, "-m", "cambio_lab.cli", "runs", "--data-dir", str(tmp_path / "data"), "list"]
 
-    def run(**streams: int) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(words, env=environment, text=True, stderr=subprocess.PIPE, **streams)
+    def run(stdout: int) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(words, env=environment, text=True, stderr=subprocess.PIPE, stdout=stdout)
 
     whole = await asyncio.to_thread(run, stdout=subprocess.PIPE)
     assert whole.returncode == 0 and whole.stderr == "" and whole.stdout.count("Gr\\xfc\\xdfe \\u65e5") == 3

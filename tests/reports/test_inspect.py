@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -59,7 +60,7 @@ async def test_every_kind_of_run_is_read_back(workshop: Workshop, tmp_path: Path
     assert len(tables["events"]) == len(sample.events)
 
 
-def _tables(folder: str) -> dict[str, object]:
+def _tables(folder: str) -> dict[str, Any]:
     names = {name: getattr(analysis, f"{name}_df") for name in ("samples", "messages", "evals", "events")}
     return {name: read(folder, quiet=True) for name, read in names.items()}
 

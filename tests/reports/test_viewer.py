@@ -84,7 +84,7 @@ async def test_two_runs_side_by_side(workshop: Workshop) -> None:
     found = compare(left, right)
     assert found.parts_at == 3 and found.similarity == pytest.approx(3 / 5)
     assert list(found.table["same"]) == [True, True, True, False, False]
-    assert found.totals["steps"] == (4, 4) and found.totals["cost_usd"][0] > 0
+    assert found.totals["steps"] == (4.0, 4.0) and found.totals["cost_usd"][0] > 0
     page = found._repr_mimebundle_()["text/html"]
     assert page.count("<img") == 2 and "left_click (20, 20)" in repr(found)
     assert compare(left, left).parts_at is None

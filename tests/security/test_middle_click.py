@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from cambio_lab.desktop import make_provider

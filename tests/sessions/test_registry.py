@@ -21,7 +21,7 @@ from cambio_lab.errors import (
     UnsupportedModel,
 )
 from cambio_lab.events import Event
-from cambio_lab.sessions import SessionFeed
+from cambio_lab.sessions import SessionAgent, SessionFeed
 from cambio_lab.sessions.config import SessionConfig
 from cambio_lab.store import MessageQuery, SessionQuery
 
@@ -47,7 +47,7 @@ async def test_a_session_is_usable_stored_and_described(bench: Bench) -> None:
         await bench.registry.describe("nobody")
 
 
-BAD = {
+BAD: dict[str, list[Any]] = {
     "timeout": [0, -1, True, "60", float("inf"), float("nan"), [], {}],
     "max_messages": [0, 1.5, True, "3"],
     "model": [5, ["demo"]],
@@ -119,7 +119,7 @@ async def test_a_creation_that_fails_leaves_nothing(bench: Bench, monkeypatch: p
         await bench.registry.create()
     bench.provider.down = False
 
-    async def broken(request: object) -> None:
+    async def broken(request: object) -> SessionAgent:
         raise RuntimeError("no agent")
 
     monkeypatch.setattr(bench.registry, "context", replace(bench.registry.context, build_agent=broken))

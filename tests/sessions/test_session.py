@@ -651,8 +651,9 @@ async def test_after_an_internal_error_the_agent_gets_its_own_desktop_again(
     assert session.desktop is clients
 
     async def breaking(agent: ScriptedAgent, content: str) -> AsyncGenerator[Event, None]:
-        raise RuntimeError("a mistake of ours")
-        yield
+        if content:
+            raise RuntimeError("a mistake of ours")
+        yield StatusChanged("thinking")
 
     bench.script = breaking
     own = bench.agents[-1].request.desktop

@@ -8,10 +8,12 @@ import json
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cambio_lab.store import EventRow, ExchangeRow, MessageQuery, SessionQuery, StepRow, Store
+from cambio_lab.store.conversation import Role
 
 from .conftest import session_row
 
@@ -74,7 +76,7 @@ async def test_a_removed_session_leaves_nothing_and_an_active_one_stays(store: S
 async def test_messages_page_both_ways_by_role_and_by_time(store: Store) -> None:
     await store.sessions.insert(session_row())
     for number in range(1, 101):
-        role = "user" if number % 2 else "assistant"
+        role: Role = "user" if number % 2 else "assistant"
         await store.messages.append("s-1", role, f"m{number}", {"n": number}, time=float(number // 10))
 
     page = await store.messages.page("s-1", MessageQuery(limit=3, offset=50))
@@ -159,7 +161,7 @@ async def test_a_conversation_comes_back_to_the_byte_with_its_pictures_kept_once
         "cache_control": {"type": "ephemeral"},
     }
     odd = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "QUI"}}
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "user", "content": "Take a screenshot"},
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [image, odd]}, image]},
         {"role": "assistant", "content": [{"type": "text", "text": "ä 漢"}]},

@@ -1,5 +1,7 @@
 """An editor window that keeps its text in ~/typed.txt after every change. Runs inside the desktop."""
 
+from __future__ import annotations
+
 import pathlib
 import tkinter as tk
 
@@ -10,7 +12,7 @@ text = tk.Text(window, font=("DejaVu Sans", 12), undo=False)
 text.pack(expand=True, fill="both")
 
 
-def save(_event):
+def save(_event: tk.Event) -> None:
     if text.edit_modified():
         (home / "typed.txt").write_bytes(text.get("1.0", "end-1c").encode())
         text.edit_modified(False)

@@ -3,6 +3,8 @@
 Runs inside the desktop, with its own Python: target.py NUMBER X Y.
 """
 
+from __future__ import annotations
+
 import pathlib
 import sys
 import tkinter as tk
@@ -16,7 +18,7 @@ button = tk.Label(window, text="Press", bg="#00c853", fg="black")
 button.pack(expand=True, fill="both", padx=20, pady=15)
 
 
-def clicked(event):
+def clicked(event: tk.Event) -> None:
     (home / ("clicked-" + number)).write_text(f"{event.x_root} {event.y_root}")
     window.destroy()
 

@@ -51,7 +51,8 @@ async def test_notes_what_passes() -> None:
         None,
     )
     assert exchange.headers == {"content-type": "text/event-stream", "request-id": "req_1"}
-    assert exchange.first_byte_ms is not None and exchange.total_ms >= exchange.first_byte_ms
+    assert exchange.first_byte_ms is not None and exchange.total_ms is not None
+    assert exchange.total_ms >= exchange.first_byte_ms
     assert "secret" not in repr(exchange)
 
 

@@ -45,7 +45,8 @@ def many(count: int) -> str:
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        port = self.server.server_address[1]
+        assert isinstance(self.server, http.server.HTTPServer)
+        port = self.server.server_port
         pages = {
             "/form": FORM, "/mouse": MOUSE, "/shadow": SHADOW, "/popup": POPUP, "/dialog": DIALOG, "/inner": INNER,
             "/frames": FRAMES % port, "/busy": BUSY, "/tick": "", "/many": many(3000), "/huge": many(10_000),

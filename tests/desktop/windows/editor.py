@@ -1,5 +1,7 @@
 """A Tk text editor. Arguments: the file that ctrl+s writes. "ready" is a file beside it, made when it has the focus."""
 
+from __future__ import annotations
+
 import sys
 import tkinter
 from pathlib import Path
@@ -12,7 +14,7 @@ text = tkinter.Text(root, undo=False, tabs="40")
 text.pack(fill="both", expand=True)
 
 
-def save(_event):
+def save(_event: tkinter.Event) -> str:
     content = text.get("1.0", "end-1c").encode("utf-16", "surrogatepass").decode("utf-16")
     path.write_text(content, "utf-8", newline="")
     return "break"

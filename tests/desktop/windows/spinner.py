@@ -14,7 +14,7 @@ button.pack(fill="both", expand=True)
 angle = 0
 
 
-def turn():
+def turn() -> None:
     global angle
     angle = (angle + 11) % 360
     canvas.itemconfigure(arc, start=angle)
