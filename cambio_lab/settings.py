@@ -26,7 +26,7 @@ class Settings:
 
     # Model
     model: str = _setting("claude-sonnet-5-5", "Model of a session that names none; `demo` needs no key.")
-    platform: str = _setting("anthropic", "Where the model runs: anthropic, bedrock, google, foundry.")
+    platform: str = _setting("anthropic", "Where the model runs: anthropic, aws, bedrock, google, foundry.")
     base_url: str = _setting("", "Messages API address; empty: the SDK's own (or ANTHROPIC_BASE_URL).")
     effort: str = _setting("medium", "Default effort: low, medium, high, xhigh, max.")
     max_tokens: int = _setting(16_000, "Largest reply of the model in tokens, thinking included.")
@@ -37,6 +37,7 @@ class Settings:
     max_cost_usd: float = _setting(10.0, "Money one session may spend.")
     max_turn_seconds: float = _setting(3600.0, "Wall time of one turn.")
     max_turn_tokens: int = _setting(0, "Tokens (input and output) of one turn; 0: no limit.")
+    task_budget: int = _setting(0, "Tokens that the model is told it has for a turn, at least 20000; 0: not told.")
     session_timeout: float = _setting(4 * 3600.0, "Life of a session that names no `timeout`; 0: no limit.")
     idle_timeout: float = _setting(0.0, "A session without message, viewer or socket for this long ends; 0: never.")
     approval: str = _setting("never", "Default approval policy: never, risky, always.")

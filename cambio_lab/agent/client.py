@@ -197,7 +197,7 @@ class ModelClient:
         try:
             connection = http.http_class(anthropic.DefaultAsyncHttpxClient)(
                 secrets=self._secrets,
-                signed=self.platform == "bedrock",
+                signed=self.platform in ("aws", "bedrock"),
                 timeout=http.timeouts(self.stall),
                 transport=transport,
             )
@@ -254,7 +254,8 @@ def sdk_client_name(platform: str, model: str) -> str:
     if platform == "google":
         managed = os.environ.get("ANTHROPIC_GOOGLE_CLOUD_WORKSPACE_ID")
         return "AsyncAnthropicGoogleCloud" if managed else "AsyncAnthropicVertex"
-    return {"anthropic": "AsyncAnthropic", "foundry": "AsyncAnthropicFoundry"}[platform]
+    names = {"anthropic": "AsyncAnthropic", "aws": "AsyncAnthropicAWS", "foundry": "AsyncAnthropicFoundry"}
+    return names[platform]
 
 
 def wire_model(model: str, platform: str) -> str:

@@ -11,12 +11,13 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from typing import Any, Literal
 
 from ..errors import UnsupportedModel
 from ..events import Usage
 
-PLATFORMS = ("anthropic", "bedrock", "google", "foundry")
+PLATFORMS = ("anthropic", "aws", "bedrock", "google", "foundry")
 TOOLSET = "computer_toolset_20260801"
 TOOL_2025_11 = "computer_20251124"
 TOOL_2025_01 = "computer_20250124"
@@ -30,7 +31,14 @@ DEMO = "demo"
 _BROWSES = re.compile(r"claude-(opus-4-8|[a-z]+-5(-\d)?)")
 """Models that have the browser toolset: "Opus 4.8, everything of the 5 series" (the browser use tool's page)."""
 RETIREMENT = {"claude-sonnet-4-5": "2026-11-30", "claude-opus-4": "2026-06-15", "claude-sonnet-4": "2026-06-15"}
-"""The days from which the Claude API no longer answers, as the SDK has them."""
+"""The last days on which the Claude API answers, as the SDK has them; other platforms have dates of their own."""
+REPLACEMENT = {"claude-sonnet-4-5": "claude-sonnet-5-5", "claude-opus-4": "claude-opus-5-5"}
+REPLACEMENT["claude-sonnet-4"] = "claude-sonnet-5-5"
+NOTICE_DAYS = 180
+PRICES_SOURCE, PRICES_DATE = "https://platform.claude.com/docs/en/models/overview", "2026-11-30"
+TASK_BUDGETS = re.compile(r"claude-((fable|mythos)-5(-1)?|opus-(5-5|5|4-8|4-7)|sonnet-5-5|haiku-5-5)")
+"""Models that take a task budget (the task budgets page), of at least :data:`LEAST_BUDGET` tokens."""
+LEAST_BUDGET = 20_000
 
 Thinking = Literal["always", "between", "default", "adaptive", "budget", "none"]
 """How a model may think: ``always`` (cannot be turned off), ``between`` (at least between tools), ``default`` (on,
@@ -141,7 +149,8 @@ _SONNET_4 = Prices(3, 15, 3.75, 6, 0.30)
 _HAIKU_5_5 = Prices(0.10, 0.50, 0.125, 0.20, 0.01, long_above=100_000, long_factor=5)
 _HAIKU_4_5 = Prices(1, 5, 1.25, 2, 0.10)
 
-_API = ("anthropic", "google")
+_OWN = ("anthropic", "aws")  # Anthropic runs them: same models, features and dates
+_API = (*_OWN, "google")
 _NEWEST: dict[str, str] = {
     **dict.fromkeys(_API, TOOLSET),
     "bedrock": TOOL_2025_11,
@@ -217,10 +226,30 @@ def pairs() -> list[tuple[str, str]]:
     return [(model, platform) for model, row in TABLE.items() for platform in PLATFORMS if platform in row.tools]
 
 
-def describe() -> list[dict[str, Any]]:
-    """Return the table as JSON: model, platform, tool, prices in dollars per million tokens, limits, retirement."""
+def retired(model: str, platform: str, today: date) -> bool:
+    """Whether the service no longer answers for this model."""
+    return platform in _OWN and RETIREMENT.get(canonical(model), "9999") < today.isoformat()
+
+
+def notice(model: str, platform: str, today: date) -> str | None:
+    """Return what to tell people about a model that has retired, or does so within half a year."""
+    name = canonical(model)
+    day = RETIREMENT.get(name) if platform in _OWN else None
+    if day is None or date.fromisoformat(day) - today > timedelta(NOTICE_DAYS):
+        return None
+    verb = "was retired" if retired(model, platform, today) else "retires"
+    return f"The model {model} {verb} on {day}; its replacement is {REPLACEMENT[name]}."
+
+
+def describe(today: date | None = None) -> list[dict[str, Any]]:
+    """Return the table as JSON: model, platform, tool, prices in dollars per million tokens, limits, retirement.
+
+    With a date, without what has retired by then.
+    """
     rows = []
     for model, platform in pairs():
+        if today is not None and retired(model, platform, today):
+            continue
         info = resolve(model, platform)
         rows.append(
             {
@@ -235,8 +264,11 @@ def describe() -> list[dict[str, Any]]:
                     "cache_write": info.prices.write_5m,
                     "cache_read": info.prices.read,
                     "estimated": info.prices.estimated,
+                    "source": PRICES_SOURCE,
+                    "as_of": PRICES_DATE,
                 },
-                "retires": RETIREMENT.get(model),
+                "retires": RETIREMENT.get(model) if platform in _OWN else None,
+                "replacement": REPLACEMENT.get(model),
                 "max_image_edge": info.images.edge,
                 "context": info.context,
             }

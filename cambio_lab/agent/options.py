@@ -58,6 +58,8 @@ class AgentOptions:
     max_steps: int = 200
     max_cost_usd: float = 10.0
     max_turn_tokens: int = 0
+    task_budget: int = 0
+    """Tokens that the model is told it has for a turn: it paces itself; ``max_turn_tokens`` is the limit."""
     max_turn_seconds: float = 3600.0
     model_retries: int = 8
     model_stall: float = 120.0
@@ -144,6 +146,10 @@ def check(options: AgentOptions) -> None:
     values = asdict(options)
     wrong |= {name: "must not be negative" for name in NOT_NEGATIVE if values[name] < 0}
     wrong |= {name: "must be positive" for name in POSITIVE if values[name] <= 0}
+    if options.task_budget and not models.TASK_BUDGETS.fullmatch(models.canonical(options.model)):
+        wrong["task_budget"] = f"{options.model} has no task budgets"
+    elif options.task_budget and options.task_budget < models.LEAST_BUDGET:
+        wrong["task_budget"] = f"must be at least {models.LEAST_BUDGET}, or 0"
     if problem := tools_problem(info, options.tools):
         wrong["tools"] = problem
     if wrong:

@@ -28,6 +28,7 @@ from .reply import INPUT_COUNTS, Reply, Sent, complete_usage
 from .tools.call import Call, Tool
 from .transcript import Message, Transcript, user_text
 
+BUDGET_BETA = "task-budgets-2026-03-13"
 BINDING_BETA = "thinking-binding-controls-2026-08-01"
 CLEARING_BETA = "context-management-2025-06-27"
 COMPACTION_BETA = "compact-2026-09-04"
@@ -249,6 +250,10 @@ class Requests:
         if turn.output_format is not None:
             parameters["output_config"] = {**parameters.get("output_config", {}), "format": turn.output_format}
         betas = list(turn.info.betas)
+        if budget := turn.options.task_budget:
+            task = {"type": "tokens", "total": budget}
+            parameters["output_config"] = {**parameters.get("output_config", {}), "task_budget": task}
+            betas.append(BUDGET_BETA)
         if compact:  # the SDK on `compaction`: "Cannot be combined with `context_management`."
             parameters["compaction"] = {"type": "summarize"}
             betas.append(COMPACTION_BETA)

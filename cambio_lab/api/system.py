@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable
 from dataclasses import fields
+from datetime import UTC, datetime
 from typing import Any
 
 from .._version import __version__
@@ -115,7 +116,7 @@ class Models(Rest):
         from ..agent.models import describe  # the agent's modules are loaded by the start hook, off the loop
 
         await self.services.registry()
-        self.write_json({"models": describe(), "default": self.services.settings.model})
+        self.write_json({"models": describe(datetime.now(UTC).date()), "default": self.services.settings.model})
 
 
 class Defaults(Rest):

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import uuid
+import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -79,6 +80,7 @@ class Workbench:
         max_tokens: int | None = None,
         max_turn_seconds: float | None = None,
         max_turn_tokens: int | None = None,
+        task_budget: int | None = None,
         approval_timeout: float | None = None,
         ask_user: bool | None = None,
         ask_timeout: float | None = None,
@@ -111,10 +113,11 @@ class Workbench:
             image: Container image of the desktop (Docker).
             effort: How much the model works on an answer, where it has such a setting.
             thinking: How much the model thinks, where it has such a setting.
-            platform: Service that runs the model: ``"anthropic"``, ``"bedrock"``, ``"google"``.
+            platform: Who runs the model: ``"anthropic"``, ``"aws"``, ``"bedrock"``, ``"google"``, ``"foundry"``.
             max_tokens: Tokens of one reply of the model.
             max_turn_seconds: Seconds of one turn.
             max_turn_tokens: Tokens of one turn.
+            task_budget: Tokens that the model is told it has for a turn; it paces itself, nothing is cut off.
             approval_timeout: Seconds until a call that waits for approval is denied.
             ask_user: Whether the agent may ask questions and hand the desktop over; see :meth:`Session.on_question`.
             ask_timeout: Seconds after which it goes on without an answer.
@@ -131,6 +134,8 @@ class Workbench:
         config = bound(options, loopback=self.address.loopback)
         created = await self._create(name, {**({} if name is None else {"name": name}), "config": config})
         session = self._adopt({**created, "name": created.get("name") or name})
+        if notice := created.get("notice"):
+            warnings.warn(str(notice), FutureWarning, stacklevel=2)
         for tool in tools or ():
             if not isinstance(tool, str):
                 session.tools.add(tool)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
+from cambio_lab.agent.models import notice, retired
 from cambio_lab.agent.options import AgentOptions
 from cambio_lab.agent.tools.call import parse_policy
 from cambio_lab.desktop import Kind
@@ -125,7 +127,7 @@ class SessionConfig(Checked):
         None
     )
     platform: Annotated[
-        Text | None, about("Where the model runs.", enum=("anthropic", "bedrock", "google", "foundry"))
+        Text | None, about("Where the model runs.", enum=("anthropic", "aws", "bedrock", "google", "foundry"))
     ] = None
     system: Annotated[LongText | None, about("Added to the agent's instructions.")] = None
     desktop: Annotated[Kind | None, about("Kind of desktop; a server may offer one only.")] = None
@@ -140,6 +142,9 @@ class SessionConfig(Checked):
     max_turn_seconds: Annotated[Seconds | None, about("Wall time of one turn.")] = None
     max_turn_tokens: Annotated[
         Annotated[int, Field(ge=0, le=MAX_SECONDS)] | None, about("Tokens of one turn; 0: no limit.")
+    ] = None
+    task_budget: Annotated[
+        Count | None, about("Tokens that the model is told it has for a turn (advice, no limit); 0: it is not told.")
     ] = None
     idle_timeout: Annotated[
         Seconds | None, about("Seconds without a client after which the session ends; 0: never.")
@@ -252,6 +257,8 @@ def check_creation(
     try:
         config = SessionConfig.parse(given)
         options = AgentOptions.from_settings(settings, config.given())
+        if retired(options.model, options.platform, today := datetime.now(UTC).date()):
+            raise invalid("model", f"cannot be used: {notice(options.model, options.platform, today)}")
     except InvalidRequest as error:
         problems.append(error)
     try:

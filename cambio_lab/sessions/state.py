@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, TypeVar
 
 from cambio_lab.agent.gate import Gate
+from cambio_lab.agent.models import notice
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.errors import StoreUnavailable
 from cambio_lab.events import Event, Status, StatusChanged, Usage, timestamp
@@ -259,7 +261,7 @@ class SessionState:
 
     def describe(self) -> dict[str, Any]:
         """Return the body of ``GET /sessions/{id}`` without addresses, which depend on how the server is reached."""
-        desktop = self.desktop
+        desktop, platform = self.desktop, self.config.platform or self.context.settings.platform
         return describe_row(self.row()) | {
             "state": self.state,
             "vnc_port": desktop.vnc_port,
@@ -267,6 +269,7 @@ class SessionState:
             "display": str(desktop.size),
             "image_digest": desktop.image_digest,
             "approval": self.approval,
+            "notice": notice(self.model, platform, datetime.now(UTC).date()),
             "control": self.control,
         }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Any
+from typing import Any, get_args
 
 import httpx2
 import pytest
@@ -14,6 +14,7 @@ from cambio_lab.agent.loop import Agent
 from cambio_lab.agent.options import thinking_parameters
 from cambio_lab.errors import ConfigurationError, InvalidRequest, UnsupportedModel
 from cambio_lab.events import TurnFailed, TurnFinished
+from cambio_lab.sessions.config import check_creation
 from cambio_lab.settings import Settings
 from tests.messages_api import MessagesApi, Script, legacy, screenshot
 from tests.messages_api import models as stand_in
@@ -25,6 +26,7 @@ from .scripted import Scripted, error, reply, text
 
 PLATFORM_ENVIRONMENT = {
     "anthropic": {"ANTHROPIC_API_KEY": "key-for-a-test"},
+    "aws": {"AWS_REGION": "eu-west-1", "ANTHROPIC_AWS_WORKSPACE_ID": "wrkspc_1", "ANTHROPIC_AWS_API_KEY": "test"},
     "bedrock": {"AWS_REGION": "eu-west-1", "AWS_BEARER_TOKEN_BEDROCK": "token-for-a-test"},
     "google": {
         "ANTHROPIC_GOOGLE_CLOUD_WORKSPACE_ID": "wrkspc_1",
@@ -34,6 +36,7 @@ PLATFORM_ENVIRONMENT = {
 }
 HOSTS = {
     "anthropic": "api.anthropic.com",
+    "aws": "aws-external-anthropic.eu-west-1.api.aws",
     "bedrock": "bedrock-mantle.eu-west-1.api.aws",
     "google": "google.example",
     "foundry": "lab.services.ai.azure.com",
@@ -332,4 +335,36 @@ def test_retirements_are_those_of_the_sdk() -> None:
     assert {name for name in said if name in models.TABLE} == set(days)
     for name, day in days.items():
         assert said[name].startswith(f"{day:%B} {day.day}") and said[name].endswith(str(day.year))
-    assert {row["retires"] for row in models.describe() if row["model"] == "claude-sonnet-4-5"} == {"2026-11-30"}
+    rows = [row for row in models.describe() if row["model"] == "claude-sonnet-4-5"]
+    assert {row["retires"] for row in rows if row["platform"] in ("anthropic", "aws")} == {"2026-11-30"}
+    assert {row["retires"] for row in rows if row["platform"] == "bedrock"} == {None}
+
+
+def test_a_model_that_retires_is_announced_then_refused_and_not_offered() -> None:
+    name, last = "claude-sonnet-4-5", date(2026, 11, 30)
+    assert models.notice(name, "anthropic", date(2026, 1, 1)) is None
+    words = "retires on 2026-11-30; its replacement is claude-sonnet-5-5"
+    assert words in str(models.notice(f"{name}-20250929", "anthropic", last))
+    assert not models.retired(name, "anthropic", last) and models.retired(name, "aws", date(2026, 12, 1))
+    assert not models.retired(name, "bedrock", date(2027, 1, 1))
+    with pytest.raises(InvalidRequest, match="was retired on 2026-06-15; its replacement is claude-opus-5-5"):
+        check_creation(None, {"model": "claude-opus-4"}, Settings())
+    offered = {(row["model"], row["platform"]) for row in models.describe(date(2026, 12, 1))}
+    assert (name, "bedrock") in offered and not {(name, "anthropic"), (name, "aws")} & offered
+    assert all(resolved in models.TABLE for resolved in models.REPLACEMENT.values())
+
+
+def test_the_table_has_every_model_that_the_sdk_names() -> None:
+    from anthropic.types.model_param import ModelParam
+
+    named = {models.canonical(name) for name in get_args(get_args(ModelParam)[0])}
+    assert named - set(models.TABLE) == {"claude-mythos-preview"}, "add what is new to the table, or name it here"
+
+
+async def test_a_task_budget_is_told_where_the_model_takes_one(make: MakeAgent, api: MessagesApi) -> None:
+    api.policy = Script([answer(screenshot())])
+    await play(make(api, task_budget=40_000))
+    assert api.bodies[-1]["output_config"]["task_budget"] == {"type": "tokens", "total": 40_000}
+    for model, budget in (("claude-sonnet-5", 40_000), ("claude-sonnet-5-5", 19_999)):
+        with pytest.raises(InvalidRequest):
+            AgentOptions(model, task_budget=budget)

@@ -55,7 +55,7 @@ def check(body: dict[str, Any], betas: set[str]) -> Model:
     _check_tools(tools, model, betas)
     _check_choice(body.get("tool_choice"), tools, model)
     _check_thinking(body, model, betas)
-    structured.check(body, model)
+    structured.check(body, model, betas)
     _check_context(body, betas)
     _check_markers(body)
     return model

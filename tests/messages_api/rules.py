@@ -15,6 +15,7 @@ USE = f"{PAGE}agents-and-tools/tool-use/computer-use-tool"
 TOOLS = f"{PAGE}agents-and-tools/tool-use/implement-tool-use"
 VISION = f"{PAGE}build-with-claude/vision"
 ERRORS = f"{PAGE}api/errors"
+BUDGETS = f"{PAGE}build-with-claude/task-budgets"
 STRUCTURED = f"{PAGE}build-with-claude/structured-outputs"
 FORMAT = "beta/beta_json_output_format_param.py"
 CREATE = "beta/message_create_params.py"
@@ -130,6 +131,12 @@ RULES: dict[str, Rule] = {
     ),
     "a long minimum in a format": Rule(STRUCTURED, "minItems is supported with the values 0 and 1 only."),
     "a recursive format": Rule(STRUCTURED, "Recursive schemas are not supported."),
+    "budget without its beta": Rule(BUDGETS, "Task budgets need the beta task-budgets-2026-03-13."),
+    "budget on a model without": Rule(BUDGETS, "The page lists the models that take a task budget."),
+    "budget below its minimum": Rule(BUDGETS, "A task budget has at least 20,000 tokens."),
+    "budget of another kind": Rule(
+        "beta/beta_token_task_budget_param.py", "The budget type. Currently only 'tokens' is supported."
+    ),
     "updates without its beta": Rule(
         f"{PAGE}build-with-claude/thinking", "display updates needs the beta thinking-display-updates-2026-08-18."
     ),

@@ -12,15 +12,18 @@ from .refusal import Refused
 
 _KNOWN = {"type", "properties", "required", "additionalProperties", "items", "minItems", "enum", "const", "anyOf"}
 _KNOWN |= {"allOf", "$ref", "$defs", "definitions", "description", "title", "default", "format"}
+_BUDGETED = ["fable-5-1", "mythos-5-1", "fable-5", "mythos-5", "opus-5-5", "opus-5", "opus-4-8", "opus-4-7"]
+BUDGETED = {f"claude-{name}" for name in [*_BUDGETED, "sonnet-5-5", "haiku-5-5"]}
 _FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"}
 
 
-def check(body: dict[str, Any], model: Model) -> None:
+def check(body: dict[str, Any], model: Model, betas: set[str]) -> None:
     """Refuse an ``output_config.format`` that the service refuses."""
     config = body.get("output_config") or {}
     for name in config:
         if name not in {"effort", "format", "task_budget"}:
             raise Refused(f"output_config.{name}: Extra inputs are not permitted")
+    _check_budget(config.get("task_budget"), model, betas)
     wanted = config.get("format")
     if wanted is None:
         return
@@ -37,6 +40,19 @@ def check(body: dict[str, Any], model: Model) -> None:
         raise Refused("output_config.format: incompatible with message prefilling")
     _check_schema(wanted["schema"], "output_config.format.schema")
     _check_cycles(wanted["schema"])
+
+
+def _check_budget(budget: dict[str, Any] | None, model: Model, betas: set[str]) -> None:
+    if budget is None:
+        return
+    if "task-budgets-2026-03-13" not in betas:
+        raise Refused("output_config.task_budget: Extra inputs are not permitted")
+    if model.id not in BUDGETED:
+        raise Refused(f"output_config.task_budget: '{model.id}' does not support task budgets")
+    if budget.get("type") != "tokens":
+        raise Refused("output_config.task_budget.type: Input should be 'tokens'")
+    if not isinstance(budget.get("total"), int) or budget["total"] < 20_000:
+        raise Refused("output_config.task_budget.total: Input should be greater than or equal to 20000")
 
 
 def _check_schema(schema: dict[str, Any], path: str) -> None:

@@ -88,6 +88,13 @@ def answer_format(**schema: Any) -> Body:
     return {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
 
 
+BUDGET = ["task-budgets-2026-03-13"]
+
+
+def budget(**fields: Any) -> Body:
+    return {"output_config": {"task_budget": {"type": "tokens", "total": 40_000, **fields}}}
+
+
 async def ask(client: anthropic.AsyncAnthropic, body: Body, betas: list[str] | None = None) -> Any:
     extra: dict[str, Any] = {"betas": betas} if betas else {}
     async with client.beta.messages.stream(**body, **extra) as stream:
@@ -350,6 +357,13 @@ REFUSED: dict[str, tuple[Body, str]] = {
         ),
         "Circular reference",
     ),
+    "budget without its beta": (request(user("go"), **budget()), "task_budget: Extra inputs"),
+    "budget on a model without": (
+        request(user("go"), model="claude-sonnet-5", **budget(), betas=BUDGET),
+        "task budgets",
+    ),
+    "budget below its minimum": (request(user("go"), **budget(total=19_999), betas=BUDGET), "equal to 20000"),
+    "budget of another kind": (request(user("go"), **budget(type="dollars"), betas=BUDGET), "should be 'tokens'"),
     "empty summary": (
         request(assistant({"type": "compaction", "content": ""}), user("on")),
         "empty string content is not allowed",

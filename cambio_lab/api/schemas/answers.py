@@ -57,6 +57,7 @@ class Session(SessionSummary):
     container_id: Annotated[str | None, Field(description="null for a local desktop and while none runs")]
     vnc_port: int | None
     approval: Annotated[str | list[str], Field(description="The effective approval policy.")] = ABSENT
+    notice: Annotated[str | None, Field(description="What its creator should know: its model retires soon.")] = None
     isolated: bool = ABSENT
     display: str = ABSENT
     image_digest: str | None = None
