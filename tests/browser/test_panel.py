@@ -69,6 +69,7 @@ async def test_a_session_of_a_cell_is_chatted_with_and_its_desktop_changes(
     await run_cell(page, 0)
     await page.locator(LIVE).wait_for()
     await expect(page.locator(".jp-Cambio-name")).to_have_text("From a cell")
+    await expect(page.locator(".jp-Cambio-isolation")).to_have_text("docker (isolated)")
     await page.wait_for_timeout(500)
     before = await pixels(page)
 

@@ -15,7 +15,7 @@ from tests.messages_api import MessagesApi, Script, reply
 from tests.messages_api.failures import SseError
 
 from .conftest import MakeSession
-from .lab import ask, idle, kernel_ready, notebook, open_lab, run_cell, session_of, until, violations
+from .lab import ask, idle, kernel_ready, lab_server, notebook, open_lab, run_cell, session_of, until, violations
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
@@ -26,6 +26,20 @@ HOSTILE = """Look: <img src=x onerror="window.pwned=1"><script>window.pwned=2</s
 [a real link](https://example.org/) **bold**
 
 """
+
+
+async def test_the_panel_says_what_isolates_a_desktop(page: Page, limited: LiveServer, tmp_path: Path) -> None:
+    """In the words of ``/health`` and ``doctor``; the tests of the notebook's panel look at a container's."""
+    sealed = lab_server(tmp_path, desktop="sandbox", model="demo")
+    await sealed.start()
+    try:
+        for server, words in ((limited, "local (not isolated)"), (sealed, "sandbox (isolated)")):
+            await chat_alone(page, server, await session_of(server))
+            await expect(page.locator(".jp-Cambio-isolation")).to_have_text(words)
+            async with server.client() as client:
+                assert (await client.get("/health")).json()["services"]["desktop"] == words
+    finally:
+        await sealed.stop()
 
 
 WATCH_FRAMES = (

@@ -93,6 +93,26 @@ async def test_workers_give_what_one_machine_gives(tmp_path: Path, cluster: Clus
     assert resources == [{"desktop": 2}] * 3, "where nobody says how many desktops, threads and memory do"
 
 
+@pytest.mark.slow
+async def test_each_worker_chooses_the_sandbox_where_no_engine_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: MessagesApi
+) -> None:
+    """Real desktops on a real cluster: the workers' machines have no engine, and none was named."""
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    for name, value in {"DOCKER_CONFIG": str(tmp_path), "PYTHONPATH": str(ROOT)}.items():
+        monkeypatch.setenv(name, value)
+    options = {"threads_per_worker": 2, "dashboard_address": "127.0.0.1:0", "silence_logs": 50}
+    with LocalCluster(n_workers=2, processes=True, **options) as dask:
+        async with Client(dask.scheduler_address, asynchronous=True) as client:
+            grid = Experiment([word_task()], models=[GOOD], repeats=6, directory=tmp_path / "grid")
+            tally = await grid.run(engine=client, progress=False)
+    assert (tally.ended, tally.done, tally.success) == ("complete", 6, 6)
+    assert grid.results["worker"].nunique() == 2
+    for cell in grid.cells:
+        run = unpack(grid.directory / "runs" / cell.outcome.bundle)  # type: ignore[union-attr]
+        assert run.manifest["environment"]["desktop"]["isolated"]
+
+
 async def test_a_worker_killed_in_mid_run(tmp_path: Path, cluster: Cluster) -> None:
     """Every cell is counted once; the victim's cells are run elsewhere; what it had spent is on the books."""
     cluster.api.delay = 0.4
