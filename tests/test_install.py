@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,6 +74,72 @@ def test_the_front_end_sources_are_found_without_git(bare: dict[str, str], tmp_p
     command = ["bash", str(archive / "scripts/setup"), "run", "front_end_sources"]
     done = subprocess.run(command, env=bare, capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["labextension/src/index.ts"], done.stderr
+
+
+HIDDEN = ("apt", "dpkg", "sudo", "Xvnc", "Xtigervnc", "openbox", "bwrap", "xterm", "debootstrap", "node", "npm", "npx")
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Path]:
+    """A folder that another user can enter: pytest's own are this user's."""
+    with tempfile.TemporaryDirectory(prefix="cambio-elsewhere-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "programs").mkdir()
+        for program in Path("/usr/bin").iterdir():
+            if not program.name.startswith(HIDDEN):
+                (folder / "programs" / program.name).symlink_to(program)
+        yield folder
+
+
+@pytest.mark.slow
+@pytest.mark.docker
+@pytest.mark.timeout(1500)
+def test_make_run_of_a_source_archive_by_an_ordinary_user_of_another_system(elsewhere: Path, docker_host: str) -> None:
+    """As on macOS or Fedora beside an engine: no apt-get, no X server, no Node, no root, no .git, another venv active."""
+    source, home, active = (elsewhere / name for name in ("source", "home", "active"))
+    source.mkdir()
+    archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, capture_output=True, check=True).stdout
+    subprocess.run(["tar", "-x", "-C", source], input=archive, check=True)
+    home.mkdir()
+    subprocess.run(["/usr/bin/python3", "-m", "venv", active], check=True)
+    before = sorted(path.name for path in active.rglob("*"))
+    socket = Path(docker_host.removeprefix("unix://"))
+    options: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        subprocess.run(["chown", "-R", "65534:65534", source, home, active], check=True)
+        options = {"user": 65534, "group": 65534, "extra_groups": [socket.stat().st_gid]}
+    environment = {
+        "PATH": f"{active}/bin:{elsewhere}/programs",
+        "VIRTUAL_ENV": str(active),
+        "PIP_USER": "1",
+        "HOME": str(home),
+        "DOCKER_HOST": docker_host,
+    }
+    log = elsewhere / "log"
+    with log.open("wb") as file:
+        make = subprocess.Popen(
+            ["make", "run"], cwd=source, env=environment, stdout=file, stderr=file, start_new_session=True, **options
+        )
+    try:
+        end = time.monotonic() + 1200
+        while not (found := re.search(r"http://localhost:\d+/lab\S*\?token=(\w+)", log.read_text(errors="replace"))):
+            assert make.poll() is None and time.monotonic() < end, log.read_text(errors="replace")[-3000:]
+            time.sleep(0.5)
+        base = found[0].partition("/lab")[0]
+        headers = {"Authorization": f"token {found[1]}"}
+        while (answer := httpx2.get(f"{base}/health")).status_code != 200:
+            assert time.monotonic() < end, answer.text
+            time.sleep(0.5)
+        answer = httpx2.post(f"{base}/sessions", json={}, headers=headers, timeout=60).raise_for_status()
+        session = httpx2.get(f"{base}/sessions/{answer.json()['id']}", headers=headers).json()
+        assert session["container_id"]
+    finally:
+        if make.poll() is None:
+            os.killpg(make.pid, signal.SIGTERM)
+        make.wait(60)
+        print(log.read_text(errors="replace")[-3000:])
+    assert sorted(path.name for path in active.rglob("*")) == before
 
 
 @pytest.mark.slow
