@@ -96,7 +96,7 @@ def elsewhere() -> Iterator[Path]:
 @pytest.mark.docker
 @pytest.mark.timeout(1500)
 def test_make_run_of_a_source_archive_by_an_ordinary_user_of_another_system(elsewhere: Path, docker_host: str) -> None:
-    """As on macOS or Fedora beside an engine: no apt-get, no X server, no Node, no root, no .git, another venv active."""
+    """As on macOS or Fedora beside an engine: no apt-get, X server, Node, root or .git; another venv is active."""
     source, home, active = (elsewhere / name for name in ("source", "home", "active"))
     source.mkdir()
     archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, capture_output=True, check=True).stdout

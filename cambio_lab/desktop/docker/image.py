@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 CONTEXT = Path(__file__).resolve().parent.parent / "image"
 BASE, BASE_TAG, SUITE = "debian", "bookworm-slim", "bookworm"
+PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+"""A build gets these of the environment; the engine keeps them out of the image."""
 _STEP = re.compile(r"^Step (\d+)/(\d+) : (.*)")
 Report = Callable[[Progress], None]
 
@@ -70,9 +72,11 @@ async def build_image(
     """
     reference = image_tag(name)
     if force or not await image_exists(engine, reference):
-        await _ensure_base(engine, report)
-        await _build(engine, CONTEXT, "Dockerfile", [reference, f"{name}:latest"], {}, report)
-        report(Progress(f"built {reference}", 1.0))
+        # A plain name would be a stranger's in the engine's default registry.
+        if force or "/" not in name or not await _pulled(engine, name, context_digest(), report):
+            await _ensure_base(engine, report)
+            await _build(engine, CONTEXT, "Dockerfile", [reference, f"{name}:latest"], {}, report)
+            report(Progress(f"built {reference}", 1.0))
     else:
         report(Progress(f"{reference} is already there", 1.0))
     if dockerfile is None:
@@ -97,7 +101,7 @@ async def _build(
                 custom_context=True,
                 dockerfile=dockerfile,
                 tag=tags[0],
-                buildargs=arguments,
+                buildargs={**{name: os.environ[name] for name in PROXIES if name in os.environ}, **arguments},
                 rm=True,
                 forcerm=True,
                 decode=True,
@@ -150,18 +154,26 @@ async def _ensure_base(engine: Engine, report: Report) -> None:
     if await image_exists(engine, reference):
         report(Progress(f"base {reference}: found on this engine"))
         return
-    report(Progress(f"base {reference}: pulling"))
+    if not await _pulled(engine, BASE, BASE_TAG, report):
+        report(Progress(f"base {reference}: using debootstrap"))
+        await _bootstrap(engine, reference, report)
+
+
+async def _pulled(engine: Engine, name: str, tag: str, report: Report) -> bool:
+    """Whether a registry had it."""
+    reference = f"{name}:{tag}"
+    report(Progress(f"{reference}: pulling"))
     try:
-        async for line in engine.lines(lambda client: client.pull(BASE, tag=BASE_TAG, stream=True, decode=True)):
+        async for line in engine.lines(lambda client: client.pull(name, tag=tag, stream=True, decode=True)):
             if "error" in line:
                 raise EngineError(str(line["error"]))
             if line.get("status") and line.get("progress"):
-                report(Progress(f"base: {line['status']} {line['progress']}"))
-        report(Progress(f"base {reference}: pulled"))
-        return
+                report(Progress(f"{reference}: {line['status']} {line['progress']}"))
     except EngineError as error:
-        report(Progress(f"base {reference}: no registry to pull from ({str(error)[:160]}); using debootstrap"))
-    await _bootstrap(engine, reference, report)
+        report(Progress(f"{reference}: no registry to pull it from ({str(error)[:160]})"))
+        return False
+    report(Progress(f"{reference}: pulled", 1.0))
+    return True
 
 
 async def _bootstrap(engine: Engine, reference: str, report: Report) -> None:
