@@ -49,7 +49,7 @@ class Settings:
         "auto", "docker, sandbox, local (not isolated), or auto: Docker if an engine answers, else sandbox."
     )
     display: str = _setting("1280x800", "Screen size in pixels.")
-    image: str = _setting("cambio-lab-desktop", "Name of the container image, without tag; pulled first if it has a slash.")
+    image: str = _setting("cambio-lab-desktop", "The image's name, without tag; with a slash it is pulled first.")
     dockerfile: str = _setting("", "A Dockerfile (`ARG BASE`, `FROM $BASE`) that extends the desktop's image.")
     sandbox_rootfs: bool = _setting(
         True, "Run sandboxes on the image's files where `cambio-lab image build --rootfs` has unpacked them."
