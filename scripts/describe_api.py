@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write ``openapi.yaml`` and ``asyncapi.yaml`` from the models of ``cambio_lab.api.schemas`` and the tables below.
+"""Write ``openapi.yaml``, ``asyncapi.yaml`` and the front end's types from the models of ``cambio_lab.api.schemas``.
 
 ``--check`` writes nothing and fails where the committed files differ.
 """
@@ -17,7 +17,8 @@ from pydantic.json_schema import models_json_schema
 from cambio_lab.api.schemas import answers, messages, requests
 from cambio_lab.api.sessions import SORT_KEYS
 
-API = Path(__file__).resolve().parent.parent / "cambio_lab" / "api"
+ROOT = Path(__file__).resolve().parent.parent
+API = ROOT / "cambio_lab" / "api"
 Json = dict[str, Any]
 LIMITS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 FAILURES = {
@@ -470,6 +471,54 @@ def asyncapi() -> Json:
     }
 
 
+# The front end's types
+
+TYPES = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
+
+
+def typescript() -> str:
+    """The messages of the sockets and the sessions of REST as TypeScript interfaces."""
+    found = schemas(*HEARD.values(), *SAID.values(), answers.Session)
+    lines = [
+        "// Written by scripts/describe_api.py from cambio_lab/api/schemas: change those, then run it.",
+        "",
+        "export type Json = Record<string, unknown>;",
+    ]
+    for name, schema in found.items():
+        lines.append("")
+        if "properties" not in schema:
+            lines.append(f"export type {name} = {type_of(schema)};")
+            continue
+        lines += [*comment(schema, ""), f"export interface {name} {{"]
+        for key, value in schema["properties"].items():
+            optional = "" if key in schema.get("required", ()) else "?"
+            lines += [*comment(value, "  "), f"  {key}{optional}: {type_of(value)};"]
+        lines.append("}")
+    return "\n".join(lines) + "\n"
+
+
+def comment(schema: Json, indent: str) -> list[str]:
+    words = str(schema.get("description", "")).partition("\n\n")[0].replace("\n", " ")
+    return [f"{indent}/** {words} */"] if words else []
+
+
+def type_of(schema: Json) -> str:
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    if "const" in schema or "enum" in schema:
+        values = schema.get("enum") or [schema["const"]]
+        return " | ".join("null" if value is None else f"'{value}'" for value in values)
+    if "anyOf" in schema:
+        return " | ".join(dict.fromkeys(map(type_of, schema["anyOf"])))
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        return " | ".join(type_of({**schema, "type": one}) for one in kind)
+    if kind == "array":
+        item = type_of(schema.get("items", {}))
+        return f"({item})[]" if "|" in item else f"{item}[]"
+    return "Json" if kind == "object" else TYPES.get(str(kind), "unknown")
+
+
 class Plain(yaml.SafeDumper):
     """YAML without anchors."""
 
@@ -484,12 +533,16 @@ def written(document: Json) -> str:
 
 def main() -> int:
     differing = 0
-    for name, document in (("openapi.yaml", openapi()), ("asyncapi.yaml", asyncapi())):
-        text, path = written(document), API / name
+    made = {
+        API / "openapi.yaml": written(openapi()),
+        API / "asyncapi.yaml": written(asyncapi()),
+        ROOT / "labextension" / "shared" / "schema.ts": typescript(),
+    }
+    for path, text in made.items():
         if "--check" not in sys.argv:
             path.write_text(text)
         elif path.read_text() != text:
-            print(f"{name} differs: run scripts/describe_api.py", file=sys.stderr)
+            print(f"{path.name} differs: run scripts/describe_api.py", file=sys.stderr)
             differing = 1
     return differing
 

@@ -1,7 +1,8 @@
 /** The documented REST API. One class, no state but the address. */
 
 import { headers, resolve, type Address } from './address';
-import type { Json, ServerMessage, Status, Usage } from './messages';
+import type { Json, ServerMessage, Status } from './messages';
+import type { Session } from './schema';
 
 export class ApiError extends Error {
   constructor(
@@ -15,28 +16,8 @@ export class ApiError extends Error {
   }
 }
 
-export interface SessionSummary {
-  id: string;
-  name: string;
-  status: 'active' | 'inactive' | 'error';
-  created_at: string;
-  ended_at?: string | null;
-  end_reason?: string | null;
-  vnc_url?: string;
-  websocket_url?: string;
-  state?: Status;
-  model?: string;
-  steps?: number;
-  usage?: Usage;
-  desktop?: string;
-  container_id?: string | null;
-  control?: string | null;
-  /** The effective approval policy. */
-  approval?: string | string[];
-  /** Of the latest event. */
-  sequence?: number;
-  config?: Json;
-}
+/** A session as lists and details show it; lists leave out what only details have. */
+export type SessionSummary = Pick<Session, 'id' | 'status' | 'created_at'> & Partial<Session> & { name: string };
 
 export interface Page<T> {
   items: T[];

@@ -1,102 +1,27 @@
-/** What travels over `/ws`, as docs/asyncapi describes it. Everything from the server is optional until looked at. */
+/** What travels over `/ws`. Of what the server sends, all but what is named here is optional until looked at. */
 
-export type Status =
-  | 'idle'
-  | 'thinking'
-  | 'acting'
-  | 'waiting_approval'
-  | 'waiting'
-  | 'paused'
-  | 'stopped'
-  | 'ended'
-  | 'error';
+import type * as schema from './schema';
+import type { Json, State, Timing, Usage } from './schema';
 
-export type Json = Record<string, unknown>;
+export type { Json, Usage };
+export type Status = State;
+export type ToolTiming = Timing;
+export type ToolResult = schema.Result;
 
-export interface Usage {
-  input_tokens?: number;
-  output_tokens?: number;
-  cache_creation_input_tokens?: number;
-  cache_read_input_tokens?: number;
-  thinking_tokens?: number;
-  requests?: number;
-  cost_usd?: number;
-}
+/** A message of which only `Needed` is sure to be there; over /ws it says which session it is about. */
+type Received<Message extends { type: string }, Needed extends keyof Message = 'type'> = Pick<Message, Needed | 'type'> &
+  Partial<Message> & { timestamp?: string; sequence?: number; session_id?: string };
 
-interface Envelope {
-  timestamp?: string;
-  sequence?: number;
-  /** Which session it is about. */
-  session_id?: string;
-}
-
-export interface StatusMessage extends Envelope {
-  type: 'status';
-  status: Status;
-  content?: string;
-  metadata?: Json;
-}
-
-export interface ToolTiming {
-  action_ms?: number;
-  settle_ms?: number;
-  encode_ms?: number;
-  total_ms?: number;
-}
-
-export interface ToolResult {
-  image_path?: string;
-  dimensions?: string;
-  text?: string;
-  timing?: ToolTiming;
-}
-
-export interface ToolMessage extends Envelope {
-  type: 'tool_execution';
-  tool: string;
-  status: 'started' | 'completed' | 'failed';
-  tool_use_id?: string;
-  step?: number;
-  arguments?: Json;
-  result?: ToolResult;
-  metadata?: Json;
-}
-
-export interface ResponseMessage extends Envelope {
-  type: 'agent_response';
-  content: string;
-  metadata?: Json & { usage?: Usage };
-}
-
-export interface ErrorMessage extends Envelope {
-  type: 'error';
-  error: string;
-  details?: string;
-  metadata?: Json;
-}
-
-export interface DeltaMessage extends Envelope {
-  type: 'agent_delta';
-  content: string;
-  metadata?: { kind?: 'text' | 'thinking' | 'announce'; tool?: string; tool_use_id?: string };
-}
-
-export interface HeartbeatMessage extends Envelope {
-  type: 'heartbeat';
-}
-
-export interface ThumbnailMessage extends Envelope {
-  type: 'thumbnail';
-  /** A `data:` URL of a small JPEG. */
-  image: string;
-}
-
-/** A followed session sends no more events, or cannot be followed; `code` as over HTTP. */
-export interface UnfollowedMessage extends Envelope {
-  type: 'unfollowed';
-  code: number;
-  reason: string;
-}
+export type StatusMessage = Received<schema.StatusMessage, 'status'>;
+export type ToolMessage = Received<schema.ToolExecution, 'tool' | 'status'>;
+export type ResponseMessage = Received<Omit<schema.AgentResponse, 'metadata'>, 'content'> & {
+  metadata?: Partial<schema.TurnMetadata> & { usage?: Usage };
+};
+export type ErrorMessage = Received<schema.ErrorMessage, 'error'>;
+export type DeltaMessage = Received<schema.AgentDelta, 'content'>;
+export type HeartbeatMessage = Received<schema.Heartbeat>;
+export type ThumbnailMessage = Received<schema.Thumbnail, 'image'>;
+export type UnfollowedMessage = Received<schema.Unfollowed, 'code' | 'reason'>;
 
 export type ServerMessage =
   | StatusMessage
@@ -108,14 +33,8 @@ export type ServerMessage =
   | ThumbnailMessage
   | UnfollowedMessage;
 
-export type Command = 'stop' | 'pause' | 'resume' | 'approve' | 'deny' | 'take_control' | 'give_back' | 'take_back' | 'answer';
-
-export type ClientMessage =
-  /** `next`: also during a turn, before the agent's next request; `idle`: refused while a turn runs. */
-  | { content: string; when: 'next' | 'idle' }
-  | { type: Command; tool_use_id?: string; message_id?: string; text?: string; viewer?: string; session_id?: string }
-  | { type: 'follow' | 'unfollow'; session_id: string; after?: number }
-  | { type: 'watch'; sessions: string[]; width: number };
+export type Command = schema.Command['type'];
+export type ClientMessage = schema.UserMessage | schema.Command | schema.Follow | schema.Watch;
 
 /** One step as REST lists it and as the timeline shows it. */
 export interface Step {
