@@ -32,7 +32,7 @@ _SYSTEM = (
     "open, load or search. The page covers itself with DONE when it has taken your answer; stop then."
 )
 _START = """
-Math.seedrandom(%(seed)s); core.setDataMode(%(mode)s); core.EPISODE_MAX_TIME = %(milliseconds)d;
+Math.seedrandom(%(number)d); core.setDataMode(%(mode)s); core.EPISODE_MAX_TIME = %(milliseconds)d;
 core.startEpisodeReal(); core.hideDisplay();
 document.getElementById('click-canvas').style.display = 'none'; globalThis.cambioSeed = %(seed)s;
 core.startEpisode = () => {
@@ -85,7 +85,7 @@ async def _open(live: Live, *, name: str, mode: str, seconds: float) -> None:
     tabs = (await live.desktop.browse("list_tabs", {}))["tabs"]
     live.values["tab"] = next(tab["tab_id"] for tab in tabs if tab.get("active"))
     seed = json.dumps(str(live.seed))
-    start = _START % {"seed": seed, "mode": json.dumps(mode), "milliseconds": round(seconds * 1000)}
+    start = _START % {"number": live.seed, "seed": seed, "mode": json.dumps(mode), "milliseconds": round(seconds * 1000)}
     await evaluate(live, start)
     await live.desktop.browse("scale", {"factor": SCALE})
     live.values["message"], (left, top, width, height) = json.loads(await evaluate(live, _ASK))
@@ -173,7 +173,10 @@ BENCHMARK = Benchmark(
     ),
     url="https://miniwob.farama.org/",
     needs='pip install "cambio-lab[miniwob]" and a desktop with Chromium',
-    seeds="The cell's seed goes to the page's Math.seedrandom right before the episode; the same for every model.",
+    seeds=(
+        "The cell's seed goes to the page's Math.seedrandom right before the episode, as a number: the page that the "
+        "package's own environment shows after reset(seed=...). The same for every model."
+    ),
     splits=("train", "test", "default"),
     published=(
         Published(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
+import shutil
 import uuid
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -137,7 +141,7 @@ async def test_every_page_loads_repeats_and_times_out(desktop: Desktop) -> None:
         for _ in range(2):
             live = await begin(task, desktop, 3)
             # Begun again in the same script, because things on some pages move by themselves.
-            again = "core.endEpisode(0); Math.seedrandom('3'); core.startEpisodeReal(); "
+            again = "core.endEpisode(0); Math.seedrandom(3); core.startEpisodeReal(); "
             states.append(await evaluate(live, again + STATE))
             states.append(live.values["message"])
         assert states[1] == states[3] != "", name
@@ -146,3 +150,79 @@ async def test_every_page_loads_repeats_and_times_out(desktop: Desktop) -> None:
         await evaluate(live, "core.endEpisode(-1, false, 'timed out')")
         assert await end(task, live) == Verdict(False, 0.0, "reward -1: timed out"), name
     assert different <= MOVING
+
+
+RIGHT = {  # where to click, by the page's own parts
+    "click-test": "document.querySelector('#subbtn')",
+    "click-test-2": "[...document.querySelectorAll('#area button')].find(e => e.innerText === 'ONE')",
+    "click-button": "[...document.querySelectorAll('#area button')].find(named)",
+    "click-link": "[...document.querySelectorAll('.alink')].find(named)",
+    "focus-text": "document.querySelector('#tt')",
+}
+NAMED = "const named = e => core.getUtterance().includes(JSON.stringify(e.innerText));"
+ANYWHERE = (
+    *("click-test", "click-color", "grid-coordinate", "identify-shape", "click-shape"),
+    *("bisect-angle", "circle-center", "click-pie-nodelay", "count-shape", "click-test-2"),
+)
+Clicks = list[tuple[int, int]]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_the_packages_own_environment_gives_the_same_rewards(desktop: Desktop) -> None:
+    """20 episodes by Selenium and by us, with the same seeds and the same clicks. Needs Debian's chromium-driver."""
+    ours, episodes = [], []
+    for name, seed, where in [(name, seed, where) for name, where in RIGHT.items() for seed in (31, 32)] + [
+        (name, 41, "") for name in ANYWHERE
+    ]:
+        live = await begin(tasks()[name], desktop, seed)
+        if where:
+            middle = f"const box = ({where}).getBoundingClientRect(); const {{x, y, width, height}} = box;"
+            found = f"{NAMED} {middle} JSON.stringify([x + width / 2, y + height / 2].map(Math.round))"
+            clicks: Clicks = [tuple(json.loads(await evaluate(live, f"{{ {found} }}")))]
+        else:
+            draw = random.Random(name)
+            clicks = [(draw.randint(5, 154), draw.randint(55, 205)) for _ in range(3)]
+        said = live.values["message"]
+        for x, y in clicks:
+            if json.loads(await evaluate(live, "JSON.stringify(WOB_DONE_GLOBAL)")):
+                break
+            await desktop.browse("left_click", {"target": {"type": "coordinate", "x": 3 * x, "y": 3 * y}})
+        ours.append(
+            (
+                name,
+                seed,
+                said,
+                *json.loads(await evaluate(live, "JSON.stringify([WOB_DONE_GLOBAL, WOB_RAW_REWARD_GLOBAL])")),
+            )
+        )
+        episodes.append((name, seed, clicks))
+    theirs = await asyncio.to_thread(in_selenium, episodes)
+    assert ours == theirs and len(ours) == 20
+    assert [reward for name, seed, _, _, reward in ours if seed != 41] == [1] * 10
+
+
+def in_selenium(episodes: list[tuple[str, int, Clicks]]) -> list[tuple[Any, ...]]:
+    from miniwob.selenium_actions import execute_click_coords
+    from miniwob.selenium_instance import SeleniumInstance
+
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINIWOB_CHROME_BINARY", shutil.which("chromium") or "chromium")
+        patch.setenv("MINIWOB_CHROMEDRIVER", shutil.which("chromedriver") or "chromedriver")
+        for name, seed, clicks in episodes:
+            instance = SeleniumInstance(0, name, headless=True, threading=False)
+            instance.start()
+            try:
+                infos: list[Any] = [None]
+                instance.reset([None], infos, seed)
+                said = infos[0].get("utterance") or instance.driver.execute_script("return core.getUtterance()")
+                for x, y in clicks:
+                    if instance.get_metadata()["done"]:
+                        break
+                    execute_click_coords(x, y, instance.driver)
+                metadata = instance.get_metadata()
+                found.append((name, seed, said, metadata["done"], metadata["raw_reward"]))
+            finally:
+                instance.close()
+    return found
