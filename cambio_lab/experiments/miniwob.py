@@ -84,9 +84,8 @@ async def _open(live: Live, *, name: str, mode: str, seconds: float) -> None:
     await live.desktop.browse("navigate", {"url": f"file://{home}/.miniwob/miniwob/{name}.html"})
     tabs = (await live.desktop.browse("list_tabs", {}))["tabs"]
     live.values["tab"] = next(tab["tab_id"] for tab in tabs if tab.get("active"))
-    seed = json.dumps(str(live.seed))
-    start = _START % {"number": live.seed, "seed": seed, "mode": json.dumps(mode), "milliseconds": round(seconds * 1000)}
-    await evaluate(live, start)
+    names = {"number": live.seed, "seed": json.dumps(str(live.seed)), "mode": json.dumps(mode)}
+    await evaluate(live, _START % {**names, "milliseconds": round(seconds * 1000)})
     await live.desktop.browse("scale", {"factor": SCALE})
     live.values["message"], (left, top, width, height) = json.loads(await evaluate(live, _ASK))
     right, bottom = left + min(width, 160 * SCALE), top + min(height, 210 * SCALE)
