@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -16,6 +19,7 @@ import psutil
 import pytest
 
 from cambio_lab.desktop.provider import DesktopOptions
+from cambio_lab.desktop.sandbox import children
 from cambio_lab.desktop.sandbox import provider as sandbox
 from cambio_lab.desktop.sandbox.machine import SandboxMachine
 from cambio_lab.desktop.sandbox.provider import SandboxProvider
@@ -141,3 +145,24 @@ async def test_a_sandbox_that_ends_is_lost_with_the_reason() -> None:
     with pytest.raises(DesktopLost):
         await desktop.execute(["true"])
     await provider.stop()
+
+
+async def test_a_helper_whose_start_is_cancelled_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell that is stopped while its desktop starts: the process that a thread is just starting has no owner."""
+    started: list[subprocess.Popen[bytes]] = []
+    begun = threading.Event()
+    real = children._start
+
+    def slow(*arguments: Any) -> subprocess.Popen[bytes]:
+        started.append(real(*arguments))
+        begun.set()
+        time.sleep(0.2)
+        return started[0]
+
+    monkeypatch.setattr(children, "_start", slow)
+    starting = asyncio.create_task(children.Child.start(["sleep", "60"], (), None))
+    await asyncio.to_thread(begun.wait)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert started[0].returncode == -signal.SIGKILL

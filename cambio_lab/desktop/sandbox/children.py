@@ -34,7 +34,14 @@ class Child:
 
         ``heard`` keeps its standard error for :meth:`last_words`; only for what writes nothing while all is well.
         """
-        return cls(await asyncio.to_thread(_start, argv, fds, user, stdin, heard))
+        starting = asyncio.create_task(asyncio.to_thread(_start, argv, fds, user, stdin, heard))
+        try:
+            return cls(await asyncio.shield(starting))
+        except asyncio.CancelledError:  # the thread goes on: what it starts would have no owner
+            await asyncio.wait([starting])
+            if starting.exception() is None:
+                await asyncio.to_thread(_end, starting.result())
+            raise
 
     def _reap(self) -> None:
         self._process.wait()
@@ -65,6 +72,13 @@ class Child:
         if not self._ended.is_set():
             self._stop_watching()
             self._process.returncode = 0  # else `Popen` warns that it was forgotten
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    if process.stderr is not None:
+        process.stderr.close()
 
 
 def _start(
