@@ -37,6 +37,10 @@ FROM_VIEWER_STEP, TO_VIEWER_STEP = 4 * 1024, 16 * 1024
 """Bytes of many small messages that are checked in one step of the event loop."""
 LARGEST_MESSAGE = 1024 * 1024
 """Bytes of one WebSocket message from a viewer; the RFB stream has no use for larger ones."""
+GREETING_SECONDS = 10.0
+"""From the upgrade to the viewer's security type; noVNC needs two round trips."""
+MOST_VIEWERS = 64
+"""Of one session: each costs a connection to its X server, which draws the screen for it."""
 REPORT_SECONDS = 1.0
 """A viewer's input is reported to the session at most this often."""
 _FROM_VIEWER, _TO_VIEWER = metrics.VNC_BYTES.labels("from_viewer"), metrics.VNC_BYTES.labels("to_viewer")
@@ -52,6 +56,7 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
     _checked = 0
     _sent: asyncio.Future[None] | None = None
     _report: asyncio.TimerHandle | None = None
+    _deadline: asyncio.TimerHandle | None = None
 
     async def plain(self, session_id: str) -> None:  # type: ignore[override]
         """The page with noVNC, for people who open ``vnc_url`` in a browser."""
@@ -64,6 +69,8 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
         if len(self.name) > SHORT:
             raise Refused(400, "The query parameter viewer is too long.", {"viewer": f"at most {SHORT}"})
         await self._find(session_id)
+        if len(self.session.viewers) >= MOST_VIEWERS:
+            raise Refused(503, f"{MOST_VIEWERS} viewers watch this desktop. Close one first.")
         self.budget, self.output, self.greeting = Budget(), DesktopOutput(), Greeting()
         self.input = ViewerInput(output=self.output)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -109,6 +116,11 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
         self._record_activity()
         self.session.add_viewer(self)
         self._joined = True
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.call_later(GREETING_SECONDS, self.close, 1002, "The handshake took too long")
+        if len(self.session.viewers) > MOST_VIEWERS:  # connected at the same time as the last ones
+            self.close(1013, "Too many viewers")
+            return
         await self.write_message(self.greeting.first, binary=True)
 
     # From the viewer
@@ -156,7 +168,8 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
         reply, rest = self.greeting.feed(data)
         if reply:
             await self.write_message(reply, binary=True)
-        if self.greeting.done:
+        if self.greeting.done and self._deadline is not None:
+            self._deadline.cancel()
             # The desktop speaks only after ClientInit, which is in `rest` or still to come.
             self._pump = asyncio.create_task(self._to_viewer(), name=f"viewer {self.name}: from the desktop")
         return rest
@@ -266,6 +279,8 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
 
     def on_close(self) -> None:
         self.count_open(False)
+        if self._deadline is not None:
+            self._deadline.cancel()
         if self._report is not None:
             self._report.cancel()
             self._tell()

@@ -8,20 +8,22 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cambio_lab.errors import ActionError
+from cambio_lab.errors import ActionError, DesktopUnavailable
 
-from .machine import STDOUT, FileContent, FileInfo, Listing, Machine, Process
+from .machine import MOST_HELPERS, STDOUT, FileContent, FileInfo, Listing, Machine, Process
 
 _CHUNK = 64 * 1024
 _MOST_ANSWER = 2_000_000
 """Bytes of an answer, the longest of which is a listing."""
 _MOST_ERROR = 4096
 _ANSWER_SECONDS = 20.0
+_TURN_SECONDS = 15.0
+"""Seconds to wait for other transfers."""
 _STALL_SECONDS = 30.0
 """Seconds in which a file's next bytes must come, or be taken."""
 _EARLIEST, _LATEST = -62135596800, 253402300799
@@ -45,8 +47,7 @@ def read(machine: Machine, path: str, limit: int) -> FileContent:
 
 
 async def _content(content: FileContent, machine: Machine, path: str, limit: int) -> AsyncGenerator[bytes, None]:
-    process = await _start(machine, "read", path)
-    try:
+    async with _helper(machine, "read", path) as process:
         answer, first = await _answer(process, path)
         size = content.size = _size(answer, path)
         if size > limit:
@@ -57,8 +58,6 @@ async def _content(content: FileContent, machine: Machine, path: str, limit: int
             first = b""
             left -= len(piece)
             yield piece
-    finally:
-        await _end(process)
 
 
 async def _more(process: Process, path: str, done: int, size: int) -> bytes:
@@ -83,8 +82,7 @@ async def write(machine: Machine, path: str, chunks: AsyncIterator[bytes] | byte
             f"{path!r} is a folder's path; only files can be written.",
             hint="End it in a file's name, without a slash: folders on the way are created.",
         )
-    process = await _start(machine, "write", path)
-    try:
+    async with _helper(machine, "write", path) as process:
         await _answer(process, path)
         # The second answer may come early, for example from a full disk: nothing more is sent then.
         answering = asyncio.create_task(_answer(process, path, bounded=False), name="file answer")
@@ -104,24 +102,24 @@ async def write(machine: Machine, path: str, chunks: AsyncIterator[bytes] | byte
                 await process.close_stdin()
             await asyncio.wait([answering], timeout=_LAST_WORD)
             await _stop(answering)
-    finally:
-        await _end(process)
 
 
 async def _send(process: Process, chunks: AsyncIterator[bytes] | bytes, limit: int) -> None:
     """All of it and the commit; less when the helper leaves, because its answer says why."""
-    total = 0
-    async for chunk in _pieces(chunks):
-        total += len(chunk)
-        if total > limit:
-            raise ActionError(f"At most {limit} bytes can be written to a file.")
-        try:
+    total, pieces = 0, _pieces(chunks)
+    try:
+        while True:
             async with asyncio.timeout(_STALL_SECONDS):
+                if (chunk := await anext(pieces, None)) is None:
+                    break
+                total += len(chunk)
+                if total > limit:
+                    raise ActionError(f"At most {limit} bytes can be written to a file.")
                 await process.write(len(chunk).to_bytes(4, "big") + chunk)
-        except TimeoutError:
-            raise ActionError("The desktop takes no more of the file.") from None
-        except OSError:
-            return
+    except TimeoutError:
+        raise ActionError(f"The upload stalled for {_STALL_SECONDS:g} seconds.", hint="Try again.") from None
+    except OSError:
+        return
     with suppress(OSError):
         await process.write(b"\0\0\0\0")
 
@@ -135,11 +133,8 @@ async def _stop(task: asyncio.Task[Any]) -> None:
 
 async def entries(machine: Machine, path: str) -> Listing:
     """Return what the folder ``path`` holds, by name; at most 10,000 entries and a megabyte of them."""
-    process = await _start(machine, "list", path)
-    try:
+    async with _helper(machine, "list", path) as process:
         answer, _ = await _answer(process, path)
-    finally:
-        await _end(process)
     try:
         return await asyncio.to_thread(_listing, answer)
     except (TypeError, ValueError):
@@ -169,11 +164,30 @@ def _damaged(path: str) -> ActionError:
     return ActionError(f"{path!r}: another program of the desktop damaged the answer.", hint="Try again.")
 
 
-async def _start(machine: Machine, verb: str, path: str) -> Process:
+@asynccontextmanager
+async def _helper(machine: Machine, verb: str, path: str) -> AsyncIterator[Process]:
+    """Start the helper when it is this call's turn: clients that read slowly would start any number of programs."""
     arguments = [verb, machine.home, ":".join(machine.roots), path]
     if "\0" in path:
         raise ActionError("A path cannot contain a NUL character.")
-    return await machine.spawn([machine.python, "-I", "-S", "-c", _source(), *arguments])
+    try:
+        async with asyncio.timeout(_TURN_SECONDS):
+            await machine.helpers.acquire()
+    except TimeoutError:
+        raise DesktopUnavailable(
+            f"{MOST_HELPERS} files of this desktop are being transferred.", hint="Try again when one of them is done."
+        ) from None
+    process = None
+    try:
+        process = await machine.spawn([machine.python, "-I", "-S", "-c", _source(), *arguments])
+        yield process
+    finally:
+        machine.helpers.release()
+        if process is not None:
+            # The end of its input ends a helper that waits for a chunk; without a commit it leaves nothing behind.
+            with suppress(OSError):
+                await process.close_stdin()
+            process.abandon()
 
 
 async def _answer(process: Process, path: str, *, bounded: bool = True) -> tuple[dict[str, Any], bytes]:
@@ -219,10 +233,3 @@ async def _pieces(chunks: AsyncIterator[bytes] | bytes) -> AsyncIterator[bytes]:
     async for chunk in chunks:
         for start in range(0, len(chunk), _CHUNK):
             yield chunk[start : start + _CHUNK]
-
-
-async def _end(process: Process) -> None:
-    # Closing its input ends a helper that still waits for a chunk; without a commit it leaves nothing behind.
-    with suppress(OSError):
-        await process.close_stdin()
-    process.abandon()

@@ -129,6 +129,9 @@ class Streams:
             reader.cancel()
 
 
+MOST_HELPERS = 8
+
+
 class Machine(Protocol):
     """Starts programs as the desktop's own user, with its own home and display."""
 
@@ -138,6 +141,8 @@ class Machine(Protocol):
     python: str
     managed: asyncio.Task[None] | None
     """Ends when the window manager has the screen. Until then no program starts: its window would not get the focus."""
+    helpers: asyncio.Semaphore
+    """Held by each call of the file helper, at most :data:`MOST_HELPERS` at once."""
     keyed: asyncio.Event
     """Set once the X server has its keymap. Until then nothing is typed."""
 

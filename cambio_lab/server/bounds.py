@@ -12,6 +12,8 @@ import ctypes
 import logging
 import os
 import resource
+import socket
+import sys
 import time
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
@@ -36,8 +38,10 @@ IDLE_SECONDS = 75.0
 """From one request to the next one's headers, as web servers commonly wait."""
 BODY_SECONDS = 300.0
 """For a whole body, such as a notebook over a slow line; routes of ours say less (:mod:`cambio_lab.api.rest`)."""
+UNREAD_SECONDS = 30.0
+"""For which a client may take nothing of what was sent to it; the kernel then ends its connection."""
 WAITING_PER_ADDRESS = 128
-"""Connections of one address whose request is not complete; one more closes the oldest of them."""
+"""Connections of one address whose request is not complete; one more closes the oldest that was never served."""
 PER_ADDRESS = 512
 """Connections of one address, without WebSockets; one more is closed at once."""
 MEMORY_ARENAS = 2
@@ -61,6 +65,7 @@ class BoundedServer(HTTPServer):
         self._per_address: Counter[str] = Counter()
         self._waiting: dict[str, OrderedDict[object, IOStream]] = {}
         self._deadlines: dict[object, asyncio.TimerHandle] = {}
+        self._served: set[object] = set()
         # Half of the descriptors are for desktops, kernels and the database.
         self._most = max(32, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
@@ -71,6 +76,8 @@ class BoundedServer(HTTPServer):
             logger.warning("connection closed: %d of %s, %d in all", self._per_address[ip], ip, len(self._open))
             stream.close()
             return
+        if sys.platform == "linux" and ip:
+            stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_SECONDS * 1000))
         write = stream.write
         # Tornado answers a malformed message itself, past every handler.
         stream.write = lambda data: write(malformed() if data == _TORNADO_REFUSAL else data)  # type: ignore[method-assign]
@@ -89,7 +96,9 @@ class BoundedServer(HTTPServer):
         waiting = self._waiting.setdefault(ip, OrderedDict())
         waiting[server_conn] = server_conn.stream
         if len(waiting) > WAITING_PER_ADDRESS:
-            _, oldest = waiting.popitem(last=False)
+            # A kept connection of an honest client on the same address is idle for longer than those of a flood.
+            spared = self._served | {server_conn}
+            oldest = waiting.pop(next((one for one in waiting if one not in spared), next(iter(waiting))))
             logger.warning("connection closed: %d incomplete requests of %s", WAITING_PER_ADDRESS + 1, ip)
             oldest.close()
         return _Request(super().start_request(server_conn, request_conn), self, server_conn)
@@ -101,6 +110,10 @@ class BoundedServer(HTTPServer):
 
     def request_complete(self, server_conn: object) -> None:
         """A whole request was read; the connection waits no longer."""
+        self._served.add(server_conn)
+        self._wait_no_longer(server_conn)
+
+    def _wait_no_longer(self, server_conn: object) -> None:
         ip = self._open.get(server_conn, "")
         waiting = self._waiting.get(ip)
         if waiting is not None:
@@ -111,7 +124,8 @@ class BoundedServer(HTTPServer):
     def on_close(self, server_conn: object) -> None:
         """The connection is over, or a WebSocket from here on."""
         self.headers_complete(server_conn)
-        self.request_complete(server_conn)
+        self._wait_no_longer(server_conn)
+        self._served.discard(server_conn)
         ip = self._open.pop(server_conn, None)
         if ip is not None:
             self._per_address[ip] -= 1

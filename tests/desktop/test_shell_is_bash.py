@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cambio_lab.desktop.machine import MOST_HELPERS
 from cambio_lab.desktop.shell import Shell
 
 from .plain_process import PlainProcess
@@ -149,6 +150,7 @@ class Here:
     def __init__(self, home: Path) -> None:
         self.home = str(home)
         self.roots: Sequence[str] = (self.home,)
+        self.helpers = asyncio.Semaphore(MOST_HELPERS)
         self.keyed = asyncio.Event()
         self.environment = {"HOME": self.home, "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 

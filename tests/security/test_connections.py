@@ -73,6 +73,9 @@ async def test_3000_half_open_requests_leave_the_server_usable(
     async with server.client() as client:
         assert (await client.get("/sessions")).status_code == 200
     before, log = descriptors(server), len(server.log())
+    kept, asking = await asyncio.open_connection("127.0.0.1", server.port)
+    asking.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await kept.readuntil(b"}")
     async with half_open(server, 3000, data) as made, server.client() as client:
         started = time.monotonic()
         assert (await client.get("/sessions")).status_code == 200
@@ -80,6 +83,10 @@ async def test_3000_half_open_requests_leave_the_server_usable(
         created = await client.post("/sessions", json={})
         assert created.status_code == 200
         assert (await client.delete(f"/sessions/{created.json()['id']}")).status_code == 200
+        await kept.read(4096)
+        asking.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await kept.read(12)) == b"HTTP/1.1 200", "a connection that was served before stays"
+        asking.close()
         assert descriptors(server) - before < WAITING_PER_ADDRESS + 40
         if data is HALF:
             await asyncio.sleep(FIRST_SECONDS + 1 - (time.monotonic() - started))

@@ -14,7 +14,7 @@ from cambio_lab.api.desktop import _page
 from cambio_lab.desktop import files
 from cambio_lab.desktop.connected import ConnectedDesktop
 from cambio_lab.desktop.machine import STDERR, STDOUT, Process
-from cambio_lab.errors import ActionError
+from cambio_lab.errors import ActionError, DesktopUnavailable
 from tests.desktop.conftest import kept  # noqa: F401  (a fixture)
 
 from .test_hostile_rfb import measure_lag
@@ -88,6 +88,7 @@ class Machine:
 
     def __init__(self, process: Forged) -> None:
         self.process = process
+        self.helpers = asyncio.Semaphore(1)
 
     async def spawn(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Process:
         return self.process  # type: ignore[return-value]
@@ -95,7 +96,7 @@ class Machine:
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_ANSWER_SECONDS", "_STALL_SECONDS", "_LAST_WORD"):
+    for name in ("_ANSWER_SECONDS", "_STALL_SECONDS", "_LAST_WORD", "_TURN_SECONDS"):
         monkeypatch.setattr(files, name, 0.3)
 
 
@@ -169,3 +170,26 @@ async def test_an_error_is_quoted_in_part() -> None:
     with pytest.raises(ActionError) as caught:
         await perform("read", Forged(json.dumps({"error": "x" * 100_000}).encode() + b"\n"))
     assert len(caught.value.message) < 600
+
+
+@pytest.mark.usefixtures("soon")
+async def test_transfers_wait_for_their_turn_and_not_for_ever() -> None:
+    machine: Any = Machine(Forged(b'{"size": 10}\n', b"123"))
+    content = files.read(machine, "x", 100)
+    assert await anext(content) == b"123"
+    with pytest.raises(DesktopUnavailable, match="being transferred"):
+        await files.entries(machine, "x")
+    await content.aclose()
+    assert not machine.helpers.locked()
+
+
+async def stalled() -> AsyncIterator[bytes]:
+    yield b"begun"
+    await asyncio.Event().wait()
+
+
+@pytest.mark.usefixtures("soon")
+async def test_an_upload_that_stalls_is_cut_off() -> None:
+    machine: Any = Machine(Forged(b'{"ready": true}\n'))
+    with pytest.raises(ActionError, match="stalled"):
+        await files.write(machine, "x", stalled(), 100)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
 import math
 import struct
@@ -14,6 +13,7 @@ from typing import Any
 from cambio_lab.errors import ActionError
 
 from ..base import Region, Screenshot
+from ..rfb.reader import LARGEST_AREA
 from . import keys
 from .devtools import DevToolsError
 from .tab import Element, Tab
@@ -223,7 +223,9 @@ async def screenshot(tab: Tab, region: Region | None = None) -> Screenshot:
     answer = await tab.send("Page.captureScreenshot", timeout=15.0, **params)
     try:
         data = await asyncio.to_thread(base64.b64decode, str(answer.get("data", ""))[: MOST_SCREENSHOT * 4 // 3])
-        width, height = struct.unpack(">II", data[16:24])
-    except (binascii.Error, struct.error):
+        kind, width, height = struct.unpack(">8s8xII", data[:24])
+        if kind != b"\x89PNG\r\n\x1a\n" or not 0 < width * height <= LARGEST_AREA:
+            raise ValueError
+    except (ValueError, struct.error):  # binascii.Error is a ValueError
         raise ActionError("The screenshot could not be taken.") from None
     return Screenshot(data, "image/png", width, height, (time.perf_counter() - begin) * 1000)

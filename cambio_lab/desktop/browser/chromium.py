@@ -13,11 +13,12 @@ from cambio_lab.errors import ActionError, DesktopError
 
 from ..machine import Machine
 from .devtools import BrowserClosed, DevTools
-from .tab import Tab
+from .tab import MOST_URL, Tab
 
 log = logging.getLogger(__name__)
 
-MOST_TABS, MOST_CHANGES = 100, 200
+MOST_TABS, MOST_CHANGES, MOST_TASKS = 100, 200, 500
+_LONGEST_ID = 64
 _START_SECONDS = 30.0
 # A profile of its own for each start. Frames of other sites stay in their page's process, so that one session sees
 # them all: the desktop, not Chromium's site isolation, is the boundary. Chromium's own sandbox is left off only where
@@ -38,7 +39,6 @@ _FLAGS = (
     "--disable-features=IsolateOrigins,site-per-process,Translate,DialMediaRouteProvider",
     *("--start-maximized", "about:blank"),
 )
-
 
 Allowed = Callable[[str], bool]
 """Whether a page may be loaded from this URL; asked for redirects and navigations that a page starts, too."""
@@ -132,11 +132,12 @@ class Chromium:
 
     async def titles(self) -> None:
         """Bring every tab's title and URL up to date."""
-        found = (await self._devtools.send("Target.getTargets"))["targetInfos"]
-        known = {str(info.get("targetId")): info for info in found}
+        found = (await self._devtools.send("Target.getTargets")).get("targetInfos")
+        infos = found if isinstance(found, list) else []
+        known = {str(info.get("targetId")): info for info in infos if isinstance(info, dict)}
         for tab in self.tabs.values():
             if (info := known.get(tab.target)) is not None:
-                tab.title, tab.url = str(info.get("title", ""))[:1000], str(info.get("url", ""))
+                tab.entitle(info)
 
     # Events
 
@@ -163,6 +164,9 @@ class Chromium:
         await self._first.wait()
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        if len(self._tasks) >= MOST_TASKS:
+            work.close()
+            raise ValueError
         task = asyncio.create_task(self._guarded(work), name="browser-event")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -170,17 +174,17 @@ class Chromium:
     async def _guarded(self, work: Coroutine[Any, Any, Any]) -> None:
         try:
             await work
-        except (DesktopError, TimeoutError) as error:  # the page or the browser is gone by now
+        except (DesktopError, TimeoutError, LookupError, TypeError) as error:  # gone by now, or its answer is damaged
             log.debug("browser event not handled: %s", error)
 
     def _attached(self, _: str, event: Mapping[str, Any]) -> None:
         info = event.get("targetInfo", {})
         session, target = str(event.get("sessionId")), str(info.get("targetId"))
-        if info.get("type") != "page" or len(self.tabs) > MOST_TABS:
+        if info.get("type") != "page" or len(self._sessions) > MOST_TABS or len(session + target) > 2 * _LONGEST_ID:
             return
         self._count += 1
         tab = Tab(self._devtools, target, session, f"tab_{self._count}")
-        tab.url, tab.title = str(info.get("url", "")), str(info.get("title", ""))
+        tab.entitle(info)
         self._sessions[session] = tab
         self._spawn(self._prepare(tab))
 
@@ -232,10 +236,10 @@ class Chromium:
     def _within_document(self, session: str, event: Mapping[str, Any]) -> None:
         tab = self._sessions.get(session)
         if tab is not None and str(event.get("frameId")) == tab.main_frame:
-            tab.url = str(event.get("url", ""))
+            tab.url = str(event.get("url", ""))[:MOST_URL]
 
     def _dialog(self, session: str, event: Mapping[str, Any]) -> None:
-        kind = str(event.get("type", ""))
+        kind = str(event.get("type", ""))[:40]
         leaving = kind == "beforeunload"  # dismissing it would keep the page open against the agent's will
         self.changes.append({"type": "dialog_dismissed", "kind": kind, "message": str(event.get("message", ""))[:1000]})
         self._spawn(self._devtools.send("Page.handleJavaScriptDialog", {"accept": leaving}, session=session))
@@ -261,7 +265,7 @@ class Chromium:
             tab.status = status
         if self._network:
             url, mime = str(response.get("url", ""))[:500], str(response.get("mimeType", ""))[:80]
-            tab.network.append(f"{event.get('type')} {url} {status} {mime}")
+            tab.network.append(f"{event.get('type')} {url} {status} {mime}"[:700])
 
     def _logged(self, session: str, event: Mapping[str, Any]) -> None:
         tab = self._sessions.get(session)
@@ -272,7 +276,7 @@ class Chromium:
             tab.console.append(f"{event.get('type')}: {' '.join(words)}"[:2000])
 
     def _download_began(self, _: str, event: Mapping[str, Any]) -> None:
-        guid, url = str(event.get("guid")), str(event.get("url", ""))[:2000]
+        guid, url = str(event.get("guid"))[:_LONGEST_ID], str(event.get("url", ""))[:2000]
         name = str(event.get("suggestedFilename", "")).replace("/", "_")
         self._downloads[guid] = (url, f"{self._home}/Downloads/{name[:200]}")
         while len(self._downloads) > MOST_CHANGES:
@@ -285,10 +289,11 @@ class Chromium:
             return
         url, path = self._downloads[guid]
         change: dict[str, Any] = {"download_id": guid, "url": url}
+        total = event.get("totalBytes")
         if state == "completed":
             change |= {"type": "download_completed", "path": str(event.get("filePath") or path)[:1000]}
-            if isinstance(event.get("totalBytes"), int | float):
-                change["size_bytes"] = int(event["totalBytes"])
+            if isinstance(total, int | float) and 0 <= total < 1e15:
+                change["size_bytes"] = int(total)
         else:
             change |= {"type": "download_failed", "error": "canceled"}
         self.changes.append(change)

@@ -19,7 +19,7 @@ from ..machine import Machine
 from . import actions
 from .chromium import Chromium
 from .devtools import BrowserClosed
-from .tab import MOST_TEXT, Tab
+from .tab import MOST_TEXT, MOST_URL, Tab
 
 T = TypeVar("T")
 OPTIONAL = frozenset({"javascript_exec", "file_upload", "read_console", "read_network"})
@@ -28,7 +28,7 @@ _SCHEMES = frozenset({"http", "https"})
 _FORBIDDEN = re.compile(r"[\s\\\x00-\x1f\x7f\u2028\u2029]")
 _RISKY = re.compile(r"(javascript|data|file|view-source|about|blob|chrome|devtools|filesystem|ftp):", re.IGNORECASE)
 _DEPTH = 15
-MOST_URL, MOST_TYPED = 4096, 50_000
+MOST_TYPED = 50_000
 CLICKS = {
     "left_click": ("left", 1),
     "right_click": ("right", 1),
@@ -190,7 +190,7 @@ class Browser:
 
 
 def _entry(tab: Tab, chromium: Chromium) -> dict[str, Any]:
-    entry: dict[str, Any] = {"tab_id": tab.tab_id, "title": tab.title, "url": tab.url[:MOST_URL]}
+    entry: dict[str, Any] = {"tab_id": tab.tab_id, "title": tab.title, "url": tab.url}
     if tab.tab_id == chromium.active:
         entry["active"] = True
     return entry

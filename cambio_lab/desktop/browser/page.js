@@ -214,15 +214,18 @@
   const catalogue = (options) => {
     const counter = { next: options.next };
     const found = [];
+    let size = 0;
     const visit = (node) => {
-      if (found.length >= options.most || node.nodeType !== Node.ELEMENT_NODE || SKIPPED.has(node.tagName) || !shown(node)) return;
+      if (found.length >= options.most || size > 400_000 || node.nodeType !== Node.ELEMENT_NODE || SKIPPED.has(node.tagName) || !shown(node)) return;
       const kind = role(node);
       if (kind !== "generic" || interactive(node, kind)) {
         const title = name(node, kind);
         const words = [node.id, node.getAttribute("name"), node.getAttribute("placeholder"), node.title,
           node.getAttribute("type"), typeof node.className === "string" ? node.className : ""].join(" ");
         if (title || interactive(node, kind)) {
-          found.push([reference(node, counter), kind, title, clean(words, 200), interactive(node, kind)]);
+          const other = clean(words, 200);
+          size += title.length + other.length;
+          found.push([reference(node, counter), kind, title, other, interactive(node, kind)]);
         }
       }
       for (const child of children(node)) visit(child);

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 from cambio_lab.errors import ActionError
 
-from .devtools import DevTools, DevToolsError
+from .devtools import DevTools, DevToolsError, network_error
 from .search import rank
 
 MOST_TEXT = 50_000
 """Characters of one reading, as the toolset documents for ``read_page``."""
 MOST_FRAMES = 30
-MOST_FOUND = 20
+MOST_FOUND, MOST_LISTED = 20, 5000
+MOST_URL = 4096
 _LOAD_SECONDS, _SETTLE_SECONDS, _QUIET = 10.0, 2.0, 0.03
 _TWO_FRAMES = "new Promise(done => { requestAnimationFrame(() => requestAnimationFrame(done)); setTimeout(done, 100) })"
 _STALE = "{ref} is no longer on the page. Call read_page or find again for fresh references."
@@ -70,6 +71,10 @@ class Tab:
 
     # Events, from the browser
 
+    def entitle(self, info: dict[str, Any]) -> None:
+        """Take title and URL from what the browser says of the tab."""
+        self.title, self.url = str(info.get("title", ""))[:1000], str(info.get("url", ""))[:MOST_URL]
+
     def frame_started(self, frame: str) -> None:
         if frame == self.main_frame:
             self.loading = True
@@ -81,7 +86,7 @@ class Tab:
         self._worlds.pop(frame_id, None)
         if not frame.get("parentId"):
             self.main_frame = frame_id
-            self.url = str(frame.get("url", "")) + str(frame.get("urlFragment", ""))
+            self.url = (str(frame.get("url", "")) + str(frame.get("urlFragment", "")))[:MOST_URL]
             self.crashed = False
             self._worlds.clear()
             self._homes.clear()
@@ -99,7 +104,7 @@ class Tab:
         self._loaded.clear()
         answer = await self.send("Page.navigate", timeout=30.0, url=url)
         if error := answer.get("errorText"):
-            raise ActionError(f"The page could not be loaded: {_network_error(str(error))}.")
+            raise ActionError(f"The page could not be loaded: {network_error(str(error))}.")
         if answer.get("loaderId"):  # absent within one document
             await self.wait_loaded()
 
@@ -203,7 +208,7 @@ class Tab:
             await self.resolve(ref)
             frame = self.frame_of(ref)
         lines: list[str] = []
-        budget = [MOST_FRAMES]
+        budget = [MOST_FRAMES, MOST_TEXT]
         cut = await self._subtree(frame, ref, depth, kind or "visible", 0, lines, budget)
         text = "\n".join(lines)
         if cut or len(text) > MOST_TEXT:
@@ -223,7 +228,10 @@ class Tab:
         self._keep(first, int(found["next"]), frame)
         cut = bool(found["cut"])
         for level, text, index in found["lines"]:
-            lines.append("  " * int(level) + str(text))
+            lines.append("  " * min(int(level), 200) + str(text)[:MOST_TEXT])
+            budget[1] -= len(lines[-1]) + 1
+            if budget[1] < 0:
+                return True
             if index >= 0 and budget[0] > 0:
                 budget[0] -= 1
                 child = await self._child_frame(frame, int(index))
@@ -243,11 +251,14 @@ class Tab:
         """Return up to :data:`MOST_FOUND` elements whose role, name and other words match ``query``."""
         found: list[tuple[int, str, str, str, bool]] = []
         for frame in await self._frames():
-            first = self._next_ref
-            answer = await self.call(frame, f"cambio.catalogue({{next: {first}, most: 5000}})")
+            first, left = self._next_ref, MOST_LISTED - len(found)
+            answer = await self.call(frame, f"cambio.catalogue({{next: {first}, most: {left}}})")
             self._keep(first, int(answer["next"]), frame)
-            found += [tuple(item) for item in answer["found"]]
-        best = rank(query, found, MOST_FOUND)
+            for number, role, name, other, acts in answer["found"][:left]:
+                found.append((int(number), str(role)[:40], str(name)[:201], str(other)[:201], bool(acts)))
+            if len(found) >= MOST_LISTED:
+                break
+        best = await asyncio.to_thread(rank, query, found, MOST_FOUND)
         if not best:
             return "No element matches. Try other words, or read_page."
         return "\n".join(f'{role} "{name}" [ref_{number}]' for number, role, name, _, _ in best)
@@ -271,27 +282,9 @@ class Tab:
         left = MOST_TEXT
         for frame in await self._frames():
             found = await self.call(frame, f"cambio.text({left})")
-            left -= len(found["text"])
-            parts.append(str(found["text"]))
+            parts.append(str(found["text"])[:left])
+            left -= len(parts[-1])
             if found["cut"] or left <= 0:
                 parts.append(f"[Cut at {MOST_TEXT} characters. Use find or read_page for the rest.]")
                 break
         return "\n".join(part for part in parts if part.strip()) or "(no text)"
-
-
-_ERRORS = {
-    "ERR_NAME_NOT_RESOLVED": "the name is not known",
-    "ERR_CONNECTION_REFUSED": "the server refused the connection",
-    "ERR_INTERNET_DISCONNECTED": "there is no network",
-    "ERR_CONNECTION_TIMED_OUT": "the server does not answer",
-    "ERR_ADDRESS_UNREACHABLE": "the address cannot be reached",
-    "ERR_BLOCKED_BY_CLIENT": "the address is not allowed in this session",
-    "ERR_TUNNEL_CONNECTION_FAILED": "the address is not allowed in this session",
-    "ERR_ABORTED": "the address is a download, or the page refused to load",
-}
-
-
-def _network_error(text: str) -> str:
-    """Return Chromium's error in fixed words."""
-    code = text.removeprefix("net::")
-    return _ERRORS.get(code, code if code.isascii() and code.replace("_", "").isupper() else "unknown error")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from cambio_lab.errors import DesktopLost
 
-from ..machine import until_managed
+from ..machine import MOST_HELPERS, until_managed
 from .engine import Engine, EngineError, HijackedStream
 
 HOME = "/home/user"
@@ -111,6 +111,7 @@ class ContainerMachine:
         self._engine = engine
         self._container = container
         self._user = user
+        self.helpers = asyncio.Semaphore(MOST_HELPERS)
         self.keyed = asyncio.Event()
         self.keyed.set()
 

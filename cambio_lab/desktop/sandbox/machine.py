@@ -16,7 +16,7 @@ from typing import Any
 
 from cambio_lab.errors import DesktopLost, DesktopUnavailable
 
-from ..machine import Streams, until_managed
+from ..machine import MOST_HELPERS, Streams, until_managed
 from .bubblewrap import HOME
 
 _MAX_FRAME = 1 << 16
@@ -160,6 +160,7 @@ class SandboxMachine:
 
     def __init__(self, folder: Path) -> None:
         self.control_path = str(folder / "control")
+        self.helpers = asyncio.Semaphore(MOST_HELPERS)
         self.keyed = asyncio.Event()
         self.keyed.set()
 
