@@ -37,6 +37,8 @@ export type News =
   | { kind: 'finished'; row: Row }
   | { kind: 'failed'; row: Row };
 
+/** Milliseconds that a remark on one click is shown. */
+const NOTICE_FOR = 10_000;
 /** What the server allows one socket. */
 const MOST_WATCHED = 100;
 
@@ -52,6 +54,7 @@ export class Roster {
   private readonly watched = new Map<string, number>();
   private sent = '';
   private timer: ReturnType<typeof setTimeout> | undefined;
+  private fading: ReturnType<typeof setTimeout> | undefined;
   private scheduled = false;
 
   constructor(readonly address: Address) {
@@ -134,6 +137,7 @@ export class Roster {
 
   close(): void {
     clearTimeout(this.timer);
+    clearTimeout(this.fading);
     this.line.close();
   }
 
@@ -177,6 +181,8 @@ export class Roster {
 
   private say(notice: string): void {
     this.notice = notice;
+    clearTimeout(this.fading);
+    if (notice) this.fading = setTimeout(() => this.say(''), NOTICE_FOR);
     this.changed();
   }
 

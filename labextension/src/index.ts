@@ -70,10 +70,12 @@ const agents: JupyterFrontEndPlugin<void> = {
       isActive: () => preferences.statusBar && item.active,
       activeStateChanged: item.activeChanged
     });
-    const visible = (id: string): boolean => !document.hidden && isShown(id);
+    const visible = (id: string): boolean => isShown(`.jp-Cambio-panel[data-session="${CSS.escape(id)}"]`);
+    const listed = (id: string): boolean => isShown(`${SELECTOR}[data-session-id="${CSS.escape(id)}"]`);
+    const told = (name: string): boolean => isShown('.cambio-record', record => record.querySelector('strong')?.textContent === name);
     void roster.then(loaded => {
       list = loaded;
-      announce({ roster: loaded, trans, open: actions.openDesktop, visible, enabled: () => preferences });
+      announce({ roster: loaded, trans, open: actions.openDesktop, visible, listed, told, enabled: () => preferences });
       const refresh = (): void => {
         item.refresh(loaded);
         documents.retitle();
@@ -84,11 +86,11 @@ const agents: JupyterFrontEndPlugin<void> = {
   }
 };
 
-/** Whether a panel of the session is on the screen, in a tab of its own or in a notebook. */
-function isShown(id: string): boolean {
-  return [...document.querySelectorAll(`.jp-Cambio-panel[data-session="${CSS.escape(id)}"]`)].some(panel => {
-    const box = panel.getBoundingClientRect();
-    return box.width > 0 && box.bottom > 0 && box.top < innerHeight;
+/** Whether such an element is on the screen. */
+function isShown(selector: string, fits: (element: Element) => boolean = () => true): boolean {
+  return !document.hidden && [...document.querySelectorAll(selector)].some(element => {
+    const box = element.getBoundingClientRect();
+    return box.width > 0 && box.bottom > 0 && box.top < innerHeight && fits(element);
   });
 }
 

@@ -13,23 +13,32 @@ export interface NewsOptions {
   roster: Roster;
   trans: TranslationBundle;
   open: (id: string) => void;
-  /** Whether the session can be seen right now. */
+  /** Whether a panel of the session is on the screen. */
   visible: (id: string) => boolean;
+  /** Whether its row in the list is, which has the answers of an approval beside the whole call. */
+  listed: (id: string) => boolean;
+  /** Whether the cell is, whose `send` shows the turns of the session with this name. */
+  told: (name: string) => boolean;
   enabled: () => { approvals: boolean; turns: boolean };
 }
 
-export function announce({ roster, trans, open, visible, enabled }: NewsOptions): () => void {
-  const asked = new Map<string, string>();
+export function announce({ roster, trans, open, visible, listed, told, enabled }: NewsOptions): () => void {
+  const shown = new Map<string, string>();
   let timer: ReturnType<typeof setInterval> | undefined;
   const withdraw = (id: string): void => {
-    const known = asked.get(id);
-    asked.delete(id);
+    const known = shown.get(id);
+    shown.delete(id);
     if (known) Notification.dismiss(known);
-    if (!asked.size) clearInterval(timer);
+    if (!shown.size) clearInterval(timer);
   };
   /** A panel that was opened since asks by itself, and the notification would lie on it. */
   const look = (): void => {
-    for (const id of [...asked.keys()]) if (visible(id)) withdraw(id);
+    for (const id of [...shown.keys()]) if (visible(id)) withdraw(id);
+  };
+  const show = (id: string, notification: string): void => {
+    shown.set(id, notification);
+    clearInterval(timer);
+    timer = setInterval(look, 1000);
   };
   /** A call that fits is shown whole, with both answers; a longer one leads to the panel: only a denial is safe unseen. */
   const ask = (news: News & { kind: 'approval' }): void => {
@@ -46,9 +55,7 @@ export function announce({ roster, trans, open, visible, enabled }: NewsOptions)
         { label: trans.__('Deny'), callback: () => roster.decide(false, row.id, approval), displayType: 'warn' }
       ]
     });
-    asked.set(row.id, id);
-    clearInterval(timer);
-    timer = setInterval(look, 1000);
+    show(row.id, id);
   };
   /** A question is answered where it can be read whole. */
   const question = (news: News & { kind: 'question' }): void => {
@@ -56,9 +63,7 @@ export function announce({ roster, trans, open, visible, enabled }: NewsOptions)
     withdraw(row.id);
     const words = `${trans.__('%1 asks', row.name)}: ${plain(news.question.question)}`;
     const actions = [{ label: trans.__('Show question'), callback: () => open(row.id), displayType: 'accent' as const }];
-    asked.set(row.id, Notification.warning(shorten(words, SHOWN), { autoClose: false, actions }));
-    clearInterval(timer);
-    timer = setInterval(look, 1000);
+    show(row.id, Notification.warning(shorten(words, SHOWN), { autoClose: false, actions }));
   };
   return roster.follow(news => {
     const { row } = news;
@@ -66,12 +71,13 @@ export function announce({ roster, trans, open, visible, enabled }: NewsOptions)
     if (news.kind === 'question') tellWhenHidden(trans.__('%1 asks', row.name), plain(news.question.question), () => open(row.id));
     if (news.kind === 'decided') return withdraw(row.id);
     if (visible(row.id)) return undefined; // the panel itself asks, and tells
-    if (news.kind === 'approval') return enabled().approvals ? ask(news) : undefined;
+    if (news.kind === 'approval') return enabled().approvals && !listed(row.id) ? ask(news) : undefined;
     if (news.kind === 'question') return enabled().approvals ? question(news) : undefined;
-    if (!enabled().turns) return undefined;
+    if (!enabled().turns || told(row.name)) return undefined;
     const actions = [{ label: trans.__('Open'), callback: () => open(row.id) }];
-    if (news.kind === 'finished') Notification.info(trans.__('%1 has finished', row.name), { autoClose: 8000, actions });
-    else Notification.error(trans.__('%1 has failed: %2', row.name, row.text), { autoClose: false, actions });
+    withdraw(row.id);
+    if (news.kind === 'finished') show(row.id, Notification.info(trans.__('%1 has finished', row.name), { autoClose: 8000, actions }));
+    else show(row.id, Notification.error(trans.__('%1 has failed: %2', row.name, row.text), { autoClose: false, actions }));
     return undefined;
   });
 }

@@ -195,14 +195,15 @@ def x_server(size: Size, rfb_socket: str) -> list[str]:
 def _programs(places: Places, *, gradient: bool) -> list[list[str]]:
     """The container's programs. The window manager says through a FIFO that it has the screen."""
     managed = f"sh -c 'echo >{shlex.quote(places.runtime + '/managed')}'"
-    background = ["hsetroot", "-add", "#16324f", "-add", "#4a7ba6", "-gradient", "155"]
+    background = [["hsetroot", "-add", "#16324f", "-add", "#4a7ba6", "-gradient", "155"]] if gradient else []
+    color = [] if gradient else ["2f5d86"]  # a black desktop looks broken
     return [
         ["openbox", "--config-file", f"{places.share}/xdg/openbox/rc.xml", "--startup", managed],
         ["dbus-daemon", "--session", "--nofork", "--nopidfile", f"--address=unix:path={places.runtime}/bus"],
         ["xrdb", "-merge", f"{places.share}/Xresources"],
-        background if gradient else ["xsetroot", "-solid", "#2f5d86"],
+        *background,
         ["tint2"],
-        ["python3", "-IS", f"{places.share}/clipboard-keeper"],
+        ["python3", "-IS", f"{places.share}/clipboard-keeper", *color],
     ]
 
 

@@ -1,15 +1,30 @@
 import type { VNode } from 'preact';
-import { useEffect, useRef } from 'preact/hooks';
+import { useEffect, useRef, useState } from 'preact/hooks';
 import { translate as t } from '../language';
 import type { Approval } from '../approval';
 import { escapeInvisible } from '../text';
 import { Button } from './bar';
 import { useCountdown } from './hooks';
 
+/** Milliseconds that a call is shown before it can be answered: a double click is no answer to the next one. */
+const UNSEEN = 400;
+/** Milliseconds until an answer that had no effect may be given again. */
+const UNANSWERED = 3000;
+
 /** What waits for a person: exactly what will run, and the two answers. */
 export function ApprovalCard({ approval, decide }: { approval: Approval; decide: (approve: boolean, shown: Approval) => void }): VNode {
   const left = useCountdown(approval.expiresAt);
   const card = useRef<HTMLDivElement>(null);
+  const [resting, rest] = useState(UNSEEN);
+  useEffect(() => rest(UNSEEN), [approval.toolUseId]);
+  useEffect(() => {
+    const timer = setTimeout(() => rest(0), resting);
+    return () => clearTimeout(timer);
+  }, [resting, approval.toolUseId]);
+  const answer = (approve: boolean): void => {
+    rest(UNANSWERED);
+    decide(approve, approval);
+  };
   useEffect(() => card.current?.scrollIntoView({ block: 'nearest' }), [approval.toolUseId]);
   const minutes = left >= 60 ? t('%1 min %2 s', Math.floor(left / 60), left % 60) : t('%1 s', left);
   return (
@@ -22,8 +37,8 @@ export function ApprovalCard({ approval, decide }: { approval: Approval; decide:
         {escapeInvisible(approval.shown)}
       </pre>
       <div class="jp-Cambio-row">
-        <Button icon="check" label={t('Approve')} kind="primary" wordy onClick={() => decide(true, approval)} />
-        <Button icon="cross" label={t('Deny')} wordy onClick={() => decide(false, approval)} />
+        <Button icon="check" label={t('Approve')} kind="primary" wordy resting={resting > 0} onClick={() => answer(true)} />
+        <Button icon="cross" label={t('Deny')} wordy resting={resting > 0} onClick={() => answer(false)} />
       </div>
     </div>
   );

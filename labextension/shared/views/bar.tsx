@@ -7,6 +7,8 @@ export interface ButtonProps {
   label: string;
   onClick: () => void;
   disabled?: boolean;
+  /** Does nothing for a moment, and keeps the focus. */
+  resting?: boolean;
   /** Shows the label beside the icon where there is room. */
   wordy?: boolean;
   kind?: 'danger' | 'primary' | '';
@@ -14,7 +16,7 @@ export interface ButtonProps {
   keys?: string;
 }
 
-export function Button({ icon, label, onClick, disabled, wordy, kind = '', pressed, keys }: ButtonProps): VNode {
+export function Button({ icon, label, onClick, disabled, resting, wordy, kind = '', pressed, keys }: ButtonProps): VNode {
   return (
     <button
       type="button"
@@ -24,7 +26,8 @@ export function Button({ icon, label, onClick, disabled, wordy, kind = '', press
       aria-pressed={pressed}
       aria-keyshortcuts={keys}
       disabled={disabled}
-      onClick={onClick}
+      aria-disabled={resting || undefined}
+      onClick={resting ? undefined : onClick}
     >
       <Icon name={icon} />
       {wordy && <span>{label}</span>}
