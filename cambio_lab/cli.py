@@ -1,4 +1,4 @@
-"""``cambio-lab serve | doctor | image | runs | replay | experiment``.
+"""``cambio-lab serve | doctor | image | runs | replay | experiment | mcp``.
 
 A part of the package adds its commands with a module ``commands`` that has
 ``add_commands(subcommands: argparse._SubParsersAction) -> None``; each parser sets ``run`` to a function that takes the
@@ -26,7 +26,7 @@ from .settings import read_flags, resolve
 if TYPE_CHECKING:
     from .desktop.provider import Progress
 
-MOUNTED = ("cambio_lab.reports.commands", "cambio_lab.experiments.commands")
+MOUNTED = ("cambio_lab.reports.commands", "cambio_lab.experiments.commands", "cambio_lab.interop.mcp_transports")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -48,6 +48,7 @@ def number(least: int, default: int) -> Json:
 TIME = {"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}]}
 LARGER = "Larger than 200 is 200."
 PARAMETERS: dict[str, Json] = {
+    "Format": {"name": "format", "description": "Default: cambio.", "schema": {"type": "string"}},
     "Status": {"name": "status", "schema": {"$ref": "#/components/schemas/SessionStatus"}},
     "Role": {"name": "role", "schema": {"type": "string", "enum": ["user", "assistant"]}},
     "CreatedAfter": {
@@ -134,8 +135,13 @@ OPERATIONS: list[tuple[str, str, str, str, str, str, str, Body, str, type[BaseMo
      "A page", answers.EventPage, "400 404"),
     ("get", S + "/steps", "getSteps", "History", "Tool calls", "Oldest first unless `sort=step:desc`.",
      "StepSort StepLimit Offset", None, "A page", answers.StepPage, "400 404"),
-    ("get", S + "/run", "getRun", "History", "The recorded run", "A `.cambio` file, also of a session that still runs.",
-     "", None, "A zip file", {"application/zip": {}}, "404"),
+    ("get", S + "/run", "getRun", "History", "The recorded run",
+     "A `.cambio` file, also of a session that still runs; or another format of `/cambio/formats`.",
+     "Format", None, "A file", {"application/zip": {}, "application/octet-stream": {}}, "400 404 422"),
+    ("delete", S + "/run", "deleteRun", "History", "Delete the record of a session that has ended", "For good.",
+     "", None, "It is deleted", answers.Deleted, "404 409"),
+    ("get", "/cambio/formats", "listFormats", "System", "What a run can be exported as", "", "", None,
+     "The formats", answers.Formats, ""),
     ("get", S + "/screenshot", "getScreenshot", "Desktop", "The desktop now",
      "The settled screen; with `width` a small JPEG of this moment.", "Width", None,
      "A screenshot", IMAGES, "304 400 404 409 422"),
@@ -144,6 +150,9 @@ OPERATIONS: list[tuple[str, str, str, str, str, str, str, Body, str, type[BaseMo
     ("put", S + "/images", "putImage", "Desktop", "Upload an image for a message",
      "PNG, JPEG, WebP or GIF of at most 20 MiB and 50 million pixels; made as large as the model sees.", "",
      ("application/octet-stream", True), "It is stored", answers.UploadedImage, "404 409 413 422"),
+    ("post", S + "/exec", "runProgram", "Desktop", "Run a program on the desktop",
+     "As the desktop's user, apart from the agent's shell. What it does is not part of the recorded run.", "",
+     (requests.Program, True), "What it left", answers.Ran, f"{BODY} 404 409"),
     ("get", S + "/clipboard", "getClipboard", "Desktop", "Read the desktop's clipboard", "", "", None,
      "Its text", requests.Clipboard, "404 409"),
     ("put", S + "/clipboard", "setClipboard", "Desktop", "Set the desktop's clipboard", "", "",

@@ -28,9 +28,9 @@ ALLOWED: dict[str, set[str]] = {
     "replay": LEAVES | {"recording", "store", "agent", "desktop"},
     "reports": LEAVES | {"replay", "recording", "store", "agent", "desktop"},
     "sessions": LEAVES | {"agent", "desktop", "store", "recording", "replay"},
-    "experiments": LEAVES | {"sessions", "replay", "recording", "reports", "agent", "desktop", "store"},
+    "experiments": LEAVES | {"sessions", "replay", "recording", "reports", "agent", "desktop", "store", "interop"},
     "api": LEAVES | {"sessions", "agent", "desktop", "store", "recording", "replay"},
-    "interop": LEAVES | {"sessions"},
+    "interop": LEAVES | {"sessions", "agent", "store", "client", "reports"},
     "client": LEAVES | {"reports"},  # for `session.run`
     "jupyter": LEAVES | {"client"},
 }

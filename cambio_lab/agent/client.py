@@ -138,6 +138,11 @@ class ModelClient:
         OUTGOING.set(Outgoing(request.body, lambda found: None if sent.done() else sent.set_result(found)))
         return await self._client.beta.messages.create(messages=[], stream=True, **request.parameters)
 
+    def in_place(self, transport: httpx2.AsyncBaseTransport) -> ModelClient:
+        """Return a client that asks ``transport`` in place of the service, recorded as this one; a replay stays one."""
+        transport = self.transport or transport
+        return ModelClient(stall=self.stall, transport=transport, api_key=self.api_key, wrap=self.wrap)
+
     async def check(self, model: str) -> None:
         """Make one real request of a few tokens; raise what a turn would raise, without trying again."""
         await self.open(model)

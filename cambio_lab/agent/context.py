@@ -101,11 +101,11 @@ async def take_back(turn: Turn, reply: Reply) -> None:
 
 
 # A conversation that is too long
-async def make_room(turn: Turn, query: Callable[[], Awaitable[Reply]]) -> None:
+async def make_room(turn: Turn, query: Callable[[], Awaitable[Reply]] | None) -> None:
     """Replace the conversation by the service's summary of it (``query``), else by one made here."""
     transcript = turn.transcript
     summary: Reply | None = None
-    if transcript.compactable:
+    if transcript.compactable and query is not None:
         await turn.emit(StatusChanged("thinking", "The conversation is being summarised: it has grown long."))
         try:
             summary = await query()

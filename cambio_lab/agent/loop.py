@@ -34,6 +34,7 @@ from .gate import Gate, LimitReached, QueuedMessage, Stopped
 from .options import AgentOptions, TurnOptions, system_prompt
 from .reply import Reply, Sent, Started, complete_usage
 from .service_errors import Retries, Transient
+from .speaker import Speaker
 from .tools.call import Tool
 from .tools.named import ExtraTool, ExtraTools
 from .transcript import Message, Transcript, close_open_batch, user_text
@@ -66,7 +67,7 @@ class Agent:
         edge = min(info.images.edge, info.images.many_edge)
         desktop.limit_screenshots(edge, info.images.tokens, options.image_format)
         self._client = client or ModelClient(options.platform, options.base_url, options.model_stall)
-        self._owns_client = client is None
+        self._speaker = Speaker(self._client, owned=client is None)
         self._transcript = Transcript(close_open_batch(history), info, image_side=max(desktop.size))
         self._requests = Requests()
         self._tools: list[Tool] | None = None
@@ -100,8 +101,7 @@ class Agent:
     async def aclose(self) -> None:
         """Stop whatever runs and close the connections to the model."""
         await self.gate.aclose()
-        if self._owns_client:
-            await self._client.aclose()
+        await self._speaker.aclose()
 
     # run: a turn
     async def run(self, content: str, emit: Emit, *, options: TurnOptions | None = None) -> None:
@@ -150,7 +150,7 @@ class Agent:
         await self._deliver(turn)
         self._transcript.prune()
         if self._transcript.crowded:
-            await context.make_room(turn, lambda: self._query(turn, compact=True))
+            await context.make_room(turn, None if self._speaker.by_client else lambda: self._query(turn, compact=True))
         await turn.emit(StatusChanged("thinking", "The model is thinking."))
         try:
             reply = await self._query(turn)
@@ -205,7 +205,7 @@ class Agent:
         began = time.perf_counter()
         sent, started, reply = Sent("", 0, 0), None, None
         try:
-            stream = self._client.stream(self._requests.build(turn, compact=compact))
+            stream = self._speaker.client.stream(self._requests.build(turn, compact=compact))
             async with aclosing(self.gate.stream(stream)) as pieces:
                 async for piece in pieces:
                     match piece:
@@ -274,7 +274,8 @@ class Agent:
                 f"Screenshots of this {self.desktop.size} screen are too large for {options.model}: {problem}.",
                 hint="Give the session a smaller display, such as 1280x800.",
             )
-        await self.gate.race(self._client.open(options.model))
+        self._speaker.choose(asked, turn.info)
+        await self.gate.race(self._speaker.client.open(options.model))
         if asked and asked.answer_schema is not None:
             turn.schema = await asyncio.to_thread(AnswerSchema, asked.answer_schema)
             turn.output_format = self._client.output_format(asked.answer_schema) if turn.info.structured else None

@@ -124,6 +124,8 @@ class TurnOptions:
     max_turn_seconds: float | None = None
     answer_schema: Mapping[str, Any] | None = None
     """What the final text must fit, as JSON."""
+    calls: list[dict[str, Any]] | None = None
+    """Members of the computer toolset that the client calls itself, ``{name, input}`` each; the model is not asked."""
     extra_tools: ExtraTools | None = None
     images: Sequence[tuple[bytes, str]] = ()
     """Sent before the message's text: content and media type, of a size that the model takes."""

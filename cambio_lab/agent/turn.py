@@ -274,8 +274,9 @@ class Requests:
         """Note a whole reply; return what it cost."""
         self.cleared = self.cleared or turn.transcript.context_management() is not None
         counts = complete_usage(reply.usage, sent, reply)
-        if not reply.compacted:
-            turn.transcript.input_tokens = sum(counts.get(key) or 0 for key in INPUT_COUNTS)
+        weight = sum(counts.get(key) or 0 for key in INPUT_COUNTS)
+        if weight and not reply.compacted:  # a client in the model's place counts nothing
+            turn.transcript.input_tokens = weight
         turn.partial.clear()
         turn.said.append(reply.text)
         usage = models.price(turn.options.model, counts)

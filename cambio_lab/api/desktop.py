@@ -6,6 +6,7 @@ Files are streamed: neither side of the server ever holds a whole one.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import mimetypes
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ from urllib.parse import quote
 
 from ..desktop.base import Desktop
 from ..desktop.machine import Listing
-from ..errors import CambioError
+from ..errors import CambioError, InvalidRequest
 from .failure import Refused, timestamp
 from .rest import Rest
 from .strict_json import encode
@@ -22,6 +23,8 @@ SMALLEST, LARGEST = 16, 4096
 """Pixels of a small screenshot's width."""
 MAX_IMAGE = 20 * 1024**2
 """Bytes of an uploaded image."""
+MOST_OUTPUT = 10 * 1024 * 1024
+"""Bytes of each stream of a program."""
 PIECES = 16
 """Pieces of a body (64 KB each) that may wait for the desktop."""
 
@@ -186,6 +189,52 @@ class Screenshot(Rest):
             self.finish()
             return
         self.finish(image.data)
+
+
+class Exec(Rest):
+    """``/sessions/{session_id}/exec``"""
+
+    methods = ("POST",)
+    max_body = 8 * 1024 * 1024
+    _running: asyncio.Future[tuple[int, bytes, bytes]] | None = None
+
+    async def post(self, session_id: str) -> None:
+        """Run a program as the desktop's user; a client that leaves ends it."""
+        desktop = (await self.find(session_id)).desktop
+        from .schemas import requests  # loaded by the start hook, off the loop
+
+        program = self.parse(requests.Program)
+        env = program.env or {}
+        try:
+            stdin = base64.b64decode(program.stdin or "", validate=True)
+        except ValueError:
+            raise InvalidRequest("stdin is not Base64.", details={"stdin": "must be Base64"}) from None
+        if any("\0" in word for word in (*program.argv, program.cwd or "", *env.values())):
+            raise InvalidRequest("A program's words have no NUL.", details={"argv": "must not contain NUL"})
+        folder = ["-C", program.cwd] if program.cwd else []
+        variables = [f"{name}={value}" for name, value in env.items()]
+        # env and sh by their own paths: what runs before the program must not come from the desktop's PATH.
+        argv = ["/usr/bin/env", *folder, *variables, "/bin/sh", "-c", 'exec "$@"', "sh", *program.argv]
+        work = desktop.execute(argv, stdin=stdin, timeout=program.timeout, limit=MOST_OUTPUT + 1)
+        self._running = asyncio.ensure_future(work)
+        await asyncio.wait({self._running})
+        if self._running.cancelled():  # the client has left
+            return
+        try:
+            code, out, err = self._running.result()
+        except TimeoutError:
+            self.write_json({"exit_code": None, "stdout": "", "stderr": "", "truncated": False})
+            return
+        told = {
+            name: base64.b64encode(data[:MOST_OUTPUT]).decode() for name, data in (("stdout", out), ("stderr", err))
+        }
+        truncated = max(len(out), len(err)) > MOST_OUTPUT
+        self.write_json({"exit_code": 128 - code if code < 0 else code, **told, "truncated": truncated})
+
+    def on_connection_close(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+        super().on_connection_close()
 
 
 class Clipboard(Rest):

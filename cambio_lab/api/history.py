@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MessageNotFound, SessionNotFound
+from ..errors import ConfigurationError, InvalidRequest, MessageNotFound, SessionConflict, SessionNotFound
 from .failure import timestamp
 from .listing import FARTHEST, after, choice, limits, moment, order, page, whole
 from .messages import screenshot_path
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 ROLES = ("user", "assistant")
 YEAR = 31_536_000
+FRESH_SECONDS = 3600.0
+"""Screenshots that were stored within this time are not swept: a session may be about to name them."""
 
 
 async def stored(store: Store, session_id: str) -> SessionRow:
@@ -151,13 +153,43 @@ class Steps(Rest):
 
 
 class Run(Rest):
-    """``/sessions/{session_id}/run``: the recorded run as a ``.cambio`` file."""
+    """``/sessions/{session_id}/run``: the recorded run as a ``.cambio`` file, or in another format."""
+
+    methods = ("GET", "HEAD", "DELETE")
 
     async def get(self, session_id: str) -> None:
         from ..recording.collect import collect
         from ..recording.run_file import packed
 
-        data = await asyncio.to_thread(packed, await collect(await self.services.store(), session_id))
-        self.set_header("Content-Type", "application/zip")
-        self.set_header("Content-Disposition", f'attachment; filename="{session_id}.cambio"')
+        name = self.argument("format", "")
+        contents = await collect(await self.services.store(), session_id)
+        if name and self.services.export is not None:
+            try:
+                ending, data = await asyncio.to_thread(self.services.export, contents, name)
+            except ConfigurationError as error:  # no such format, or its package is not there
+                raise InvalidRequest(error.message, hint=error.hint, details={"format": "cannot be made"}) from None
+        else:
+            ending, data = ".cambio", await asyncio.to_thread(packed, contents)
+        self.set_header("Content-Type", "application/octet-stream" if name else "application/zip")
+        self.set_header("Content-Disposition", f'attachment; filename="{session_id}{ending}"')
         self.finish(data)
+
+    async def delete(self, session_id: str) -> None:
+        """Delete the record of a session that has ended, for good."""
+        from ..recording.pruning import sweep
+
+        store = await self.services.store()
+        if (await stored(store, session_id)).status == "active":
+            raise SessionConflict("The session is active.", hint="End it first.")
+        await store.sessions.remove(session_id)
+        await sweep(store, FRESH_SECONDS)
+        self.write_json({"message": "Run deleted", "session_id": session_id})
+
+
+class Formats(Rest):
+    """``/cambio/formats``: what a run can be exported as."""
+
+    async def get(self) -> None:
+        await self.services.registry()
+        found = [] if self.services.formats is None else await asyncio.to_thread(self.services.formats)
+        self.write_json({"formats": found})

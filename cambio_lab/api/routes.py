@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import desktop, history, pages, sessions, system
+from . import asgi, desktop, history, pages, sessions, system
 from .agent_socket import AgentSocket
 from .overview_socket import OverviewSocket
 from .rest import NotFound
@@ -29,18 +29,21 @@ ROUTES: tuple[tuple[str, str, type[Any]], ...] = (
     ),
     ("/sessions/{session_id}/files/{path}", rf"/sessions/{ID}/files/(.*)", desktop.Files),
     ("/sessions/{session_id}/images", rf"/sessions/{ID}/images/?", desktop.Images),
+    ("/sessions/{session_id}/exec", rf"/sessions/{ID}/exec/?", desktop.Exec),
     ("/sessions/{session_id}/clipboard", rf"/sessions/{ID}/clipboard/?", desktop.Clipboard),
     ("/sessions/{session_id}/run", rf"/sessions/{ID}/run/?", history.Run),
     ("/health", r"/health/?", system.Health),
     ("/ws", r"/ws/?", OverviewSocket),
     ("/ws/{session_id}", rf"/ws/{ID}/?", AgentSocket),
     ("/vnc/{session_id}", rf"/vnc/{ID}/?", VncSocket),
+    ("/mcp", r"/mcp/?", asgi.Mcp),
+    ("/cambio/formats", r"/cambio/formats/?", history.Formats),
     ("/cambio/models", r"/cambio/models/?", system.Models),
     ("/cambio/defaults", r"/cambio/defaults/?", system.Defaults),
     ("/cambio/{name}.yaml", r"/cambio/((?:openapi|asyncapi)\.yaml)", pages.Description),
     ("/cambio/docs", r"/cambio/docs/?", pages.Docs),
     ("/cambio/static/{path}", r"/cambio/static/(.+)", pages.Static),
-    ("unknown", r"/(?:sessions|health|ws|vnc|cambio)(?:/.*)?", NotFound),
+    ("unknown", r"/(?:sessions|health|ws|vnc|mcp|cambio)(?:/.*)?", NotFound),
 )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..desktop.base import Desktop
 from ..errors import CambioError, StoreUnavailable
@@ -13,11 +14,19 @@ from . import metrics
 from .rate_limit import RateLimiter
 
 if TYPE_CHECKING:
+    from ..recording.contents import Contents
     from ..sessions.registry import Registry
     from ..store import Store
     from .system import HealthCheck
 
 KEY = "cambio_lab_services"
+
+
+class McpEndpoint(Protocol):
+    """What ``/mcp`` answers with."""
+
+    async def application(self) -> Any:
+        """Return the ASGI application, running."""
 
 
 class Thumbnails:
@@ -50,6 +59,10 @@ class Services:
         self.failure: CambioError | None = None
         self.health: HealthCheck | None = None
         self.thumbnails = Thumbnails()
+        self.mcp: McpEndpoint | None = None
+        self.export: Callable[[Contents, str], tuple[str, bytes]] | None = None
+        """Writes a run in a format by name: the file's ending and content. Blocks."""
+        self.formats: Callable[[], list[dict[str, Any]]] | None = None
         self.desktop_kind = settings.desktop
         """``docker``, ``sandbox`` or ``local``, once the start hook knows."""
         self._registry: Registry | None = None

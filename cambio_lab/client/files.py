@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import base64
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import httpx2
@@ -83,6 +85,41 @@ class Files:
             async for chunk in response.aiter_bytes(CHUNK):
                 bar.to(bar.value + len(chunk))
                 yield chunk
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a program left; ``exit_code`` is ``None`` after a time-out. ``truncated``: a stream had over 10 MiB."""
+
+    exit_code: int | None
+    stdout: bytes
+    stderr: bytes
+    truncated: bool
+
+
+@calls
+class Programs:
+    """Programs on the desktop, apart from the agent's shell and from the recorded run."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 30.0,
+    ) -> Ran:
+        """Run a program as the desktop's user; ``timeout`` is in seconds."""
+        body: dict[str, Any] = {"argv": list(argv), "env": dict(env or {}), "cwd": cwd, "timeout": timeout}
+        body["stdin"] = base64.b64encode(stdin).decode()
+        url = f"{self._session.path}/exec"
+        found = await portal.call(self._session.lab.rest.json("POST", url, body=body, timeout=timeout + 60))
+        out, err = base64.b64decode(found["stdout"]), base64.b64decode(found["stderr"])
+        return Ran(found["exit_code"], out, err, found["truncated"])
 
 
 @calls

@@ -14,7 +14,7 @@ from . import display
 from .answer import AnswerType
 from .channel import Channel
 from .feed import Exchange
-from .files import Clipboard, Files
+from .files import Clipboard, Files, Programs
 from .message import Approval, Approve, Message
 from .portal import calls, portal
 from .questions import Answer, Question, Questions
@@ -47,6 +47,7 @@ class Session:
         """Turns of this object, oldest first."""
         self.files = Files(self)
         self.clipboard = Clipboard(self)
+        self.programs = Programs(self)
         self.channel = Channel(lab.address, self.id, notice=lab.rest.notice)
         """The agent socket; belongs to the portal's loop."""
         self.tools = Tools(self.channel, lab.rest)
@@ -251,6 +252,7 @@ class Session:
         if self.observer is not None:
             await self.observer.close()
             self.observer = None
+        await portal.call(self.tools.aclose())
         await portal.call(self.channel.close())
 
     @property

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import json
 import re
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from ..errors import CambioError, InvalidRequest
 from .channel import Channel
+from .mcp import McpServer
 from .message import Message
 from .portal import portal
 from .rest import Rest
@@ -29,23 +31,26 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_SECONDS = 60.0
 LONGEST_RESULT = 30_000
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_INVALID = re.compile(r"[^a-zA-Z0-9_-]")
 _GOOGLE = re.compile(r"^\s*(?:Args|Arguments|Parameters):\s*$", re.MULTILINE)
 _ITEM = re.compile(r"^\s*(?::param\s+)?(?:\w+\s+)?(\w+)(?:\s*\([^)]*\))?\s*:\s*(.+)$")
 
 
 @dataclass(frozen=True)
 class Description:
-    """``name``, ``description`` and ``input_schema`` as a Messages API tool has them; ``model`` checks arguments."""
+    """``name``, ``description``, ``input_schema`` as in a Messages API tool; ``model``, if any, checks arguments."""
 
     name: str
     description: str
     input_schema: dict[str, Any]
-    model: type[BaseModel]
+    model: type[BaseModel] | None = None
 
     def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return ``given`` as the function wants it; raise ``TypeError`` in words for the agent."""
         from pydantic import ValidationError
 
+        if self.model is None:  # the other side checks
+            return dict(given)
         try:
             checked = self.model.model_validate_json(json.dumps(dict(given)), strict=True)
         except ValidationError as error:
@@ -159,6 +164,7 @@ class Tools:
         self._accepted: dict[str, Offered] = {}
         self._pending: list[tuple[dict[str, Offered], Future[Message]]] = []
         self._running: set[asyncio.Task[None]] = set()
+        self._servers: list[McpServer] = []
         self._channel = channel
         channel.handle = self._handle
         channel.on_connect = lambda: [self._request()] if self._offered else []
@@ -183,6 +189,41 @@ class Tools:
         self._offered[about.name] = Offered(function, about, float(timeout), loop, contextvars.copy_context())
         self._offer()
         return function
+
+    async def add_mcp(
+        self,
+        server: str | Sequence[str],
+        *,
+        prefix: str = "",
+        headers: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float = DEFAULT_SECONDS,
+    ) -> list[str]:
+        """Offer the tools of an MCP server to the agent; return their names.
+
+        ``server`` is a URL (streamable HTTP, sent ``headers``), or a command as a list (standard input and output, with
+        ``env`` added). The kernel holds the connection until the session is left; calls are approved and recorded as
+        those of functions. A result is text or one image; else content is named by its type. Needs ``cambio-lab[mcp]``.
+        """
+        connection = McpServer(server, headers=headers, env=env)
+        found = await portal.call(connection.open())
+        self._servers.append(connection)
+        names = []
+        for tool in found:
+            name = _INVALID.sub("_", prefix + tool["name"])[:64]
+            schema = {"type": "object", **tool.get("inputSchema", {})}
+            about = Description(name, tool.get("description") or tool.get("title") or name, schema)
+            call = functools.partial(_by_name, connection, tool["name"])
+            self._offered[name] = Offered(call, about, float(timeout), None, contextvars.copy_context())
+            names.append(name)
+        self._offer()
+        return names
+
+    async def aclose(self) -> None:
+        """Leave the MCP servers; belongs to the portal's loop."""
+        servers, self._servers = self._servers, []
+        for server in servers:
+            await server.aclose()
 
     def remove(self, name: str | Callable[..., Any]) -> None:
         """Withdraw a function by its name or itself."""
@@ -250,6 +291,10 @@ class Tools:
             return f"{message.tool} took longer than {offered.timeout:g} seconds; its result is not used.", True
         except Exception as error:  # whatever a user's function raises is the agent's to read
             return f"{type(error).__name__}: {error}", True
+
+
+async def _by_name(server: McpServer, tool: str, /, **arguments: Any) -> str | bytes:
+    return await server.call(tool, arguments)
 
 
 def as_text(value: Any) -> str:

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urljoin
 
 from websockets.exceptions import WebSocketException
@@ -26,6 +26,9 @@ from .portal import calls, portal
 from .rest import Rest
 from .session import Session
 from .text import Table
+
+if TYPE_CHECKING:
+    from ..reports import Runs
 
 SESSION_COLUMNS = ("name", "status", "created_at", "model", "id")
 CREATE_SECONDS = 300.0
@@ -172,6 +175,15 @@ class Workbench:
         params = {"limit": limit, "offset": offset, **({} if status is None else {"status": status}), **filters}
         page = await portal.call(self.rest.json("GET", "/sessions", params=params))
         return Table(page["sessions"], SESSION_COLUMNS, total=page.get("total"))
+
+    async def runs(self, text: str = "", *, limit: int = 1000, **filters: Any) -> Runs:
+        """The recorded runs of the server, newest first, as a table to filter, compare, export and delete.
+
+        ``text`` and ``filters`` are those of :meth:`Runs.filter <cambio_lab.reports.Runs.filter>`.
+        """
+        from .runs import recorded
+
+        return (await portal.call(recorded(self, limit))).filter(text, **filters)
 
     async def health(self) -> dict[str, Any]:
         """``GET /health``, also when the server is not well (``status`` says so)."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,14 +13,13 @@ from uuid import uuid4
 from ..agent.options import AgentOptions
 from ..errors import ConfigurationError
 from ..sessions import SessionConfig
-from ..settings import Settings, resolve
 from ..store import Store
 from ..store.store import FILE_NAME
 from . import display, evidence, plots, results
 from .budget import Budget, Caps
 from .engines import choose as choose_engine
 from .engines.base import Engine, Plan
-from .grid import Cell, Grid, name_settings
+from .grid import Cell, Grid, lab_settings, name_settings
 from .ledger import CellRow, Ledger, load_cells
 from .policies import Policy, name_models
 from .recording import Recording
@@ -75,13 +73,20 @@ class Experiment:
         self.caps = Caps(max_cost_usd, max_steps, max_seconds)
         self.retries = retries
         self.lab = dict(lab or {})
-        self.settings = _settings(self.lab)
+        self.settings = lab_settings(self.lab)
         self._check()
         self._tally = Tally(len(self.grid))
         self.make_provider = make_provider
         self._recording = Recording.bound()
         self._scheduler: Scheduler | None = None
         self._task: asyncio.Task[Tally] | None = None
+
+    @classmethod
+    def from_inspect(cls, task: Any, **options: Any) -> Experiment:
+        """The samples of an Inspect task as tasks: input, files, set-up and scorers; the solver is ours."""
+        from ..interop.inspect_tasks import tasks
+
+        return cls([Task(**one) for one in tasks(task)], **options)
 
     async def run(
         self, *, concurrency: int | None = None, engine: Any = None, progress: bool | display.Display = True
@@ -311,10 +316,3 @@ class Experiment:
 
     def __len__(self) -> int:
         return len(self.grid)
-
-
-def _settings(changes: Mapping[str, Any]) -> Settings:
-    known = {item.name for item in dataclasses.fields(Settings)}
-    if unknown := sorted(changes.keys() - known):
-        raise ConfigurationError(f"There is no setting {', '.join(unknown)}.", hint="See docs/settings.md.")
-    return resolve(changes)

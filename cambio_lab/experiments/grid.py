@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from .. import settings
 from ..agent.models import DEMO
 from ..errors import ConfigurationError
 from .fingerprint import fingerprint
@@ -98,3 +99,11 @@ class Grid:
         """The same for every model and setting: they are compared on the same draws of the task."""
         drawn = hashlib.sha256(f"{self.seed}\0{task.name}\0{repeat}".encode()).digest()
         return int.from_bytes(drawn[:6], "big")
+
+
+def lab_settings(changes: Mapping[str, Any]) -> settings.Settings:
+    """Return the settings of an experiment's runs; a name that is none is refused."""
+    known = {item.name for item in fields(settings.Settings)}
+    if unknown := sorted(changes.keys() - known):
+        raise ConfigurationError(f"There is no setting {', '.join(unknown)}.", hint="See docs/settings.md.")
+    return settings.resolve(changes)

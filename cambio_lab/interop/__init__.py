@@ -1,1 +1,1 @@
-"""Other systems' protocols. Each module needs an extra; nothing of the package imports one before it is asked for."""
+"""Other systems' protocols. Each module needs an extra; none is imported before it is asked for."""

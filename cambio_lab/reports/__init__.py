@@ -6,13 +6,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .browser import Runs as Runs
     from .compare import Comparison as Comparison
     from .compare import compare as compare
     from .exporters.dataset import to_dataset as to_dataset
     from .run import Run as Run
 
-_PLACES = {"Run": ".run", "compare": ".compare", "Comparison": ".compare", "to_dataset": ".exporters.dataset"}
-__all__ = ["Comparison", "Run", "compare", "to_dataset"]
+_PLACES = {
+    "Run": ".run",
+    "Runs": ".browser",
+    "compare": ".compare",
+    "Comparison": ".compare",
+    "to_dataset": ".exporters.dataset",
+}
+__all__ = ["Comparison", "Run", "Runs", "compare", "to_dataset"]
 
 
 def __getattr__(name: str) -> Any:

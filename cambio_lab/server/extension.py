@@ -13,6 +13,7 @@ import threading
 from dataclasses import fields
 from datetime import UTC, datetime
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from jupyter_server.extension.application import ExtensionApp
@@ -30,6 +31,7 @@ from ..settings import SECTION, Settings, data_directory, resolve
 from .bounds import bound, bound_arenas, keep_trimmed, throttle
 
 if TYPE_CHECKING:
+    from ..interop.mcp_transports import Endpoint
     from ..interop.otel import Traced
     from ..sessions import Registry
     from ..store import Store
@@ -71,6 +73,7 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
     _registry: Registry | None = None
     _providers: Providers | None = None
     _traces: Traced | None = None
+    _mcp: Endpoint | None = None
     _tasks: tuple[asyncio.Task[None], ...] = ()
 
     def _data_dir_default(self) -> str:
@@ -140,6 +143,7 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
         for name in HEAVY:
             await asyncio.to_thread(import_module, name)
         from ..agent.client import load_sdk
+        from ..interop.mcp_transports import Endpoint
         from ..interop.otel import traced
         from ..sessions import Registry
         from ..store import Store
@@ -163,6 +167,11 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
         await self._registry.start()
         self.services.health = HealthCheck(self.services, default)
         self.services.desktop_kind = default.name
+        from ..reports import exporters
+
+        self.services.export, self.services.formats = exporters.export, exporters.formats
+        if find_spec("mcp") is not None:
+            self.services.mcp = self._mcp = Endpoint(self._registry)
         self.services.ready(self._registry, self._store)
         health = await default.health()
         self.log.info("cambio_lab %s: %s; data in %s", __version__, health.summary, directory)
@@ -189,6 +198,9 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
 
     async def _close(self) -> None:
         keep: frozenset[str] = frozenset()
+        if self._mcp is not None:
+            await self._mcp.aclose()
+            self._mcp = None
         if self._registry is not None:
             keep = await self._registry.stop()
         if self._providers is not None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from cambio_lab.agent.tools.call import MEMBERS
 from cambio_lab.errors import InvalidRequest
 from cambio_lab.recording.masking import Mask
 
 NO_SECRETS = Mask()
 MAX_CONTENT, MAX_METADATA_BYTES = 200_000, 64_000
+MAX_CALLS = 20
+"""That one message may make itself."""
 MAX_OPTION = 1_000_000_000
 """Of a number among a message's options; more tokens, seconds or dollars mean nothing."""
 Option = Annotated[float, Field(ge=0, le=MAX_OPTION)]
@@ -36,6 +39,13 @@ class Checked(BaseModel):
         raise InvalidRequest(f"{where} is not valid: {listed(wrong)}.", hint=hint, details=wrong)
 
 
+class DirectCall(Checked):
+    """One call that a client makes itself."""
+
+    name: Literal[tuple(sorted(MEMBERS))]  # type: ignore[valid-type]
+    input: dict[str, Any] = {}
+
+
 class MessageOptions(Checked):
     """``metadata.options``: what one message changes for its own turn."""
 
@@ -48,6 +58,7 @@ class MessageOptions(Checked):
     max_turn_tokens: WholeOption | None = None
     max_turn_seconds: Option | None = None
     answer_schema: dict[str, Any] | None = None
+    calls: list[DirectCall] | None = Field(None, min_length=1, max_length=MAX_CALLS)
 
 
 def check_content(content: object) -> str:
@@ -86,7 +97,10 @@ def turn_options(metadata: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     if not isinstance(options, Mapping):
         raise invalid("metadata.options", "must be an object")
-    return {name: value for name, value in MessageOptions.check(options, "metadata.options") if value is not None}
+    found = dict(MessageOptions.check(options, "metadata.options"))
+    if found["calls"] is not None:
+        found["calls"] = [dict(call) for call in found["calls"]]
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def listed(wrong: Mapping[str, object]) -> str:

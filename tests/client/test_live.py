@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 
 from cambio_lab.client.message import Approval
@@ -190,3 +191,32 @@ async def test_a_plain_script(live: LiveServer, tmp_path: Path) -> None:
     assert "LOADED []" in done.stdout
     assert live.token not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_recorded_runs_are_filtered_compared_exported_and_deleted(real: Workbench, tmp_path: Path) -> None:
+    for name in ("Alpha run", "Beta run"):
+        async with await real.create_session(name, model="demo", approval="never") as session:
+            await session.send(f"Show {name}", show=False)
+    runs = await real.runs("run", model="demo")
+    assert [row["name"] for row in runs][:2] == ["Beta run", "Alpha run"] and "Alpha run" in runs._repr_html_()
+    assert [row["name"] for row in runs.filter("alpha")] == ["Alpha run"]
+    assert len(runs.filter(model="claude-sonnet-5-5")) == 0 and len(runs.filter(min_cost_usd=1)) == 0
+    assert list(runs.frame["steps"][:2]) == [row["steps"] for row in runs][:2]
+    comparison = await runs.compare(0, 1)
+    assert comparison.left.name == "Beta run" and comparison.pairs[0].same and comparison.parts_at is not None
+    both = await runs.export(tmp_path / "both.parquet", 0, 1)
+    assert pyarrow.parquet.read_table(both).num_rows == sum(row["steps"] for row in list(runs)[:2])
+    formats = (await portal.call(real.rest.json("GET", "/cambio/formats")))["formats"]
+    assert {"cambio", "html", "inspect", "atif", "dataset", "video"} <= {one["name"] for one in formats}
+    path = f"/sessions/{runs.entries[0].row['id']}/run"
+    for one in formats:
+        data, _ = await portal.call(real.rest.bytes(path, params={"format": one["name"]}))
+        assert len(data) > 500, one["name"]
+    with pytest.raises(InvalidRequest, match="no format"):
+        await portal.call(real.rest.bytes(path, params={"format": "papyrus"}))
+    gone = runs.entries[1].row["id"]
+    await runs.delete(1)
+    assert gone not in [row["id"] for row in await real.runs()]
+    async with await real.create_session("Lives", model="demo") as session:
+        with pytest.raises(SessionConflict, match="active"):
+            await (await real.runs("Lives")).delete(0)

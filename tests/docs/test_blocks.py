@@ -19,7 +19,7 @@ from ..kernels import Kernel
 from ..live_server import LiveServer
 from .blocks import DOCS, blocks, pages
 
-NEEDS_ANOTHER_SERVICE = {"clusters.md", "jupyterhub.md"}
+NEEDS_ANOTHER_SERVICE = {"clusters.md", "jupyterhub.md", "mcp.md", "inspect.md"}
 OWN_PROGRAMS = {"api-clients.md"}
 DESKTOP = {"network.md": "docker"}
 """Pages that need more than a local desktop."""

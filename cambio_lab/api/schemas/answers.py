@@ -204,6 +204,36 @@ class UploadedImage(Answer):
     height: int
 
 
+class Ran(Answer):
+    """What a program left. Each stream is Base64 and has at most 10 MiB; `truncated` says that one had more."""
+
+    exit_code: Annotated[int | None, Field(description="Null after a time-out; 128 + n for signal n.")]
+    stdout: str
+    stderr: str
+    truncated: bool
+
+
+class Deleted(Answer):
+    """A record that was deleted."""
+
+    message: str
+    session_id: str
+
+
+class Format(Answer):
+    """A format of runs."""
+
+    name: str
+    ending: str
+    summary: str
+
+
+class Formats(Answer):
+    """What a run can be exported as."""
+
+    formats: list[Format]
+
+
 class Written(Answer):
     """A file that was written."""
 

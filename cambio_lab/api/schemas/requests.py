@@ -80,6 +80,18 @@ class Clipboard(Asked):
     text: str
 
 
+class Program(Asked):
+    """A program to run on the desktop, apart from the agent's shell and from the record."""
+
+    argv: Annotated[list[str], Field(min_length=1, max_length=10_000)]
+    stdin: Annotated[str | None, Field(description="Base64.")] = None
+    cwd: Annotated[str | None, Field(description="Default: the desktop's home.")] = None
+    env: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] | None, Field(max_length=1000)
+    ] = None
+    timeout: Annotated[float, Field(gt=0, le=LONGEST_SECONDS, description="Seconds.")] = 30.0
+
+
 class Said(Asked):
     """A message that a client sends on a socket; keys that it does not have are left alone."""
 

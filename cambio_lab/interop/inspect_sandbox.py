@@ -1,0 +1,233 @@
+"""``sandbox="cambio"`` in an Inspect task: a desktop of the running server, with a viewer, for each sample.
+
+Configure it as in ``SandboxEnvironmentSpec("cambio", SandboxConfig(network="none"))``.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any, Literal, overload
+
+from inspect_ai.util import (
+    ExecResult,
+    OutputLimitExceededError,
+    SandboxConnection,
+    SandboxEnvironment,
+    SandboxEnvironmentLimits,
+    SandboxUnavailableError,
+    SandboxUserUnsupportedError,
+    sandboxenv,
+)
+from pydantic import BaseModel, ConfigDict
+
+from ..client.files import Ran
+from ..client.session import Session
+from ..client.workbench import Workbench
+from ..errors import DesktopError, InvalidRequest, ServerUnreachable, SessionConflict, SessionEnded, SessionNotFound
+
+LONGEST_SECONDS = 3600.0
+MOST_STDIN = 1_000_000
+"""Bytes sent with a command; more goes through a file."""
+FOLDER, MISSING, FORBIDDEN, TOO_LARGE = 21, 22, 23, 24
+WRITE = f"""
+[ -d "$2" ] && exit {FOLDER}
+[ -e "$2" ] && [ ! -w "$2" ] && exit {FORBIDDEN}
+mkdir -p -- "$(dirname -- "$2")" && cat -- "$1" > "$2" || exit {FORBIDDEN}
+"""
+READ = f"""
+[ -d "$1" ] && exit {FOLDER}
+[ -e "$1" ] || exit {MISSING}
+[ -r "$1" ] || exit {FORBIDDEN}
+[ "$(stat -Lc %s -- "$1")" -gt "$3" ] && exit {TOO_LARGE}
+cat -- "$1" > "$2"
+"""
+GONE = (DesktopError, ServerUnreachable, SessionConflict, SessionEnded, SessionNotFound)
+
+
+class SandboxConfig(BaseModel):
+    """Options of the session that is the sandbox, as ``create_session`` has them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str | None = None
+    desktop: str | None = None
+    image: str | None = None
+    network: str | dict[str, list[str]] | None = None
+    display: str | None = None
+    system: str | None = None
+    approval: str | list[str] | None = None
+    effort: str | None = None
+    max_steps: int | None = None
+    max_cost_usd: float | None = None
+
+
+class DesktopSandbox(SandboxEnvironment):
+    """Inspect's contract over a desktop. Commands run as the desktop's user; no desktop gives root."""
+
+    @classmethod
+    async def sample_cleanup(
+        cls,
+        task_name: str,
+        config: BaseModel | str | None,
+        environments: dict[str, SandboxEnvironment],
+        interrupted: bool,
+    ) -> None:
+        """Nothing to clean up."""
+
+    async def exec(
+        self,
+        cmd: list[str],
+        input: str | bytes | None = None,
+        cwd: str | None = None,
+        env: dict[str, str] | None = None,
+        user: str | None = None,
+        timeout: int | None = None,
+        timeout_retry: bool = True,
+        concurrency: bool = True,
+    ) -> ExecResult[str]:
+        if user is not None and user != await self._user():
+            raise SandboxUserUnsupportedError(f"A desktop runs nothing as {user!r}, only as its own user.")
+        stdin = input.encode() if isinstance(input, str) else input or b""
+        if len(stdin) <= MOST_STDIN:
+            ran = await self._run(cmd, stdin, cwd, env, timeout)
+        else:
+            name = await self._put(stdin)
+            feed = ["/bin/sh", "-c", 'f=$1; shift; exec "$@" < "$f"', "sh", f"{await self._home()}/{name}", *cmd]
+            ran = await self._run(feed, b"", cwd, env, timeout)
+            await self._run(["rm", "-f", "--", name])
+        if ran.exit_code is None:
+            raise TimeoutError(f"The command took longer than {timeout} seconds.")
+        out, err = ran.stdout.decode(errors="replace"), ran.stderr.decode(errors="replace")
+        if ran.exit_code == 126 and "ermission denied" in err:
+            raise PermissionError(err.strip())
+        if ran.truncated:
+            raise OutputLimitExceededError(SandboxEnvironmentLimits.MAX_EXEC_OUTPUT_SIZE_STR, out)
+        return ExecResult(ran.exit_code == 0, ran.exit_code, out, err)
+
+    async def write_file(self, file: str, contents: str | bytes) -> None:
+        name = await self._put(contents.encode() if isinstance(contents, str) else contents)
+        ran = await self._run(["/bin/sh", "-c", WRITE, "sh", name, file])
+        await self._run(["rm", "-f", "--", name])
+        _check(ran, file)
+
+    @overload
+    async def read_file(self, file: str, text: Literal[True] = True) -> str: ...
+
+    @overload
+    async def read_file(self, file: str, text: Literal[False]) -> bytes: ...
+
+    async def read_file(self, file: str, text: bool = True) -> str | bytes:
+        name = f".inspect-{uuid.uuid4().hex}"
+        limit = str(SandboxEnvironmentLimits.MAX_READ_FILE_SIZE)
+        _check(await self._run(["/bin/sh", "-c", READ, "sh", file, name, limit]), file)
+        data = await self._get(name)
+        await self._run(["rm", "-f", "--", name])
+        return data.decode() if text else data
+
+    def default_polling_interval(self) -> float:
+        return 0.2
+
+    async def _run(
+        self,
+        argv: list[str],
+        stdin: bytes = b"",
+        cwd: str | None = None,
+        env: dict[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Ran:
+        """Run a program; ``exit_code`` is ``None`` after ``timeout`` seconds."""
+        raise NotImplementedError
+
+    async def _put(self, data: bytes) -> str:
+        """Write a new file in the home; return its name."""
+        raise NotImplementedError
+
+    async def _get(self, name: str) -> bytes:
+        """Read a file in the home."""
+        raise NotImplementedError
+
+    async def _home(self) -> str:
+        return (await self._run(["pwd"])).stdout.decode().strip()
+
+    async def _user(self) -> str:
+        return (await self._run(["id", "-un"])).stdout.decode().strip()
+
+
+@sandboxenv(name="cambio")
+class CambioSandbox(DesktopSandbox):
+    """One session of the running server."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+
+    @classmethod
+    async def sample_init(
+        cls, task_name: str, config: BaseModel | str | None, metadata: dict[str, str]
+    ) -> dict[str, SandboxEnvironment]:
+        options: Mapping[str, Any] = config.model_dump(exclude_none=True) if isinstance(config, BaseModel) else {}
+        return {"default": cls(await Workbench().create_session(task_name[:200], **options))}
+
+    @classmethod
+    async def sample_cleanup(
+        cls,
+        task_name: str,
+        config: BaseModel | str | None,
+        environments: dict[str, SandboxEnvironment],
+        interrupted: bool,
+    ) -> None:
+        for environment in environments.values():
+            session = environment.as_type(CambioSandbox).session
+            await session.end()
+            await session.lab.aclose()
+
+    @classmethod
+    def config_deserialize(cls, config: dict[str, Any]) -> BaseModel:
+        return SandboxConfig(**config)
+
+    async def connection(self, *, user: str | None = None) -> SandboxConnection:
+        """A shell where the desktop is a container, else where to watch it."""
+        container = (await self.session.refresh()).get("container_id")
+        if not container:
+            return SandboxConnection(type="cambio", command=f"echo 'Watch it: {self.session.vnc_url}'")
+        command = f"docker exec -it -u 1000:1000 {container} bash -l"
+        return SandboxConnection(type="cambio", command=command, container=container)
+
+    async def _run(
+        self,
+        argv: list[str],
+        stdin: bytes = b"",
+        cwd: str | None = None,
+        env: dict[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Ran:
+        try:
+            seconds = LONGEST_SECONDS if timeout is None else min(float(timeout), LONGEST_SECONDS)
+            return await self.session.programs.run(argv, stdin=stdin, cwd=cwd, env=env, timeout=seconds)
+        except GONE as error:
+            raise SandboxUnavailableError(error.describe()) from error
+
+    async def _put(self, data: bytes) -> str:
+        return await self.session.files.put(data, f".inspect-{uuid.uuid4().hex}", show=False)
+
+    async def _get(self, name: str) -> bytes:
+        data = await self.session.files.get(name, show=False)
+        assert isinstance(data, bytes)
+        return data
+
+
+def _check(ran: Ran, file: str) -> None:
+    """Raise what the contract says for what :data:`WRITE` and :data:`READ` found."""
+    match ran.exit_code:
+        case 0:
+            return
+        case 21:
+            raise IsADirectoryError(f"{file} is a directory")
+        case 22:
+            raise FileNotFoundError(f"There is no file {file}")
+        case 23:
+            raise PermissionError(f"Permission denied: {file}")
+        case 24:
+            raise OutputLimitExceededError(SandboxEnvironmentLimits.MAX_READ_FILE_SIZE_STR, None)
+    raise InvalidRequest(f"{file}: {ran.stderr.decode(errors='replace').strip()}")
