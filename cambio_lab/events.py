@@ -164,6 +164,8 @@ class ToolFinished(Event):
     media_type: str = "image/png"
     width: int = 0
     height: int = 0
+    actor: Literal["agent", "human"] = "agent"
+    """``human``: a person did it with mouse or keyboard; nothing told of its begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,10 +281,14 @@ class MessageQueued(Event):
 
 @dataclass(frozen=True, slots=True)
 class MessageDelivered(Event):
-    """A queued message joins the conversation, after the results of the latest calls."""
+    """A queued message joins the conversation, after the results of the latest calls.
+
+    A ``note`` is no person's message: it tells the agent what a person did on the desktop.
+    """
 
     message_id: str
     content: str
+    note: bool = False
 
 
 @dataclass(frozen=True, slots=True)

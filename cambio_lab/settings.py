@@ -88,6 +88,9 @@ class Settings:
     queue_bytes: int = _setting(1024**2, "Events waiting for one slow reader before it must resynchronise.")
     # Records
     record: str = _setting("", "Default recording mode of bound sessions: once, none, all.")
+    record_human: str = _setting(
+        "actions", "What is recorded of people's mouse and keyboard: actions (no typed text), full, off."
+    )
     max_record_mb: float = _setting(1000.0, "Megabytes recorded of one session; its turn ends there. 0: no limit.")
     max_records_mb: float = _setting(
         20_000.0, "Megabytes of all records; the oldest ended runs that are not pinned are removed first. 0: no limit."

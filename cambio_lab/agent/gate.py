@@ -46,10 +46,11 @@ class LimitReached(TurnHalted):
 
 @dataclass(frozen=True, slots=True)
 class QueuedMessage:
-    """What a person said during a turn."""
+    """What a person said during a turn, or did on the desktop (a ``note``)."""
 
     message_id: str
     content: str
+    note: bool = False
 
 
 class Gate:
@@ -62,7 +63,7 @@ class Gate:
         self.question: QuestionAsked | None = None
         """What the agent waits for a person to answer."""
         self.answering: Callable[[QuestionAsked], Awaitable[QuestionAnswered]] | None = None
-        """Answers in place of a person: a function of an experiment, or a recording."""
+        """Answers in place of a person."""
         self._answer: asyncio.Future[QuestionAnswered] | None = None
         self.on_stop: Callable[[], None] | None = None
         """Called instead of stopping at once: a replay stops the turn where it was stopped when it was recorded."""
@@ -74,8 +75,9 @@ class Gate:
         self._stragglers: set[asyncio.Task[Any]] = set()
         self.messages: deque[QueuedMessage] = deque()
         """Waiting for the next request."""
+        self.note: QueuedMessage | None = None
+        """What a person did on the desktop since the agent was last told."""
 
-    # A person's side
     @property
     def paused(self) -> bool:
         return not self._resumed.is_set()
@@ -97,8 +99,11 @@ class Gate:
             self.messages.remove(message)
         return bool(found)
 
-    def next_message(self) -> QueuedMessage | None:
-        """Take the message that waits longest."""
+    def next_message(self, *, notes: bool = True) -> QueuedMessage | None:
+        """Take the note, or the message that waits longest; a note alone does not prolong a turn."""
+        if notes and (note := self.note) is not None:
+            self.note = None
+            return note
         return self.messages.popleft() if self.messages else None
 
     def pause(self) -> None:

@@ -74,7 +74,7 @@ class Agent:
         self._spent = spent
         self._steps = steps
         self._turn: Turn | None = None
-        self.next_message: Callable[[], QueuedMessage | None] = gate.next_message
+        self.next_message: Callable[..., QueuedMessage | None] = gate.next_message
         """Gives the messages that came during the turn; a replay gives them where they were delivered."""
 
     @property
@@ -91,6 +91,14 @@ class Agent:
     def steps(self) -> int:
         """Tool calls of the whole session."""
         return self._turn.step if self._turn else self._steps
+
+    def count_step(self) -> int:
+        """Count a step that a person made on the desktop; return its number."""
+        if self._turn is None:
+            self._steps += 1
+        else:
+            self._turn.first_step += 1
+        return self.steps
 
     def clear(self) -> None:
         """Forget the conversation; what was spent stays counted."""
@@ -176,7 +184,7 @@ class Agent:
 
     async def _deliver(self, turn: Turn) -> None:
         """Add the messages that came during the turn to the conversation."""
-        while (message := self.next_message()) is not None:
+        while (message := self.next_message(notes=not turn.done)) is not None:
             await turn.deliver(message)
 
     # query: one whole reply, however many requests that takes
@@ -249,20 +257,18 @@ class Agent:
     def _new_turn(self, emit: Emit) -> Turn:
         options = self.options
         info = models.resolve(options.model, options.platform)
+        browses = options.offers("browser") and info.browses and self.desktop.has_browser
         return Turn(
             sink=emit,
             transcript=self._transcript,
             options=options,
             info=info,
             limits=Limits(options, self._spent),
-            system=system_prompt(self.desktop.size, options.system, browser=self._browses(info)),
+            system=system_prompt(self.desktop.size, options.system, browser=browses),
             first_step=self._steps,
             first_message=len(self._transcript),
             max_tokens=options.max_tokens,
         )
-
-    def _browses(self, info: models.ModelInfo) -> bool:
-        return self.options.offers("browser") and info.browses and self.desktop.has_browser
 
     async def _prepare(self, turn: Turn, asked: TurnOptions | None) -> None:
         """Apply the message's own options and make the tools; loads the SDK the first time."""

@@ -154,7 +154,7 @@ class Turn:
         """Add a message that came during the turn; what was said before it is no longer the final text."""
         self.act()
         self.done = False
-        await self.emit(MessageDelivered(message.message_id, message.content))
+        await self.emit(MessageDelivered(message.message_id, message.content, message.note))
         await self.append(user_text(message.content))
 
     async def replace(self, count: int, *messages: Message) -> None:

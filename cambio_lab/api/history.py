@@ -139,6 +139,7 @@ class Steps(Rest):
             "tool_use_id": row.tool_use_id,
             "arguments": row.arguments,
             "status": row.status,
+            "actor": row.actor,
             "started_at": timestamp(row.started_at),
             "ended_at": None if row.ended_at is None else timestamp(row.ended_at),
             "said": row.said,

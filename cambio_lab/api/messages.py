@@ -137,6 +137,8 @@ def _tool_execution(event: events.ToolStarted | events.ToolFinished, view: Sessi
         body["status"] = "failed" if event.is_error else "completed"
         timing = {f"{part}_ms": round(milliseconds, 2) for part, milliseconds in asdict(event.timing).items()}
         body["result"] = {"text": event.text, "timing": timing}
+        if event.actor == "human":
+            metadata["actor"] = "human"
         if view.denied:
             metadata["denied"] = True
     return body
@@ -199,7 +201,7 @@ _NEWS: dict[type[events.Event], Callable[[Any], tuple[str, str, dict[str, Any]]]
     events.MessageDelivered: lambda event: (
         "message_delivered",
         "Message delivered",
-        {"message_id": event.message_id, "message": event.content},
+        {"message_id": event.message_id, "message": event.content, **({"note": True} if event.note else {})},
     ),
     events.MessageWithdrawn: lambda event: (
         "message_withdrawn",

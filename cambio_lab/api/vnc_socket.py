@@ -20,6 +20,7 @@ from ..desktop.rfb.authentication import Greeting, authenticate
 from ..desktop.rfb.budget import Budget
 from ..desktop.rfb.clipboard import parse_provided
 from ..desktop.rfb.desktop_filter import DesktopOutput
+from ..desktop.rfb.human import PAUSE_SECONDS
 from ..desktop.rfb.stream import ByteStream
 from ..desktop.rfb.viewer_filter import ViewerInput
 from ..errors import DesktopLost, SessionEnded
@@ -242,13 +243,23 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
             pause, self.output.pause = self.output.pause, 0.0
             await asyncio.sleep(pause)
 
-    def _tell(self) -> None:
-        """Report what this viewer did since the last report."""
+    def report(self) -> None:
+        """Report what this viewer did so far; the session calls this before the agent goes on."""
+        if self._report is not None:
+            self._report.cancel()
+            self._tell(everything=True)
+
+    def _tell(self, *, everything: bool = False) -> None:
+        """Report what this viewer did since the last report: ``everything``, or what is complete."""
         self._report = None
         self._record_activity()
         if counts := self.input.take_counts():
             event = HumanInput(self.name, counts.pointer, counts.keys, counts.clipboard)
             self._later(self.session.record_human_input(event))
+        if actions := self.input.actions.take(everything=everything):
+            self._later(self.session.human.record(actions))
+        if self.input.actions.waiting:  # the latest may go on for a moment
+            self._report = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._tell)
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         """Do ``work`` in a task; the session may have ended meanwhile."""
@@ -281,9 +292,7 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
         self.count_open(False)
         if self._deadline is not None:
             self._deadline.cancel()
-        if self._report is not None:
-            self._report.cancel()
-            self._tell()
+        self.report()
         if self._joined:
             self._joined = False
             self._later(self.session.remove_viewer(self))

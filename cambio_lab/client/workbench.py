@@ -87,6 +87,7 @@ class Workbench:
         approval_timeout: float | None = None,
         ask_user: bool | None = None,
         ask_timeout: float | None = None,
+        record_human: Literal["actions", "full", "off"] | None = None,
         image_format: Literal["png", "jpeg", "webp"] | None = None,
         secrets: dict[str, str] | list[str] | None = None,
         record: str | Path | None = None,
@@ -124,6 +125,7 @@ class Workbench:
             approval_timeout: Seconds until a call that waits for approval is denied.
             ask_user: Whether the agent may ask questions and hand the desktop over; see :meth:`Session.on_question`.
             ask_timeout: Seconds after which it goes on without an answer.
+            record_human: What is recorded of people's mouse and keyboard: without typed text, with it, or nothing.
             image_format: How screenshots are encoded for the model.
             secrets: Values that the agent may type without seeing them, by name.
             record: Run file of the session, relative to this program's folder: replayed if it exists, else recorded.

@@ -102,6 +102,11 @@ class Desktop(ABC):
         """Size of the screenshots, and the coordinate space of every action."""
 
     @property
+    def true_size(self) -> Size:
+        """Size of the X screen, which viewers see; screenshots of a large one are smaller."""
+        return self.size
+
+    @property
     def container_id(self) -> str | None:
         return None
 

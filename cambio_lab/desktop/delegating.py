@@ -124,6 +124,10 @@ class DelegatingDesktop(CallDesktop):
         return self.inner.size
 
     @property
+    def true_size(self) -> Size:
+        return self.inner.true_size
+
+    @property
     def container_id(self) -> str | None:
         return self.inner.container_id
 

@@ -120,10 +120,11 @@ def _observations(rows: Sequence[EventRow]) -> list[Json]:
         if row.kind == STARTED:
             start += 1
         elif row.kind == "ToolFinished":
-            step = json.loads(row.record or "{}").get("step")
-            for call in pending:
-                call["step"] = step
-            pending = []
+            finished = json.loads(row.record or "{}")
+            if finished.get("actor") != "human":
+                for call in pending:
+                    call["step"] = finished.get("step")
+                pending = []
         elif row.kind == OBSERVED:
             call = {"step": None, **json.loads(row.record or "{}")}
             placed.append((start, call.pop("number", 0), call))

@@ -26,7 +26,7 @@ from .masking import Mask
 
 MAX_FILE = 1_000_000
 MAX_SCREENSHOTS = 1_000
-CLIENT = "client"
+CLIENT, HUMAN = "client", "human"
 T = TypeVar("T")
 Note = Callable[[Json], Awaitable[None]]
 Keep = Callable[[Screenshot], Awaitable[None]]

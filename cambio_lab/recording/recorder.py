@@ -21,8 +21,8 @@ from ..agent.transports.exchanges import Exchange, RecordingTransport
 from ..desktop.base import Desktop, Screenshot
 from ..errors import StoreError
 from ..store import EventRow, ExchangeRow, Store
-from . import bodies
-from .desktops import ClientDesktop, RecordingDesktop
+from . import bodies, observations
+from .desktops import HUMAN, ClientDesktop, RecordingDesktop
 from .masking import Mask
 
 if TYPE_CHECKING:
@@ -139,6 +139,16 @@ class Recorder:
         return digest, bodies.dump(change), bodies.references(made)
 
     # From the desktop
+
+    async def human(self, step: int, method: str, arguments: Mapping[str, Any]) -> None:
+        """Record what a person did, as a call that a replay on a desktop can repeat."""
+        about = {
+            "by": HUMAN,
+            "step": step,
+            "method": method,
+            "arguments": observations.encode_arguments(dict(arguments)),
+        }
+        await self._observed({**about, "at": time.time(), "ms": 0.0, "number": self._count(), "result": {"none": True}})
 
     def _count(self) -> int:
         """Number a call as it begins: calls are stored as they end, and may overlap."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 COLUMNS = (
     *("step", "turn", "action", "arguments", "status", "model_ms", "action_ms", "settle_ms", "encode_ms", "total_ms"),
     *("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "thinking_tokens", "cost_usd"),
-    *("started_at", "screenshot", "text", "said"),
+    *("started_at", "screenshot", "text", "said", "actor"),
 )
 _USAGE = frozenset(item.name for item in fields(Usage))
 
@@ -53,6 +53,7 @@ def _row(step: Json, reply: Json) -> Json:
         "screenshot": step.get("sha256"),
         "text": step.get("text", ""),
         "said": reply.get("text", ""),
+        "actor": step.get("actor", "agent"),
     }
 
 
@@ -67,6 +68,8 @@ def _replies(contents: Contents) -> dict[str, Json]:
             turn += 1
         elif kind == "ModelReplied":
             pending = {"model_ms": event["model_ms"], "text": event["text"], "usage": usage_of(event["usage"])}
+        elif event.get("actor") == "human":
+            found[event["tool_use_id"]] = {"turn": turn}
         elif kind == "ToolStarted" or (kind == "ToolFinished" and event["tool_use_id"] not in found):
             found[event["tool_use_id"]] = {**pending, "turn": turn}
             pending = {}

@@ -176,7 +176,7 @@ class Observation(Strict):
     """A call to the desktop, by the agent or (``by``) a client, with its result or error."""
 
     step: Step | None = None
-    by: Literal["client"] | None = None
+    by: Literal["client", "human"] | None = None
     method: Literal[tuple(sorted(METHODS))]  # type: ignore[valid-type]
     arguments: dict[Name, Any]
     at: Time
@@ -279,7 +279,7 @@ ROWS: dict[str, type[BaseModel]] = {
 }
 
 
-ADDED_LATER = frozenset({"thinking"})
+ADDED_LATER = frozenset({"thinking", "actor", "note"})
 """Fields that the first version-one files lacked; they stay absent, so that a file is written back to the byte."""
 
 

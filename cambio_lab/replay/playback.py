@@ -33,7 +33,7 @@ from ..recording.bounds import check
 from ..recording.contents import Contents, Json, images_of
 from ..recording.schema import TURN_OPTIONS
 from . import requests
-from .recorded import RecordedGate, RecordedTools, Stops
+from .recorded import COUNTED, RecordedGate, RecordedTools, Stops
 from .replay_desktop import ReplayDesktop
 
 
@@ -76,6 +76,8 @@ class Playback:
         self._replies = 0
         self._said = _said_during(contents)
         self._appended = 0
+        self._humans = _done_by_people(contents)
+        self._counted = 0
         self._ends = [event for event in contents.events if event["kind"] in ("TurnFinished", "TurnFailed")]
 
     @property
@@ -99,10 +101,13 @@ class Playback:
                 self._deciding = asyncio.create_task(self._decide(event))
             self._appended += isinstance(event, HistoryAppended)  # says where the recording is
             await emit(self._with_recorded_times(event))
+            self._counted += type(event).__name__ in COUNTED
+            await self._repeat_people(agent, emit)
             await self.stops.after(event)
 
         agent.next_message = self._next_message
         self.stops.begin()
+        await self._repeat_people(agent, emit)
         await agent.run(content, play, options=options)
         self.stops.end()
 
@@ -126,6 +131,16 @@ class Playback:
             self.stops.press()
             await asyncio.sleep(1)  # the stop ends it
         return QuestionAnswered(asked.tool_use_id, recorded["outcome"], recorded["answer"], recorded["by"])
+
+    async def _repeat_people(self, agent: Agent, emit: Emit) -> None:
+        """Tell of the steps that people made at this place of the recording."""
+        while self._humans and self._humans[0][0] <= self._counted:
+            _, event = self._humans.popleft()
+            step, image = agent.count_step(), event.get("image")
+            names = ("tool_use_id", "tool", "toolset", "arguments", "is_error", "text", "media_type", "width", "height")
+            given = {name: event[name] for name in names}
+            data = self.contents.find(image["sha256"]) if image else None
+            await emit(ToolFinished(**given, step=step, image=data, actor="human"))
 
     def check_options(self, options: AgentOptions) -> None:
         """A session that was given another ``system`` text asks something else, whatever its messages say."""
@@ -151,12 +166,12 @@ class Playback:
         turn = self.stops.turn
         return self._ends[turn] if turn < len(self._ends) else {}
 
-    def _next_message(self) -> QueuedMessage | None:
+    def _next_message(self, *, notes: bool = True) -> QueuedMessage | None:
         """Give the message that was delivered at this place of the recording: the client's, if it sent one."""
         if not self._said or self._said[0][0] > self._appended:
             return None
         _, recorded = self._said.popleft()
-        return self.gate.next_message() or recorded
+        return recorded if recorded.note else self.gate.next_message(notes=False) or recorded
 
     async def aclose(self) -> None:
         """Cancel what waits."""
@@ -235,7 +250,18 @@ def _said_during(contents: Contents) -> deque[tuple[int, QueuedMessage]]:
     for event in contents.events:
         appended += event["kind"] == "HistoryAppended"
         if event["kind"] == "MessageDelivered":
-            found.append((appended, QueuedMessage(event["message_id"], event["content"])))
+            found.append((appended, QueuedMessage(event["message_id"], event["content"], event.get("note", False))))
+    return found
+
+
+def _done_by_people(contents: Contents) -> deque[tuple[int, Json]]:
+    """Return the steps that people made, each with how many of the :data:`COUNTED` events came before it."""
+    found, counted = deque[tuple[int, Json]](), 0
+    for event in contents.events:
+        if event.get("actor") == "human":
+            found.append((counted, event))
+        else:
+            counted += event["kind"] in COUNTED
     return found
 
 

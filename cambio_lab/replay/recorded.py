@@ -14,7 +14,6 @@ from ..agent.tools.named import NAME, RESERVED, ExtraResult
 from ..desktop.base import Screenshot
 from ..events import Event, ToolFinished
 from ..recording.contents import Contents, Json
-from ..recording.desktops import CLIENT
 
 TIMEOUT = 300.0
 COUNTED = frozenset({"RequestSent", "ModelReplied", "HistoryAppended", "ToolStarted", "ToolFinished"})
@@ -160,7 +159,7 @@ def _points(contents: Contents) -> list[StopPoint | None]:
         kind = event["kind"]
         if kind == "UserMessage":
             begin, count, over = event["time"], 0, False
-        elif kind in COUNTED:
+        elif kind in COUNTED and event.get("actor") != "human":
             over = over or (kind == "ToolFinished" and event["text"] == STOPPED)
             count += not over
         elif kind in ("TurnFinished", "TurnFailed"):
@@ -175,7 +174,7 @@ def _was_inside(contents: Contents, begin: float, end: float) -> bool:
         kind = error.get("type") if isinstance(error, dict) else error
         return begin <= at <= end and kind in ("Cancelled", "cancelled")
 
-    calls = (call for call in contents.observations if call.get("by") != CLIENT)
+    calls = (call for call in contents.observations if call.get("by") is None)
     return any(cut(call, call["at"]) for call in calls) or any(
         cut(exchange, exchange.get("started_at", 0.0)) for exchange in contents.exchanges
     )

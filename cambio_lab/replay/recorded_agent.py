@@ -76,6 +76,13 @@ class RecordedAgent:
     def clear(self) -> None:
         self._agent.clear()
 
+    async def human_step(self, method: str, arguments: Mapping[str, Any]) -> int:
+        """Count a step that a person made; record it as a call of ``method``, if that is known."""
+        step = self._agent.count_step()
+        if method and self._record_clients:
+            await self._recorder.human(step, method, arguments)
+        return step
+
     def client_desktop(self, desktop: Desktop, mask: Mask) -> Desktop:
         """Return ``desktop`` as clients get it: what they do with files and clipboard is recorded as well."""
         if desktop.recorded or not self._record_clients:

@@ -16,7 +16,7 @@ from ..desktop.provider import DesktopOptions, ProviderHealth
 from ..errors import ActionError, DesktopLost, ReplayDiverged
 from ..recording import observations
 from ..recording.contents import Contents, Json
-from ..recording.desktops import CLIENT, ClientRecord
+from ..recording.desktops import ClientRecord
 from ..recording.masking import Mask
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ class ReplayDesktop(CallDesktop):
         self._looks: deque[tuple[int, Json]] = deque()
         """What clients saw: after how many of the agent's calls, and the screenshot."""
         for call in contents.observations:
-            if call.get("by") != CLIENT:
+            if call.get("by") is None:
                 self._calls += [call] if call["method"] not in UNMATCHED else []
             elif call["method"] == "screenshot":
                 self._looks.append((len(self._calls), call["result"]))

@@ -123,6 +123,11 @@ class Run:
         """The steps as plain dictionaries, one for each tool call."""
         return rows(self.contents)
 
+    @property
+    def human_steps(self) -> list[Json]:
+        """The rows of what people did with mouse and keyboard."""
+        return [row for row in self.rows if row["actor"] == "human"]
+
     @cached_property
     def steps(self) -> pd.DataFrame:
         """The steps as a DataFrame, indexed by step: action, arguments, times in ms, tokens, cost, screenshot, text."""

@@ -96,14 +96,15 @@ def _transcript(contents: Contents) -> list[Json]:
 def _entry(event: Json, status: dict[str, str]) -> tuple[str, str] | None:
     match event["kind"]:
         case "UserMessage" | "MessageDelivered":
-            return "User", event["content"]
+            return "Note" if event.get("note") else "User", event["content"]
         case "TurnFinished":
             return "Agent", event["text"]
         case "TurnFailed":
             return "Error", f"{event['error']} {event['details']}"
         case "ToolFinished":
             outcome = f" → {event['text']}" if event["text"] else ""
-            words = describe(event["tool"], event["arguments"], status.get(event["tool_use_id"], "completed"))
+            words = "a person: " if event.get("actor") == "human" else ""
+            words += describe(event["tool"], event["arguments"], status.get(event["tool_use_id"], "completed"))
             return "", f"{event['step']}. {words}{outcome}"
     return None
 

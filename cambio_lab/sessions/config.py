@@ -164,6 +164,10 @@ class SessionConfig(Checked):
         Annotated[float, Field(ge=0.1, le=MAX_SECONDS)] | None,
         about("Seconds after which the agent goes on without an answer."),
     ] = None
+    record_human: Annotated[
+        Literal["actions", "full", "off"] | None,
+        about("What is recorded of people's mouse and keyboard: without the text they type, with it, or nothing."),
+    ] = None
     network: Annotated[
         Literal["open", "none"] | AllowList | None, Refuses(_network_problem), about("What a container may reach.")
     ] = None

@@ -61,6 +61,8 @@ class ControlledSession(SessionState):
         asked = self.gate.question
         if asked is None or tool_use_id not in (None, asked.tool_use_id):
             raise SessionConflict("No such question waits for an answer.", hint="It was answered or timed out.")
+        if asked.tool == HAND_OVER:
+            await self._report_people()
         if not self.gate.answer(asked.tool_use_id, self.mask.text(check_answer(asked, text)), by):
             raise SessionConflict("No question waits for an answer.", hint="It was answered or timed out meanwhile.")
         self.touch()
@@ -96,9 +98,19 @@ class ControlledSession(SessionState):
         """Give control back to the agent; nothing happens when ``viewer`` does not have it."""
         self.require_live()
         if self.control is not None and viewer in (None, self.control):
+            await self._report_people()
             self.control = None
             self.hold()
             await self.journal.emit(self.moment(ControlChanged(None)))
+
+    async def _report_people(self) -> None:
+        """Have what people did recorded before the agent goes on."""
+        for viewer in list(self.viewers):
+            viewer.report()
+        await self.people_recorded()
+
+    async def people_recorded(self) -> None:
+        """Wait until what people did is on disk."""
 
     async def hand_back(self, viewer: str) -> None:
         """Give control back because its viewer says so, which also ends a hand-over."""

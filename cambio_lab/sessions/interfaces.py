@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -62,6 +62,9 @@ class Viewer(Protocol):
     def may_act_changed(self) -> None:
         """Called on the event loop at the moment in which :meth:`Session.may_act` may answer differently."""
 
+    def report(self) -> None:
+        """Called on the event loop to have the session told at once of what this viewer did."""
+
     def session_ended(self, reason: str) -> None:
         """Called once, on the event loop, when there is nothing to watch any more."""
 
@@ -84,6 +87,9 @@ class SessionAgent(Protocol):
         """Carry out one turn; the last event is exactly one ``TurnFinished`` or ``TurnFailed``."""
 
     def clear(self) -> None: ...
+
+    async def human_step(self, method: str, arguments: Mapping[str, Any]) -> int:
+        """Count a step that a person made; record it as a call to the desktop, if ``method`` is known."""
 
     def client_desktop(self, desktop: Desktop, mask: Mask) -> Desktop:
         """Return ``desktop`` as the session's clients get it; an agent that records also records what they do."""

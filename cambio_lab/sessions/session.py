@@ -31,6 +31,7 @@ from cambio_lab.store import SessionRow, SessionStatus, new_message_id
 from .asked import check
 from .config import SessionConfig, check_name, parse_display
 from .control import ControlledSession
+from .human import HumanSteps
 from .images import Uploads
 from .interfaces import AgentRequest, SessionAgent, SessionContext, stored_conversation, with_secrets
 from .state import Phase
@@ -72,7 +73,8 @@ class Session(ControlledSession):
         self.desktop_left = False
         """Its desktop could not be removed at its end; the registry tries again."""
         self.uploads = Uploads(self.store, config, context.settings)
-        self._bare_desktop = desktop
+        self.bare_desktop = desktop
+        self.human = HumanSteps(self)
         self._admission = asyncio.Lock()
         """Held while a message is accepted, the history is cleared or the session is ended."""
         self._user_messages = row.user_messages
@@ -151,6 +153,7 @@ class Session(ControlledSession):
             cleared = self.moment(events.ConversationCleared(count))
             await self.journal.emit(cleared, operations=operations, refusable=True)
             self.agent.clear()
+            self.gate.note = None
             self.touch()
             return count
 
@@ -253,6 +256,9 @@ class Session(ControlledSession):
 
     # Parts
 
+    async def people_recorded(self) -> None:
+        await self.human.recorded()
+
     def _turn_over(self, turn: Turn) -> None:
         """The turn has ended: the next message may come, unless the session cannot go on."""
         self.end_pause()
@@ -268,9 +274,9 @@ class Session(ControlledSession):
         """Replace an agent that may remember more than what is stored."""
         history = await stored_conversation(self.store, self.id)
         await self.agent.aclose()
-        request = AgentRequest(self.id, self.config, self._bare_desktop, self.gate, history, self.usage, self.steps)
+        request = AgentRequest(self.id, self.config, self.bare_desktop, self.gate, history, self.usage, self.steps)
         self.agent = await self.context.build_agent(with_secrets(request))
-        self.desktop = self.agent.client_desktop(self._bare_desktop, self.mask)
+        self.desktop = self.agent.client_desktop(self.bare_desktop, self.mask)
         self.turn = None
 
     def _require_ready(self, what: str) -> None:

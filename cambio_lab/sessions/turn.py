@@ -13,7 +13,7 @@ from cambio_lab.agent.options import TurnOptions
 from cambio_lab.errors import CambioError
 from cambio_lab.store import Operation, StepRow, new_message_id
 
-from . import questions
+from . import human, questions
 from .interfaces import SessionAgent
 from .state import Phase
 
@@ -167,10 +167,11 @@ class Turn:
         if reply is not None and reply.text:
             self._said.append({"step": session.steps + 1, "content": reply.text})
             self._reply = None
-        metadata = {"queued": True, "during": self.message_id}
-        add = self._store.messages.appending
-        message = add(event.message_id, session.id, "user", event.content, metadata, session.now())
-        await session.journal.emit(session.moment(event), operations=[message])
+        operations: list[Operation[Any]] = []
+        if not event.note:
+            metadata, add = {"queued": True, "during": self.message_id}, self._store.messages.appending
+            operations.append(add(event.message_id, session.id, "user", event.content, metadata, session.now()))
+        await session.journal.emit(session.moment(event), operations=operations)
 
     async def _replied(self, event: events.ModelReplied) -> None:
         session = self._session
@@ -192,32 +193,12 @@ class Turn:
         await session.journal.post(session.moment(event, cost_usd=row.cost_usd), operations=operations)
 
     async def _finished(self, event: events.ToolFinished) -> None:
-        session = self._session
-        sha256, denied = None, event.tool_use_id in self._denied
-        session.steps = max(session.steps, event.step)
-        if event.image is not None:
-            image, media_type = event.image, event.media_type
-            sha256 = await session.until_stored(lambda: self._store.screenshots.put(image, media_type))
-        row = replace(
-            self._steps.pop(event.step) if event.step in self._steps else self._begun(event),
-            status="denied" if denied else "failed" if event.is_error else "completed",
-            ended_at=session.now(),
-            text=event.text,
-            timing=asdict(event.timing),
-            sha256=sha256,
-            media_type=event.media_type if sha256 else None,
-            width=event.width,
-            height=event.height,
-        )
-        operations: list[Operation[Any]] = [
-            self._store.steps.appending(row),
-            self._store.sessions.updating(session.id, steps=session.steps),
-            self._store.sessions.growing(session.id, len(event.image or b"") + len(event.text)),
-        ]
-        moment = session.moment(event, image_sha256=sha256, cost_usd=row.cost_usd, denied=denied)
-        results = await session.journal.emit(moment, operations=operations)
-        await session.record_grew(results[-1])
-        await session.release_input()
+        if event.actor == "human":  # in the run that is replayed
+            row = human.begun(self._session, event)
+        else:
+            row = self._steps.pop(event.step) if event.step in self._steps else self._begun(event)
+        await human.keep_step(self._session, event, row, denied=event.tool_use_id in self._denied)
+        await self._session.release_input()
 
     def _begun(self, event: events.ToolStarted | events.ToolFinished) -> StepRow:
         """Return a call as a row; the first one of a reply has what the reply said and cost."""
@@ -279,7 +260,7 @@ class Turn:
         session = self._session
         session.usage = self._spent_before + event.usage  # with what a dropped reply had cost
         moments = [session.moment(event, reply_id=reply_id)]
-        while (message := session.gate.next_message()) is not None:
+        while (message := session.gate.next_message(notes=False)) is not None:
             withdrawn = events.MessageWithdrawn(message.message_id, "The turn ended before the agent read it")
             moments.insert(-1, session.moment(withdrawn))
         self._over(self)

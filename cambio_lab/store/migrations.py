@@ -194,4 +194,9 @@ def _references(exchanges: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, s
         before, session = body, session_id
 
 
-STEPS = (m001_sessions, m002_conversation, m003_record, m004_said, m005_order_and_size, m006_screenshots)
+def m007_actor(db: Database) -> None:
+    """Whether the agent or a person made a step."""
+    db.conn.execute("ALTER TABLE steps ADD COLUMN actor TEXT NOT NULL DEFAULT 'agent'")
+
+
+STEPS = (m001_sessions, m002_conversation, m003_record, m004_said, m005_order_and_size, m006_screenshots, m007_actor)

@@ -63,6 +63,8 @@ class StepRow:
     said: str = ""
     cost_usd: float | None = None
     sequence: int | None = None
+    actor: str = "agent"
+    """``human``: a person did it with mouse or keyboard."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,7 @@ export function describe(tool: string, input: Json): Described {
     case 'zoom':
       return describeZoom(input['region']);
     case 'type':
+      if (typeof input['characters'] === 'number') return { label: `Type ${input['characters']} characters`, mark: null };
       return { label: `Type ${quoted(input['text'])}`, mark: null };
     case 'key':
     case 'hold_key':

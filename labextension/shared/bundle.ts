@@ -20,6 +20,7 @@ export interface RunStep {
   at: number;
   tokens: number;
   cost: number;
+  human: boolean;
 }
 
 export interface RunEntry {
@@ -180,7 +181,8 @@ function stepOf(row: Json, begin: number, reply: Reply = { model: 0, tokens: 0, 
     },
     at: Math.max(0, number(row['started_at']) - begin),
     tokens: reply.tokens,
-    cost: reply.cost
+    cost: reply.cost,
+    human: row['actor'] === 'human'
   };
 }
 

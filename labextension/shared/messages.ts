@@ -48,6 +48,8 @@ export interface Step {
   width: number;
   height: number;
   timing: ToolTiming;
+  /** A person made the step with mouse or keyboard. */
+  human: boolean;
   /** US dollars of the model's reply that asked for this step, shared among its steps; 0 when unknown. */
   cost: number;
   time: number;

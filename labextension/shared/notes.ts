@@ -58,11 +58,6 @@ function controlWords(holder: string, viewer: string): string {
 
 function inputWords(data: Json, viewer: string): string {
   const who = data['viewer'] === viewer ? t('You') : t('Another viewer');
-  const kinds: [string, string][] = [
-    ['pointer_events', t('the mouse')],
-    ['key_events', t('the keyboard')],
-    ['clipboard_events', t('the clipboard')]
-  ];
-  const used = kinds.filter(([name]) => data[name]).map(([, words]) => words);
-  return t('%1 used %2 of the desktop', who, used.join(', '));
+  // Mouse and keyboard are steps.
+  return data['clipboard_events'] ? t('%1 used the clipboard of the desktop', who) : '';
 }

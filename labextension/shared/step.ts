@@ -20,6 +20,7 @@ export function stepOf(id: string, message: ToolMessage, before?: Step): Step {
     tool: text(message.tool) || before?.tool || '',
     arguments: message.arguments ?? before?.arguments ?? {},
     status: message.metadata?.['denied'] === true ? 'denied' : message.status,
+    human: message.metadata?.['actor'] === 'human',
     text: text(result['text']),
     image: path || (before?.image ?? null),
     width: width || before?.width || 0,

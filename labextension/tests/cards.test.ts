@@ -8,7 +8,7 @@ const step = (number: number, tool: string, image: string | null = null): Step =
   step: number,
   tool,
   arguments: {},
-  status: 'completed',
+  status: 'completed', human: false,
   text: '',
   image,
   width: 0,

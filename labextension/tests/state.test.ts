@@ -129,9 +129,27 @@ test('an earlier page is put before what is shown, and cuts a turn nowhere twice
   }
 });
 
-test('what people did to a session is told by name of the viewer', () => {
-  const view = run([status('paused', { event: 'control', viewer: 'me' }), status('paused', { event: 'human_input', viewer: 'me', key_events: 2 })], emptyView('s', 'me'));
-  assert.deepEqual(told(view), ['You took control', 'You used the keyboard of the desktop']);
+test('what people did to a session is told: control and clipboard as notes, mouse and keyboard as steps', () => {
+  const clicked = { ...tool('h1', 'completed', { image_path: '/b.png', dimensions: '1280x800' }), metadata: { actor: 'human' } } as ServerMessage;
+  const notes = [status('paused', { event: 'control', viewer: 'me' }), status('paused', { event: 'human_input', viewer: 'me', key_events: 2, clipboard_events: 1 })];
+  const view = run([...notes, clicked], emptyView('s', 'me'));
+  assert.deepEqual(told(view), ['You took control', 'You used the clipboard of the desktop', 'h1']);
+  assert.equal(view.steps.get('h1')?.human, true);
+  const note = status('thinking', { event: 'message_delivered', message_id: 'n1', message: 'The user clicked.', note: true });
+  assert.deepEqual(run([note]).entries.map(entry => [entry.kind, entry.text]), [['note', 'The agent is told: The user clicked.']]);
+});
+
+test('a question waits, is answered, and both are part of the conversation', () => {
+  const asked = status('waiting', { event: 'question', tool: 'ask_user', tool_use_id: 't1', question: 'Which?', choices: ['a'] });
+  const answered = status('acting', { event: 'question_answered', tool_use_id: 't1', outcome: 'answered', answer: 'a', by: 'me' });
+  let view = run([asked], emptyView('s', 'me'));
+  assert.deepEqual([view.question?.question, view.question?.handsOver, view.status], ['Which?', false, 'waiting']);
+  view = run([answered], view);
+  assert.deepEqual([view.question, view.entries.map(entry => [entry.kind, entry.text, entry.remark])], [null, [['agent', 'Which?', 'Asks you'], ['user', 'a', '']]]);
+  const alone = run([asked, { ...answered, metadata: { ...(answered as { metadata: object }).metadata, by: 'program-1' } } as ServerMessage], emptyView('s', 'me'));
+  assert.equal(alone.entries.at(-1)?.remark, 'Answered by another client');
+  const late = run([asked, status('acting', { event: 'question_answered', tool_use_id: 't1', outcome: 'timeout', answer: 'b' })]);
+  assert.equal(late.entries.at(-1)?.text, 'No answer came in time; the agent goes on with: b');
 });
 
 test('a message that is queued during a turn joins the conversation where it was delivered, and is not the turn', () => {

@@ -7,11 +7,15 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import pytest
 
+from benchmarks.vnc import Viewer
+from cambio_lab.client.message import Message
 from cambio_lab.client.questions import Question
 from cambio_lab.client.workbench import Workbench
 from cambio_lab.errors import InvalidRequest, SessionConflict
+from cambio_lab.events import ToolFinished
 
 from ..live_server import LiveServer
 
@@ -73,3 +77,74 @@ async def test_rest_hands_the_desktop_back(real: Workbench, live: LiveServer) ->
             (await client.post(f"{session.path}/answer", json={"text": "done"})).raise_for_status()
         handed = next(step for step in (await turn).steps if step.tool == "hand_over")
         assert handed.text == "The user handed the desktop back and says: done" and handed.image_path
+
+
+async def viewer_of(live: LiveServer, session_id: str, name: str) -> tuple[aiohttp.ClientSession, Any]:
+    client = aiohttp.ClientSession()
+    url = f"{live.ws_url}/vnc/{session_id}?viewer={name}"
+    socket = await client.ws_connect(url, headers=live.headers, max_msg_size=0)
+    viewer = Viewer(socket.receive_bytes, socket.send_bytes)
+    await viewer.greet(None)
+    await viewer.update(16, 16)
+    return client, socket
+
+
+def typed(text: str) -> bytes:
+    return b"".join(bytes([4, down, 0, 0, 0, 0, 0, ord(letter)]) for letter in text for down in (1, 0))
+
+
+def clicked(x: int, y: int) -> bytes:
+    return b"".join(bytes([5, button]) + x.to_bytes(2, "big") + y.to_bytes(2, "big") for button in (1, 0))
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("actions", {"characters": 3}), ("full", {"text": "abc"})])
+async def test_what_a_person_does_is_recorded_and_told_to_the_agent(
+    mode: Any, expected: dict[str, Any], real: Workbench, live: LiveServer
+) -> None:
+    async with await real.create_session("Person", model="demo", ask_user=True, record_human=mode) as session:
+        turn = asyncio.create_task(session.send('hand_over {"reason": "Log in, please."}'))
+        question = await session.wait_for_question()
+        client, socket = await viewer_of(live, session.id, "ann")
+        await socket.send_bytes(clicked(200, 300) + typed("abc"))
+        await socket.send_bytes(clicked(400, 300))
+        await asyncio.sleep(0.2)  # the server reads the socket, which answers nothing
+        await question.answer("done")
+        await turn
+        await socket.close()
+        await client.close()
+        run = await session.load_run()
+    rows = [(row["action"], row["arguments"]) for row in run.human_steps]
+    assert rows == [
+        ("left_click", {"coordinate": [200, 300]}),
+        ("type", expected),
+        ("left_click", {"coordinate": [400, 300]}),
+    ]
+    assert run.human_steps[-1]["screenshot"] and [row["step"] for row in run.rows] == list(range(1, len(run.rows) + 1))
+    said = [block["text"] for message in run.messages for block in message["content"] if block["type"] == "text"]
+    assert "While you were paused the user clicked 2 times and typed on the desktop." in said
+    replayed = await run.replay()
+    assert replayed.identical
+    assert [event.actor for event in replayed.events if isinstance(event, ToolFinished)].count("human") == 3
+    again = [call for call in run.contents.observations if call.get("by") == "human"]
+    assert [call["method"] for call in again] == ["click", *(["type_text"] if mode == "full" else []), "click"]
+    assert "A person" in run.to_markdown() and "a person: left_click" in run.to_html()
+
+
+async def test_nothing_is_recorded_of_a_person_where_the_session_says_so(real: Workbench, live: LiveServer) -> None:
+    async with await real.create_session("Private", model="demo", record_human="off") as session:
+        client, socket = await viewer_of(live, session.id, "ann")
+        await socket.send_bytes(clicked(200, 300) + typed("abc"))
+        async with asyncio.timeout(20):
+            while not any(  # noqa: ASYNC110 - it happens in another process
+                event.event == "human_input" for event in await session_events(live, session.id)
+            ):
+                await asyncio.sleep(0.1)
+        await socket.close()
+        await client.close()
+        assert not list(await session.steps())
+
+
+async def session_events(live: LiveServer, session_id: str) -> list[Message]:
+    async with live.client() as client:
+        answer = (await client.get(f"/sessions/{session_id}/events")).raise_for_status().json()
+    return [Message.parse(event) for event in answer["events"]]

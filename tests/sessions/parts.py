@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,10 @@ class ScriptedAgent:
         }
         self.history.append(message)
         return HistoryAppended(message)
+
+    async def human_step(self, method: str, arguments: Mapping[str, Any]) -> int:
+        self.steps += 1
+        return self.steps
 
     def clear(self) -> None:
         assert not self.running

@@ -236,6 +236,7 @@ async def test_the_mouse_comes_back_when_its_holder_leaves(bench: Bench) -> None
         name = "ann"
 
         def may_act_changed(self) -> None: ...
+        def report(self) -> None: ...
 
         def session_ended(self, reason: str) -> None: ...
 
@@ -259,6 +260,8 @@ async def test_viewers_are_told_when_they_may_not_act_any_more(bench: Bench) -> 
 
         def may_act_changed(self) -> None:
             told.append(session.may_act("ann"))
+
+        def report(self) -> None: ...
 
         def session_ended(self, reason: str) -> None: ...
 
@@ -501,6 +504,7 @@ async def test_ending_while_it_works(bench: Bench) -> None:
         name = "v"
 
         def may_act_changed(self) -> None: ...
+        def report(self) -> None: ...
 
         def session_ended(self, reason: str) -> None:
             ended.append(reason)

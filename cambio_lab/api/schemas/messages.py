@@ -58,6 +58,7 @@ class CallMetadata(Answer):
 
     toolset: str | None = None
     cost_usd: Annotated[float, Field(description="What the reply cost, with its first call only.")] = ABSENT
+    actor: Annotated[Literal["human"], Field(description="A person did it with mouse or keyboard.")] = ABSENT
     denied: Annotated[bool, Field(description="A person denied the call, or did not approve it in time.")] = ABSENT
 
 

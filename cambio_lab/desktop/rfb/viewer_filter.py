@@ -6,6 +6,7 @@ import struct
 from dataclasses import dataclass
 
 from .desktop_filter import ENCODINGS, DesktopOutput
+from .human import HumanActions
 
 _FORMAT, _ENCODINGS = 0, 2
 _REQUEST, _KEY, _POINTER, _CUT_TEXT, _EXTENDED_KEY = 3, 4, 5, 6, 255
@@ -40,6 +41,7 @@ class ViewerInput:
         self.may_act = may_act
         self.dropped = 0
         self.counts = InputCounts()
+        self.actions = HumanActions()
         self._output = output or DesktopOutput()
         self._buffer = bytearray()
         self._greeted = self._requested = False
@@ -60,6 +62,7 @@ class ViewerInput:
         lost, self.may_act = self.may_act and not may_act, may_act
         if not lost:
             return b""
+        self.actions.release()
         if self._skip and self._skip_passes:  # in the middle of a message: as soon as it is through
             self._release_due = True
             return b""
@@ -150,10 +153,12 @@ class ViewerInput:
             return False
         if kind == _POINTER:
             self.counts.pointer += 1
+            self.actions.pointer(header[1], *struct.unpack_from(">HH", header, 2))
         elif kind == _CUT_TEXT:
             self.counts.clipboard += 1
         elif kind in _DOWN:
             self.counts.keys += 1
+            self.actions.key(any(header[_DOWN[kind]]), int.from_bytes(header[4:8], "big"))
         return True
 
     def _prepared(self, header: bytes) -> bytes:

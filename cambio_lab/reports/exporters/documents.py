@@ -69,6 +69,7 @@ def markdown(run: Run, path: Path | None = None) -> str:
         kind = event["kind"]
         if kind in ("UserMessage", "MessageDelivered"):
             title = "## Asked" if kind == "UserMessage" else "## Added during the turn"
+            title = "## Told to the agent" if event.get("note") else title
             lines += [title, "", *_quote(event["content"]), ""]
             for image in images_of(event) if folder is not None else ():
                 data = drawing.draw_scene(drawing.Scene(0, image["sha256"]), run.contents.find, WIDTH)
@@ -79,7 +80,8 @@ def markdown(run: Run, path: Path | None = None) -> str:
         elif kind == "ModelReplied" and event["text"]:
             lines += [*_quote(event["text"]), ""]
         elif kind == "ToolFinished":
-            words = describe(event["tool"], event["arguments"])[:300]
+            words = "A person: " if event.get("actor") == "human" else ""
+            words += describe(event["tool"], event["arguments"])[:300]
             words += describe("", {}, status.get(event["tool_use_id"], "completed"))
             lines += [f"{event['step']}. {escape(words)} ({event['timing']['total']:.0f} ms)", ""]
             digest = (event.get("image") or {}).get("sha256")

@@ -147,6 +147,7 @@ function Actions({ entry, model, own, select }: EntryProps): VNode {
           <li key={id} data-status={step.status}>
             <button type="button" class="jp-Cambio-action" onClick={() => select(id)}>
               <span class="jp-Cambio-dot" aria-hidden="true" />
+              {step.human && `${t('A person')}: `}
               {[describe(step.tool, step.arguments).label, outcome(step.status)].filter(Boolean).join(' – ')}
             </button>
           </li>

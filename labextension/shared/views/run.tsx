@@ -201,7 +201,8 @@ function Transcript({ run, at, setAt }: ColumnProps): VNode {
           return step ? (
             <button key={index} type="button" class="jp-Cambio-action" data-status={step.status} aria-current={entry.step === at ? 'step' : undefined} onClick={() => setAt(entry.step)}>
               <span class="jp-Cambio-dot" aria-hidden="true" />
-              {step.step}. {[describe(step.tool, step.arguments).label, outcome(step.status)].filter(Boolean).join(' – ')}
+              {step.step}. {step.human && `${t('A person')}: `}
+              {[describe(step.tool, step.arguments).label, outcome(step.status)].filter(Boolean).join(' – ')}
             </button>
           ) : null;
         }

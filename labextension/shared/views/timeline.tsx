@@ -66,6 +66,7 @@ function Card({ model, step, shown, selected, select }: CardProps): VNode {
       type="button"
       class="jp-Cambio-card"
       data-status={step.status}
+      data-human={step.human || undefined}
       aria-pressed={selected}
       aria-label={[t('Step %1: %2', step.step, label), outcome(step.status)].filter(Boolean).join(', ')}
       title={label}
@@ -77,7 +78,7 @@ function Card({ model, step, shown, selected, select }: CardProps): VNode {
         <span class="jp-Cambio-screenshot jp-Cambio-words">{shorten(plain(step.text) || (step.status === 'started' ? '…' : label), 120)}</span>
       )}
       <span class="jp-Cambio-caption">
-        <b>{step.step}</b> {label}
+        <b>{step.step}</b> {step.human && `${t('A person')}: `}{label}
       </span>
       <span class="jp-Cambio-caption jp-Cambio-dim">
         {step.status === 'started' ? t('running') : outcome(step.status) || (total === undefined ? '' : duration(total))}

@@ -1,0 +1,168 @@
+"""What a person does on the desktop, as steps of the session: recorded, shown, and told to the agent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from cambio_lab.agent.gate import QueuedMessage
+from cambio_lab.agent.tools.call import COMPUTER
+from cambio_lab.desktop.base import Point, Size
+from cambio_lab.desktop.rfb.human import HumanAction
+from cambio_lab.errors import CambioError
+from cambio_lab.events import ToolFinished
+from cambio_lab.store import Operation, StepRow, new_message_id
+
+if TYPE_CHECKING:
+    from .session import Session
+    from .state import SessionState
+
+KEEP_SECONDS = 5.0
+VERBS = {
+    "left_click": "clicked", "double_click": "clicked", "triple_click": "clicked", "right_click": "clicked",
+    "middle_click": "clicked", "left_click_drag": "dragged", "scroll": "scrolled", "key": "pressed keys",
+    "type": "typed",
+}  # fmt: skip
+COUNTED = frozenset({"clicked", "dragged"})
+
+
+class HumanSteps:
+    """Of one session. ``record`` decides how much is kept: ``actions``, ``full`` (text as well) or ``off``."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._lock = asyncio.Lock()
+        self._tasks = 0
+        self._idle = asyncio.Event()
+        self._verbs: Counter[str] = Counter()
+
+    async def recorded(self) -> None:
+        """Wait until all of it is kept."""
+        if self._tasks:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(KEEP_SECONDS):
+                    await self._idle.wait()
+
+    def record(self, actions: Sequence[HumanAction]) -> Coroutine[Any, Any, None]:
+        """Note what a viewer did for the agent; the coroutine, which the caller runs, keeps it."""
+        session = self._session
+        mode = session.config.record_human or session.context.settings.record_human
+        if mode != "off":
+            self._tell(actions)
+        self._tasks += 1
+        self._idle.clear()
+        return self._record(actions if mode != "off" else [], full=mode == "full")
+
+    async def _record(self, actions: Sequence[HumanAction], *, full: bool) -> None:
+        try:
+            if actions:
+                async with self._lock:
+                    await self._keep_all(actions, full=full)
+        finally:
+            self._tasks -= 1
+            if not self._tasks:
+                self._idle.set()
+
+    async def _keep_all(self, actions: Sequence[HumanAction], *, full: bool) -> None:
+        """Keep each action, and one screenshot after the last."""
+        session = self._session
+        image = None
+        with suppress(CambioError, TimeoutError):  # a desktop that is gone shows nothing
+            async with asyncio.timeout(KEEP_SECONDS):
+                image = await session.bare_desktop.screenshot()
+        for action in actions:
+            method, arguments, call = self._call(action, full=full)
+            step = await session.agent.human_step(method, call)
+            name = f"human_{uuid4().hex}"
+            event = ToolFinished(name, action.tool, COMPUTER, arguments, step, False, "", actor="human")
+            if image is not None and action is actions[-1]:
+                media_type, width, height = image.media_type, image.width, image.height
+                event = replace(event, image=image.data, media_type=media_type, width=width, height=height)
+            session.require_live()
+            await keep_step(session, event, begun(session, event))
+
+    def _call(self, action: HumanAction, *, full: bool) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        """Return the desktop's method, the step's arguments, and the method's; without text no method is known."""
+        session, arguments = self._session, dict(action.arguments)
+        screen, image = session.bare_desktop.true_size, session.bare_desktop.size
+        for name in ("coordinate", "start_coordinate"):
+            if name in arguments:
+                arguments[name] = list(_scaled(arguments[name], screen, image))
+        if action.tool == "type":
+            text = session.mask.text(arguments["text"])
+            return ("type_text", {"text": text}, {"text": text}) if full else ("", {"characters": len(text)}, {})
+        point = arguments.get("coordinate")
+        if action.tool == "key":
+            return "key", arguments, {"combo": arguments["text"]}
+        if action.tool == "scroll":
+            direction, amount = arguments["scroll_direction"], arguments["scroll_amount"]
+            return "scroll", arguments, {"direction": direction, "amount": amount, "point": point}
+        if action.tool == "left_click_drag":
+            return "drag", arguments, {"start": arguments["start_coordinate"], "end": point}
+        button, count = {"right_click": ("right", 1), "middle_click": ("middle", 1)}.get(action.tool, ("left", 1))
+        count = {"double_click": 2, "triple_click": 3}.get(action.tool, count)
+        return "click", arguments, {"button": button, "point": point, "count": count}
+
+    def _tell(self, actions: Sequence[HumanAction]) -> None:
+        """Have one line about all of it told to the agent before its next request."""
+        session = self._session
+        if session.gate.note is None:
+            self._verbs.clear()
+        self._verbs.update(VERBS[action.tool] for action in actions)
+        done = [_words(verb, count) for verb, count in self._verbs.items()]
+        listed = done[0] if len(done) == 1 else f"{', '.join(done[:-1])} and {done[-1]}"
+        when = "While you were paused" if session.life.working else "Since your last turn"
+        session.gate.note = QueuedMessage(new_message_id(), f"{when} the user {listed} on the desktop.", note=True)
+
+
+def _words(verb: str, count: int) -> str:
+    if verb not in COUNTED:
+        return verb
+    return f"{verb} once" if count == 1 else f"{verb} {count} times"
+
+
+def _scaled(point: Sequence[int], screen: Size, image: Size) -> Point:
+    x, y = point
+    return Point(
+        max(0, min(image.width - 1, x * image.width // screen.width)),
+        max(0, min(image.height - 1, y * image.height // screen.height)),
+    )
+
+
+def begun(session: SessionState, event: ToolFinished) -> StepRow:
+    """Return the row of a step that a person made, now or in the run that is replayed."""
+    about = (event.step, event.tool_use_id, event.tool, event.toolset, event.arguments)
+    return StepRow(session.id, *about, "started", session.now(), actor="human")
+
+
+async def keep_step(session: SessionState, event: ToolFinished, row: StepRow, *, denied: bool = False) -> None:
+    """Store and tell the end of a step that began as ``row``."""
+    sha256 = None
+    session.steps = max(session.steps, event.step)
+    if event.image is not None:
+        image, media_type = event.image, event.media_type
+        sha256 = await session.until_stored(lambda: session.store.screenshots.put(image, media_type))
+    row = replace(
+        row,
+        status="denied" if denied else "failed" if event.is_error else "completed",
+        ended_at=session.now(),
+        text=event.text,
+        timing=asdict(event.timing),
+        sha256=sha256,
+        media_type=event.media_type if sha256 else None,
+        width=event.width,
+        height=event.height,
+    )
+    operations: list[Operation[Any]] = [
+        session.store.steps.appending(row),
+        session.store.sessions.updating(session.id, steps=session.steps),
+        session.store.sessions.growing(session.id, len(event.image or b"") + len(event.text)),
+    ]
+    moment = session.moment(event, image_sha256=sha256, cost_usd=row.cost_usd, denied=denied)
+    results = await session.journal.emit(moment, operations=operations)
+    await session.record_grew(results[-1])
