@@ -34,7 +34,7 @@ _CONTROLS: dict[str, Callable[[Session, Command, str], Awaitable[None]]] = {
     "give_back": lambda session, command, viewer: session.hand_back(viewer),
     "answer": lambda session, command, viewer: session.answer(command.text, command.tool_use_id, viewer),
 }
-WHEN = ("next", "idle")
+WHEN = ("next", "idle", "now")
 """When a message is read: before the agent's next request, or only while no turn runs (else it is refused)."""
 FIELDS = ("answer_schema", "images")
 """What a message may have besides its text and metadata."""
@@ -165,9 +165,9 @@ class EventSocket(Socket, WebSocketHandler):
         """Give the agent what a person says."""
         when = body.get("when", "next")
         if when not in WHEN:
-            raise InvalidRequest("when must be next or idle.", details={"when": f"one of {', '.join(WHEN)}"})
+            raise InvalidRequest("when must be next, idle or now.", details={"when": f"one of {', '.join(WHEN)}"})
         fields = {name: body[name] for name in FIELDS if name in body}
-        await session.send(body.get("content"), body.get("metadata"), queue=when == "next", **fields)
+        await session.send(body.get("content"), body.get("metadata"), when=when, **fields)
 
     async def control(self, session: Session, body: dict[str, Any], viewer: str) -> None:
         """Do what a person asks of a session; ``viewer`` is who asks where the command does not say.

@@ -41,11 +41,13 @@ class Feed:
         metadata: Mapping[str, Any] | None,
         fields: Mapping[str, Any] | None = None,
     ) -> None:
-        """``fields`` are the message's others: ``answer_schema`` and ``images``."""
+        """``fields`` are the message's others: ``when``, ``answer_schema`` and ``images``."""
         self.message_id = ""
         self._channel = channel
         self._rest = rest
         self._content = content
+        self.queued = False
+        """The message joins the turn that runs: nothing more of it comes here."""
         self._client_id = uuid.uuid4().hex
         marked = {**(metadata or {}), "client_id": self._client_id}
         self._message = {"content": content, "metadata": marked, "when": "idle", **(fields or {})}
@@ -120,10 +122,11 @@ class Feed:
             self._settled()
             self.message_id = str(message.metadata.get("message_id", ""))
             return [message]
-        if message.refusal:
+        self.queued = message.event == "message_queued" and self._is_ours(message.metadata)
+        if message.refusal or self.queued:
             self.over = True
             self._settled()
-            return [message]
+            return [message] if message.refusal else []
         return []
 
     def _settled(self) -> None:
@@ -189,7 +192,8 @@ class Exchange:
         self._screenshots = display.host.rich if screenshots is None else screenshots
         self._fetching: Future[bool] | None = None
         self.feed = Feed(session.channel, self._rest, content, metadata, fields)
-        session.turns.append(self.turn)
+        self._turns = session.turns
+        self._turns.append(self.turn)
 
     async def follow(self, approve: Approve | None) -> Turn:
         """Carry the message to its turn's end, from the caller's side."""
@@ -212,7 +216,7 @@ class Exchange:
             raise
         finally:
             self.finish()
-        if self._session.observer is not None:
+        if self._session.observer is not None and not self.feed.queued:
             await self._session.observer.turn_ended(self.turn)
         return self.result()
 
@@ -242,7 +246,7 @@ class Exchange:
 
     async def complete(self) -> None:
         """Fetch an even choice of the steps' screenshots, and the desktop's. Awaited on the portal's loop."""
-        if self._screenshots:
+        if self._screenshots and not self.feed.queued:
             await fetch_steps(self._rest, self.turn.steps)
             path = f"/sessions/{self.turn.session_id}/screenshot"
             self.turn.screenshot = await fetch(self._rest, path, "The desktop at the end of the turn")
@@ -266,9 +270,13 @@ class Exchange:
 
     def finish(self) -> None:
         portal.submit(self.feed.close())
-        self._display.finished(self.turn)
+        if not self.feed.queued:
+            self._display.finished(self.turn)
 
     def result(self) -> Turn:
+        if self.feed.queued:
+            self._turns.remove(self.turn)
+            return self._turns[-1] if self._turns else self.turn
         if self.turn.error is not None:
             raise self.turn.error
         return self.turn

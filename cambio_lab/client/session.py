@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import display
 from .answer import AnswerType
@@ -79,6 +79,7 @@ class Session:
         show: bool | None = None,
         screenshots: bool | None = None,
         approve: Approve | None = None,
+        when: Literal["idle", "next", "now"] = "idle",
     ) -> Turn:
         """Send a message, show the turn as it goes on, return it when it has ended.
 
@@ -86,8 +87,12 @@ class Session:
         nothing. ``screenshots`` fetches those of the steps (default: in a notebook). ``approve`` is asked about each
         call that waits for approval; without it, people answer in the panel. ``images`` (paths, bytes or PIL images)
         are shown to the agent with the text. An interrupt or a cancellation stops the turn. Raises the turn's error.
+
+        While a turn runs, a message is refused; with ``when="next"`` the agent gets it before its next step, and the
+        running turn is returned at once; ``when="now"`` stops the running turn first.
         """
-        return await Exchange(self, content, metadata, show, screenshots=screenshots, images=images).follow(approve)
+        options: dict[str, Any] = {"screenshots": screenshots, "images": images, "fields": {"when": when}}
+        return await Exchange(self, content, metadata, show, **options).follow(approve)
 
     async def ask(
         self,

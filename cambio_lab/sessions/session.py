@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from cambio_lab import events
 from cambio_lab.agent.gate import Gate, QueuedMessage
@@ -38,6 +38,7 @@ from .state import Phase
 from .turn import Turn
 
 logger = logging.getLogger(__name__)
+When = Literal["idle", "next", "now"]
 RECORD_SECONDS = 5.0
 """For the store to take the end; the journal goes on trying after that."""
 CLOSE_SECONDS = 20.0
@@ -79,21 +80,24 @@ class Session(ControlledSession):
         """Held while a message is accepted, the history is cleared or the session is ended."""
         self._user_messages = row.user_messages
 
-    # Messages
-
-    async def send(self, content: object, metadata: object = None, *, queue: bool = False, **fields: Any) -> str:
+    async def send(self, content: object, metadata: object = None, *, when: When = "idle", **fields: Any) -> str:
         """Accept a message and start the agent's turn; return its id once it is on disk.
 
-        While a turn runs, ``queue`` has the message wait for the agent's next request, and be part of that turn.
-        ``fields`` are what else it may have; see :func:`.asked.check`. A message that has any waits for no turn.
+        While a turn runs: ``idle`` is refused, ``next`` waits for the agent's next request and is part of the turn,
+        ``now`` stops the turn first. ``fields`` are what else it may have; see :func:`.asked.check`. A message that
+        has any waits for no turn.
 
         Raises :class:`InvalidRequest`, :class:`SessionEnded`, :class:`TurnRunning`, :class:`MessageLimitReached`,
         :class:`RecordFull` or :class:`StoreUnavailable`; then nothing is stored.
         """
         asked = await check(content, metadata, fields, self.uploads, mask=self.mask, extra_tools=self.extra_tools)
         message_id, text, extra = new_message_id(), asked.text, asked.metadata
+        if when == "now" and self.turn is not None and self.life.working:
+            self._check_limits()
+            await self.stop()
+            await self.turn.ended()
         async with self._admission:
-            if queue and asked.queueable and self.life.phase is Phase.WORKING:
+            if when == "next" and asked.queueable and self.life.phase is Phase.WORKING:
                 self._check_limits()
                 if await self._queued(message_id, text, extra):
                     return message_id
@@ -177,8 +181,6 @@ class Session(ControlledSession):
         await self.journal.emit(*changes, operations=[operation])
         self.context.changed(self)
 
-    # The end
-
     async def end(self, reason: str, status: SessionStatus = "inactive") -> bool:
         """Stop the turn, tell readers and viewers, remove the desktop. False: the store has not taken the end yet.
 
@@ -253,8 +255,6 @@ class Session(ControlledSession):
             except (CambioError, OSError):
                 logger.exception("run file not written: session=%s", self.id)
         self.life.move(Phase.ENDED)
-
-    # Parts
 
     async def people_recorded(self) -> None:
         await self.human.recorded()

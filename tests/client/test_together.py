@@ -148,3 +148,16 @@ async def session_events(live: LiveServer, session_id: str) -> list[Message]:
     async with live.client() as client:
         answer = (await client.get(f"/sessions/{session_id}/events")).raise_for_status().json()
     return [Message.parse(event) for event in answer["events"]]
+
+
+async def test_a_message_joins_the_running_turn_or_ends_it_first(real: Workbench) -> None:
+    async with await real.create_session("Steered", model="demo", ask_user=True) as session:
+        first = asyncio.create_task(session.send(asks(question="Which?")))
+        await session.wait_for_question()
+        joined = await session.send("And be quick.", when="next")
+        assert joined is session.turns[0] and not joined.done and len(session.turns) == 1
+        second = await session.send("Something else.", when="now")
+        stopped = await first
+        assert stopped.stopped and "Something else." in second.text + second.message and second.done
+        assert [row["content"] for row in await session.history(role="user")][-1] == "Something else."
+        assert (await (await session.load_run()).replay()).identical

@@ -103,10 +103,10 @@ async def test_messages_during_a_turn_are_a_part_of_the_run(workshop: Workshop) 
     session = await workshop.start()
     await session.send("Look.")
     await until(lambda: session.steps == 1)
-    await session.send("Be quick.", queue=True)
+    await session.send("Be quick.", when="next")
     workshop.api.delay = 0.5
     await until(lambda: len(workshop.api.requests) == 3)  # whose reply is "First."
-    await session.send("And kind.", queue=True)
+    await session.send("And kind.", when="next")
     assert session.turn_task is not None
     await session.turn_task
     await workshop.registry.end(session.id)

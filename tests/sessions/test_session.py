@@ -134,14 +134,14 @@ async def test_a_message_during_a_turn_is_queued_delivered_and_stored_in_its_pla
     first = await session.send("Begin")
     with pytest.raises(TurnRunning):
         await session.send("Refused")
-    second = await session.send("Be quick", {"client": 1}, queue=True)
-    third = await session.send("Never mind", queue=True)
+    second = await session.send("Be quick", {"client": 1}, when="next")
+    third = await session.send("Never mind", when="next")
     assert session.snapshot_status()["metadata"]["queued"] == [
         {"message_id": second, "message": "Be quick"},
         {"message_id": third, "message": "Never mind"},
     ]
     with pytest.raises(MessageLimitReached):
-        await session.send("Too many", queue=True)
+        await session.send("Too many", when="next")
     await session.take_back(third)
     with pytest.raises(SessionConflict):
         await session.take_back(third)
@@ -169,13 +169,13 @@ async def test_a_message_that_the_agent_did_not_read_is_withdrawn_by_a_stop_and_
     session = await bench.registry.create()
     reader = session.subscribe()
     await session.send("Begin")
-    message_id = await session.send("Be quick", queue=True)
+    message_id = await session.send("Be quick", when="next")
     await session.stop()
     told = await heard(reader, "status:idle")
     (gone,) = (one["metadata"] for one in told if kinds([one]) == ["status:message_withdrawn"])
     assert gone["message_id"] == message_id and "turn ended" in gone["reason"]
     await session.send("Begin")
-    message_id = await session.send("Be quick", queue=True)
+    message_id = await session.send("Be quick", when="next")
     await bench.crash()
     await bench.start()
     bench.registry.get(session.id)

@@ -107,8 +107,8 @@ class UserMessage(Said):
         dict[str, Any] | None, Field(description="`options` in it change model, effort and limits for this turn.")
     ] = None
     when: Annotated[
-        Literal["next", "idle"],
-        Field(description="During a turn: queued for the agent's next request, or refused."),
+        Literal["next", "idle", "now"],
+        Field(description="During a turn: queued for the agent's next request, refused, or sent after a stop."),
     ] = "next"
     session_id: Annotated[Short | None, Field(description="On /ws only.")] = None
     answer_schema: Annotated[
