@@ -82,7 +82,7 @@ class Settings:
     )
     heartbeat: float = _setting(30.0, "Seconds between heartbeats on /ws.")
     keep_sessions: bool = _setting(
-        False, "Keep sessions when the server stops, to go on at its next start, where their desktop can outlive it."
+        True, "Keep sessions when the server stops, to go on at its next start, where their desktop can outlive it."
     )
     max_body: int = _setting(1024 * 1024, "Largest JSON body of a request.")
     queue_bytes: int = _setting(1024**2, "Events waiting for one slow reader before it must resynchronise.")

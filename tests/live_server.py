@@ -58,6 +58,7 @@ class LiveServer:
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("ANTHROPIC_", "JUPYTER"))},
             "CAMBIO_LAB_MODEL": model,
+            "CAMBIO_LAB_KEEP_SESSIONS": "false",  # a test leaves no desktop behind
             "CAMBIO_LAB_DATA_DIR": str(data_dir / "cambio_lab"),
             "JUPYTER_RUNTIME_DIR": str(data_dir / "runtime"),
             "JUPYTER_CONFIG_DIR": str(data_dir / "config"),

@@ -72,8 +72,11 @@ async def keep(store: Store, session_id: str, record: str, root: Path | None = N
     return path
 
 
-async def fork_point(store: Store, run: str, step: int, root: Path | None = None) -> ForkPoint:
-    """Return the point after ``step`` of a run: a session's id in this store, or a ``.cambio`` file below ``root``."""
+async def fork_point(store: Store, run: str, step: int | None, root: Path | None = None) -> ForkPoint:
+    """Return the point after ``step`` of a run, or its end.
+
+    ``run`` is a session's id in this store, or a ``.cambio`` file below ``root``.
+    """
     if run.endswith(SUFFIX):
         path = await asyncio.to_thread(place, run, root)
         contents = await asyncio.to_thread(run_file.unpack, path)
@@ -87,12 +90,17 @@ class ForkPoint:
     """``history`` is the conversation up to and with step ``step``, as Messages API messages, every call answered."""
 
     contents: Contents
-    step: int
+    step: int | None
     history: list[Json]
 
     @classmethod
-    def after(cls, contents: Contents, step: int) -> ForkPoint:
-        """Return the point after ``step``, 0 for the beginning; :class:`InvalidRequest` without such a step."""
+    def after(cls, contents: Contents, step: int | None) -> ForkPoint:
+        """Return the point after ``step``, 0 for the beginning, ``None`` for the end of the conversation.
+
+        :class:`InvalidRequest` without such a step.
+        """
+        if step is None:
+            return cls(contents, None, close_open_batch(contents.conversation()))
         if step == 0:
             return cls(contents, 0, [])
         row = next((row for row in contents.steps if row["step"] == step), None)
@@ -102,6 +110,9 @@ class ForkPoint:
                 hint=f"It has {len(contents.steps)}.",
                 details={"step": f"must be 0 to {len(contents.steps)}"},
             )
+        if row.get("actor") == "human":  # the agent was not told of it by a call
+            before = [one for one in contents.steps if one["step"] < step and one.get("actor") != "human"]
+            return cls(contents, step, _history(contents, before[-1]) if before else [])
         return cls(contents, step, _history(contents, row))
 
     async def bring(self, desktop: Desktop) -> DesktopReplay:

@@ -45,10 +45,10 @@ Count = Annotated[int, Field(ge=1, le=MAX_SECONDS)]
 
 
 class Fork(Checked):
-    """The step of a recorded run that a session continues from."""
+    """The step of a recorded run that a session continues from; without it, the conversation goes on elsewhere."""
 
     run: str
-    step: Annotated[int, Field(ge=0)]
+    step: Annotated[int, Field(ge=0)] | None = None
 
 
 class AllowList(Checked):
@@ -102,7 +102,7 @@ def _fork_problem(value: Any) -> str | None:
     try:
         Fork.model_validate(value)
     except ValidationError:
-        return 'must be {"run": a session\'s id or a .cambio file, "step": a number from 0}'
+        return 'must be {"run": a session\'s id or a .cambio file, "step": a number from 0, or none}'
     return None
 
 

@@ -8,22 +8,28 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from cambio_lab.agent.gate import Gate
+from cambio_lab.agent.gate import Gate, QueuedMessage
 from cambio_lab.agent.options import AgentOptions
-from cambio_lab.agent.tools.call import parse_policy
+from cambio_lab.agent.tools.call import NOTE, parse_policy
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.desktop.provider import DesktopProvider, Progress
 from cambio_lab.errors import CambioError, DesktopUnavailable
 from cambio_lab.events import Status, Usage, timestamp
 from cambio_lab.replay.origin import fork_point, to_replay
 from cambio_lab.replay.replay_desktop import ReplayDesktop, ReplayProvider
-from cambio_lab.store import SessionRow, Store
+from cambio_lab.store import SessionRow, Store, new_message_id
 
 from .config import SessionConfig
 from .interfaces import AgentRequest, SessionContext, with_secrets
 from .session import Session
 
 logger = logging.getLogger(__name__)
+
+
+CONTINUED = (
+    "This conversation goes on in a new session, on a fresh desktop: nothing of the earlier desktop is there. "
+    "Look at the screen before you act."
+)
 
 
 class Creation:
@@ -78,6 +84,8 @@ class Creation:
         history = await _fork(store, config, desktop)
         session = await assemble(self._context, row, config, desktop, began=self._began, history=history)
         self._session = session
+        if history and config.fork is not None and config.fork.step is None:
+            session.gate.note = QueuedMessage(new_message_id(), NOTE + CONTINUED, note=True)
         self._check_open()
         messages = [await store.transcript.appending(row.id, message) for message in history]
         await store.write(store.sessions.inserting(row), *messages)
@@ -169,7 +177,7 @@ async def _fork(store: Store, config: SessionConfig, desktop: Desktop) -> list[d
     if config.fork is None:
         return []
     point = await fork_point(store, config.fork.run, config.fork.step)
-    if not desktop.recorded:
+    if not desktop.recorded and config.fork.step is not None:
         await point.bring(desktop)
     return point.history
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from cambio_lab.agent.gate import QueuedMessage
-from cambio_lab.agent.tools.call import COMPUTER
+from cambio_lab.agent.tools.call import COMPUTER, NOTE
 from cambio_lab.desktop.base import Point, Size
 from cambio_lab.desktop.rfb.human import HumanAction
 from cambio_lab.errors import CambioError
@@ -117,7 +117,9 @@ class HumanSteps:
         done = [_words(verb, count) for verb, count in self._verbs.items()]
         listed = done[0] if len(done) == 1 else f"{', '.join(done[:-1])} and {done[-1]}"
         when = "While you were paused" if session.life.working else "Since your last turn"
-        session.gate.note = QueuedMessage(new_message_id(), f"{when} the user {listed} on the desktop.", note=True)
+        session.gate.note = QueuedMessage(
+            new_message_id(), f"{NOTE}{when} the user {listed} on the desktop.", note=True
+        )
 
 
 def _words(verb: str, count: int) -> str:

@@ -207,11 +207,12 @@ class Recovery:
 
     async def _close_turn(self, session: Session, row: SessionRow) -> None:
         """Give the turn that the crash cut off its one end; the conversation goes on from there."""
+        restarted = StatusChanged("idle", "The server restarted; reconnected", {"event": "restarted"})
         if row.turn_message_id is None:
+            await session.journal.post(session.moment(restarted))
             return
-        failed = TurnFailed(
-            "The turn was interrupted.", "The server was restarted while it ran. Send a message to go on.", 0.0, Usage()
-        )
+        details = "The server was restarted while it ran. Send a message to go on."
+        failed = TurnFailed("The turn was interrupted.", details, 0.0, Usage())
         idle = StatusChanged(
             "idle", "Waiting for a message", {"event": "interrupted", "message_id": row.turn_message_id}
         )

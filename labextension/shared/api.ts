@@ -46,6 +46,13 @@ export class Api {
     return this.json('POST', 'sessions', name ? { name, config } : { config });
   }
 
+  /** A new session like the one that ended, with its conversation, on a fresh desktop. */
+  async continueSession(id: string): Promise<SessionSummary> {
+    const { name, config } = await this.session(id);
+    const kept = Object.entries(config ?? {}).filter(([key]) => !['record', 'record_mode', 'fork', 'secrets'].includes(key));
+    return this.createSession(name ?? null, { ...Object.fromEntries(kept), fork: { run: id } });
+  }
+
   session(id: string): Promise<SessionSummary> {
     return this.json('GET', `sessions/${encodeURIComponent(id)}`);
   }

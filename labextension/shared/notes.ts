@@ -31,6 +31,7 @@ export function noteOf(message: StatusMessage, viewer = ''): string {
     case 'record_limit_near':
     case 'expiring':
     case 'interrupted':
+    case 'restarted':
     case 'request_refused':
       return message.content ?? '';
     default:

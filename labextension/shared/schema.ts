@@ -34,6 +34,8 @@ export interface CallMetadata {
   toolset?: string | null;
   /** What the reply cost, with its first call only. */
   cost_usd?: number;
+  /** A person did it with mouse or keyboard. */
+  actor?: 'human';
   /** A person denied the call, or did not approve it in time. */
   denied?: boolean;
 }
@@ -136,6 +138,8 @@ export interface Session {
   vnc_port: number | null;
   /** The effective approval policy. */
   approval?: string | string[];
+  /** What its creator should know: its model retires soon. */
+  notice?: string | null;
   isolated?: boolean;
   display?: string;
   image_digest?: string | null;
@@ -266,8 +270,8 @@ export interface UserMessage {
   content: string;
   /** `options` in it change model, effort and limits for this turn. */
   metadata?: Json | null;
-  /** During a turn: queued for the agent's next request, or refused. */
-  when?: 'next' | 'idle';
+  /** During a turn: queued for the agent's next request, refused, or sent after a stop. */
+  when?: 'next' | 'idle' | 'now';
   /** On /ws only. */
   session_id?: string | null;
   /** A JSON schema that the final text has to fit; refused during a turn. */

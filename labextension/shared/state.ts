@@ -137,7 +137,7 @@ function onStatusEvent(view: SessionView, message: StatusMessage, data: Json): S
     case 'message_queued':
       return { ...view, queued: new Map(view.queued).set(text(data['message_id']), text(data['message'])) };
     case 'message_delivered':
-      if (data['note'] === true) return addEntry(view, 'note', t('The agent is told: %1', text(data['message'])), message.timestamp, text(data['message_id']));
+      if (data['note'] === true) return addEntry(view, 'note', t('The agent is told: %1', text(data['message']).replace(/^Note: /, '')), message.timestamp, text(data['message_id']));
       return addEntry(unqueue(view, data), 'user', text(data['message']), message.timestamp, text(data['message_id']));
     case 'message_withdrawn':
       return unqueue(view, data);

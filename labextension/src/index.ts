@@ -6,6 +6,7 @@ import { ILauncher } from '@jupyterlab/launcher';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
 import { ITranslator, nullTranslator, type TranslationBundle } from '@jupyterlab/translation';
+import { onOpenSession } from '../shared/open';
 import type { Roster } from '../shared/roster';
 import type { AgentActions } from '../shared/views/agents';
 import { addCommands } from './commands';
@@ -73,6 +74,7 @@ const agents: JupyterFrontEndPlugin<void> = {
     const visible = (id: string): boolean => isShown(`.jp-Cambio-panel[data-session="${CSS.escape(id)}"]`);
     const listed = (id: string): boolean => isShown(`${SELECTOR}[data-session-id="${CSS.escape(id)}"]`);
     const told = (name: string): boolean => isShown('.cambio-record', record => record.querySelector('strong')?.textContent === name);
+    onOpenSession(id => void roster.then(loaded => loaded.load()).then(() => actions.openDesktop(id)));
     void roster.then(loaded => {
       list = loaded;
       announce({ roster: loaded, trans, open: actions.openDesktop, visible, listed, told, enabled: () => preferences });

@@ -121,7 +121,7 @@ async def test_what_a_person_does_is_recorded_and_told_to_the_agent(
     ]
     assert run.human_steps[-1]["screenshot"] and [row["step"] for row in run.rows] == list(range(1, len(run.rows) + 1))
     said = [block["text"] for message in run.messages for block in message["content"] if block["type"] == "text"]
-    assert "While you were paused the user clicked 2 times and typed on the desktop." in said
+    assert "Note: While you were paused the user clicked 2 times and typed on the desktop." in said
     replayed = await run.replay()
     assert replayed.identical
     assert [event.actor for event in replayed.events if isinstance(event, ToolFinished)].count("human") == 3

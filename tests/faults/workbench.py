@@ -28,7 +28,7 @@ class Workbench:
     ) -> None:
         self.directory = directory
         self.server_id = uuid.uuid4().hex
-        base = {"model": "demo", "approval": "never", "pool_size": 0}
+        base = {"model": "demo", "approval": "never", "pool_size": 0, "keep_sessions": False}
         if api is not None:
             base |= {"model": "claude-sonnet-5-5", "base_url": api.base_url}
         self.settings = Settings(**{**base, **settings})

@@ -235,7 +235,7 @@ class Bench:
 
     def __init__(self, directory: Path, **settings: Any) -> None:
         self.directory = directory
-        self.settings = Settings(**{"model": "demo", "display": str(SMALL), **settings})
+        self.settings = Settings(**{"model": "demo", "display": str(SMALL), "keep_sessions": False, **settings})
         self.provider = MemoryProvider()
         self.clock = FakeClock()
         self.script: Script = answer

@@ -52,6 +52,8 @@ MEMBERS = LOOKS | CLICKS | POINTER | KEYBOARD
 """Of the computer toolset."""
 SHELL = "bash"
 ASK_USER, HAND_OVER = "ask_user", "hand_over"
+NOTE = "Note: "
+"""Begins what the agent is told that no person said."""
 EDITOR = "str_replace_based_edit_tool"
 EDITOR_READS = frozenset({"view"})
 TOOL_NAMES = MEMBERS | BROWSER_MEMBERS | {SHELL, EDITOR}

@@ -13,6 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ..tools.call import NOTE
+
 Block = dict[str, Any]
 Message = dict[str, Any]
 MAX_LINES = 20
@@ -211,7 +213,8 @@ def current_turn(messages: Sequence[Message]) -> Sequence[Message]:
     """Return the messages since the last one in which the user said something."""
     for index in range(len(messages) - 1, -1, -1):
         message = messages[index]
-        if message["role"] == "user" and not any(block["type"] == "tool_result" for block in _blocks(message)):
+        said = message["role"] == "user" and not any(block["type"] == "tool_result" for block in _blocks(message))
+        if said and not user_words(message).startswith(NOTE):
             return messages[index:]
     raise ValueError("no user message")
 

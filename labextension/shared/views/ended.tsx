@@ -1,6 +1,8 @@
 import type { VNode } from 'preact';
+import { useState } from 'preact/hooks';
 import type { SessionModel } from '../hub';
 import { translate as t } from '../language';
+import { openSession } from '../open';
 import { plain } from '../text';
 import { download } from './download';
 import { Screenshot } from './screenshot';
@@ -9,6 +11,17 @@ import { Screenshot } from './screenshot';
 export function Ended({ model }: { model: SessionModel }): VNode {
   const { steps, endReason, name } = model.view;
   const last = [...steps.values()].findLast(step => step.image !== null);
+  const [starting, setStarting] = useState(false);
+  const goOn = async (): Promise<void> => {
+    setStarting(true);
+    try {
+      openSession((await model.api.continueSession(model.id)).id);
+    } catch (error) {
+      model.say(error instanceof Error ? error.message : String(error));
+    } finally {
+      setStarting(false);
+    }
+  };
   const save = async (): Promise<void> => {
     try {
       download(await model.api.run(model.id), `${name || 'run'}.cambio`);
@@ -22,6 +35,11 @@ export function Ended({ model }: { model: SessionModel }): VNode {
       <div class="jp-Cambio-veil" role="status">
         <p>{t('This session has ended.')}</p>
         {endReason && <p>{t('Reason: %1', plain(endReason))}</p>}
+        {!model.missing && (
+          <button type="button" class="jp-Cambio-button" disabled={starting} onClick={() => void goOn()}>
+            {t('Continue in a new session')}
+          </button>
+        )}
         <button type="button" class="jp-Cambio-button" onClick={() => void save()}>
           {t('Download run')}
         </button>

@@ -1,0 +1,134 @@
+"""One session that a person and the agent share: steering, a question, a denial, a hand-over, a person's clicks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from playwright.async_api import Page, expect
+
+from cambio_lab.reports import Run
+from tests.live_server import LiveServer
+
+from .conftest import MakeSession
+from .lab import LIVE, ask, canvas, command, idle, kernel_ready, notebook, open_lab, run_cell, until, violations
+
+pytestmark = [pytest.mark.browser, pytest.mark.docker, pytest.mark.asyncio(loop_scope="session")]
+
+QUESTION = {"question": "Which rate shall I use?", "choices": ["of the day", "of today"]}
+TOLD = ("Which rate shall I use?", "of the day", "Be brief", "Please log in", "Thank you")
+CELL = "from cambio_lab import Workbench\nsession = await Workbench().session({!r})\nsession"
+
+
+async def story(page: Page) -> list[str]:
+    """The conversation as the panel tells it, a text for each line of it."""
+    lines: list[str] = await page.locator(".jp-Cambio-panel .jp-Cambio-log > *").all_inner_texts()
+    return [line for text in lines for line in text.splitlines() if line]
+
+
+async def open_panel(page: Page, lab: LiveServer, session_id: str) -> None:
+    await open_lab(page, lab)
+    await command(page, "cambio-lab:open-desktop", id=session_id)
+    await page.locator(LIVE).wait_for(timeout=30_000)
+
+
+async def test_a_shared_run_is_told_alike_everywhere(
+    page: Page, lab: LiveServer, make_session: MakeSession, client: httpx2.AsyncClient, notebooks: Path
+) -> None:
+    session = (await make_session("Expenses", ask_user=True, approval=["type"]))["id"]
+    await open_panel(page, lab, session)
+    panel = page.locator(".jp-Cambio-panel")
+    card = panel.locator(".jp-Cambio-asks")
+
+    await ask(page, f"ask_user {json.dumps(QUESTION)}")
+    await expect(card).to_contain_text("Which rate shall I use?")
+    assert await violations(page, ".jp-Cambio-asks") == []
+    await panel.locator(".jp-Cambio-composer textarea").fill("Be brief")
+    await panel.locator(".jp-Cambio-composer textarea").press("Enter")
+    await panel.locator(".jp-Cambio-queued").wait_for()
+    await card.get_by_role("button", name="of the day").click()
+    await expect(card).to_have_count(0)
+    await panel.get_by_role("button", name="Deny").click(timeout=60_000)
+    await idle(page)
+
+    await ask(page, 'hand_over {"reason": "Please log in"}')
+    await expect(card).to_contain_text("Please log in")
+    await expect(panel.locator(".jp-Cambio-driver")).to_have_text("The desktop is yours until you hand it back")
+    await canvas(page).click(position={"x": 100, "y": 100})
+    await canvas(page).click(position={"x": 200, "y": 150}, delay=50)
+    await card.get_by_role("textbox").fill("Thank you")
+    await card.get_by_role("button", name="Hand back").click()
+    await panel.get_by_role("button", name="Deny").click(timeout=60_000)
+    await idle(page)
+
+    before = await story(page)
+    text = "\n".join(before)
+    for words in (*TOLD, "Denied", "A person: Click at", "The agent is told: While you were paused the user clicked"):
+        assert words in text, text
+    await open_panel(page, lab, session)
+    await idle(page)
+    await expect(panel.locator(".jp-Cambio-log")).to_contain_text("Thank you")
+    assert await story(page) == before, "a reloaded page tells the same story in the same order"
+
+    steps = (await client.get(f"/sessions/{session}/steps?limit=100")).json()["steps"]
+    assert [row["step"] for row in steps] == list(range(1, len(steps) + 1))
+    people = [row for row in steps if row["actor"] == "human"]
+    assert len(people) == 2 and people[-1]["result"]["image_path"]
+    history = [row["content"] for row in (await client.get(f"/sessions/{session}/history?limit=100")).json()["data"]]
+    assert [words for words in history if words in TOLD] == [*TOLD[:3], *TOLD[3:]]
+    await check_record(client, session)
+    await check_saved_notebook(page, lab, session, notebooks)
+
+
+async def check_record(client: httpx2.AsyncClient, session: str) -> None:
+    """The run: replayed offline without a question, and told by Markdown and HTML."""
+    run = Run.load((await client.get(f"/sessions/{session}/run")).content)
+    replayed = await run.replay()
+    assert replayed.identical
+    kinds = [type(event).__name__ for event in replayed.events]
+    assert kinds.count("QuestionAsked") == kinds.count("QuestionAnswered") == 2
+    assert len(run.human_steps) == 2
+    for text in (run.to_markdown(), run.to_html()):
+        for words in (*TOLD, "left_click", "person"):
+            assert words in text.replace("\\", ""), words
+
+
+async def check_saved_notebook(page: Page, lab: LiveServer, session: str, notebooks: Path) -> None:
+    name = f"together-{session[:8]}.ipynb"
+    notebook(notebooks / name, CELL.format(session))
+    await open_lab(page, lab, f"tree/{name}")
+    await kernel_ready(page)
+    await run_cell(page, 0)
+    await page.locator(LIVE).first.wait_for(timeout=30_000)
+    await page.get_by_text("2 turns").first.wait_for(state="attached")
+    await command(page, "docmanager:save")
+    saved: dict[str, Any] = json.loads((notebooks / name).read_text())
+    output = json.dumps(saved["cells"][0]["outputs"], ensure_ascii=False)
+    for words in ("Which rate shall I use?", "of the day", "Please log in", "left_click"):
+        assert words in output, words
+
+
+async def test_an_ended_session_goes_on_in_a_new_one(
+    page: Page, lab: LiveServer, make_session: MakeSession, client: httpx2.AsyncClient
+) -> None:
+    session = (await make_session("Ended"))["id"]
+    await open_panel(page, lab, session)
+    await ask(page, "Show me the desktop")
+    await idle(page)
+    await client.delete(f"/sessions/{session}")
+    await page.locator(".jp-Cambio-ended").get_by_role("button", name="Continue in a new session").click()
+    fresh = page.locator(f".jp-Cambio-panel:not([data-session='{session}'])")
+    await fresh.locator(".jp-Cambio-desktop[data-phase=open]").wait_for(timeout=60_000)
+    made = await fresh.get_attribute("data-session") or ""
+    await client.post(f"/sessions/{made}/stop", json={})
+    await fresh.locator(".jp-Cambio-composer textarea").fill("And now?")
+    await fresh.locator(".jp-Cambio-composer textarea").press("Enter")
+    await fresh.locator(".jp-Cambio-reply").last.wait_for()
+    await until(client, made, "idle")
+    messages = Run.load((await client.get(f"/sessions/{made}/run")).content).messages
+    said = [block["text"] for one in messages for block in one["content"] if block["type"] == "text"]
+    assert said[0] == "Show me the desktop" and any("goes on in a new session" in words for words in said)
+    await client.delete(f"/sessions/{made}")
