@@ -62,7 +62,7 @@ def make_tools(info: ModelInfo, options: AgentOptions, desktop: Desktop, gate: G
     else:
         computer = LegacyComputerTool(desktop, gate.admitted, info.tool)
     made: dict[str, Tool] = {"computer": computer}
-    if options.offers("browser") and info.browses and desktop.has_browser:
+    if browses(info, options, desktop):
         members = frozenset(options.tools)
         hosts = options.network["allow"] if isinstance(options.network, Mapping) else None
         desktop.limit_browser(hosts, members)
@@ -71,6 +71,11 @@ def make_tools(info: ModelInfo, options: AgentOptions, desktop: Desktop, gate: G
     made["editor"] = EditorTool(desktop, limit=options.shell_output)
     tools = [tool for name, tool in made.items() if options.offers(name)]
     return [*tools, AskTool(options.ask_timeout)] if options.ask_user else tools
+
+
+def browses(info: ModelInfo, options: AgentOptions, desktop: Desktop) -> bool:
+    """Return whether a session has the browser toolset."""
+    return options.offers("browser") and info.browses and desktop.has_browser
 
 
 class Calls:

@@ -40,27 +40,12 @@ class ModelRequest:
 
 @dataclass(frozen=True)
 class ToolsetParts:
-    """What the computer tool needs of the SDK, fetched here so that nothing else imports it."""
+    """What the tools need of the SDK, fetched here so that nothing else imports it: two modules and the error."""
 
-    base: Any
-    screenshot: Any
-    position: Any
+    computer: Any
+    browser: Any
     error: Any
     tool_use: Callable[[Call], Any]
-    browser: BrowserParts
-
-
-@dataclass(frozen=True)
-class BrowserParts:
-    """The same for the browser tool."""
-
-    base: Any
-    screenshot: Any
-    navigated: Any
-    state: Any
-    dialog: Any
-    refused: Any
-    error: Any
 
 
 @dataclass
@@ -276,12 +261,7 @@ async def load_sdk() -> None:
 
 
 def _toolset_parts() -> ToolsetParts:
-    from anthropic.tools import ToolError, browser
-    from anthropic.tools.computer import (
-        BetaAsyncAbstractComputerToolset20260801,
-        BetaComputerCursorPositionResult,
-        BetaScreenshotResult,
-    )
+    from anthropic.tools import ToolError, browser, computer
     from anthropic.types.beta import BetaToolUseBlock
 
     def tool_use(call: Call) -> Any:
@@ -289,19 +269,4 @@ def _toolset_parts() -> ToolsetParts:
             type="tool_use", id=call.id, name=call.name, input=call.arguments, toolset_name=call.toolset
         )
 
-    return ToolsetParts(
-        base=BetaAsyncAbstractComputerToolset20260801,
-        screenshot=BetaScreenshotResult,
-        position=BetaComputerCursorPositionResult,
-        error=ToolError,
-        tool_use=tool_use,
-        browser=BrowserParts(
-            base=browser.BetaAsyncAbstractBrowserToolset20260801,
-            screenshot=BetaScreenshotResult,
-            navigated=browser.BetaBrowserNavigateResult,
-            state=browser.BetaBrowserState,
-            dialog=browser.BetaDialogDismissed,
-            refused=browser.BetaNavigationRefused,
-            error=ToolError,
-        ),
-    )
+    return ToolsetParts(computer, browser, ToolError, tool_use)

@@ -28,10 +28,11 @@ from ..events import (
 )
 from . import context, models
 from .answers import AnswerSchema
-from .calls import Calls, make_tools
+from .calls import Calls, browses, make_tools
 from .client import ModelClient
 from .gate import Gate, LimitReached, QueuedMessage, Stopped
 from .options import AgentOptions, TurnOptions, system_prompt
+from .pricing import price
 from .reply import Reply, Sent, Started, complete_usage
 from .service_errors import Retries, Transient
 from .speaker import Speaker
@@ -202,8 +203,8 @@ class Agent:
                 continue
             except Transient as problem:
                 delay = retries.next_delay(problem, answered=self._requests.answered)
-                dropped = sum(map(len, turn.partial))
-                await turn.emit(Retrying(retries.count, delay, time.time() + delay, problem.reason, dropped))
+                again, dropped = time.time() + delay, sum(map(len, turn.partial))
+                await turn.emit(Retrying(retries.count, delay, again, problem.reason, dropped))
             turn.partial.clear()
             await self.gate.race(asyncio.sleep(delay))
             turn.limits.before_request()
@@ -222,8 +223,7 @@ class Agent:
                             self._requests.count += 1
                             await turn.emit(self._requests.sent(turn, sent))
                         case Started():
-                            started = piece
-                            self._requests.answered = True
+                            started, self._requests.answered = piece, True
                         case TextDelta():
                             turn.partial.append(piece.text)
                             await turn.emit(piece)
@@ -236,7 +236,7 @@ class Agent:
                             await turn.emit(ModelReplied(index, reason, usage, took * 1000, reply.text))
         finally:
             if started and not reply:  # the service counted the input, though the reply was dropped
-                turn.limits.used += models.price(turn.options.model, complete_usage(started.usage, sent))
+                turn.limits.used += price(turn.options.model, complete_usage(started.usage, sent))
         assert reply is not None, "a stream ends with its reply or an exception"
         return reply
 
@@ -255,19 +255,16 @@ class Agent:
 
     # A turn's beginning and end
     def _new_turn(self, emit: Emit) -> Turn:
-        options = self.options
-        info = models.resolve(options.model, options.platform)
-        browses = options.offers("browser") and info.browses and self.desktop.has_browser
+        options, info = self.options, models.resolve(self.options.model, self.options.platform)
         return Turn(
             sink=emit,
             transcript=self._transcript,
             options=options,
             info=info,
             limits=Limits(options, self._spent),
-            system=system_prompt(self.desktop.size, options.system, browser=browses),
+            system=system_prompt(self.desktop.size, options.system, browser=browses(info, options, self.desktop)),
             first_step=self._steps,
             first_message=len(self._transcript),
-            max_tokens=options.max_tokens,
         )
 
     async def _prepare(self, turn: Turn, asked: TurnOptions | None) -> None:
@@ -303,8 +300,7 @@ class Agent:
             await self._release()
 
     async def _watch_desktop(self) -> None:
-        reason = await self.desktop.lost()
-        self.gate.halt(DesktopLost(reason, hint="Start a new session."))
+        self.gate.halt(DesktopLost(await self.desktop.lost(), hint="Start a new session."))
 
     async def _release(self) -> None:
         """Release every key and button; on a dead desktop none is held."""

@@ -24,6 +24,7 @@ from .answers import AnswerSchema
 from .client import ModelRequest, wire_model
 from .gate import Gate, LimitReached, QueuedMessage
 from .options import AgentOptions, thinking_parameters
+from .pricing import price
 from .reply import INPUT_COUNTS, Reply, Sent, complete_usage
 from .tools.call import Call, Tool
 from .transcript import Message, Transcript, user_text
@@ -111,7 +112,7 @@ class Turn:
     """How many calls the session had made before this turn."""
     first_message: int
     """Where this turn's own messages begin in the history; a refusal removes them."""
-    max_tokens: int
+    max_tokens: int = 0
     tools: Sequence[Tool] = ()
     definitions: list[dict[str, Any]] = field(default_factory=list)
     schema: AnswerSchema | None = None
@@ -279,7 +280,7 @@ class Requests:
             turn.transcript.input_tokens = weight
         turn.partial.clear()
         turn.said.append(reply.text)
-        usage = models.price(turn.options.model, counts)
+        usage = price(turn.options.model, counts)
         turn.limits.used += usage
         return usage
 

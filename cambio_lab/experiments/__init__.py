@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from .task import Task, Verdict
 
 if TYPE_CHECKING:
-    from .catalogue import Benchmark as Benchmark
     from .catalogue import benchmark as benchmark
     from .catalogue import benchmarks as benchmarks
     from .experiment import Experiment as Experiment
@@ -20,9 +19,10 @@ if TYPE_CHECKING:
     from .policies import action as action
     from .scheduler import ExperimentStopped as ExperimentStopped
     from .scheduler import Tally as Tally
+    from .task import Benchmark as Benchmark
 
 _LATER = {
-    "Benchmark": ".catalogue",
+    "Benchmark": ".task",
     "Observation": ".policies",
     "action": ".policies",
     "benchmark": ".catalogue",

@@ -1,121 +1,31 @@
 """Benchmarks: named, versioned sources of tasks for :class:`~cambio_lab.experiments.experiment.Experiment`.
 
 ``Experiment(benchmark("miniwob"), models=[...])``. A package adds its own by an entry point of the group
-``cambio_lab.benchmarks`` that names a :class:`Benchmark`, or a function that returns one.
+``cambio_lab.benchmarks`` that names a :class:`.task.Benchmark`, or a function that returns one.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, overload
+from collections.abc import Iterable
+from typing import Any
 
 from jinja2 import Environment
 
 from ..errors import ConfigurationError
-from .task import Task
+from .task import Benchmark, count_of
 
 GROUP = "cambio_lab.benchmarks"
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A result that others published; ``rate`` is a share from 0 to 1."""
-
-    system: str
-    rate: float | None
-    source: str
-    remark: str = ""
-
-
-@dataclass(frozen=True)
-class Benchmark(Sequence[Task]):
-    """Tasks with what a reader of a score must know. Loaded when they are first asked for.
-
-    ``metric`` is the authors' own definition, ``differences`` is everything in which this harness is not theirs.
-    ``needs`` says how to get what it runs on (extra, image, data).
-    """
-
-    name: str
-    title: str
-    version: str
-    load: Callable[[str], Sequence[Task]]
-    """Makes the tasks of a split."""
-    metric: str
-    licence: str
-    citation: str
-    url: str = ""
-    needs: str = "nothing"
-    seeds: str = "One for each task and repeat, drawn from the experiment's seed; the same for every model."
-    splits: tuple[str, ...] = ("all",)
-    split: str = ""
-    published: tuple[Published, ...] = ()
-    differences: tuple[str, ...] = ()
-    names: frozenset[str] | None = None
-    """The tasks that :meth:`filter` kept; ``None`` is all."""
-
-    @cached_property
-    def tasks(self) -> tuple[Task, ...]:
-        """:class:`ConfigurationError` says how to get what is missing."""
-        tasks = tuple(self.load(self.split or self.splits[0]))
-        return tasks if self.names is None else tuple(task for task in tasks if task.name in self.names)
-
-    @property
-    def tags(self) -> list[str]:
-        return sorted({tag for task in self.tasks for tag in task.tags})
-
-    def filter(
-        self, names: Iterable[str] | None = None, *, tags: Iterable[str] | None = None, split: str | None = None
-    ) -> Benchmark:
-        """Keep the tasks that are named and have one of ``tags``, of one split; nothing given keeps all.
-
-        Raises :class:`ConfigurationError` for a task, tag or split that does not exist.
-        """
-        if split is not None and split not in self.splits:
-            raise ConfigurationError(f"{self.name} has no split {split!r}.", hint=f"It has {', '.join(self.splits)}.")
-        chosen = replace(self, split=split or self.split)
-        wanted = None if names is None else frozenset(names)
-        groups = None if tags is None else frozenset(tags)
-        known = {task.name for task in chosen.tasks}
-        if unknown := sorted((wanted or frozenset()) - known) + sorted((groups or frozenset()) - set(chosen.tags)):
-            raise ConfigurationError(f"{self.name} has no {', '.join(unknown)}.", hint=f"See benchmark({self.name!r}).")
-        kept = [
-            task.name
-            for task in chosen.tasks
-            if (wanted is None or task.name in wanted) and (groups is None or groups & set(task.tags))
-        ]
-        return replace(chosen, names=frozenset(kept))
-
-    def __len__(self) -> int:
-        return len(self.tasks)
-
-    def __iter__(self) -> Iterator[Task]:
-        return iter(self.tasks)
-
-    @overload
-    def __getitem__(self, index: int) -> Task: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Task]: ...
-    def __getitem__(self, index: int | slice) -> Task | Sequence[Task]:
-        return self.tasks[index]
-
-    def __repr__(self) -> str:
-        return f"<Benchmark {self.name} {self.version}: {_count(self)}, licence {self.licence}>"
-
-    def _repr_html_(self) -> str:
-        return _ONE.render(benchmark=self, tasks=self.tasks)
 
 
 class Benchmarks(list[Benchmark]):
     """A table of benchmarks in a notebook, lines elsewhere."""
 
     def __repr__(self) -> str:
-        return "\n".join(f"{one.name:16} {one.version:8} {_count(one):12} {one.title}" for one in self)
+        return "\n".join(f"{one.name:16} {one.version:8} {count_of(one):12} {one.title}" for one in self)
 
     def _repr_html_(self) -> str:
-        return _ALL.render(rows=[(one, _count(one)) for one in self])
+        return _ALL.render(rows=[(one, count_of(one)) for one in self])
 
 
 def benchmark(name: str, tasks: Iterable[str] | None = None, *, split: str | None = None) -> Benchmark:
@@ -141,23 +51,9 @@ def benchmarks() -> Benchmarks:
     return found
 
 
-def _count(one: Benchmark) -> str:
-    try:
-        return f"{len(one)} tasks"
-    except ConfigurationError:
-        return "not installed"
-
-
 _ENVIRONMENT = Environment(autoescape=True)
 _ALL = _ENVIRONMENT.from_string(
     "<table><tr><th>Name<th>Version<th>Tasks<th>What<th>Needs<th>Licence</tr>{% for one, count in rows %}"
     "<tr><td>{{ one.name }}<td>{{ one.version }}<td>{{ count }}<td>{{ one.title }}<td>{{ one.needs }}"
     "<td>{{ one.licence }}</tr>{% endfor %}</table>"
-)
-_ONE = _ENVIRONMENT.from_string(
-    "<p><b>{{ benchmark.title }}</b> {{ benchmark.version }}, {{ benchmark.licence }}. {{ benchmark.metric }}"
-    "<br>{{ benchmark.citation }} {{ benchmark.url }}</p>"
-    "<ul>{% for line in benchmark.differences %}<li>{{ line }}{% endfor %}</ul>"
-    "<table><tr><th>Task<th>Tags<th>What</tr>{% for task in tasks %}<tr><td>{{ task.name }}"
-    "<td>{{ task.tags | join(', ') }}<td>{{ task.description }}</tr>{% endfor %}</table>"
 )

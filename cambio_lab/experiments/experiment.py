@@ -18,12 +18,14 @@ from ..store.store import FILE_NAME
 from . import display, evidence, plots, results
 from .budget import Budget, Caps
 from .engines import choose as choose_engine
+from .engines import recover
 from .engines.base import Engine, Plan
-from .grid import Cell, Grid, lab_settings, name_settings
+from .grid import Grid, lab_settings, name_settings
 from .ledger import CellRow, Ledger, load_cells
+from .outcome import Mark, mark
 from .policies import Policy, name_models
 from .recording import Recording
-from .scheduler import Scheduler, Tally, mark
+from .scheduler import Scheduler, Tally
 from .task import Task
 
 if TYPE_CHECKING:
@@ -116,19 +118,17 @@ class Experiment:
         """Enter the recorded outcomes; nothing is run."""
         (self.directory / "runs").mkdir(exist_ok=True)
         await recording.restore(ledger, list(self.grid), self.directory / "runs")
-        rows = [row for row in await ledger.cells() if row.outcome is not None]
+        rows, (dollars, steps) = await ledger.cells(), await ledger.spent()
         done = [row.outcome for row in rows if row.outcome is not None and row.state == "done"]
-        dollars, steps = await ledger.spent()
-        success = sum(outcome.success for outcome in done)
-        self._tally = Tally(len(self.grid), len(done), success, len(rows) - len(done), 0, dollars, steps)
-        self._tally.ended = "complete"
+        success, failed = sum(outcome.success for outcome in done), sum(row.state == "failed" for row in rows)
+        self._tally = Tally(len(self.grid), len(done), success, failed, 0, dollars, steps, ended="complete")
+        self._tally.cells = self._marks({row.cell_id: row for row in rows})
         return self._tally
 
     async def _run_on(self, engine: Engine, ledger: Ledger, shown: display.Display, concurrency: int | None) -> Tally:
         try:
             await engine.start(await self._plan(ledger, concurrency))
-            alive = await self._recover(ledger, engine)
-            return await self._schedule(ledger, engine, shown, alive)
+            return await self._schedule(ledger, engine, shown, await recover(engine, ledger))
         finally:
             self._scheduler = None
             await engine.stop()
@@ -177,32 +177,19 @@ class Experiment:
                 total=len(self.grid),
                 done=len(done),
                 success=sum(row.outcome is not None and row.outcome.success for row in done),
-                marks={
-                    cell.cell_id: mark(cell.task.name, self._column(cell), known[cell.cell_id].outcome)
-                    for cell in self.grid
-                },
+                marks=self._marks(known),
                 alive=alive,
             )
         finally:
             self._tally = scheduler.tally
 
-    def _column(self, cell: Cell) -> str:
-        return cell.model if len(self.grid.settings) == 1 else f"{cell.model}, {cell.setting}"
-
-    async def _recover(self, ledger: Ledger, engine: Engine) -> dict[str, str]:
-        """Settle attempts that a killed process left: count what finished unseen, charge and reopen the rest.
-
-        Cell -> attempt of those that still run on a worker: they are gone on with.
-        """
-        running = await ledger.running()
-        outcomes, alive = await engine.recover(running)
-        for outcome in outcomes:
-            await ledger.finish(outcome, final=outcome.failure != "infrastructure" and not outcome.fatal)
-            await engine.settled(outcome)
-        for attempt in running:  # no effect on those that were just finished
-            if attempt.attempt not in alive:
-                await ledger.lose(attempt.attempt, "the process that ran it died")
-        return {attempt.cell_id: attempt.attempt for attempt in running if attempt.attempt in alive}
+    def _marks(self, known: Mapping[str, CellRow]) -> dict[str, Mark]:
+        """Return how each cell of the grid looks on the wall."""
+        one = len(self.grid.settings) == 1
+        columns = {cell.cell_id: cell.model if one else f"{cell.model}, {cell.setting}" for cell in self.grid}
+        return {
+            cell.cell_id: mark(cell.task.name, columns[cell.cell_id], known[cell.cell_id].outcome) for cell in self.grid
+        }
 
     async def _plan(self, ledger: Ledger, concurrency: int | None) -> Plan:
         facts = await ledger.facts()

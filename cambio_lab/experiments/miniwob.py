@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ActionError, ConfigurationError, DesktopError
-from .catalogue import Benchmark, Published
 from .live import Live
-from .task import Task, Verdict
+from .task import Benchmark, Published, Task, Verdict
 
 SCALE = 3
 EPISODE_SECONDS = 600.0

@@ -78,6 +78,27 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """One cell of the grid on the wall. ``state``: ``open``, ``success``, ``failure``, or ``none`` (no verdict)."""
+
+    task: str
+    column: str
+    """Model, and setting where there are several."""
+    state: str = "open"
+    note: str = ""
+    run: str = ""
+    """The name of its run file."""
+
+
+def mark(task: str, column: str, outcome: Outcome | None) -> Mark:
+    """Return how a cell with this outcome looks."""
+    if outcome is None:
+        return Mark(task, column)
+    state = "none" if outcome.failure in NO_VERDICT else "success" if outcome.success else "failure"
+    return Mark(task, column, state, outcome.reason or outcome.error or outcome.failure or "", outcome.bundle)
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptProgress:
     """How far a running attempt is; ``thumbnail`` is a small JPEG of its desktop, when one was asked for."""
 

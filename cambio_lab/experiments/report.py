@@ -27,7 +27,7 @@ Row = dict[str, Any]
 
 def write(experiment: Experiment, path: Path) -> Path:
     """Write the page to ``path``, ``results.csv`` and ``results.parquet`` beside it; links are relative to the page."""
-    from .catalogue import Benchmark
+    from .task import Benchmark
 
     table = rows(experiment.cells, experiment.directory / "runs")
     tasks = {task.name: task for task in experiment.grid.tasks}

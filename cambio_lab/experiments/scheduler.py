@@ -16,7 +16,7 @@ from .budget import Budget
 from .engines.base import AttemptLost, Engine, Job
 from .grid import Cell
 from .ledger import AttemptRow, Ledger
-from .outcome import NO_VERDICT, AttemptProgress, Outcome
+from .outcome import NO_VERDICT, AttemptProgress, Mark, Outcome, mark
 
 logger = logging.getLogger(__name__)
 TICK = 0.25
@@ -32,27 +32,6 @@ SAME_FAULT = 3
 
 class ExperimentStopped(CambioError):
     """The experiment cannot go on; every finished cell is kept. The hint says what to do before running it again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """One cell of the grid on the wall. ``state``: ``open``, ``success``, ``failure``, or ``none`` (no verdict)."""
-
-    task: str
-    column: str
-    """Model, and setting where there are several."""
-    state: str = "open"
-    note: str = ""
-    run: str = ""
-    """The name of its run file."""
-
-
-def mark(task: str, column: str, outcome: Outcome | None) -> Mark:
-    """Return how a cell with this outcome looks."""
-    if outcome is None:
-        return Mark(task, column)
-    state = "none" if outcome.failure in NO_VERDICT else "success" if outcome.success else "failure"
-    return Mark(task, column, state, outcome.reason or outcome.error or outcome.failure or "", outcome.bundle)
 
 
 @dataclass(slots=True)

@@ -9,6 +9,8 @@ import asyncio
 from contextlib import suppress
 from typing import Any, Protocol
 
+from IPython.display import display
+
 from ..client.channel import Channel
 from ..client.discovery import Address
 from ..client.feed import fetch_steps
@@ -175,3 +177,8 @@ def folded(turns: list[Turn], name: str, *, unfold: bool = False) -> dict[str, A
         "text/html": f"<details{state}><summary>{record.escape(title, 300)}</summary>\n{page['text/html']}\n</details>",
         "text/plain": f"{title}\n{page['text/plain']}".rstrip(),
     }
+
+
+def show_raw(content: dict[str, Any], metadata: dict[str, Any] | None = None) -> Any:
+    """Display a mimebundle; return a handle whose ``update(bundle, raw=True)`` replaces it."""
+    return display(content, metadata=metadata, raw=True, display_id=True)  # type: ignore[no-untyped-call]

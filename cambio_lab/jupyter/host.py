@@ -15,6 +15,7 @@ from ..client.message import Message
 from ..client.session import Session
 from ..client.turn import Turn, TurnBuilder
 from . import record
+from .follower import show_raw
 
 CLOCK_SECONDS = 1.0
 REFRESH_SECONDS = 0.15
@@ -48,11 +49,6 @@ def _show_turn(turn: Turn, shown: dict[int, int]) -> None:
 def _turn_as_text(turn: Turn, shown: dict[int, int]) -> str:
     printed = shown.get(id(turn)) == execution_count()
     return f"<Turn: {turn.outcome}>" if printed else "\n".join(turn.transcript())
-
-
-def show_raw(content: dict[str, Any], metadata: dict[str, Any] | None = None) -> Any:
-    """Display a mimebundle; return a handle whose ``update(bundle, raw=True)`` replaces it."""
-    return display(content, metadata=metadata, raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
 
 class IPythonTerminal(Terminal):

@@ -15,8 +15,7 @@ import traitlets
 from ..client.portal import portal
 from ..client.session import Session
 from . import record
-from .follower import folded, follow
-from .host import show_raw
+from .follower import folded, follow, show_raw
 from .relay import Relay, asset
 
 MODES = ("panel", "desktop", "chat")

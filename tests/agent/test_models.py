@@ -12,6 +12,7 @@ from cambio_lab.agent import AgentOptions, Gate, models
 from cambio_lab.agent.client import ModelClient, sdk_client_name, wire_model
 from cambio_lab.agent.loop import Agent
 from cambio_lab.agent.options import thinking_parameters
+from cambio_lab.agent.pricing import price
 from cambio_lab.errors import ConfigurationError, InvalidRequest, UnsupportedModel
 from cambio_lab.events import TurnFailed, TurnFinished
 from cambio_lab.sessions.config import check_creation
@@ -216,7 +217,7 @@ def test_money_is_counted_by_kind_of_token() -> None:
         "cache_creation": {"ephemeral_5m_input_tokens": 200_000, "ephemeral_1h_input_tokens": 100_000},
         "output_tokens_details": {"thinking_tokens": 60_000},
     }
-    cost = models.price("claude-sonnet-5-5", usage)
+    cost = price("claude-sonnet-5-5", usage)
     assert cost.cost_usd == pytest.approx(2 + 1 + 0.2 * 2.5 + 0.1 * 4 + 2 * 0.1)
     assert (cost.thinking_tokens, cost.requests) == (60_000, 1)
 
@@ -230,13 +231,13 @@ def test_a_compaction_is_paid_for_although_the_sums_leave_it_out() -> None:
             {"type": "message", "input_tokens": 10, "output_tokens": 10},
         ],
     }
-    cost = models.price("claude-sonnet-5-5", usage)
+    cost = price("claude-sonnet-5-5", usage)
     assert cost.cost_usd == pytest.approx((100_010 * 2 + 1010 * 10) / 1e6)
 
 
 def test_long_prompts_of_the_small_model_cost_five_times_as_much() -> None:
-    short = models.price("claude-haiku-5-5", {"input_tokens": 100_000, "output_tokens": 0}).cost_usd
-    long = models.price("claude-haiku-5-5", {"input_tokens": 100_001, "output_tokens": 0}).cost_usd
+    short = price("claude-haiku-5-5", {"input_tokens": 100_000, "output_tokens": 0}).cost_usd
+    long = price("claude-haiku-5-5", {"input_tokens": 100_001, "output_tokens": 0}).cost_usd
     assert short == pytest.approx(0.01) and long == pytest.approx(0.05000050)
 
 

@@ -12,8 +12,8 @@ from cambio_lab.events import Usage
 from cambio_lab.experiments import plots, results
 from cambio_lab.experiments.display import Page, Terminal, as_html, duration, words
 from cambio_lab.experiments.ledger import CellRow
-from cambio_lab.experiments.outcome import AttemptProgress, Outcome
-from cambio_lab.experiments.scheduler import Mark, Tally
+from cambio_lab.experiments.outcome import AttemptProgress, Mark, Outcome
+from cambio_lab.experiments.scheduler import Tally
 
 
 def test_the_line_says_done_failed_running_spend_and_time_left() -> None:

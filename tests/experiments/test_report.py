@@ -11,7 +11,7 @@ from typing import Any
 import pandas
 
 from cambio_lab.experiments import Benchmark, Experiment, Live, Observation, Task, action
-from cambio_lab.experiments.catalogue import Published
+from cambio_lab.experiments.task import Published
 
 from .conftest import BAD, GOOD, ask, check, draw, word_task
 from .test_policies import careless, writer

@@ -30,7 +30,7 @@ class BrowserTool(ToolsetTool):
     ) -> None:
         super().__init__(_toolset(self, admitted, parts, members), parts.tool_use)
         self._desktop = desktop
-        self._parts = parts.browser
+        self._parts, self._results = parts, parts.browser
         self._image: Screenshot | None = None
         self._pages: dict[str, str] = {}
         """Address of each tab, as last reported; the active one also under the empty name."""
@@ -67,7 +67,7 @@ class BrowserTool(ToolsetTool):
                 return await self._capture(arguments)
             answer = await self._desktop.browse(name, arguments)
         if name == "navigate":
-            return self._parts.navigated(**answer)
+            return self._results.BetaBrowserNavigateResult(**answer)
         if name in TABS:
             return answer["tabs"] if name == "list_tabs" else answer
         return answer.get("text") or None if name not in _READS else answer["text"]
@@ -79,7 +79,7 @@ class BrowserTool(ToolsetTool):
         corners = None if region is None else Region(*region)
         self._image = await self._desktop.browser_screenshot(arguments.get("tab_id"), corners)
         # The SDK only needs to see that there is one: the block is made from the screenshot itself, once.
-        return self._parts.screenshot(data="", media_type=self._image.media_type)
+        return self._parts.computer.BetaScreenshotResult(data="", media_type=self._image.media_type)
 
     async def state(self) -> Any:
         """Return the browser's state in the SDK's form; nothing is open when it cannot be asked."""
@@ -93,12 +93,12 @@ class BrowserTool(ToolsetTool):
         self._pages = {tab["tab_id"]: tab["url"] for tab in found["tabs"]}
         self._pages[""] = next((tab["url"] for tab in found["tabs"] if tab.get("active")), "")
         changes = [self._change(change) for change in found["state_changes"]]
-        return self._parts.state(tabs=found["tabs"], state_changes=changes)
+        return self._results.BetaBrowserState(tabs=found["tabs"], state_changes=changes)
 
     def _change(self, change: dict[str, Any]) -> Any:
         if change["type"] == "dialog_dismissed":
-            return self._parts.dialog(kind=change["kind"], message=change["message"])
-        return self._parts.refused() if change["type"] == "navigation_refused" else change
+            return self._results.BetaDialogDismissed(kind=change["kind"], message=change["message"])
+        return self._results.BetaNavigationRefused() if change["type"] == "navigation_refused" else change
 
 
 _READS = frozenset({"read_page", "get_page_text", "find", "read_console", "read_network", "javascript_exec"})
@@ -120,7 +120,7 @@ class _Files:
 def _toolset(tool: BrowserTool, admitted: Callable[[str], bool], parts: ToolsetParts, members: frozenset[str]) -> Any:
     """The SDK's abstract toolset with our ``execute``: a class of its own because the SDK is loaded on first use."""
 
-    class Toolset(parts.browser.base):  # type: ignore[misc, name-defined]
+    class Toolset(parts.browser.BetaAsyncAbstractBrowserToolset20260801):  # type: ignore[misc, name-defined]
         async def execute(self, context: Any, name: str, input: Any) -> Any:
             return await tool.perform(name, input.to_dict())
 

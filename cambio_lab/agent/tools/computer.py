@@ -94,16 +94,16 @@ class ComputerTool(ToolsetTool):
             done = self._done = await actions.ACTIONS[name].run(self._desktop, arguments)
         if done.image is not None:
             # The SDK only needs to see that there is one: the block is made from the screenshot itself, once.
-            return self._parts.screenshot(data="", media_type=done.image.media_type)
+            return self._parts.computer.BetaScreenshotResult(data="", media_type=done.image.media_type)
         if done.point is not None:
-            return self._parts.position(x=done.point.x, y=done.point.y)
+            return self._parts.computer.BetaComputerCursorPositionResult(x=done.point.x, y=done.point.y)
         return None
 
 
 def _toolset(tool: ComputerTool, admitted: Callable[[str], bool], parts: ToolsetParts) -> Any:
     """The SDK's abstract toolset with our ``execute``: a class of its own because the SDK is loaded on first use."""
 
-    class Toolset(parts.base):  # type: ignore[misc, name-defined]
+    class Toolset(parts.computer.BetaAsyncAbstractComputerToolset20260801):  # type: ignore[misc, name-defined]
         async def execute(self, context: Any, name: str, input: Any) -> Any:
             return await tool.perform(name, input.to_dict())
 

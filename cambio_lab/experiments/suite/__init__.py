@@ -7,8 +7,7 @@ None needs the internet. ``docs/experiments.md`` shows how to add yours.
 from __future__ import annotations
 
 from ..._version import __version__
-from ..catalogue import Benchmark
-from ..task import Task
+from ..task import Benchmark, Task
 from .browser import FILL_FORM, READ_PAGE
 from .desktop import (
     COUNT_ERRORS,

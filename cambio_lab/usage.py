@@ -1,0 +1,47 @@
+"""What a turn takes: tokens and money, and the time of its calls."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import asdict, astuple, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+
+def timestamp(seconds: float) -> str:
+    """Return seconds since the epoch as UTC, ``2024-01-15T10:30:00Z``."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens by kind and what they cost. Adds up with ``+``."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    thinking_tokens: int = 0
+    requests: int = 0
+    cost_usd: float = 0.0
+
+    def describe(self) -> dict[str, Any]:
+        """Return tokens by kind, requests and ``cost_usd``, as messages and rows carry them."""
+        return {**asdict(self), "cost_usd": round(self.cost_usd, 6)}
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*map(operator.add, astuple(self), astuple(other)))
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the time of one tool call went, in milliseconds.
+
+    ``action`` is the input or command itself, ``settle`` the wait for the screen to become quiet, ``encode`` the
+    screenshot's encoding, ``total`` everything from the call's start to its result.
+    """
+
+    action: float = 0.0
+    settle: float = 0.0
+    encode: float = 0.0
+    total: float = 0.0
