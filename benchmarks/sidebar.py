@@ -26,7 +26,7 @@ from playwright.async_api import CDPSession, Page, async_playwright
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.browser.lab import lab_server, open_lab
-from tests.conftest import CHROMIUM_FLAGS
+from tests.conftest import CHROMIUM, CHROMIUM_FLAGS
 from tests.live_server import LiveServer
 
 TAB = '[data-id="cambio-lab-agents"]'
@@ -115,7 +115,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
         await fill(server, arguments.sessions)
         print(f"{arguments.sessions} desktops in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         async with async_playwright() as playwright:
-            browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_FLAGS)
+            browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
             page = await browser.new_page(viewport={"width": 1440, "height": 900})
             took = [await opening(page, server, arguments.sessions) for _ in range(arguments.opens)]
             found: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,11 @@ from .live_server import LiveServer
 from .messages_api.fixtures import messages_api  # noqa: F401  (a fixture)
 
 ROOT = Path(__file__).resolve().parent.parent
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+    "chromium (the Debian package; on Ubuntu, whose chromium is a snap, Google Chrome)",
+)
+"""Where it is; a browser that cannot be started is named in Playwright's error."""
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",

@@ -109,7 +109,9 @@ def test_make_run_of_a_source_archive_by_an_ordinary_user_of_another_system(else
     if os.geteuid() == 0:
         subprocess.run(["chown", "-R", "65534:65534", source, home, active], check=True)
         options = {"user": 65534, "group": 65534, "extra_groups": [socket.stat().st_gid]}
+    network = {name: value for name, value in os.environ.items() if re.search("_CERT|_CA_|CERT_|(?i:_proxy)", name)}
     environment = {
+        **network,
         "PATH": f"{active}/bin:{elsewhere}/programs",
         "VIRTUAL_ENV": str(active),
         "PIP_USER": "1",

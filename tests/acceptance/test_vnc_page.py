@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from playwright.async_api import Locator, Page, async_playwright, expect
 
-from tests.conftest import CHROMIUM_FLAGS
+from tests.conftest import CHROMIUM, CHROMIUM_FLAGS
 from tests.messages_api import Script, member, reply, screenshot
 
 from .chat import chat
@@ -48,7 +48,7 @@ async def pointer(b: Bench) -> tuple[int, int]:
 @pytest.mark.browser
 async def test_a_page_shows_the_same_pixels_and_its_click_moves_the_desktop(bench: OpenBench, desktop: str) -> None:
     async with bench(desktop) as b, async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_FLAGS)
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         page = await browser.new_page(viewport={"width": 1400, "height": 950})
         b.api.policy = Script([reply(member("mouse_move", coordinate=[640, 400]), screenshot())])
         await chat(b.server.ws_url, b.session["id"], "look")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, async_playwright
 
-from tests.conftest import CHROMIUM_FLAGS
+from tests.conftest import CHROMIUM, CHROMIUM_FLAGS
 from tests.live_server import LiveServer
 
 pytestmark = pytest.mark.browser
@@ -81,7 +81,7 @@ async def test_a_hostile_page_fails_at_everything(
     async with server.client() as client:
         session = (await client.post("/sessions", json={"name": "victim"})).json()["id"]
         async with async_playwright() as playwright:
-            browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_FLAGS)
+            browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
             page = await browser.new_page()
             # The victim is logged in: the browser holds the server's cookies.
             query = f"?token={server.token}" if server.token else ""

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from playwright.async_api import Browser, BrowserContext, Response, async_playwright
 
-from tests.conftest import CHROMIUM_FLAGS
+from tests.conftest import CHROMIUM, CHROMIUM_FLAGS
 from tests.live_server import LiveServer
 
 from .conftest import check_envelope
@@ -58,7 +58,7 @@ USE = """async ([id]) => {
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
-        found = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_FLAGS)
+        found = await playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         yield found
         await found.close()
 

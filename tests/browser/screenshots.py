@@ -10,7 +10,7 @@ from typing import Any
 
 from playwright.async_api import Browser, Page, async_playwright
 
-from tests.conftest import CHROMIUM_FLAGS
+from tests.conftest import CHROMIUM, CHROMIUM_FLAGS
 from tests.live_server import LiveServer
 
 from .lab import LIVE, ask, command, idle, kernel_ready, lab_server, notebook, notebook_7, open_lab, run_cell
@@ -130,7 +130,7 @@ async def main(folder: Path) -> None:
         try:
             session = await make(server, "Flights to Oslo", approval="never", max_cost_usd=2)
             async with async_playwright() as playwright:
-                browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_FLAGS)
+                browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
                 assert server.cwd is not None
                 await states(browser, server, server.cwd, folder)
                 await panels(browser, server, server.cwd, folder, session)

@@ -6,8 +6,8 @@ import asyncio
 import json
 import secrets
 import shutil
-import subprocess
 import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -23,21 +23,27 @@ from .conftest import RESULTS
 from .lab import ROOT
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(1200)]
-ALLOWANCES = ["seccomp=unconfined", "systempaths=unconfined"]
+OPTIONS = "--cap-drop ALL --security-opt no-new-privileges"
+ALLOWANCES = "--security-opt seccomp=unconfined --security-opt systempaths=unconfined"
 """What bubblewrap needs: to make namespaces, and to mount a /proc of its own. No capability."""
 
 
-def pip(*arguments: str | Path) -> None:
-    subprocess.run([sys.executable, "-m", "pip", *arguments], check=True)
+async def command(*arguments: str | Path) -> str:
+    """The output of a program that succeeds."""
+    process = await asyncio.create_subprocess_exec(*arguments, stdout=PIPE)
+    output, _ = await process.communicate()
+    assert process.returncode == 0, arguments
+    return output.decode().strip()
 
 
 @pytest.fixture
 async def image(docker_host: str, tmp_path: Path) -> AsyncIterator[str]:
     """Built without an index: what it installs is in ``dist``."""
     dist = tmp_path / "dist"
-    pip("wheel", "-q", "--no-deps", "-w", dist, ROOT)
+    pip = (sys.executable, "-m", "pip")
+    await command(*pip, "wheel", "-q", "--no-deps", "-w", dist, ROOT)
     (wheel,) = dist.iterdir()
-    pip("download", "-q", "-d", dist, "-c", ROOT / "constraints.txt", f"{wheel}[lab]", "jupyterhub")
+    await command(*pip, *("download", "-q", "-d", dist, "-c", ROOT / "constraints.txt", f"{wheel}[lab]", "jupyterhub"))
     shutil.copy(ROOT / "docs/how-to/singleuser.Dockerfile", tmp_path / "Dockerfile")
     engine = Engine()
     base = await build_image(engine, "cambio-lab-desktop")
@@ -53,20 +59,12 @@ async def image(docker_host: str, tmp_path: Path) -> AsyncIterator[str]:
 
 async def test_a_session_runs_in_the_image_of_a_user(image: str) -> None:
     token = secrets.token_hex(8)
-    client = docker.from_env()
-    container = client.containers.run(
-        image,
-        ["jupyter", "lab", "--ip=0.0.0.0", "--ServerApp.port=8888", f"--IdentityProvider.token={token}"],
-        environment={"CAMBIO_LAB_MODEL": "demo"},
-        cap_drop=["ALL"],
-        security_opt=["no-new-privileges", *ALLOWANCES],
-        ports={"8888/tcp": ("127.0.0.1", None)},
-        detach=True,
-        init=True,
-    )
+    lab = ["jupyter", "lab", "--ip=0.0.0.0", "--ServerApp.port=8888", f"--IdentityProvider.token={token}"]
+    options = ["--detach", "--init", "--publish=127.0.0.1::8888", "--env=CAMBIO_LAB_MODEL=demo"]
+    options += [*OPTIONS.split(), *ALLOWANCES.split()]
+    container = await command("docker", "run", *options, image, *lab)
     try:
-        container.reload()
-        address = f"127.0.0.1:{container.ports['8888/tcp'][0]['HostPort']}"
+        address = await command("docker", "port", container, "8888")
         headers = {"Authorization": f"token {token}"}
         async with httpx2.AsyncClient(base_url=f"http://{address}", headers=headers, timeout=60) as http:
             await _healthy(http)
@@ -81,10 +79,7 @@ async def test_a_session_runs_in_the_image_of_a_user(image: str) -> None:
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / "singleuser-image.png").write_bytes(screenshot)
     finally:
-        log = container.logs().decode(errors="replace")
-        container.remove(force=True)
-        client.close()
-        print(log[-3000:])
+        print(await command("docker", "rm", "--force", container))
 
 
 async def _healthy(http: httpx2.AsyncClient) -> None:

@@ -17,7 +17,7 @@ from nbconvert import HTMLExporter, WebPDFExporter
 from PIL import Image
 from playwright.async_api import BrowserType
 
-from ..conftest import CHROMIUM_FLAGS
+from ..conftest import CHROMIUM, CHROMIUM_FLAGS
 from ..live_server import LiveServer
 from .execute import NOTEBOOKS, ROOT, execute
 from .test_record import Page, as_github
@@ -112,7 +112,7 @@ def test_the_first_notebook_shows_a_readable_desktop() -> None:
 @pytest.mark.browser
 def test_the_first_notebook_becomes_paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """HTML to PDF as ``nbconvert --to webpdf`` does it, with the system's Chromium; the images are on the pages."""
-    launch = functools.partialmethod(BrowserType.launch, executable_path="/usr/bin/chromium")
+    launch = functools.partialmethod(BrowserType.launch, executable_path=CHROMIUM)
     monkeypatch.setattr(BrowserType, "launch", launch)
     notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
     exporter = WebPDFExporter(browser_args=[*CHROMIUM_FLAGS])  # type: ignore[no-untyped-call]

@@ -13,7 +13,7 @@ import pytest
 from playwright.async_api import async_playwright, expect
 
 from cambio_lab.reports import Run
-from tests.conftest import CHROMIUM_FLAGS
+from tests.conftest import CHROMIUM, CHROMIUM_FLAGS
 from tests.live_server import free_port
 from tests.recording.parts import Workshop
 
@@ -102,7 +102,7 @@ async def test_inspect_view_shows_a_run(workshop: Workshop, tmp_path: Path) -> N
     try:
         await _answers(f"http://127.0.0.1:{port}/")
         async with async_playwright() as playwright:
-            browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_FLAGS)
+            browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
             page = await browser.new_page(viewport={"width": 1440, "height": 1000})
             await page.goto(f"http://127.0.0.1:{port}/")
             await page.get_by_text(run.name).first.click(timeout=60_000)

@@ -30,7 +30,7 @@ from cambio_lab.reports.exporters.atif import atif
 from cambio_lab.reports.exporters.dataset import DatasetExporter, conversation, step_rows
 from cambio_lab.reports.exporters.video import Film
 from tests.browser.lab import lab_server, open_lab
-from tests.conftest import CHROMIUM_FLAGS
+from tests.conftest import CHROMIUM, CHROMIUM_FLAGS
 
 RUNS = Path(__file__).resolve().parents[2] / "notebooks" / "runs"
 GOLDEN = RUNS / "02-watch-stop-approve-1.cambio"
@@ -104,7 +104,7 @@ async def test_a_saved_notebook_of_hostile_runs_is_harmless_in_jupyterlab(tmp_pa
     await server.start()
     try:
         async with async_playwright() as playwright:
-            browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_FLAGS)
+            browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
             page = await browser.new_page(viewport={"width": 1440, "height": 900})
             asked: list[str] = []
             page.on("request", lambda request: asked.append(request.url))
@@ -135,7 +135,7 @@ async def test_no_marker_in_any_field_comes_alive(number: int, tmp_path: Path) -
         "markdown as HTML": text,
     }
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_FLAGS)
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         page = await browser.new_page()
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
