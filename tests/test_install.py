@@ -169,3 +169,21 @@ def test_the_wheel_works_in_a_clean_environment(tmp_path: Path) -> None:
     assert re.search(r"cambio-lab v\S+ enabled OK", run("jupyter", "labextension", "list"))
     assert "cambio_lab" in run("python", "-c", "import cambio_lab; print(cambio_lab.Workbench.__module__)")
     assert "demo" in run("cambio-lab", "doctor")
+
+
+def test_where_chromium_is_a_snap_setup_says_what_to_install(bare: dict[str, str], tmp_path: Path) -> None:
+    """As on Ubuntu, whose apt knows ``chromium-browser``, a package that installs the snap."""
+    programs = Path(bare["PATH"])
+    asked = tmp_path / "asked"
+    for name, script in {
+        "id": "echo 0",
+        "apt-get": f'echo "$@" >>{asked}',
+        "apt-cache": '[ "$2" = chromium-browser ] && echo "Package: $2"',
+    }.items():
+        (programs / name).unlink(missing_ok=True)
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        (programs / name).chmod(0o755)
+    done = _setup("run", {**bare, "DOCKER_HOST": SILENT})
+    assert done.returncode == 0, done.stderr
+    assert "Chromium is a snap here" in done.stderr
+    assert "openbox" in asked.read_text() and "chromium" not in asked.read_text()
