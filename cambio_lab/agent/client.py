@@ -190,6 +190,7 @@ class ModelClient:
                 signed=self.platform in ("aws", "bedrock"),
                 timeout=http.timeouts(self.stall),
                 transport=transport,
+                follow_redirects=False,  # the key would go along, to whatever address is named
             )
         except (ImportError, ValueError) as error:
             raise proxy_error(error) from error

@@ -109,8 +109,9 @@ def classify(
         return _connection(error, "APITimeoutError" in names, usage, address)
     module = type(error).__module__
     if module.startswith(("httpx2", "httpcore2", "httpx", "httpcore")):
-        stalled = "TimeoutException" in names
-        return Transient("the reply stalled" if stalled else "the connection broke", broken=True, usage=usage)
+        faults = {"TimeoutException": "the reply stalled", "DecodingError": "the reply could not be decompressed"}
+        reason = next((words for name, words in faults.items() if name in names), "the connection broke")
+        return Transient(reason, broken=True, usage=usage)
     if "AnthropicError" in names or isinstance(error, ImportError):
         said = _quoted(str(error), secrets)
         return ConfigurationError(f"The model client is not set up: {said}", hint="See docs/agent.md, Platforms.")
@@ -118,7 +119,8 @@ def classify(
 
 
 def _words(error: Exception) -> str:
-    return str(error) if isinstance(error, BrokenReply) else type(error).__name__
+    words = {"JSONDecodeError": "an event is not JSON"}.get(type(error).__name__, type(error).__name__)
+    return str(error) if isinstance(error, BrokenReply) else words
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -163,11 +165,18 @@ def _status(error: Any, usage: Mapping[str, Any] | None, secrets: Iterable[str])
     retried = status in RETRIED_STATUS or status >= 500 or kind in RETRIED_TYPES
     if (verdict := headers.get("x-should-retry")) in ("true", "false"):
         retried = verdict == "true"
-    if retried:
-        reasons = {"rate_limit_error": "rate limited", "overloaded_error": "overloaded"}
-        words = reasons.get(kind or "") or {429: "rate limited", 529: "overloaded"}.get(status, f"error {status}")
-        return Transient(f"the model service is {words}", retry_after=retry_after(headers), usage=usage)
     said = _quoted(error.api_message or _body(error.response), secrets)
+    if retried:
+        reasons = {"rate_limit_error": "is rate limited", "overloaded_error": "is overloaded"}
+        known = {429: "is rate limited", 529: "is overloaded"}.get(status)
+        words = reasons.get(kind or "") or known or f"answered {status}{f' ({said})' if said else ''}"
+        return Transient(f"the model service {words}", retry_after=retry_after(headers), usage=usage)
+    if 300 <= status < 400:
+        target = _quoted(headers.get("location", "another address").partition("?")[0], secrets)
+        return ConfigurationError(
+            f"{_address(error.response)} answered {status}, a redirect to {target}, which is not followed.",
+            hint="Check the base URL, and log in where a proxy asks for it.",
+        )
     return ModelRejected(
         f"{_address(error.response)} refused the request ({status}{f' {kind}' if kind else ''})"
         + (f": {said}" if said else "."),

@@ -24,7 +24,8 @@ LIMIT = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
 """Bytes of each stream that are sent for one command; the rest of a flood stays in the desktop."""
 MOST_INPUT = 16 * 1024 * 1024
 HEREDOC = re.compile(r"here-document at line \d+ delimited by end-of-file \(wanted `(.*)'\)")
-QUIET = "2>/dev/null"
+QUIET = ">/dev/null 2>/dev/null"
+"""Around our lines: with `set -T` a DEBUG trap prints in them, with `set -x` bash does."""
 OURS = {"OLDPWD", "SHLVL", "_", "CAMBIO_LAB_PROCESS"}
 """Environment of this helper that a fresh bash does not have."""
 

@@ -91,6 +91,47 @@ async def test_a_refusal_names_address_status_and_first_words(make: MakeAgent) -
         assert expected in end.details
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed_with_the_key(status: int, make: MakeAgent) -> None:
+    headers = {"location": "https://login.acme.example/start?t=sk-ant-abcdefgh"}
+    service = Scripted(httpx2.Response(status, headers=headers), repeat=True)
+    end, retries = await failure(make, service)
+    assert retries == 0 and end.kind == "ConfigurationError" and len(service.requests) == 1
+    for expected in (str(status), "api.anthropic.com", "https://login.acme.example/start", "base URL"):
+        assert expected in end.details
+    assert "sk-ant" not in end.details
+
+
+@pytest.mark.parametrize(
+    ("answer", "words", "retries"),
+    [
+        (httpx2.Response(413, text="<h1>413 Request Entity Too Large</h1>"), "too large to send", 0),
+        (httpx2.Response(529), "is overloaded", 8),
+        (httpx2.Response(502, text="<h1>Bad gateway</h1>"), "answered 502 (<h1>Bad gateway</h1>)", 8),
+        (httpx2.Response(504), "the model service answered 504.", 8),
+        (httpx2.Response(429, headers={"retry-after": "nan"}), "is rate limited", 8),
+        (httpx2.Response(429, headers={"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}), "is rate limited", 8),
+        (httpx2.Response(402, text="no credit"), "billing page", 0),
+        (httpx2.Response(204), "without a stop reason", 3),
+        (lambda request: encoded(events([text("Hello")]))[:180], "without a stop reason", 3),
+        (lambda request: encoded(events([text("Hello")])).replace(b'_delta"', b"_delta", 1), "not JSON", 3),
+    ],
+)
+async def test_each_odd_answer_is_named(answer: Any, words: str, retries: int, make: MakeAgent) -> None:
+    end, tried = await failure(make, Scripted(answer, repeat=True))
+    assert words in end.details and tried == retries
+
+
+async def test_a_reply_that_cannot_be_decompressed_is_named(make: MakeAgent) -> None:
+    headers = {"content-type": "text/event-stream", "content-encoding": "gzip"}
+
+    def broken(request: Any) -> httpx2.Response:
+        return httpx2.Response(200, headers=headers, stream=httpx2.ByteStream(b"not compressed"))
+
+    end, tried = await failure(make, Scripted(broken, repeat=True))
+    assert "could not be decompressed" in end.details and tried == 3
+
+
 async def test_an_address_that_refuses_connections_fails_fast_with_progress(make: MakeAgent) -> None:
     with MessagesApi() as gone:
         address, key = gone.base_url, gone.key

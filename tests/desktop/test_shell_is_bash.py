@@ -194,24 +194,75 @@ def masked(text: str) -> str:
     return re.sub(r"(?<![\w/-])\d{3,}\b", "P", text)
 
 
+async def both(folder: Path, commands: list[str]) -> list[tuple[str, str, int | None]]:
+    """Output, errors and status of the commands through the tool and through plain bash."""
+    found = []
+    for name, run in (("ours", through_the_tool), ("theirs", through_plain_bash)):
+        home = folder / name
+        home.mkdir()
+        (home / "f1").write_text("first\nsecond\n")
+        (home / "f2").write_text("")
+        out, err, code = await run(home, [*commands, PROBE, "exit"])
+        found.append((masked(out), masked(err), code))
+    return found
+
+
 @given(commands=COMMANDS)
 @settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_random_scripts_behave_as_in_plain_bash(tmp_path_factory: pytest.TempPathFactory, commands: list[str]) -> None:
     folder = tmp_path_factory.mktemp("shell")
-
-    async def both() -> list[tuple[str, str, int | None]]:
-        found = []
-        for name, run in (("ours", through_the_tool), ("theirs", through_plain_bash)):
-            home = folder / name
-            home.mkdir()
-            (home / "f1").write_text("first\nsecond\n")
-            (home / "f2").write_text("")
-            out, err, code = await run(home, [*commands, PROBE, "exit"])
-            found.append((masked(out), masked(err), code))
-        return found
-
     try:
-        ours, theirs = asyncio.run(both())
+        ours, theirs = asyncio.run(both(folder, commands))
         assert ours == theirs, "\n".join(commands)
     finally:
         shutil.rmtree(folder)
+
+
+ODD = {
+    "debug trap inherited": ["trap 'echo D' DEBUG; set -T", "f() { echo in; }", "f", "trap - DEBUG; set +T"],
+    "return trap": ["trap 'echo R' RETURN; f() { :; }; set -T; f", "source /dev/null", "trap - RETURN"],
+    "streams moved and put back": [
+        "exec 3>&1 4>&2 1>out 2>&1",
+        "echo a; ls none",
+        "exec 1>&3 2>&4 3>&- 4>&-",
+        "cat out",
+    ],
+    "standard input closed": ["exec 0<&-", "read x; echo $?", "exec 0</dev/null", "cat"],
+    "a named descriptor": ["exec {fd}>f; echo x >&$fd; exec {fd}>&-; cat f", "exec 200>lock; flock 200; echo locked"],
+    "set -e in a function": ["set -e; f() { false; echo after; }", "f || echo caught", "false", "echo never"],
+    "a pipe fails under set -e": ["set -eo pipefail", "false | true", "echo never"],
+    "coproc": [
+        "coproc cat; echo hi >&${COPROC[1]}; read -u ${COPROC[0]} x; echo $x; kill $COPROC_PID; wait 2>/dev/null"
+    ],
+    "extglob": ["shopt -s extglob", "echo !(f1)", "f() { case $1 in @(a|b)) echo ab;; esac; }; f a"],
+    "here-strings": ["cat <<< $'a\\nb'", "read a b <<< 'x y z'; echo $b", "wc -l <<< ''"],
+    "BASH_ENV": ["echo 'echo from env' >env.sh; export BASH_ENV=$PWD/env.sh", "bash -c 'echo sub'", "unset BASH_ENV"],
+    "PS4": ["PS4='[$?] '; set -x", "false; true", "PS4='$(echo x) '; :", "set +x"],
+    "a trace of its own": ["exec 9>trace; BASH_XTRACEFD=9; set -x; echo t; set +x; exec 9>&-; cat trace"],
+    "BASHPID": ["[ $$ = $BASHPID ] && echo same; ( [ $$ = $BASHPID ] || echo differ )"],
+    "wait": ["(exit 9) & p=$!", "wait $p; echo $?", "wait 999999; echo $?", "(exit 3) & wait -n; echo $?"],
+    "builtins taken over": [
+        "printf() { builtin echo p; }; trap() { :; }; exit() { :; }",
+        "printf x",
+        "unset -f printf trap exit",
+    ],
+    "no PATH": ["PATH=", "ls", "echo $?", "PATH=/usr/bin:/bin; ls"],
+    "few descriptors": ["ulimit -n 20; ulimit -f 0; echo x > big; echo $?"],
+    "IFS": ["IFS=0x; printf '%s\\n' 10x0", "echo $?", "unset IFS"],
+    "execfail": ["shopt -s execfail; exec nosuch; echo $?", "exec -a name bash -c 'echo $0'"],
+    "the folder vanishes": ["mkdir x; cd x; rmdir ../x; pwd", "ls; echo $?", "cd .."],
+    "exit in a trap": ["trap 'echo bye; exit 4' EXIT", "exit 2"],
+    "signals": ["trap 'echo int' INT; kill -INT $$; echo alive", "kill -HUP $$", "echo never"],
+    "set -a, -k, -t": ["set -a; v=1; env | grep ^v=; set +a", "set -k; echo a=1 b; set +k", "set -t; echo once"],
+    "process substitution": ["mapfile -t m < <(seq 3); echo ${#m[@]}", "exec 5< <(echo ps); read -u 5 z; echo $z"],
+    "no terminal": ["tty; test -t 0; echo $?; test -t 1; echo $?"],
+    "nothing of ours": [
+        "env | grep -ci cambio; set | grep -ci cambio; compgen -A function; shopt -s xpg_echo; echo 'a\\tb'"
+    ],
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+async def test_odd_scripts_behave_as_in_plain_bash(tmp_path: Path, name: str) -> None:
+    ours, theirs = await both(tmp_path, ODD[name])
+    assert ours == theirs
