@@ -6,7 +6,7 @@ import codecs
 
 import pytest
 
-from cambio_lab.agent.tools.editor import Document
+from cambio_lab.agent.tools.editor import Document, _home
 from cambio_lab.errors import ActionError
 
 TEXT = "first\nsecond ü\nthird\n"
@@ -32,6 +32,14 @@ def test_an_edit_changes_only_what_it_names(end: str, mark: bytes, encoding: str
     at = TEXT.index("second")
     edited = document.replace(at, at + len("second ü\nth"), "2nd\nand more\nTH")
     assert edited.encode("f") == data("first\n2nd\nand more\nTHird\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [("~", "."), ("~/a b", "a b"), ("$HOME/a", "a"), ("${HOME}//a", "a"), ("~a/b", "~a/b"), ("$HOMES/a", "$HOMES/a")],
+)
+def test_the_home_has_the_names_that_a_shell_gives_it(path: str, meant: str) -> None:
+    assert _home(path) == meant
 
 
 def test_mixed_line_ends_stay_where_they_are() -> None:

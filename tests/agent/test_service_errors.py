@@ -12,6 +12,7 @@ import pytest
 
 from cambio_lab.agent.client import ModelClient
 from cambio_lab.agent.service_errors import checked_base_url, key_problem
+from cambio_lab.agent.speaker import Speaker
 from cambio_lab.events import ModelReplied, Retrying, StatusChanged, TurnFailed, TurnFinished
 from tests.messages_api import MessagesApi
 
@@ -137,7 +138,7 @@ async def test_an_address_that_refuses_connections_fails_fast_with_progress(make
         address, key = gone.base_url, gone.key
     client = ModelClient(base_url=address, api_key=key)
     agent = make(Scripted())
-    agent._client = client
+    agent._speaker = Speaker(client, owned=False)
     found = await asyncio.wait_for(play(agent), 10)
     await client.aclose()
     assert isinstance(found[-1], TurnFailed) and len(of(found, Retrying)) == 2

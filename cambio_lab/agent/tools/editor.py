@@ -188,8 +188,9 @@ def _unix(text: str) -> str:
 
 
 def _home(path: str) -> str:
-    """``~`` is the desktop's home, which relative paths begin in."""
-    return (path[2:].lstrip("/") or ".") if path == "~" or path.startswith("~/") else path
+    """``~`` is the desktop's home, which relative paths begin in; so is ``$HOME`` for a model that thinks of a shell."""
+    first, _, rest = path.partition("/")
+    return (rest.lstrip("/") or ".") if first in ("~", "$HOME", "${HOME}") else path
 
 
 def _numbered(lines: list[str], first: int) -> str:
