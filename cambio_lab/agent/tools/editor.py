@@ -188,7 +188,7 @@ def _unix(text: str) -> str:
 
 
 def _home(path: str) -> str:
-    """``~`` is the desktop's home, which relative paths begin in; so is ``$HOME`` for a model that thinks of a shell."""
+    """``~`` is the desktop's home, which relative paths begin in; so is ``$HOME``, as in a shell."""
     first, _, rest = path.partition("/")
     return (rest.lstrip("/") or ".") if first in ("~", "$HOME", "${HOME}") else path
 
