@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from . import display
 from .answer import AnswerType
 from .channel import Channel
+from .example import example
 from .feed import Exchange
 from .files import Clipboard, Files, Programs
 from .message import Approval, Approve, Message
@@ -80,6 +81,7 @@ class Session:
         screenshots: bool | None = None,
         approve: Approve | None = None,
         when: Literal["idle", "next", "now"] = "idle",
+        like: Run | None = None,
     ) -> Turn:
         """Send a message, show the turn as it goes on, return it when it has ended.
 
@@ -89,8 +91,12 @@ class Session:
         are shown to the agent with the text. An interrupt or a cancellation stops the turn. Raises the turn's error.
 
         While a turn runs, a message is refused; with ``when="next"`` the agent gets it before its next step, and the
-        running turn is returned at once; ``when="now"`` stops the running turn first.
+        running turn is returned at once; ``when="now"`` stops the running turn first. ``like`` is a run that shows how
+        it is done, such as a demonstration: the agent gets its steps and key screenshots (:mod:`.example`).
         """
+        if like is not None:
+            shown = await asyncio.to_thread(example, like)
+            content, images = f"{content}\n\n{shown.text}", [*shown.images, *images]
         options: dict[str, Any] = {"screenshots": screenshots, "images": images, "fields": {"when": when}}
         return await Exchange(self, content, metadata, show, **options).follow(approve)
 

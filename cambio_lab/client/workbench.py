@@ -146,6 +146,14 @@ class Workbench:
                 session.tools.add(tool)
         return session
 
+    async def demonstrate(self, task: str, **config: Any) -> Session:
+        """Open a desktop on which a person shows how ``task`` is done; ``config`` is as for :meth:`create_session`.
+
+        Mouse, keyboard and typed text are recorded, which the panel says. After ``await session.end()``,
+        ``await session.load_run()`` is the demonstration: a run like any other.
+        """
+        return await self.create_session(task, **{"model": "demo", "record_human": "full", **config})
+
     async def _create(self, name: str | None, body: dict[str, Any]) -> dict[str, Any]:
         with Progress("Starting a desktop") as bar:
             request = asyncio.ensure_future(

@@ -14,7 +14,7 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._version import __version__
 from ..agent.transports.exchanges import Exchange, RecordingTransport
@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 STARTED = "RecordingStarted"
 OBSERVED = "Observed"
+
+
+class HumanCall(NamedTuple):
+    """What a person did, as the call to a desktop that does the same; ``at`` is when, in epoch seconds."""
+
+    method: str
+    arguments: Mapping[str, Any]
+    at: float
 
 
 class Recorder:
@@ -140,15 +148,17 @@ class Recorder:
 
     # From the desktop
 
-    async def human(self, step: int, method: str, arguments: Mapping[str, Any]) -> None:
-        """Record what a person did, as a call that a replay on a desktop can repeat."""
-        about = {
-            "by": HUMAN,
-            "step": step,
-            "method": method,
-            "arguments": observations.encode_arguments(dict(arguments)),
-        }
-        await self._observed({**about, "at": time.time(), "ms": 0.0, "number": self._count(), "result": {"none": True}})
+    async def human(self, step: int, call: HumanCall | None, screenshot: Screenshot | None) -> None:
+        """Record what a person did, and saw then, as calls that a replay on a desktop can repeat."""
+        if call is not None:
+            await self._human(step, call, {"none": True})
+        if screenshot is not None:
+            await self._human(step, HumanCall("screenshot", {}, time.time()), observations.encode(screenshot))
+
+    async def _human(self, step: int, call: HumanCall, result: Mapping[str, Any]) -> None:
+        arguments = observations.encode_arguments(dict(call.arguments))
+        about = {"by": HUMAN, "step": step, "method": call.method, "arguments": arguments, "at": call.at, "ms": 0.0}
+        await self._observed({**about, "number": self._count(), "result": result})
 
     def _count(self) -> int:
         """Number a call as it begins: calls are stored as they end, and may overlap."""

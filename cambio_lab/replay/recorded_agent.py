@@ -12,11 +12,11 @@ from ..agent.gate import Gate
 from ..agent.loop import Agent
 from ..agent.options import AgentOptions, TurnOptions
 from ..agent.turn import Emit
-from ..desktop.base import Desktop
+from ..desktop.base import Desktop, Screenshot
 from ..errors import CambioError
 from ..events import Event, Usage
 from ..recording.masking import Mask
-from ..recording.recorder import Recorder
+from ..recording.recorder import HumanCall, Recorder
 from ..store import Store
 from .playback import Playback
 from .replay_desktop import ReplayDesktop
@@ -76,11 +76,11 @@ class RecordedAgent:
     def clear(self) -> None:
         self._agent.clear()
 
-    async def human_step(self, method: str, arguments: Mapping[str, Any]) -> int:
-        """Count a step that a person made; record it as a call of ``method``, if that is known."""
+    async def human_step(self, call: HumanCall | None, screenshot: Screenshot | None = None) -> int:
+        """Count a step that a person made; record it as a ``call`` to the desktop, and what was seen after it."""
         step = self._agent.count_step()
-        if method and self._record_clients:
-            await self._recorder.human(step, method, arguments)
+        if self._record_clients:
+            await self._recorder.human(step, call, screenshot)
         return step
 
     def client_desktop(self, desktop: Desktop, mask: Mask) -> Desktop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
@@ -16,6 +17,7 @@ from cambio_lab.desktop.base import Point, Size
 from cambio_lab.desktop.rfb.human import HumanAction
 from cambio_lab.errors import CambioError
 from cambio_lab.events import ToolFinished
+from cambio_lab.recording.recorder import HumanCall
 from cambio_lab.store import Operation, StepRow, new_message_id
 
 if TYPE_CHECKING:
@@ -76,37 +78,30 @@ class HumanSteps:
             async with asyncio.timeout(KEEP_SECONDS):
                 image = await session.bare_desktop.screenshot()
         for action in actions:
-            method, arguments, call = self._call(action, full=full)
-            step = await session.agent.human_step(method, call)
+            seen = image if action is actions[-1] else None
+            arguments, call = self._call(action, full=full)
+            step = await session.agent.human_step(call, seen)
             name = f"human_{uuid4().hex}"
             event = ToolFinished(name, action.tool, COMPUTER, arguments, step, False, "", actor="human")
-            if image is not None and action is actions[-1]:
-                media_type, width, height = image.media_type, image.width, image.height
-                event = replace(event, image=image.data, media_type=media_type, width=width, height=height)
+            if seen is not None:
+                media_type, width, height = seen.media_type, seen.width, seen.height
+                event = replace(event, image=seen.data, media_type=media_type, width=width, height=height)
             session.require_live()
             await keep_step(session, event, begun(session, event))
 
-    def _call(self, action: HumanAction, *, full: bool) -> tuple[str, dict[str, Any], dict[str, Any]]:
-        """Return the desktop's method, the step's arguments, and the method's; without text no method is known."""
+    def _call(self, action: HumanAction, *, full: bool) -> tuple[dict[str, Any], HumanCall | None]:
+        """Return the step's arguments, and the call that does the same; there is none without the typed text."""
         session, arguments = self._session, dict(action.arguments)
         screen, image = session.bare_desktop.true_size, session.bare_desktop.size
         for name in ("coordinate", "start_coordinate"):
             if name in arguments:
                 arguments[name] = list(_scaled(arguments[name], screen, image))
         if action.tool == "type":
-            text = session.mask.text(arguments["text"])
-            return ("type_text", {"text": text}, {"text": text}) if full else ("", {"characters": len(text)}, {})
-        point = arguments.get("coordinate")
-        if action.tool == "key":
-            return "key", arguments, {"combo": arguments["text"]}
-        if action.tool == "scroll":
-            direction, amount = arguments["scroll_direction"], arguments["scroll_amount"]
-            return "scroll", arguments, {"direction": direction, "amount": amount, "point": point}
-        if action.tool == "left_click_drag":
-            return "drag", arguments, {"start": arguments["start_coordinate"], "end": point}
-        button, count = {"right_click": ("right", 1), "middle_click": ("middle", 1)}.get(action.tool, ("left", 1))
-        count = {"double_click": 2, "triple_click": 3}.get(action.tool, count)
-        return "click", arguments, {"button": button, "point": point, "count": count}
+            arguments["text"] = session.mask.text(arguments["text"])
+            if not full:
+                return {"characters": len(arguments["text"])}, None
+        at = session.clock.time() - (time.monotonic() - action.ended)
+        return arguments, HumanCall(*_performed(action.tool, arguments), at)
 
     def _tell(self, actions: Sequence[HumanAction]) -> None:
         """Have one line about all of it told to the agent before its next request."""
@@ -120,6 +115,23 @@ class HumanSteps:
         session.gate.note = QueuedMessage(
             new_message_id(), f"{NOTE}{when} the user {listed} on the desktop.", note=True
         )
+
+
+def _performed(tool: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the desktop's method for an action, and its arguments."""
+    point = arguments.get("coordinate")
+    match tool:
+        case "type":
+            return "type_text", {"text": arguments["text"]}
+        case "key":
+            return "key", {"combo": arguments["text"]}
+        case "scroll":
+            about = {"direction": arguments["scroll_direction"], "amount": arguments["scroll_amount"]}
+            return "scroll", {**about, "point": point}
+        case "left_click_drag":
+            return "drag", {"start": arguments["start_coordinate"], "end": point}
+    button = {"right_click": "right", "middle_click": "middle"}.get(tool, "left")
+    return "click", {"button": button, "point": point, "count": {"double_click": 2, "triple_click": 3}.get(tool, 1)}
 
 
 def _words(verb: str, count: int) -> str:

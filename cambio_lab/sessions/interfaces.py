@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,10 +12,11 @@ from cambio_lab.agent.gate import Gate
 from cambio_lab.agent.options import AgentOptions, TurnOptions
 from cambio_lab.agent.transcript import close_open_batch
 from cambio_lab.agent.turn import Emit
-from cambio_lab.desktop.base import Desktop
+from cambio_lab.desktop.base import Desktop, Screenshot
 from cambio_lab.events import Event, Status, Usage
 from cambio_lab.recording.masking import Mask
 from cambio_lab.recording.pruning import Quota
+from cambio_lab.recording.recorder import HumanCall
 from cambio_lab.settings import Settings
 from cambio_lab.store import Store
 
@@ -88,8 +89,8 @@ class SessionAgent(Protocol):
 
     def clear(self) -> None: ...
 
-    async def human_step(self, method: str, arguments: Mapping[str, Any]) -> int:
-        """Count a step that a person made; record it as a call to the desktop, if ``method`` is known."""
+    async def human_step(self, call: HumanCall | None, screenshot: Screenshot | None = None) -> int:
+        """Count a step that a person made; record it as a ``call`` to the desktop, and what was seen after it."""
 
     def client_desktop(self, desktop: Desktop, mask: Mask) -> Desktop:
         """Return ``desktop`` as the session's clients get it; an agent that records also records what they do."""

@@ -19,6 +19,7 @@ export function restore(session: SessionSummary, events: ServerMessage[], fresh:
     stepCount: Math.max(session.steps ?? 0, told.stepCount),
     policy: told.policy ?? session.approval ?? null,
     maxCost: number(session.config?.['max_cost_usd']),
+    recordsText: session.config?.['record_human'] === 'full',
     loaded: true
   };
 }

@@ -51,6 +51,8 @@ export interface SessionView {
   viewer: string;
   usage: Usage;
   maxCost: number;
+  /** What people type on the desktop is recorded word by word. */
+  recordsText: boolean;
   /** A pause that the model's service forces upon the agent. */
   waiting: { until: number; reason: string } | null;
   loaded: boolean;
@@ -81,6 +83,7 @@ export function emptyView(id: string, viewer = ''): SessionView {
     viewer,
     usage: {},
     maxCost: 0,
+    recordsText: false,
     waiting: null,
     loaded: false
   };

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
 from benchmarks.vnc import Viewer
+from cambio_lab.client.example import example
 from cambio_lab.client.message import Message
 from cambio_lab.client.questions import Question
+from cambio_lab.client.session import Session
 from cambio_lab.client.workbench import Workbench
+from cambio_lab.desktop.base import Size
+from cambio_lab.desktop.provider import DesktopOptions
+from cambio_lab.desktop.sandbox.local import LocalProvider
 from cambio_lab.errors import InvalidRequest, SessionConflict
 from cambio_lab.events import ToolFinished
+from cambio_lab.settings import Settings
 
 from ..live_server import LiveServer
 
@@ -126,7 +134,8 @@ async def test_what_a_person_does_is_recorded_and_told_to_the_agent(
     assert replayed.identical
     assert [event.actor for event in replayed.events if isinstance(event, ToolFinished)].count("human") == 3
     again = [call for call in run.contents.observations if call.get("by") == "human"]
-    assert [call["method"] for call in again] == ["click", *(["type_text"] if mode == "full" else []), "click"]
+    typing = ["type_text"] if mode == "full" else []
+    assert [call["method"] for call in again] == ["click", *typing, "click", "screenshot"]
     assert "A person" in run.to_markdown() and "a person: left_click" in run.to_html()
 
 
@@ -161,3 +170,56 @@ async def test_a_message_joins_the_running_turn_or_ends_it_first(real: Workbench
         assert stopped.stopped and "Something else." in second.text + second.message and second.done
         assert [row["content"] for row in await session.history(role="user")][-1] == "Something else."
         assert (await (await session.load_run()).replay()).identical
+
+
+CTRL, ALT, RETURN = 0xFFE3, 0xFFE9, 0xFF0D
+
+
+def pressed(*symbols: int) -> bytes:
+    down = b"".join(bytes([4, 1, 0, 0]) + symbol.to_bytes(4, "big") for symbol in symbols)
+    return down + b"".join(bytes([4, 0, 0, 0]) + symbol.to_bytes(4, "big") for symbol in reversed(symbols))
+
+
+async def recorded_steps(session: Session, count: int) -> None:
+    async with asyncio.timeout(30):
+        while len(await session.steps()) < count:  # noqa: ASYNC110 - it happens in another process
+            await asyncio.sleep(0.1)
+
+
+async def test_a_demonstration_is_a_run_that_a_desktop_repeats_and_an_agent_is_shown(
+    real: Workbench, live: LiveServer, tmp_path: Path
+) -> None:
+    shown = await real.demonstrate("Write a note")
+    client, socket = await viewer_of(live, shown.id, "ann")
+    before = (await shown.screenshot()).data
+    await socket.send_bytes(pressed(CTRL, ALT, ord("t")))
+    async with asyncio.timeout(30):
+        while (await shown.screenshot()).data == before:  # noqa: ASYNC110 - a terminal opens
+            await asyncio.sleep(0.1)
+    await recorded_steps(shown, 1)
+    for number in range(5):
+        await socket.send_bytes(typed(f"echo {number}") + pressed(RETURN))
+        await recorded_steps(shown, 3 + 2 * number)
+    await socket.send_bytes(clicked(1200, 780))
+    await recorded_steps(shown, 12)
+    await socket.close()
+    await client.close()
+    await shown.end()
+    run = await shown.load_run()
+    assert len(run.human_steps) == 12 and run.complete
+    assert run.human_steps[0]["arguments"] == {"text": "ctrl+alt+t"}
+    provider = LocalProvider(Settings(pool_size=0), server_id=uuid.uuid4().hex)
+    desktop = await provider.acquire("again", DesktopOptions(size=Size(1280, 800)))
+    try:
+        again = await run.replay_on(desktop, tolerance=0.02)
+    finally:
+        await desktop.close()
+        await provider.stop()
+    assert again.matches and again.performed >= 12, again
+    made = example(run, 2_000)
+    assert made.tokens <= 2_000 and made.images and "type 'echo 3'" in made.text
+    async with await real.create_session("Like it", model="demo") as session:
+        await session.send("Write a note.", like=run)
+        first = (await session.load_run()).messages[0]["content"]
+    assert [block["type"] for block in first].count("image") >= 1
+    assert "An example of how such a task was done before (Write a note)" in json.dumps(first)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,7 @@ class ScriptedAgent:
         self.history.append(message)
         return HistoryAppended(message)
 
-    async def human_step(self, method: str, arguments: Mapping[str, Any]) -> int:
+    async def human_step(self, call: Any, screenshot: Any = None) -> int:
         self.steps += 1
         return self.steps
 

@@ -74,6 +74,11 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
         </span>
         <StatusBadge status={model.missing ? 'missing' : view.ended ? 'ended' : view.status} text={view.statusText} />
         <span class="jp-Cambio-space" />
+        {view.recordsText && !view.ended && (
+          <span class="jp-Cambio-recording" title={t('Mouse, keyboard and the text you type on the desktop are recorded')}>
+            <span aria-hidden="true">●</span> {t('Recording what you type')}
+          </span>
+        )}
         <Isolation desktop={view.desktop} />
         <Policy policy={view.policy} />
         <Meter model={model} />
