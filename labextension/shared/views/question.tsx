@@ -46,7 +46,7 @@ export function QuestionCard({ question, answer }: { question: Question; answer:
             rows={1}
             value={text}
             aria-label={handsOver ? t('Say something to the agent') : t('Answer')}
-            placeholder={handsOver ? t('Say something, if you like') : question.choices.length ? t('Another answer') : t('Answer')}
+            placeholder={handsOver ? t('Note') : question.choices.length ? t('Another answer') : t('Answer')}
             onInput={event => setText(event.currentTarget.value)}
             onKeyDown={onKey}
           />
