@@ -6,7 +6,8 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,30 @@ def test_imports_point_one_way() -> None:
             if there != here and there not in ALLOWED[here]:
                 wrong.append(f"{path.relative_to(PACKAGE)}:{line} imports {module}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_two_files_import_each_other() -> None:
+    """Directly or through others, also inside functions; what only the type checker reads does not count."""
+    names = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in files()}
+    known = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    sorter = TopologicalSorter({name: needs(path, known) - {name} for name, path in known.items()})
+    sorter.prepare()  # raises CycleError, which names the files
+
+
+def needs(path: Path, known: Container[str]) -> set[str]:
+    """The modules of ours that are imported when the file runs; ``from package import module`` needs the module."""
+    tree = ast.parse(path.read_text(), str(path))
+    blocks = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
+    unread = {id(node) for block in blocks for node in ast.walk(block)}
+    package = ("cambio_lab", *path.relative_to(PACKAGE).parts[:-1])
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in unread:
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join((*base, *([node.module] if node.module else [])))
+            inner = {f"{module}.{alias.name}" for alias in node.names}
+            found |= {name if name in known else module for name in inner}
+    return {name for name in found if name in known}
 
 
 def test_only_the_edge_knows_the_web_server() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -264,3 +266,19 @@ def _written(text: str, path: str | Path | None) -> str:
     if path is not None:
         Path(path).write_text(text, encoding="utf-8")
     return text
+
+
+def export(contents: Contents, name: str) -> tuple[str, bytes]:
+    """Return a run in a format: the ending of its file, and the file. A format of several files is a zip."""
+    from . import exporters
+
+    exporter = exporters.load(name)
+    ending = exporter.suffixes[0] if exporter.suffixes else ""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / f"run{ending}"
+        exporters.write([Run(contents)], target, name)
+        files = [path for path in Path(folder).rglob("*") if path.is_file()]
+        if files == [target]:
+            return ending, target.read_bytes()
+        packed = shutil.make_archive(str(Path(folder) / "all"), "zip", folder)
+        return ".zip", Path(packed).read_bytes()

@@ -168,8 +168,9 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
         self.services.health = HealthCheck(self.services, default)
         self.services.desktop_kind = default.name
         from ..reports import exporters
+        from ..reports.run import export
 
-        self.services.export, self.services.formats = exporters.export, exporters.formats
+        self.services.export, self.services.formats = export, exporters.formats
         if find_spec("mcp") is not None:
             self.services.mcp = self._mcp = Endpoint(self._registry)
         self.services.ready(self._registry, self._store)

@@ -7,8 +7,6 @@ point's name is the name of the format. docs/runs.md has an example.
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -17,7 +15,6 @@ from typing import TYPE_CHECKING, Protocol
 from ...errors import ConfigurationError, RunError
 
 if TYPE_CHECKING:
-    from ...recording.contents import Contents
     from ..run import Run
 
 log = logging.getLogger(__name__)
@@ -132,19 +129,3 @@ def formats() -> list[dict[str, str]]:
     """Return ``name``, ``ending`` and ``summary`` of every format that makes one file."""
     found = sorted(_loadable().items())
     return [{"name": name, "ending": one.suffixes[0], "summary": one.summary} for name, one in found if one.suffixes]
-
-
-def export(contents: Contents, name: str) -> tuple[str, bytes]:
-    """Return a run in a format: the ending of its file, and the file. A format of several files is a zip."""
-    from ..run import Run
-
-    exporter = load(name)
-    ending = exporter.suffixes[0] if exporter.suffixes else ""
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / f"run{ending}"
-        write([Run(contents)], target, name)
-        files = [path for path in Path(folder).rglob("*") if path.is_file()]
-        if files == [target]:
-            return ending, target.read_bytes()
-        packed = shutil.make_archive(str(Path(folder) / "all"), "zip", folder)
-        return ".zip", Path(packed).read_bytes()
