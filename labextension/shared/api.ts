@@ -110,6 +110,22 @@ export class Api {
     return (await this.request('GET', `sessions/${encodeURIComponent(id)}/run`)).blob();
   }
 
+  /** What a run can be exported as. */
+  async formats(): Promise<{ name: string; ending: string; summary: string }[]> {
+    return (await this.json<{ formats: { name: string; ending: string; summary: string }[] }>('GET', 'cambio/formats')).formats;
+  }
+
+  /** The run in a format by name, and the file's name. */
+  async exportRun(id: string, format: string): Promise<{ name: string; blob: Blob }> {
+    const response = await this.request('GET', `sessions/${encodeURIComponent(id)}/run?format=${encodeURIComponent(format)}`);
+    const name = /filename="([^"]+)"/.exec(response.headers.get('Content-Disposition') ?? '')?.[1] ?? 'run.cambio';
+    return { name, blob: await response.blob() };
+  }
+
+  deleteRun(id: string): Promise<Json> {
+    return this.json('DELETE', `sessions/${encodeURIComponent(id)}/run`);
+  }
+
   private async json<T>(method: string, path: string, body?: Json): Promise<T> {
     return (await (await this.request(method, path, body)).json()) as T;
   }

@@ -13,6 +13,7 @@ import { askForNew, choose, type Choices, type Defaults } from './dialogs';
 import type { Documents } from './documents';
 import { agentIcon } from './icon';
 import { COMMAND, SELECTOR } from './names';
+import { Records } from './records';
 
 export interface CommandContext {
   app: JupyterFrontEnd;
@@ -91,7 +92,8 @@ function addForOne(context: CommandContext): void {
   const idOf = (args: Args): string =>
     String(args['id'] ?? app.contextMenuHitTest(node => node.matches(SELECTOR))?.dataset['sessionId'] ?? documents.current ?? '');
   const rowOf = (args: Args): Row | undefined => rows?.rows.get(idOf(args));
-  const add = (name: string, label: string, run: (row: Row, list: Roster, args: Args) => unknown, fits: (row: Row) => boolean): void => {
+  const records = new Records(app, trans);
+  const add = (name: string, label: string | ((args: Args) => string), run: (row: Row, list: Roster, args: Args) => unknown, fits: (row: Row) => boolean): void => {
     app.commands.addCommand(name, {
       label,
       isEnabled: args => {
@@ -118,6 +120,11 @@ function addForOne(context: CommandContext): void {
   add(COMMAND.end, trans.__('End session…'), (row, list) => end(context, row, list), alive);
   add(COMMAND.copyId, trans.__('Copy session ID'), row => Clipboard.copyToSystem(row.id), () => true);
   add(COMMAND.download, trans.__('Download run'), (row, list) => downloadRun(row, list), () => true);
+  const ended = (row: Row): boolean => row.ended;
+  add(COMMAND.view, trans.__('View run'), (row, list) => records.view(row, list), () => true);
+  add(COMMAND.pair, args => records.compareLabel(rowOf(args)), (row, list) => records.compare(row, list), () => true);
+  add(COMMAND.export, trans.__('Export run…'), (row, list) => records.export(row, list), () => true);
+  add(COMMAND.remove, trans.__('Delete run…'), (row, list) => records.delete(row, list), ended);
   add(COMMAND.attach, trans.__('Insert code that attaches to it'), row => insertCode(context, row), alive);
 }
 

@@ -19,6 +19,10 @@ export const COMMAND = {
   end: 'cambio-lab:end',
   copyId: 'cambio-lab:copy-id',
   download: 'cambio-lab:download-run',
+  view: 'cambio-lab:view-run',
+  pair: 'cambio-lab:pair-runs',
+  export: 'cambio-lab:export-run',
+  remove: 'cambio-lab:delete-run',
   attach: 'cambio-lab:insert-code',
   focus: 'cambio-lab:show-agents',
   compare: 'cambio-lab:compare-runs'

@@ -30,8 +30,15 @@ const FILTERS: [Filter, string][] = [
 export function keep(row: Row, filter: Filter, words: string): boolean {
   const fits =
     filter === 'all' || (filter === 'ended' ? row.ended : !row.ended && (filter === 'active' || working(row.status)));
-  const text = `${row.name} ${row.id} ${row.model}`.toLowerCase();
-  return fits && words.toLowerCase().split(/\s+/).every(word => text.includes(word));
+  const text = `${row.name} ${row.id} ${row.model} ${row.status}`.toLowerCase();
+  return fits && words.toLowerCase().split(/\s+/).every(word => costs(word, row.cost) ?? text.includes(word));
+}
+
+/** Whether a word such as `cost>0.5` or `cost<1` fits; null when the word is no such thing. */
+function costs(word: string, cost: number): boolean | null {
+  const found = /^cost([<>])\$?(\d*\.?\d+)$/.exec(word);
+  if (!found) return null;
+  return found[1] === '>' ? cost > Number(found[2]) : cost < Number(found[2]);
 }
 
 export function Agents({ roster, actions }: { roster: Roster; actions: AgentActions }): VNode {
@@ -53,7 +60,7 @@ export function Agents({ roster, actions }: { roster: Roster; actions: AgentActi
         <input
           type="search"
           value={words}
-          placeholder={t('Search sessions')}
+          placeholder={t('Search: name, model, cost>0.5')}
           aria-label={t('Search sessions')}
           onInput={event => setWords(event.currentTarget.value)}
         />
