@@ -207,3 +207,47 @@ async def test_the_palette_and_the_chat_of_one_session(
         "data-status", "ended"
     )
     await expect(page.locator(".jp-Cambio-document .jp-Cambio-notice")).to_have_count(0)
+
+
+async def test_recorded_runs_are_compared_exported_and_deleted_from_the_sidebar(
+    page: Page, lab: LiveServer, make_session: MakeSession, client: httpx2.AsyncClient, tmp_path: Path
+) -> None:
+    sessions = [await make_session(name, approval="never") for name in ("First run", "Second run")]
+    for session in sessions:
+        await say(lab, session["id"], f"Show {session['name']}")
+        await until(client, session["id"], "idle")
+        await client.delete(f"/sessions/{session['id']}")
+    first, second = (row(session["id"]) for session in sessions)
+    await open_lab(page, lab)
+    await open_sidebar(page)
+    await page.get_by_role("button", name="Ended", exact=True).click()
+    await page.get_by_label("Search sessions").fill("run cost<1 demo")
+    await expect(page.locator(f"{first}, {second}")).to_have_count(2)
+    await page.get_by_label("Search sessions").fill("run cost>1")
+    await expect(page.locator(f"{first}, {second}")).to_have_count(0)
+    await page.get_by_label("Search sessions").fill("run")
+
+    async def choose(place: str, label: str) -> None:
+        await page.locator(place).click(button="right")
+        await page.locator(".lm-Menu-itemLabel", has_text=label).click()
+
+    await choose(first, "Select to compare")
+    await choose(second, "Compare with First run")
+    viewer = page.locator(".jp-Cambio-run")
+    await expect(viewer).to_contain_text("First run")
+    await expect(viewer).to_contain_text("Second run")
+    await choose(first, "Export run")
+    await page.locator(".jp-Dialog select").select_option(index=0)
+    names = await page.locator(".jp-Dialog select option").all_text_contents()
+    assert {"cambio", "html", "atif", "dataset", "inspect", "video"} <= {name.split()[0] for name in names}
+    await page.locator(".jp-Dialog select").select_option(next(name for name in names if name.startswith("video ")))
+    async with page.expect_download(timeout=60_000) as waiting:
+        await page.locator(".jp-Dialog .jp-mod-accept").click()
+    made = await waiting.value
+    assert made.suggested_filename == "First run.mp4"
+    await made.save_as(tmp_path / "first.mp4")
+    assert (tmp_path / "first.mp4").read_bytes()[4:8] == b"ftyp"
+    await choose(first, "Delete run")
+    await page.locator(".jp-Dialog").get_by_role("button", name="Delete").click()
+    await expect(page.locator(first)).to_have_count(0)
+    assert (await client.get(f"/sessions/{sessions[0]['id']}")).status_code == 404
