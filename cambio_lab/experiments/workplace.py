@@ -25,6 +25,7 @@ from ..desktop.probe import probe_image
 from ..desktop.provider import DesktopProvider
 from ..errors import ConfigurationError, MissingKey, SessionError
 from ..events import Event, ModelReplied, ToolFinished, ToolStarted, TurnFailed, TurnFinished, Usage
+from ..interop.otel import Traced, traced
 from ..recording.collect import collect
 from ..recording.contents import Contents
 from ..recording.run_file import save
@@ -96,6 +97,9 @@ class Workplace:
         self._providers: dict[str, DesktopProvider] = {}
         self._registry: Registry | None = None
         self._meters: dict[str, Meter] = {}
+        self._traces: Traced | None = None
+        self._facts: dict[str, dict[str, str]] = {}
+        """What the traces of a session say of its cell."""
         self._key: str | None = None
 
     async def open(self, models: Sequence[str] = (), *, need_image: bool = False) -> None:
@@ -119,11 +123,12 @@ class Workplace:
             await self.store.sessions.update(
                 row.id, status="error", end_reason="its process died", ended_at=time.time(), turn_message_id=None
             )
+        self._traces = await asyncio.to_thread(traced, _unheard, lambda session_id: self._facts.get(session_id, {}))
         self._registry = Registry(
             settings=self.settings,
             store=self.store,
             provider_for=self._provider_for,
-            encode=lambda event, view: None,  # no client listens on a socket
+            encode=self._traces or _unheard,
             build_agent=self._build_agent,
         )
         await self._registry.start()
@@ -137,6 +142,9 @@ class Workplace:
         for provider in {id(one): one for one in self._providers.values()}.values():
             await provider.stop()
         self._providers.clear()
+        if self._traces is not None:
+            await asyncio.to_thread(self._traces.shutdown)
+            self._traces = None
 
     async def _sweep(self) -> None:
         """Remove screenshots that are in run files now; those of interrupted runs stay with their rows."""
@@ -145,11 +153,15 @@ class Workplace:
     async def create(self, job: Job) -> tuple[Session, Meter]:
         """A session for an attempt, and the meter on its agent. Raises what ``Registry.create`` raises."""
         session = await self._running.create(job.attempt, dict(job.config))
+        cell = job.cell
+        named = {"cell": cell.cell_id, "task": cell.task.name, "setting": cell.setting, "attempt": job.attempt}
+        self._facts[session.id] = {f"cambio.experiment.{name}": value for name, value in named.items()}
         return session, self._meters[session.id]
 
     async def close_session(self, session_id: str, job: Job) -> dict[str, Any]:
         """End a session, keep its run as a bundle, forget its rows. What the outcome says of the bundle."""
         self._meters.pop(session_id, None)
+        self._facts.pop(session_id, None)
         try:
             await self._running.end(session_id, "request")
         except SessionError:
@@ -214,6 +226,10 @@ class Workplace:
             see=meter.see,
             record_clients=False,
         )
+
+
+def _unheard(event: object, view: object) -> None:
+    """No client listens on a socket."""
 
 
 def read_key_file(environment: Mapping[str, str] | None = None) -> str | None:

@@ -29,6 +29,8 @@ CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 LONGEST = 8_000
 """Characters of one captured text."""
 Encode = Callable[[Any, Any], Any]
+Facts = Callable[[str], Mapping[str, str]]
+"""Attributes of a session's turns."""
 
 
 def configured(environment: Mapping[str, str] = os.environ) -> bool:
@@ -39,7 +41,7 @@ def configured(environment: Mapping[str, str] = os.environ) -> bool:
     return exporter == "otlp" or (not exporter and any(environment.get(name) for name in ENDPOINTS))
 
 
-def traced(encode: Encode) -> Traced | None:
+def traced(encode: Encode, facts: Facts = lambda session_id: {}) -> Traced | None:
     """Return ``encode`` with traces of each event that passes, or ``None`` when they are off or cannot be made."""
     if not configured():
         return None
@@ -56,7 +58,7 @@ def traced(encode: Encode) -> Traced | None:
     provider = TracerProvider(resource=Resource.create({} if named else {"service.name": "cambio_lab"}))
     provider.add_span_processor(BatchSpanProcessor(exporter))
     capture = os.environ.get(CAPTURE, "").lower() == "true"
-    return Traced(encode, provider.get_tracer("cambio_lab", __version__), provider.shutdown, capture)
+    return Traced(encode, provider.get_tracer("cambio_lab", __version__), provider.shutdown, capture, facts)
 
 
 def _exporter() -> Any:
@@ -73,10 +75,18 @@ def _exporter() -> Any:
 class Traced:
     """An encoder that makes spans of the events that pass; every event of every session passes once."""
 
-    def __init__(self, encode: Encode, tracer: Tracer, shutdown: Callable[[], None], capture: bool) -> None:
+    def __init__(
+        self,
+        encode: Encode,
+        tracer: Tracer,
+        shutdown: Callable[[], None],
+        capture: bool,
+        facts: Facts = lambda session_id: {},
+    ) -> None:
         self._encode = encode
         self._tracer = tracer
         self._capture = capture
+        self._facts = facts
         self._turns: dict[str, Span] = {}
         """The span of each session's running turn."""
         self._models: dict[str, str] = {}
@@ -103,6 +113,7 @@ class Traced:
             "gen_ai.conversation.id": view.session_id,
             "cambio.message.id": event.message_id,
             **self._content("gen_ai.input.messages", "user", event.content),
+            **self._facts(view.session_id),
         }
         self._turns[view.session_id] = self._tracer.start_span(
             "invoke_agent cambio_lab", attributes=attributes, start_time=_nanoseconds(view.time)

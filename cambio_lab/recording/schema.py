@@ -218,7 +218,7 @@ _EVENT_OVERRIDES: dict[str, dict[str, Any]] = {
     "UserMessage": {"message_id": (Name, "")},
     "HistoryAppended": {"message": (Role, ...)},
     "ToolFinished": {"image": (Image | None, None), "media_type": (MediaType, "image/png")},
-    "TurnFailed": {"kind": None, "error_kind": (Name, "")},
+    "TurnFailed": {"error_kind": (Name, "")},
 }
 
 
@@ -227,7 +227,7 @@ def _event_models() -> dict[str, type[BaseModel]]:
     for name, kind in vars(event_types).items():
         if isinstance(kind, type) and issubclass(kind, Event) and kind is not Event:
             stamp: dict[str, Any] = {"time": (Time, ...), "sequence": (Count | None, None)}
-            own = {"kind": (Literal[name], ...), **_EVENT_OVERRIDES.get(name, {})}
+            own = {**_EVENT_OVERRIDES.get(name, {}), "kind": (Literal[name], ...)}
             found[name] = model_of(kind, **stamp, **own)
     return found
 

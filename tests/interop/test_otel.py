@@ -22,8 +22,11 @@ from cambio_lab.events import (
     Usage,
     UserMessage,
 )
+from cambio_lab.experiments import Experiment
 from cambio_lab.interop.otel import ENDPOINTS, Traced, configured, traced
 from cambio_lab.sessions.interfaces import SessionView
+
+from ..experiments.conftest import GOOD, api, experiment, provider  # noqa: F401  (fixtures)
 
 Span = dict[str, Any]
 
@@ -160,6 +163,21 @@ def test_a_failure_of_the_tracer_is_not_the_turns(traces: Traced, caplog: pytest
     assert traces(UserMessage("m", "go"), view(float("inf"))) == "UserMessage"
     assert "no span: session=s event=UserMessage" in caplog.text
     traces.shutdown()
+
+
+async def test_cells_of_an_experiment_are_traces(
+    receiver: Receiver,
+    experiment: Callable[..., Experiment],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+    tally = await experiment(repeats=2).run(progress=False, concurrency=2)
+    assert tally.success == 2
+    turns = [span["attributes"] for span in receiver.spans() if span["name"].startswith("invoke_agent")]
+    cells = {turn["cambio.experiment.cell"] for turn in turns}
+    assert len(turns) == 2 and cells == {f"word/{GOOD}/default/{repeat}" for repeat in (0, 1)}
+    assert {turn["cambio.experiment.task"] for turn in turns} == {"word"}
+    assert all(turn["cambio.cost_usd"] > 0 for turn in turns)
 
 
 @pytest.mark.timing

@@ -13,6 +13,9 @@ import pytest
 from cambio_lab.cli import main
 from cambio_lab.errors import ConfigurationError
 from cambio_lab.reports import Run, exporters
+from tests.recording.parts import Workshop
+
+from .kinds import failed_run
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "notebooks" / "runs" / "06-compare-and-fork-1.cambio"
@@ -92,3 +95,10 @@ def test_one_run_for_a_format_of_one_run(tmp_path: Path) -> None:
     run = Run.load(RUN)
     with pytest.raises(ConfigurationError, match="one run"):
         exporters.write([run, run], tmp_path / "x.html")
+
+
+async def test_the_file_of_a_run_that_failed_is_read_back(workshop: Workshop, tmp_path: Path) -> None:
+    run = await failed_run(workshop)
+    exporters.write([run], tmp_path / "x.cambio")
+    (end,) = [event for event in Run.load(tmp_path / "x.cambio").contents.events if event["kind"] == "TurnFailed"]
+    assert end["error_kind"] == "ModelRejected"
