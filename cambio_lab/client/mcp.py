@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, InvalidRequest, ServerUnreachable
@@ -15,10 +18,21 @@ if TYPE_CHECKING:
     from mcp.client import Client
 
 CONNECT_SECONDS = 60.0
+_INVALID = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 class ToolFailed(Exception):
     """The server says that the call failed; its words are for the agent."""
+
+
+@dataclass(frozen=True)
+class McpTool:
+    """One tool as a Messages API function, and how to call it."""
+
+    name: str
+    description: str
+    schema: dict[str, Any]
+    call: Callable[..., Any]
 
 
 class McpServer:
@@ -37,22 +51,27 @@ class McpServer:
         self._leave = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    async def open(self) -> list[dict[str, Any]]:
-        """Connect; return the tools as ``{name, description, inputSchema}``."""
+    async def open(self, prefix: str) -> list[McpTool]:
+        """Connect; return the tools, their names made such as the service takes them, after ``prefix``."""
         try:
             await asyncio.to_thread(__import__, "mcp.client")
         except ModuleNotFoundError as error:
             raise ConfigurationError("MCP needs the package mcp.", hint='pip install "cambio-lab[mcp]"') from error
-        ready: asyncio.Future[list[dict[str, Any]]] = asyncio.get_running_loop().create_future()
+        ready: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._serve(ready), name="MCP client")
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                return await ready
+                return [self._offered(tool, prefix) for tool in await ready]
         except BaseException:
             await self.aclose()
             raise
 
-    async def call(self, name: str, arguments: dict[str, Any]) -> str | bytes:
+    def _offered(self, tool: Any, prefix: str) -> McpTool:
+        name = _INVALID.sub("_", prefix + tool.name)[:64]
+        schema = {"type": "object", **tool.input_schema}
+        return McpTool(name, tool.description or tool.title or name, schema, partial(self.call, tool.name))
+
+    async def call(self, name: str, /, **arguments: Any) -> str | bytes:
         """Return what the tool says, or the one image that it shows. :class:`ToolFailed` has the server's words."""
         if self._client is None:
             raise ToolFailed("The connection to the MCP server is closed.")
@@ -71,7 +90,7 @@ class McpServer:
             self._task.cancel()
             await asyncio.wait({self._task})
 
-    async def _serve(self, ready: asyncio.Future[list[dict[str, Any]]]) -> None:
+    async def _serve(self, ready: asyncio.Future[list[Any]]) -> None:
         from mcp.client import Client
 
         try:
@@ -80,7 +99,7 @@ class McpServer:
                 found = await client.list_tools()
                 self._client = client
                 if not ready.done():
-                    ready.set_result([tool.model_dump(by_alias=True, exclude_none=True) for tool in found.tools])
+                    ready.set_result(found.tools)
                 await self._leave.wait()
         except Exception as error:
             if ready.done():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import inspect
 import json
 import re
@@ -31,7 +30,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_SECONDS = 60.0
 LONGEST_RESULT = 30_000
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_INVALID = re.compile(r"[^a-zA-Z0-9_-]")
 _GOOGLE = re.compile(r"^\s*(?:Args|Arguments|Parameters):\s*$", re.MULTILINE)
 _ITEM = re.compile(r"^\s*(?::param\s+)?(?:\w+\s+)?(\w+)(?:\s*\([^)]*\))?\s*:\s*(.+)$")
 
@@ -206,18 +204,13 @@ class Tools:
         those of functions. A result is text or one image; else content is named by its type. Needs ``cambio-lab[mcp]``.
         """
         connection = McpServer(server, headers=headers, env=env)
-        found = await portal.call(connection.open())
+        found = await portal.call(connection.open(prefix))
         self._servers.append(connection)
-        names = []
         for tool in found:
-            name = _INVALID.sub("_", prefix + tool["name"])[:64]
-            schema = {"type": "object", **tool.get("inputSchema", {})}
-            about = Description(name, tool.get("description") or tool.get("title") or name, schema)
-            call = functools.partial(_by_name, connection, tool["name"])
-            self._offered[name] = Offered(call, about, float(timeout), None, contextvars.copy_context())
-            names.append(name)
+            about = Description(tool.name, tool.description, tool.schema)
+            self._offered[tool.name] = Offered(tool.call, about, float(timeout), None, contextvars.copy_context())
         self._offer()
-        return names
+        return [tool.name for tool in found]
 
     async def aclose(self) -> None:
         """Leave the MCP servers; belongs to the portal's loop."""
@@ -291,10 +284,6 @@ class Tools:
             return f"{message.tool} took longer than {offered.timeout:g} seconds; its result is not used.", True
         except Exception as error:  # whatever a user's function raises is the agent's to read
             return f"{type(error).__name__}: {error}", True
-
-
-async def _by_name(server: McpServer, tool: str, /, **arguments: Any) -> str | bytes:
-    return await server.call(tool, arguments)
 
 
 def as_text(value: Any) -> str:

@@ -89,7 +89,7 @@ async def test_every_export_of_every_kind(
     assert len(kinds["experiment"]) == 24
     lines = []
     for kind, runs in kinds.items():
-        lines.append(await asyncio.to_thread(check, kind, runs, tmp_path / kind))
+        lines.append(await asyncio.to_thread(check, kind, runs, tmp_path / f"of {kind}"))
     with capsys.disabled():
         print("", *lines, sep="\n")
 
