@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import ConfigurationError
-from ..recording.rows import counted
+from ..recording.rows import counted, printable
 
 COMPLETE, FAILED, UNFINISHED = 0, 1, 3
 """Exit status: all cells done; an error; stopped or capped (run it again and it goes on)."""
@@ -148,9 +148,9 @@ def results_command(arguments: argparse.Namespace) -> int:
     if arguments.csv is None:
         for row in table:
             verdict = row["state"] if row["success"] is None else ("yes" if row["success"] else "no")
-            words = row["error"] or row["reason"] or ""
-            name = " / ".join(str(row[column]) for column in ("task", "model", "setting", "repeat"))
-            print(f"{verdict:6} {row['steps'] or 0:4} steps ${row['cost_usd'] or 0:.4f}  {name}  {words[:80]}")
+            name = printable(" / ".join(str(row[column]) for column in ("task", "model", "setting", "repeat")))
+            words = printable((row["error"] or row["reason"] or "")[:80])
+            print(f"{verdict:6} {row['steps'] or 0:4} steps ${row['cost_usd'] or 0:.4f}  {name}  {words}")
         return COMPLETE
     if str(arguments.csv) == "-":
         write_csv(sys.stdout, table)

@@ -91,7 +91,7 @@ async def replay_on_fresh(run: Run, name: str, arguments: argparse.Namespace) ->
             await desktop.close()
     finally:
         await provider.stop()
-    print(found)
+    print("\n".join(map(printable, str(found).splitlines())))
     if (look := found.divergence) is not None:
         folder = await asyncio.to_thread(_save_difference, look, Path(f"{name}-difference"))
         print(f"screenshots in {folder}/")

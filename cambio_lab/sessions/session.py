@@ -34,15 +34,13 @@ from .control import ControlledSession
 from .human import HumanSteps
 from .images import Uploads
 from .interfaces import AgentRequest, SessionAgent, SessionContext, stored_conversation, with_secrets
-from .state import Phase
+from .state import MOST_QUEUED, Phase
 from .turn import Turn
 
 logger = logging.getLogger(__name__)
 When = Literal["idle", "next", "now"]
-RECORD_SECONDS = 5.0
-"""For the store to take the end; the journal goes on trying after that."""
-CLOSE_SECONDS = 20.0
-"""For the desktop to be removed."""
+RECORD_SECONDS = 5.0  # for the store to take the end; the journal goes on trying after that.
+CLOSE_SECONDS = 20.0  # for the desktop to be removed.
 REASONS = {
     "request": "The session was ended",
     "timeout": "The session's time is up",
@@ -123,9 +121,11 @@ class Session(ControlledSession):
 
     async def _queued(self, message_id: str, text: str, metadata: dict[str, Any]) -> bool:
         """Store a message that is to be delivered during the turn; false when the turn ended meanwhile."""
-        turn, event = self.turn, events.MessageQueued(message_id, text, metadata)
+        if len(self.gate.messages) >= MOST_QUEUED:
+            raise SessionConflict(f"{MOST_QUEUED} messages wait for the agent.", hint="Send it when it has read them.")
+        turn, moment = self.turn, self.moment(events.MessageQueued(message_id, text, metadata))
         count = self.store.sessions.updating(self.id, user_messages=self._user_messages + 1)
-        await self.journal.emit(self.moment(event), operations=[count], refusable=True)
+        await self.journal.emit(moment, operations=[count], refusable=True)
         if self.turn is not turn or self.life.phase is not Phase.WORKING:
             return False
         self._user_messages += 1
@@ -140,8 +140,9 @@ class Session(ControlledSession):
             raise SessionConflict("This message does not wait any more.", hint="The agent has it, or its turn ended.")
         self._user_messages -= 1
         count = self.store.sessions.updating(self.id, user_messages=self._user_messages)
-        event = events.MessageWithdrawn(message_id, "It was taken back")
-        await self.journal.emit(self.moment(event), operations=[count])
+        await self.journal.emit(
+            self.moment(events.MessageWithdrawn(message_id, "It was taken back")), operations=[count]
+        )
 
     async def clear_history(self) -> int:
         """Forget the conversation, the agent's memory of it included; return how many messages there were.

@@ -35,6 +35,8 @@ WORDS: dict[Status, str] = {
     "error": "The session failed",
 }
 
+MOST_QUEUED = 20  # messages of up to 200,000 characters that wait for the agent; each new reader is sent them all
+
 
 class Phase(Enum):
     """Where a session is in its life. What people are shown (``thinking``, ``acting``...) is finer."""

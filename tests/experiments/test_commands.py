@@ -91,6 +91,16 @@ async def test_run_status_results(file: Path, tmp_path: Path, api: MessagesApi, 
     assert all(Path(row["run"]).is_file() for row in rows)  # noqa: ASYNC240
 
 
+async def test_what_a_check_quotes_does_not_steer_the_terminal(file: Path, api: MessagesApi, here: Here) -> None:
+    quoting = 'raise ValueError("\\x1b]0;title\\x07" + live.values["word"])'
+    checked = 'return live.read("word.txt").strip() == live.values["word"]'
+    other = file.with_name("quoting.py")
+    other.write_text(FILE.replace("DIRECTORY", repr(str(file.parent))).replace(checked, quoting))
+    await command("run", str(other))
+    said = here("results", str(file.parent / "batch"))[1]
+    assert "\\x1b]0;title\\x07word" in said and "\x1b" not in said
+
+
 async def test_a_batch_systems_goodbye(file: Path, tmp_path: Path, api: MessagesApi) -> None:
     """SIGTERM ends it in order with its own exit status; the next job goes on."""
     api.delay = 1.0

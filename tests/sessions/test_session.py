@@ -38,6 +38,7 @@ from cambio_lab.events import (
 )
 from cambio_lab.sessions import Session
 from cambio_lab.sessions.broadcast import Subscription
+from cambio_lab.sessions.state import MOST_QUEUED
 from cambio_lab.store import MessageQuery
 
 from .parts import COST, Bench, MemoryDesktop, Script, ScriptedAgent, kinds, until, within, work
@@ -160,6 +161,17 @@ async def test_a_message_during_a_turn_is_queued_delivered_and_stored_in_its_pla
     assert page.rows[1].metadata == {"queued": True, "during": first} and page.rows[2].content == "All done."
     assert page.rows[2].metadata["said"] == [{"step": 1, "content": "Done."}]
     await session.send("The third of three")
+
+
+async def test_a_flood_of_messages_during_a_turn_is_refused(bench: Bench) -> None:
+    bench.script = steered(asyncio.Event())
+    session = await bench.registry.create()
+    await session.send("Begin")
+    for number in range(MOST_QUEUED):
+        await session.send(f"{number}", when="next")
+    with pytest.raises(SessionConflict, match="20 messages wait"):
+        await session.send("One more", when="next")
+    await session.stop()
 
 
 async def test_a_message_that_the_agent_did_not_read_is_withdrawn_by_a_stop_and_by_a_crash(tmp_path: Path) -> None:
