@@ -10,7 +10,7 @@ from dataclasses import replace
 from cambio_lab.errors import ConfigurationError
 from cambio_lab.settings import Settings
 
-from .docker.engine import NOT_PODMAN, START_DOCKER, Engine
+from .docker.engine import START_DOCKER, Engine
 from .provider import DesktopOptions, ProviderHealth
 
 
@@ -24,9 +24,9 @@ async def _engine() -> AsyncIterator[Engine]:
 
 
 async def engine_answers() -> bool:
-    """Return whether the engine that the ``docker`` command would use answers, and is one that desktops work on."""
+    """Return whether the engine that the ``docker`` command would use answers."""
     async with _engine() as engine:
-        return await engine.answers() and not await engine.podman()
+        return await engine.answers()
 
 
 async def probe_engine() -> ProviderHealth:
@@ -35,11 +35,10 @@ async def probe_engine() -> ProviderHealth:
         async with _engine() as engine:
             if not await engine.answers():
                 return ProviderHealth("engine", False, f"no Docker Engine answers at {engine.host}", START_DOCKER)
-            if podman := await engine.podman():
-                words = f"Podman Engine {podman} answers at {engine.host}, not a Docker Engine"
-                return ProviderHealth("engine", False, words, NOT_PODMAN)
+            podman = await engine.podman()
             version = (await engine.call(lambda client: client.version()))["Version"]
-            return ProviderHealth("engine", True, f"docker (isolated): Docker Engine {version} at {engine.host}")
+            kind = "Podman" if podman else "Docker Engine"
+            return ProviderHealth("engine", True, f"docker (isolated): {kind} {version} at {engine.host}")
     except ConfigurationError as error:
         return ProviderHealth("engine", False, error.message, error.hint)
 

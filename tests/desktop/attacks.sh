@@ -39,3 +39,4 @@ for number, args in ((321, (0, 0, 0)), (425, (1, 0)), (323, (0,)), (298, (0, 0, 
 say other-sandbox "$(ls -d /tmp/cambio-* 2>/dev/null; ls "$OTHER" 2>/dev/null; grep -rls 'neighbou[r]' /tmp /home 2>/dev/null)"
 say disk "$(for d in /home/user /tmp /dev/shm /run/desktop; do head -c 2000000000 /dev/zero >$d/full 2>/dev/null; s=$(stat -c %s $d/full); rm -f $d/full; [ "$s" -le 536870912 ] || echo "$d $s"; done)"
 say inodes "$(for d in /home/user /tmp /dev/shm /run/desktop; do [ "$(stat -f -c %c $d)" -le 100000 ] || echo $d; done)"
+say x-server "$(cat /proc/[0-9]*/comm 2>/dev/null | grep -i vnc)"

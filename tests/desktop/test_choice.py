@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from cambio_lab.desktop import make_provider
 from cambio_lab.desktop.docker import context
-from cambio_lab.desktop.probe import probe_engine
 from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.desktop.sandbox import probe
 from cambio_lab.errors import ConfigurationError, DesktopUnavailable
@@ -85,50 +81,3 @@ async def test_an_experiment_does_not_begin_without_isolation(
         await place.open()
     await place.close()
     await store.close()
-
-
-PODMAN = {
-    "Version": "4.3.1",
-    "ApiVersion": "1.41",
-    "MinAPIVersion": "1.24",
-    "Components": [{"Name": "Podman Engine", "Version": "4.3.1"}, {"Name": "Conmon", "Version": "2.1.6"}],
-}
-"""What Debian 12's ``podman system service`` answers, as far as it matters."""
-
-
-@pytest.fixture
-async def podman(tmp_path: Path) -> AsyncIterator[str]:
-    """A socket that answers as Podman's Docker-compatible one does."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = await reader.readuntil(b"\r\n\r\n")
-        body = json.dumps(PODMAN).encode() if b"/version" in request else b"OK"
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        writer.write(head.encode() + body)
-        await writer.drain()
-        writer.close()
-
-    path = tmp_path / "podman.sock"
-    async with await asyncio.start_unix_server(serve, path):
-        yield f"unix://{path}"
-
-
-async def test_podman_that_was_named_is_refused_with_the_reason(podman: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_HOST", podman)
-    assert "Podman Engine 4.3.1" in (await probe_engine()).summary
-    provider = await make_provider(Settings(), server_id="choice")
-    health = await provider.health()
-    assert (provider.name, health.up) == ("docker", False)
-    with pytest.raises(DesktopUnavailable, match=r"Podman Engine 4\.3\.1") as refused:
-        await provider.acquire("test", DesktopOptions())
-    assert "desktop=sandbox" in refused.value.hint
-    await provider.stop()
-
-
-async def test_podman_at_the_default_address_does_not_keep_auto_from_the_sandbox(
-    no_engine: None, podman: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(context, "DEFAULT_HOST", podman)
-    provider = await make_provider(Settings(), server_id="choice")
-    assert provider.name == "sandbox"
-    await provider.stop()

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from cambio_lab.desktop.base import Point
 from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.desktop.sandbox import children
 from cambio_lab.desktop.sandbox import provider as sandbox
@@ -166,3 +167,25 @@ async def test_a_helper_whose_start_is_cancelled_is_ended(monkeypatch: pytest.Mo
     with pytest.raises(asyncio.CancelledError):
         await starting
     assert started[0].returncode == -signal.SIGKILL
+
+
+async def test_a_program_that_kills_all_it_can_leaves_the_desktop() -> None:
+    provider = SandboxProvider(replace(Settings(), pool_size=0), server_id=uuid.uuid4().hex)
+    desktop = await provider.acquire("test", DesktopOptions(network="none"))
+    await desktop.execute(["python3", "-c", "import os; os.kill(-1, 9)"])
+    await desktop.click("left", Point(600, 400))
+    assert (await desktop.screenshot()).width == 1280
+    assert (await desktop.execute(["echo", "here"]))[1] == b"here\n"
+    assert await desktop.alive()
+    await provider.stop()
+
+
+async def test_the_end_of_the_x_server_ends_the_sandbox() -> None:
+    provider = SandboxProvider(replace(Settings(), pool_size=0), server_id=uuid.uuid4().hex)
+    desktop = await provider.acquire("test", DesktopOptions(network="none"))
+    parts = psutil.Process().children(recursive=True)
+    (x_server,) = [part for part in parts if "vnc" in part.name().lower()]
+    x_server.kill()
+    assert await asyncio.wait_for(desktop.lost(), 30) == "The desktop's sandbox has ended."
+    await nothing_left(parts, folders())
+    await provider.stop()

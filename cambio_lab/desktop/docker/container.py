@@ -11,7 +11,7 @@ from typing import Any
 
 from cambio_lab.errors import DesktopUnavailable
 
-from .engine import Engine, EngineError
+from .engine import Engine, EngineError, HijackedStream
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,29 @@ async def create(engine: Engine, arguments: Callable[[Any], Mapping[str, Any]]) 
         with suppress(EngineError, DesktopUnavailable):
             await remove(engine, await creating)
         raise
+
+
+async def start_attached(engine: Engine, container: str) -> HijackedStream:
+    """Start a created container; its standard streams.
+
+    Attached to before, so that no output is lost; Podman refuses that, so there the program must wait for input first.
+    """
+    late = bool(await engine.podman())
+    path = f"/containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1"
+    stream = None if late else await engine.hijack(path, {})
+    try:
+        await engine.finish(lambda client: client.start(container))
+    except BaseException:
+        if stream is not None:
+            stream.close()
+        raise
+    return stream or await engine.hijack(path, {})
+
+
+def memory_folder(podman: str, size: int | str, owner: int, *flags: str) -> str:
+    """The mount options of a folder in memory. Podman gives it no owner: then any user of the container may write."""
+    rights = ("mode=1777", "notmpcopyup") if podman else (f"uid={owner}", f"gid={owner}", "mode=0700")
+    return ",".join((f"size={size}", *rights, "nosuid", "nodev", *flags))
 
 
 async def remove(engine: Engine, container: str) -> None:

@@ -20,10 +20,6 @@ from .context import Endpoint, find_endpoint
 
 T = TypeVar("T")
 START_DOCKER = "Start Docker, point DOCKER_HOST at an engine, or use desktop=sandbox."
-NOT_PODMAN = (
-    "Podman refuses to attach to a container before it starts and to give its memory file systems an owner. "
-    "Point DOCKER_HOST at a Docker Engine, or use desktop=sandbox."
-)
 
 
 class EngineError(Exception):
@@ -150,7 +146,7 @@ class Engine:
     async def hijack(self, path: str, body: Mapping[str, Any]) -> HijackedStream:
         """``POST path`` and take over the connection: attach and exec streams, without a thread for each."""
         reader, writer = await self._connect()
-        data = json.dumps(body).encode()
+        data = json.dumps(body).encode() if body else b""  # Podman gives what it does not read to the program
         head = (
             f"POST {path} HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(data)}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"

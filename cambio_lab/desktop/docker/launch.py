@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+from functools import partial
 from typing import Any
 
 from cambio_lab.errors import DesktopLost, DesktopUnavailable
@@ -14,7 +15,7 @@ from ..base import VncEndpoint
 from ..machine import run
 from ..provider import DesktopOptions
 from ..rfb import authentication
-from .container import ROLE_LABEL, SERVER_LABEL, create, remove
+from .container import ROLE_LABEL, SERVER_LABEL, create, memory_folder, remove, start_attached
 from .desktop import DockerDesktop, ScriptOutput, abandon
 from .engine import Engine, EngineError
 from .exec import HOME, XVNC, ContainerMachine, ExecProcess, start_exec
@@ -60,7 +61,9 @@ class Launcher:
         container: str | None = None
         try:
             async with asyncio.timeout(_READY_TIMEOUT):
-                container = await create(self._engine, lambda client: self._describe(client, image, options, placement))
+                podman = await self._engine.podman()
+                describe = partial(self._describe, image=image, options=options, placement=placement, podman=podman)
+                container = await create(self._engine, describe)
                 await self._networks.join(placement, container)
                 desktop = await self._boot(container, image)
                 desktop.placement = placement
@@ -74,10 +77,11 @@ class Launcher:
             await remove(self._engine, container)
         await self._networks.remove(placement)
 
-    def _describe(self, client: Any, image: str, options: DesktopOptions, placement: Placement) -> dict[str, Any]:
+    def _describe(
+        self, client: Any, *, image: str, options: DesktopOptions, placement: Placement, podman: str
+    ) -> dict[str, Any]:
         """The arguments of ``create_container``: everything DESIGN's isolation asks for, and no secret."""
         limit = self._settings.desktop_tmp
-        own = "uid=1000,gid=1000,mode=0700,nosuid,nodev"
         host = client.create_host_config(
             init=True,
             read_only=True,
@@ -92,10 +96,10 @@ class Launcher:
             oom_score_adj=500,
             shm_size=limit,
             tmpfs={
-                HOME: f"size={limit},{own},exec",
+                HOME: memory_folder(podman, limit, 1000, "exec"),
                 "/tmp": f"size={limit},mode=1777,nosuid,nodev,exec",
-                "/run/desktop": f"size={16 * 1024**2},{own}",
-                "/run/xvnc": "size=1m,uid=900,gid=900,mode=0700,nosuid,nodev,noexec",
+                "/run/desktop": memory_folder(podman, 16 * 1024**2, 1000),
+                "/run/xvnc": memory_folder(podman, "1m", 900, "noexec"),
             },
             port_bindings={VNC_PORT: ("127.0.0.1",)},
             network_mode=placement.network,
@@ -119,14 +123,12 @@ class Launcher:
     async def _boot(self, container: str, image: str) -> DockerDesktop:
         """Start it, tell it its password, and connect as soon as it says that Xvnc listens."""
         password = authentication.new_password()
-        server = await self._engine.hijack(f"/containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1", {})
+        server = await start_attached(self._engine, container)
         said = ScriptOutput(server)
         session: asyncio.Task[ExecProcess] | None = None
         listening = asyncio.Event()
         try:
-            # Waits in the pipe until the script reads it: one round trip less.
             server.writer.write(base64.b64encode(authentication.obfuscate(password)) + b"\n")
-            await self._engine.finish(lambda client: client.start(container))
             session = asyncio.create_task(self._start_session(container, listening), name="desktop-session")
             port, digest, _ = await asyncio.gather(self._port(container), self._digest(image), said.need("listening"))
             listening.set()

@@ -15,7 +15,7 @@ from ..pool import Pool
 from ..provider import DesktopOptions, Progress, ProviderHealth
 from .container import reap
 from .desktop import DockerDesktop
-from .engine import NOT_PODMAN, START_DOCKER, Engine, EngineError
+from .engine import START_DOCKER, Engine, EngineError
 from .image import build_image, image_exists, image_tag
 from .launch import Launcher
 from .network import Networks
@@ -80,8 +80,6 @@ class DockerProvider:
     async def _make(self, options: DesktopOptions) -> DockerDesktop:
         made = False
         try:
-            if version := await self._engine.podman():
-                raise DesktopUnavailable(f"Podman Engine {version} answers, not a Docker Engine.", hint=NOT_PODMAN)
             image = await self._image(options)
             async with self._gate:
                 desktop = await self._launcher.launch(image, options)
@@ -90,7 +88,9 @@ class DockerProvider:
         except TimeoutError as error:
             raise DesktopUnavailable("The desktop did not start in time.", hint="Is the machine overloaded?") from error
         except (EngineError, OSError) as error:  # OSError: of a stream that could not be opened
-            raise DesktopUnavailable(f"The Docker Engine refused: {error}", hint="Run `cambio-lab doctor`.") from error
+            missing = "catatonit" in str(error)
+            hint = "Podman needs `apt install catatonit`." if missing else "Run `cambio-lab doctor`."
+            raise DesktopUnavailable(f"The engine refused: {error}", hint=hint) from error
         finally:
             self.unclean = self.unclean or not made
 
@@ -161,10 +161,10 @@ class DockerProvider:
     async def health(self) -> ProviderHealth:
         if not await self._engine.answers():
             return ProviderHealth("docker", False, "no Docker Engine answers", START_DOCKER)
-        if version := await self._engine.podman():
-            return ProviderHealth("docker", False, f"Podman Engine {version} answers, not a Docker Engine", NOT_PODMAN)
         reference = self._reference or image_tag(self._settings.image)
         summary = f"docker (isolated), {len(self._desktops)} in use, {len(self._pool)} ready"
+        if version := await self._engine.podman():
+            summary += f"; by Podman {version}"
         if self._reference is None and not await image_exists(self._engine, reference):
             return ProviderHealth("docker", True, f"{summary}; the image is not built yet", "cambio-lab image build")
         if self._networks.problem:

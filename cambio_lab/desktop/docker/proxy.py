@@ -8,7 +8,7 @@ from pathlib import Path
 from string import Template
 
 from .allow import PROXY_PORT
-from .container import create, remove
+from .container import create, memory_folder, remove, start_attached
 from .engine import Engine, EngineError, HijackedStream
 
 
@@ -29,6 +29,7 @@ async def start_proxy(
     extra_hosts: Mapping[str, str],
 ) -> str:
     """Start a proxy between ``network`` and the bridge ``outside``; its container. :class:`EngineError` if it fails."""
+    podman = await engine.podman()
     name = await create(
         engine,
         lambda client: {
@@ -48,7 +49,7 @@ async def start_proxy(
                 cpu_shares=512,
                 pids_limit=64,
                 tmpfs={
-                    "/run/desktop": "size=16m,uid=1000,gid=1000,mode=0700",
+                    "/run/desktop": memory_folder(podman, "16m", 1000),
                     "/tmp": "size=16m,mode=1777",
                     "/dev/shm": "size=64m,mode=1777",
                 },
@@ -60,8 +61,7 @@ async def start_proxy(
     stream: HijackedStream | None = None
     try:
         await engine.finish(lambda client: client.connect_container_to_network(name, network, aliases=["proxy"]))
-        stream = await engine.hijack(f"/containers/{name}/attach?stream=1&stdin=1&stdout=1&stderr=1", {})
-        await engine.finish(lambda client: client.start(name))
+        stream = await start_attached(engine, name)
         configuration = _squid(allow_hosts)
         stream.writer.write(configuration.encode())
         stream.writer.write_eof()
