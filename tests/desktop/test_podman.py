@@ -18,7 +18,6 @@ import pytest
 from cambio_lab.desktop.docker.provider import DockerProvider
 from cambio_lab.desktop.probe import probe_engine
 from cambio_lab.desktop.provider import DesktopOptions
-from cambio_lab.errors import DesktopUnavailable
 from cambio_lab.settings import Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -60,7 +59,7 @@ async def test_screen_shell_files_and_adoption(provider: DockerProvider) -> None
     assert (await desktop.screenshot()).width == 1280
     assert (await desktop.run_command("echo here > ~/file; cat ~/file")).stdout == "here\n"
     await desktop.write_file("sent.txt", b"sent")
-    assert [entry.path for entry in await desktop.list_files()] == ["file", "sent.txt"]
+    assert {"file", "sent.txt"} <= {entry.path for entry in await desktop.list_files()}
     _, status, _ = await desktop.execute(["cat", "/proc/self/status"])
     assert b"CapBnd:\t0000000000000000" in status
     assert b"NoNewPrivs:\t1" in status
@@ -84,13 +83,3 @@ async def test_limited_networks(provider: DockerProvider, network: str) -> None:
     assert (await desktop.screenshot()).width == 1280
     code, _, _ = await desktop.execute(["curl", "-s", "-m", "3", "http://192.0.2.1/"])
     assert code != 0
-
-
-async def test_without_catatonit_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for host in serve(tmp_path, f'{LIMITS}init_path = "{tmp_path}/catatonit"\n'):
-        monkeypatch.setenv("DOCKER_HOST", host)
-        provider = DockerProvider(Settings(pool_size=0), server_id=uuid.uuid4().hex)
-        with pytest.raises(DesktopUnavailable) as refused:
-            await provider.acquire("test", DesktopOptions())
-        assert "catatonit" in refused.value.hint
-        await provider.stop()

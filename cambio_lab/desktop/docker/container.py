@@ -56,8 +56,8 @@ async def start_attached(engine: Engine, container: str) -> HijackedStream:
 
 
 def memory_folder(podman: str, size: int | str, owner: int, *flags: str) -> str:
-    """The mount options of a folder in memory. Podman gives it no owner: then any user of the container may write."""
-    rights = ("mode=1777", "notmpcopyup") if podman else (f"uid={owner}", f"gid={owner}", "mode=0700")
+    """The mount options of a folder in memory. Podman knows no owner: there any user of the container may write."""
+    rights = ("notmpcopyup",) if podman else (f"uid={owner}", f"gid={owner}", "mode=0700")
     return ",".join((f"size={size}", *rights, "nosuid", "nodev", *flags))
 
 
