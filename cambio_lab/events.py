@@ -132,6 +132,24 @@ class ToolFinished(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Unseen(Event):
+    """What the model was not shown with a step: the screen (``image``), the accessibility tree of the page (``tree``).
+
+    ``took_ms`` is what looking cost; ``problem`` says why something is missing.
+    """
+
+    tool_use_id: str
+    step: int
+    took_ms: float
+    tree: str = ""
+    problem: str = ""
+    image: bytes | None = None
+    media_type: str = "image/png"
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ApprovalRequested(Event):
     """A call waits for a person. ``shown`` is exactly what will run, invisible characters escaped."""
 

@@ -14,6 +14,7 @@ from ..events import ApprovalDecided, QuestionAnswered, StatusChanged, Timing, T
 from .client import ToolsetParts
 from .gate import Gate, LimitReached, Stopped, TurnHalted
 from .models import TOOLSET, ModelInfo
+from .observe import observe
 from .options import AgentOptions
 from .reply import Reply
 from .tools.asking import AskTool
@@ -222,6 +223,8 @@ class Calls:
         if outcome.is_error and (family := _family(call)):
             self.failed.add(family)
         await self._note(call, member, outcome, step, seen)
+        if wanted := self._turn.options.observe:
+            await self._turn.emit(await self._gate.race(observe(wanted, self._desktop, call, outcome, step)))
         if _is_computer(call):
             if outcome.image is not None or outcome.is_error:
                 self._unseen = None

@@ -71,6 +71,8 @@ class AgentOptions:
     ask_user: bool = False
     """Whether the agent may ask people and hand the desktop over; ``ask_timeout`` is how long it waits."""
     ask_timeout: float = 900.0
+    observe: Sequence[str] = ()
+    """Of :data:`.observe.LOOKS`: what is recorded at each step besides what the model is shown."""
     network: str | Mapping[str, Any] = "open"
     """The session's: the browser opens no other hosts."""
 
@@ -148,6 +150,8 @@ def check(options: AgentOptions) -> None:
     values = asdict(options)
     wrong |= {name: "must not be negative" for name in NOT_NEGATIVE if values[name] < 0}
     wrong |= {name: "must be positive" for name in POSITIVE if values[name] <= 0}
+    if unknown := sorted(set(options.observe) - {"screenshot", "ax"}):
+        wrong["observe"] = f"unknown: {', '.join(unknown)}; known are screenshot, ax"
     if options.task_budget and not models.TASK_BUDGETS.fullmatch(models.canonical(options.model)):
         wrong["task_budget"] = f"{options.model} has no task budgets"
     elif options.task_budget and options.task_budget < models.LEAST_BUDGET:

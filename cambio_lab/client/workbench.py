@@ -89,6 +89,7 @@ class Workbench:
         ask_timeout: float | None = None,
         record_human: Literal["actions", "full", "off"] | None = None,
         image_format: Literal["png", "jpeg", "webp"] | None = None,
+        observe: list[Literal["screenshot", "ax"]] | None = None,
         secrets: dict[str, str] | list[str] | None = None,
         record: str | Path | None = None,
         record_mode: Literal["once", "none", "all"] | None = None,
@@ -127,6 +128,7 @@ class Workbench:
             ask_timeout: Seconds after which it goes on without an answer.
             record_human: What is recorded of people's mouse and keyboard: without typed text, with it, or nothing.
             image_format: How screenshots are encoded for the model.
+            observe: What is recorded of each step besides what the model is shown: ``"screenshot"``, ``"ax"``.
             secrets: Values that the agent may type without seeing them, by name.
             record: Run file of the session, relative to this program's folder: replayed if it exists, else recorded.
             record_mode: ``"once"`` as above, ``"none"``: replay only, ``"all"``: always record.

@@ -119,7 +119,7 @@ def _observations(rows: Sequence[EventRow]) -> list[Json]:
     for row in rows:
         if row.kind == STARTED:
             start += 1
-        elif row.kind == "ToolFinished":
+        elif row.kind in ("ToolFinished", "Unseen"):  # a look after a step is part of it
             finished = json.loads(row.record or "{}")
             if finished.get("actor") != "human":
                 for call in pending:

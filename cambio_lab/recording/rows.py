@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 COLUMNS = (
     *("step", "turn", "action", "arguments", "status", "model_ms", "action_ms", "settle_ms", "encode_ms", "total_ms"),
     *("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "thinking_tokens", "cost_usd"),
-    *("started_at", "screenshot", "text", "said", "actor"),
+    *("started_at", "screenshot", "text", "said", "actor", "unseen_screenshot", "unseen_tree"),
 )
 _USAGE = frozenset(item.name for item in fields(Usage))
 
@@ -24,10 +24,20 @@ def rows(contents: Contents) -> list[Json]:
     """Return a row with :data:`COLUMNS` for each step, in order.
 
     Times are milliseconds (``started_at``: epoch seconds), ``screenshot`` is a digest or ``None``. What a reply of
-    the model cost and ``said`` is in the row of its first call.
+    the model cost and ``said`` is in the row of its first call. ``unseen_screenshot`` and ``unseen_tree`` are what the
+    session observed and the model was not shown.
     """
     found = _replies(contents)
-    return [_row(step, found.get(step["tool_use_id"], {})) for step in contents.steps]
+    unseen = {event["tool_use_id"]: event for event in contents.events if event["kind"] == "Unseen"}
+    return [
+        {**_row(step, found.get(step["tool_use_id"], {})), **_unseen(unseen.get(step["tool_use_id"], {}))}
+        for step in contents.steps
+    ]
+
+
+def _unseen(event: Json) -> Json:
+    image = event.get("image") or {}
+    return {"unseen_screenshot": image.get("sha256"), "unseen_tree": event.get("tree", "")}
 
 
 def _row(step: Json, reply: Json) -> Json:

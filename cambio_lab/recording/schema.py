@@ -218,6 +218,7 @@ _EVENT_OVERRIDES: dict[str, dict[str, Any]] = {
     "UserMessage": {"message_id": (Name, "")},
     "HistoryAppended": {"message": (Role, ...)},
     "ToolFinished": {"image": (Image | None, None), "media_type": (MediaType, "image/png")},
+    "Unseen": {"image": (Image | None, None), "media_type": (MediaType, "image/png")},
     "TurnFailed": {"error_kind": (Name, "")},
 }
 

@@ -184,6 +184,10 @@ class SessionConfig(Checked):
             "Of computer, browser, bash and editor, and optional members of the browser toolset.", ["browser", "bash"]
         ),
     ] = None
+    observe: Annotated[
+        list[Literal["screenshot", "ax"]] | None,
+        about("What is recorded of each step besides what the model is shown: the screen, the page's tree."),
+    ] = None
     secrets: Annotated[
         dict[str, str] | list[str] | None, Refuses(check_secrets), about("Values by name that the agent never sees.")
     ] = Field(default=None, repr=False)

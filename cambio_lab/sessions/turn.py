@@ -200,6 +200,14 @@ class Turn:
         await human.keep_step(self._session, event, row, denied=event.tool_use_id in self._denied)
         await self._session.release_input()
 
+    async def _unseen(self, event: events.Unseen) -> None:
+        session, sha256, image = self._session, None, event.image
+        if image is not None:
+            sha256 = await session.until_stored(lambda: self._store.screenshots.put(image, event.media_type))
+        growing = self._store.sessions.growing(session.id, len(image or b"") + len(event.tree))
+        results = await session.journal.emit(session.moment(event, image_sha256=sha256), operations=[growing])
+        await session.record_grew(results[-1])
+
     def _begun(self, event: events.ToolStarted | events.ToolFinished) -> StepRow:
         """Return a call as a row; the first one of a reply has what the reply said and cost."""
         reply, self._reply = self._reply, None
@@ -285,6 +293,7 @@ _HANDLERS: dict[type[events.Event], Callable[[Turn, Any], Awaitable[None]]] = {
     events.ModelReplied: Turn._replied,
     events.ToolStarted: Turn._started,
     events.ToolFinished: Turn._finished,
+    events.Unseen: Turn._unseen,
     events.TurnFinished: Turn._answered,
     events.TurnFailed: Turn._failed,
 }

@@ -77,19 +77,26 @@ const CLICKS = new Map<string, [string, number]>(Object.entries({
   middle_click: ['Middle click', 1],
   double_click: ['Double click', 2],
   triple_click: ['Triple click', 3],
+  hover: ['Point at', 0],
   mouse_move: ['Move the mouse', 0],
   left_mouse_down: ['Press the button', 1],
   left_mouse_up: ['Release the button', 1]
 }));
 
-export function describe(tool: string, input: Json): Described {
+/** A call in words; `result` is what it returned, which names the element that a reference stood for. */
+export function describe(tool: string, input: Json, result = ''): Described {
   const action = actionName(tool, input);
-  const at = pair(input['coordinate']);
+  const target = (typeof input['target'] === 'object' && input['target'] !== null ? input['target'] : {}) as Json;
+  const at = pair(input['coordinate']) ?? pair(target['coordinate']);
+  const named = element(target['ref'] ?? input['ref'], result);
   const click = CLICKS.get(action);
   if (click) {
-    const label = at ? `${click[0]} at ${at[0]}, ${at[1]}` : click[0];
+    const label = named ? `${click[0]} ${named}` : at ? `${click[0]} at ${at[0]}, ${at[1]}` : click[0];
     return { label, mark: at ? { kind: 'point', x: at[0], y: at[1], times: click[1] } : null };
   }
+  if (action === 'form_input') return { label: `Fill in ${named || 'a field'}: ${quoted(input['value'])}`, mark: null };
+  if (action === 'scroll_to') return { label: `Scroll to ${named || 'an element'}`, mark: null };
+  if (action === 'file_upload') return { label: `Choose files for ${named || 'a field'}`, mark: null };
   switch (action) {
     case 'left_click_drag':
       return describeDrag(at, pair(input['start_coordinate']));
@@ -107,6 +114,12 @@ export function describe(tool: string, input: Json): Described {
       return { label: `Wait ${shorten(words(input['duration']), 20)} s`, mark: null };
     case 'screenshot':
       return { label: 'Look at the screen', mark: null };
+    case 'navigate':
+      return { label: `Open ${shorten(words(input['url']), 80)}`, mark: null };
+    case 'find':
+      return { label: `Find ${quoted(input['query'])}`, mark: null };
+    case 'read_page':
+      return { label: 'Read the page', mark: null };
     case 'ask_user':
       return { label: `Ask ${quoted(input['question'], 80)}`, mark: null };
     case 'hand_over':
@@ -118,6 +131,12 @@ export function describe(tool: string, input: Json): Described {
     default:
       return describeOther(action, input);
   }
+}
+
+/** `“Add to cart” (button)`: the element behind a reference, as the result of a call names it. */
+function element(ref: unknown, result: string): string {
+  const found = ref === undefined ? null : /([A-Za-z][A-Za-z-]{0,40}) "([^\n]{1,200})"/.exec(result);
+  return found ? `${quoted(found[2])} (${found[1]})` : '';
 }
 
 function describeDrag(to: Pair | null, from: Pair | null): Described {

@@ -65,3 +65,14 @@ test('an argument whose toString is not a function is still described', () => {
     assert.equal(typeof describe(tool, { scroll_direction: odd, text: odd, duration: odd, command: odd }).label, 'string');
   assert.equal(typeof describe('editor', { command: odd, path: '/a' }).label, 'string');
 });
+
+test('an element is named by what the call returned', () => {
+  const target = { type: 'ref', ref: 'ref_7' };
+  assert.equal(describe('left_click', { target }, 'Clicked button "Add to cart".').label, 'Click “Add to cart” (button)');
+  assert.equal(describe('left_click', { target }).label, 'Click');
+  assert.equal(describe('form_input', { target, value: 'Ada' }, 'textbox "Name"').label, 'Fill in “Name” (textbox): “Ada”');
+  const point = describe('left_click', { target: { type: 'coordinate', coordinate: [4, 5] } });
+  assert.deepEqual(point, { label: 'Click at 4, 5', mark: { kind: 'point', x: 4, y: 5, times: 1 } });
+  assert.equal(describe('navigate', { url: 'http://a/' }).label, 'Open http://a/');
+  assert.equal(typeof describe('left_click', { target: 'x', ref: {} }, 'x "y').label, 'string');
+});

@@ -13,7 +13,7 @@ import pytest
 from cambio_lab.client.message import Message
 from cambio_lab.client.portal import portal
 from cambio_lab.client.session import Session
-from cambio_lab.client.tools import describe_function
+from cambio_lab.client.tools import as_text, describe_function
 from cambio_lab.client.workbench import Workbench
 from cambio_lab.errors import InvalidRequest
 
@@ -100,8 +100,8 @@ async def session(lab: Workbench) -> Session:
 async def call(session: Session, tool: str, **arguments: Any) -> dict[str, Any]:
     """Deliver a call as the server would; returns the answer's text and whether it is an error."""
     message = Message.parse({"type": "tool_call", "tool": tool, "tool_use_id": "t1", "arguments": arguments})
-    text, is_error = await portal.call(session.tools.call(message))
-    return {"text": text, "is_error": is_error}
+    value, is_error = await portal.call(session.tools.call(message))
+    return {"text": as_text(value), "is_error": is_error}
 
 
 async def test_offer_and_withdraw(session: Session, server: SmallServer) -> None:

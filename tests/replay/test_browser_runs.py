@@ -167,3 +167,20 @@ async def _load(workshop: Workshop, session: Session) -> Any:
     from cambio_lab.reports import Run
 
     return await Run.from_store(workshop.store, session.id)
+
+
+async def test_what_the_model_was_not_shown_is_recorded_on_request(workshop: Workshop) -> None:
+    session, _ = await run_form(workshop, observe=["screenshot", "ax"])
+    await workshop.registry.end(session.id)
+    run = await _load(workshop, session)
+    rows = {row["action"]: row for row in run.rows}
+    assert all(rows[name]["unseen_screenshot"] for name in ("navigate", "read_page", "left_click", "list_tabs"))
+    assert not any(rows[name]["unseen_tree"] for name in ("navigate", "read_page", "left_click", "list_tabs"))
+    last = run.rows[-1]  # the screen: its page's tree beside it
+    assert last["action"] == "screenshot" and not last["unseen_screenshot"] and last["unseen_tree"]
+    assert run.screenshot(rows["left_click"]["unseen_screenshot"]).startswith(b"\x89PNG")
+    path = workshop.directory / "observed.cambio"
+    run.save(path)
+    replayed = await type(run).load(path).replay()
+    assert replayed.identical and type(run).load(path).rows == run.rows
+    assert workshop.api.refusals == []

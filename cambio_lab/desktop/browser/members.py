@@ -65,6 +65,8 @@ class Browser:
         """Carry out ``member``. :class:`ActionError` says, for the model, why not."""
         if member == "state":
             return await self.state()
+        if member == "observe":
+            return {"text": await self.observe()}
         if member not in _MEMBERS or (member in OPTIONAL and member not in self._members):
             raise ActionError("This browser has no such action.")
         tab_id = arguments.get("tab_id")
@@ -95,6 +97,13 @@ class Browser:
         changes = list(chromium.changes)
         chromium.changes.clear()
         return {"tabs": [_entry(tab, chromium) for tab in chromium.tabs.values()], "state_changes": changes}
+
+    async def observe(self) -> str:
+        """Return the active page's tree for people; empty where no page is open. Starts no browser."""
+        chromium = self._chromium
+        if chromium is None or not chromium.running or not chromium.tabs:
+            return ""
+        return await self._with_browser(lambda found: found.tab(None).tree(None, _DEPTH, None))
 
     async def close(self) -> None:
         if self._chromium is not None:

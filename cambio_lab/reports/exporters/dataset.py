@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 GROUP_ROWS = 200
 _TEXTS = [
     *("run", "name", "task", "setting", "model", "instruction", "thought", "text", "action", "arguments", "element"),
-    *("result", "status", "approval"),
+    *("result", "status", "approval", "unseen_tree"),
 ]
 _COUNTS = ["repeat", "turn", "step", "screen_width", "screen_height", "start_x", "start_y", "x", "y"]
 _TOKENS = ["input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "thinking_tokens"]
 _NUMBERS = ["score", "start_x_normalised", "start_y_normalised", "x_normalised", "y_normalised", "cost_usd"]
 _TIMES = ["model_ms", "action_ms", "settle_ms", "encode_ms", "total_ms"]
-_IMAGES = ["screenshot_before", "screenshot_after"]
+_IMAGES = ["screenshot_before", "screenshot_after", "unseen_screenshot"]
 
 
 _REFERENCE = re.compile(r"^[ \t-]*(\w[^\n\[]{0,200}?) *\[(ref_\d{1,9})\]", re.M)
@@ -100,6 +100,10 @@ def step_rows(run: Run) -> Iterator[Json]:
             row |= {"started_at": round(call["started_at"] * 1e6), **_places(call, *size)}
             after = call["screenshot"]
             row |= {"screenshot_before": _screenshot(run, before), "screenshot_after": _screenshot(run, after)}
+            row |= {
+                "unseen_screenshot": _screenshot(run, call["unseen_screenshot"]),
+                "unseen_tree": call["unseen_tree"],
+            }
             before, size = after or before, call["size"] if all(call["size"]) else size
             elements |= {found[2]: found[1] for found in _REFERENCE.finditer(call["text"])}
             yield facts | row

@@ -148,7 +148,7 @@ function Actions({ entry, model, own, select }: EntryProps): VNode {
             <button type="button" class="jp-Cambio-action" onClick={() => select(id)}>
               <span class="jp-Cambio-dot" aria-hidden="true" />
               {step.human && `${t('A person')}: `}
-              {[describe(step.tool, step.arguments).label, outcome(step.status)].filter(Boolean).join(' – ')}
+              {[describe(step.tool, step.arguments, step.text).label, outcome(step.status)].filter(Boolean).join(' – ')}
             </button>
           </li>
         );

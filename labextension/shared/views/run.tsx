@@ -110,7 +110,7 @@ function shownAt(run: RecordedRun, index: number): RunStep | undefined {
 }
 
 function Shot({ run, step }: { run: RecordedRun; step: RunStep }): VNode {
-  const { label, mark } = describe(step.tool, step.arguments);
+  const { label, mark } = describe(step.tool, step.arguments, step.text);
   const shown = shownAt(run, run.steps.indexOf(step));
   const url = run.screenshot(shown?.screenshot ?? '');
   const alt = shown === step ? t('The desktop after: %1', label) : t('The desktop before: %1', label);
@@ -167,7 +167,7 @@ function Strip({ run, at, setAt }: ColumnProps): VNode {
 
 /** Screenshots are unpacked only near the chosen step: a run may have hundreds. */
 function Thumb({ run, step, chosen, choose, near }: { run: RecordedRun; step: RunStep; chosen: boolean; choose: () => void; near: boolean }): VNode {
-  const { label, mark } = describe(step.tool, step.arguments);
+  const { label, mark } = describe(step.tool, step.arguments, step.text);
   const shown = near ? shownAt(run, run.steps.indexOf(step)) : undefined;
   const url = run.screenshot(shown?.screenshot ?? '');
   return (
@@ -202,7 +202,7 @@ function Transcript({ run, at, setAt }: ColumnProps): VNode {
             <button key={index} type="button" class="jp-Cambio-action" data-status={step.status} aria-current={entry.step === at ? 'step' : undefined} onClick={() => setAt(entry.step)}>
               <span class="jp-Cambio-dot" aria-hidden="true" />
               {step.step}. {step.human && `${t('A person')}: `}
-              {[describe(step.tool, step.arguments).label, outcome(step.status)].filter(Boolean).join(' – ')}
+              {[describe(step.tool, step.arguments, step.text).label, outcome(step.status)].filter(Boolean).join(' – ')}
             </button>
           ) : null;
         }

@@ -59,7 +59,7 @@ interface CardProps extends StepCard {
 }
 
 function Card({ model, step, shown, selected, select }: CardProps): VNode {
-  const { label, mark } = describe(step.tool, step.arguments);
+  const { label, mark } = describe(step.tool, step.arguments, step.text);
   const total = step.timing.total_ms;
   return (
     <button
@@ -90,7 +90,7 @@ function Card({ model, step, shown, selected, select }: CardProps): VNode {
 
 /** One step in full: the screenshot with the action on it, what came back, where the time went. */
 export function StepDetail({ model, step, close }: { model: SessionModel; step: Step; close: () => void }): VNode {
-  const { label, mark } = describe(step.tool, step.arguments);
+  const { label, mark } = describe(step.tool, step.arguments, step.text);
   const { steps } = model.view;
   const cards = useMemo(() => cardsOf([...steps.values()]), [steps]);
   const shown = cards.find(card => card.step.id === step.id)?.shown ?? step;

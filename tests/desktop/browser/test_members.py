@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
@@ -65,6 +66,33 @@ async def web(kept: ConnectedDesktop) -> AsyncIterator[Driven]:
 
 def at(x: int, y: int) -> dict[str, Any]:
     return {"type": "coordinate", "x": x, "y": y}
+
+
+SCAN = r"""
+import urllib.request, urllib.error
+ports = set()
+for name in ("/proc/net/tcp", "/proc/net/tcp6"):
+    for line in open(name).read().splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == "0A":
+            ports.add(int(fields[1].rpartition(":")[2], 16))
+for port in sorted(ports):
+    try:
+        answer = urllib.request.urlopen(f"http://127.0.0.1:{port}/json/version", timeout=2).read().decode()
+    except Exception as error:
+        answer = type(error).__name__
+    print(port, "DEVTOOLS" if "webSocketDebuggerUrl" in answer or "Protocol-Version" in answer else "other")
+"""
+
+
+async def test_no_program_of_the_desktop_finds_devtools_on_a_port(web: Driven) -> None:
+    await web.open("/form")
+    _, found, _ = await web.desktop.execute(["python3", "-c", SCAN], timeout=60)
+    ports = dict(line.split() for line in found.decode().splitlines())
+    assert str(urlsplit(web.base).port) in ports, "the scan sees what listens"
+    assert "DEVTOOLS" not in ports.values()
+    _, commands, _ = await web.desktop.execute(["bash", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n'"])
+    assert b"--remote-debugging-pipe" in commands and b"--remote-debugging-port" not in commands
 
 
 async def test_navigate_says_where_it_ended(web: Driven) -> None:
