@@ -64,9 +64,7 @@ class Agent:
         self.gate = gate
         self.extra_tools = extra_tools
         self.desktop = desktop
-        # Images of up to many_edge pixels a side may be sent in any number; coordinates are those of the screenshots.
-        edge = min(info.images.edge, info.images.many_edge)
-        desktop.limit_screenshots(edge, info.images.tokens, options.image_format)
+        desktop.limit_screenshots(info.images.largest_edge, info.images.tokens, options.image_format)
         self._client = client or ModelClient(options.platform, options.base_url, options.model_stall)
         self._speaker = Speaker(self._client, owned=client is None)
         self._transcript = Transcript(close_open_batch(history), info, image_side=max(desktop.size))
@@ -211,8 +209,7 @@ class Agent:
 
     async def _request(self, turn: Turn, compact: bool) -> Reply:
         """Send one request; pass on what arrives of its reply, and count what it costs even if it breaks off."""
-        began = time.perf_counter()
-        sent, started, reply = Sent("", 0, 0), None, None
+        began, sent, started, reply = time.perf_counter(), Sent("", 0, 0), None, None
         try:
             stream = self._speaker.client.stream(self._requests.build(turn, compact=compact))
             async with aclosing(self.gate.stream(stream)) as pieces:
@@ -224,10 +221,8 @@ class Agent:
                             await turn.emit(self._requests.sent(turn, sent))
                         case Started():
                             started, self._requests.answered = piece, True
-                        case TextDelta():
-                            turn.partial.append(piece.text)
-                            await turn.emit(piece)
-                        case ThinkingDelta() | ToolAnnounced():
+                        case TextDelta() | ThinkingDelta() | ToolAnnounced():
+                            turn.partial += [piece.text] if isinstance(piece, TextDelta) else []
                             await turn.emit(piece)
                         case Reply():
                             reply = piece
@@ -272,11 +267,7 @@ class Agent:
         options = self.options.with_turn(asked)
         turn.apply(options)
         turn.limits.arm(self.gate)
-        if problem := turn.info.images.problem(*self.desktop.size):
-            raise ModelRejected(
-                f"Screenshots of this {self.desktop.size} screen are too large for {options.model}: {problem}.",
-                hint="Give the session a smaller display, such as 1280x800.",
-            )
+        models.check_screen(turn.info, self.desktop.size)
         self._speaker.choose(asked, turn.info)
         await self.gate.race(self._speaker.client.open(options.model))
         if asked and asked.answer_schema is not None:

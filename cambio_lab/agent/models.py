@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any, Literal
 
-from ..errors import UnsupportedModel
+from ..desktop.base import Size
+from ..errors import ModelRejected, UnsupportedModel
 
 PLATFORMS = ("anthropic", "aws", "bedrock", "google", "foundry")
 TOOLSET = "computer_toolset_20260801"
@@ -67,6 +68,11 @@ class ImageLimits:
     many: int = 20
     many_edge: int = 2000
     per_request: int = 600
+
+    @property
+    def largest_edge(self) -> int:
+        """Pixels a side that may be sent in any number; coordinates are those of the screenshots."""
+        return min(self.edge, self.many_edge)
 
     def cost(self, width: int, height: int) -> int:
         """Return the tokens of a ``width`` x ``height`` image."""
@@ -207,6 +213,15 @@ def resolve(model: str, platform: str = "anthropic") -> ModelInfo:
     managed = row.managed and platform in _API  # elsewhere no page promises it
     structured = row.structured and platform != "foundry"  # in beta there
     return replace(row, model=model, platform=platform, tool=tool, managed=managed, structured=structured)
+
+
+def check_screen(info: ModelInfo, size: Size) -> None:
+    """Raise :class:`ModelRejected` when the model cannot be sent screenshots of this size."""
+    if problem := info.images.problem(*size):
+        raise ModelRejected(
+            f"Screenshots of this {size} screen are too large for {info.model}: {problem}.",
+            hint="Give the session a smaller display, such as 1280x800.",
+        )
 
 
 def _suggestion(model: str, platform: str) -> str:

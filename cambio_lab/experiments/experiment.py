@@ -261,13 +261,8 @@ class Experiment:
 
     def open(self, task: str, model: str, setting: str = "default", repeat: int = 0) -> Run:
         """The recorded run of a cell: read it, replay it, compare it with another, fork it."""
-        from ..reports import Run
-
         wanted = "/".join((task, model, setting, str(repeat)))
-        for cell in self.cells:
-            if cell.cell_id == wanted and cell.outcome is not None and cell.outcome.bundle:
-                return Run.load(self.directory / "runs" / cell.outcome.bundle)
-        raise ConfigurationError(f"There is no recorded run of {wanted!r}.", hint="See experiment.results.")
+        return results.load_run(self.cells, self.directory / "runs", wanted)
 
     def runs(self) -> list[Run]:
         """Return the recorded run of every cell that has one, with its outcome in ``run.result``."""
