@@ -42,5 +42,9 @@ async def test_run_all_brings_a_live_desktop_and_an_agent_at_work(page: Page, la
     await page.screenshot(path=RESULTS / "first-notebook.png")
     await expect(page.locator(".jp-OutputArea").last).to_contain_text("The demo model: Hello!", timeout=60_000)
     await page.screenshot(path=RESULTS / "first-notebook-end.png")
+    # It says what it is once at the top of the panel, and once in its answer.
+    panel = page.locator(".jp-Cambio-panel").first
+    await expect(panel.get_by_text("scripted demo, not Claude")).to_have_count(1)
+    assert (await panel.inner_text()).count("a fixed script and not Claude") == 1
     print(f"first cell to live desktop: {took:.1f} s")
     assert took < SECONDS
