@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import html
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,21 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 Facts = tuple[int, str, float, str]
-"""How many calls; model; US dollars; the first action. What every format must say of the same runs."""
+"""How many calls; models; US dollars; the first action. What every format must say of the same runs."""
+
+
+def listed(models: Iterable[str]) -> str:
+    return ", ".join(sorted(set(models)))
 
 
 def told(runs: Sequence[Run]) -> Facts:
     actions = [row["action"] for run in runs for row in run.rows]
-    return len(actions), runs[0].model, sum(run.usage.cost_usd for run in runs), actions[0] if actions else ""
+    return (
+        len(actions),
+        listed(run.model for run in runs),
+        sum(run.usage.cost_usd for run in runs),
+        actions[0] if actions else "",
+    )
 
 
 def by_cambio(path: Path) -> Facts:
@@ -48,7 +57,8 @@ def by_inspect(path: Path) -> Facts:
     samples = read_eval_log(str(path)).samples or []
     tools = [event for sample in samples for event in sample.events if event.event == "tool"]
     usage = [usage.total_cost or 0.0 for sample in samples for usage in sample.model_usage.values()]
-    return len(tools), next(iter(samples[0].model_usage)), sum(usage), tools[0].function if tools else ""
+    models = (model for sample in samples for model in sample.model_usage)
+    return len(tools), listed(models), sum(usage), tools[0].function if tools else ""
 
 
 def by_atif(path: Path) -> Facts:
@@ -67,7 +77,7 @@ def by_datasets(path: Path, cache: Path) -> Facts:
     read: Any = datasets.Dataset.from_parquet(str(path), cache_dir=str(cache))
     assert len(read) == total
     rows = read.remove_columns([name for name in read.column_names if name.startswith("screenshot_")])
-    return len(rows), rows[0]["model"], sum(row["cost_usd"] for row in rows), rows[0]["action"]
+    return len(rows), listed(row["model"] for row in rows), sum(row["cost_usd"] for row in rows), rows[0]["action"]
 
 
 def calls_by_datasets(path: Path, cache: Path) -> int:
