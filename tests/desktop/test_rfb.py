@@ -41,7 +41,7 @@ async def test_a_dropped_connection_is_restored_in_place(either: ConnectedDeskto
 
 async def test_a_dead_desktop_is_lost(local_desktop: ConnectedDesktop) -> None:
     lost = asyncio.create_task(local_desktop.lost())
-    await local_desktop.execute(["pkill", "-KILL", "-f", f"Xvnc.*{local_desktop.desktop_id}/rfb"])
+    await local_desktop.execute(["pkill", "-KILL", "-f", f"Xvnc.*{local_desktop.desktop_id}/run/rfb"])
     assert await asyncio.wait_for(lost, 10)
     for action in (local_desktop.screenshot(), local_desktop.key("a"), local_desktop.get_clipboard()):
         with pytest.raises(DesktopLost):
