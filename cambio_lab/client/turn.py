@@ -29,6 +29,8 @@ class Step:
     image_path: str = ""
     dimensions: str = ""
     tool_use_id: str = field(default="", repr=False)
+    human: bool = False
+    """A person did it with mouse or keyboard."""
     screenshot: Screenshot | None = field(default=None, repr=False)
     """The screen after the step, reduced for display; the full one is at ``image_path``."""
 
@@ -39,7 +41,7 @@ class Step:
     @property
     def summary(self) -> str:
         """``left_click (412, 300)``."""
-        return describe(self.tool, self.arguments)
+        return ("a person: " if self.human else "") + describe(self.tool, self.arguments)
 
 
 @dataclass
@@ -245,6 +247,7 @@ class TurnBuilder:
             self.turn.items.append(step)
         step.number = number if isinstance(number, int) else step.number or len(self._calls)
         step.tool = str(source.get("tool") or step.tool)
+        step.human = message.metadata.get("actor") == "human"
         arguments = source.get("arguments")
         step.arguments = arguments if isinstance(arguments, Mapping) else step.arguments
         if status == "failed" and (step.status == "denied" or message.metadata.get("denied") is True):

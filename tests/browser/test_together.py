@@ -103,11 +103,11 @@ async def check_saved_notebook(page: Page, lab: LiveServer, session: str, notebo
     await kernel_ready(page)
     await run_cell(page, 0)
     await page.locator(LIVE).first.wait_for(timeout=30_000)
-    await page.get_by_text("2 turns").first.wait_for(state="attached")
+    await page.get_by_text("a person: left_click").first.wait_for(state="attached")  # the record reads step by step
     await command(page, "docmanager:save")
     saved: dict[str, Any] = json.loads((notebooks / name).read_text())
     output = json.dumps(saved["cells"][0]["outputs"], ensure_ascii=False)
-    for words in ("Which rate shall I use?", "of the day", "Please log in", "left_click"):
+    for words in ("Which rate shall I use?", "of the day", "Please log in", "a person: left_click"):
         assert words in output, words
 
 

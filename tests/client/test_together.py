@@ -117,7 +117,7 @@ async def test_what_a_person_does_is_recorded_and_told_to_the_agent(
         await socket.send_bytes(clicked(400, 300))
         await asyncio.sleep(0.2)  # the server reads the socket, which answers nothing
         await question.answer("done")
-        await turn
+        assert "a person: type" in "".join((await turn).transcript())
         await socket.close()
         await client.close()
         run = await session.load_run()
