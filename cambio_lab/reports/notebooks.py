@@ -43,6 +43,7 @@ _VOLATILE = (
     (re.compile(r"\b\d[\d,]*(\.\d+)?\s?(ms|s|sec|seconds?|min|minutes?|µs)\b"), "<duration>"),
     (re.compile(r"(?<=processing_time\W{3})\d+(\.\d+)?"), "<duration>"),
     (re.compile(r"\bmsg-<id>"), "<id>"),
+    (re.compile(r'href="[^"]*\.cambio"'), "<run>"),  # its folder may be a temporary one
 )
 _WAITED = re.compile(r".+: \d+(\.\d+)? s, \w+", re.S)
 _IMAGE = re.compile(r"data:(image/(?:svg\+xml|png|jpeg|webp));base64,([A-Za-z0-9+/=]+)")
