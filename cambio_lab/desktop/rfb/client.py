@@ -159,6 +159,7 @@ class RfbClient:
 
     async def fetch_text(self, timeout: float = 3.0) -> str:
         """Return the desktop's clipboard, ours included."""
+        await self.clipboard.settled()
         text = self.clipboard.known()
         return text if text is not None else await self._answered(self.clipboard.request(), timeout)
 

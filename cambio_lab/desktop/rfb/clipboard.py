@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import zlib
+from contextlib import suppress
 
 from cambio_lab.errors import DesktopError
 
@@ -20,6 +21,8 @@ TEXT = 1 << 0
 CAPS, REQUEST, PEEK, NOTIFY, PROVIDE = (1 << bit for bit in range(24, 29))
 LARGEST = 2 * 1024 * 1024
 """Bytes of text accepted from a desktop, and of a message that carries it: 4 KB can inflate to 4 MB."""
+KEEPER_SECONDS = 0.5
+"""The desktop's clipboard keeper takes over what a program that has just ended had copied within this time."""
 
 
 def cut_text(data: bytes, kind: int = 6) -> bytes:
@@ -71,6 +74,8 @@ class Clipboard:
         self._offered: tuple[str, bytes] | None = None
         self._received: str | None = ""
         self._waiting: asyncio.Future[str] | None = None
+        self._emptied = float("-inf")
+        self._filled = asyncio.Event()
 
     async def offer(self, text: str) -> None:
         """Make ``text`` the desktop's clipboard; it travels when a program pastes."""
@@ -80,6 +85,14 @@ class Clipboard:
     def known(self) -> str | None:
         """Return the desktop's clipboard, ours included, or ``None`` when the server has to be asked."""
         return self._offered[0] if self._offered is not None else self._received
+
+    async def settled(self) -> None:
+        """Wait a moment for the keeper where the program that owned the text has just ended."""
+        left = self._emptied + KEEPER_SECONDS - asyncio.get_running_loop().time()
+        if self.known() == "" and left > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._filled.wait()
 
     def request(self) -> asyncio.Future[str]:
         """Ask the server for its text; the future may fail with :class:`~cambio_lab.errors.DesktopError`."""
@@ -95,6 +108,11 @@ class Clipboard:
         elif flags & NOTIFY:
             self._offered = None
             self._received = None if flags & TEXT else ""
+            if flags & TEXT:
+                self._filled.set()
+            else:
+                self._filled.clear()
+                self._emptied = asyncio.get_running_loop().time()
         elif flags & PEEK:
             self._stream.write(notify(self._offered is not None))
         elif flags & REQUEST and flags & TEXT:
