@@ -81,5 +81,5 @@ async def test_screen_shell_files_and_adoption(provider: DockerProvider) -> None
 async def test_limited_networks(provider: DockerProvider, network: str) -> None:
     desktop = await provider.acquire("test", DesktopOptions(network=network, allow_hosts=("example.org",)))  # type: ignore[arg-type]
     assert (await desktop.screenshot()).width == 1280
-    code, _, _ = await desktop.execute(["curl", "-s", "-m", "3", "http://192.0.2.1/"])
+    code, _, _ = await desktop.execute(["curl", "-sf", "-m", "3", "http://192.0.2.1/"])
     assert code != 0
