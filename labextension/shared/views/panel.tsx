@@ -79,7 +79,7 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
             <span aria-hidden="true">●</span> {t('Recording what you type')}
           </span>
         )}
-        {view.model === 'demo' && <span class="jp-Cambio-policy">{t('scripted demo, not Claude')}</span>}
+        {view.model === 'demo' && <span class="jp-Cambio-scripted">{t('scripted demo, not Claude')}</span>}
         <Isolation desktop={view.desktop} />
         <Policy policy={view.policy} />
         <Meter model={model} />
