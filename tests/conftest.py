@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -27,6 +28,15 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+_RUN = asyncio.run
+
+
+@pytest.fixture(autouse=True)
+def own_asyncio_run() -> None:
+    """Undo what inspect_ai does to this process: its ``asyncio.run`` never closes the loop that it makes."""
+    asyncio.run = _RUN
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -60,7 +60,7 @@ def bench(start_server: Callable[..., Any], messages_api: MessagesApi) -> OpenBe
     return open_bench
 
 
-@pytest.fixture(params=["docker", "sandbox", "local"])
+@pytest.fixture(params=["docker", "sandbox", pytest.param("local", marks=pytest.mark.slow)])
 def desktop(request: pytest.FixtureRequest) -> str:
     """Each kind of desktop."""
     if request.param == "docker":

@@ -101,7 +101,7 @@ async def test_a_page_elsewhere_cannot_use_up_the_limits(
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("mode", ["token", "no token"])
+@pytest.mark.parametrize("mode", ["token", pytest.param("no token", marks=pytest.mark.slow)])
 async def test_six_tabs_and_a_reload_are_never_refused(start_server: Start, browser: Browser, mode: str) -> None:
     server: LiveServer = await start_server(*(["--no-token"] if mode == "no token" else []), limits=True, env=LIMITS)
     async with server.client() as client:

@@ -70,7 +70,13 @@ class Attacker:
             yield b"".join(itertools.islice(self.blocks, (1 << 20) // len(first)))
 
 
-@pytest.mark.parametrize("attack", ["copy_rects", "many_full_screens", "resizes", "clipboard_bombs"])
+OTHERS = ("copy_rects", "resizes", "clipboard_bombs")
+
+
+@pytest.mark.parametrize(
+    "attack",
+    ["many_full_screens", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)],
+)
 async def test_an_attack_on_the_viewer_leaves_the_tab_usable(page: Page, local: LiveServer, attack: str) -> None:
     session_id = await session_of(local, model="demo")
     attacker = Attacker(attack)

@@ -186,6 +186,7 @@ async def recorded_steps(session: Session, count: int) -> None:
             await asyncio.sleep(0.1)
 
 
+@pytest.mark.slow
 async def test_a_demonstration_is_a_run_that_a_desktop_repeats_and_an_agent_is_shown(
     real: Workbench, live: LiveServer, tmp_path: Path
 ) -> None:

@@ -165,7 +165,9 @@ HOGS = {
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("hog", list(HOGS))
+@pytest.mark.parametrize(
+    "hog", [pytest.param(name, marks=[pytest.mark.slow] * (name == "many processes")) for name in HOGS]
+)
 async def test_memory_is_limited(hog: str) -> None:
     settings = replace(Settings(), desktop_memory=400 * MEGABYTE)
     provider = SandboxProvider(settings, server_id=uuid.uuid4().hex)

@@ -99,7 +99,9 @@ async def typed(desktop: ConnectedDesktop, window: str, text: str, before: str =
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize(
+    "window", [pytest.param(name, marks=[pytest.mark.slow] * (name == "Firefox")) for name in WINDOWS]
+)
 async def test_exactness_table(docker_desktop: ConnectedDesktop, window: str) -> None:
     await WINDOWS[window](docker_desktop)
     before = ""

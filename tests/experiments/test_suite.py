@@ -19,6 +19,7 @@ def test_there_are_ten_and_each_says_what_it_is() -> None:
     assert all(task.description and task.setup and task.check for task in TASKS)
 
 
+@pytest.mark.slow
 @pytest.mark.docker
 async def test_checks_are_true_and_false_where_they_must_be(
     docker_host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -91,6 +91,7 @@ async def test_sessions_come_and_go_without_growth(
     await bench.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.docker
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("cycles", [3, pytest.param(500, marks=pytest.mark.slow)])

@@ -116,6 +116,7 @@ async def test_a_data_directory_is_had_as_soon_as_its_server_has_ended(
     assert second.log().count("cannot serve sessions yet") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.timing
 @pytest.mark.docker
 async def test_an_engine_that_answers_nothing_does_not_hold_up_the_end(

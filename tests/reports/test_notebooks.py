@@ -76,6 +76,7 @@ def test_the_exit_status_says_so_too(replayed: tuple[int, str]) -> None:
     assert replayed[0] == 0, replayed[1]
 
 
+@pytest.mark.slow
 def test_an_experiment_run_live_shows_what_came_of_it(recorded: Path) -> None:
     (path,) = recorded.glob("*experiment*.ipynb")
     shown = [_data(cell) for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]

@@ -65,7 +65,7 @@ async def ended(connections: list[Connection]) -> int:
     return count
 
 
-@pytest.mark.parametrize("data", [HALF, HALF_BODY], ids=["headers", "body"])
+@pytest.mark.parametrize("data", [HALF, pytest.param(HALF_BODY, marks=pytest.mark.slow)], ids=["headers", "body"])
 async def test_3000_half_open_requests_leave_the_server_usable(
     start_server: Start, many_descriptors: None, data: bytes
 ) -> None:

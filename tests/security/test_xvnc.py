@@ -96,6 +96,7 @@ async def test_the_shell_reaches_neither_xvnc_nor_its_password(desktop: Connecte
     assert desktop._connection.reconnects == 0
 
 
+@pytest.mark.slow
 async def test_video_that_fills_the_screen_is_no_attack(desktop: ConnectedDesktop) -> None:
     await desktop.write_file("video.py", VIDEO.encode())
     await desktop.execute(["sh", "-c", "setsid python3 video.py >video.log 2>&1 </dev/null &"])

@@ -108,17 +108,31 @@ class Clipboard:
         elif flags & NOTIFY:
             self._offered = None
             self._received = None if flags & TEXT else ""
-            if flags & TEXT:
-                self._filled.set()
-            else:
-                self._filled.clear()
-                self._emptied = asyncio.get_running_loop().time()
+            self._owner_changed(bool(flags & TEXT))
         elif flags & PEEK:
             self._stream.write(notify(self._offered is not None))
         elif flags & REQUEST and flags & TEXT:
             self._stream.write(self._offered[1] if self._offered is not None else provide(""))
         elif flags & PROVIDE and flags & TEXT and self._waiting is not None and not self._waiting.done():
             await self._provided(data, self._waiting)
+
+    def _owner_changed(self, has_text: bool) -> None:
+        """A question to an owner that has gone is never answered: ask the next one, if it comes in time."""
+        loop = asyncio.get_running_loop()
+        waiting = self._waiting if self._waiting is not None and not self._waiting.done() else None
+        if has_text:
+            self._filled.set()
+            if waiting is not None:
+                self._stream.write(request())
+        else:
+            self._filled.clear()
+            self._emptied = loop.time()
+            if waiting is not None:
+                loop.call_later(KEEPER_SECONDS, self._still_empty, waiting)
+
+    def _still_empty(self, waiting: asyncio.Future[str]) -> None:
+        if not waiting.done() and self.known() == "":
+            waiting.set_result("")
 
     async def _provided(self, data: bytes, waiting: asyncio.Future[str]) -> None:
         text: str | None = None

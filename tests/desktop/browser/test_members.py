@@ -317,6 +317,7 @@ async def test_console_and_network_are_read_once(web: Driven) -> None:
     assert f"{web.base}/console 200 text/html" in (await web.act("read_network"))["text"]
 
 
+@pytest.mark.slow
 async def test_a_page_that_never_becomes_idle_is_driven(web: Driven) -> None:
     began = time.monotonic()
     await web.open("/busy")

@@ -21,7 +21,7 @@ MNT_DETACH = 2
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID = 0x20000, 0x10000000, 0x20000000
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 4, 22, 24
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 36, 38, 47
-SIGINT, SIGKILL, SIGPIPE, SIGCHLD, SIGXFSZ = 2, 9, 13, 17, 25
+SIGKILL, _SIGNALS = 9, 65
 XKBCOMP = "/usr/bin/xkbcomp"
 Started = tuple[int, int, int, int]
 """Process number of the X server where its end has to be watched, the pipe for its display number, its open status
@@ -202,8 +202,8 @@ def run_program(
         for number in (0, 1, 2):
             os.dup2(nothing, number)
     os.closerange(descriptors, _MAX_DESCRIPTORS)
-    for restored in (SIGINT, SIGPIPE, SIGCHLD, SIGXFSZ):
-        _libc.signal(restored, None)
+    for number in range(1, _SIGNALS):  # also what whoever started the server ignores: nohup, a job in the background
+        _libc.signal(number, None)
     if not config["walls"]:
         _libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)  # within walls the kernel ends all with process 1
     try:
