@@ -87,8 +87,9 @@ async def test_a_session_of_a_cell_is_chatted_with_and_its_desktop_changes(
     assert await pixels(page) != before
     await expect(page.locator(".jp-Cambio-reply").last).to_contain_text("demo model")
     cards = page.locator(".jp-Cambio-timeline .jp-Cambio-card")
-    print(await cards.all_inner_texts())
-    await cards.nth(3).wait_for()  # a look at the screen after an action is part of that action's card
+    await (
+        cards.nth(2).wait_for()
+    )  # a wait too where the terminal is slow; a look at the screen after an action is part of that action's card
     assert (
         await page.locator(".jp-Cambio-timeline img").last.evaluate(
             "async i => { await i.decode(); return i.naturalWidth }"
