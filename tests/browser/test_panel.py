@@ -87,9 +87,8 @@ async def test_a_session_of_a_cell_is_chatted_with_and_its_desktop_changes(
     assert await pixels(page) != before
     await expect(page.locator(".jp-Cambio-reply").last).to_contain_text("demo model")
     cards = page.locator(".jp-Cambio-timeline .jp-Cambio-card")
-    await (
-        cards.nth(2).wait_for()
-    )  # a wait too where the terminal is slow; a look at the screen after an action is part of that action's card
+    # A fourth, a wait, where the terminal is slow. A look at the screen after an action is part of that action's card.
+    await cards.nth(2).wait_for()
     assert (
         await page.locator(".jp-Cambio-timeline img").last.evaluate(
             "async i => { await i.decode(); return i.naturalWidth }"

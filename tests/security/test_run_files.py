@@ -82,7 +82,7 @@ FOUND_ALIVE = """() => ({hit: window.hit || 0,
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.parametrize("trusted", [True, pytest.param(False, marks=pytest.mark.slow)])
 async def test_a_saved_notebook_of_hostile_runs_is_harmless_in_jupyterlab(tmp_path: Path, trusted: bool) -> None:
     data_dir = tmp_path / "jupyter"
     server = lab_server(tmp_path, desktop="local", env={"JUPYTER_DATA_DIR": str(data_dir)})
