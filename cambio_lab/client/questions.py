@@ -77,7 +77,7 @@ class Questions:
             portal.submit(self._connect())
 
     async def _connect(self) -> None:
-        with suppress(CambioError):  # whoever sends a message is told
+        with suppress(CambioError):  # the sender of a message is told
             await self._session.channel.connect()
             self._take(self._session.channel.question)
 

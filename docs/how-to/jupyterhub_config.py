@@ -22,7 +22,7 @@ def before_spawn(spawner):
 
 c.Spawner.pre_spawn_hook = before_spawn
 
-# Stop servers that nobody has used for an hour. An agent at work counts as use.
+# Stop servers that were not used for an hour. An agent at work counts as use.
 IDLE_SECONDS = 3600
 c.JupyterHub.services = [
     {

@@ -100,7 +100,7 @@ export class Page {
   private hear(message: ServerMessage | null): void {
     if (!message) return;
     const member = this.members.get(message.session_id ?? LIST);
-    // Without a sequence: a state for the list. An answer to a command is for whoever shows the session.
+    // Without a sequence: a state for the list. An answer to a command is for the views of the session.
     const own = typeof message.sequence === 'number' || message.type === 'unfollowed' || message.type === 'error';
     if (!own && message.session_id && message.type === 'status') this.states.set(message.session_id, message);
     if (own) member?.hear(message);

@@ -202,7 +202,7 @@ def run_program(
         for number in (0, 1, 2):
             os.dup2(nothing, number)
     os.closerange(descriptors, _MAX_DESCRIPTORS)
-    for number in range(1, _SIGNALS):  # also what whoever started the server ignores: nohup, a job in the background
+    for number in range(1, _SIGNALS):  # nohup and background jobs start a server with signals ignored
         _libc.signal(number, None)
     if not config["walls"]:
         _libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)  # within walls the kernel ends all with process 1
