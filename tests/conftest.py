@@ -15,6 +15,8 @@ from .live_server import LiveServer
 from .messages_api.fixtures import messages_api  # noqa: F401  (a fixture)
 
 ROOT = Path(__file__).resolve().parent.parent
+ALONE = {"acceptance", "browser", "faults", "security"}
+"""Directories whose tests measure delays or fill the machine; ``scripts/test`` runs the others two at a time."""
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
     "chromium (the Debian package; on Ubuntu, whose chromium is a snap, Google Chrome)",
@@ -49,9 +51,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         report.longrepr = f"skipped, and CI=true allows no skip: {report.longrepr}"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Allow a second try to the tests that compare durations, and to no others."""
+    """Allow a second try to the tests that compare durations, and to no others; say which tests run alone."""
     for item in items:
+        if item.get_closest_marker("timing") or item.path.relative_to(ROOT / "tests").parts[0] in ALONE:
+            item.add_marker(pytest.mark.alone)
         if item.get_closest_marker("timing"):
             item.add_marker(pytest.mark.flaky(reruns=1))
         elif item.get_closest_marker("flaky"):

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import io
 import json
-import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,6 +21,7 @@ from mcp.client.stdio import StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from PIL import Image
 
+import cambio_lab
 from cambio_lab.client.message import Approval
 from cambio_lab.client.workbench import Workbench
 from cambio_lab.errors import ServerUnreachable
@@ -63,7 +63,7 @@ async def over_stdio(server: LiveServer) -> AsyncIterator[Client]:
     environment = {
         "CAMBIO_LAB_URL": server.url,
         "CAMBIO_LAB_TOKEN": server.token,
-        "PYTHONPATH": os.environ["PYTHONPATH"],
+        "PYTHONPATH": str(Path(cambio_lab.__file__).parent.parent),
     }
     command = StdioServerParameters(command=sys.executable, args=["-m", "cambio_lab.cli", "mcp"], env=environment)
     async with Client(command) as client:
