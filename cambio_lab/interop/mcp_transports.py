@@ -92,8 +92,14 @@ class Endpoint:
             if self._application is None:
                 manager = await asyncio.to_thread(_manager, self._registry)
                 started = asyncio.Event()
+                begun = asyncio.create_task(started.wait())
                 self._running = asyncio.create_task(self._run(manager, started), name="cambio_lab MCP")
-                await started.wait()
+                try:
+                    await asyncio.wait({begun, self._running}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    begun.cancel()
+                if self._running.done():
+                    self._running.result()  # raises what kept it from starting; the next request tries again
                 self._application = manager.handle_request
         return self._application
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import numpy as np
@@ -25,6 +25,7 @@ import cambio_lab
 from cambio_lab.client.message import Approval
 from cambio_lab.client.workbench import Workbench
 from cambio_lab.errors import ServerUnreachable
+from cambio_lab.interop import mcp_transports
 from cambio_lab.reports import Run
 
 from ..api.conftest import running
@@ -209,3 +210,24 @@ async def test_a_session_is_given_the_tools_of_an_mcp_server(live: LiveServer, t
         with pytest.raises(ServerUnreachable, match="MCP server"):
             await session.tools.add_mcp([sys.executable, "-c", "pass"])
         await session.end()
+
+
+async def test_an_endpoint_that_cannot_start_says_so_and_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts: list[str] = []
+
+    class Manager:
+        handle_request = "the application"
+
+        @asynccontextmanager
+        async def run(self) -> AsyncIterator[None]:
+            starts.append("start")
+            if len(starts) == 1:
+                raise RuntimeError("no task group")
+            yield
+
+    monkeypatch.setattr(mcp_transports, "_manager", lambda registry: Manager())
+    endpoint = mcp_transports.Endpoint(cast(Any, None))
+    with pytest.raises(RuntimeError, match="no task group"):
+        await asyncio.wait_for(endpoint.application(), 10)
+    assert await asyncio.wait_for(endpoint.application(), 10) == "the application"
+    await endpoint.aclose()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,11 +36,12 @@ Span = dict[str, Any]
 
 
 class Receiver(ThreadingHTTPServer):
-    """Collects spans at ``/v1/traces``."""
+    """Collects spans, and the path and ``Authorization`` of each request."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.requests: list[ExportTraceServiceRequest] = []
+        self.callers: set[tuple[str, str | None]] = set()
 
     @property
     def url(self) -> str:
@@ -77,7 +82,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        assert self.path == "/v1/traces" and self.headers["Content-Type"] == "application/x-protobuf"
+        assert self.headers["Content-Type"] == "application/x-protobuf"
+        self.server.callers.add((self.path, self.headers["Authorization"]))
         self.server.requests.append(ExportTraceServiceRequest.FromString(body))
         self.send_response(200)
         self.end_headers()
@@ -129,6 +135,29 @@ async def test_a_turn_of_a_real_server_is_a_trace(
     assert any("Open a terminal." in text for text in said) is capture
     assert ("gen_ai.input.messages" in agent["attributes"]) is capture
     assert receiver.services() == {"our lab" if capture else "cambio_lab"}
+    assert receiver.callers == {("/v1/traces", None)}
+
+
+def test_the_documented_lines_for_langfuse_give_its_path_and_basic_authentication(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "traces.md").read_text()
+    lines = page.partition("## Langfuse")[2].split("```")[1].replace("https://cloud.langfuse.com", receiver.url)
+    keys = {"PUBLIC_KEY": "pk-lf-1", "SECRET_KEY": "sk-lf-2"}
+    said = subprocess.run(
+        ["bash", "-ec", f"{lines}\nenv -0"], env={**os.environ, **keys}, capture_output=True, check=True
+    )
+    for name, _, text in (line.partition("=") for line in said.stdout.decode().split("\0")):
+        if name.startswith("OTEL_"):
+            monkeypatch.setenv(name, text)
+    traces = traced(lambda event, view: None)
+    assert traces is not None
+    traces(UserMessage("m", "go"), view(100.0))
+    traces(TurnFinished("", [], 1.0, Usage()), view(101.0))
+    traces.shutdown()
+    credentials = base64.b64encode(b"pk-lf-1:sk-lf-2").decode()
+    assert receiver.callers == {("/api/public/otel/v1/traces", f"Basic {credentials}")}
+    assert [span["name"] for span in receiver.spans()] == ["invoke_agent cambio_lab"]
 
 
 def view(at: float, **particulars: Any) -> SessionView:
