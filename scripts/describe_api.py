@@ -97,9 +97,12 @@ NAMED = {
         "Below the desktop's home, slashes included; one that ends in a slash is a folder. A slash in front, `..` and "
         "null characters are refused with 400.",
     ),
+    "id": ({"type": "string", "pattern": "^[0-9a-f]{32}$"}, "Of the experiment."),
+    "run": ({"type": "string"}, "The name of the file, as the cell has it."),
 }
 IMAGES: Json = {kind: {} for kind in ("image/png", "image/jpeg", "image/webp")}
 S = "/sessions/{session_id}"
+E = "/cambio/experiments/{id}"
 EXAMPLE = {"name": "My Agent Session", "config": {"timeout": 3600, "max_messages": 100}}
 
 # (method, path, id, tag, summary, description, parameters, body, 200, its content, failures)
@@ -142,6 +145,18 @@ OPERATIONS: list[tuple[str, str, str, str, str, str, str, Body, str, type[BaseMo
      "", None, "It is deleted", answers.Deleted, "404 409"),
     ("get", "/cambio/formats", "listFormats", "System", "What a run can be exported as", "", "", None,
      "The formats", answers.Formats, ""),
+    ("put", "/cambio/export", "exportRun", "System", "Export a run file",
+     "The body is a `.cambio` file of at most 256 MiB; the answer is the format of `/cambio/formats`.", "Format",
+     ("application/octet-stream", True), "A file", {"application/octet-stream": {}}, "400 413 422"),
+    ("get", "/cambio/experiments", "listExperiments", "Experiments", "Experiments of this user",
+     "Those that kernels and scripts of this machine run or ran, the last twenty.", "", None,
+     "Their walls without cells", answers.Walls, ""),
+    ("get", E, "getExperiment", "Experiments", "An experiment's cells and desktops", "", "", None,
+     "Its wall", answers.WholeWall, "404"),
+    ("patch", E, "annotateCell", "Experiments", "Tag a cell, or note something", "", "",
+     (requests.CellChange, True), "What is said of it now", answers.CellAnnotations, f"{BODY} 404"),
+    ("get", E + "/runs/{run}", "getCellRun", "Experiments", "The run file of a cell", "", "", None,
+     "A file", {"application/zip": {}}, "404"),
     ("get", S + "/screenshot", "getScreenshot", "Desktop", "The desktop now",
      "The settled screen; with `width` a small JPEG of this moment.", "Width", None,
      "A screenshot", IMAGES, "304 400 404 409 422"),
@@ -266,7 +281,7 @@ def paths() -> Json:
                 found[path]["parameters"] = [ref("parameters", "SessionId")]
             for name, (schema, words) in NAMED.items():
                 if f"{{{name}}}" in path:
-                    found[path]["parameters"].append(
+                    found[path].setdefault("parameters", []).append(
                         {"name": name, "in": "path", "required": True, "schema": schema, "description": words}
                     )
         found[path][method] = operation(row)
@@ -331,7 +346,7 @@ def openapi() -> Json:
         "security": [{name: []} for name in ("token", "bearer", "query", "cookie")],
         "tags": [
             {"name": "Sessions", "description": "A session is one desktop and one conversation."},
-            *({"name": name} for name in ("History", "Desktop", "System")),
+            *({"name": name} for name in ("History", "Desktop", "Experiments", "System")),
         ],
         "paths": paths(),
         "components": {

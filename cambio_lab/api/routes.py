@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import asgi, desktop, history, pages, sessions, system
+from . import asgi, desktop, experiments, history, pages, sessions, system
 from .agent_socket import AgentSocket
 from .overview_socket import OverviewSocket
 from .rest import NotFound
@@ -38,6 +38,10 @@ ROUTES: tuple[tuple[str, str, type[Any]], ...] = (
     ("/vnc/{session_id}", rf"/vnc/{ID}/?", VncSocket),
     ("/mcp", r"/mcp/?", asgi.Mcp),
     ("/cambio/formats", r"/cambio/formats/?", history.Formats),
+    ("/cambio/export", r"/cambio/export/?", experiments.Export),
+    ("/cambio/experiments", r"/cambio/experiments/?", experiments.Experiments),
+    ("/cambio/experiments/{id}", rf"/cambio/experiments/{ID}/?", experiments.OneExperiment),
+    ("/cambio/experiments/{id}/runs/{run}", rf"/cambio/experiments/{ID}/runs/{ID}/?", experiments.ExperimentRun),
     ("/cambio/models", r"/cambio/models/?", system.Models),
     ("/cambio/defaults", r"/cambio/defaults/?", system.Defaults),
     ("/cambio/{name}.yaml", r"/cambio/((?:openapi|asyncapi)\.yaml)", pages.Description),

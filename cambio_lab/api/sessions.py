@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest
 from ..events import timestamp
+from ..recording.walls import check_tags
 from . import metrics
 from .base import Guarded
 from .listing import after, choice, limits, moment, order, page
@@ -117,6 +118,8 @@ class Sessions(Rest):
             "usage": row.usage,
             "record_bytes": row.record_bytes,
             "pinned": bool(row.pinned),
+            "tags": row.tags,
+            "note": row.note,
             "state": state or ("error" if row.status == "error" else "ended"),
             **addresses(self, row.id),
         }
@@ -136,17 +139,19 @@ class OneSession(Rest):
         self.write_json(described(self, await registry.describe(session_id)))
 
     async def patch(self, session_id: str) -> None:
-        """Change ``name``, ``approval``, ``display`` or ``pinned``; what is not named stays."""
+        """Change ``name``, ``approval``, ``display``, ``pinned``, ``tags`` or ``note``; what is not named stays."""
         registry = await self.services.registry()
         from .schemas import requests  # loaded by the start hook, off the loop
 
         changes = self.parse(requests.SessionChange).model_dump(exclude_unset=True)
-        pinned = changes.pop("pinned", None)
-        if changes or pinned is None:
+        said = {name: changes.pop(name) for name in ("pinned", "tags", "note") if changes.get(name) is not None}
+        if said.get("tags"):
+            said["tags"] = check_tags(said["tags"])
+        if changes or not said:
             session = await registry.find(session_id)
             await session.change(**changes)
-        if pinned is not None:
-            await registry.pin(session_id, pinned)
+        if said:
+            await registry.annotate(session_id, **said)
         self.write_json(described(self, await registry.describe(session_id)))
 
     async def delete(self, session_id: str) -> None:

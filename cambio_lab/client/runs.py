@@ -32,7 +32,9 @@ def _entry(lab: Workbench, row: dict[str, Any]) -> Entry:
     facts = {name: row.get(name) for name in ("id", "name", "model", "status", "steps", "created_at")}
     cost = float((row.get("usage") or {}).get("cost_usd") or 0.0)
     path = f"/sessions/{row['id']}/run"
-    return Entry(row_of(**facts, cost_usd=cost), partial(_load, lab, path), partial(_delete, lab, path))
+    facts |= {"tags": tuple(row.get("tags") or ()), "note": row.get("note") or ""}
+    change = partial(_change, lab, f"/sessions/{row['id']}")
+    return Entry(row_of(**facts, cost_usd=cost), partial(_load, lab, path), partial(_delete, lab, path), change)
 
 
 async def _load(lab: Workbench, path: str) -> Run:
@@ -40,6 +42,10 @@ async def _load(lab: Workbench, path: str) -> Run:
     run = await asyncio.to_thread(Run.load, data)
     run.lab = lab
     return run
+
+
+async def _change(lab: Workbench, path: str, said: dict[str, Any]) -> None:
+    await portal.call(lab.rest.json("PATCH", path, body=said))
 
 
 async def _delete(lab: Workbench, path: str) -> None:

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from ..agent.options import AgentOptions
 from ..errors import ConfigurationError
+from ..recording import walls
 from ..sessions import SessionConfig
 from ..store import Store
 from ..store.store import FILE_NAME
@@ -22,11 +23,11 @@ from .engines import recover
 from .engines.base import Engine, Plan
 from .grid import Grid, lab_settings, name_settings
 from .ledger import CellRow, Ledger, load_cells
-from .outcome import Mark, mark
 from .policies import Policy, name_models
 from .recording import Recording
 from .scheduler import Scheduler, Tally
 from .task import Task
+from .wall import marks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,29 +102,21 @@ class Experiment:
         """
         if self._scheduler is not None:
             raise ConfigurationError("This experiment is running already.", hint="Stop it first: experiment.stop().")
-        shown = display.choose(progress, self.directory / "runs")
         recording = self._recording
         async with self._ledger() as ledger:
+            replays = recording is not None and recording.replays
+            identity = "" if replays else (await self._facts(ledger))["id"]
+            shown = display.choose(progress, identity=identity, name=self.name, directory=self.directory)
             try:
-                if recording and recording.replays:
-                    return await self._replay(ledger, recording)
+                if recording and replays:
+                    self._tally = await recording.replay(ledger, self.grid, self.directory / "runs")
+                    return self._tally
                 tally = await self._run_on(choose_engine(engine), ledger, shown, concurrency)
                 if recording:
                     await recording.keep(self.grid, await ledger.cells(), self.directory / "runs")
                 return tally
             finally:
                 shown.close(self.tally)
-
-    async def _replay(self, ledger: Ledger, recording: Recording) -> Tally:
-        """Enter the recorded outcomes; nothing is run."""
-        (self.directory / "runs").mkdir(exist_ok=True)
-        await recording.restore(ledger, list(self.grid), self.directory / "runs")
-        rows, (dollars, steps) = await ledger.cells(), await ledger.spent()
-        done = [row.outcome for row in rows if row.outcome is not None and row.state == "done"]
-        success, failed = sum(outcome.success for outcome in done), sum(row.state == "failed" for row in rows)
-        self._tally = Tally(len(self.grid), len(done), success, failed, 0, dollars, steps, ended="complete")
-        self._tally.cells = self._marks({row.cell_id: row for row in rows})
-        return self._tally
 
     async def _run_on(self, engine: Engine, ledger: Ledger, shown: display.Display, concurrency: int | None) -> Tally:
         try:
@@ -177,24 +170,14 @@ class Experiment:
                 total=len(self.grid),
                 done=len(done),
                 success=sum(row.outcome is not None and row.outcome.success for row in done),
-                marks=self._marks(known),
+                marks=marks(self.grid, known.values()),
                 alive=alive,
             )
         finally:
             self._tally = scheduler.tally
 
-    def _marks(self, known: Mapping[str, CellRow]) -> dict[str, Mark]:
-        """Return how each cell of the grid looks on the wall."""
-        one = len(self.grid.settings) == 1
-        columns = {cell.cell_id: cell.model if one else f"{cell.model}, {cell.setting}" for cell in self.grid}
-        return {
-            cell.cell_id: mark(cell.task.name, columns[cell.cell_id], known[cell.cell_id].outcome) for cell in self.grid
-        }
-
     async def _plan(self, ledger: Ledger, concurrency: int | None) -> Plan:
-        facts = await ledger.facts()
-        if "id" not in facts:
-            facts = await ledger.facts(id=uuid4().hex, name=self.name)
+        facts = await self._facts(ledger)
         (self.directory / "runs").mkdir(exist_ok=True)
         return Plan(
             name=self.name,
@@ -207,6 +190,10 @@ class Experiment:
             wanted=concurrency,
             make_provider=self.make_provider,
         )
+
+    async def _facts(self, ledger: Ledger) -> dict[str, str]:
+        facts = await ledger.facts()
+        return facts if "id" in facts else await ledger.facts(id=uuid4().hex, name=self.name)
 
     @asynccontextmanager
     async def _ledger(self) -> AsyncIterator[Ledger]:
@@ -290,6 +277,15 @@ class Experiment:
     async def check_tasks(self, *, concurrency: int | None = None) -> list[dict[str, Any]]:
         """Try each check before money is spent: no on the untouched desktop, yes on the reference solution's."""
         return await evidence.check_tasks(self, concurrency)
+
+    def annotate(
+        self, task: str, model: str, setting: str = "default", repeat: int = 0, *, tags: Any = None, note: Any = None
+    ) -> None:
+        """Tag a cell (a list of words), or note something; both are columns of :attr:`results` and in the sidebar."""
+        cell = "/".join((task, model, setting, str(repeat)))
+        if cell not in {row.cell_id for row in self.cells}:
+            raise ConfigurationError(f"There is no cell {cell!r}.", hint="See experiment.results.")
+        walls.annotate(self.directory, cell, tags, note)
 
     async def forget(self, task: str | None = None) -> int:
         """Open finished cells again (all, or those of one task); what was spent stays on the books. How many."""

@@ -88,6 +88,7 @@ class Mark:
     note: str = ""
     run: str = ""
     """The name of its run file."""
+    cost_usd: float = 0.0
 
 
 def mark(task: str, column: str, outcome: Outcome | None) -> Mark:
@@ -95,7 +96,8 @@ def mark(task: str, column: str, outcome: Outcome | None) -> Mark:
     if outcome is None:
         return Mark(task, column)
     state = "none" if outcome.failure in NO_VERDICT else "success" if outcome.success else "failure"
-    return Mark(task, column, state, outcome.reason or outcome.error or outcome.failure or "", outcome.bundle)
+    note = outcome.reason or outcome.error or outcome.failure or ""
+    return Mark(task, column, state, note, outcome.bundle, outcome.usage.cost_usd)
 
 
 @dataclass(frozen=True, slots=True)

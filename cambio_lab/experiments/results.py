@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
+from ..recording import walls
 from ..recording.rows import load_pandas
 from . import statistics
 from .ledger import CellRow
@@ -29,13 +30,18 @@ TOKENS = (
 COLUMNS = (
     *("task", "model", "setting", "repeat", "seed", "state", "counted", "success", "score", "failure", "reason"),
     *("error", "answer", "steps", *TOKENS, "requests", "cost_usd", "wall_seconds", "model_seconds"),
-    *("desktop_seconds", "started_at", "attempts", "worker", "run_id", "run"),
+    *("desktop_seconds", "started_at", "attempts", "worker", "run_id", "run", "tags", "note"),
 )
 
 
 def rows(cells: Sequence[CellRow], runs: Path) -> list[dict[str, Any]]:
-    """One plain row for each cell, those still open included; ``run`` is the bundle's path."""
-    return [_row(cell, runs) for cell in cells]
+    """One plain row for each cell, those still open included; ``run`` is the run file's path."""
+    said = walls.notes(runs.parent)
+    return [_row(cell, runs) | _annotations(said.get(cell.cell_id)) for cell in cells]
+
+
+def _annotations(said: dict[str, Any] | None) -> dict[str, str]:
+    return {"tags": ", ".join(said["tags"]), "note": said["note"]} if said else {"tags": "", "note": ""}
 
 
 def _row(cell: CellRow, runs: Path) -> dict[str, Any]:
@@ -72,6 +78,7 @@ def recorded_runs(experiment: str, cells: Sequence[CellRow], folder: Path) -> li
     from ..reports.run import Result
 
     several = len({(cell.model, cell.setting) for cell in cells}) > 1
+    said = walls.notes(folder.parent)
     found = []
     for cell in cells:
         outcome = cell.outcome
@@ -89,6 +96,7 @@ def recorded_runs(experiment: str, cells: Sequence[CellRow], folder: Path) -> li
             failure=outcome.failure,
             reason=outcome.reason or outcome.error,
             sample_id=f"{cell.task}/{cell.model}/{cell.setting}" if several else cell.task,
+            tags=tuple(said[cell.cell_id]["tags"]) if cell.cell_id in said else (),
         )
         found.append(run)
     return found

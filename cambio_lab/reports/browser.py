@@ -18,7 +18,7 @@ from .run import Run
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN = ("name", "task", "model", "verdict", "status", "steps", "cost_usd", "created_at", "id")
+SHOWN = ("name", "task", "model", "verdict", "status", "steps", "cost_usd", "created_at", "tags", "note", "id")
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Entry:
     row: Json
     load: Callable[[], Awaitable[Run]]
     delete: Callable[[], Awaitable[None]] | None = None
+    change: Callable[[Json], Awaitable[None]] | None = None
+    """Sets ``tags`` and ``note``."""
 
 
 class Runs:
@@ -61,7 +63,7 @@ class Runs:
         low, high = min_cost_usd or 0.0, float("inf") if max_cost_usd is None else max_cost_usd
 
         def fits(row: Json) -> bool:
-            words = " ".join(str(row[name]) for name in ("name", "id", "task", "model", "tags")).lower()
+            words = " ".join(str(row[name]) for name in ("name", "id", "task", "model", "tags", "note")).lower()
             return (
                 all(word in words for word in text.lower().split())
                 and all(row[name] == value for name, value in exact.items() if value is not None)
@@ -106,6 +108,15 @@ class Runs:
             await entry.delete()
             self.entries.remove(entry)
 
+    async def annotate(self, which: int | str, *, tags: Sequence[str] | None = None, note: str | None = None) -> None:
+        """Tag a run of the server, or note something about it; ``None`` leaves what is there."""
+        entry = self._entry(which)
+        if entry.change is None:
+            raise ConfigurationError("This run is a cell or a file.", hint="Use experiment.annotate(...) for a cell.")
+        said: Json = {name: value for name, value in (("tags", tags), ("note", note)) if value is not None}
+        await entry.change({**said, "tags": list(tags)} if tags is not None else said)
+        entry.row.update(said)
+
     def _entry(self, which: int | str) -> Entry:
         if isinstance(which, int):
             return self.entries[which]
@@ -144,7 +155,11 @@ def _entry(run: Run) -> Entry:
     if run.result is not None:
         success = run.result.success
         verdict = "" if success is None else "success" if success else "failure"
-        known |= {"task": run.result.task, "verdict": verdict, "tags": (run.result.experiment, run.result.setting)}
+        known |= {
+            "task": run.result.task,
+            "verdict": verdict,
+            "tags": (run.result.experiment, run.result.setting, *run.result.tags),
+        }
     row = row_of(id=run.id, name=run.name, model=run.model, steps=len(run.rows), cost_usd=run.usage.cost_usd, **known)
 
     async def load() -> Run:

@@ -39,6 +39,7 @@ class Result:
     reason: str
     sample_id: str
     """The task's name, with model and setting where the experiment has several."""
+    tags: tuple[str, ...] = ()
 
 
 class Run:

@@ -218,12 +218,16 @@ class Registry:
             raise _unknown(session_id)
         return describe_row(row)
 
-    async def pin(self, session_id: str, pinned: bool) -> None:
-        """Keep the record of a session, ended or not, when the oldest are removed; or stop keeping it."""
-        await self.describe(session_id)  # SessionNotFound
-        await self.store.sessions.update(session_id, pinned=pinned)
+    async def annotate(
+        self, session_id: str, *, pinned: bool | None = None, tags: list[str] | None = None, note: str | None = None
+    ) -> None:
+        """Keep the record of a session, ended or not, when the oldest are removed; tag it; note something about it."""
+        known = await self.describe(session_id)  # SessionNotFound
+        pinned, tags = known["pinned"] if pinned is None else pinned, known["tags"] if tags is None else tags
+        note = known["note"] if note is None else note
+        await self.store.sessions.update(session_id, pinned=pinned, tags=tags, note=note)
         if (session := self._live.get(session_id)) is not None:
-            session.pinned = pinned
+            session.pinned, session.tags, session.note = pinned, tags, note
             self._changed(session)
 
     async def end(self, session_id: str, reason: str = "request") -> dict[str, Any]:

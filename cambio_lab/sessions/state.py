@@ -113,6 +113,7 @@ class SessionState:
         self.steps = row.steps
         self.record_bytes = row.record_bytes
         self.pinned = bool(row.pinned)
+        self.tags, self.note = row.tags, row.note
         self.context = context
         self.quota = context.quota
         self.store = context.store
@@ -258,6 +259,8 @@ class SessionState:
             usage=asdict(self.usage),
             record_bytes=self.record_bytes,
             pinned=self.pinned,
+            tags=self.tags,
+            note=self.note,
             last_sequence=self.journal.broadcast.sequence,
         )
 
@@ -295,6 +298,8 @@ def describe_row(row: SessionRow) -> dict[str, Any]:
         "usage": Usage(**row.usage).describe(),
         "record_bytes": row.record_bytes,
         "pinned": bool(row.pinned),
+        "tags": row.tags,
+        "note": row.note,
         "control": None,
         "sequence": row.last_sequence,
     }

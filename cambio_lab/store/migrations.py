@@ -199,4 +199,18 @@ def m007_actor(db: Database) -> None:
     db.conn.execute("ALTER TABLE steps ADD COLUMN actor TEXT NOT NULL DEFAULT 'agent'")
 
 
-STEPS = (m001_sessions, m002_conversation, m003_record, m004_said, m005_order_and_size, m006_screenshots, m007_actor)
+def m008_annotations(db: Database) -> None:
+    """What people say of a run: tags and a note."""
+    _run(
+        db,
+        """
+        ALTER TABLE sessions ADD COLUMN tags TEXT NOT NULL DEFAULT '[]'
+
+        ALTER TABLE sessions ADD COLUMN note TEXT NOT NULL DEFAULT ''""",
+    )
+
+
+STEPS = (
+    *(m001_sessions, m002_conversation, m003_record, m004_said, m005_order_and_size, m006_screenshots, m007_actor),
+    m008_annotations,
+)

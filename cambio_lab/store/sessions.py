@@ -85,6 +85,8 @@ class SessionRow:
     """About how much its record takes on disk, screenshots included."""
     pinned: bool = False
     """Kept when the oldest runs are removed to make space."""
+    tags: list[str] = field(default_factory=list)
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,7 @@ class SessionTable:
         await self._database.write(partial(_remove, session_id))
 
 
-_SESSION = Columns(SessionRow, "sessions", json=("config", "usage"))
+_SESSION = Columns(SessionRow, "sessions", json=("config", "usage", "tags"))
 
 
 def _grow(session_id: str, size: int, connection: sqlite3.Connection) -> int:

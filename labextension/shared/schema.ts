@@ -133,6 +133,9 @@ export interface Session {
   desktop?: string;
   steps?: number;
   usage?: Usage;
+  pinned?: boolean;
+  tags?: string[];
+  note?: string;
   /** null for a local desktop and while none runs */
   container_id: string | null;
   vnc_port: number | null;

@@ -10,10 +10,11 @@ import pytest
 
 from cambio_lab.events import Usage
 from cambio_lab.experiments import plots, results
-from cambio_lab.experiments.display import Page, Terminal, as_html, duration, words
+from cambio_lab.experiments.display import Page, Terminal
 from cambio_lab.experiments.ledger import CellRow
 from cambio_lab.experiments.outcome import AttemptProgress, Mark, Outcome
 from cambio_lab.experiments.scheduler import Tally
+from cambio_lab.experiments.wall import as_html, describe, duration, words
 
 
 def test_the_line_says_done_failed_running_spend_and_time_left() -> None:
@@ -28,15 +29,15 @@ def test_names_cannot_break_the_page() -> None:
     tally = Tally(
         2, running=1, live=[AttemptProgress("a", "<script>alert(1)</script>", "acting", 3, 0.2, b"\xff\xd8jpeg")]
     )
-    page = as_html(tally)
+    page = as_html(describe(tally))
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert 'src="data:image/jpeg;base64,/9hqcGVn"' in page and 'role="progressbar"' in page
 
 
 def test_the_wall_is_bounded() -> None:
     tally = Tally(100, live=[AttemptProgress(str(number), f"cell {number}") for number in range(60)])
-    assert as_html(tally).count("width:200px;font-size") == 24
-    assert "and 36 more" in as_html(tally)
+    page = as_html(describe(tally))
+    assert page.count("width:200px;font-size") == 24 and "and 36 more" in page
 
 
 def test_the_grid_shows_every_cell_and_links_to_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +49,7 @@ def test_the_grid_shows_every_cell_and_links_to_its_run(tmp_path: Path, monkeypa
         "t<b>/m/default/2": Mark("t<b>", "m"),
         "u/m/default/0": Mark("u", "m", "none", "engine lost"),
     }
-    page = as_html(tally, tmp_path / "experiments" / "x" / "runs")
+    page = as_html(describe(tally, identity="1f", directory=tmp_path / "experiments" / "x"))
     assert page.count("<tr>") == 3 and "<b>" not in page and "<i>" not in page
     assert 'href="experiments/x/runs/one.cambio"' in page
     assert 'href="experiments/x/runs/bad%20name%3F.cambio"' in page

@@ -55,7 +55,7 @@ async def test_the_oldest_runs_that_are_not_pinned_are_removed_first(tmp_path: P
         await bench.registry.end(session.id)
         ended.append(session.id)
     live = await bench.registry.create()
-    await bench.registry.pin(ended[0], True)
+    await bench.registry.annotate(ended[0], pinned=True)
     size = await bench.store.database.live_bytes() + await bench.store.screenshots.disk_bytes()
 
     bench.registry.quota._total_bytes = size * 1.1

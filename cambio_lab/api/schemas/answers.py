@@ -47,6 +47,9 @@ class SessionSummary(Answer):
     desktop: str = ABSENT
     steps: int = ABSENT
     usage: Usage = ABSENT
+    pinned: bool = ABSENT
+    tags: list[str] = ABSENT
+    note: str = ABSENT
 
 
 class Session(SessionSummary):
@@ -232,6 +235,66 @@ class Formats(Answer):
     """What a run can be exported as."""
 
     formats: list[Format]
+
+
+class Wall(Answer):
+    """An experiment of this user; `ended` is empty while it runs."""
+
+    id: str
+    name: str
+    directory: str
+    words: str
+    ended: str
+    total: int
+    done: int
+    success: int
+    failed: int
+    running: int
+    more: Annotated[int, Field(description="Desktops that run and are not in `live`.")] = 0
+
+
+class Walls(Answer):
+    """Experiments, newest first."""
+
+    experiments: list[Wall]
+
+
+class WallCell(Answer):
+    """A cell of an experiment."""
+
+    id: str
+    task: str
+    column: Annotated[str, Field(description="Model, and setting where there are several.")]
+    state: Literal["open", "running", "success", "failure", "none"]
+    reason: Annotated[str, Field(description="Of the verdict, or what the cell is doing.")]
+    run: Annotated[str, Field(description="The name of its run file.")]
+    cost_usd: float
+    tags: list[str]
+    note: Annotated[str, Field(description="What a person noted.")]
+
+
+class WallDesktop(Answer):
+    """A desktop that is at work; `thumbnail` is a JPEG in base64."""
+
+    id: str
+    state: str
+    steps: int
+    cost_usd: float
+    thumbnail: str
+
+
+class WholeWall(Wall):
+    """An experiment with its cells."""
+
+    cells: list[WallCell]
+    live: list[WallDesktop]
+
+
+class CellAnnotations(Answer):
+    """What people say of a cell."""
+
+    tags: list[str]
+    note: str
 
 
 class Written(Answer):

@@ -57,6 +57,16 @@ class SessionChange(Asked):
     approval: Annotated[Approval | None, Field(description="Which actions wait for a person's approval.")] = None
     display: Annotated[str | None, Field(description="Screen in pixels, each side 320 to 4096.")] = None
     pinned: Annotated[bool | None, Field(description="Kept when old runs are removed.")] = None
+    tags: Annotated[list[Short] | None, Field(max_length=20, description="Also of a session that has ended.")] = None
+    note: Annotated[str | None, Field(max_length=2_000, description="Also of a session that has ended.")] = None
+
+
+class CellChange(Asked):
+    """What a person says of a cell of an experiment; what is left out stays."""
+
+    cell: Annotated[str, Field(min_length=1, max_length=1_000)]
+    tags: Annotated[list[Short] | None, Field(max_length=20)] = None
+    note: Annotated[str | None, Field(max_length=2_000)] = None
 
 
 class StopTurn(Asked):

@@ -1,0 +1,183 @@
+"""The wall of an experiment: bar, grid of cells, running desktops; a record, and as HTML for a notebook's output."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+
+from .grid import Grid
+from .ledger import CellRow
+from .outcome import AttemptProgress, Mark, mark
+from .scheduler import Tally
+
+Json = dict[str, Any]
+WALL = 24
+"""At most this many thumbnails on the wall."""
+_ENVIRONMENT = Environment(autoescape=True)
+_COLOURS = {"success": "#3d9970", "other": "#d9822b", "failed": "#c0392b", "running": "#2a6fbb", "open": "#d7dbe0"}
+_MARKS = {  # the state of a cell: how a bar's share is called, and a sign for who does not see colours
+    "success": ("success", "✓"),
+    "failure": ("other", "✗"),
+    "none": ("failed", "!"),
+    "running": ("running", "…"),
+    "open": ("open", " "),
+}
+
+
+def marks(grid: Grid, rows: Iterable[CellRow]) -> dict[str, Mark]:
+    """Return how each cell of the grid looks on the wall."""
+    known = {row.cell_id: row.outcome for row in rows}
+    one = len(grid.settings) == 1
+    return {
+        cell.cell_id: mark(
+            cell.task.name, cell.model if one else f"{cell.model}, {cell.setting}", known.get(cell.cell_id)
+        )
+        for cell in grid
+    }
+
+
+def words(tally: Tally) -> str:
+    """The tally as a line: done, failed, running, spend, time left."""
+    parts = [f"{tally.done + tally.failed}/{tally.total} done", f"{tally.success} succeeded"]
+    if tally.failed:
+        parts.append(f"{tally.failed} failed")
+    if tally.retries:
+        parts.append(f"{tally.retries} tried again")
+    if not tally.ended:
+        parts.append(f"{tally.running} running")
+    parts.append(f"${tally.spent_usd:.2f}")
+    if tally.ended:
+        parts.append(f"{duration(tally.seconds)}, {tally.ended.replace('_', ' ')}")
+    elif tally.left_seconds is not None:
+        parts.append(f"{duration(tally.left_seconds)} left")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``3:05 min``, ``2:07 h``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02} h"
+
+
+_PAGE = _ENVIRONMENT.from_string(
+    """<div style="font:13px sans-serif"{% if wall.id %} data-cambio-experiment="{{ wall.id }}"{% endif %}>
+<div role="progressbar" aria-valuemin="0" aria-valuemax="{{ wall.total }}"
+ aria-valuenow="{{ wall.done + wall.failed }}" aria-label="{{ wall.words }}"
+ style="display:flex;height:10px;border-radius:5px;overflow:hidden;background:#d7dbe0">
+{%- for name, count in shares if count %}<div title="{{ count }} {{ name }}"
+ style="width:{{ "%.2f" | format(100 * count / (wall.total or 1)) }}%;background:{{ colours[name] }}">
+</div>{% endfor -%}
+</div><p style="margin:6px 0">{{ wall.words }}</p>
+{%- if grid %}<div style="max-height:26em;overflow:auto"><table style="border-collapse:collapse;font-size:12px">
+<thead><tr><th style="text-align:left">Task</th>
+{%- for name in columns %}<th style="text-align:left;padding-right:1em">{{ name }}</th>{% endfor -%}
+</tr></thead><tbody>
+{%- for task, row in grid.items() %}<tr><td style="text-align:left">{{ task }}</td>
+{%- for name in columns %}<td style="text-align:left;white-space:nowrap;padding-right:1em">
+{%- for cell in row[name] %}<a title="{{ cell.title }}" data-cambio-cell="{{ cell.id }}"
+{%- if cell.href %} href="{{ cell.href | urlencode }}"{% endif %}
+ style="display:inline-block;vertical-align:top;width:15px;height:15px;margin:1px;line-height:15px;color:#fff;
+ text-align:center;text-decoration:none;border-radius:3px;background:{{ colours[marks[cell.state][0]] }}">
+{{- marks[cell.state][1] }}</a>{% endfor -%}
+</td>{% endfor %}</tr>{% endfor %}</tbody></table></div>
+{%- if failures %}<details><summary>{{ failures | length }} without success</summary><ul>
+{%- for cell in failures[:200] %}<li>{% if cell.href %}<a href="{{ cell.href | urlencode }}">{{ cell.id }}</a>
+{%- else %}{{ cell.id }}{% endif %}: {{ cell.reason }}</li>{% endfor %}</ul></details>{% endif %}{% endif -%}
+{%- if wall.live %}<div style="display:flex;flex-wrap:wrap;gap:8px">
+{%- for item in wall.live %}<div style="width:200px;font-size:11px;overflow-wrap:anywhere">
+{%- if item.thumbnail %}<img alt="desktop of {{ item.id }}" width="200"
+ src="data:image/jpeg;base64,{{ item.thumbnail }}">
+{%- else %}<div style="width:200px;height:125px;background:#eceff3"></div>{% endif -%}
+<div>{{ item.id }}<br>{{ item.state }}, {{ item.steps }} step{{ "" if item.steps == 1 else "s" }},
+ ${{ "%.2f" | format(item.cost_usd) }}</div></div>{% endfor -%}
+{%- if wall.more %}<div>and {{ wall.more }} more</div>{% endif -%}
+</div>{% endif %}</div>"""
+)
+
+
+def describe(tally: Tally, *, identity: str = "", name: str = "", directory: Path | None = None) -> Json:
+    """Return the wall as JSON, which both the notebook's output and the sidebar draw: counts, cells, running desktops.
+
+    ``directory`` is the experiment's; ``identity`` and ``name`` are what it is known by.
+    """
+    live = {item.cell_id: item for item in tally.live}
+    return {
+        "id": identity,
+        "name": name,
+        "directory": str(directory.absolute()) if directory else "",
+        "words": words(tally),
+        "ended": tally.ended,
+        "total": tally.total,
+        "done": tally.done,
+        "success": tally.success,
+        "failed": tally.failed,
+        "running": tally.running,
+        "cells": [_cell(cell_id, mark, live.get(cell_id)) for cell_id, mark in tally.cells.items()],
+        "live": [_desktop(item) for item in tally.live[:WALL]],
+        "more": max(0, len(tally.live) - WALL),
+    }
+
+
+def _cell(cell_id: str, mark: Mark, live: AttemptProgress | None) -> Json:
+    running = live is not None and mark.state == "open"
+    return {
+        "id": cell_id,
+        "task": mark.task,
+        "column": mark.column,
+        "state": "running" if running else mark.state,
+        "reason": f"{live.state}, step {live.steps}" if live and running else mark.note[:300],
+        "run": mark.run,
+        "cost_usd": mark.cost_usd,
+    }
+
+
+def _desktop(item: AttemptProgress) -> Json:
+    thumbnail = base64.b64encode(item.thumbnail or b"").decode()
+    told = {"id": item.cell_id, "state": item.state, "steps": item.steps, "cost_usd": item.cost_usd}
+    return {**told, "thumbnail": thumbnail}
+
+
+def as_html(wall: Json) -> str:
+    """Return bar, line, grid of cells and thumbnails of what runs; readable where styles are removed, too.
+
+    A cell links to its run file relative to the working directory (a notebook's own); in JupyterLab a click opens it
+    wherever it lies.
+    """
+    left = wall["total"] - wall["done"] - wall["failed"] - wall["running"]
+    shares = (
+        ("success", wall["success"]),
+        ("other", wall["done"] - wall["success"]),
+        ("failed", wall["failed"]),
+        ("running", wall["running"]),
+        ("open", max(0, left)),
+    )
+    cells = [_linked(cell, wall["directory"]) for cell in wall["cells"]]
+    columns = list(dict.fromkeys(cell["column"] for cell in cells))
+    grid: dict[str, dict[str, list[Json]]] = {}
+    for cell in cells:
+        grid.setdefault(cell["task"], {name: [] for name in columns})[cell["column"]].append(cell)
+    return _PAGE.render(
+        wall=wall,
+        shares=shares,
+        colours=_COLOURS,
+        marks=_MARKS,
+        grid=grid,
+        columns=columns,
+        failures=[cell for cell in cells if cell["state"] in ("failure", "none")],
+    )
+
+
+def _linked(cell: Json, directory: str) -> Json:
+    path = Path(directory) / "runs" / cell["run"]
+    href = os.path.relpath(path).replace(os.sep, "/") if directory and cell["run"] else ""
+    title = f"{cell['id']}: {cell['state']}" + (f" ({cell['reason']})" if cell["reason"] else "")
+    return {**cell, "href": href, "title": title}
