@@ -501,8 +501,8 @@ TYPES = {"string": "string", "integer": "number", "number": "number", "boolean":
 
 
 def typescript() -> str:
-    """The messages of the sockets and the sessions of REST as TypeScript interfaces."""
-    found = schemas(*HEARD.values(), *SAID.values(), answers.Session)
+    """The messages of the sockets, and sessions and experiments of REST, as TypeScript interfaces."""
+    found = schemas(*HEARD.values(), *SAID.values(), answers.Session, answers.WholeWall)
     lines = [
         "// Written by scripts/describe_api.py from cambio_lab/api/schemas: change those, then run it.",
         "",

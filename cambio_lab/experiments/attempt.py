@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 ENDING = 30.0
 """Seconds that ending a session and packing its record may take before the attempt gives up on them."""
-THUMBNAIL_SECONDS, THUMBNAIL_WIDTH = 2.0, 240
+THUMBNAIL_SECONDS, THUMBNAIL_WIDTH = 2.0, 480
 ANSWER = 2_000
 """Characters of the final text that the table keeps; the recorded run has all of it."""
 

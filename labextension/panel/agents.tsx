@@ -4,15 +4,28 @@ import { render } from 'preact';
 import { Roster } from '../shared/roster';
 import { followTheme } from '../shared/theme';
 import { Agents, type AgentActions } from '../shared/views/agents';
+import { LiveCell } from '../shared/views/experiments';
+import { Walls, type Cell } from '../shared/walls';
 
 export { useTranslation } from '../shared/language';
 export { money } from '../shared/text';
-export { Roster };
+export { Roster, Walls };
 
 /** Shows the list in `element` until the returned function is called. */
-export function mountAgents(element: HTMLElement, roster: Roster, actions: AgentActions): () => void {
+export function mountAgents(element: HTMLElement, roster: Roster, walls: Walls, actions: AgentActions): () => void {
   const unfollow = followTheme(element);
-  render(<Agents roster={roster} actions={actions} />, element);
+  render(<Agents roster={roster} walls={walls} actions={actions} />, element);
+  return () => {
+    render(null, element);
+    unfollow();
+  };
+}
+
+/** Shows the desktop of a cell that runs; `done` is called with the cell once it has a run. */
+export function mountCell(element: HTMLElement, walls: Walls, id: string, cell: string, done: (cell: Cell) => void): () => void {
+  const unfollow = followTheme(element);
+  element.classList.add('jp-Cambio-host');
+  render(<LiveCell walls={walls} id={id} cell={cell} done={done} />, element);
   return () => {
     render(null, element);
     unfollow();

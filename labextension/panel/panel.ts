@@ -11,6 +11,7 @@ import type { Mode } from '../shared/views/panel';
 import { draw } from './draw';
 
 export { findServer, makeAddress } from '../shared/address';
+export { Api } from '../shared/api';
 export { acquire, useTranslation };
 
 export interface PanelOptions {

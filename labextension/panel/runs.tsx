@@ -4,7 +4,9 @@ import { render } from 'preact';
 import { RecordedRun, RunRefused } from '../shared/bundle';
 import { plain } from '../shared/text';
 import { followTheme } from '../shared/theme';
-import { RunView } from '../shared/views/run';
+import { RunView, type RunHost } from '../shared/views/run';
+
+export type { RunHost };
 
 export { useTranslation } from '../shared/language';
 
@@ -14,8 +16,8 @@ export interface RunViewer {
   close(): void;
 }
 
-/** Shows a run in `element`. `compare` is called when the person wants to choose a second one. */
-export function mountRun(element: HTMLElement, bytes: Uint8Array, compare: (() => void) | null): RunViewer {
+/** Shows a run in `element`; `host` says what else can be done with it there. */
+export function mountRun(element: HTMLElement, bytes: Uint8Array, host: RunHost): RunViewer {
   const unfollow = followTheme(element);
   element.classList.add('jp-Cambio-host');
   let run: RecordedRun;
@@ -31,7 +33,7 @@ export function mountRun(element: HTMLElement, bytes: Uint8Array, compare: (() =
     other = null;
     draw();
   };
-  const draw = (): void => render(<RunView run={run} other={other} compare={compare} single={single} />, element);
+  const draw = (): void => render(<RunView run={run} other={other} host={host} single={single} />, element);
   draw();
   return {
     compareWith: more => {

@@ -2,7 +2,7 @@
 
 import { headers, resolve, type Address } from './address';
 import type { Json, ServerMessage, Status } from './messages';
-import type { Session } from './schema';
+import type { Session, WholeWall } from './schema';
 
 export class ApiError extends Error {
   constructor(
@@ -23,6 +23,9 @@ export interface Page<T> {
   items: T[];
   total: number;
 }
+
+/** An experiment without its cells, as the list has it. */
+export type Wall = Omit<WholeWall, 'cells' | 'live'>;
 
 /** Told when a request must wait because the server counted too many (429). */
 export type WaitListener = (seconds: number) => void;
@@ -120,6 +123,31 @@ export class Api {
     const response = await this.request('GET', `sessions/${encodeURIComponent(id)}/run?format=${encodeURIComponent(format)}`);
     const name = /filename="([^"]+)"/.exec(response.headers.get('Content-Disposition') ?? '')?.[1] ?? 'run.cambio';
     return { name, blob: await response.blob() };
+  }
+
+  /** A run file in a format by name. */
+  async convert(run: Uint8Array, format: string): Promise<Blob> {
+    const path = this.url(`cambio/export?format=${encodeURIComponent(format)}`);
+    const sent = { 'Content-Type': 'application/octet-stream' };
+    const answer = await this.fetcher(path, { method: 'PUT', credentials: 'same-origin', headers: { ...headers(this.address), ...sent }, body: run as BodyInit });
+    if (!answer.ok) throw await failure(answer);
+    return answer.blob();
+  }
+
+  async experiments(): Promise<Wall[]> {
+    return (await this.json<{ experiments: Wall[] }>('GET', 'cambio/experiments')).experiments;
+  }
+
+  experiment(id: string): Promise<WholeWall> {
+    return this.json('GET', `cambio/experiments/${encodeURIComponent(id)}`);
+  }
+
+  async cellRun(id: string, run: string): Promise<Blob> {
+    return (await this.request('GET', `cambio/experiments/${encodeURIComponent(id)}/runs/${encodeURIComponent(run)}`)).blob();
+  }
+
+  annotateCell(id: string, change: { cell: string; tags?: string[]; note?: string }): Promise<Json> {
+    return this.json('PATCH', `cambio/experiments/${encodeURIComponent(id)}`, change);
   }
 
   deleteRun(id: string): Promise<Json> {

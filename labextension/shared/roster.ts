@@ -19,6 +19,8 @@ export interface Row {
   cost: number;
   created: string;
   ended: boolean;
+  tags: readonly string[];
+  note: string;
   approval: Approval | null;
   question: Question | null;
   /** The id of the message that the agent works on; empty when unknown. */
@@ -198,7 +200,7 @@ export class Roster {
 
 function blank(id: string, created: string): Row {
   const text = '';
-  return { id, name: id.slice(0, 8), status: 'idle', text, model: '', steps: 0, cost: 0, created, ended: false, approval: null, question: null, turn: '', thumbnail: '', starting: null };
+  return { id, name: id.slice(0, 8), status: 'idle', text, model: '', steps: 0, cost: 0, created, ended: false, tags: [], note: '', approval: null, question: null, turn: '', thumbnail: '', starting: null };
 }
 
 function rowOf(session: SessionSummary, before: Row | undefined): Row {
@@ -212,6 +214,8 @@ function rowOf(session: SessionSummary, before: Row | undefined): Row {
     cost: session.usage?.cost_usd ?? before?.cost ?? 0,
     created: session.created_at,
     ended,
+    tags: session.tags ?? [],
+    note: session.note ?? '',
     starting: null
   };
 }

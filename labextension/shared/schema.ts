@@ -283,9 +283,53 @@ export interface UserMessage {
   images?: string[];
 }
 
+/** A cell of an experiment. */
+export interface WallCell {
+  id: string;
+  task: string;
+  /** Model, and setting where there are several. */
+  column: string;
+  state: 'open' | 'running' | 'success' | 'failure' | 'none';
+  /** Of the verdict, or what the cell is doing. */
+  reason: string;
+  /** The name of its run file. */
+  run: string;
+  cost_usd: number;
+  tags: string[];
+  /** What a person noted. */
+  note: string;
+}
+
+/** A desktop that is at work; `thumbnail` is a JPEG in base64. */
+export interface WallDesktop {
+  id: string;
+  state: string;
+  steps: number;
+  cost_usd: number;
+  thumbnail: string;
+}
+
 /** Whose thumbnails this client shows now. */
 export interface Watch {
   type?: 'watch';
   sessions: string[];
   width?: number;
+}
+
+/** An experiment with its cells. */
+export interface WholeWall {
+  id: string;
+  name: string;
+  directory: string;
+  words: string;
+  ended: string;
+  total: number;
+  done: number;
+  success: number;
+  failed: number;
+  running: number;
+  /** Desktops that run and are not in `live`. */
+  more?: number;
+  cells: WallCell[];
+  live: WallDesktop[];
 }

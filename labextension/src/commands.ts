@@ -13,7 +13,7 @@ import { askForNew, choose, type Choices, type Defaults } from './dialogs';
 import type { Documents } from './documents';
 import { agentIcon } from './icon';
 import { COMMAND, SELECTOR } from './names';
-import { Records } from './records';
+import type { Records } from './records';
 
 export interface CommandContext {
   app: JupyterFrontEnd;
@@ -22,6 +22,7 @@ export interface CommandContext {
   roster: Promise<Roster>;
   defaults: () => Defaults;
   showList: () => void;
+  records: Records;
 }
 
 type Args = ReadonlyPartialJSONObject;
@@ -85,14 +86,13 @@ async function choices(list: Roster): Promise<Choices> {
 }
 
 function addForOne(context: CommandContext): void {
-  const { app, trans, documents, roster } = context;
+  const { app, trans, documents, roster, records } = context;
   let rows: Roster | undefined;
   void roster.then(list => (rows = list));
   /** The session that a command means: its argument, the row under the menu, or the tab in front. */
   const idOf = (args: Args): string =>
     String(args['id'] ?? app.contextMenuHitTest(node => node.matches(SELECTOR))?.dataset['sessionId'] ?? documents.current ?? '');
   const rowOf = (args: Args): Row | undefined => rows?.rows.get(idOf(args));
-  const records = new Records(app, trans);
   const add = (name: string, label: string | ((args: Args) => string), run: (row: Row, list: Roster, args: Args) => unknown, fits: (row: Row) => boolean): void => {
     app.commands.addCommand(name, {
       label,

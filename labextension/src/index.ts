@@ -1,12 +1,13 @@
 /** The JupyterLab plugins: agents (sidebar, tabs, commands, notifications) and recorded runs. */
 
 import { ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndPlugin } from '@jupyterlab/application';
-import { ICommandPalette } from '@jupyterlab/apputils';
+import { ICommandPalette, showErrorMessage } from '@jupyterlab/apputils';
 import { ILauncher } from '@jupyterlab/launcher';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
 import { ITranslator, nullTranslator, type TranslationBundle } from '@jupyterlab/translation';
 import { onOpenSession } from '../shared/open';
+import type { Walls } from '../shared/walls';
 import type { Roster } from '../shared/roster';
 import type { AgentActions } from '../shared/views/agents';
 import { addCommands } from './commands';
@@ -17,6 +18,7 @@ import { COMMAND, NAMESPACE, PLUGIN, SELECTOR } from './names';
 import { announce } from './news';
 import { runs } from './runs';
 import { Sidebar } from './sidebar';
+import { Records } from './records';
 import { StatusItem } from './status';
 
 interface Preferences extends Defaults {
@@ -44,6 +46,7 @@ const agents: JupyterFrontEndPlugin<void> = {
     const trans = (translator ?? nullTranslator).load('cambio_lab');
     const preferences = { ...PREFERENCES };
     const roster = loadRoster(app, trans);
+    const records = new Records(app, trans);
     let list: Roster | undefined;
     const documents = new Documents(app, trans, id => list?.rows.get(id)?.name ?? id.slice(0, 8));
     const { commands } = app;
@@ -51,12 +54,18 @@ const agents: JupyterFrontEndPlugin<void> = {
       create: () => void commands.execute(COMMAND.create),
       openDesktop: id => void commands.execute(COMMAND.desktop, { id }),
       openChat: id => void commands.execute(COMMAND.chat, { id }),
-      menu: (id, x, y) => openMenu(id, x, y)
+      menu: (id, x, y) => openMenu(id, x, y),
+      pair: id => commands.execute(COMMAND.pair, { id }).then(() => undefined),
+      pairCell: (id, cell) => walls.then(found => records.compareCell(found, id, cell)),
+      openCell: (id, cell) => void walls.then(found => records.viewCell(found, id, cell)),
+      selected: () => records.selected
     };
-    const sidebar = new Sidebar(trans.__('Agents'), roster, actions);
+    const walls = roster.then(async loaded => new (await loadAgents()).Walls(loaded.api));
+    onCell((id, cell) => void walls.then(found => openCell(found, records, id, cell)));
+    const sidebar = new Sidebar(trans.__('Agents'), roster, walls, actions);
     app.shell.add(sidebar, 'left', { rank: 450 });
     const showList = (): void => app.shell.activateById(sidebar.id);
-    addCommands({ app, trans, documents, roster, defaults: () => preferences, showList });
+    addCommands({ app, trans, documents, roster, defaults: () => preferences, showList, records });
     restorer?.add(sidebar, sidebar.id);
     if (restorer) documents.restore(restorer);
     launcher?.add({ command: COMMAND.create, category: trans.__('Other'), rank: 10 });
@@ -87,6 +96,32 @@ const agents: JupyterFrontEndPlugin<void> = {
     });
   }
 };
+
+/** Calls `open` when a cell of an experiment's grid in a notebook is clicked. */
+function onCell(open: (id: string, cell: string) => void): void {
+  document.addEventListener(
+    'click',
+    event => {
+      const cell = (event.target as Element | null)?.closest<HTMLElement>('[data-cambio-cell]')?.dataset['cambioCell'];
+      const id = (event.target as Element | null)?.closest<HTMLElement>('[data-cambio-experiment]')?.dataset['cambioExperiment'];
+      if (!cell || !id) return;
+      event.preventDefault();
+      event.stopPropagation();
+      open(id, cell);
+    },
+    true
+  );
+}
+
+/** Opens the run of a cell wherever the experiment's folder lies, or the desktop that it runs on. */
+async function openCell(walls: Walls, records: Records, id: string, cell: string): Promise<void> {
+  try {
+    const found = (await walls.api.experiment(id)).cells.find(one => one.id === cell);
+    if (found) records.viewCell(walls, id, found);
+  } catch (error) {
+    await showErrorMessage('The run could not be opened', error as Error);
+  }
+}
 
 /** Whether such an element is on the screen. */
 function isShown(selector: string, fits: (element: Element) => boolean = () => true): boolean {

@@ -11,6 +11,7 @@ import type { RunViewer } from '../panel/runs';
 import { address, loadPanel, loadRuns } from './frontend';
 import { runIcon } from './icon';
 import { COMMAND, PLUGIN } from './names';
+import { saveVideo } from './records';
 
 const FACTORY = 'Recorded run';
 const FILE_TYPE = 'cambio-run';
@@ -53,7 +54,10 @@ export class RunContent extends Widget {
       await panel.ensureStyle(address());
       if (this.isDisposed) return;
       this.viewer?.close();
-      this.viewer = runs.mountRun(this.node, decode(this.context.model.toString()), () => this.compare(this));
+      const run = decode(this.context.model.toString());
+      const name = this.path.split('/').pop()?.replace(/\.cambio$/, '') ?? 'run';
+      const video = (): Promise<void> => saveVideo(new panel.Api(address()), run, name);
+      this.viewer = runs.mountRun(this.node, run, { compare: () => this.compare(this), video });
     } catch (error) {
       this.node.textContent = `The viewer could not be loaded from the server (${String(error)}).`;
     }

@@ -1,6 +1,7 @@
 import { Widget } from '@lumino/widgets';
 import type { Roster } from '../shared/roster';
 import type { AgentActions } from '../shared/views/agents';
+import type { Walls } from '../shared/walls';
 import { address, loadAgents, loadPanel } from './frontend';
 import { agentIcon } from './icon';
 
@@ -11,6 +12,7 @@ export class Sidebar extends Widget {
   constructor(
     title: string,
     private readonly roster: Promise<Roster>,
+    private readonly walls: Promise<Walls>,
     private readonly actions: AgentActions
   ) {
     super();
@@ -38,9 +40,9 @@ export class Sidebar extends Widget {
 
   private async mount(): Promise<void> {
     try {
-      const [agents, panel, roster] = await Promise.all([loadAgents(), loadPanel(), this.roster]);
+      const [agents, panel, roster, walls] = await Promise.all([loadAgents(), loadPanel(), this.roster, this.walls]);
       await panel.ensureStyle(address());
-      if (!this.unmount && this.isVisible) this.unmount = agents.mountAgents(this.node, roster, this.actions);
+      if (!this.unmount && this.isVisible) this.unmount = agents.mountAgents(this.node, roster, walls, this.actions);
     } catch (error) {
       this.node.textContent = `The list of agents could not be loaded from the server (${String(error)}).`;
     }

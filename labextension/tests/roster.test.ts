@@ -1,11 +1,12 @@
 import './page';
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { fits } from '../shared/filter';
 import type { StatusMessage } from '../shared/messages';
 import { applyStatus, compare, type Row } from '../shared/roster';
 import { keep } from '../shared/views/agents';
 
-const row: Row = { id: 'a1b2', name: 'Flights', status: 'idle', text: '', model: 'demo', steps: 0, cost: 0, created: '2024-01-15T10:30:00Z', ended: false, approval: null, question: null, turn: '', thumbnail: '', starting: null };
+const row: Row = { id: 'a1b2', name: 'Flights', status: 'idle', text: '', model: 'demo', steps: 0, cost: 0, created: '2024-01-15T10:30:00Z', ended: false, tags: ['Kept'], note: '', approval: null, question: null, turn: '', thumbnail: '', starting: null };
 const status = (value: string, metadata = {}): StatusMessage => ({ type: 'status', status: value, metadata }) as StatusMessage;
 
 test('a status brings a row up to date', () => {
@@ -47,6 +48,7 @@ test('filter and search', () => {
   assert.deepEqual([row, busy, ended].map(one => keep(one, 'ended', '')), [false, false, true]);
   assert.equal(keep(row, 'all', 'fli DEMO'), true);
   assert.equal(keep(row, 'all', 'hotel'), false);
+  assert.deepEqual(['tag:kept', 'tag:x', 'model:dem cost<1', 'verdict:success', 'kept'].map(words => keep(row, 'all', words)), [true, false, true, false, true]);
 });
 
 test('a question is news once, its answer too', () => {
@@ -56,4 +58,11 @@ test('a question is news once, its answer too', () => {
   assert.deepEqual([asked.question?.choices, asked.question?.freeText, asked.question?.handsOver], [['a', 'b'], true, false]);
   assert.deepEqual(compare(asked, applyStatus(asked, status('acting', { event: 'question_answered' }))).map(news => news.kind), ['decided']);
   assert.equal(applyStatus(row, status('waiting', { event: 'summary', question })).question?.question, 'Which?');
+});
+
+test('cells of an experiment are chosen by task, model, verdict, cost and tag', () => {
+  const facts = { text: 'grid sort files/opus/low/0 no', task: 'sort files', model: 'opus, low', verdict: 'failure', tags: ['odd'], cost: 0.3 };
+  const fit = ['', 'task:sort verdict:fail', 'model:opus tag:odd cost>0.2', 'odd'];
+  const not = ['task:rename', 'verdict:success', 'model:sonnet', 'cost>0.3', 'tag:even'];
+  assert.deepEqual([...fit, ...not].filter(words => fits(words, facts)), fit);
 });

@@ -1,57 +1,68 @@
 import type { VNode } from 'preact';
 import { useEffect, useMemo, useReducer, useState } from 'preact/hooks';
+import { fits } from '../filter';
 import { plural, translate as t } from '../language';
 import type { Roster, Row } from '../roster';
 import { age, money } from '../text';
+import type { Cell, Walls } from '../walls';
 import { working } from '../working';
 import { ApprovalCard } from './approval';
 import { QuestionCard } from './question';
 import { Button, StatusBadge } from './bar';
+import { Experiments, type CellActions } from './experiments';
 import { useCountdown, useVisible } from './hooks';
 
 /** What a host (JupyterLab) does when a person asks for it. */
-export interface AgentActions {
+export interface AgentActions extends CellActions {
   create: () => void;
   openDesktop: (id: string) => void;
   openChat: (id: string) => void;
   /** Shows the host's menu for a row, at a place on the page. */
   menu: (id: string, x: number, y: number) => void;
+  /** Selects a run to be compared; with the second one both are shown. */
+  pair: (id: string) => Promise<void>;
+  pairCell: (id: string, cell: Cell) => Promise<void>;
+  /** The id of the run, or cell, that is selected; empty when none is. */
+  selected: () => string;
 }
 
-export type Filter = 'active' | 'working' | 'ended' | 'all';
+export type Filter = 'active' | 'working' | 'ended' | 'all' | 'experiments';
 
 const FILTERS: [Filter, string][] = [
   ['active', 'Active'],
   ['working', 'In a turn'],
   ['ended', 'Ended'],
-  ['all', 'All']
+  ['all', 'All'],
+  ['experiments', 'Experiments']
 ];
 
 export function keep(row: Row, filter: Filter, words: string): boolean {
-  const fits =
+  const listed =
     filter === 'all' || (filter === 'ended' ? row.ended : !row.ended && (filter === 'active' || working(row.status)));
-  const text = `${row.name} ${row.id} ${row.model} ${row.status}`.toLowerCase();
-  return fits && words.toLowerCase().split(/\s+/).every(word => costs(word, row.cost) ?? text.includes(word));
+  const text = `${row.name} ${row.id} ${row.model} ${row.status} ${row.note}`;
+  return listed && fits(words, { text, task: '', model: row.model, verdict: '', tags: row.tags, cost: row.cost });
 }
 
-/** Whether a word such as `cost>0.5` or `cost<1` fits; null when the word is no such thing. */
-function costs(word: string, cost: number): boolean | null {
-  const found = /^cost([<>])\$?(\d*\.?\d+)$/.exec(word);
-  if (!found) return null;
-  return found[1] === '>' ? cost > Number(found[2]) : cost < Number(found[2]);
-}
-
-export function Agents({ roster, actions }: { roster: Roster; actions: AgentActions }): VNode {
+export function Agents({ roster, walls, actions }: { roster: Roster; walls: Walls; actions: AgentActions }): VNode {
   const [, redraw] = useReducer((value: number) => value + 1, 0);
   const [filter, setFilter] = useState<Filter>('active');
   const [words, setWords] = useState('');
+  const [pairing, setPairing] = useState(false);
+  /** While two are chosen, a click selects; with the second one both are shown. */
+  const choose = (selected: Promise<void>): void => {
+    void selected.then(() => {
+      if (!actions.selected()) setPairing(false);
+      redraw(undefined);
+    });
+  };
+  const cells = { openCell: (id: string, cell: Cell): void => (pairing && cell.run ? choose(actions.pairCell(id, cell)) : actions.openCell(id, cell)) };
   useEffect(() => roster.subscribe(() => redraw(undefined)), [roster]);
   useEffect(() => {
     const timer = setInterval(() => redraw(undefined), 60_000); // ages
     return () => clearInterval(timer);
   }, []);
   const rows = useMemo(
-    () => [...roster.rows.values()].filter(row => keep(row, filter, words)).sort((a, b) => b.created.localeCompare(a.created)),
+    () => filter === 'experiments' ? [] : [...roster.rows.values()].filter(row => keep(row, filter, words)).sort((a, b) => b.created.localeCompare(a.created)),
     [roster.rows, filter, words]
   );
   return (
@@ -60,7 +71,8 @@ export function Agents({ roster, actions }: { roster: Roster; actions: AgentActi
         <input
           type="search"
           value={words}
-          placeholder={t('Search: name, model, cost>0.5')}
+          placeholder={t('Search: name, task:, model:, verdict:, tag:, cost>0.5')}
+          title={t('Words, and task:… model:… verdict:success tag:… cost>0.5 cost<1')}
           aria-label={t('Search sessions')}
           onInput={event => setWords(event.currentTarget.value)}
         />
@@ -72,14 +84,19 @@ export function Agents({ roster, actions }: { roster: Roster; actions: AgentActi
             {t(label)}
           </button>
         ))}
+        <Button icon="columns" label={t('Compare two runs')} pressed={pairing} onClick={() => setPairing(!pairing)} />
       </div>
       <RosterNotice roster={roster} />
-      {roster.loaded && rows.length === 0 && <Nothing all={roster.rows.size === 0} create={actions.create} />}
-      <ul class="jp-Cambio-rows">
-        {rows.map(row => (
-          <AgentRow key={row.id} roster={roster} row={row} actions={actions} />
-        ))}
-      </ul>
+      {pairing && <p class="jp-Cambio-notice" role="status">{actions.selected() ? t('Now click the second run.') : t('Click the first run to compare.')}</p>}
+      {filter === 'experiments' && <Experiments walls={walls} words={words} actions={cells} />}
+      {filter !== 'experiments' && roster.loaded && rows.length === 0 && <Nothing all={roster.rows.size === 0} create={actions.create} />}
+      {filter !== 'experiments' && (
+        <ul class="jp-Cambio-rows">
+          {rows.map(row => (
+            <AgentRow key={row.id} roster={roster} row={row} actions={actions} choose={pairing ? () => choose(actions.pair(row.id)) : null} />
+          ))}
+        </ul>
+      )}
     </section>
   );
 }
@@ -136,7 +153,7 @@ function Starting({ text, fraction }: { text: string; fraction: number | null })
   );
 }
 
-function AgentRow({ roster, row, actions }: { roster: Roster; row: Row; actions: AgentActions }): VNode {
+function AgentRow({ roster, row, actions, choose }: { roster: Roster; row: Row; actions: AgentActions; choose: (() => void) | null }): VNode {
   const [element, visible] = useVisible<HTMLLIElement>();
   const live = visible && !row.ended && !row.starting;
   useEffect(() => (live ? roster.watch(row.id) : undefined), [live, roster, row.id]);
@@ -146,12 +163,13 @@ function AgentRow({ roster, row, actions }: { roster: Roster; row: Row; actions:
   };
   return (
     <li class="jp-Cambio-agent" ref={element} data-session-id={row.id} data-status={row.status}>
-      <button type="button" class="jp-Cambio-agent-open" disabled={row.starting !== null} onClick={() => actions.openDesktop(row.id)} title={t('Open the desktop of %1', row.name)}>
+      <button type="button" class="jp-Cambio-agent-open" disabled={row.starting !== null} aria-pressed={choose ? actions.selected() === row.id : undefined} onClick={choose ?? (() => actions.openDesktop(row.id))} title={choose ? t('Compare %1', row.name) : t('Open the desktop of %1', row.name)}>
         <span class="jp-Cambio-thumb">
           {row.thumbnail ? <img src={row.thumbnail} alt="" draggable={false} /> : <span class="jp-Cambio-no-thumb" aria-hidden="true" />}
         </span>
         <span class="jp-Cambio-agent-text">
           <span class="jp-Cambio-agent-name">{row.name}</span>
+          {row.tags.length > 0 && <span class="jp-Cambio-tags" title={row.note}>{row.tags.join(' · ')}</span>}
           {row.starting ? <Starting text={row.text} fraction={row.starting.fraction} /> : <Facts row={row} />}
         </span>
       </button>

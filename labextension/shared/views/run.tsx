@@ -9,16 +9,31 @@ import { count, duration, money, plain, shorten } from '../text';
 import { Button } from './bar';
 import { Overlay } from './screenshot';
 
+/** What the page that shows a run can do with it; what is absent has no button. */
+export interface RunHost {
+  /** Asks for a second run to compare with. */
+  compare?: () => void;
+  /** Saves the run as a video. */
+  video?: () => Promise<void>;
+  labels?: Labels;
+}
+
+/** Tags and note of a run, as people give them. */
+export interface Labels {
+  tags: readonly string[];
+  note: string;
+  save: (change: { tags?: string[]; note?: string }) => Promise<void>;
+}
+
 export interface RunProps {
   run: RecordedRun;
   other: RecordedRun | null;
-  /** Asks for a second run to compare with; absent where the host cannot. */
-  compare: (() => void) | null;
+  host: RunHost;
   /** Stops comparing. */
   single: () => void;
 }
 
-export function RunView({ run, other, compare, single }: RunProps): VNode {
+export function RunView({ run, other, host, single }: RunProps): VNode {
   const [at, setAt] = useState(0);
   const [playing, setPlaying] = useState(false);
   const last = Math.max(run.steps.length, other?.steps.length ?? 0) - 1;
@@ -38,7 +53,7 @@ export function RunView({ run, other, compare, single }: RunProps): VNode {
   return (
     <section class="jp-Cambio-root jp-Cambio-run" aria-label={t('Recorded run %1', run.name)} onKeyDown={onKey}>
       <div class={`jp-Cambio-run-columns${other ? ' jp-Cambio-two' : ''}`}>
-        <Column run={run} at={at} setAt={setAt} />
+        <Column run={run} at={at} setAt={setAt} labels={other ? undefined : host.labels} />
         {other && <Column run={other} at={at} setAt={setAt} />}
       </div>
       <div class="jp-Cambio-run-slider">
@@ -64,10 +79,45 @@ export function RunView({ run, other, compare, single }: RunProps): VNode {
         {other ? (
           <Button icon="cross" label={t('Close comparison')} onClick={single} />
         ) : (
-          compare && <Button icon="plus" label={t('Compare…')} wordy onClick={compare} />
+          host.compare && <Button icon="plus" label={t('Compare…')} wordy onClick={host.compare} />
         )}
+        {!other && host.video && <Video save={host.video} />}
       </div>
     </section>
+  );
+}
+
+function Video({ save }: { save: () => Promise<void> }): VNode {
+  const [state, setState] = useState<'' | 'making' | string>('');
+  const start = (): void => {
+    setState('making');
+    save().then(() => setState(''), error => setState(error instanceof Error ? error.message : String(error)));
+  };
+  const making = state === 'making';
+  return (
+    <>
+      <Button icon="film" label={making ? t('Making the video…') : t('Video')} wordy resting={making} onClick={start} />
+      {state && !making && <span class="jp-Cambio-remark" role="alert">{shorten(plain(state), 200)}</span>}
+    </>
+  );
+}
+
+function LabelFields({ labels }: { labels: Labels }): VNode {
+  const [remark, setRemark] = useState('');
+  const save = (change: { tags?: string[]; note?: string }): void => {
+    labels.save(change).then(() => setRemark(t('Saved')), error => setRemark(error instanceof Error ? error.message : String(error)));
+  };
+  return (
+    <div class="jp-Cambio-labels">
+      <input
+        aria-label={t('Tags, separated by commas')}
+        placeholder={t('Tags')}
+        defaultValue={labels.tags.join(', ')}
+        onChange={event => save({ tags: event.currentTarget.value.split(',').map(tag => tag.trim()).filter(Boolean) })}
+      />
+      <input aria-label={t('Note')} placeholder={t('Note')} defaultValue={labels.note} maxLength={2000} onChange={event => save({ note: event.currentTarget.value })} />
+      <span class="jp-Cambio-dim" role="status">{remark}</span>
+    </div>
   );
 }
 
@@ -75,9 +125,10 @@ interface ColumnProps {
   run: RecordedRun;
   at: number;
   setAt: (at: number) => void;
+  labels?: Labels | undefined;
 }
 
-function Column({ run, at, setAt }: ColumnProps): VNode {
+function Column({ run, at, setAt, labels }: ColumnProps): VNode {
   const step = run.steps[at];
   const { totals } = run;
   return (
@@ -92,6 +143,7 @@ function Column({ run, at, setAt }: ColumnProps): VNode {
           {t('%1 steps', totals.steps)} · {duration(totals.seconds * 1000)} · {t('%1 tok', count(totals.tokens))} · {money(totals.cost)}
         </span>
       </header>
+      {labels && <LabelFields labels={labels} />}
       {!run.complete && <p class="jp-Cambio-notice">{t('Recording incomplete: shown up to the last step.')}</p>}
       <div class="jp-Cambio-run-body">
         <div class="jp-Cambio-run-left">
