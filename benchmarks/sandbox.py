@@ -1,6 +1,6 @@
 """The sandbox beside the container, in turn: cold ``POST /sessions``, click to screenshot; then how many fit.
 
-python -m benchmarks.sandbox [--rounds 15] [--clicks 40] [--desktops 20]
+python -m benchmarks.sandbox [--rounds 15] [--clicks 60] [--desktops 20]
 """
 
 from __future__ import annotations
@@ -59,19 +59,25 @@ def report(name: str, taken: dict[str, list[float]]) -> None:
 
 
 async def clicks(rounds: int) -> None:
-    """A right click that opens the desktop's menu, to the encoded screenshot; Escape closes it in between."""
+    """A right click that opens the desktop's menu, to the encoded screenshot; Escape closes it in between.
+
+    The two take turns in going first, and each click meets a screen that has been quiet for a while.
+    """
     taken: dict[str, list[float]] = {kind: [] for kind in KINDS}
     providers = [await make_provider(Settings(pool_size=0), server_id="bench-sandbox", kind=kind) for kind in KINDS]
     desktops = [await provider.acquire("bench", DesktopOptions()) for provider in providers]
+    pairs = list(zip(KINDS, desktops, strict=True))
     try:
-        for number in range(rounds + 2):
-            for kind, desktop in zip(KINDS, desktops, strict=True):
+        for number in range(rounds + 4):
+            for kind, desktop in pairs if number % 2 else reversed(pairs):
                 begin = time.perf_counter()
                 await desktop.click("right", Point(600 + number % 7, 400))
                 await desktop.screenshot()
-                if number >= 2:
+                if number >= 4:
                     taken[kind].append((time.perf_counter() - begin) * 1000)
                 await desktop.key("Escape")
+                await desktop.screenshot()
+                await asyncio.sleep(0.4)
     finally:
         for provider in providers:
             await provider.stop()
@@ -114,6 +120,6 @@ async def main(options: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--clicks", type=int, default=40)
+    parser.add_argument("--clicks", type=int, default=60)
     parser.add_argument("--desktops", type=int, default=20)
     asyncio.run(main(parser.parse_args()))

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .._version import __version__
-from ..desktop.provider import ProviderHealth
+from ..desktop.provider import ISOLATION, ProviderHealth
 from ..settings import Settings
 from . import metrics
 from .failure import timestamp
@@ -73,11 +73,9 @@ class HealthCheck:
 
 
 def _desktop(health: ProviderHealth) -> dict[str, str]:
-    if health.name in ("docker", "none"):
-        state = "up" if health.up else "down"
-        return {"docker": state, "desktop": state}
-    words = "sandbox (isolated)" if health.name == "sandbox" else "local (not isolated)"
-    return {"docker": "disabled", "desktop": words if health.up else "down"}
+    answers = "up" if health.up else "down"
+    state = answers if health.name in ("docker", "none") else "disabled"
+    return {"docker": state, "desktop": ISOLATION[health.name] if health.up else "down"}
 
 
 async def _within(question: Awaitable[Any]) -> Any:

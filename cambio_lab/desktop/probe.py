@@ -11,7 +11,7 @@ from cambio_lab.errors import ConfigurationError
 from cambio_lab.settings import Settings
 
 from .docker.engine import START_DOCKER, Engine
-from .provider import DesktopOptions, ProviderHealth
+from .provider import ISOLATION, DesktopOptions, ProviderHealth
 
 
 @asynccontextmanager
@@ -38,7 +38,7 @@ async def probe_engine() -> ProviderHealth:
             podman = await engine.podman()
             version = (await engine.call(lambda client: client.version()))["Version"]
             kind = "Podman" if podman else "Docker Engine"
-            return ProviderHealth("engine", True, f"docker (isolated): {kind} {version} at {engine.host}")
+            return ProviderHealth("engine", True, f"{ISOLATION['docker']}: {kind} {version} at {engine.host}")
     except ConfigurationError as error:
         return ProviderHealth("engine", False, error.message, error.hint)
 

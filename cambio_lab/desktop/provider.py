@@ -11,6 +11,8 @@ from cambio_lab.errors import DesktopUnavailable
 from .base import Desktop, Size
 
 BY_NAME = "A desktop without isolation must be asked for by name: desktop=local."
+ISOLATION = {"docker": "docker (isolated)", "sandbox": "sandbox (isolated)", "local": "local (not isolated)"}
+"""What health, doctor, panel and docs say of a kind of desktop: the same words everywhere."""
 
 
 @dataclass(frozen=True, slots=True)

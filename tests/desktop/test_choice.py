@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from cambio_lab.api import system
 from cambio_lab.desktop import make_provider
+from cambio_lab.desktop import probe as doctor
 from cambio_lab.desktop.docker import context
-from cambio_lab.desktop.provider import DesktopOptions
+from cambio_lab.desktop.provider import ISOLATION, DesktopOptions
 from cambio_lab.desktop.sandbox import probe
 from cambio_lab.errors import ConfigurationError, DesktopUnavailable
 from cambio_lab.experiments.workplace import Workplace
@@ -81,3 +83,23 @@ async def test_an_experiment_does_not_begin_without_isolation(
         await place.open()
     await place.close()
     await store.close()
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("kind", ["docker", "sandbox", "local"])
+async def test_panel_health_doctor_and_docs_say_the_same_words(docker_host: str, kind: str) -> None:
+    words = ISOLATION[kind]
+    root = Path(__file__).parents[2]
+    assert f"{kind}: '{words}'" in (root / "labextension/shared/views/panel.tsx").read_text()
+    assert f"| {words}: " in (root / "docs/desktop.md").read_text()
+    provider = await make_provider(Settings(), server_id="words", kind=kind)
+    health = await provider.health()
+    await provider.stop()
+    assert health.summary.startswith(words)
+    assert system._desktop(health)["desktop"] == words
+    probes = {
+        "docker": doctor.probe_engine,
+        "sandbox": lambda: doctor.probe_sandbox(Settings()),
+        "local": doctor.probe_local,
+    }
+    assert (await probes[kind]()).summary.startswith(words)

@@ -12,7 +12,7 @@ from cambio_lab.errors import CambioError, DesktopUnavailable
 from cambio_lab.settings import Settings
 
 from ..pool import Pool
-from ..provider import DesktopOptions, Progress, ProviderHealth
+from ..provider import ISOLATION, DesktopOptions, Progress, ProviderHealth
 from .container import reap
 from .desktop import DockerDesktop
 from .engine import START_DOCKER, Engine, EngineError
@@ -162,7 +162,7 @@ class DockerProvider:
         if not await self._engine.answers():
             return ProviderHealth("docker", False, "no Docker Engine answers", START_DOCKER)
         reference = self._reference or image_tag(self._settings.image)
-        summary = f"docker (isolated), {len(self._desktops)} in use, {len(self._pool)} ready"
+        summary = f"{ISOLATION[self.name]}, {len(self._desktops)} in use, {len(self._pool)} ready"
         if version := await self._engine.podman():
             summary += f"; by Podman {version}"
         if self._reference is None and not await image_exists(self._engine, reference):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cambio_lab.settings import Settings
 
-from ..provider import ProviderHealth
+from ..provider import ISOLATION, ProviderHealth
 from .bubblewrap import has_program
 from .limits import find_limits
 from .network import describe_open
@@ -66,7 +66,7 @@ async def _examine(root: Path) -> ProviderHealth:
         await child.wait()
         return ProviderHealth("sandbox", False, "bubblewrap does not end", INSTALL)
     if child.returncode == 0:
-        return ProviderHealth("sandbox", True, "sandbox (isolated): bubblewrap works")
+        return ProviderHealth("sandbox", True, f"{ISOLATION['sandbox']}: bubblewrap works")
     reason = (said.decode("utf-8", "replace").strip().splitlines() or ["it says nothing"])[-1]
     return ProviderHealth(
         "sandbox",

@@ -21,7 +21,7 @@ from ..base import VncEndpoint
 from ..browser.chromium import PROGRAMS as BROWSERS
 from ..connected import ConnectedDesktop
 from ..pool import Pool
-from ..provider import DesktopOptions, ProviderHealth
+from ..provider import ISOLATION, DesktopOptions, ProviderHealth
 from . import bubblewrap
 from .children import Child
 from .folders import choose_user, end_sandbox, is_ours, make_folder, parent_folder, remove_folder
@@ -254,8 +254,7 @@ class SandboxProvider:
 
     def counts(self) -> str:
         """The kind of desktop in the words of `doctor`, and how many there are."""
-        words = "isolated" if self.desktop.isolated else "not isolated"
-        return f"{self.name} ({words}), {len(self._desktops)} in use, {len(self._pool)} ready"
+        return f"{ISOLATION[self.name]}, {len(self._desktops)} in use, {len(self._pool)} ready"
 
     async def stop(self, *, keep: frozenset[str] = frozenset()) -> None:
         try:
