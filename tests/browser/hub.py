@@ -86,6 +86,8 @@ class Hub:
 
     async def stop(self) -> None:
         """The Hub stops its users' servers, and they their desktops."""
+        if self._process.returncode is not None:
+            return
         self._process.send_signal(signal.SIGTERM)
         await asyncio.wait_for(self._process.wait(), 60)
 

@@ -95,7 +95,6 @@ async def test_each_user_has_sessions_containers_and_runs_of_their_own(start_hub
         servers[user] = container.labels["org.cambio-lab.server"]
         assert servers[user] == (hub.folder / f"home/{user}/.local/share/jupyter/cambio_lab/server-id").read_text()
     assert servers["ana"] != servers["ben"]
-    engine.close()
     foreign = await pages["ana"].context.new_page()
     answer = await foreign.goto(f"{hub.url}/user/ben/lab")  # by way of the Hub's own login
     assert answer is not None and answer.status == 403
@@ -104,6 +103,12 @@ async def test_each_user_has_sessions_containers_and_runs_of_their_own(start_hub
         answers = [await call(pages[user], "POST", f"/user/{user}/sessions", {}) for _ in range(desktops)]
         assert [status for status, _ in answers] == [200] * (desktops - 1) + [503]
         assert f"All {desktops} desktops" in answers[-1][1]["message"]
+
+    await hub.stop()
+    for server in servers.values():
+        left = engine.containers.list(all=True, filters={"label": f"org.cambio-lab.server={server}"})
+        assert left == [], hub.log()
+    engine.close()
 
 
 async def test_the_culler_stops_an_idle_server_and_leaves_an_agent_at_work(start_hub: StartHub, login: Login) -> None:
