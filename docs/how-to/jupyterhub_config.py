@@ -1,4 +1,4 @@
-"""cambio_lab behind JupyterHub. Add your authenticator and your spawner; `tests/hub` runs this file as it is."""
+"""cambio_lab behind JupyterHub. Add your authenticator and your spawner; `tests/browser/test_hub.py` runs this file as it is."""
 
 import sys
 
@@ -8,6 +8,7 @@ c.Spawner.default_url = "/lab"
 c.Spawner.environment = {
     "CAMBIO_LAB_DESKTOP": "sandbox",  # or docker; never leave it to what a user's machine happens to have
     "CAMBIO_LAB_MAX_DESKTOPS": "2",
+    "CAMBIO_LAB_KEEP_SESSIONS": "false",  # desktops end with the user's server, so that culling frees their memory
     "JUPYTERHUB_ACTIVITY_INTERVAL": "60",  # seconds between a user server's reports; less than the culler's timeout
 }
 
