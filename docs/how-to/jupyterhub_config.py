@@ -1,4 +1,4 @@
-"""cambio_lab behind JupyterHub. Add your authenticator and your spawner; `tests/browser/test_hub.py` runs this file as it is."""
+"""cambio_lab behind JupyterHub: add your authenticator and spawner. `tests/browser/test_hub.py` runs it as it is."""
 
 import sys
 
