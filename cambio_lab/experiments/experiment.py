@@ -105,7 +105,8 @@ class Experiment:
         recording = self._recording
         async with self._ledger() as ledger:
             replays = recording is not None and recording.replays
-            identity = "" if replays else (await self._facts(ledger))["id"]
+            # The output of a recorded notebook is the same whenever it is replayed, so it has no identity.
+            identity = "" if recording else (await self._facts(ledger))["id"]
             shown = display.choose(progress, identity=identity, name=self.name, directory=self.directory)
             try:
                 if recording and replays:
