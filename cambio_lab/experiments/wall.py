@@ -70,7 +70,8 @@ def duration(seconds: float) -> str:
 
 _PAGE = _ENVIRONMENT.from_string(
     """<div style="font:13px sans-serif"
-{%- if wall.id %} data-cambio-experiment="{{ wall.id }}"{% endif %}><div role="progressbar" aria-valuemin="0" aria-valuemax="{{ wall.total }}"
+{%- if wall.id %} data-cambio-experiment="{{ wall.id }}"{% endif -%}
+><div role="progressbar" aria-valuemin="0" aria-valuemax="{{ wall.total }}"
  aria-valuenow="{{ wall.done + wall.failed }}" aria-label="{{ wall.words }}"
  style="display:flex;height:10px;border-radius:5px;overflow:hidden;background:#d7dbe0">
 {%- for name, count in shares if count %}<div title="{{ count }} {{ name }}"
@@ -84,7 +85,8 @@ _PAGE = _ENVIRONMENT.from_string(
 {%- for task, row in grid.items() %}<tr><td style="text-align:left">{{ task }}</td>
 {%- for name in columns %}<td style="text-align:left;white-space:nowrap;padding-right:1em">
 {%- for cell in row[name] %}<a title="{{ cell.title }}"
-{%- if wall.id %} data-cambio-cell="{{ cell.id }}"{% endif %}{% if cell.href %} href="{{ cell.href | urlencode }}"{% endif %}
+{%- if wall.id %} data-cambio-cell="{{ cell.id }}"{% endif -%}
+{% if cell.href %} href="{{ cell.href | urlencode }}"{% endif %}
  style="display:inline-block;vertical-align:top;width:15px;height:15px;margin:1px;line-height:15px;color:#fff;
  text-align:center;text-decoration:none;border-radius:3px;background:{{ colours[marks[cell.state][0]] }}">
 {{- marks[cell.state][1] }}</a>{% endfor -%}
