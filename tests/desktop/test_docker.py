@@ -250,6 +250,27 @@ async def test_an_engine_that_went_away_leaves_no_socket_open(docker_host: str, 
     engine.close()
 
 
+async def test_health_says_so_when_an_engine_stops_answering_between_two_questions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error here, at a server's start, kept it from serving sessions until it was restarted."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b"/_ping" in await reader.readline():
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK")
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_unix_server(serve, tmp_path / "engine.sock")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/engine.sock")
+    provider = DockerProvider(Settings(pool_size=0), server_id=name())
+    assert not (await provider.health()).up
+    await provider.stop()
+    server.close()
+    await server.wait_closed()
+
+
 async def test_no_engine(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     provider = await make_provider(settings, server_id=uuid.uuid4().hex, kind="docker")

@@ -159,8 +159,14 @@ class DockerProvider:
         return self._launcher.direct
 
     async def health(self) -> ProviderHealth:
-        if not await self._engine.answers():
-            return ProviderHealth("docker", False, "no Docker Engine answers", START_DOCKER)
+        try:
+            if await self._engine.answers():
+                return await self._working()
+        except (EngineError, DesktopUnavailable) as error:  # it answered a moment ago
+            log.warning("health: %s", error)
+        return ProviderHealth("docker", False, "no Docker Engine answers", START_DOCKER)
+
+    async def _working(self) -> ProviderHealth:
         reference = self._reference or image_tag(self._settings.image)
         summary = f"{ISOLATION[self.name]}, {len(self._desktops)} in use, {len(self._pool)} ready"
         if version := await self._engine.podman():
