@@ -28,7 +28,8 @@ from ..api.services import KEY, Services
 from ..api.system import HealthCheck, watch_disk
 from ..errors import CambioError, ConfigurationError, DirectoryInUse, StoreUnavailable
 from ..settings import SECTION, Settings, data_directory, resolve
-from .bounds import bound, bound_arenas, keep_trimmed, throttle
+from .bounds import bound, throttle
+from .memory import bound_arenas, freeze, keep_trimmed
 
 if TYPE_CHECKING:
     from ..interop.mcp_transports import Endpoint
@@ -142,7 +143,6 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
     async def _open(self) -> None:
         for name in HEAVY:
             await asyncio.to_thread(import_module, name)
-        from ..agent.client import load_sdk
         from ..interop.mcp_transports import Endpoint
         from ..interop.otel import traced
         from ..sessions import Registry
@@ -179,7 +179,7 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
         self._tasks += (
             asyncio.create_task(watch_disk(self.services), name="cambio_lab disk gauge"),
             asyncio.create_task(keep_trimmed(), name="cambio_lab memory"),
-            asyncio.create_task(load_sdk(), name="cambio_lab SDK"),
+            asyncio.create_task(_load_the_rest(), name="cambio_lab SDK"),
             asyncio.create_task(self._report_activity(self._registry), name="cambio_lab activity"),
         )
 
@@ -224,6 +224,14 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
     def current_activity(self) -> Any:
         """Jupyter asks this before it shuts an idle server down: a session is activity."""
         return self._registry.sessions if self._registry is not None else None
+
+
+async def _load_the_rest() -> None:
+    """Import what the first message needs; what exists then stays."""
+    from ..agent.client import load_sdk
+
+    await load_sdk()
+    freeze()
 
 
 def _stop_worker_threads() -> None:
