@@ -34,6 +34,7 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
 from ..api.failure import malformed
+from .pace import Pace
 
 FIRST_SECONDS = 10.0
 """From a connection to the end of its first request's headers."""
@@ -49,6 +50,8 @@ PER_ADDRESS = 512
 """Connections of one address, without WebSockets; one more is closed at once."""
 ACCEPTS = 8
 """Connections that are taken in one turn of the event loop; their set-up costs 0.2 ms each."""
+BACKLOG = 512
+"""Connections that the system keeps until they are taken; where it has no room, a client tries again after a second."""
 ACCEPT_AGAIN_SECONDS = 0.2
 """After the system refused a descriptor."""
 HEADER_LINES = 200
@@ -60,16 +63,19 @@ _TORNADO_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 logger = logging.getLogger(__name__)
 
 
-def bound() -> None:
-    """Let the next HTTP server of this process be bounded; call it before the server is made."""
-    HTTPServer.configure(BoundedServer, body_timeout=BODY_SECONDS)
+def bound(settings: dict[str, Any]) -> None:
+    """Let the next HTTP server of this process, for an application with ``settings``, be bounded."""
+    pace = Pace()
+    settings["log_function"] = pace.noting(settings.get("log_function", lambda handler: None))
+    HTTPServer.configure(BoundedServer, body_timeout=BODY_SECONDS, pace=pace)
 
 
 class BoundedServer(HTTPServer):
     """Tornado's server with bounds per address and in all."""
 
-    def initialize(self, *args: Any, **options: Any) -> None:
+    def initialize(self, *args: Any, pace: Pace, **options: Any) -> None:
         super().initialize(*args, **options)
+        self.pace = pace
         self.conn_params.header_timeout = None  # ours closes without a task for each request
         self._open: dict[object, str] = {}
         self._per_address: Counter[str] = Counter()
@@ -82,6 +88,7 @@ class BoundedServer(HTTPServer):
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Listen on ``sockets``; few connections are taken at once, so that a flood of them lets others be served."""
         for listening in sockets:
+            listening.listen(BACKLOG)
             self._sockets[listening.fileno()] = listening
             self._handlers[listening.fileno()] = accept_some(listening, self._handle_connection)
 
@@ -112,7 +119,14 @@ class BoundedServer(HTTPServer):
             seconds = FIRST_SECONDS
         loop = asyncio.get_running_loop()
         self._deadlines[server_conn] = loop.call_later(seconds, server_conn.stream.close)
-        ip = self._open[server_conn]
+        self.wait(server_conn)
+        return _Request(super().start_request(server_conn, request_conn), self, server_conn)
+
+    def wait(self, server_conn: HTTP1ServerConnection) -> None:
+        """Count a connection whose request is not complete; close another if there are too many."""
+        ip = self._open.get(server_conn)
+        if ip is None:  # closed meanwhile
+            return
         waiting = self._waiting.setdefault(ip, OrderedDict())
         waiting[server_conn] = server_conn.stream
         if len(waiting) > WAITING_PER_ADDRESS:
@@ -121,7 +135,6 @@ class BoundedServer(HTTPServer):
             oldest = waiting.pop(next((one for one in waiting if one not in spared), next(iter(waiting))))
             logger.warning("connection closed: %d incomplete requests of %s", WAITING_PER_ADDRESS + 1, ip)
             oldest.close()
-        return _Request(super().start_request(server_conn, request_conn), self, server_conn)
 
     def headers_complete(self, server_conn: object) -> None:
         """The headers came in time."""
@@ -131,9 +144,10 @@ class BoundedServer(HTTPServer):
     def request_complete(self, server_conn: object) -> None:
         """A whole request was read; the connection waits no longer."""
         self._served.add(server_conn)
-        self._wait_no_longer(server_conn)
+        self.wait_no_longer(server_conn)
 
-    def _wait_no_longer(self, server_conn: object) -> None:
+    def wait_no_longer(self, server_conn: object) -> None:
+        """Count a connection no longer: its request is complete, or waits for the server."""
         ip = self._open.get(server_conn, "")
         waiting = self._waiting.get(ip)
         if waiting is not None:
@@ -144,7 +158,7 @@ class BoundedServer(HTTPServer):
     def on_close(self, server_conn: object) -> None:
         """The connection is over, or a WebSocket from here on."""
         self.headers_complete(server_conn)
-        self._wait_no_longer(server_conn)
+        self.wait_no_longer(server_conn)
         self._served.discard(server_conn)
         ip = self._open.pop(server_conn, None)
         if ip is not None:
@@ -206,7 +220,7 @@ async def _read_head(stream: IOStream, regex: bytes, max_bytes: int) -> bytes:
 class _Request(HTTPMessageDelegate):
     """One request on its way to the application; tells the server how far it has been read."""
 
-    def __init__(self, inner: HTTPMessageDelegate, server: BoundedServer, connection: object) -> None:
+    def __init__(self, inner: HTTPMessageDelegate, server: BoundedServer, connection: HTTP1ServerConnection) -> None:
         self._inner = inner
         self._server = server
         self._connection = connection
@@ -215,7 +229,20 @@ class _Request(HTTPMessageDelegate):
 
     def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> Any:
         self._server.headers_complete(self._connection)
-        return self._inner.headers_received(start_line, headers)
+        assert isinstance(start_line, RequestStartLine)
+        turn = self._server.pace.turn(start_line.path, headers)
+        return (
+            self._inner.headers_received(start_line, headers)
+            if turn is None
+            else self._later(turn, start_line, headers)
+        )
+
+    async def _later(self, turn: asyncio.Future[None], start_line: RequestStartLine, headers: HTTPHeaders) -> None:
+        self._server.wait_no_longer(self._connection)
+        await turn
+        self._server.wait(self._connection)
+        if (received := self._inner.headers_received(start_line, headers)) is not None:
+            await received
 
     def finish(self) -> None:
         self._server.request_complete(self._connection)

@@ -103,7 +103,7 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
         logger.setLevel(self.log.level)
         assert self.serverapp is not None
         throttle(self.log, self.serverapp.log)
-        bound()  # the HTTP server is made after the extensions
+        bound(self.settings)  # the HTTP server is made after the extensions
 
     def initialize_handlers(self) -> None:
         self.handlers.extend(routes.handlers())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import resource
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,7 +13,7 @@ import httpx2
 import psutil
 import pytest
 
-from cambio_lab.server.bounds import FIRST_SECONDS, WAITING_PER_ADDRESS, Throttle
+from cambio_lab.server.bounds import FIRST_SECONDS, WAITING_PER_ADDRESS
 from tests.live_server import LiveServer
 
 Start = Callable[..., Any]
@@ -90,7 +89,9 @@ async def test_3000_half_open_requests_leave_the_server_usable(
         assert descriptors(server) - before < WAITING_PER_ADDRESS + 40
         if data is HALF:
             await asyncio.sleep(FIRST_SECONDS + 1 - (time.monotonic() - started))
-            assert await ended(made) == 3000
+            async with asyncio.timeout(10):  # the last ones waited until the server took them
+                while await ended(made) < 3000:
+                    await asyncio.sleep(0.2)
         grown = len(server.log()) - log
         print(f"answered after {waited * 1000:.0f} ms; log +{grown} bytes")
         assert waited < 2 and grown < 60_000
@@ -141,14 +142,3 @@ async def test_a_malformed_message_is_answered_in_the_envelope(start_server: Sta
         assert answer.startswith(b"HTTP/1.1 400 ") and b'"error": "Bad Request"' in answer.replace(b'":"', b'": "'), raw
         writer.close()
     assert "Traceback" not in server.log()
-
-
-def test_the_throttle_counts_what_it_leaves_out() -> None:
-    throttle = Throttle(burst=3, per_second=50)
-    record = logging.LogRecord("x", logging.WARNING, "place.py", 1, "refused %s", ("you",), None)
-    assert [throttle.filter(record) for _ in range(6)] == [True] * 3 + [False] * 3
-    elsewhere = logging.LogRecord("x", logging.ERROR, "place.py", 2, "failed", (), None)
-    assert throttle.filter(elsewhere)
-    time.sleep(0.05)
-    assert throttle.filter(record)
-    assert record.getMessage() == "refused you (3 similar lines left out)"

@@ -1,4 +1,4 @@
-"""How many heaps the C library keeps for many threads, asked of the library itself."""
+"""How many heaps the C library keeps for many threads, asked of the library itself; what the collector leaves alone."""
 
 from __future__ import annotations
 
@@ -60,3 +60,17 @@ def test_holes_go_back_to_the_system() -> None:
     said = subprocess.run([sys.executable, "-c", TRIMMING], capture_output=True, text=True, check=True).stdout.split()
     assert said[0] == "True"
     assert int(said[1]) > 50_000  # KB, of 190 MB
+
+
+LOADING = """
+import asyncio, gc
+from cambio_lab.server.extension import _load_the_rest
+asyncio.run(_load_the_rest())
+print(gc.get_freeze_count(), len(gc.get_objects()))
+"""
+
+
+def test_a_collection_does_not_look_at_the_packages() -> None:
+    said = subprocess.run([sys.executable, "-c", LOADING], capture_output=True, text=True, check=True).stdout.split()
+    frozen, others = map(int, said)
+    assert frozen > 100_000 > others * 10
