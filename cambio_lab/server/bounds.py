@@ -73,9 +73,9 @@ def bound(settings: dict[str, Any]) -> None:
 class BoundedServer(HTTPServer):
     """Tornado's server with bounds per address and in all."""
 
-    def initialize(self, *args: Any, pace: Pace, **options: Any) -> None:
+    def initialize(self, *args: Any, **options: Any) -> None:
+        self.pace: Pace = options.pop("pace")
         super().initialize(*args, **options)
-        self.pace = pace
         self.conn_params.header_timeout = None  # ours closes without a task for each request
         self._open: dict[object, str] = {}
         self._per_address: Counter[str] = Counter()

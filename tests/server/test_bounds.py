@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
 import pytest
+from jupyter_server.auth import User
 from jupyter_server.base.handlers import JupyterHandler
 from tornado.iostream import IOStream
 from tornado.web import Application
@@ -47,7 +48,7 @@ class Page(JupyterHandler):
 
     async def prepare(self) -> None:  # type: ignore[override]
         if self.request.headers.get("Authorization") == "token good":
-            self._jupyter_current_user = "user"
+            self._jupyter_current_user = User("user")
 
     def get(self) -> None:
         self.order.append(self.request.headers.get("Authorization", "-"))
