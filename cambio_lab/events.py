@@ -112,6 +112,18 @@ class ToolStarted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Box:
+    """An element, in pixels of its page's viewport, which begins at ``page_left``, ``page_top`` of the screen."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    page_left: int = 0
+    page_top: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ToolFinished(Event):
     """A call ended, well or badly. ``image`` is the encoded image that the model will see, if any."""
 
@@ -127,6 +139,8 @@ class ToolFinished(Event):
     media_type: str = "image/png"
     width: int = 0
     height: int = 0
+    box: Box | None = None
+    """The element that a reference named, where the page can say it."""
     actor: Literal["agent", "human"] = "agent"
     """``human``: a person did it with mouse or keyboard; nothing told of its begin."""
 

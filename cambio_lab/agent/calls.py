@@ -248,6 +248,7 @@ class Calls:
                 media_type=image.media_type if image else "image/png",
                 width=image.width if image else 0,
                 height=image.height if image else 0,
+                box=outcome.box,
             )
         )
 

@@ -137,6 +137,8 @@ def _tool_execution(event: events.ToolStarted | events.ToolFinished, view: Sessi
         body["status"] = "failed" if event.is_error else "completed"
         timing = {f"{part}_ms": round(milliseconds, 2) for part, milliseconds in asdict(event.timing).items()}
         body["result"] = {"text": event.text, "timing": timing}
+        if event.box is not None:
+            body["result"]["box"] = asdict(event.box)
         if event.actor == "human":
             metadata["actor"] = "human"
         if view.denied:

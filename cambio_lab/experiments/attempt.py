@@ -17,6 +17,7 @@ from .engines.base import Job
 from .evidence import Witness, judge
 from .live import Live
 from .outcome import AttemptProgress, Judgement, Outcome, Stage, judge_exception, judge_turn
+from .policies import human_policy
 from .task import Verdict
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class Attempt:
         self._live = Live(session, desktop, self.job.cell.seed)
         if self.job.cell.policy is not None and meter.policy is not None:
             meter.policy.bind(self.job.cell.policy, task, self._live)
+            meter.shown = self.job.cell.policy is human_policy
         if task.answer is not None:
             session.gate.answering = self._answer
         self._stage = "setup"
@@ -189,6 +191,7 @@ class Attempt:
             outcome,
             answer=(self._live.answer if self._live else "")[:ANSWER],
             steps=meter.steps,
+            human_steps=meter.human_steps,
             usage=meter.usage,
             model_seconds=meter.model_seconds,
             desktop_seconds=meter.desktop_seconds,

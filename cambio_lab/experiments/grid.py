@@ -11,7 +11,7 @@ from .. import settings
 from ..agent.models import DEMO
 from ..errors import ConfigurationError
 from .fingerprint import fingerprint
-from .policies import Policy
+from .policies import Policy, human_policy
 from .task import Task
 
 Settings = Mapping[str, Mapping[str, Any]]
@@ -88,6 +88,7 @@ class Grid:
                         asks = {"ask_user": True} if task.answer else {}
                         config = {**asks, **self.config, **task.config, **changes, "model": DEMO if policy else model}
                         asked = [digests[task.name], config, *([policy] if policy else [])]
+                        asked += [task.demonstrated()] if policy is human_policy else []
                         yield Cell(task, name, setting, repeat, seed, config, fingerprint(asked), policy)
 
     @property

@@ -54,6 +54,8 @@ class Outcome:
     fatal: bool = False
     answer: str = ""
     steps: int = 0
+    human_steps: int = 0
+    """Steps that a person did: with the ``human`` baseline those of the demonstration."""
     usage: Usage = field(default_factory=Usage)
     wall_seconds: float = 0.0
     model_seconds: float = 0.0

@@ -6,12 +6,14 @@ It answers the agent's requests as a transport under the SDK, so a recorded run 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import FunctionType
 from typing import Any
 
@@ -78,11 +80,34 @@ async def oracle_policy(observation: Observation) -> Sequence[Block] | str:
     return "This task has no reference solution." if solution is None else await solution(observation)
 
 
-BASELINES: Mapping[str, Policy] = {"random": random_policy, "oracle": oracle_policy}
+async def human_policy(observation: Observation) -> Sequence[Block] | str:
+    """Do again, a step at a time, what a person did in the task's demonstration; give up where there is none."""
+    task = observation.task
+    if task.demonstration is None:
+        return "No person has shown how to do this task."
+    digest = await asyncio.to_thread(task.demonstrated)
+    steps = await asyncio.to_thread(_demonstrated, str(task.demonstration), digest)
+    if observation.step >= len(steps):
+        return "I did what I was shown."
+    name, arguments = steps[observation.step]
+    return [action(name, **arguments)]
+
+
+@lru_cache(maxsize=16)
+def _demonstrated(path: str, digest: str) -> tuple[tuple[str, dict[str, Any]], ...]:
+    from ..reports import Run
+
+    steps = Run.load(path).human_steps
+    if any("characters" in step["arguments"] for step in steps):
+        raise ConfigurationError(f"{path} does not have the typed text.", hint="Record it with record_human='full'.")
+    return tuple((step["action"], step["arguments"]) for step in steps)
+
+
+BASELINES: Mapping[str, Policy] = {"random": random_policy, "oracle": oracle_policy, "human": human_policy}
 
 
 def name_models(models: Sequence[str | Policy] | Mapping[str, str | Policy]) -> dict[str, str | Policy]:
-    """Models by the name of their column. A function is named after itself, ``random`` and ``oracle`` are baselines.
+    """Models by the name of their column. A function is named after itself; :data:`BASELINES` have names.
 
     Give a mapping to name them otherwise. :class:`ConfigurationError` when two have the same name.
     """

@@ -29,7 +29,7 @@ TOKENS = (
 )
 COLUMNS = (
     *("task", "model", "setting", "repeat", "seed", "state", "counted", "success", "score", "failure", "reason"),
-    *("error", "answer", "steps", *TOKENS, "requests", "cost_usd", "wall_seconds", "model_seconds"),
+    *("error", "answer", "steps", "human_steps", *TOKENS, "requests", "cost_usd", "wall_seconds", "model_seconds"),
     *("desktop_seconds", "started_at", "attempts", "worker", "run_id", "run", "tags", "note"),
 )
 
@@ -51,7 +51,9 @@ def _row(cell: CellRow, runs: Path) -> dict[str, Any]:
     row["counted"] = outcome is not None and outcome.failure in EVIDENCE
     if outcome is None:
         return row
-    row |= _values(outcome, "failure", "reason", "error", "answer", "steps", "worker", "run_id", "started_at")
+    row |= _values(
+        outcome, "failure", "reason", "error", "answer", "steps", "human_steps", "worker", "run_id", "started_at"
+    )
     row["success"] = outcome.success if row["counted"] else None
     row["score"] = outcome.score if row["counted"] else None
     row |= _values(outcome.usage, *TOKENS, "requests", "cost_usd")

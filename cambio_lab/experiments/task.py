@@ -18,6 +18,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, overload
 
 from jinja2 import Environment
@@ -77,6 +79,9 @@ class Task:
     solution: Callable[[Any], Any] | None = None
     """A reference solution: a policy (:mod:`.policies`) that the ``oracle`` baseline and ``check_tasks`` follow."""
 
+    demonstration: str | Path | None = None
+    """A run file in which a person does the task (``lab.demonstrate``): what the ``human`` baseline does again."""
+
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ConfigurationError(
@@ -102,6 +107,10 @@ class Task:
         uses of its own module.
         """
         return self._digest
+
+    def demonstrated(self) -> str:
+        """Return a fingerprint of the demonstration; empty where there is none."""
+        return "" if self.demonstration is None else sha256(Path(self.demonstration).read_bytes()).hexdigest()
 
     @property
     def question(self) -> str:

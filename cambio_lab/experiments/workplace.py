@@ -52,7 +52,9 @@ class Meter:
         self.client: PacedClient | None = None
         self.policy = policy
         """Where a policy takes the model's place."""
-        self.steps = 0
+        self.steps = self.human_steps = 0
+        self.shown = False
+        """What the policy does was shown by a person."""
         self.most_steps = 0
         """Tool calls the attempt may make in all its turns; 0: no limit of ours."""
         self.usage = Usage()
@@ -76,6 +78,7 @@ class Meter:
                 self.out_of_steps.set()
         elif isinstance(event, ToolFinished):
             self.desktop_seconds += event.timing.total / 1000
+            self.human_steps += event.actor == "human" or (self.shown and event.tool != "screenshot")
         elif isinstance(event, TurnFinished | TurnFailed):
             self.end = event
 

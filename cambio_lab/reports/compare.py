@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from ..recording import drawing
-from ..recording.contents import Json, dump
+from ..recording.contents import Json
 from ..recording.rows import counted, describe, load_pandas
 from .viewer import shorten
 
@@ -17,18 +20,28 @@ if TYPE_CHECKING:
     from .run import Run
 
 MAX_PAIRS = 500
+MAX_SHOWN = 30
+"""Lines with screenshots, from a few before the first difference on."""
+MAX_TREE, MAX_TREE_LINES = 60_000, 60
+"""Characters that are compared, lines that are shown."""
+READS = frozenset({"read_page", "get_page_text", "find"})
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One line of an alignment: the same action in both, or one that only one of them has."""
+    """One line of an alignment: a step of each run, or one that only one of them has.
+
+    ``same`` says that both did the same; ``tree`` is how the page that both read differs, as a unified diff.
+    """
 
     left: Json | None
     right: Json | None
+    same: bool
+    tree: tuple[str, ...] = ()
 
     @property
-    def same(self) -> bool:
-        return self.left is not None and self.right is not None
+    def differs(self) -> bool:
+        return not self.same or bool(self.tree)
 
 
 @dataclass(frozen=True)
@@ -41,12 +54,12 @@ class Comparison:
 
     @property
     def parts_at(self) -> int | None:
-        """Index in ``pairs`` of the first difference; ``None`` when both did the same."""
-        return next((index for index, pair in enumerate(self.pairs) if not pair.same), None)
+        """Index in ``pairs`` of the first difference; ``None`` when both did and read the same."""
+        return next((index for index, pair in enumerate(self.pairs) if pair.differs), None)
 
     @property
     def similarity(self) -> float:
-        """Share of the steps that both took, 0 to 1."""
+        """Share of the lines in which both did the same, 0 to 1."""
         return sum(pair.same for pair in self.pairs) / len(self.pairs) if self.pairs else 1.0
 
     @property
@@ -76,37 +89,51 @@ class Comparison:
         return {"text/html": self.to_html(), "text/plain": repr(self)}
 
     def to_html(self) -> str:
-        """Return totals, what each run saw at the first difference, and the aligned steps as a fragment of HTML."""
+        """Return totals and the aligned steps, with what each run saw, as a fragment of HTML."""
+        begin = max(0, min((self.parts_at or 0) - 3, len(self.pairs) - MAX_SHOWN))
+        shown = range(begin, begin + MAX_SHOWN)
+        sides = [_Side(self.left), _Side(self.right)]
+        lines = [
+            {
+                "first": index == self.parts_at,
+                "differs": pair.differs,
+                "cells": [
+                    side.cell(row, index in shown) for side, row in zip(sides, (pair.left, pair.right), strict=True)
+                ],
+                "tree": "\n".join(pair.tree),
+            }
+            for index, pair in enumerate(self.pairs[:MAX_PAIRS])
+        ]
         return drawing.render(
             "reports",
             "comparison",
             summary=repr(self),
             headings=[f"{run.name} ({run.model})" for run in (self.left, self.right)],
             totals=[(name, [_value(name, value) for value in values]) for name, values in self.totals.items()],
-            figures=self._figures(),
-            count=len(self.pairs),
-            pairs=[(pair.same, _numbered(pair.left), _numbered(pair.right)) for pair in self.pairs[:MAX_PAIRS]],
+            lines=lines,
+            left_out=max(0, len(self.pairs) - MAX_PAIRS),
         )
 
-    def _figures(self) -> list[tuple[str, str, str]]:
-        """Return what each run saw at the first difference, with what it did there drawn in."""
-        at = self.parts_at
-        if at is None:
-            return []
-        sides = (
-            (self.left, [pair.left for pair in self.pairs[at:]]),
-            (self.right, [pair.right for pair in self.pairs[at:]]),
-        )
-        return [_figure(run, next((row for row in found if row is not None), None)) for run, found in sides]
 
+class _Side:
+    """One run's half of the lines: its step in words, and the screenshot after it (or the last before it)."""
 
-def _figure(run: Run, row: Json | None) -> tuple[str, str, str]:
-    scene = next((scene for scene in drawing.scenes(run.rows) if row in scene.steps), None)
-    image = b""
-    if scene is not None and row is not None:
-        image = drawing.draw_scene(drawing.Scene(scene.index, scene.digest, [row]), run.contents.find, 640)
-    caption = shorten(f"{run.name}: {_words(row) or 'no further steps'}", 300)
-    return (image and drawing.data_uri(image)) or "", caption, f"what {run.name} saw"
+    def __init__(self, run: Run) -> None:
+        self._find = run.contents.find
+        self._after: dict[int, str | None] = {}
+        last: str | None = None
+        for row, following in zip_longest(run.rows, run.rows[1:]):
+            look = following["screenshot"] if following and following["action"] == "screenshot" else None
+            last = row["screenshot"] or row["unseen_screenshot"] or last
+            self._after[row["step"]] = row["screenshot"] or row["unseen_screenshot"] or look or last
+
+    def cell(self, row: Json | None, with_image: bool) -> tuple[str, str]:
+        """Return the address of the image, if any, and the words."""
+        digest = self._after[row["step"]] if row is not None and with_image else None
+        if row is None or digest is None:
+            return "", _numbered(row)
+        image = drawing.draw_scene(drawing.Scene(0, digest, [row]), self._find, 420)
+        return (image and drawing.data_uri(image)) or "", _numbered(row)
 
 
 _TOTALS = (
@@ -116,21 +143,41 @@ _TOTALS = (
 
 
 def compare(left: Run, right: Run) -> Comparison:
-    """Align two runs by their actions and arguments; screenshots and words of the model do not count."""
-    first, second = left.rows, right.rows
+    """Align two runs by their actions and arguments; screenshots and words of the model do not count.
+
+    What both read of a web page counts: the first tree that differs is a difference as well.
+    """
+    return Comparison(left, right, align(left.rows, right.rows))
+
+
+def align(first: Sequence[Json], second: Sequence[Json]) -> list[Pair]:
+    """Return the lines of two lists of steps. ``labextension/shared/align.ts`` does the same: one test checks both."""
     matcher = difflib.SequenceMatcher(None, [_key(row) for row in first], [_key(row) for row in second], autojunk=False)
     pairs: list[Pair] = []
     for kind, i1, i2, j1, j2 in matcher.get_opcodes():
-        if kind == "equal":
-            pairs += [Pair(one, other) for one, other in zip(first[i1:i2], second[j1:j2], strict=True)]
-        else:
-            pairs += [Pair(row, None) for row in first[i1:i2]]
-            pairs += [Pair(None, row) for row in second[j1:j2]]
-    return Comparison(left, right, pairs)
+        for one, other in zip_longest(first[i1:i2], second[j1:j2]):
+            pairs.append(Pair(one, other, kind == "equal", _tree_difference(one, other)))
+    return pairs
 
 
 def _key(row: Json) -> str:
-    return f"{row['action']} {dump(dict(sorted(row['arguments'].items())))}"
+    return f"{row['action']} {json.dumps(row['arguments'], sort_keys=True)}"
+
+
+def _tree_difference(left: Json | None, right: Json | None) -> tuple[str, ...]:
+    """Return how the pages that both steps read differ: removed lines with ``-``, new ones with ``+``."""
+    one, other = (_tree(row)[:MAX_TREE] for row in (left, right))
+    if not one or not other or one == other:
+        return ()
+    lines = islice(difflib.unified_diff(one.splitlines(), other.splitlines(), n=0, lineterm=""), 2, None)
+    changed = (line[:300] for line in lines if not line.startswith("@@"))
+    return tuple(islice(changed, MAX_TREE_LINES))
+
+
+def _tree(row: Json | None) -> str:
+    if row is None:
+        return ""
+    return str(row["unseen_tree"] or (row["text"] if row["action"] in READS else ""))
 
 
 def _total(run: Run, name: str) -> float:
@@ -152,5 +199,9 @@ def _numbered(row: Json | None) -> str:
 
 
 def _line(pair: Pair) -> str:
+    if pair.same:
+        return f"{_words(pair.left)[:120]} reads another page"
+    if pair.left is not None and pair.right is not None:
+        return f"{_words(pair.left)[:120]} against {_words(pair.right)[:120]}"
     side, row = ("left", pair.left) if pair.left is not None else ("right", pair.right)
     return f"only the {side} one does {_words(row)[:120]}"

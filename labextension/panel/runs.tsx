@@ -4,6 +4,7 @@ import { render } from 'preact';
 import { RecordedRun, RunRefused } from '../shared/bundle';
 import { plain } from '../shared/text';
 import { followTheme } from '../shared/theme';
+import { CompareView } from '../shared/views/compare';
 import { RunView, type RunHost } from '../shared/views/run';
 
 export type { RunHost };
@@ -33,7 +34,8 @@ export function mountRun(element: HTMLElement, bytes: Uint8Array, host: RunHost)
     other = null;
     draw();
   };
-  const draw = (): void => render(<RunView run={run} other={other} host={host} single={single} />, element);
+  const draw = (): void =>
+    render(other ? <CompareView run={run} other={other} single={single} /> : <RunView run={run} host={host} />, element);
   draw();
   return {
     compareWith: more => {

@@ -1,7 +1,9 @@
 /** What a tool call does, in words and as marks on the screenshot. */
 
 import type { Json } from './messages';
+import type { Box } from './schema';
 import { plain, shorten } from './text';
+import { text } from './values';
 
 export type Mark =
   | { kind: 'point'; x: number; y: number; times: number }
@@ -16,7 +18,7 @@ export interface Described {
 }
 
 const OFF_SCREEN = new Set(['bash', 'str_replace_based_edit_tool', 'str_replace_editor', 'text_editor']);
-const GESTURES = /click|mouse|drag|scroll|zoom|^type$|key|^wait$|cursor|screenshot/;
+const GESTURES = /click|mouse|drag|scroll|zoom|^type$|key|^wait$|cursor|screenshot|form_input|file_upload/;
 
 /** Whether a call does no more than look at the screen. */
 export function isLook(tool: string, input: Json): boolean {
@@ -131,6 +133,41 @@ export function describe(tool: string, input: Json, result = ''): Described {
     default:
       return describeOther(action, input);
   }
+}
+
+/** What to draw on the screenshot `shown`: where a call acts, or the box of the element that its reference names. */
+export function markOn(step: { tool: string; arguments: Json; box: Box | null }, shown: { browser: boolean } | undefined): Mark | null {
+  const { mark } = describe(step.tool, step.arguments);
+  const { box } = step;
+  if (mark || !box || !shown) return mark;
+  const [x, y] = shown.browser ? [0, 0] : [box.page_left, box.page_top];
+  return { kind: 'region', x: x + box.left, y: y + box.top, toX: x + box.right, toY: y + box.bottom };
+}
+
+/** A recorded box, checked: a run file may say anything. */
+export function boxOf(value: unknown): Box | null {
+  if (typeof value !== 'object' || value === null) return null;
+  const box = value as Json;
+  const sides = ['left', 'top', 'right', 'bottom', 'page_left', 'page_top'].every(side => Number.isFinite(box[side]));
+  return sides ? (value as Box) : null;
+}
+
+/** A call whose arguments are still being written. */
+export function announce(tool: string): string {
+  return describe(tool, {}).label.replace(/(: | )“”$/, '');
+}
+
+/** What the page called the element that a call's reference names, as the newest of `readings` has it; empty if unknown. */
+export function elementNamed(input: Json, readings: Iterable<string>): string {
+  const target = (typeof input['target'] === 'object' && input['target'] !== null ? input['target'] : input) as Json;
+  const ref = text(target['ref']);
+  if (!/^ref_\d{1,9}$/.test(ref)) return '';
+  const line = new RegExp(`([A-Za-z][A-Za-z-]{0,40}) "([^\\n]{1,200})" \\[${ref}\\]`);
+  for (const reading of [...readings].reverse()) {
+    const found = line.exec(reading);
+    if (found) return `${quoted(found[2])} (${found[1]})`;
+  }
+  return '';
 }
 
 /** `“Add to cart” (button)`: the element behind a reference, as the result of a call names it. */

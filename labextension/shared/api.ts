@@ -113,6 +113,12 @@ export class Api {
     return (await this.request('GET', `sessions/${encodeURIComponent(id)}/run`)).blob();
   }
 
+  /** Stores an image for a message of this session; the digest is its name. */
+  async putImage(id: string, image: Blob): Promise<string> {
+    const response = await this.request('PUT', `sessions/${encodeURIComponent(id)}/images`, image);
+    return ((await response.json()) as { sha256: string }).sha256;
+  }
+
   /** What a run can be exported as. */
   async formats(): Promise<{ name: string; ending: string; summary: string }[]> {
     return (await this.json<{ formats: { name: string; ending: string; summary: string }[] }>('GET', 'cambio/formats')).formats;
@@ -159,16 +165,17 @@ export class Api {
   }
 
   /** Repeats a request that was refused with 429, after the time that the server names. */
-  async request(method: string, path: string, body?: Json): Promise<Response> {
+  async request(method: string, path: string, body?: Json | Blob): Promise<Response> {
+    const json = body !== undefined && !(body instanceof Blob);
     for (;;) {
       const response = await this.fetcher(this.url(path), {
         method,
         credentials: 'same-origin',
         headers: {
           ...headers(this.address),
-          ...(body === undefined ? {} : { 'Content-Type': 'application/json' })
+          ...(json ? { 'Content-Type': 'application/json' } : {})
         },
-        ...(body === undefined ? {} : { body: JSON.stringify(body) })
+        ...(body === undefined ? {} : { body: body instanceof Blob ? body : JSON.stringify(body) })
       });
       if (response.ok) return response;
       const wait = retryAfter(response);

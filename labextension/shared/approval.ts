@@ -8,6 +8,7 @@ export interface Approval {
   tool: string;
   /** The whole call, as it will run. */
   shown: string;
+  arguments: Json;
   /** Milliseconds since the epoch; 0 when it does not expire. */
   expiresAt: number;
 }
@@ -19,6 +20,7 @@ export function pendingApproval(data: Json): Approval | null {
   return {
     toolUseId: text(source['tool_use_id']),
     tool: text(source['tool']),
+    arguments: (source['arguments'] ?? {}) as Json,
     shown: shownText(source) || JSON.stringify(source['arguments'] ?? {}),
     expiresAt: moment(source['expires_at'], 0)
   };

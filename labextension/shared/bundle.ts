@@ -1,7 +1,9 @@
 /** A recorded run (`.cambio`), read in the browser: a zip of JSON Lines and screenshots; docs/runs.md has the layout. */
 
 import { strFromU8, unzipSync } from 'fflate';
+import { boxOf } from './actions';
 import type { Json } from './messages';
+import type { Box } from './schema';
 
 export interface RunStep {
   step: number;
@@ -20,7 +22,12 @@ export interface RunStep {
   at: number;
   tokens: number;
   cost: number;
+  browser: boolean;
+  box: Box | null;
   human: boolean;
+  /** What the session saw beside what the model was shown: the screen's digest, the page's tree; "" without. */
+  unseen: string;
+  tree: string;
 }
 
 export interface RunEntry {
@@ -66,7 +73,13 @@ export class RecordedRun {
     const events = lines(files.get('events.jsonl'));
     const begin = number(session['created_at']) || number(events[0]?.['time']);
     const replies = repliesOf(events);
-    this.steps = lines(files.get('steps.jsonl')).map(row => stepOf(row, begin, replies.get(text(row['tool_use_id']))));
+    const [unseen, ended] = ['Unseen', 'ToolFinished'].map(kind => new Map(events.filter(one => one['kind'] === kind).map(one => [text(one['tool_use_id']), one])));
+    this.steps = lines(files.get('steps.jsonl')).map(row => {
+      const id = text(row['tool_use_id']);
+      const of = ended?.get(id);
+      const box = boxOf(of?.['box']);
+      return { ...stepOf(row, begin, replies.get(id)), ...unseenOf(unseen?.get(id)), browser: of?.['toolset'] === 'browser', box };
+    });
     this.entries = entriesOf(events, this.steps, begin);
     const usage = (manifest['usage'] ?? {}) as Json;
     const last = Math.max(0, number(events.at(-1)?.['time']) - begin);
@@ -90,16 +103,6 @@ export class RecordedRun {
     for (const url of this.urls.values()) if (url) URL.revokeObjectURL(url);
     this.urls.clear();
   }
-}
-
-/** The first step at which two runs do different things, or -1 when one is the beginning of the other. */
-export function firstDifference(a: RecordedRun, b: RecordedRun): number {
-  const same = (x: RunStep, y: RunStep): boolean =>
-    x.tool === y.tool && JSON.stringify(x.arguments) === JSON.stringify(y.arguments);
-  return a.steps.findIndex((step, index) => {
-    const other = b.steps[index];
-    return other !== undefined && !same(step, other);
-  });
 }
 
 function readText(bytes: Uint8Array): Map<string, string> {
@@ -160,6 +163,10 @@ function repliesOf(events: Json[]): Map<string, Reply> {
   return found;
 }
 
+function unseenOf(event: Json = {}): Pick<RunStep, 'unseen' | 'tree'> {
+  return { unseen: text(((event['image'] ?? {}) as Json)['sha256']), tree: text(event['tree']) };
+}
+
 function stepOf(row: Json, begin: number, reply: Reply = { model: 0, tokens: 0, cost: 0 }): RunStep {
   const timing = (row['timing'] ?? {}) as Json;
   return {
@@ -182,7 +189,11 @@ function stepOf(row: Json, begin: number, reply: Reply = { model: 0, tokens: 0, 
     at: Math.max(0, number(row['started_at']) - begin),
     tokens: reply.tokens,
     cost: reply.cost,
-    human: row['actor'] === 'human'
+    browser: false,
+    box: null,
+    human: row['actor'] === 'human',
+    unseen: '',
+    tree: ''
   };
 }
 

@@ -7,7 +7,7 @@ import { MISSING, type ConnectionState } from './line';
 import type { ClientMessage, ServerMessage } from './messages';
 import { pageOf, type Channel, type Listener } from './page';
 import { prepend, restore } from './history';
-import { Outbox, type Outgoing } from './outbox';
+import { Outbox, type Attachment, type Outgoing } from './outbox';
 import type { Question } from './question';
 import { emptyView, reduce, type Approval, type SessionView } from './state';
 
@@ -78,8 +78,8 @@ export class SessionModel {
   }
 
   /** Sends `text` to the agent, during a turn too; false while another message is on its way. */
-  write(text: string): boolean {
-    return this.outbox.put(text, working(this.view.status) ? 'next' : 'idle');
+  write(text: string, images: readonly Attachment[] = []): boolean {
+    return this.outbox.put(text, working(this.view.status) ? 'next' : 'idle', images);
   }
 
   /** Takes the message back that still waits for the connection. */
@@ -92,12 +92,12 @@ export class SessionModel {
     this.send({ type: 'take_back', message_id: id });
   }
 
-  /** The text of a message that was given back, once. */
-  returned(): string {
-    if (this.outbox.current?.state !== 'returned') return '';
-    const { text } = this.outbox.current;
+  /** The message that was given back, once. */
+  returned(): Outgoing | null {
+    const { current } = this.outbox;
+    if (current?.state !== 'returned') return null;
     this.outbox.clear();
-    return text;
+    return current;
   }
 
   command(type: 'pause' | 'resume' | 'take_control' | 'give_back'): void {

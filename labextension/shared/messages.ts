@@ -48,6 +48,10 @@ export interface Step {
   width: number;
   height: number;
   timing: ToolTiming;
+  /** Of the browser toolset: its screenshots show the page's viewport alone. */
+  browser: boolean;
+  /** The element that a reference named. */
+  box: schema.Box | null;
   /** A person made the step with mouse or keyboard. */
   human: boolean;
   /** US dollars of the model's reply that asked for this step, shared among its steps; 0 when unknown. */

@@ -17,7 +17,7 @@ export function noteOf(message: StatusMessage, viewer = ''): string {
   const data = message.metadata ?? {};
   switch (data['event']) {
     case 'approval_decided':
-      return t(VERDICTS.get(text(data['verdict'])) ?? text(data['verdict']));
+      return verdictWords(data, viewer);
     case 'question_answered':
       return answerWords(data);
     case 'approval_policy':
@@ -37,6 +37,14 @@ export function noteOf(message: StatusMessage, viewer = ''): string {
     default:
       return '';
   }
+}
+
+function verdictWords(data: Json, viewer: string): string {
+  const [verdict, by] = [text(data['verdict']), text(data['by'])];
+  const other = viewer && by && by !== viewer;
+  if (other && verdict === 'approved') return t('Approved by another client');
+  if (other && verdict === 'denied') return t('Denied by another client');
+  return t(VERDICTS.get(verdict) ?? verdict);
 }
 
 /** An answer in words is an entry of its own. */

@@ -2,8 +2,17 @@
 
 import type { ClientMessage, ServerMessage } from './messages';
 
+/** An image that goes with a message: uploaded already, under this digest. */
+export interface Attachment {
+  digest: string;
+  /** An object URL to show it. */
+  url: string;
+  name: string;
+}
+
 export interface Outgoing {
   text: string;
+  images: readonly Attachment[];
   /** `waiting` for the connection, `sent` but not confirmed, or `returned` to be written again. */
   state: 'waiting' | 'sent' | 'returned';
 }
@@ -22,9 +31,9 @@ export class Outbox {
   ) {}
 
   /** Sends `text`, or keeps it in sight until there is a connection. False while another message is on its way. */
-  put(text: string, when: 'next' | 'idle' = 'idle'): boolean {
+  put(text: string, when: 'next' | 'idle' = 'idle', images: readonly Attachment[] = []): boolean {
     if (this.current) return false;
-    this.current = { text, state: this.transmit({ content: text, when }) ? 'sent' : 'waiting' };
+    this.current = { text, images, state: this.transmit(said(text, when, images)) ? 'sent' : 'waiting' };
     this.timer = setTimeout(() => this.giveBack(this.expired()), PATIENCE);
     this.changed();
     return true;
@@ -39,7 +48,7 @@ export class Outbox {
     if ((event === 'user_message' || event === 'message_queued') && words === this.current.text) return this.clear();
     if (this.current.state !== 'waiting') return;
     if (message.status !== 'idle') return this.giveBack('Not sent: the agent is at work on another message.');
-    if (this.transmit({ content: this.current.text, when: 'idle' })) this.current = { ...this.current, state: 'sent' };
+    if (this.transmit(said(this.current.text, 'idle', this.current.images))) this.current = { ...this.current, state: 'sent' };
     this.changed();
   }
 
@@ -62,4 +71,8 @@ export class Outbox {
       ? 'The server has not confirmed this message. Look whether it arrived before you send it again.'
       : 'Not sent: there is no connection to the server. Try again when it is back.';
   }
+}
+
+function said(text: string, when: 'next' | 'idle', images: readonly Attachment[]): ClientMessage {
+  return { content: text, when, ...(images.length ? { images: images.map(image => image.digest) } : {}) };
 }

@@ -29,6 +29,16 @@ export interface AgentResponse {
   sequence: number;
 }
 
+/** An element, in pixels of its page's viewport, which begins at `page_left`, `page_top` of the screen. */
+export interface Box {
+  left: number;
+  top: number;
+  right: number;
+  bottom: number;
+  page_left: number;
+  page_top: number;
+}
+
 /** Whose call it is. */
 export interface CallMetadata {
   toolset?: string | null;
@@ -114,6 +124,8 @@ export interface Result {
   dimensions?: string;
   text?: string;
   timing?: Timing;
+  /** The element that a reference named. */
+  box?: Box;
 }
 
 /** A session, live or ended. */

@@ -20,6 +20,8 @@ export interface Entry {
   steps: string[];
   /** Says how a turn ended, when not in the ordinary way. */
   remark: string;
+  /** Digests of the images that a message came with. */
+  images?: string[];
 }
 
 export interface SessionView {
@@ -136,7 +138,7 @@ function turnOf(data: Json): string {
 function onStatusEvent(view: SessionView, message: StatusMessage, data: Json): SessionView {
   switch (data['event']) {
     case 'user_message':
-      return addEntry(view, 'user', text(data['message']), message.timestamp, text(data['message_id']));
+      return withImages(addEntry(view, 'user', text(data['message']), message.timestamp, text(data['message_id'])), data);
     case 'message_queued':
       return { ...view, queued: new Map(view.queued).set(text(data['message_id']), text(data['message'])) };
     case 'message_delivered':
@@ -291,4 +293,12 @@ function addEntry(view: SessionView, kind: Entry['kind'], words: string, time: s
   if (view.entries.some(entry => entry.key === id)) return view;
   const entry: Entry = { key: id, kind, text: words, time: moment(time), steps: [], remark: note };
   return { ...view, entries: [...view.entries, entry] };
+}
+
+/** `view` with the images that came with its newest message. */
+function withImages(view: SessionView, data: Json): SessionView {
+  const rows = Array.isArray(data['images']) ? (data['images'] as (Json | null)[]) : [];
+  const images = rows.map(row => text(row?.['sha256'])).filter(digest => /^[0-9a-f]{64}$/.test(digest));
+  const last = view.entries.at(-1);
+  return images.length && last ? { ...view, entries: [...view.entries.slice(0, -1), { ...last, images }] } : view;
 }

@@ -20,6 +20,8 @@ export function stepOf(id: string, message: ToolMessage, before?: Step): Step {
     tool: text(message.tool) || before?.tool || '',
     arguments: message.arguments ?? before?.arguments ?? {},
     status: message.metadata?.['denied'] === true ? 'denied' : message.status,
+    browser: message.metadata?.['toolset'] === 'browser',
+    box: message.result?.box ?? before?.box ?? null,
     human: message.metadata?.['actor'] === 'human',
     text: text(result['text']),
     image: path || (before?.image ?? null),

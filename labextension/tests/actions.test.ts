@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { describe, screenshotIndex } from '../shared/actions';
+import { announce, boxOf, describe, elementNamed, markOn, screenshotIndex } from '../shared/actions';
 
 const cases: [string, Record<string, unknown>, string, string | undefined][] = [
   ['left_click', { coordinate: [412, 300] }, 'Click at 412, 300', 'point'],
@@ -75,4 +75,23 @@ test('an element is named by what the call returned', () => {
   assert.deepEqual(point, { label: 'Click at 4, 5', mark: { kind: 'point', x: 4, y: 5, times: 1 } });
   assert.equal(describe('navigate', { url: 'http://a/' }).label, 'Open http://a/');
   assert.equal(typeof describe('left_click', { target: 'x', ref: {} }, 'x "y').label, 'string');
+});
+
+test('the element that a reference names is marked on a page and on the screen', () => {
+  const box = { left: 10, top: 20, right: 110, bottom: 50, page_left: 0, page_top: 85 };
+  const step = { tool: 'left_click', arguments: { target: { type: 'ref', ref: 'ref_3' } }, box };
+  assert.deepEqual(markOn(step, { browser: true }), { kind: 'region', x: 10, y: 20, toX: 110, toY: 50 });
+  assert.deepEqual(markOn(step, { browser: false }), { kind: 'region', x: 10, y: 105, toX: 110, toY: 135 });
+  assert.equal(markOn(step, undefined), null);
+  assert.equal(boxOf({ left: 'a' }), null);
+  assert.deepEqual(boxOf(box), box);
+});
+
+test('a call that is still being written, and the element that it is about', () => {
+  assert.equal(announce('form_input'), 'Fill in a field');
+  assert.equal(announce('type'), 'Type');
+  const readings = ['button "Old" [ref_2]', 'textbox "Your name" [ref_2] value=""', 'no references'];
+  assert.equal(elementNamed({ target: { type: 'ref', ref: 'ref_2' } }, readings), '“Your name” (textbox)');
+  assert.equal(elementNamed({ target: { type: 'ref', ref: '.*' } }, readings), '');
+  assert.equal(elementNamed({}, readings), '');
 });

@@ -47,7 +47,7 @@ test('a refused message is given back', () => {
   const { outbox } = bench(true);
   outbox.put('hello');
   outbox.hear({ type: 'error', error: 'Limit reached' });
-  assert.deepEqual(outbox.current, { text: 'hello', state: 'returned' });
+  assert.deepEqual(outbox.current, { text: 'hello', images: [], state: 'returned' });
 });
 
 test('a message is never sent late: after a while it is given back', context => {
@@ -61,4 +61,13 @@ test('a message is never sent late: after a while it is given back', context => 
   outbox.hear(status('idle'));
   assert.deepEqual([sent.length, outbox.current?.state], [0, 'returned']);
   assert.match(notices[0] ?? '', /no connection/);
+});
+
+test('images go with the message by their digests, and come back with it', () => {
+  const { outbox, sent } = bench(true);
+  const image = { digest: 'a'.repeat(64), url: 'blob:x', name: 'shot.png' };
+  outbox.put('look', 'idle', [image]);
+  assert.deepEqual(sent, [{ content: 'look', when: 'idle', images: [image.digest] }]);
+  outbox.hear({ type: 'error', error: 'Limit reached' });
+  assert.deepEqual(outbox.current?.images, [image]);
 });

@@ -46,7 +46,7 @@ test('messages that come again change nothing', () => {
 
 test('an approval is shown until it is decided or the state moves on', () => {
   const asked = run([status('waiting_approval', { event: 'approval', tool_use_id: 't9', tool: 'bash', shown: 'rm -rf x', expires_at: T })]);
-  assert.deepEqual(asked.approval, { toolUseId: 't9', tool: 'bash', shown: 'rm -rf x', expiresAt: Date.parse(T) });
+  assert.deepEqual(asked.approval, { toolUseId: 't9', tool: 'bash', shown: 'rm -rf x', arguments: {}, expiresAt: Date.parse(T) });
   assert.equal(run([status('acting')], asked).approval, null);
   const decided = run([status('acting', { event: 'approval_decided', verdict: 'denied' }, 2)], asked);
   assert.equal(decided.approval, null);

@@ -34,7 +34,7 @@ function Viewer({ model }: { model: SessionModel }): VNode {
         <Button icon="expand" label={t('Full screen')} onClick={() => toggleFullScreen(document.documentElement)} />
       </header>
       <ConnectionNotice model={model} />
-      {view.approval && <ApprovalCard approval={view.approval} decide={model.decide} />}
+      {view.approval && <ApprovalCard approval={view.approval} steps={view.steps} decide={model.decide} />}
       <Desktop show={show} interactive={model.interactive} focused={model.controls} driver={driver(model)} ended={view.ended} />
     </main>
   );

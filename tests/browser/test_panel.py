@@ -145,7 +145,7 @@ async def test_the_mouse_is_taken_used_and_given_back_and_two_panels_agree(
     await page.evaluate(TAKE_CONTROL_AT_WORK)
     await ask(page, "take your time")
     await expect(page.locator(".jp-Cambio-driver")).to_contain_text("You have control")
-    await expect(second.locator(".jp-Cambio-driver")).to_have_text("Someone else has control")
+    await expect(second.locator(".jp-Cambio-driver")).to_have_text("Another viewer has control")
     for view in (page, second):
         await expect(view.locator(".jp-Cambio-bar .jp-Cambio-status").first).to_have_attribute("data-status", "paused")
     box = await canvas(page).bounding_box()
@@ -156,7 +156,7 @@ async def test_the_mouse_is_taken_used_and_given_back_and_two_panels_agree(
     await page.keyboard.press("Escape")
     await page.get_by_role("button", name="Give back").click()
     # What is left of the turn may be over before a page in the background draws that the agent had the mouse.
-    await expect(second.get_by_text("Someone else has control")).to_have_count(0)
+    await expect(second.get_by_text("Another viewer has control")).to_have_count(0)
     await idle(page)
     await expect(second.locator(".jp-Cambio-bar .jp-Cambio-status").first).to_have_attribute("data-status", "idle")
     assert (await client.get(f"/sessions/{session['id']}")).json()["control"] is None

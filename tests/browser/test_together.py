@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 
 from cambio_lab.reports import Run
 from tests.live_server import LiveServer
 
 from .conftest import MakeSession
-from .lab import LIVE, ask, canvas, command, idle, kernel_ready, notebook, open_lab, run_cell, until, violations
+from .lab import (
+    LIVE,
+    PATIENCE,
+    ask,
+    canvas,
+    command,
+    idle,
+    kernel_ready,
+    notebook,
+    open_lab,
+    run_cell,
+    until,
+    violations,
+)
 
 pytestmark = [pytest.mark.browser, pytest.mark.docker, pytest.mark.asyncio(loop_scope="session")]
 
@@ -109,6 +123,93 @@ async def check_saved_notebook(page: Page, lab: LiveServer, session: str, notebo
     output = json.dumps(saved["cells"][0]["outputs"], ensure_ascii=False)
     for words in ("Which rate shall I use?", "of the day", "Please log in", "a person: left_click"):
         assert words in output, words
+
+
+ASKING = """import json
+turn = await session.send("ask_user " + json.dumps(%r), show=False)
+next(step.text for step in turn.steps if step.tool == "ask_user")"""
+CONTROL = "(await session.refresh())['viewer']"
+DRIVER = ".jp-Cambio-driver"
+
+
+@pytest.mark.slow
+async def test_two_browsers_and_a_notebook_agree_also_after_a_lost_network(
+    page: Page,
+    browser: Browser,
+    lab: LiveServer,
+    make_session: MakeSession,
+    client: httpx2.AsyncClient,
+    notebooks: Path,
+) -> None:
+    """Who asked, who answered, who has control; 20 s without a network during a question lose nothing."""
+    session = (await make_session("Shared", ask_user=True, approval=["type"]))["id"]
+    name = f"three-{session[:8]}.ipynb"
+    notebook(notebooks / name, CELL.format(session).rpartition("\n")[0], ASKING % QUESTION, CONTROL)
+    contexts = [page.context, *[await browser.new_context(viewport={"width": 1280, "height": 800}) for _ in range(2)]]
+    anna, bert, book = page, *[await context.new_page() for context in contexts[1:]]
+    for one in (anna, bert):
+        one.set_default_timeout(PATIENCE)
+        await open_panel(one, lab, session)
+    await open_lab(book, lab, f"tree/{name}")
+    await kernel_ready(book)
+    outputs = book.locator(".jp-OutputArea-output")
+    await run_cell(book, 0)
+
+    # The notebook asks, Bert answers, Anna denies.
+    await run_cell(book, 1)
+    for one in (anna, bert):
+        await expect(one.locator(".jp-Cambio-asks")).to_contain_text("Which rate shall I use?")
+    await bert.locator(".jp-Cambio-asks").get_by_role("button", name="of the day").click()
+    await expect(bert.locator(".jp-Cambio-log")).to_contain_text("of the day")
+    await expect(anna.locator(".jp-Cambio-log")).to_contain_text("Answered by another client")
+    await expect(bert.locator(".jp-Cambio-log")).not_to_contain_text("Answered by another client")
+    await anna.locator(".jp-Cambio-approval").get_by_role("button", name="Deny").click(timeout=60_000)
+    await expect(anna.locator(".jp-Cambio-note").filter(has_text="Denied")).to_have_text("Denied")
+    await expect(bert.locator(".jp-Cambio-note").filter(has_text="Denied")).to_have_text("Denied by another client")
+    await expect(outputs.last).to_contain_text("The user answered: of the day", timeout=60_000)
+
+    # Bert has control: all three say so.
+    await bert.get_by_role("button", name="Take control").click()
+    await expect(bert.locator(DRIVER)).to_contain_text("You have control")
+    await expect(anna.locator(DRIVER)).to_have_text("Another viewer has control")
+    await run_cell(book, 2)
+    holder = await bert.evaluate("sessionStorage.getItem('cambio-lab-viewer')")
+    await expect(outputs.last).to_have_text(f"'{holder}'")
+    await bert.get_by_role("button", name="Give back").click()
+    await expect(anna.locator(DRIVER)).not_to_have_text("Another viewer has control")
+
+    # Anna's network is lost for 20 s while the agent asks.
+    await ask(bert, f"ask_user {json.dumps(QUESTION)}")
+    await expect(anna.locator(".jp-Cambio-asks")).to_be_visible()
+    await anna.context.set_offline(True)
+    began = time.monotonic()
+    await anna.locator(".jp-Cambio-bar").get_by_role("button", name="Stop").click()
+    await expect(anna.locator(".jp-Cambio-notice", has_text="Not stopped")).to_contain_text("the agent goes on")
+    await anna.locator(".jp-Cambio-composer textarea").fill("Written without a network")
+    await anna.locator(".jp-Cambio-composer textarea").press("Enter")
+    await anna.locator(".jp-Cambio-outgoing", has_text="Waiting for the connection").wait_for()
+    await expect(anna.locator(".jp-Cambio-composer textarea")).to_have_value(
+        "Written without a network", timeout=30_000
+    )
+    assert time.monotonic() - began >= 19
+    await anna.context.set_offline(False)
+    await expect(anna.locator(".jp-Cambio-notice")).to_have_count(0, timeout=30_000)
+    assert (await client.get(f"/sessions/{session}")).json()["state"] == "waiting", "nothing was stopped or sent late"
+    await anna.locator(".jp-Cambio-asks").get_by_role("button", name="of today").click()
+    await anna.locator(".jp-Cambio-approval").get_by_role("button", name="Deny").click(timeout=60_000)
+    for one in (anna, bert):
+        await idle(one)
+    told = [
+        [
+            line
+            for line in await story(one)
+            if "another client" not in line and line != "Denied" and "control" not in line
+        ]
+        for one in (anna, bert)
+    ]
+    assert told[0] == told[1] and "of today" in told[0] and "Written without a network" not in told[0]
+    for context in contexts[1:]:
+        await context.close()
 
 
 async def test_an_ended_session_goes_on_in_a_new_one(

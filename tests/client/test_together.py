@@ -210,14 +210,16 @@ async def test_a_demonstration_is_a_run_that_a_desktop_repeats_and_an_agent_is_s
     assert len(run.human_steps) == 12 and run.complete
     assert run.human_steps[0]["arguments"] == {"text": "ctrl+alt+t"}
     provider = LocalProvider(Settings(pool_size=0), server_id=uuid.uuid4().hex)
-    desktop = await provider.acquire("again", DesktopOptions(size=Size(1280, 800)))
     try:
-        again = await run.replay_on(desktop, tolerance=0.02)
+        for number in range(10):
+            desktop = await provider.acquire(f"again-{number}", DesktopOptions(size=Size(1280, 800)))
+            again = await run.replay_on(desktop, tolerance=0.02)
+            await desktop.close()
+            assert again.matches and again.performed >= 12, (number, again)
     finally:
-        await desktop.close()
         await provider.stop()
-    assert again.matches and again.performed >= 12, again
     made = example(run, 2_000)
+    print(f"as an example: {len(made.text)} characters, {len(made.images)} images, about {made.tokens} tokens")
     assert made.tokens <= 2_000 and made.images and "type 'echo 3'" in made.text
     async with await real.create_session("Like it", model="demo") as session:
         await session.send("Write a note.", like=run)

@@ -10,6 +10,7 @@ import pytest
 
 from cambio_lab.experiments import Experiment, Task
 from tests.messages_api import MessagesApi, Reply, View, reply, tool
+from tests.recording.parts import open_workshop, workshop  # noqa: F401  (fixtures)
 
 from .instant import InstantProvider
 

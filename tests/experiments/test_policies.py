@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from cambio_lab.desktop.rfb.human import HumanAction
 from cambio_lab.errors import ConfigurationError
 from cambio_lab.experiments import Experiment, ExperimentStopped, Observation, action, benchmark
+from cambio_lab.reports import Run
+from tests.recording.parts import Workshop
 
 from .conftest import GOOD, word_task
 from .miniwob_solvers import SOLVERS, solution
@@ -51,6 +55,32 @@ async def test_policies_stand_beside_models(experiment: Make, monkeypatch: pytes
     run = made.open("word", "writer")
     assert (await run.replay()).identical
     assert "I wrote it" in next(cell.outcome.answer for cell in made.cells if cell.model == "writer" and cell.outcome)
+
+
+async def test_a_person_is_a_baseline(experiment: Make, workshop: Workshop, tmp_path: Path) -> None:
+    """What a person showed once is done again on each fresh desktop, and counted as a person's steps."""
+    session = await workshop.start(record_human="full")
+    at = time.time()
+    shown = [
+        HumanAction("left_click", {"coordinate": [4, 5]}, at),
+        HumanAction("type", {"text": "milk"}, at + 1),
+        HumanAction("key", {"text": "Return"}, at + 2),
+    ]
+    await session.human.record(shown)
+    await session.human.recorded()
+    await workshop.registry.end(session.id)
+    path = (await Run.from_store(workshop.store, session.id)).save(tmp_path / "shown.cambio")
+    tasks = [word_task("shown", demonstration=path, check=None), word_task("not shown", check=None)]
+    made = experiment(tasks, models=["human", careless], repeats=1)
+    await made.run(progress=False)
+    table = made.results.set_index(["task", "model"])
+    assert table.loc[("shown", "human"), "human_steps"] == 3
+    assert set(table["human_steps"]) == {0, 3}
+    run = made.open("shown", "human")
+    done = [(row["action"], row["arguments"]) for row in run.rows if row["action"] != "screenshot"]
+    assert done == [(one.tool, one.arguments) for one in shown]
+    assert "No person has shown" in made.open("not shown", "human").answers[-1]
+    assert (await run.replay()).identical
 
 
 async def test_a_policy_needs_no_key(experiment: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 from cambio_lab.recording import drawing
 from cambio_lab.recording.rows import COLUMNS, describe, points
 from cambio_lab.reports import Run, compare
+from cambio_lab.reports.compare import align
 from cambio_lab.reports.notebooks import difference, normal
 from tests.messages_api import Script, click, member, reply, screenshot, think
 from tests.recording.parts import Workshop
@@ -82,12 +84,29 @@ async def test_two_runs_side_by_side(workshop: Workshop) -> None:
     left = await workshop.run("go", policy=Script([*same, reply(click(20, 20))]), name="left")
     right = await workshop.run("go", policy=Script([*same, reply(member("key", text="Tab"))]), name="right")
     found = compare(left, right)
-    assert found.parts_at == 3 and found.similarity == pytest.approx(3 / 5)
-    assert list(found.table["same"]) == [True, True, True, False, False]
+    assert found.parts_at == 3 and found.similarity == pytest.approx(3 / 4)
+    assert list(found.table["same"]) == [True, True, True, False]
     assert found.totals["steps"] == (4.0, 4.0) and found.totals["cost_usd"][0] > 0
     page = found._repr_mimebundle_()["text/html"]
-    assert page.count("<img") == 2 and "left_click (20, 20)" in repr(found)
+    assert page.count("<img") == 8, "both screenshots of every line"
+    assert page.count("First difference") == 1 and "left_click (20, 20) against key" in repr(found)
     assert compare(left, left).parts_at is None
+
+
+ALIGNED = json.loads((Path(__file__).parents[2] / "labextension" / "tests" / "align.json").read_text())
+
+
+@pytest.mark.parametrize("case", ALIGNED, ids=[case["name"] for case in ALIGNED])
+def test_two_runs_are_aligned_as_in_the_front_end(case: dict[str, Any]) -> None:
+    left, right = (
+        [{**step, "step": n, "action": step["tool"], "unseen_tree": step["tree"]} for n, step in enumerate(case[side])]
+        for side in ("left", "right")
+    )
+    lines = [
+        [pair.left and pair.left["step"], pair.right and pair.right["step"], pair.same, list(pair.tree)]
+        for pair in align(left, right)
+    ]
+    assert lines == case["lines"]
 
 
 def test_outputs_differ_by_what_matters() -> None:

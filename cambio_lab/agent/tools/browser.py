@@ -11,7 +11,7 @@ from typing import Any
 
 from ...desktop.base import Desktop, Region, Screenshot
 from ...errors import ActionError, DesktopError, DesktopLost
-from ...events import Timing
+from ...events import Box, Timing
 from ..client import ToolsetParts
 from ..options import OPTIONAL_MEMBERS
 from .call import BROWSER, Call, Outcome, failed, refusing
@@ -32,6 +32,7 @@ class BrowserTool(ToolsetTool):
         self._desktop = desktop
         self._parts, self._results = parts, parts.browser
         self._image: Screenshot | None = None
+        self._box: Box | None = None
         self._pages: dict[str, str] = {}
         """Address of each tab, as last reported; the active one also under the empty name."""
 
@@ -46,7 +47,7 @@ class BrowserTool(ToolsetTool):
         return self._pages.get(str(call.arguments.get("tab_id") or ""), "")
 
     async def run(self, call: Call) -> Outcome:
-        self._image = None
+        self._image = self._box = None
         blocks, is_error, total = await self.result(call)
         lines = [block["text"] for block in blocks if block["type"] == "text"]
         if is_error:
@@ -57,6 +58,7 @@ class BrowserTool(ToolsetTool):
             image=image,
             timing=Timing(encode=image.encode_ms if image else 0.0, total=total),
             lines=lines,
+            box=self._box,
             state=next((block for block in blocks if block["type"] == "browser_state"), None),
         )
 
@@ -66,6 +68,7 @@ class BrowserTool(ToolsetTool):
             if name in ("screenshot", "zoom"):
                 return await self._capture(arguments)
             answer = await self._desktop.browse(name, arguments)
+        self._box = _box(answer.get("box"))
         if name == "navigate":
             return self._results.BetaBrowserNavigateResult(**answer)
         if name in TABS:
@@ -102,6 +105,13 @@ class BrowserTool(ToolsetTool):
 
 
 _READS = frozenset({"read_page", "get_page_text", "find", "read_console", "read_network", "javascript_exec"})
+
+
+def _box(found: object) -> Box | None:
+    """Return what the desktop, or a run file, says of an element's place; ``None`` where that is no place."""
+    if isinstance(found, list) and len(found) == 6 and all(isinstance(n, int) and abs(n) <= 100_000 for n in found):
+        return Box(*found)
+    return None
 
 
 class _Files:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 from ...desktop.base import Screenshot
 from ...errors import ActionError, DesktopError, DesktopLost, InvalidRequest
-from ...events import Timing
+from ...events import Box, Timing
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +87,8 @@ class Outcome:
     """The text blocks, when there is more than one."""
     state: dict[str, Any] | None = None
     """The ``browser_state`` block of a browser call."""
+    box: Box | None = None
+    """Where the element is that a browser call acted on."""
 
 
 class Tool(Protocol):

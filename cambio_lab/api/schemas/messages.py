@@ -44,6 +44,17 @@ class Timing(Answer):
     total_ms: float = ABSENT
 
 
+class Box(Answer):
+    """An element, in pixels of its page's viewport, which begins at `page_left`, `page_top` of the screen."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    page_left: int
+    page_top: int
+
+
 class Result(Answer):
     """What a call gave."""
 
@@ -51,6 +62,7 @@ class Result(Answer):
     dimensions: Annotated[str, Field(examples=["1280x800"])] = ABSENT
     text: str = ABSENT
     timing: Timing = ABSENT
+    box: Annotated[Box, Field(description="The element that a reference named.")] = ABSENT
 
 
 class CallMetadata(Answer):

@@ -8,6 +8,7 @@ import json
 import math
 import struct
 import time
+from contextlib import suppress
 from typing import Any
 
 from cambio_lab.errors import ActionError
@@ -24,6 +25,7 @@ _TYPED_BY_KEYS = 300
 _NOTCH = 100
 """Pixels of one notch of the wheel."""
 _PINCHED = "[visualViewport.scale, visualViewport.offsetLeft, visualViewport.offsetTop]"
+_WINDOW = "[innerWidth, innerHeight, screenX + (outerWidth - innerWidth) / 2, screenY + outerHeight - innerHeight]"
 MOST_SCREENSHOT = 20_000_000
 """Bytes."""
 
@@ -66,10 +68,12 @@ async def _centre(tab: Tab, element: Element) -> tuple[float, float]:
         quads = (await tab.send("DOM.getContentQuads", objectId=element.object_id))["quads"]
     except DevToolsError:
         raise ActionError("The element has no place on the page (it is hidden or empty).") from None
-    width, height = await viewport(tab)
+    width, height, *begin = (int(pixels) for pixels in await tab.call(tab.main_frame, _WINDOW))
     for quad in quads:
         x, y = sum(quad[0::2]) / 4, sum(quad[1::2]) / 4
         if 0 <= x < width and 0 <= y < height:
+            (left, right), (top, bottom) = ((max(0, min(side)), max(side)) for side in (quad[0::2], quad[1::2]))
+            tab.box = [int(left), int(top), int(min(width, right)), int(min(height, bottom)), *begin]
             return x, y
     raise ActionError("The element is not in the viewport and could not be scrolled into it.")
 
@@ -194,6 +198,8 @@ async def fill(tab: Tab, ref: str, value: object) -> str:
     problem = await tab.call(tab.frame_of(ref), f"cambio.fill({number}, {json.dumps(value)})")
     if problem:
         raise ActionError(f"The value was not set. {str(problem)[:600]}")
+    with suppress(ActionError):  # a field may have no place
+        await _centre(tab, element)
     await tab.settle()
     return f'{element.role} "{element.name}"'
 

@@ -229,7 +229,9 @@ def _input(act: Callable[[Tab, Arguments], Awaitable[str | None]]) -> Member:
         tab = chromium.tab(tab_id)
         if tab_id is not None and tab_id != chromium.active:
             await chromium.activate(tab)
-        return {"text": await act(tab, arguments) or ""}
+        tab.box = None
+        text = await act(tab, arguments) or ""
+        return {"text": text} if tab.box is None else {"text": text, "box": tab.box}
 
     return member
 

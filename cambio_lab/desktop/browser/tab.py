@@ -48,6 +48,8 @@ class Tab:
         self.loading = False
         self.status: int | None = None
         self.main_frame = ""
+        self.box: list[int] | None = None
+        """Where the element is that the current call acts on: left, top, right, bottom, the viewport's left and top."""
         self.console: deque[str] = deque(maxlen=500)
         self.network: deque[str] = deque(maxlen=500)
         self._devtools = devtools

@@ -1,7 +1,9 @@
 import type { VNode } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { translate as t } from '../language';
+import { elementNamed } from '../actions';
 import type { Approval } from '../approval';
+import type { Step } from '../messages';
 import { escapeInvisible } from '../text';
 import { Button } from './bar';
 import { useCountdown } from './hooks';
@@ -11,8 +13,15 @@ const UNSEEN = 400;
 /** Milliseconds until an answer that had no effect may be given again. */
 const UNANSWERED = 3000;
 
+export interface ApprovalProps {
+  approval: Approval;
+  /** What was done before: it may name the element that the call is about. */
+  steps?: ReadonlyMap<string, Step>;
+  decide: (approve: boolean, shown: Approval) => void;
+}
+
 /** What waits for a person: exactly what will run, and the two answers. */
-export function ApprovalCard({ approval, decide }: { approval: Approval; decide: (approve: boolean, shown: Approval) => void }): VNode {
+export function ApprovalCard({ approval, steps, decide }: ApprovalProps): VNode {
   const left = useCountdown(approval.expiresAt);
   const card = useRef<HTMLDivElement>(null);
   const [resting, rest] = useState(UNSEEN);
@@ -26,6 +35,7 @@ export function ApprovalCard({ approval, decide }: { approval: Approval; decide:
     decide(approve, approval);
   };
   useEffect(() => card.current?.scrollIntoView({ block: 'nearest' }), [approval.toolUseId]);
+  const element = elementNamed(approval.arguments, [...(steps?.values() ?? [])].map(step => step.text));
   const minutes = left >= 60 ? t('%1 min %2 s', Math.floor(left / 60), left % 60) : t('%1 s', left);
   return (
     <div class="jp-Cambio-approval" ref={card} role="group" aria-label={t('Approval request')}>
@@ -36,6 +46,7 @@ export function ApprovalCard({ approval, decide }: { approval: Approval; decide:
       <pre class="jp-Cambio-shown" tabIndex={0} aria-label={t('What will run')}>
         {escapeInvisible(approval.shown)}
       </pre>
+      {element && <p class="jp-Cambio-dim">{t('The page calls this element %1.', element)}</p>}
       <div class="jp-Cambio-row">
         <Button icon="check" label={t('Approve')} kind="primary" wordy resting={resting > 0} onClick={() => answer(true)} />
         <Button icon="cross" label={t('Deny')} wordy resting={resting > 0} onClick={() => answer(false)} />

@@ -1,9 +1,9 @@
 import type { VNode } from 'preact';
-import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
-import { describe } from '../actions';
+import { useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
+import { announce, describe } from '../actions';
 import { ownCards } from '../cards';
 import type { SessionModel } from '../hub';
-import { translate as t } from '../language';
+import { plural, translate as t } from '../language';
 import { Markdown } from '../markdown';
 import type { Step } from '../messages';
 import { questionKey, type Entry } from '../state';
@@ -13,8 +13,9 @@ import { working } from '../working';
 import { ApprovalCard } from './approval';
 import { Button } from './bar';
 import { Boundary } from './boundary';
-import { composing } from './hooks';
+import { Composer } from './composer';
 import { QuestionCard } from './question';
+import { Screenshot } from './screenshot';
 
 const SHOWN = 100;
 
@@ -28,7 +29,7 @@ export function Chat({ model, select }: ChatProps): VNode {
   return (
     <section class="jp-Cambio-chat" aria-label={t('Conversation')}>
       <Log model={model} select={select} />
-      {view.approval && <ApprovalCard approval={view.approval} decide={model.decide} />}
+      {view.approval && <ApprovalCard approval={view.approval} steps={view.steps} decide={model.decide} />}
       {view.question && <QuestionCard question={view.question} answer={model.answer} />}
       <Queued model={model} />
       <Outgoing model={model} />
@@ -97,6 +98,13 @@ function EntryView({ entry, model, own, select }: EntryProps): VNode {
       return (
         <article class="jp-Cambio-message jp-Cambio-user" aria-label={t('You')}>
           <div class="jp-Cambio-plain">{plain(entry.text)}</div>
+          {entry.images && (
+            <div class="jp-Cambio-attached">
+              {entry.images.map(digest => (
+                <Screenshot key={digest} api={model.api} path={`sessions/${model.id}/screenshots/${digest}`} width={0} height={0} mark={null} alt={t('An image of this message')} />
+              ))}
+            </div>
+          )}
           {entry.remark && <p class="jp-Cambio-remark">{entry.remark}</p>}
         </article>
       );
@@ -166,7 +174,7 @@ function isTold(step: Step | undefined): boolean {
 function Draft({ model }: { model: SessionModel }): VNode | null {
   const { draft, thinking, announced, status } = model.view;
   if (!working(status) && !draft) return null;
-  const hint = announced ? t('About to: %1', describe(announced, {}).label) : status === 'thinking' ? t('Thinking…') : '';
+  const hint = announced ? t('About to: %1', announce(announced)) : status === 'thinking' ? t('Thinking…') : '';
   return (
     <div aria-live="off" aria-busy="true">
       {thinking && !draft && <p class="jp-Cambio-thinking jp-Cambio-dim">{shorten(plain(thinking.slice(-600)), 600)}</p>}
@@ -209,65 +217,9 @@ function Outgoing({ model }: { model: SessionModel }): VNode | null {
     <div class="jp-Cambio-outgoing" role="status">
       <span class="jp-Cambio-spinner" aria-hidden="true" />
       <span class="jp-Cambio-plain">{shorten(plain(outgoing.text), 200)}</span>
+      {outgoing.images.length > 0 && <span class="jp-Cambio-dim">{plural('%1 image', '%1 images', outgoing.images.length)}</span>}
       <span class="jp-Cambio-dim">{waiting ? t('Waiting for the connection') : t('Sending')}</span>
       {waiting && <Button icon="cross" label={t('Take back')} onClick={() => model.takeBack()} />}
     </div>
-  );
-}
-
-function Composer({ model }: { model: SessionModel }): VNode {
-  const [text, setText] = useState('');
-  const area = useRef<HTMLTextAreaElement>(null);
-  const last = useRef('');
-  const { status, approval, question } = model.view;
-  const ended = model.view.ended || model.missing;
-  const busy = working(status);
-  useEffect(() => {
-    const element = area.current;
-    if (!element) return;
-    element.style.height = 'auto';
-    element.style.height = `${Math.min(140, element.scrollHeight + 2)}px`;
-  }, [text]);
-  const returned = model.outgoing?.state === 'returned';
-  useEffect(() => {
-    if (!returned) return;
-    const back = model.returned();
-    setText(typed => [back, typed].filter(Boolean).join('\n'));
-  }, [returned, model]);
-  const send = (): void => {
-    if (!text.trim() || ended) return;
-    if (!model.write(text)) return; // another message is on its way: the text stays
-    last.current = text;
-    setText('');
-    area.current?.focus();
-  };
-  const onKey = (event: KeyboardEvent): void => {
-    if (event.key === 'ArrowUp' && !text && last.current) {
-      event.preventDefault();
-      setText(last.current); // the server may have refused it
-    }
-    if (event.key !== 'Enter' || event.shiftKey || composing(event)) return;
-    event.preventDefault();
-    send();
-  };
-  const hint = model.missing ? t(model.connection.reason) : ended ? t('This session has ended.') : approval ? t('Answer the request above, or say something first') : question ? t('Answer above') : busy ? t('Say something before its next step') : t('Message to the agent');
-  return (
-    <form class="jp-Cambio-composer" onSubmit={event => (event.preventDefault(), send())}>
-      <textarea
-        ref={area}
-        rows={1}
-        value={text}
-        placeholder={hint}
-        aria-label={t('Message to the agent')}
-        disabled={ended}
-        onInput={event => setText(event.currentTarget.value)}
-        onKeyDown={onKey}
-      />
-      {busy && !ended && !text.trim() ? (
-        <Button icon="stop" label={t('Stop')} kind="danger" onClick={() => model.stop()} />
-      ) : (
-        <Button icon="send" label={t('Send')} kind="primary" disabled={ended || !text.trim()} onClick={send} />
-      )}
-    </form>
   );
 }

@@ -9,7 +9,7 @@ import { useCountdown } from './hooks';
 export function driver(model: SessionModel): string {
   if (model.controls) return t('You have control · Shift+Esc leaves the desktop');
   if (model.view.question?.handsOver && !model.view.control) return t('The desktop is yours until you hand it back');
-  if (model.view.control) return t('Someone else has control');
+  if (model.view.control) return t('Another viewer has control');
   return working(model.view.status) ? t('The agent has control') : ''; // idle: the desktop's own corner is seen
 }
 

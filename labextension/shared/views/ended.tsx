@@ -34,7 +34,7 @@ export function Ended({ model }: { model: SessionModel }): VNode {
       {last?.image && <Screenshot api={model.api} path={last.image} width={last.width} height={last.height} mark={null} alt={t('The last screenshot')} />}
       <div class="jp-Cambio-veil" role="status">
         <p>{t('This session has ended.')}</p>
-        {endReason && <p>{t('Reason: %1', plain(endReason))}</p>}
+        {endReason && <p>{endReason === 'request' ? t('It was ended on request.') : t('Reason: %1', plain(endReason))}</p>}
         {!model.missing && (
           <button type="button" class="jp-Cambio-button" disabled={starting} onClick={() => void goOn()}>
             {t('Continue in a new session')}

@@ -79,7 +79,7 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
             <span aria-hidden="true">●</span> {t('Recording what you type')}
           </span>
         )}
-        {view.model === 'demo' && <span class="jp-Cambio-scripted">{t('scripted demo, not Claude')}</span>}
+        {view.model === 'demo' && <Words kind="scripted" words={t('scripted demo, not Claude')} about={t('This model is a script')} />}
         <Isolation desktop={view.desktop} />
         <Policy policy={view.policy} />
         <Meter model={model} />
@@ -94,7 +94,7 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
       </div>
       {remark && <p class="jp-Cambio-notice">{remark}</p>}
       <ConnectionNotice model={model} />
-      {mode === 'desktop' && view.approval && <ApprovalCard approval={view.approval} decide={model.decide} />}
+      {mode === 'desktop' && view.approval && <ApprovalCard approval={view.approval} steps={view.steps} decide={model.decide} />}
       {mode === 'desktop' && view.question && <QuestionCard question={view.question} answer={model.answer} />}
       <div class="jp-Cambio-body">
         {mode !== 'chat' && (
@@ -121,9 +121,14 @@ const ISOLATION: Record<string, string> = {
 function Isolation({ desktop }: { desktop: string }): VNode | null {
   const words = ISOLATION[desktop];
   if (!words) return null;
+  return <Words kind="isolation" words={t(words)} about={t('Where the programs of this desktop run')} />;
+}
+
+/** A short text of the bar, which is cut where there is no room; its title has all of it. */
+function Words({ kind, words, about }: { kind: string; words: string; about: string }): VNode {
   return (
-    <span class="jp-Cambio-isolation" data-desktop={desktop} title={t('Where the programs of this desktop run')}>
-      {t(words)}
+    <span class={`jp-Cambio-${kind}`} title={`${words}. ${about}`}>
+      {words}
     </span>
   );
 }
@@ -132,11 +137,7 @@ function Isolation({ desktop }: { desktop: string }): VNode | null {
 function Policy({ policy }: { policy: unknown }): VNode | null {
   const words = policyWords(policy);
   if (!words) return null;
-  return (
-    <span class="jp-Cambio-policy" title={t('Which actions wait for approval')}>
-      {t('Approval: %1', words)}
-    </span>
-  );
+  return <Words kind="policy" words={t('Approval: %1', words)} about={t('Which actions wait for approval')} />;
 }
 
 /** Tokens and money of the session, and how much of the allowance is used. */

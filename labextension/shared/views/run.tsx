@@ -1,7 +1,7 @@
-import type { VNode } from 'preact';
-import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
-import { describe, screenshotIndex } from '../actions';
-import { firstDifference, type RecordedRun, type RunStep } from '../bundle';
+import type { ComponentChildren, VNode } from 'preact';
+import { useEffect, useRef, useState } from 'preact/hooks';
+import { describe, isLook, markOn, screenshotIndex } from '../actions';
+import type { RecordedRun, RunStep } from '../bundle';
 import { translate as t } from '../language';
 import { Markdown } from '../markdown';
 import { outcome } from '../step';
@@ -27,22 +27,43 @@ export interface Labels {
 
 export interface RunProps {
   run: RecordedRun;
-  other: RecordedRun | null;
   host: RunHost;
-  /** Stops comparing. */
-  single: () => void;
 }
 
-export function RunView({ run, other, host, single }: RunProps): VNode {
+export function RunView({ run, host }: RunProps): VNode {
   const [at, setAt] = useState(0);
+  const more = (
+    <>
+      {host.compare && <Button icon="plus" label={t('Compare…')} wordy onClick={host.compare} />}
+      {host.video && <Video save={host.video} />}
+    </>
+  );
+  return (
+    <Walk name={run.name} last={run.steps.length - 1} at={at} setAt={setAt} more={more}>
+      <div class="jp-Cambio-run-columns">
+        <Column run={run} at={at} setAt={setAt} labels={host.labels} />
+      </div>
+    </Walk>
+  );
+}
+
+interface WalkProps {
+  name: string;
+  last: number;
+  at: number;
+  setAt: (at: number) => void;
+  more: ComponentChildren;
+  children: ComponentChildren;
+}
+
+/** Something that has steps, with a slider, keys and a player to walk through them. */
+export function Walk({ name, last, at, setAt, more, children }: WalkProps): VNode {
   const [playing, setPlaying] = useState(false);
-  const last = Math.max(run.steps.length, other?.steps.length ?? 0) - 1;
-  const parts = useMemo(() => (other ? firstDifference(run, other) : -1), [run, other]);
   useEffect(() => {
     if (!playing) return undefined;
     const timer = setTimeout(() => (at < last ? setAt(at + 1) : setPlaying(false)), 700);
     return () => clearTimeout(timer);
-  }, [playing, at, last]);
+  }, [playing, at, last, setAt]);
   const onKey = (event: KeyboardEvent): void => {
     if ((event.target as HTMLElement).matches('input, textarea')) return;
     const by = { ArrowLeft: -1, ArrowRight: 1, Home: -last, End: last }[event.key];
@@ -51,11 +72,8 @@ export function RunView({ run, other, host, single }: RunProps): VNode {
     setAt(Math.min(last, Math.max(0, at + by)));
   };
   return (
-    <section class="jp-Cambio-root jp-Cambio-run" aria-label={t('Recorded run %1', run.name)} onKeyDown={onKey}>
-      <div class={`jp-Cambio-run-columns${other ? ' jp-Cambio-two' : ''}`}>
-        <Column run={run} at={at} setAt={setAt} labels={other ? undefined : host.labels} />
-        {other && <Column run={other} at={at} setAt={setAt} />}
-      </div>
+    <section class="jp-Cambio-root jp-Cambio-run" aria-label={t('Recorded run %1', name)} onKeyDown={onKey}>
+      {children}
       <div class="jp-Cambio-run-slider">
         <Button icon={playing ? 'pause' : 'play'} label={playing ? t('Pause') : t('Play')} onClick={() => setPlaying(!playing)} disabled={last < 1} />
         <input
@@ -67,21 +85,8 @@ export function RunView({ run, other, host, single }: RunProps): VNode {
           aria-valuetext={t('Step %1 of %2', at + 1, last + 1)}
           onInput={event => setAt(Number(event.currentTarget.value))}
         />
-        <output class="jp-Cambio-run-at">
-          {last < 0 ? t('no steps') : `${at + 1} / ${last + 1}`}
-        </output>
-        {parts >= 0 && (
-          <button type="button" class="jp-Cambio-link" onClick={() => setAt(parts)}>
-            {t('First difference: step %1', parts + 1)}
-          </button>
-        )}
-        {other && parts < 0 && <span class="jp-Cambio-dim">{t('Same actions')}</span>}
-        {other ? (
-          <Button icon="cross" label={t('Close comparison')} onClick={single} />
-        ) : (
-          host.compare && <Button icon="plus" label={t('Compare…')} wordy onClick={host.compare} />
-        )}
-        {!other && host.video && <Video save={host.video} />}
+        <output class="jp-Cambio-run-at">{last < 0 ? t('no steps') : `${at + 1} / ${last + 1}`}</output>
+        {more}
       </div>
     </section>
   );
@@ -130,9 +135,26 @@ interface ColumnProps {
 
 function Column({ run, at, setAt, labels }: ColumnProps): VNode {
   const step = run.steps[at];
-  const { totals } = run;
   return (
     <div class="jp-Cambio-run-column">
+      <RunHead run={run} />
+      {labels && <LabelFields labels={labels} />}
+      <div class="jp-Cambio-run-body">
+        <div class="jp-Cambio-run-left">
+          {step && <Shot run={run} step={step} />}
+          <Strip run={run} at={at} setAt={setAt} />
+        </div>
+        <Transcript run={run} at={at} setAt={setAt} />
+      </div>
+    </div>
+  );
+}
+
+/** A run's name, model and totals. */
+export function RunHead({ run }: { run: RecordedRun }): VNode {
+  const { totals } = run;
+  return (
+    <>
       <header class="jp-Cambio-bar">
         <span class="jp-Cambio-name" title={run.name}>
           {run.name}
@@ -143,29 +165,38 @@ function Column({ run, at, setAt, labels }: ColumnProps): VNode {
           {t('%1 steps', totals.steps)} · {duration(totals.seconds * 1000)} · {t('%1 tok', count(totals.tokens))} · {money(totals.cost)}
         </span>
       </header>
-      {labels && <LabelFields labels={labels} />}
       {!run.complete && <p class="jp-Cambio-notice">{t('Recording incomplete: shown up to the last step.')}</p>}
-      <div class="jp-Cambio-run-body">
-        <div class="jp-Cambio-run-left">
-          {step ? <Shot run={run} step={step} /> : <p class="jp-Cambio-empty jp-Cambio-dim">{t('This run has no such step.')}</p>}
-          <Strip run={run} at={at} setAt={setAt} />
-        </div>
-        <Transcript run={run} at={at} setAt={setAt} />
-      </div>
-    </div>
+    </>
   );
 }
 
 /** The step whose screenshot stands for the one at `index`. */
 function shownAt(run: RecordedRun, index: number): RunStep | undefined {
-  return run.steps[screenshotIndex(run.steps, index, step => step.screenshot !== '')];
+  return run.steps[screenshotIndex(run.steps, index, step => imageOf(step) !== '')];
 }
 
-function Shot({ run, step }: { run: RecordedRun; step: RunStep }): VNode {
-  const { label, mark } = describe(step.tool, step.arguments, step.text);
-  const shown = shownAt(run, run.steps.indexOf(step));
-  const url = run.screenshot(shown?.screenshot ?? '');
-  const alt = shown === step ? t('The desktop after: %1', label) : t('The desktop before: %1', label);
+/** The look at the screen right after a step that gave none itself. */
+function lookAfter(run: RecordedRun, step: RunStep): RunStep | undefined {
+  const next = run.steps[run.steps.indexOf(step) + 1];
+  return !imageOf(step) && next && isLook(next.tool, next.arguments) && imageOf(next) ? next : undefined;
+}
+
+/** Whether the screenshot that stands for a step shows a page's viewport: what the session took itself shows the screen. */
+function onPage(step: RunStep): { browser: boolean } {
+  return { browser: step.browser && step.screenshot !== '' };
+}
+
+/** The screenshot that the model saw after a step, else the one that only the session took. */
+function imageOf(step: RunStep | undefined): string {
+  return step?.screenshot || step?.unseen || '';
+}
+
+export function Shot({ run, step, after = false }: { run: RecordedRun; step: RunStep; after?: boolean }): VNode {
+  const { label } = describe(step.tool, step.arguments, step.text);
+  const shown = (after ? lookAfter(run, step) : undefined) ?? shownAt(run, run.steps.indexOf(step));
+  const mark = markOn(step, shown && onPage(shown));
+  const url = run.screenshot(imageOf(shown));
+  const alt = (shown?.step ?? 0) >= step.step ? t('The desktop after: %1', label) : t('The desktop before: %1', label);
   const { action, settle, encode, total, model } = step.timing;
   const tool = Math.max(total, action + settle + encode);
   const share = (value: number): { width: string } => ({ width: `${(100 * value) / Math.max(1, model + tool)}%` });
@@ -218,10 +249,11 @@ function Strip({ run, at, setAt }: ColumnProps): VNode {
 }
 
 /** Screenshots are unpacked only near the chosen step: a run may have hundreds. */
-function Thumb({ run, step, chosen, choose, near }: { run: RecordedRun; step: RunStep; chosen: boolean; choose: () => void; near: boolean }): VNode {
-  const { label, mark } = describe(step.tool, step.arguments, step.text);
+export function Thumb({ run, step, chosen, choose, near }: { run: RecordedRun; step: RunStep; chosen: boolean; choose: () => void; near: boolean }): VNode {
+  const { label } = describe(step.tool, step.arguments, step.text);
   const shown = near ? shownAt(run, run.steps.indexOf(step)) : undefined;
-  const url = run.screenshot(shown?.screenshot ?? '');
+  const mark = markOn(step, shown && onPage(shown));
+  const url = run.screenshot(imageOf(shown));
   return (
     <button type="button" class="jp-Cambio-card" aria-pressed={chosen} data-status={step.status} title={label} aria-label={t('Step %1: %2', step.step, label)} onClick={choose}>
       {url ? (

@@ -1,6 +1,6 @@
 import type { VNode } from 'preact';
 import { useEffect, useMemo, useRef } from 'preact/hooks';
-import { describe } from '../actions';
+import { describe, markOn } from '../actions';
 import { cardsOf, type StepCard } from '../cards';
 import type { SessionModel } from '../hub';
 import { translate as t } from '../language';
@@ -59,7 +59,7 @@ interface CardProps extends StepCard {
 }
 
 function Card({ model, step, shown, selected, select }: CardProps): VNode {
-  const { label, mark } = describe(step.tool, step.arguments, step.text);
+  const { label } = describe(step.tool, step.arguments, step.text);
   const total = step.timing.total_ms;
   return (
     <button
@@ -73,9 +73,9 @@ function Card({ model, step, shown, selected, select }: CardProps): VNode {
       onClick={() => select(selected ? null : step.id)}
     >
       {shown?.image ? (
-        <Screenshot api={model.api} path={shown.image} width={shown.width} height={shown.height} mark={mark} alt="" />
+        <Screenshot api={model.api} path={shown.image} width={shown.width} height={shown.height} mark={markOn(step, shown)} alt="" />
       ) : (
-        <span class="jp-Cambio-screenshot jp-Cambio-words">{shorten(plain(step.text) || (step.status === 'started' ? '…' : label), 120)}</span>
+        <span class="jp-Cambio-screenshot jp-Cambio-words">{shorten(plain(step.text) || label, 120)}</span>
       )}
       <span class="jp-Cambio-caption">
         <b>{step.step}</b> {step.human && `${t('A person')}: `}{label}
@@ -90,7 +90,7 @@ function Card({ model, step, shown, selected, select }: CardProps): VNode {
 
 /** One step in full: the screenshot with the action on it, what came back, where the time went. */
 export function StepDetail({ model, step, close }: { model: SessionModel; step: Step; close: () => void }): VNode {
-  const { label, mark } = describe(step.tool, step.arguments, step.text);
+  const { label } = describe(step.tool, step.arguments, step.text);
   const { steps } = model.view;
   const cards = useMemo(() => cardsOf([...steps.values()]), [steps]);
   const shown = cards.find(card => card.step.id === step.id)?.shown ?? step;
@@ -105,7 +105,7 @@ export function StepDetail({ model, step, close }: { model: SessionModel; step: 
         <span class="jp-Cambio-space" />
         <Button icon="screen" label={t('Back to live')} wordy onClick={close} />
       </header>
-      {shown.image && <Screenshot api={model.api} path={shown.image} width={shown.width} height={shown.height} mark={mark} alt={alt} />}
+      {shown.image && <Screenshot api={model.api} path={shown.image} width={shown.width} height={shown.height} mark={markOn(step, shown)} alt={alt} />}
       {step.text && (
         <pre class="jp-Cambio-shown" tabIndex={0}>
           {shorten(plain(step.text), 20_000)}
@@ -113,7 +113,9 @@ export function StepDetail({ model, step, close }: { model: SessionModel; step: 
       )}
       {total !== undefined && (
         <p class="jp-Cambio-dim">
-          {t('%1 in all: action %2, settling %3, encoding %4', duration(total), duration(action ?? 0), duration(settle ?? 0), duration(encode ?? 0))}
+          {action || settle || encode
+            ? t('%1 in all: action %2, settling %3, encoding %4', duration(total), duration(action ?? 0), duration(settle ?? 0), duration(encode ?? 0))
+            : t('%1 in all', duration(total))}
         </p>
       )}
     </section>

@@ -50,6 +50,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pages = {
             "/form": FORM, "/mouse": MOUSE, "/shadow": SHADOW, "/popup": POPUP, "/dialog": DIALOG, "/inner": INNER,
             "/frames": FRAMES % port, "/busy": BUSY, "/tick": "", "/many": many(3000), "/huge": many(10_000),
+            "/marked": '<title>Marked</title><button id=green aria-label=Green style="position:absolute;left:40px;top:60px;'
+            'width:120px;height:50px;border:0;background:#00c853">',
             "/second": "<title>Second</title><h1>Second page</h1><a href=/form>Form</a>",
             "/article": "<title>Article</title><nav>Menu</nav><article><h1>News</h1><p>Something happened.</p></article>",
             "/console": "<title>Console</title><script>console.log('hello', 42); console.error('bad')</script>",

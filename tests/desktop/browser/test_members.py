@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import random
 import re
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 import pytest_asyncio
+from PIL import Image
 
 from cambio_lab.desktop.base import Region
 from cambio_lab.desktop.browser.members import OPTIONAL, Browser
@@ -179,6 +182,28 @@ async def test_clicks_and_pointer(web: Driven) -> None:
     assert [event[0] for event in await web.js("window.seen")][:2] == ["mousedown", "mouseup"]
     with pytest.raises(ActionError, match="outside the viewport"):
         await web.act("left_click", target=at(5000, 10))
+
+
+async def test_the_box_of_a_referenced_element_is_told_on_the_page_and_on_the_screen(web: Driven) -> None:
+    await web.open("/marked")
+    left, top, right, bottom, page_left, page_top = (
+        await web.act("left_click", target=await web.ref('button "Green"'))
+    )["box"]
+    assert await web.js("(b => [b.left, b.top, b.right, b.bottom])(green.getBoundingClientRect())") == [
+        *(left, top, right, bottom)
+    ]
+    for image, dx, dy in (
+        (await web.browser.screenshot(None, None), 0, 0),
+        (await web.desktop.screenshot(), page_left, page_top),
+    ):
+        pixels = np.asarray(Image.open(io.BytesIO(image.data)).convert("RGB")).astype(int)
+        near = np.abs(pixels - np.array([0, 200, 83])) < 8
+        rows, columns = near.all(axis=2).nonzero()
+        found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert found == pytest.approx([left + dx, top + dy, right + dx, bottom + dy], abs=2)
+    assert "box" not in await web.act("left_click", target=at(5, 5))
+    await web.open("/form")
+    assert len((await web.act("form_input", target=await web.ref('textbox "Name"'), value="Ada"))["box"]) == 6
 
 
 async def test_scrolling(web: Driven) -> None:
