@@ -23,11 +23,11 @@ RECORDINGS = sorted((Path(__file__).resolve().parents[1] / "notebooks" / "runs")
 
 
 def varied(contents: Contents, number: int) -> Run:
-    """Return the run with other bytes in the middle of each screenshot."""
+    """Return the run with other bytes after the end of each screenshot, which readers of images ignore."""
 
     def find(digest: str) -> bytes | None:
         data = contents.find(digest)
-        return data and bytes(byte ^ (number & 0xFF) for byte in data[:64]) + data[64:]
+        return data and data + number.to_bytes(4, "big")
 
     return Run(dataclasses.replace(contents, find=find))
 
@@ -45,14 +45,17 @@ def main() -> None:
         began = time.perf_counter()
         path = to_dataset(runs, Path(folder) / "steps.parquet")
         seconds, size = time.perf_counter() - began, path.stat().st_size
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         began = time.perf_counter()
         query = f"select count(*), count(distinct sha256(screenshot_after.bytes)) from '{path}'"
         found = duckdb.sql(query).fetchall()[0]
         duck = time.perf_counter() - began
         began = time.perf_counter()
         read = datasets.Dataset.from_parquet(str(path), cache_dir=folder)
-        print(f"DuckDB {found} in {duck:.1f} s; datasets {len(read)} rows in {time.perf_counter() - began:.1f} s")
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        image = read[0]["screenshot_after"]
+        print(
+            f"an image {image.size}; DuckDB {found} in {duck:.1f} s; datasets {len(read)} rows in {time.perf_counter() - began:.1f} s"
+        )
     print(f"{steps} steps of {len(runs)} runs: {seconds:.1f} s, {size / 1e6:.0f} MB, at most {memory:.0f} MB of memory")
 
 

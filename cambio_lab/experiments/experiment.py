@@ -22,12 +22,12 @@ from .engines import choose as choose_engine
 from .engines import recover
 from .engines.base import Engine, Plan
 from .grid import Grid, lab_settings, name_settings
-from .ledger import CellRow, Ledger, load_cells
+from .ledger import CellRow, Ledger, load_cells, open_row
 from .policies import Policy, name_models
 from .recording import Recording
 from .scheduler import Scheduler, Tally
 from .task import Task
-from .wall import marks
+from .wall import as_html, describe, marks, tally_of, words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -221,12 +221,8 @@ class Experiment:
     @property
     def cells(self) -> list[CellRow]:
         """Every cell as it stands, also while the experiment runs here or elsewhere."""
-        if (self.directory / FILE_NAME).is_file() and (found := load_cells(self.directory)):
-            return found
-        return [
-            CellRow(cell.cell_id, cell.task.name, cell.model, cell.setting, cell.repeat, cell.seed, "open", 0, None)
-            for cell in self.grid
-        ]
+        found = load_cells(self.directory) if (self.directory / FILE_NAME).is_file() else []
+        return found or [open_row(cell) for cell in self.grid]
 
     @property
     def results(self) -> pd.DataFrame:
@@ -295,3 +291,9 @@ class Experiment:
 
     def __len__(self) -> int:
         return len(self.grid)
+
+    def __repr__(self) -> str:
+        return f"<Experiment {self.name}: {self.grid!r}; {words(tally_of(self.grid, self.cells))}>"
+
+    def _repr_html_(self) -> str:
+        return as_html(describe(tally_of(self.grid, self.cells), name=self.name, directory=self.directory))

@@ -10,6 +10,7 @@ from typing import Any
 from .. import settings
 from ..agent.models import DEMO
 from ..errors import ConfigurationError
+from ..recording.rows import counted
 from .fingerprint import fingerprint
 from .policies import Policy, human_policy
 from .task import Task
@@ -53,7 +54,7 @@ def name_settings(settings: Sequence[Mapping[str, Any]] | Settings | None) -> di
     return named
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Grid:
     """Every cell of an experiment, in an order that shows all of the grid early: repeats are the outermost."""
 
@@ -73,6 +74,10 @@ class Grid:
             raise ConfigurationError(f"Two tasks have the same name: {', '.join(twice)}.")
         if self.repeats < 1:
             raise ConfigurationError(f"repeats is {self.repeats}: it must be at least 1.")
+
+    def __repr__(self) -> str:
+        sizes = {"task": self.tasks, "model": self.models, "setting": self.settings, "repeat": range(self.repeats)}
+        return " × ".join(counted(len(found), name) for name, found in sizes.items())
 
     def __len__(self) -> int:
         return len(self.tasks) * len(self.models) * len(self.settings) * self.repeats

@@ -165,6 +165,11 @@ def load_cells(directory: Path) -> list[CellRow]:
         return read_cells(connection)
 
 
+def open_row(cell: Cell) -> CellRow:
+    """Return the row of a cell that was never run."""
+    return CellRow(cell.cell_id, cell.task.name, cell.model, cell.setting, cell.repeat, cell.seed, "open", 0, None)
+
+
 def read_spent(connection: sqlite3.Connection) -> tuple[float, int]:
     row = connection.execute("SELECT total(cost_usd), sum(steps) FROM experiment_attempts").fetchone()
     return float(row[0]), int(row[1] or 0)

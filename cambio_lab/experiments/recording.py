@@ -24,7 +24,7 @@ from .grid import Cell, Grid
 from .ledger import CellRow, Ledger
 from .outcome import Outcome
 from .scheduler import Tally
-from .wall import marks
+from .wall import tally_of
 
 FOLDER, MODE = "CAMBIO_LAB_RECORDINGS", "CAMBIO_LAB_RECORD"
 """Path and first part of the name of a notebook's recordings; ``all`` records them, ``none`` replays them."""
@@ -72,10 +72,8 @@ class Recording:
         await asyncio.to_thread(runs.mkdir, exist_ok=True)
         await self.restore(ledger, list(grid), runs)
         rows, (dollars, steps) = await ledger.cells(), await ledger.spent()
-        done = [row.outcome for row in rows if row.outcome is not None and row.state == "done"]
-        success, failed = sum(outcome.success for outcome in done), sum(row.state == "failed" for row in rows)
-        counts = Tally(len(grid), len(done), success, failed, 0, dollars, steps, ended="complete")
-        counts.cells = marks(grid, rows)
+        counts = tally_of(grid, rows)
+        counts.spent_usd, counts.spent_steps, counts.ended = dollars, steps, "complete"
         return counts
 
     async def restore(self, ledger: Ledger, cells: Sequence[Cell], runs: Path) -> None:

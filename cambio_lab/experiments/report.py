@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -29,18 +30,18 @@ def write(experiment: Experiment, path: Path) -> Path:
     """Write the page to ``path``, ``results.csv`` and ``results.parquet`` beside it; links are relative to the page."""
     from .task import Benchmark
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     table = rows(experiment.cells, experiment.directory / "runs")
     tasks = {task.name: task for task in experiment.grid.tasks}
     for number, row in enumerate(table):
         tags = tasks[row["task"]].tags if row["task"] in tasks else ()
         row["group"] = tags[0] if tags else ""
         row["strip"] = _strip(Path(row["run"])) if row["run"] and number < MOST_STRIPS else []
-        row["href"] = os.path.relpath(row["run"], path.parent).replace(os.sep, "/") if row["run"] else ""
+        row["href"] = _link(Path(row["run"]), path) if row["run"] else ""
     group = partial(_group, table)
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
     source = experiment.source if isinstance(experiment.source, Benchmark) else None
-    path.parent.mkdir(parents=True, exist_ok=True)
     page = template.render(
         experiment=experiment,
         benchmark=source,
@@ -56,6 +57,15 @@ def write(experiment: Experiment, path: Path) -> Path:
     if find_spec("pandas") and find_spec("pyarrow"):
         frame(experiment.cells, experiment.directory / "runs").to_parquet(path.with_name("results.parquet"))
     return path
+
+
+def _link(run: Path, page: Path) -> str:
+    """Return the run file's address relative to the page; one that lies elsewhere is copied beside the page."""
+    if not run.resolve().is_relative_to(page.parent.resolve()):
+        folder = page.with_name(f"{page.stem}-runs")
+        folder.mkdir(exist_ok=True)
+        run = Path(shutil.copy(run, folder / run.name))
+    return os.path.relpath(run, page.parent).replace(os.sep, "/")
 
 
 def _group(table: Sequence[Row], by: tuple[str, ...]) -> list[Row]:

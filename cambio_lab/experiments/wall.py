@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,14 @@ def marks(grid: Grid, rows: Iterable[CellRow]) -> dict[str, Mark]:
         )
         for cell in grid
     }
+
+
+def tally_of(grid: Grid, rows: Sequence[CellRow]) -> Tally:
+    """Return the counts of cells as they stand, with what their counted attempts cost."""
+    done = [row.outcome for row in rows if row.outcome is not None and row.state == "done"]
+    success, failed = sum(outcome.success for outcome in done), sum(row.state == "failed" for row in rows)
+    dollars, steps = sum(outcome.usage.cost_usd for outcome in done), sum(outcome.steps for outcome in done)
+    return Tally(len(grid), len(done), success, failed, 0, dollars, steps, cells=marks(grid, rows))
 
 
 def words(tally: Tally) -> str:

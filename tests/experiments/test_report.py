@@ -12,6 +12,7 @@ import pandas
 
 from cambio_lab.experiments import Benchmark, Experiment, Live, Observation, Task, action
 from cambio_lab.experiments.task import Published
+from cambio_lab.reports import Run
 
 from .conftest import BAD, GOOD, ask, check, draw, word_task
 from .test_policies import careless, writer
@@ -112,6 +113,11 @@ async def test_the_report_is_one_page_whose_links_lead_to_the_runs(experiment: M
     assert not re.findall(r'(?:src|href)="(?!data:|runs/)', page)
     links = re.findall(r'href="(runs/[^"]+)"', page)
     assert len(links) == 8 and all((path.parent / link).is_file() for link in links)
+    other = made.report(tmp_path / "paper" / "table.html")  # the experiment may lie in a folder that goes away
+    links = re.findall(r'href="(table-runs/[^"]+)"', other.read_text())
+    assert len(links) == 8 and all(Run.load(other.parent / link).rows is not None for link in links)
+    assert repr(made).endswith("2 tasks × 2 models × 1 setting × 2 repeats; 8/8 done, 4 succeeded, 0 running, $0.02>")
+    assert made._repr_html_().count("✓") == 4
     for words in (
         "2 / 2",
         "0 / 2",
