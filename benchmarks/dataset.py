@@ -52,10 +52,8 @@ def main() -> None:
         duck = time.perf_counter() - began
         began = time.perf_counter()
         read = datasets.Dataset.from_parquet(str(path), cache_dir=folder)
-        loading = time.perf_counter() - began
-        print(
-            f"DuckDB {found} in {duck:.1f} s; datasets {len(read)} rows in {loading:.1f} s, {read[0]['screenshot_after']}"
-        )
+        loading, image = time.perf_counter() - began, read[0]["screenshot_after"]
+        print(f"DuckDB {found} in {duck:.1f} s; datasets {len(read)} rows in {loading:.1f} s, {image.size}")
     print(f"{steps} steps of {len(runs)} runs: {seconds:.1f} s, {size / 1e6:.0f} MB, at most {memory:.0f} MB of memory")
 
 
