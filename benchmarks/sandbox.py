@@ -1,6 +1,6 @@
 """The sandbox beside the container, in turn: cold ``POST /sessions``, click to screenshot; then how many fit.
 
-python -m benchmarks.sandbox [--rounds 15] [--clicks 60] [--desktops 20]
+python -m benchmarks.sandbox [--rounds 15] [--clicks 60] [--desktops 50]
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import httpx2
 import psutil
 
 from cambio_lab.desktop import make_provider
-from cambio_lab.desktop.base import Point
+from cambio_lab.desktop.base import Desktop, Point
 from cambio_lab.desktop.connected import ConnectedDesktop
 from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.settings import Settings
 from tests.live_server import LiveServer
 
+SERVE = "setsid python3 -m http.server 8001 -d / >/dev/null 2>&1 </dev/null &"
 KINDS = ("docker", "sandbox")
 
 
@@ -106,9 +107,22 @@ async def density(count: int) -> None:
         await asyncio.sleep(10)
         spent = sum(process.cpu_times().user + process.cpu_times().system for process in inside) - load
         print(f"  {spent / 10 / count * 100:.2f} % of a processor each, idle")
-        assert all(isinstance(desktop, ConnectedDesktop) for desktop in desktops)
+        await working(desktops[: min(count, 5)], inside)
     finally:
         await provider.stop()
+
+
+async def working(desktops: Sequence[Desktop], inside: Sequence[psutil.Process]) -> None:
+    """What one more desktop at work takes: Chromium on a page of text."""
+    idle = held(inside)
+    for desktop in desktops:
+        assert isinstance(desktop, ConnectedDesktop)
+        await desktop.execute(["sh", "-c", SERVE])
+        await asyncio.sleep(1)
+        await desktop.browse("navigate", {"url": "http://127.0.0.1:8001/usr/bin/"})
+    await asyncio.sleep(5)
+    more = (held(psutil.Process().children(recursive=True)) - idle) / len(desktops)
+    print(f"  {more / 1e6:.0f} MB more each with Chromium on a page ({len(desktops)} of them)")
 
 
 async def main(options: argparse.Namespace) -> None:
@@ -121,5 +135,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--clicks", type=int, default=60)
-    parser.add_argument("--desktops", type=int, default=20)
+    parser.add_argument("--desktops", type=int, default=50)
     asyncio.run(main(parser.parse_args()))

@@ -1,4 +1,4 @@
-"""The built wheel in an empty environment: no Node, no checkout; below a hub's base URL; also the oldest JupyterLab."""
+"""The built wheel in an empty environment, without Node, apt or checkout: oldest and newest JupyterLab, a hub's URL."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from playwright.async_api import Page, expect
 
 from tests.live_server import LiveServer
 
-from .lab import LIVE, ROOT, notebook, notebook_7
+from .conftest import RESULTS
+from .lab import LIVE, ROOT, command, kernel_ready, notebook, notebook_7
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
@@ -32,12 +33,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-def without_node(folder: Path) -> Path:
-    """A directory of programs for ``PATH``: all of the system's but those of Node."""
+HIDDEN = ("node", "npm", "npx", "corepack", "apt", "dpkg")
+
+
+def bare_programs(folder: Path) -> Path:
+    """A directory of programs for ``PATH``: all of the system's but those of Node and apt."""
     folder.mkdir()
     for place in (Path("/usr/bin"), Path("/bin")):
         for program in place.iterdir():
-            if not program.name.startswith(("node", "npm", "npx", "corepack")) and not (folder / program.name).exists():
+            if not program.name.startswith(HIDDEN) and not (folder / program.name).exists():
                 (folder / program.name).symlink_to(program)
     return folder
 
@@ -61,14 +65,16 @@ async def test_pip_install_alone_shows_the_sidebar(page: Page, wheel: Path, tmp_
     wanted = ["jupyterlab", "notebook"] if lab == "newest" else ["jupyterlab==4.4.*", "notebook==7.4.*"]
     await asyncio.to_thread(run, sys.executable, "-m", "venv", venv)
     pip = (venv / "bin" / "python", "-m", "pip", "install", "-q")
-    await asyncio.to_thread(run, *pip, "-c", constraints, wheel, *wanted)
-    path = f"{venv / 'bin'}:{without_node(tmp_path / 'programs')}"
-    assert shutil.which("node", path=path) is None
+    await asyncio.to_thread(run, *pip, "-c", constraints, f"{wheel}[lab]", *wanted)
+    path = f"{venv / 'bin'}:{bare_programs(tmp_path / 'programs')}"
+    assert shutil.which("node", path=path) is shutil.which("apt-get", path=path) is None
     work = tmp_path / "work"
     work.mkdir()
+    shutil.copy(ROOT / "notebooks/01-first-session.ipynb", work)
     environment = {"PATH": path, "HOME": str(tmp_path), "PYTHONPATH": "", "JUPYTER_PATH": "", "VIRTUAL_ENV": ""}
+    shown = "--LabApp.expose_app_in_browser=True"
     server = InstalledServer(
-        data_dir=tmp_path / "data", command="lab", base_url="/user/ana/", cwd=work, env=environment
+        shown, data_dir=tmp_path / "data", command="lab", base_url="/user/ana/", cwd=work, env=environment
     )
     server.python = venv / "bin" / "python"
     await server.start()
@@ -84,6 +90,14 @@ async def test_pip_install_alone_shows_the_sidebar(page: Page, wheel: Path, tmp_
         )
         print(f"JupyterLab {version}, without Node")
         assert lab == "newest" or str(version).startswith("4.4")
+        await page.goto(f"{server.url}/lab/tree/01-first-session.ipynb?reset")
+        await kernel_ready(page)
+        await command(page, "notebook:run-all-cells")
+        await page.locator(".jp-OutputArea").filter(has_text="The demo model: Hello!").last.wait_for(timeout=60_000)
+        await page.locator(".jp-Cambio-panel").first.scroll_into_view_if_needed()
+        await page.locator(LIVE).first.wait_for(timeout=60_000)
+        RESULTS.mkdir(exist_ok=True)
+        await page.screenshot(path=RESULTS / f"wheel-{lab}.png")
         notebook(
             work / "seven.ipynb",
             "from cambio_lab import Workbench\nlab = Workbench()\nawait lab.session([*await lab.sessions()][0]['id'])",
