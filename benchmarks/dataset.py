@@ -16,7 +16,7 @@ from pathlib import Path
 import datasets
 import duckdb
 
-from cambio_lab.recording.contents import Contents
+from cambio_lab.recording import Contents
 from cambio_lab.reports import Run, to_dataset
 
 RECORDINGS = sorted((Path(__file__).resolve().parents[1] / "notebooks" / "runs").glob("*.cambio"))

@@ -27,7 +27,7 @@ from cambio_lab.desktop.docker.network import OPEN
 from cambio_lab.desktop.docker.provider import DockerProvider
 from cambio_lab.desktop.machine import STDOUT, Process
 from cambio_lab.desktop.provider import DesktopOptions
-from cambio_lab.desktop.screen.framebuffer import encode as png
+from cambio_lab.desktop.screen import encode as png
 from cambio_lab.settings import Settings
 from tests.desktop.programs import launch, launch_window, wait_for_window
 

@@ -23,7 +23,7 @@ import numpy
 from cambio_lab.agent import Agent, AgentOptions, Gate
 from cambio_lab.agent.client import ModelClient
 from cambio_lab.desktop.base import Screenshot
-from cambio_lab.desktop.screen.encode import png
+from cambio_lab.desktop.screen import png
 from cambio_lab.events import Event, TurnFinished
 from tests.agent.fake_desktop import FakeDesktop
 from tests.agent.scripted import reply, text, use

@@ -27,7 +27,7 @@ from cambio_lab.agent.client import ModelClient
 from cambio_lab.agent.gate import Gate
 from cambio_lab.agent.loop import Agent
 from cambio_lab.agent.options import AgentOptions
-from cambio_lab.agent.transports.exchanges import Recorded, ReplayTransport
+from cambio_lab.agent.transports import Recorded, ReplayTransport
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.desktop.sandbox.local import LocalProvider
 from cambio_lab.events import Event, RequestSent, TextDelta, ThinkingDelta, TurnFailed

@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx2
 
-from cambio_lab.desktop.docker.container import SERVER_LABEL
+from cambio_lab.desktop.docker import SERVER_LABEL
 from cambio_lab.desktop.docker.engine import Engine, EngineError
 from cambio_lab.desktop.docker.image import context_digest
 from tests.live_server import LiveServer

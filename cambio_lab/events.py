@@ -10,8 +10,9 @@ Times are seconds since the epoch (UTC), durations are milliseconds unless the n
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, dataclass_transform
 
+from .usage import Box as Box
 from .usage import Timing as Timing
 from .usage import Usage as Usage
 from .usage import timestamp as timestamp
@@ -20,12 +21,15 @@ Status = Literal["idle", "thinking", "acting", "waiting_approval", "waiting", "p
 """The values of a ``status`` event; ``waiting``: the agent asked a person something, or gave the desktop away."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass_transform(frozen_default=True)
+@dataclass(frozen=True)
 class Event:
-    """Base of all events."""
+    """Base of all events, which makes a frozen dataclass of each."""
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True)(cls)
 
 
-@dataclass(frozen=True, slots=True)
 class StatusChanged(Event):
     """The session's state changed; ``content`` says it in words, ``metadata`` has the particulars."""
 
@@ -34,21 +38,18 @@ class StatusChanged(Event):
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
 class TextDelta(Event):
     """A piece of the agent's visible text. The pieces since the last tool call add up to the final text."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
 class ThinkingDelta(Event):
     """A piece of the model's thinking summary or progress note."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
 class ToolAnnounced(Event):
     """The model began to write a call; its arguments are not known yet ("about to click")."""
 
@@ -57,7 +58,6 @@ class ToolAnnounced(Event):
     toolset: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class RequestSent(Event):
     """A request is about to leave for the model. ``body_sha256`` names its exact bytes."""
 
@@ -68,7 +68,6 @@ class RequestSent(Event):
     images: int
 
 
-@dataclass(frozen=True, slots=True)
 class HistoryAppended(Event):
     """A message joined the conversation as the model sees it.
 
@@ -80,14 +79,12 @@ class HistoryAppended(Event):
     message: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
 class HistoryDropped(Event):
     """The last ``count`` messages left the conversation (a refused turn, a compaction)."""
 
     count: int
 
 
-@dataclass(frozen=True, slots=True)
 class ModelReplied(Event):
     """A whole reply arrived. ``stop_reason`` is the service's."""
 
@@ -100,7 +97,6 @@ class ModelReplied(Event):
     """The model's thinking summary, as far as it was sent."""
 
 
-@dataclass(frozen=True, slots=True)
 class ToolStarted(Event):
     """A call begins to run (after any approval)."""
 
@@ -111,19 +107,6 @@ class ToolStarted(Event):
     step: int
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
-    """An element, in pixels of its page's viewport, which begins at ``page_left``, ``page_top`` of the screen."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-    page_left: int = 0
-    page_top: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class ToolFinished(Event):
     """A call ended, well or badly. ``image`` is the encoded image that the model will see, if any."""
 
@@ -145,7 +128,6 @@ class ToolFinished(Event):
     """``human``: a person did it with mouse or keyboard; nothing told of its begin."""
 
 
-@dataclass(frozen=True, slots=True)
 class Unseen(Event):
     """What the model was not shown with a step: the screen (``image``), the accessibility tree of the page (``tree``).
 
@@ -163,7 +145,6 @@ class Unseen(Event):
     height: int = 0
 
 
-@dataclass(frozen=True, slots=True)
 class ApprovalRequested(Event):
     """A call waits for a person. ``shown`` is exactly what will run, invisible characters escaped."""
 
@@ -174,7 +155,6 @@ class ApprovalRequested(Event):
     expires_at: float
 
 
-@dataclass(frozen=True, slots=True)
 class ApprovalDecided(Event):
     """How a request for approval ended: ``approved``, ``denied``, ``timeout`` or ``stopped``."""
 
@@ -183,7 +163,6 @@ class ApprovalDecided(Event):
     by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
 class QuestionAsked(Event):
     """The agent waits for a person: for an answer (``ask_user``), or until the desktop is handed back (``hand_over``).
 
@@ -200,7 +179,6 @@ class QuestionAsked(Event):
     expires_at: float
 
 
-@dataclass(frozen=True, slots=True)
 class QuestionAnswered(Event):
     """How a question ended. ``answer`` is what the agent is told: the person's words, or the default."""
 
@@ -210,7 +188,6 @@ class QuestionAnswered(Event):
     by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
 class Retrying(Event):
     """The model service could not answer; the loop waits ``delay_seconds`` and asks again.
 
@@ -225,7 +202,6 @@ class Retrying(Event):
     dropped_text: int = 0
 
 
-@dataclass(frozen=True, slots=True)
 class HumanInput(Event):
     """A person used the desktop. Counts since the last such event, never what was typed."""
 
@@ -235,28 +211,24 @@ class HumanInput(Event):
     clipboard_events: int = 0
 
 
-@dataclass(frozen=True, slots=True)
 class ControlChanged(Event):
     """Who holds the mouse: a viewer's name, or ``None`` for the agent."""
 
     viewer: str | None
 
 
-@dataclass(frozen=True, slots=True)
 class PolicyChanged(Event):
     """The approval policy changed: ``never``, ``risky``, ``always`` or a list of tool members."""
 
     approval: str | list[str]
 
 
-@dataclass(frozen=True, slots=True)
 class ConversationCleared(Event):
     """History and the agent's memory of it were cleared."""
 
     messages: int
 
 
-@dataclass(frozen=True, slots=True)
 class UserMessage(Event):
     """A person's message was accepted and is on disk."""
 
@@ -265,7 +237,6 @@ class UserMessage(Event):
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
 class MessageQueued(Event):
     """A person's message was accepted during a turn and is on disk; it waits for the agent's next request."""
 
@@ -274,7 +245,6 @@ class MessageQueued(Event):
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
 class MessageDelivered(Event):
     """A queued message joins the conversation, after the results of the latest calls.
 
@@ -286,7 +256,6 @@ class MessageDelivered(Event):
     note: bool = False
 
 
-@dataclass(frozen=True, slots=True)
 class MessageWithdrawn(Event):
     """A queued message will not be delivered: it was taken back, or the turn was ended before."""
 
@@ -294,7 +263,6 @@ class MessageWithdrawn(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
 class TurnFinished(Event):
     """The one good end of a turn.
 
@@ -314,7 +282,6 @@ class TurnFinished(Event):
     answer: Any = None
 
 
-@dataclass(frozen=True, slots=True)
 class TurnFailed(Event):
     """The one bad end of a turn. ``error`` is short, ``details`` says what to do; ``fatal`` ends the session.
 

@@ -8,12 +8,13 @@ server, every command and experiments. ``docs/settings.md`` is checked against t
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigurationError
+from .errors import ConfigurationError, StoreUnavailable
 
 
 def _setting(default: Any, help: str) -> Any:
@@ -188,3 +189,22 @@ def convert(name: str, text: str, kind: type) -> Any:
         return kind(text)
     except ValueError:
         raise ValueError(f"{name} is {text!r}: set it to a {kind.__name__}") from None
+
+
+def identity(directory: Path) -> str:
+    """Return the id of the server whose data directory this is, the same at each start.
+
+    A copy of the directory has the same id: start a server on one of the two only, or delete ``server-id`` in the
+    copy. Raises :class:`StoreUnavailable` when the disk does not take it.
+    """
+    path = directory / "server-id"
+    try:
+        found = path.read_text().strip() if path.exists() else ""
+        if not found:
+            found = uuid.uuid4().hex
+            new = path.with_name(f"{path.name}.new")  # whole or not at all: a killed server must leave no empty id
+            new.write_text(found)
+            new.replace(path)
+    except OSError as error:
+        raise StoreUnavailable("The data directory cannot be written to.", hint=f"Its disk says: {error}.") from error
+    return found

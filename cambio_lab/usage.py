@@ -1,4 +1,4 @@
-"""What a turn takes: tokens and money, and the time of its calls."""
+"""What a turn takes: tokens and money, the time of its calls and where they acted."""
 
 from __future__ import annotations
 
@@ -45,3 +45,15 @@ class Timing:
     settle: float = 0.0
     encode: float = 0.0
     total: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """An element, in pixels of its page's viewport, which begins at ``page_left``, ``page_top`` of the screen."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    page_left: int = 0
+    page_top: int = 0

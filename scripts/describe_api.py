@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write ``openapi.yaml``, ``asyncapi.yaml`` and the front end's types from the models of ``cambio_lab.api.schemas``.
+"""Write ``openapi.yaml``, ``asyncapi.yaml`` and the front end's types from pydantic models.
 
 ``--check`` writes nothing and fails where the committed files differ.
 """
@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import described_answers as answers
+import described_messages as messages
 import yaml
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from cambio_lab.api.schemas import answers, messages, requests
+from cambio_lab.api import schemas as requests
 from cambio_lab.api.sessions import SORT_KEYS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -504,7 +506,7 @@ def typescript() -> str:
     """The messages of the sockets, and sessions and experiments of REST, as TypeScript interfaces."""
     found = schemas(*HEARD.values(), *SAID.values(), answers.Session, answers.WholeWall)
     lines = [
-        "// Written by scripts/describe_api.py from cambio_lab/api/schemas: change those, then run it.",
+        "// Written by scripts/describe_api.py: change its models, then run it.",
         "",
         "export type Json = Record<string, unknown>;",
     ]
@@ -551,7 +553,7 @@ class Plain(yaml.SafeDumper):
 
 
 def written(document: Json) -> str:
-    header = "# Written by scripts/describe_api.py from cambio_lab/api/schemas: change those, then run it.\n"
+    header = "# Written by scripts/describe_api.py: change its models, then run it.\n"
     return header + yaml.dump(document, Dumper=Plain, sort_keys=False, width=120, allow_unicode=True)
 
 

@@ -3,7 +3,7 @@
 from .gate import Gate, LimitReached, Stopped
 from .loop import Agent
 from .options import AgentOptions, TurnOptions
-from .tools.call import ApprovalPolicy, parse_policy
+from .tools import ApprovalPolicy, parse_policy
 from .tools.named import ExtraResult, ExtraTools
 from .transcript import close_open_batch
 

@@ -14,12 +14,9 @@ from ..events import ApprovalDecided, QuestionAnswered, StatusChanged, Timing, T
 from .client import ToolsetParts
 from .gate import Gate, LimitReached, Stopped, TurnHalted
 from .models import TOOLSET, ModelInfo
-from .observe import observe
 from .options import AgentOptions
 from .reply import Reply
-from .tools.asking import AskTool
-from .tools.browser import BrowserTool
-from .tools.call import (
+from .tools import (
     BROWSER,
     COMPUTER,
     CUT_OFF,
@@ -34,12 +31,14 @@ from .tools.call import (
     Tool,
     failed,
     image_block,
+    observe,
     result_block,
     valid_image,
 )
+from .tools.browser import BrowserTool
 from .tools.computer import ComputerTool, LegacyComputerTool
 from .tools.editor import EditorTool
-from .tools.named import BashTool
+from .tools.named import AskTool, BashTool
 from .turn import Turn
 
 DENIED = "The user did not grant permission to run '{}'. Do not retry it unless the user asks you to."

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, InvalidRequest, MissingKey
 from . import models
-from .options import AgentOptions
+from .models import TOOLSET, ModelInfo
+from .options import AgentOptions, TurnOptions
 from .reply import Piece, Reader, Sent, Slices
 from .service_errors import checked_base_url, classify, key_problem, proxy_error
 from .transcript import OUTGOING, Body, Outgoing
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     import httpx2
 
     from ..settings import Settings
-    from .tools.call import Call
+    from .tools import Call
+    from .transports.demo import DirectedTransport
 
 KEY_VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 
@@ -131,7 +133,7 @@ class ModelClient:
     async def check(self, model: str) -> None:
         """Make one real request of a few tokens; raise what a turn would raise, without trying again."""
         await self.open(model)
-        parameters = {"model": wire_model(model, self.platform), "max_tokens": 16}
+        parameters = {"model": models.wire_model(model, self.platform), "max_tokens": 16}
         message = {"role": "user", "content": "Reply with OK."}
         try:
             stream = await self._client.beta.messages.create(messages=[message], stream=True, **parameters)
@@ -167,11 +169,6 @@ class ModelClient:
                     f"{name} {problem}.", hint=f"Correct {name} in the server's environment and restart it."
                 )
 
-    def _base_url(self) -> str:
-        """Return the configured address as the SDK wants it; :class:`ConfigurationError` when it is none."""
-        url = self.base_url or (os.environ.get("ANTHROPIC_BASE_URL", "") if self.platform == "anthropic" else "")
-        return checked_base_url(url) if url else ""
-
     def _make(self, model: str) -> Any:
         """The SDK's client for the platform, over our HTTP client; runs in a thread (certificates take a while)."""
         import anthropic
@@ -183,7 +180,8 @@ class ModelClient:
             from .transports.demo import DemoTransport
 
             transport = DemoTransport()
-        base_url = self._base_url()
+        url = self.base_url or (os.environ.get("ANTHROPIC_BASE_URL", "") if self.platform == "anthropic" else "")
+        base_url = checked_base_url(url) if url else ""
         try:
             connection = http.http_class(anthropic.DefaultAsyncHttpxClient)(
                 secrets=self._secrets,
@@ -249,13 +247,6 @@ def sdk_client_name(platform: str, model: str) -> str:
     return names[platform]
 
 
-def wire_model(model: str, platform: str) -> str:
-    """Return a model's name as the platform spells it: Bedrock's ids start with the maker's name."""
-    if platform == "bedrock" and model.startswith("claude-"):
-        return f"anthropic.{model}"
-    return model
-
-
 async def load_sdk() -> None:
     """Import the SDK now, in a thread: it takes a second, which the first message need not wait for."""
     await asyncio.to_thread(_toolset_parts)
@@ -271,3 +262,36 @@ def _toolset_parts() -> ToolsetParts:
         )
 
     return ToolsetParts(computer, browser, ToolError, tool_use)
+
+
+class Speaker:
+    """What answers a turn's requests: the model, or a client that gives its calls itself and needs no key for that."""
+
+    def __init__(self, model: ModelClient, *, owned: bool) -> None:
+        self._model = model
+        self._owned = owned
+        self._direct: tuple[ModelClient, DirectedTransport] | None = None
+        self.client = model
+
+    @property
+    def by_client(self) -> bool:
+        return self.client is not self._model
+
+    def choose(self, asked: TurnOptions | None, info: ModelInfo) -> None:
+        """Choose for the turn that begins."""
+        self.client = self._model
+        if asked is None or not asked.calls:
+            return
+        from .transports.demo import DirectedTransport  # with httpx2
+
+        if self._direct is None:
+            transport = DirectedTransport()
+            self._direct = self._model.in_place(transport), transport
+        self.client, transport = self._direct
+        transport.direct(asked.calls, toolset=info.tool == TOOLSET)
+
+    async def aclose(self) -> None:
+        if self._direct is not None:
+            await self._direct[0].aclose()
+        if self._owned:
+            await self._model.aclose()

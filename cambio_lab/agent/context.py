@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import AnswerDoesNotFit, ModelRefused, ModelRejected, ModelUnavailable
 from ..events import StatusChanged
-from .answers import AGAIN, MAX_TRIES, AnswerSchema
+from .options import AGAIN, MAX_TRIES, AnswerSchema
 from .reply import Reply
 from .transcript import Message, blocks, inner_blocks, latest_image, user_text, without_images, without_thinking
 from .turn import Turn

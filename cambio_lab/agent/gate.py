@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from ..events import ApprovalRequested, QuestionAnswered, QuestionAsked
-from .tools.call import HAND_OVER, ApprovalPolicy, needs_approval, shown
+from .tools import HAND_OVER, ApprovalPolicy, needs_approval, shown
 
 T = TypeVar("T")
 Verdict = Literal["approved", "denied", "timeout", "stopped"]

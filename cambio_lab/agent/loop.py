@@ -27,16 +27,13 @@ from ..events import (
     Usage,
 )
 from . import context, models
-from .answers import AnswerSchema
 from .calls import Calls, browses, make_tools
-from .client import ModelClient
+from .client import ModelClient, Speaker
 from .gate import Gate, LimitReached, QueuedMessage, Stopped
-from .options import AgentOptions, TurnOptions, system_prompt
-from .pricing import price
-from .reply import Reply, Sent, Started, complete_usage
+from .options import AgentOptions, AnswerSchema, TurnOptions, system_prompt
+from .reply import Reply, Sent, Started, complete_usage, price
 from .service_errors import Retries, Transient
-from .speaker import Speaker
-from .tools.call import Tool
+from .tools import Tool
 from .tools.named import ExtraTool, ExtraTools
 from .transcript import Message, Transcript, close_open_batch, user_text
 from .turn import Emit, Limits, Requests, SinkFailed, Turn
@@ -67,6 +64,7 @@ class Agent:
         desktop.limit_screenshots(info.images.largest_edge, info.images.tokens, options.image_format)
         self._client = client or ModelClient(options.platform, options.base_url, options.model_stall)
         self._speaker = Speaker(self._client, owned=client is None)
+        self._browses = browses(info, options, desktop)
         self._transcript = Transcript(close_open_batch(history), info, image_side=max(desktop.size))
         self._requests = Requests()
         self._tools: list[Tool] | None = None
@@ -257,7 +255,7 @@ class Agent:
             options=options,
             info=info,
             limits=Limits(options, self._spent),
-            system=system_prompt(self.desktop.size, options.system, browser=browses(info, options, self.desktop)),
+            system=system_prompt(self.desktop.size, options.system, browser=self._browses),
             first_step=self._steps,
             first_message=len(self._transcript),
         )

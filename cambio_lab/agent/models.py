@@ -215,6 +215,13 @@ def resolve(model: str, platform: str = "anthropic") -> ModelInfo:
     return replace(row, model=model, platform=platform, tool=tool, managed=managed, structured=structured)
 
 
+def wire_model(model: str, platform: str) -> str:
+    """Return a model's name as the platform spells it: Bedrock's ids start with the maker's name."""
+    if platform == "bedrock" and model.startswith("claude-"):
+        return f"anthropic.{model}"
+    return model
+
+
 def check_screen(info: ModelInfo, size: Size) -> None:
     """Raise :class:`ModelRejected` when the model cannot be sent screenshots of this size."""
     if problem := info.images.problem(*size):

@@ -1,18 +1,19 @@
-"""Accumulate the service's raw stream events into a reply, bounded in size, and check that it is whole."""
+"""Accumulate the raw stream events of the service into a reply, bounded in size and whole; and price it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import ModelUnavailable
-from ..events import TextDelta, ThinkingDelta, ToolAnnounced
+from ..errors import ModelUnavailable, UnsupportedModel
+from ..events import TextDelta, ThinkingDelta, ToolAnnounced, Usage
+from . import models
 from .service_errors import BrokenReply
-from .tools.call import Call
+from .tools import Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,3 +257,42 @@ def _call(block: dict[str, Any], arrived: bool) -> Call:
     if not isinstance(block["id"], str) or not isinstance(block["name"], str) or not isinstance(arguments, dict):
         raise BrokenReply("a call is malformed")
     return Call(block["id"], block["name"], block.get("toolset_name"), dict(arguments), arrived or bool(arguments))
+
+
+def price(model: str, usage: Mapping[str, Any]) -> Usage:
+    """Return what one reply cost: ``usage`` is the service's object, compaction iterations included.
+
+    Compaction entries of ``iterations`` are not in the top-level sums, so they are added here.
+    """
+    row = models.DEMO_ROW if model == models.DEMO else models.TABLE.get(models.canonical(model))
+    if row is None:
+        raise UnsupportedModel(f"No price is known for the model {model!r}.")
+    total = _price_one(row.prices, usage)
+    for entry in usage.get("iterations") or ():
+        if entry.get("type") == "compaction":
+            total = total + _price_one(row.prices, entry)
+    return replace(total, requests=1)
+
+
+def _price_one(prices: models.Prices, usage: Mapping[str, Any]) -> Usage:
+    fresh = _counted(usage, "input_tokens")
+    output = _counted(usage, "output_tokens")
+    written = _counted(usage, "cache_creation_input_tokens")
+    read = _counted(usage, "cache_read_input_tokens")
+    hour = min(_counted(usage.get("cache_creation") or {}, "ephemeral_1h_input_tokens"), written)
+    dollars = (
+        fresh * prices.input
+        + output * prices.output
+        + (written - hour) * prices.write_5m
+        + hour * prices.write_1h
+        + read * prices.read
+    ) / 1e6
+    if prices.long_above and fresh + written + read > prices.long_above:
+        dollars *= prices.long_factor
+    thinking = _counted(usage.get("output_tokens_details") or {}, "thinking_tokens")
+    return Usage(fresh, output, written, read, thinking, 0, dollars)
+
+
+def _counted(usage: Mapping[str, Any], key: str) -> int:
+    value = usage.get(key)
+    return value if isinstance(value, int) else 0

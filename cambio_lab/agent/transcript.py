@@ -16,7 +16,7 @@ from typing import Any
 
 from . import models
 from .reply import Sent
-from .tools.call import CRASHED
+from .tools import CRASHED, Call, failed, result_block
 
 Message = dict[str, Any]
 MARK = b',"cache_control":{"type":"ephemeral"}'
@@ -206,7 +206,8 @@ def close_open_batch(history: Sequence[Message]) -> list[Message]:
     closed = list(history)
     if not closed or closed[-1]["role"] != "assistant":
         return closed
-    results = [_interrupted(block) for block in blocks(closed[-1]) if block.get("type") == "tool_use"]
+    calls = (block for block in blocks(closed[-1]) if block.get("type") == "tool_use")
+    results = [unexecuted(call["id"], call.get("toolset_name"), CRASHED) for call in calls]
     if results:
         closed.append({"role": "user", "content": results})
     return closed
@@ -221,16 +222,9 @@ def user_text(text: str, images: Iterable[tuple[bytes, str]] = ()) -> Message:
     return {"role": "user", "content": [*shown, {"type": "text", "text": text}]}
 
 
-def _interrupted(block: dict[str, Any]) -> dict[str, Any]:
-    result: dict[str, Any] = {
-        "type": "tool_result",
-        "tool_use_id": block["id"],
-        "content": [{"type": "text", "text": CRASHED}],
-        "is_error": True,
-    }
-    if block.get("toolset_name") is not None:
-        result["toolset_name"] = block["toolset_name"]
-    return result
+def unexecuted(call_id: str, toolset: str | None, words: str) -> dict[str, Any]:
+    """Return the result of a call that did not run, or not to its end."""
+    return result_block(Call(call_id, "", toolset, {}), failed(words))
 
 
 def _entry(message: Message) -> Entry:

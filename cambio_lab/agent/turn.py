@@ -20,13 +20,11 @@ from ..events import (
     Usage,
 )
 from . import models
-from .answers import AnswerSchema
-from .client import ModelRequest, wire_model
+from .client import ModelRequest
 from .gate import Gate, LimitReached, QueuedMessage
-from .options import AgentOptions, thinking_parameters
-from .pricing import price
-from .reply import INPUT_COUNTS, Reply, Sent, complete_usage
-from .tools.call import Call, Tool
+from .options import AgentOptions, AnswerSchema, thinking_parameters
+from .reply import INPUT_COUNTS, Reply, Sent, complete_usage, price
+from .tools import Call, Tool
 from .transcript import Message, Transcript, user_text
 
 BUDGET_BETA = "task-budgets-2026-03-13"
@@ -242,7 +240,7 @@ class Requests:
     def build(self, turn: Turn, *, compact: bool) -> ModelRequest:
         """Return the SDK's keyword arguments and the messages; within a session only what must changes."""
         parameters: dict[str, Any] = {
-            "model": wire_model(turn.options.model, turn.options.platform),
+            "model": models.wire_model(turn.options.model, turn.options.platform),
             "max_tokens": turn.max_tokens,
             "system": [{"type": "text", "text": turn.system, "cache_control": {"type": "ephemeral"}}],
             "tools": turn.definitions,

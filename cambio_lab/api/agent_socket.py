@@ -117,9 +117,9 @@ class OfferedTools:
     async def offer(self, body: dict[str, Any]) -> list[str]:
         """Replace the offer; the names. :class:`InvalidRequest` for what cannot be offered."""
         from ..agent.tools.named import check_names  # loaded by the start hook, off the loop
-        from .schemas import requests
+        from . import schemas
 
-        tools = requests.parse(requests.OfferTools, body).tools
+        tools = schemas.parse(schemas.OfferTools, body).tools
         for number, tool in enumerate(tools):
             if tool.input_schema.get("type") != "object":
                 where = f"tools.{number}.input_schema"
@@ -155,9 +155,9 @@ class OfferedTools:
 
     async def result(self, body: dict[str, Any]) -> None:
         """A client's answer to a call."""
-        from .schemas import requests  # as above
+        from . import schemas  # as above
 
-        found = requests.parse(requests.ToolResult, body)
+        found = schemas.parse(schemas.ToolResult, body)
         waiting = self._waiting.get(found.tool_use_id)
         if waiting is None or waiting.done():
             raise InvalidRequest("No call waits for this result.", hint="It took too long, or the turn was stopped.")

@@ -13,10 +13,8 @@ from tornado.web import HTTPError
 
 from . import metrics
 from .access import Access
-from .failure import Refused, describe
-from .rate_limit import LimitName, Verdict
-from .services import KEY, Services
-from .strict_json import encode
+from .failure import Refused, describe, encode
+from .services import KEY, LimitName, Services, Verdict
 
 if TYPE_CHECKING:
     from ..sessions.session import Session

@@ -15,9 +15,8 @@ from urllib.parse import quote
 from ..desktop.base import Desktop
 from ..desktop.machine import Listing
 from ..errors import CambioError, InvalidRequest
-from .failure import Refused, timestamp
+from .failure import Refused, encode, timestamp
 from .rest import Rest
-from .strict_json import encode
 
 SMALLEST, LARGEST = 16, 4096
 """Pixels of a small screenshot's width."""
@@ -201,9 +200,9 @@ class Exec(Rest):
     async def post(self, session_id: str) -> None:
         """Run a program as the desktop's user; a client that leaves ends it."""
         desktop = (await self.find(session_id)).desktop
-        from .schemas import requests  # loaded by the start hook, off the loop
+        from . import schemas  # loaded by the start hook, off the loop
 
-        program = self.parse(requests.Program)
+        program = self.parse(schemas.Program)
         env = program.env or {}
         try:
             stdin = base64.b64decode(program.stdin or "", validate=True)
@@ -248,8 +247,8 @@ class Clipboard(Rest):
 
     async def put(self, session_id: str) -> None:
         session = await self.find(session_id)
-        from .schemas import requests  # loaded by the start hook, off the loop
+        from . import schemas  # loaded by the start hook, off the loop
 
-        text = self.parse(requests.Clipboard).text
+        text = self.parse(schemas.Clipboard).text
         await session.desktop.set_clipboard(text)
         self.write_json({"text": text})

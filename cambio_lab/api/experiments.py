@@ -34,9 +34,9 @@ class OneExperiment(Rest):
     async def patch(self, identity: str) -> None:
         """Change tags or note of a cell."""
         await self.services.registry()
-        from .schemas import requests  # loaded by the start hook, off the loop
+        from . import schemas  # loaded by the start hook, off the loop
 
-        said = self.parse(requests.CellChange)
+        said = self.parse(schemas.CellChange)
         wall = await found(walls.load, identity)
         if all(cell["id"] != said.cell for cell in wall["cells"]):
             raise MessageNotFound("The experiment has no such cell.")

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, InvalidRequest, MessageNotFound, SessionConflict, SessionNotFound
 from .failure import timestamp
-from .listing import FARTHEST, after, choice, limits, moment, order, page, whole
 from .messages import screenshot_path
-from .rest import Rest
+from .rest import FARTHEST, Rest, after, choice, limits, moment, order, page, whole
 
 if TYPE_CHECKING:
     from ..store import MessageRow, SessionRow, StepRow, Store

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from .. import events
+from . import metrics
 from .failure import timestamp
 
 if TYPE_CHECKING:
@@ -21,13 +22,14 @@ Body = dict[str, Any]
 
 
 class Encoder:
-    """Translates for one server: screenshots are named by their address on it."""
+    """Translates, and counts, for one server: screenshots are named by their address on it."""
 
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url
 
     def __call__(self, event: events.Event, view: SessionView) -> Body | None:
         """The message for ``event`` (without ``sequence``), or ``None`` when no socket shows it."""
+        metrics.count(event)
         kind = type(event)
         if kind in _NEWS:
             name, words, particulars = _NEWS[kind](event)

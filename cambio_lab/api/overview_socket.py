@@ -109,9 +109,9 @@ class OverviewSocket(EventSocket):
 
     async def _follow(self, session_id: str, body: dict[str, Any]) -> None:
         """Begin to send the session's events; what speaks against it is said, and the connection stays."""
-        from .schemas import requests  # loaded by the start hook, off the loop
+        from . import schemas  # loaded by the start hook, off the loop
 
-        after, limit = requests.parse(requests.Follow, body).after, self.services.settings.queue_bytes
+        after, limit = schemas.parse(schemas.Follow, body).after, self.services.settings.queue_bytes
         self._close(session_id)
         try:
             if len(self.followed) >= MOST_FOLLOWED:
@@ -153,9 +153,9 @@ class OverviewSocket(EventSocket):
             subscription.close()
 
     def _watch(self, body: dict[str, Any]) -> None:
-        from .schemas import requests  # loaded by the start hook, off the loop
+        from . import schemas  # loaded by the start hook, off the loop
 
-        wanted = requests.parse(requests.Watch, body)
+        wanted = schemas.parse(schemas.Watch, body)
         self.watched, self.width = tuple(dict.fromkeys(wanted.sessions)), wanted.width
         if self.watched and self.looks is None:
             self.looks = asyncio.create_task(self._quietly(self._look), name="thumbnails")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import html
 import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment
+from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from tornado.web import StaticFileHandler
 
@@ -34,66 +33,9 @@ FRAME_POLICY = (
 DOCS_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
-_VIEWER = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>cambio_lab</title>
-<link rel="icon" href="data:,">
-<link rel="stylesheet" href="{static}viewer.css">
-</head>
-<body>
-<noscript>This page shows a live desktop and needs JavaScript.</noscript>
-<script id="cambio-config" type="application/json">{config}</script>
-<script type="module" src="{static}viewer.js"></script>
-</body>
-</html>
-"""
 
 _SHOWN = ("type", "enum", "format", "minimum", "maximum", "pattern")
 _METHODS = ("get", "post", "put", "patch", "delete")
-_DOCS = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>cambio_lab API</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-h2 { margin-top: 3rem; border-bottom: 1px solid #ccc; } h3 { margin-bottom: .2rem; }
-code, pre { font-family: ui-monospace, monospace; font-size: .9em; }
-pre { background: #f6f6f6; padding: .6rem; overflow: auto; }
-table { border-collapse: collapse; width: 100%; }
-td, th { text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0; }
-.method { display: inline-block; min-width: 4.2rem; font-weight: 700; } details { margin: .3rem 0 1rem; }
-@media (prefers-color-scheme: dark) {
-  body { background: #181818; color: #ddd; } pre { background: #252525; } a { color: #8ab4f8; }
-}
-</style></head><body><h1>cambio_lab API</h1>{{ rest.info.description|markdown }}
-<p>As files: <a href="openapi.yaml">openapi.yaml</a>, <a href="asyncapi.yaml">asyncapi.yaml</a>.</p>
-<h2>REST</h2>
-{% for path, item in rest.paths.items() %}{% for method in methods if method in item %}{% set op = item[method] %}
-<h3 id="{{ op.operationId }}"><span class="method">{{ method|upper }}</span> <code>{{ path }}</code></h3>
-<p>{{ op.summary }}</p>{{ op.description|markdown }}
-{% for part in (item.parameters or []) + (op.parameters or []) %}{% set one = resolve(rest, part) %}
-{% if loop.first %}<table>{% endif %}<tr><td><code>{{ one.name }}</code></td><td>{{ one["in"] }}</td>
-<td>{{ one.description|markdown }}</td><td><code>{{ one.schema|short }}</code></td></tr>
-{% if loop.last %}</table>{% endif %}{% endfor %}
-{% for kind, media in (op.requestBody.content.items() if op.requestBody else ()) %}<p>Body: <code>{{ kind }}</code>
-{% set name = media.schema|short %}{% if media.schema and "$ref" in media.schema %}<a href="#schema-{{ name }}">
-{{- name }}</a>{% endif %}</p>{% endfor %}
-<details><summary>Answers</summary><table>
-{% for code, answer in op.responses.items() %}<tr><td><code>{{ code }}</code></td>
-<td>{{ resolve(rest, answer).description }}</td></tr>{% endfor %}
-</table></details>{% endfor %}{% endfor %}
-<h2>WebSockets</h2>{{ sockets.info.description|markdown }}
-{% for channel in sockets.channels.values() %}
-<h3><code>{{ channel.address }}</code></h3>{{ channel.description|markdown }}
-{% for name, part in channel.messages.items() %}{% set message = resolve(sockets, part) %}
-<h4><code>{{ name }}</code></h4><p>{{ message.summary }}</p>{{ message.description|markdown }}
-<details><summary>Payload</summary><pre>{{ message.payload|pretty }}</pre></details>{% endfor %}{% endfor %}
-<h2>Schemas</h2>
-{% for name, schema in rest.components.schemas.items() %}
-<h3 id="schema-{{ name }}"><code>{{ name }}</code></h3><pre>{{ schema|pretty }}</pre>{% endfor %}
-</body></html>"""
 
 
 def viewer(handler: Guarded, session_id: str) -> None:
@@ -110,8 +52,8 @@ def viewer(handler: Guarded, session_id: str) -> None:
     handler.xsrf_token  # noqa: B018
     handler.set_header("Content-Security-Policy", VIEWER_POLICY)
     handler.set_header("Content-Type", "text/html; charset=utf-8")
-    text = json.dumps(config).replace("<", "\\u003c")
-    handler.finish(_VIEWER.format(static=html.escape(handler.url("cambio", "static", "")), config=text))
+    template = _environment().get_template("viewer.html.j2")
+    handler.finish(template.render(static=handler.url("cambio", "static", ""), config=config))
 
 
 class Static(Guarded, StaticFileHandler):
@@ -172,10 +114,15 @@ def _docs() -> str:
     import yaml
 
     rest, sockets = (yaml.safe_load(_text(name)) for name in ("openapi.yaml", "asyncapi.yaml"))
-    environment = Environment(autoescape=True)
-    environment.filters |= {"markdown": _markdown, "short": _short, "pretty": _pretty}
-    page = environment.from_string(_DOCS)
+    page = _environment().get_template("docs.html.j2")
     return page.render(rest=rest, sockets=sockets, methods=_METHODS, resolve=_resolve)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(loader=PackageLoader("cambio_lab.api"), autoescape=True)
+    environment.filters |= {"markdown": _markdown, "short": _short, "pretty": _pretty}
+    return environment
 
 
 def _markdown(text: str) -> Markup:

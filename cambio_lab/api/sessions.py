@@ -6,19 +6,21 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest
-from ..events import timestamp
 from ..recording.walls import check_tags
 from . import metrics
 from .base import Guarded
-from .listing import after, choice, limits, moment, order, page
-from .rate_limit import LimitName
-from .rest import Rest
+from .rest import Rest, after, choice, limits, moment, order, page
+from .services import LimitName
 
 if TYPE_CHECKING:
     from ..store import SessionRow
 
 SORT_KEYS = ("created_at", "ended_at", "id", "model", "name", "status", "steps")
 STATUSES = ("active", "inactive", "error")
+LISTED = (
+    *("id", "name", "status", "created_at", "ended_at", "end_reason", "model", "desktop", "steps", "usage"),
+    *("record_bytes", "pinned", "tags", "note"),
+)
 
 
 def addresses(handler: Guarded, session_id: str) -> dict[str, str]:
@@ -105,24 +107,8 @@ class Sessions(Rest):
 
     def _listed(self, row: SessionRow, state: str | None) -> dict[str, Any]:
         """What the store knows but for the config, which may be long, with what the session does now."""
-        return {
-            "id": row.id,
-            "name": row.name,
-            "status": row.status,
-            "created_at": timestamp(row.created_at),
-            "ended_at": None if row.ended_at is None else timestamp(row.ended_at),
-            "end_reason": row.end_reason,
-            "model": row.model,
-            "desktop": row.desktop_kind,
-            "steps": row.steps,
-            "usage": row.usage,
-            "record_bytes": row.record_bytes,
-            "pinned": bool(row.pinned),
-            "tags": row.tags,
-            "note": row.note,
-            "state": state or ("error" if row.status == "error" else "ended"),
-            **addresses(self, row.id),
-        }
+        found = row.describe()
+        return {name: found[name] for name in LISTED} | {"state": state or found["state"], **addresses(self, row.id)}
 
 
 class OneSession(Rest):
@@ -141,9 +127,9 @@ class OneSession(Rest):
     async def patch(self, session_id: str) -> None:
         """Change ``name``, ``approval``, ``display``, ``pinned``, ``tags`` or ``note``; what is not named stays."""
         registry = await self.services.registry()
-        from .schemas import requests  # loaded by the start hook, off the loop
+        from . import schemas  # loaded by the start hook, off the loop
 
-        changes = self.parse(requests.SessionChange).model_dump(exclude_unset=True)
+        changes = self.parse(schemas.SessionChange).model_dump(exclude_unset=True)
         said = {name: changes.pop(name) for name in ("pinned", "tags", "note") if changes.get(name) is not None}
         if said.get("tags"):
             said["tags"] = check_tags(said["tags"])
@@ -171,9 +157,9 @@ class Answer(Rest):
     async def post(self, session_id: str) -> None:
         """Answer the agent's question, or hand the desktop back."""
         session = await self.find(session_id)
-        from .schemas import requests  # loaded by the start hook, off the loop
+        from . import schemas  # loaded by the start hook, off the loop
 
-        given = self.parse(requests.AnswerQuestion)
+        given = self.parse(schemas.AnswerQuestion)
         await session.answer(given.text, given.tool_use_id, by="rest")
         self.write_json({"session_id": session_id, "state": session.snapshot_status()["status"]})
 
@@ -190,8 +176,8 @@ class Stop(Rest):
     async def post(self, session_id: str) -> None:
         """End the running turn; without one, nothing happens."""
         session = await self.find(session_id)
-        from .schemas import requests  # loaded by the start hook, off the loop
+        from . import schemas  # loaded by the start hook, off the loop
 
-        turn = self.parse(requests.StopTurn, optional=True)
+        turn = self.parse(schemas.StopTurn, optional=True)
         await session.stop(turn.message_id)
         self.write_json({"session_id": session_id, "state": session.snapshot_status()["status"]})

@@ -15,12 +15,11 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 from ..errors import CambioError, InvalidRequest, SessionEnded, StoreUnavailable
 from . import messages, metrics
 from .base import Guarded
-from .failure import Refused
-from .strict_json import SHORT, BadJson, parse
+from .failure import SHORT, BadJson, Refused, parse
 
 if TYPE_CHECKING:
     from ..sessions.session import Session
-    from .schemas.requests import Command
+    from .schemas import Command
 
 logger = logging.getLogger(__name__)
 _CONTROLS: dict[str, Callable[[Session, Command, str], Awaitable[None]]] = {
@@ -39,7 +38,7 @@ WHEN = ("next", "idle", "now")
 FIELDS = ("answer_schema", "images")
 """What a message may have besides its text and metadata."""
 CONTROLS = tuple(_CONTROLS)
-"""What a person does to a turn: the types of :class:`.schemas.requests.Command`."""
+"""What a person does to a turn: the types of :class:`.schemas.Command`."""
 
 
 class Socket(Guarded):
@@ -174,9 +173,9 @@ class EventSocket(Socket, WebSocketHandler):
 
         Control ends with this connection, unless the viewer still watches the desktop.
         """
-        from .schemas import requests  # loaded by the start hook, off the loop
+        from . import schemas  # loaded by the start hook, off the loop
 
-        command = requests.parse(requests.Command, body)
+        command = schemas.parse(schemas.Command, body)
         viewer = command.viewer or viewer
         if command.type == "take_back" and command.message_id is None:
             raise InvalidRequest("Which message? Send its message_id.", details={"message_id": "missing"})

@@ -18,17 +18,16 @@ from tornado.websocket import WebSocketClosedError
 
 from ..desktop.rfb.authentication import Greeting, authenticate
 from ..desktop.rfb.budget import Budget
-from ..desktop.rfb.clipboard import parse_provided
 from ..desktop.rfb.desktop_filter import DesktopOutput
 from ..desktop.rfb.human import PAUSE_SECONDS
+from ..desktop.rfb.messages import parse_provided
 from ..desktop.rfb.stream import ByteStream
 from ..desktop.rfb.viewer_filter import ViewerInput
 from ..errors import DesktopLost, SessionEnded
 from ..events import HumanInput
 from . import metrics, pages
-from .failure import Refused
+from .failure import SHORT, Refused
 from .socket import Socket
-from .strict_json import SHORT
 
 if TYPE_CHECKING:
     from ..sessions.session import Session
@@ -51,6 +50,7 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
     """One viewer. Its input passes while it has control, or while the agent is idle and no viewer has control."""
 
     what = "a desktop"
+    max_message_size = LARGEST_MESSAGE
     session: Session
     upstream: ByteStream | None = None
     _joined = False
@@ -106,10 +106,6 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
         """``binary`` is what old VNC clients offer; a browser refuses an answer to what it did not offer."""
         return "binary" if "binary" in subprotocols else None
 
-    @property
-    def max_message_size(self) -> int:
-        return LARGEST_MESSAGE
-
     async def open(self, session_id: str) -> None:
         """Begin with the viewer's handshake; the desktop is read once that is done."""
         self.set_nodelay(True)
@@ -117,8 +113,7 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
         self._record_activity()
         self.session.add_viewer(self)
         self._joined = True
-        loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(GREETING_SECONDS, self.close, 1002, "The handshake took too long")
+        self._deadline = asyncio.get_running_loop().call_later(GREETING_SECONDS, self.close, 1002, "Handshake too slow")
         if len(self.session.viewers) > MOST_VIEWERS:  # connected at the same time as the last ones
             self.close(1013, "Too many viewers")
             return
@@ -230,8 +225,7 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
 
     async def _check(self, data: bytes) -> None:
         """Wait until the viewer may get ``data``. ``ValueError`` when it must not."""
-        rest = memoryview(data)[self._checked :]
-        self._checked = 0
+        rest, self._checked = memoryview(data)[self._checked :], 0
         while rest:
             step = max(TO_VIEWER_STEP, self.output.skipping)
             self._feed(rest[:step])
@@ -274,10 +268,10 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
 
     def may_act_changed(self) -> None:
         """Release what a viewer holds that has lost control; the session calls this, too."""
-        self._release_input(self.input.allow(self.session.may_act(self.name)))
+        self._allow(self.session.may_act(self.name))
 
-    def _release_input(self, releases: bytes) -> None:
-        if releases and self.upstream is not None and self.upstream.open:
+    def _allow(self, may_act: bool) -> None:
+        if (releases := self.input.allow(may_act)) and self.upstream is not None and self.upstream.open:
             self.upstream.write(releases)
 
     def session_ended(self, reason: str) -> None:
@@ -294,12 +288,11 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
             self._deadline.cancel()
         self.report()
         if self._joined:
-            self._joined = False
             self._later(self.session.remove_viewer(self))
         if self._pump is not None:
             self._pump.cancel()
         # Xvnc releases a lost client's keys, but its button stays down until another client's next move.
-        self._release_input(self.input.allow(False))
+        self._allow(False)
         self.released()
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:

@@ -1,16 +1,21 @@
 """A screen, a mouse, a keyboard, a shell and a home directory: see :mod:`cambio_lab.desktop.base`.
 
-Importing this costs nothing; :func:`make_provider` imports what the chosen kind needs.
+Which kinds of desktops this machine can make; :func:`make_provider` imports what the chosen kind needs.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Literal, get_args
 
-if TYPE_CHECKING:
-    from cambio_lab.settings import Settings
+from cambio_lab.errors import ConfigurationError
+from cambio_lab.settings import Settings
 
-    from .provider import DesktopProvider
+from .docker.engine import START_DOCKER, Engine
+from .provider import ISOLATION, DesktopOptions, DesktopProvider, ProviderHealth, UnavailableProvider
 
 Kind = Literal["docker", "sandbox", "local", "auto"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -29,7 +34,6 @@ async def make_provider(settings: Settings, *, server_id: str, kind: str | None 
     kind = kind or settings.desktop
     if kind == "auto":
         from .docker.context import engine_is_named
-        from .probe import engine_answers
         from .sandbox.probe import examine
 
         # A named engine that does not answer is reported by health and by each session; nothing replaces it.
@@ -38,8 +42,6 @@ async def make_provider(settings: Settings, *, server_id: str, kind: str | None 
         elif (sandbox := await examine(settings)).up:
             kind = "sandbox"
         else:
-            from .provider import UnavailableProvider
-
             return UnavailableProvider(sandbox)
     return build_provider(settings, server_id, kind)
 
@@ -58,6 +60,79 @@ def build_provider(settings: Settings, server_id: str, kind: str) -> DesktopProv
         from .sandbox.local import LocalProvider
 
         return LocalProvider(settings, server_id=server_id)
-    from cambio_lab.errors import ConfigurationError
-
     raise ConfigurationError(f"The desktop kind {kind!r} is unknown.", hint="Use docker, sandbox, local or auto.")
+
+
+@asynccontextmanager
+async def _engine() -> AsyncIterator[Engine]:
+    engine = Engine()
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+async def engine_answers() -> bool:
+    """Return whether the engine that the ``docker`` command would use answers."""
+    async with _engine() as engine:
+        return await engine.answers()
+
+
+async def probe_engine() -> ProviderHealth:
+    """Return whether a Docker Engine answers; ``fix`` says what to do when none does."""
+    try:
+        async with _engine() as engine:
+            if not await engine.answers():
+                return ProviderHealth("engine", False, f"no Docker Engine answers at {engine.host}", START_DOCKER)
+            podman = await engine.podman()
+            version = (await engine.call(lambda client: client.version()))["Version"]
+            kind = "Podman" if podman else "Docker Engine"
+            return ProviderHealth("engine", True, f"{ISOLATION['docker']}: {kind} {version} at {engine.host}")
+    except ConfigurationError as error:
+        return ProviderHealth("engine", False, error.message, error.hint)
+
+
+async def probe_image(settings: Settings) -> ProviderHealth:
+    """Is the desktop's image built, in the version that this package describes?"""
+    from .docker.image import image_exists, image_tag
+
+    reference = image_tag(settings.image)
+    try:
+        async with _engine() as engine:
+            if not await engine.answers():
+                return ProviderHealth("image", False, "needs a Docker Engine", START_DOCKER)
+            if await image_exists(engine, reference):
+                return ProviderHealth("image", True, reference)
+            return ProviderHealth("image", False, f"{reference} is not built", "cambio-lab image build")
+    except ConfigurationError as error:
+        return ProviderHealth("image", False, "needs a Docker Engine", error.hint)
+
+
+async def probe_container(settings: Settings) -> ProviderHealth:
+    """Start a desktop and take a screenshot, which says how VNC reaches a container."""
+    from .docker.provider import DockerProvider
+
+    provider = DockerProvider(replace(settings, pool_size=0), server_id=f"doctor-{secrets.token_hex(4)}")
+    try:
+        desktop = await provider.acquire("doctor", DesktopOptions())
+        await desktop.screenshot()
+    finally:
+        await provider.stop()
+    way = "through its published port" if provider.direct else "through the engine: ports are not reachable from here"
+    return ProviderHealth("container", True, f"VNC {way}")
+
+
+async def probe_sandbox(settings: Settings) -> ProviderHealth:
+    """Can sandboxes be made here? Says which programs, limits and network they get, too."""
+    from .sandbox.probe import describe, examine
+
+    found = await examine(settings)
+    return replace(found, summary=f"{found.summary}; {await describe(settings)}") if found.up else found
+
+
+async def probe_local() -> ProviderHealth:
+    """Are the programs of the local desktop there?"""
+    from .sandbox.local import LocalProvider
+
+    health = await LocalProvider(Settings(), server_id="doctor").health()
+    return replace(health, name="local desktop")

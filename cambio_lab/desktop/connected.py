@@ -11,17 +11,14 @@ from typing import Any
 from cambio_lab.errors import ActionError
 from cambio_lab.settings import Settings
 
-from . import files
+from . import files, keys
 from .base import Button, Desktop, Direction, Point, Region, Screenshot, Settled, Size, VncEndpoint
 from .browser.members import Browser
-from .input import keys
-from .input.devices import InputDevices
-from .input.keymap import Keymap, expected_wait
-from .input.pointer import Pointer
+from .devices import InputDevices, Pointer
+from .keymap import Keymap, expected_wait
 from .machine import CommandResult, FileContent, Listing, Machine, run, until_managed
 from .rfb.connection import Connection
-from .screen import encode as png
-from .screen.view import View, fit_inside, fit_model
+from .screen import Frame, View, encode, fit_inside, fit_model, thumbnail
 from .shell import Shell
 
 _ENCODERS = ThreadPoolExecutor(2, thread_name_prefix="encode")
@@ -85,7 +82,7 @@ class ConnectedDesktop(Desktop):
         await self._connection.settle(calm=self._foresee)
         return await asyncio.shield(self._current())
 
-    def frame(self) -> png.Frame:
+    def frame(self) -> Frame:
         """Return the pixels as they are now, ``(height, width, 4)`` in blue, green, red, unused; a copy."""
         return self._connection.screen.crop()
 
@@ -104,11 +101,11 @@ class ConnectedDesktop(Desktop):
             self._current()
 
     def _encode(
-        self, frame: png.Frame, size: Size, kind: str | None = None, quality: int = 85
+        self, frame: Frame, size: Size, kind: str | None = None, quality: int = 85
     ) -> asyncio.Future[Screenshot]:
         kind = kind or self._kind or self.settings.image_format
         loop = asyncio.get_running_loop()
-        return loop.run_in_executor(_ENCODERS, lambda: png.encode(frame, kind, size, quality=quality))
+        return loop.run_in_executor(_ENCODERS, lambda: encode(frame, kind, size, quality=quality))
 
     async def zoom(self, region: Region) -> Screenshot:
         await self._connection.settle()
@@ -132,7 +129,7 @@ class ConnectedDesktop(Desktop):
         step = max(1, screen.width // (3 * width))  # three pixels for each that is shown are enough
         frame = self._connection.screen.thin(step)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(_ENCODERS, lambda: png.thumbnail(frame, size))
+        return await loop.run_in_executor(_ENCODERS, lambda: thumbnail(frame, size))
 
     async def settle(self) -> Settled:
         return await self._connection.settle()

@@ -1,14 +1,21 @@
-"""Where desktops come from: what a session asks for, and the contract of those that make desktops."""
+"""Where desktops come from: what a session asks for, the contract of those that make desktops, and their pool."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
-from cambio_lab.errors import DesktopUnavailable
+from cambio_lab.errors import CambioError, DesktopUnavailable, InvalidRequest
+from cambio_lab.settings import Settings
 
 from .base import Desktop, Size
+
+if TYPE_CHECKING:
+    from .connected import ConnectedDesktop
 
 BY_NAME = "A desktop without isolation must be asked for by name: desktop=local."
 ISOLATION = {"docker": "docker (isolated)", "sandbox": "sandbox (isolated)", "local": "local (not isolated)"}
@@ -102,3 +109,118 @@ class UnavailableProvider:
 
     async def stop(self, *, keep: frozenset[str] = frozenset()) -> None:
         """Nothing to stop."""
+
+
+D = TypeVar("D", bound="ConnectedDesktop")
+log = logging.getLogger(__name__)
+
+_BREATH = 0.25
+"""Seconds without a request before the pool refills: making a desktop must not slow the one just asked for."""
+_PATIENCE = (1.0, 5.0, 30.0, 60.0)
+"""Seconds after a failure before the next attempt."""
+
+
+class Pool(Generic[D]):
+    """Keeps ``settings.pool_size`` ready desktops of the usual kind; ``make`` makes one."""
+
+    def __init__(self, make: Callable[[DesktopOptions], Awaitable[D]], settings: Settings) -> None:
+        self.usual = usual_options(settings)
+        """What a session gets that asks for nothing."""
+        self._make = make
+        self._size = settings.pool_size
+        self._ready: deque[D] = deque()
+        self._wanted = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._busy = 0
+
+    def __len__(self) -> int:
+        return len(self._ready)
+
+    def ids(self) -> frozenset[str]:
+        """``desktop_id`` of those that are ready."""
+        return frozenset(desktop.desktop_id for desktop in self._ready)
+
+    def start(self) -> None:
+        """Begin to fill in the background."""
+        if self._size > 0 and self._task is None:
+            self._wanted.set()
+            self._task = asyncio.create_task(self._fill(), name="desktop-pool")
+
+    async def acquire(self, options: DesktopOptions) -> D:
+        """Return a ready desktop if ``options`` are the usual ones, else a new one; the pool waits meanwhile."""
+        usual = self.usual
+        is_usual = (options.size, options.network, options.image) == (usual.size, usual.network, usual.image)
+        if is_usual and (ready := self._take()) is not None:
+            return ready
+        self._busy += 1
+        try:
+            return await self._make(options)
+        finally:
+            self._busy -= 1
+            self._wanted.set()
+
+    def _take(self) -> D | None:
+        self._wanted.set()
+        while self._ready:
+            desktop = self._ready.popleft()
+            if desktop.connected:
+                return desktop
+        return None
+
+    async def _fill(self) -> None:
+        failures = 0
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                async with asyncio.timeout(_BREATH):
+                    await self._wanted.wait()
+                continue  # another request came: wait for calm again
+            except TimeoutError:
+                pass
+            if self._busy:
+                continue
+            for dead in [desktop for desktop in self._ready if not desktop.connected]:
+                self._ready.remove(dead)
+                await dead.close()
+            if len(self._ready) >= self._size:
+                continue
+            try:
+                self._ready.append(await self._make(self.usual))
+                failures = 0
+            except CambioError as error:
+                log.warning("no desktop could be made ready in advance: %s", error.describe())
+                await asyncio.sleep(_PATIENCE[min(failures, len(_PATIENCE) - 1)])
+                failures += 1
+            self._wanted.set()
+
+    async def stop(self) -> None:
+        """Stop filling and remove what is ready."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+        ready = list(self._ready)
+        self._ready.clear()
+        await asyncio.gather(*(desktop.close() for desktop in ready))
+
+
+def usual_options(settings: Settings) -> DesktopOptions:
+    """Return what a session gets that asks for nothing. :class:`InvalidRequest` for a setting that makes no sense."""
+    return DesktopOptions(size=_size(settings.display), network=_mode(settings.network))
+
+
+def _size(text: str) -> Size:
+    width, _, height = text.lower().partition("x")
+    try:
+        return Size(int(width), int(height))
+    except ValueError:
+        raise InvalidRequest(
+            f"{text!r} is not a screen size.", details={"display": "must look like 1280x800"}
+        ) from None
+
+
+def _mode(text: str) -> Any:
+    if text not in ("open", "none"):
+        raise InvalidRequest(f"{text!r} is no network mode.", details={"network": "must be open or none"})
+    return text

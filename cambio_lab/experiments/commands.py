@@ -126,7 +126,7 @@ async def _engine_and_run(experiment: Any, arguments: argparse.Namespace) -> Any
 
 def status_command(arguments: argparse.Namespace) -> int:
     """Counts and spend; reads only, so it may be asked at any time."""
-    from ..store.store import FILE_NAME
+    from ..store import FILE_NAME
     from .ledger import open_for_reading, read_counts, read_spent
 
     folder = _folder(arguments.folder)

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..desktop.machine import FileContent
 from ..errors import ActionError, CambioError
-from ..recording import observations
-from ..recording.contents import Contents
-from ..recording.desktops import RecordingDesktop
+from ..recording import Contents, calls
+from ..recording.calls import RecordingDesktop
 from ..recording.run_file import unpack
 from ..replay.replay_desktop import ReplayDesktop
 from . import live
@@ -79,13 +78,13 @@ class KeptDesktop(ReplayDesktop):
         return FileContent(read)
 
     def _answer(self, method: str, arguments: Json) -> Any:
-        answers = self._kept.get(_key(method, observations.encode_arguments(arguments)), [])
+        answers = self._kept.get(_key(method, calls.encode_arguments(arguments)), [])
         if not answers:
             raise EvidenceMissing(f"The check reads what was not kept: {method} {str(arguments)[:200]}.")
         call = answers.pop(0) if len(answers) > 1 else answers[0]
         if "error" in call:
-            raise observations.decode_error(call["error"])
-        return observations.decode(call["result"], self.contents.find)
+            raise calls.decode_error(call["error"])
+        return calls.decode(call["result"], self.contents.find)
 
 
 async def rejudge(task: Task, seed: int, outcome: Outcome, contents: Contents) -> Outcome | None:

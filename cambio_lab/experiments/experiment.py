@@ -14,8 +14,7 @@ from ..agent.options import AgentOptions
 from ..errors import ConfigurationError
 from ..recording import walls
 from ..sessions import SessionConfig
-from ..store import Store
-from ..store.store import FILE_NAME
+from ..store import FILE_NAME, Store
 from . import display, evidence, plots, results
 from .budget import Budget, Caps
 from .engines import choose as choose_engine

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError, StoreError
-from ..store import Store
+from ..store import FILE_NAME, Store
 from ..store.sessions import execute, select
-from ..store.store import FILE_NAME
 from .fingerprint import comparable
 from .grid import Cell
 from .outcome import NO_VERDICT, Outcome

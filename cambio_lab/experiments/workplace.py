@@ -20,14 +20,13 @@ from typing import Any
 from .._version import __version__
 from ..agent.models import DEMO
 from ..agent.options import AgentOptions
-from ..desktop import make_provider
-from ..desktop.probe import probe_image
+from ..desktop import make_provider, probe_image
 from ..desktop.provider import DesktopProvider
 from ..errors import ConfigurationError, MissingKey, SessionError
 from ..events import Event, ModelReplied, ToolFinished, ToolStarted, TurnFailed, TurnFinished, Usage
 from ..interop.otel import Traced, traced
+from ..recording import Contents
 from ..recording.collect import collect
-from ..recording.contents import Contents
 from ..recording.run_file import save
 from ..sessions import AgentRequest, Registry, Session, SessionAgent
 from ..sessions.interfaces import build_agent

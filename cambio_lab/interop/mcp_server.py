@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from ..agent.tools.call import MEMBERS
+from ..agent.tools import MEMBERS
 from ..errors import CambioError, InvalidRequest, SessionNotFound
-from ..sessions.checks import Checked
+from ..sessions.message import Checked
 from ..store import SessionQuery, StepRow
 
 if TYPE_CHECKING:

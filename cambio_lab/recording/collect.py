@@ -13,8 +13,7 @@ from typing import Any
 
 from ..errors import SessionNotFound
 from ..store import EventRow, ExchangeRow, SessionRow, StepRow, Store
-from . import bodies
-from .contents import FORMAT, VERSION, Contents, Json, named_screenshots
+from . import FORMAT, VERSION, Contents, Json, named_in_requests, named_screenshots
 from .recorder import OBSERVED, STARTED
 
 
@@ -48,7 +47,7 @@ def _assemble(
     events = [_event(r) for r in rows if r.kind not in (OBSERVED, STARTED)]
     lists: list[list[Json]] = [events, messages, steps, observations]
     named = named_screenshots(lists)
-    for digest in bodies.named(exchanges):
+    for digest in named_in_requests(exchanges):
         named.setdefault(digest, "image/png")
     present = {digest: media_type for digest, media_type in sorted(named.items()) if path(digest) is not None}
     environments = [json.loads(r.record or "{}") for r in rows if r.kind == STARTED]

@@ -16,7 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleRefused
-from .contents import Json
+from . import Json
 from .rows import points
 
 if TYPE_CHECKING:

@@ -17,19 +17,19 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._version import __version__
-from ..agent.transports.exchanges import Exchange, RecordingTransport
+from ..agent.transports import Exchange, RecordingTransport
 from ..desktop.base import Desktop, Screenshot
 from ..errors import StoreError
 from ..store import EventRow, ExchangeRow, Store
-from . import bodies, observations
-from .desktops import HUMAN, ClientDesktop, RecordingDesktop
+from . import BodyEncoder, calls, difference, dump_change, references
+from .calls import HUMAN, ClientDesktop, RecordingDesktop
 from .masking import Mask
 
 if TYPE_CHECKING:
     import httpx2
 
     from ..agent.options import AgentOptions
-    from ..agent.tools.call import ApprovalPolicy
+    from ..agent.tools import ApprovalPolicy
 
 log = logging.getLogger(__name__)
 STARTED = "RecordingStarted"
@@ -52,7 +52,7 @@ class Recorder:
         self._store = store
         self._session_id = session_id
         self._next = first
-        self._encoder = bodies.BodyEncoder()
+        self._encoder = BodyEncoder()
         self._calls = 0
         self._previous: tuple[int | None, bytes] = (None, b"")
         self._encoding: dict[int, asyncio.Task[tuple[str, bytes, list[str]]]] = {}
@@ -142,9 +142,9 @@ class Recorder:
         made = self._encoder.encode(body)
         digest = hashlib.sha256(made).hexdigest()
         base, before = self._previous
-        change = bodies.difference(base, before, made)
+        change = difference(base, before, made)
         self._previous = (number, made)
-        return digest, bodies.dump(change), bodies.references(made)
+        return digest, dump_change(change), references(made)
 
     # From the desktop
 
@@ -153,10 +153,10 @@ class Recorder:
         if call is not None:
             await self._human(step, call, {"none": True})
         if screenshot is not None:
-            await self._human(step, HumanCall("screenshot", {}, time.time()), observations.encode(screenshot))
+            await self._human(step, HumanCall("screenshot", {}, time.time()), calls.encode(screenshot))
 
     async def _human(self, step: int, call: HumanCall, result: Mapping[str, Any]) -> None:
-        arguments = observations.encode_arguments(dict(call.arguments))
+        arguments = calls.encode_arguments(dict(call.arguments))
         about = {"by": HUMAN, "step": step, "method": call.method, "arguments": arguments, "at": call.at, "ms": 0.0}
         await self._observed({**about, "number": self._count(), "result": result})
 

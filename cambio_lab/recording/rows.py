@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
 from ..events import Usage
-from .contents import Contents, Json
+from . import Contents, Json
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import BundleRefused
-from . import bodies, bounds, schema
-from .contents import FORMAT, SUFFIXES, VERSION, Contents, Json, dump
+from . import FORMAT, SUFFIXES, VERSION, Contents, Json, bounds, check_sizes, dump, schema
 from .drawing import check_image
 
 MANIFEST = "manifest.json"
@@ -145,7 +144,7 @@ def _read(archive: zipfile.ZipFile) -> Contents:
         count = manifest["counts"].get(name)
         if name != "exchanges" and count != len(rows):
             raise BundleRefused(f"the manifest counts {count} {name}, the file has {len(rows)}")
-    bodies.check_sizes(lists["exchanges"])
+    check_sizes(lists["exchanges"])
     files, types = {}, {}
     for name in entries:
         if found := _SCREENSHOT.fullmatch(name):

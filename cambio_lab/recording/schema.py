@@ -37,7 +37,7 @@ from .bounds import (
     check,
     model_of,
 )
-from .observations import METHODS
+from .calls import METHODS
 
 
 class Block(Strict):
@@ -108,7 +108,7 @@ class Message(Strict):
 
 
 class Change(Strict):
-    """A request body as the difference to the one before; see :mod:`.bodies`."""
+    """A request body as the difference to the one before; see :func:`..recording.difference`."""
 
     base: Count | None
     prefix: Count

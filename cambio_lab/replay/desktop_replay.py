@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ..agent.options import OPTIONAL_MEMBERS
 from ..desktop.base import Desktop, Region, Screenshot, Size
 from ..errors import BundleRefused, DesktopError, DesktopLost
-from ..recording import drawing, observations
-from ..recording.contents import Contents, Json
-from ..recording.desktops import CLIENT
+from ..recording import Contents, Json, calls, drawing
+from ..recording.calls import CLIENT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -158,11 +157,11 @@ def _first_difference(call: Json, result: Json) -> str:
 
 async def perform(desktop: Desktop, call: Json) -> Any:
     """One recorded call on a live desktop."""
-    arguments = observations.restore_arguments(call["arguments"])
+    arguments = calls.restore_arguments(call["arguments"])
     if call["method"] == "sleep":
         return await asyncio.sleep(arguments["seconds"])
     method = call["method"]
-    if method not in observations.METHODS:
+    if method not in calls.METHODS:
         raise BundleRefused(f"a recorded call has the unknown method {method!r}")
     if method == "read_file":
         return b"".join([chunk async for chunk in desktop.read_file(**arguments)])
@@ -173,7 +172,7 @@ async def _look(
     contents: Contents, desktop: Desktop, call: Json, seen: Screenshot, masks: Sequence[Mask], tolerance: float
 ) -> Look:
     """Compare; while it differs, look again for a while."""
-    recorded: Screenshot = observations.decode(call["result"], contents.find)
+    recorded: Screenshot = calls.decode(call["result"], contents.find)
     deadline = time.monotonic() + PATIENCE
     while True:
         look = await asyncio.to_thread(compare, call.get("step"), recorded.data, seen.data, masks, tolerance)

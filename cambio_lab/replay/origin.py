@@ -10,15 +10,13 @@ import asyncio
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ..agent.tools.call import ENDED_EARLY
-from ..agent.transcript import close_open_batch
+from ..agent.tools import ENDED_EARLY
+from ..agent.transcript import close_open_batch, unexecuted
 from ..desktop.base import Desktop
 from ..errors import InvalidRequest, RecordingMissing
-from ..recording import bodies, run_file
+from ..recording import Contents, Json, expand, run_file
 from ..recording.collect import collect
-from ..recording.contents import Contents, Json
 from ..store import Store
 from . import requests
 from .desktop_replay import DesktopReplay, replay_on
@@ -127,7 +125,7 @@ def _history(contents: Contents, row: Json) -> list[Json]:
     body = next((body for body in contents.bodies() if answer in body), None)
     if body is None:
         return _cut(contents.conversation(), wanted)
-    return _cut(requests.conversation(bodies.expand(body, contents.find)), wanted)
+    return _cut(requests.conversation(expand(body, contents.find)), wanted)
 
 
 def _cut(messages: list[Json], wanted: str) -> list[Json]:
@@ -141,18 +139,11 @@ def _cut(messages: list[Json], wanted: str) -> list[Json]:
             return close_open_batch(messages)
         done = set(ids[: ids.index(wanted) + 1])
         results = [block for block in messages[index + 1]["content"] if block.get("type") == "tool_result"]
-        kept = [block if block["tool_use_id"] in done else _not_executed(block) for block in results]
+        kept = [
+            block
+            if block["tool_use_id"] in done
+            else unexecuted(block["tool_use_id"], block.get("toolset_name"), ENDED_EARLY)
+            for block in results
+        ]
         return [*messages[: index + 1], {"role": "user", "content": kept}]
     raise InvalidRequest("The conversation no longer contains this step: it was cleared or summarised.")
-
-
-def _not_executed(block: Json) -> Json:
-    result: dict[str, Any] = {
-        "type": "tool_result",
-        "tool_use_id": block["tool_use_id"],
-        "content": [{"type": "text", "text": ENDED_EARLY}],
-        "is_error": True,
-    }
-    if block.get("toolset_name") is not None:
-        result["toolset_name"] = block["toolset_name"]
-    return result

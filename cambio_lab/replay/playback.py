@@ -12,7 +12,7 @@ from ..agent.client import ModelClient
 from ..agent.gate import Gate, QueuedMessage
 from ..agent.loop import Agent
 from ..agent.options import AgentOptions, TurnOptions
-from ..agent.transports.exchanges import ReplayTransport
+from ..agent.transports import ReplayTransport
 from ..agent.turn import Emit
 from ..errors import BundleRefused, CambioError, ReplayDiverged
 from ..events import (
@@ -27,10 +27,8 @@ from ..events import (
     TurnFailed,
     TurnFinished,
 )
-from ..recording import bodies
-from ..recording.bodies import BodyEncoder
+from ..recording import BodyEncoder, Contents, Json, expand, images_of
 from ..recording.bounds import check
-from ..recording.contents import Contents, Json, images_of
 from ..recording.schema import TURN_OPTIONS
 from . import requests
 from .recorded import COUNTED, RecordedGate, RecordedTools, Stops
@@ -271,7 +269,7 @@ def _history_before(contents: Contents) -> list[Json]:
     for event in contents.events:
         own += event["kind"] == "HistoryAppended"
         if event["kind"] == "RequestSent" and contents.exchanges:
-            body = bodies.expand(next(contents.bodies()), contents.find)
+            body = expand(next(contents.bodies()), contents.find)
             messages = requests.conversation(body)
             return messages[: max(0, len(messages) - own)]
         if event["kind"] == "ConversationCleared":

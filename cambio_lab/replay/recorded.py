@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..agent.gate import Gate
-from ..agent.tools.call import STOPPED
+from ..agent.tools import STOPPED
 from ..agent.tools.named import NAME, RESERVED, ExtraResult
 from ..desktop.base import Screenshot
 from ..events import Event, ToolFinished
-from ..recording.contents import Contents, Json
+from ..recording import Contents, Json
 
 TIMEOUT = 300.0
 COUNTED = frozenset({"RequestSent", "ModelReplied", "HistoryAppended", "ToolStarted", "ToolFinished"})

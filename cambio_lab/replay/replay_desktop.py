@@ -14,15 +14,29 @@ from ..desktop.delegating import CallDesktop, DelegatingDesktop
 from ..desktop.machine import FileContent, Listing
 from ..desktop.provider import DesktopOptions, ProviderHealth
 from ..errors import ActionError, DesktopLost, ReplayDiverged
-from ..recording import observations
-from ..recording.contents import Contents, Json
-from ..recording.desktops import ClientRecord
+from ..recording import Contents, Json, calls
+from ..recording.calls import CLIENT
 from ..recording.masking import Mask
 
 T = TypeVar("T")
 NOT_LIVE = "This is a recorded desktop: it can be looked at, not touched."
 UNMATCHED = frozenset({"release_all", "resize"})
 """Housekeeping: whether it happens depends on timing, and nothing is seen of it."""
+
+
+class ClientRecord:
+    """The results of what clients did in a recording; each recorded call is answered once."""
+
+    def __init__(self, calls: list[Json]) -> None:
+        self._left = [call for call in calls if call.get("by") == CLIENT]
+
+    def take(self, method: str, arguments: Json) -> Json | None:
+        """Return the result of the first such call that was not answered yet."""
+        for index, call in enumerate(self._left):
+            if (call["method"], call["arguments"]) == (method, arguments):
+                result: Json = self._left.pop(index)["result"]
+                return result
+        return None
 
 
 class ReplayDesktop(CallDesktop):
@@ -89,7 +103,7 @@ class ReplayDesktop(CallDesktop):
         while self._looks and self._looks[0][0] <= self._position:
             after, result = self._looks.popleft()
             if after == self._position:
-                self._screenshot = observations.decode(result, self._find)
+                self._screenshot = calls.decode(result, self._find)
                 break
         return self._now()
 
@@ -98,7 +112,7 @@ class ReplayDesktop(CallDesktop):
             recorded = (call["result"]["picture"] for call in self._calls if "picture" in call.get("result", {}))
             if (first := next(recorded, None)) is None:
                 raise ActionError(NOT_LIVE)
-            self._screenshot = observations.decode({"picture": first}, self._find)
+            self._screenshot = calls.decode({"picture": first}, self._find)
         return self._screenshot
 
     async def thumbnail(self, width: int = 320) -> Screenshot:
@@ -157,7 +171,7 @@ class ReplayDesktop(CallDesktop):
         result = self._clients.take(method, arguments)
         if result is None:
             raise ActionError(f"{NOT_LIVE} The recording has no such {method}.")
-        return observations.decode(result, self._find)
+        return calls.decode(result, self._find)
 
     async def replay(self, method: str, arguments: Json) -> Any:
         """The recorded result of the next call, which must be this one."""
@@ -175,8 +189,8 @@ class ReplayDesktop(CallDesktop):
                 await asyncio.Event().wait()  # until the stop cancels it
             if call["error"].get("type") == "Unexpected":
                 raise RuntimeError("recorded failure")
-            raise observations.decode_error(call["error"])
-        result = observations.decode(call["result"], self._find)
+            raise calls.decode_error(call["error"])
+        result = calls.decode(call["result"], self._find)
         if isinstance(result, Screenshot):
             self._screenshot = result
         return result
@@ -202,7 +216,7 @@ class _AgentSide(DelegatingDesktop):
         self._replay = desktop.replay
 
     async def call(self, kind: type[T], method: str, **arguments: Any) -> T:
-        result: T = await self._replay(method, observations.encode_arguments(arguments))
+        result: T = await self._replay(method, calls.encode_arguments(arguments))
         return result
 
     async def release_all(self) -> None:

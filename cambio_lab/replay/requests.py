@@ -7,11 +7,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ..agent.transports.exchanges import Recorded
+from ..agent.transports import Recorded
 from ..errors import BundleRefused
-from ..recording.bodies import readable
+from ..recording import Contents, Json, parse_request, readable
 from ..recording.bounds import check, check_json
-from ..recording.contents import Contents, Json, parse_request
 from ..recording.schema import Message
 
 LONGEST = 160

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
-from ..recording.contents import Json
+from ..recording import Json
 from ..recording.rows import load_pandas
 from .compare import Comparison, compare
 from .run import Run

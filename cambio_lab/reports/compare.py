@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any
 
-from ..recording import drawing
-from ..recording.contents import Json
+from ..recording import Json, drawing
 from ..recording.rows import counted, describe, load_pandas
 from .viewer import shorten
 

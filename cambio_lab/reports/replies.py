@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..events import Usage
-from ..recording.contents import Json
+from ..recording import Json
 from ..recording.rows import usage_of
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
 from ..events import Usage
+from ..recording import Contents, Json
 from ..recording import run_file as bundle
-from ..recording.contents import Contents, Json
 from ..recording.rows import counted, rows, usage_of
 
 if TYPE_CHECKING:

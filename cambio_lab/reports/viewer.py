@@ -9,8 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
-from ..recording import drawing
-from ..recording.contents import Contents, Json, images_of
+from ..recording import Contents, Json, drawing, images_of
 from ..recording.rows import counted, describe, rows, usage_of
 
 MAX_SCENES = 150

@@ -28,7 +28,7 @@ async def examine(say: Say, resolve: Callable[[], Settings]) -> int:
     except ConfigurationError as error:
         say(f"[fix] settings       {error.describe()}")
         return 1
-    from ..desktop.probe import probe_container, probe_engine, probe_image, probe_local, probe_sandbox
+    from ..desktop import probe_container, probe_engine, probe_image, probe_local, probe_sandbox
 
     engine, image, sandbox, local = await asyncio.gather(
         _within("engine", probe_engine()),
@@ -146,7 +146,7 @@ def _front_end() -> ProviderHealth:
 async def _redis(settings: Settings) -> ProviderHealth:
     if not settings.redis_url:
         return ProviderHealth("redis", True, "not used: rate limits are counted in memory")
-    from ..api.rate_limit import RateLimiter
+    from ..api.services import RateLimiter
 
     limiter = RateLimiter(settings)
     try:

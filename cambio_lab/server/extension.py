@@ -20,14 +20,15 @@ from jupyter_server.extension.application import ExtensionApp
 from traitlets import Bool, Float, Int, TraitType, Unicode
 from traitlets.config import Configurable
 
+from .. import api
 from .._version import __version__
-from ..api import routes
 from ..api.messages import Encoder
-from ..api.metrics import Measured
 from ..api.services import KEY, Services
 from ..api.system import HealthCheck, watch_disk
+from ..desktop import build_provider, make_provider
+from ..desktop.provider import DesktopProvider
 from ..errors import CambioError, ConfigurationError, DirectoryInUse, StoreUnavailable
-from ..settings import SECTION, Settings, data_directory, resolve
+from ..settings import SECTION, Settings, data_directory, identity, resolve
 from .bounds import bound, throttle
 from .memory import bound_arenas, freeze, keep_trimmed
 
@@ -36,12 +37,11 @@ if TYPE_CHECKING:
     from ..interop.otel import Traced
     from ..sessions import Registry
     from ..store import Store
-    from .providers import Providers
 
 STOP_SECONDS = 8.0
 HEAVY = (
     *("cambio_lab.agent.client", "cambio_lab.interop.otel", "cambio_lab.sessions", "cambio_lab.store"),
-    *("cambio_lab.api.schemas.requests", "cambio_lab.server.providers"),
+    "cambio_lab.api.schemas",
 )
 """Modules that take long to import: loaded by the start hook, in a thread. Handlers import from them after that."""
 ACTIVITY_SECONDS = 1.0
@@ -106,7 +106,7 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
         bound(self.settings)  # the HTTP server is made after the extensions
 
     def initialize_handlers(self) -> None:
-        self.handlers.extend(routes.handlers())
+        self.handlers.extend(api.handlers())
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         """Jupyter waits for all extensions' hooks together, so ours only begins the work."""
@@ -147,7 +147,6 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
         from ..interop.otel import traced
         from ..sessions import Registry
         from ..store import Store
-        from .providers import Providers, identity
 
         settings = self.services.settings
         directory = data_directory(settings)
@@ -156,13 +155,13 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
         server_id = await asyncio.to_thread(identity, directory)
         self._providers = Providers(settings, server_id)
         default = await self._providers.open()
-        measured = Measured(Encoder(self.settings["base_url"]))
-        self._traces = await asyncio.to_thread(traced, measured)
+        encoder = Encoder(self.settings["base_url"])
+        self._traces = await asyncio.to_thread(traced, encoder)
         self._registry = Registry(
             settings=settings,
             store=self._store,
             provider_for=self._providers.provider_for,
-            encode=self._traces or measured,
+            encode=self._traces or encoder,
         )
         await self._registry.start()
         self.services.health = HealthCheck(self.services, default)
@@ -248,3 +247,33 @@ def _stop_worker_threads() -> None:
 
 
 main = launch = CambioLab.launch_instance
+
+
+class Providers:
+    """One provider of each kind, made when it is first needed."""
+
+    def __init__(self, settings: Settings, server_id: str) -> None:
+        self._settings = settings
+        self._server_id = server_id
+        self._made: dict[str, DesktopProvider] = {}
+        self._default: DesktopProvider | None = None
+
+    async def open(self) -> DesktopProvider:
+        """The default provider; for ``auto`` the engine is asked once, now."""
+        self._default = await make_provider(self._settings, server_id=self._server_id)
+        self._made[self._default.name] = self._default
+        return self._default
+
+    def provider_for(self, kind: str) -> DesktopProvider:
+        """``auto``, ``docker``, ``sandbox`` or ``local`` as a provider, the same one each time."""
+        assert self._default is not None
+        if kind == "auto":
+            return self._default
+        if kind not in self._made:
+            self._made[kind] = build_provider(self._settings, self._server_id, kind)
+        return self._made[kind]
+
+    async def stop(self, keep: frozenset[str]) -> None:
+        """Remove what is left of any kind but ``keep``."""
+        for provider in self._made.values():
+            await provider.stop(keep=keep)

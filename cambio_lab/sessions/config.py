@@ -14,16 +14,16 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from cambio_lab.agent.models import notice, retired
 from cambio_lab.agent.options import AgentOptions
-from cambio_lab.agent.tools.call import parse_policy
+from cambio_lab.agent.tools import parse_policy
 from cambio_lab.desktop import Kind
 from cambio_lab.desktop.base import Size
-from cambio_lab.desktop.docker.allow import domains
+from cambio_lab.desktop.docker.filter import domains
 from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.errors import InvalidRequest
 from cambio_lab.recording.masking import Mask
 from cambio_lab.settings import Settings
 
-from .checks import NO_SECRETS, Checked, invalid, listed
+from .message import NO_SECRETS, Checked, invalid, listed
 from .secrets import check_secrets
 
 MIN_SIDE, MAX_SIDE = 320, 4096

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from cambio_lab.agent.tools.call import HAND_OVER
+from cambio_lab.agent.tools import HAND_OVER
 from cambio_lab.errors import CambioError, SessionConflict, SessionEnded
 from cambio_lab.events import ControlChanged, HumanInput
 
+from .human import check_answer
 from .interfaces import Viewer
-from .questions import check_answer
 from .state import Phase, SessionState
 from .turn import Turn
 

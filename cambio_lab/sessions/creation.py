@@ -10,7 +10,7 @@ from typing import Any
 
 from cambio_lab.agent.gate import Gate, QueuedMessage
 from cambio_lab.agent.options import AgentOptions
-from cambio_lab.agent.tools.call import NOTE, parse_policy
+from cambio_lab.agent.tools import NOTE, parse_policy
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.desktop.provider import DesktopProvider, Progress
 from cambio_lab.errors import CambioError, DesktopUnavailable

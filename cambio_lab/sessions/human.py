@@ -1,4 +1,4 @@
-"""What a person does on the desktop, as steps of the session: recorded, shown, and told to the agent."""
+"""What people do, as part of the session: steps on the desktop, and answers to the agent's questions."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from cambio_lab.agent.gate import QueuedMessage
-from cambio_lab.agent.tools.call import COMPUTER, NOTE
+from cambio_lab.agent.tools import COMPUTER, HAND_OVER, NOTE
+from cambio_lab.agent.tools.named import LONGEST_ANSWER
 from cambio_lab.desktop.base import Point, Size
 from cambio_lab.desktop.rfb.human import HumanAction
-from cambio_lab.errors import CambioError
-from cambio_lab.events import ToolFinished
+from cambio_lab.errors import CambioError, InvalidRequest
+from cambio_lab.events import Event, QuestionAnswered, QuestionAsked, Status, ToolFinished
 from cambio_lab.recording.recorder import HumanCall
 from cambio_lab.store import Operation, StepRow, new_message_id
+from cambio_lab.store.conversation import Role
 
 if TYPE_CHECKING:
+    from .control import ControlledSession
     from .session import Session
     from .state import SessionState
 
@@ -180,3 +183,42 @@ async def keep_step(session: SessionState, event: ToolFinished, row: StepRow, *,
     moment = session.moment(event, image_sha256=sha256, cost_usd=row.cost_usd, denied=denied)
     results = await session.journal.emit(moment, operations=operations)
     await session.record_grew(results[-1])
+
+
+WITHOUT_WORDS = {"answered": "Handed back", "timeout": "No answer came in time", "stopped": "The turn was stopped"}
+
+
+async def asked(session: ControlledSession, event: QuestionAsked, message_id: str) -> None:
+    """Tell of a question in the turn on ``message_id``; a hand-over lets viewers act from now on."""
+    about = {"question": event.tool, "tool_use_id": event.tool_use_id, "choices": event.choices, "during": message_id}
+    await _keep(session, event, "waiting", "assistant", event.question, about)
+    session.context.notify(session.name, event.question, event.choices)
+
+
+async def answered(session: ControlledSession, event: QuestionAnswered, message_id: str) -> None:
+    """Tell how a question ended."""
+    about = {"answer": event.outcome, "tool_use_id": event.tool_use_id, "by": event.by, "during": message_id}
+    await _keep(session, event, "acting", "user", event.answer or WITHOUT_WORDS[event.outcome], about)
+
+
+async def _keep(
+    session: ControlledSession, event: Event, state: Status, role: Role, words: str, about: dict[str, Any]
+) -> None:
+    session.show(state)
+    session.hold()
+    message = session.store.messages.appending(new_message_id(), session.id, role, words, about, session.now())
+    await session.journal.emit(session.moment(event), operations=[message])
+
+
+def check_answer(question: QuestionAsked, text: str) -> str:
+    """Return ``text`` trimmed; :class:`InvalidRequest` when it is no answer to ``question``."""
+    words, problem = text.strip(), ""
+    if len(words) > LONGEST_ANSWER:
+        problem = f"must have at most {LONGEST_ANSWER} characters"
+    elif not words and question.tool != HAND_OVER:
+        problem = "must not be empty"
+    elif not question.free_text and words not in question.choices:
+        problem = f"must be one of {', '.join(question.choices)}"
+    if problem:
+        raise InvalidRequest(f"The answer {problem}.", details={"text": problem})
+    return words

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +16,7 @@ from cambio_lab.events import Event, Status, Usage
 from cambio_lab.recording.masking import Mask
 from cambio_lab.recording.pruning import Quota
 from cambio_lab.recording.recorder import HumanCall
+from cambio_lab.replay import recorded_agent
 from cambio_lab.settings import Settings
 from cambio_lab.store import Store
 
@@ -152,8 +152,7 @@ def default_factory(settings: Settings, store: Store) -> AgentFactory:
 
 async def build_agent(settings: Settings, store: Store, request: AgentRequest, **more: Any) -> SessionAgent:
     """Return the agent of a session; ``more`` are arguments of :func:`cambio_lab.replay.recorded_agent.build_agent`."""
-    build = await asyncio.to_thread(_builder)
-    return await build(
+    return await recorded_agent.build_agent(
         store,
         request.session_id,
         desktop=request.desktop,
@@ -164,12 +163,6 @@ async def build_agent(settings: Settings, store: Store, request: AgentRequest, *
         steps=request.steps,
         **more,
     )
-
-
-def _builder() -> Callable[..., Awaitable[SessionAgent]]:
-    from cambio_lab.replay.recorded_agent import build_agent  # with httpx2
-
-    return build_agent
 
 
 async def stored_conversation(store: Store, session_id: str) -> list[dict[str, Any]]:

@@ -213,17 +213,12 @@ class Recovery:
             return
         details = "The server was restarted while it ran. Send a message to go on."
         failed = TurnFailed("The turn was interrupted.", details, 0.0, Usage())
-        idle = StatusChanged(
-            "idle", "Waiting for a message", {"event": "interrupted", "message_id": row.turn_message_id}
-        )
-        operations = [
-            session.store.steps.interrupting(row.id, session.now()),
-            session.store.sessions.updating(row.id, turn_message_id=None),
-        ]
-        lost = [
-            MessageWithdrawn(one, "The server was restarted before the agent read it")
-            for one in await self._queued(row)
-        ]
+        about = {"event": "interrupted", "message_id": row.turn_message_id}
+        idle = StatusChanged("idle", "Waiting for a message", about)
+        closing = session.store.sessions.updating(row.id, turn_message_id=None)
+        operations = [session.store.steps.interrupting(row.id, session.now()), closing]
+        unread = "The server was restarted before the agent read it"
+        lost = [MessageWithdrawn(one, unread) for one in await self._queued(row)]
         moments = [session.moment(event) for event in (*lost, failed, idle)]
         await session.journal.emit(*moments, operations=operations, refusable=True)
 
@@ -243,13 +238,8 @@ class Recovery:
         self._tried.add(session_id)
         if (row := await self._reread(session_id)) is None:
             return None
-        ended = replace(
-            row,
-            status=status,
-            ended_at=max(self._clock.time(), row.created_at),
-            end_reason=reason,
-            turn_message_id=None,
-        )
+        now = max(self._clock.time(), row.created_at)
+        ended = replace(row, status=status, ended_at=now, end_reason=reason, turn_message_id=None)
         await self._write_end(ended)
         self._forget(session_id)
         self._ended(session_id)

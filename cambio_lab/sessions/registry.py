@@ -26,12 +26,10 @@ from cambio_lab.store import SessionQuery, SessionStatus, Store
 from .broadcast import Described, SessionFeed
 from .config import check_creation
 from .creation import Creation, Desktops
-from .housekeeping import Housekeeping, OwnedTasks
+from .housekeeping import Housekeeping, OwnedTasks, Webhook
 from .interfaces import AgentFactory, Clock, Encode, SessionContext, default_factory
 from .recovery import Recovery
 from .session import Session
-from .state import describe_row
-from .webhook import Webhook
 
 logger = logging.getLogger(__name__)
 STOP_SECONDS = 8.5
@@ -216,7 +214,7 @@ class Registry:
         row = await self.store.sessions.get(session_id)
         if row is None:
             raise _unknown(session_id)
-        return describe_row(row)
+        return row.describe()
 
     async def annotate(
         self, session_id: str, *, pinned: bool | None = None, tags: list[str] | None = None, note: str | None = None

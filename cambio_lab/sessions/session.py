@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from cambio_lab import events
 from cambio_lab.agent.gate import Gate, QueuedMessage
-from cambio_lab.agent.tools.call import parse_policy
+from cambio_lab.agent.models import resolve
+from cambio_lab.agent.tools import parse_policy
 from cambio_lab.agent.tools.named import ExtraTools
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.errors import (
@@ -28,12 +29,11 @@ from cambio_lab.errors import (
 from cambio_lab.replay.origin import keep
 from cambio_lab.store import SessionRow, SessionStatus, new_message_id
 
-from .asked import check
 from .config import SessionConfig, check_name, parse_display
 from .control import ControlledSession
 from .human import HumanSteps
-from .images import Uploads
 from .interfaces import AgentRequest, SessionAgent, SessionContext, stored_conversation, with_secrets
+from .message import Uploads, checked
 from .state import MOST_QUEUED, Phase
 from .turn import Turn
 
@@ -71,7 +71,8 @@ class Session(ControlledSession):
         """Functions that a client offers to the agent from its next turn on."""
         self.desktop_left = False
         """Its desktop could not be removed at its end; the registry tries again."""
-        self.uploads = Uploads(self.store, config, context.settings)
+        platform = config.platform or context.settings.platform
+        self.uploads = Uploads(self.store, resolve(config.model or context.settings.model, platform).images)
         self.bare_desktop = desktop
         self.human = HumanSteps(self)
         self._admission = asyncio.Lock()
@@ -82,13 +83,13 @@ class Session(ControlledSession):
         """Accept a message and start the agent's turn; return its id once it is on disk.
 
         While a turn runs: ``idle`` is refused, ``next`` waits for the agent's next request and is part of the turn,
-        ``now`` stops the turn first. ``fields`` are what else it may have; see :func:`.asked.check`. A message that
+        ``now`` stops the turn first. ``fields`` are what else it may have; see :func:`.message.checked`. A message that
         has any waits for no turn.
 
         Raises :class:`InvalidRequest`, :class:`SessionEnded`, :class:`TurnRunning`, :class:`MessageLimitReached`,
         :class:`RecordFull` or :class:`StoreUnavailable`; then nothing is stored.
         """
-        asked = await check(content, metadata, fields, self.uploads, mask=self.mask, extra_tools=self.extra_tools)
+        asked = await checked(content, metadata, fields, self.uploads, mask=self.mask, extra_tools=self.extra_tools)
         message_id, text, extra = new_message_id(), asked.text, asked.metadata
         if when == "now" and self.turn is not None and self.life.working:
             self._check_limits()
@@ -140,9 +141,8 @@ class Session(ControlledSession):
             raise SessionConflict("This message does not wait any more.", hint="The agent has it, or its turn ended.")
         self._user_messages -= 1
         count = self.store.sessions.updating(self.id, user_messages=self._user_messages)
-        await self.journal.emit(
-            self.moment(events.MessageWithdrawn(message_id, "It was taken back")), operations=[count]
-        )
+        withdrawn = self.moment(events.MessageWithdrawn(message_id, "It was taken back"))
+        await self.journal.emit(withdrawn, operations=[count])
 
     async def clear_history(self) -> int:
         """Forget the conversation, the agent's memory of it included; return how many messages there were.

@@ -267,7 +267,7 @@ class SessionState:
     def describe(self) -> dict[str, Any]:
         """Return the body of ``GET /sessions/{id}`` without addresses, which depend on how the server is reached."""
         desktop, platform = self.desktop, self.config.platform or self.context.settings.platform
-        return describe_row(self.row()) | {
+        return self.row().describe() | {
             "state": self.state,
             "vnc_port": desktop.vnc_port,
             "isolated": desktop.isolated,
@@ -277,29 +277,3 @@ class SessionState:
             "notice": notice(self.model, platform, datetime.now(UTC).date()),
             "control": self.control,
         }
-
-
-def describe_row(row: SessionRow) -> dict[str, Any]:
-    """Return the body of ``GET /sessions/{id}`` for a session that is not live."""
-    return {
-        "id": row.id,
-        "name": row.name,
-        "status": row.status,
-        "state": "error" if row.status == "error" else "ended",
-        "created_at": timestamp(row.created_at),
-        "ended_at": None if row.ended_at is None else timestamp(row.ended_at),
-        "end_reason": row.end_reason,
-        "container_id": row.container_id,
-        "vnc_port": None,
-        "desktop": row.desktop_kind,
-        "model": row.model,
-        "config": row.config,
-        "steps": row.steps,
-        "usage": Usage(**row.usage).describe(),
-        "record_bytes": row.record_bytes,
-        "pinned": bool(row.pinned),
-        "tags": row.tags,
-        "note": row.note,
-        "control": None,
-        "sequence": row.last_sequence,
-    }

@@ -13,7 +13,7 @@ from cambio_lab.agent.options import TurnOptions
 from cambio_lab.errors import CambioError
 from cambio_lab.store import Operation, StepRow, new_message_id
 
-from . import human, questions
+from . import human
 from .interfaces import SessionAgent
 from .state import Phase
 
@@ -156,10 +156,10 @@ class Turn:
         await self._session.journal.emit(self._session.moment(event))
 
     async def _question(self, event: events.QuestionAsked) -> None:
-        await questions.asked(self._session, event, self.message_id)
+        await human.asked(self._session, event, self.message_id)
 
     async def _question_answered(self, event: events.QuestionAnswered) -> None:
-        await questions.answered(self._session, event, self.message_id)
+        await human.answered(self._session, event, self.message_id)
 
     async def _delivered(self, event: events.MessageDelivered) -> None:
         """Add the message to the history, now that the agent gets it, and keep what the agent had said before."""

@@ -1,10 +1,173 @@
-"""What is kept: one SQLite file and the screenshots beside it. Knows nothing of desktops, agents or the web."""
+"""The store of one data directory: the lock, the database with its tables, the screenshots."""
 
-from .conversation import MessageQuery, MessageRow, new_message_id
-from .database import Operation, together
-from .record import EventRow, ExchangeRow, StepRow
-from .sessions import SORT_KEYS, Page, SessionQuery, SessionRow, SessionStatus
-from .store import Store
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from cambio_lab.errors import DirectoryInUse, StoreCorrupt, StoreError, StoreUnavailable
+
+from .conversation import MessageQuery, MessageRow, MessageTable, TranscriptTable, new_message_id
+from .database import Database, Operation, together
+from .migrations import set_aside
+from .record import EventRow, EventTable, ExchangeRow, ExchangeTable, StepRow, StepTable
+from .screenshots import ScreenshotFiles
+from .sessions import SORT_KEYS, Page, SessionQuery, SessionRow, SessionStatus, SessionTable, execute, select
+
+logger = logging.getLogger(__name__)
+FILE_NAME = "cambio.db"
+
+
+class DirectoryLock:
+    """Holds ``lock`` in a data directory. The kernel frees it when the process ends, however it ends."""
+
+    def __init__(self, directory: Path) -> None:
+        """Raises :class:`DirectoryInUse` naming the process that holds the directory."""
+        self._file: int | None = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._file, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._file)
+            self._file = None
+            raise DirectoryInUse(
+                f"Another server (process {holder}) uses this data directory.",
+                hint="Stop it, or give this server its own with --CambioLab.data_dir or CAMBIO_LAB_DATA_DIR.",
+                details={"pid": holder},
+            ) from None
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Idempotent. The file stays: removing it would let a third process lock another file."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+class Store:
+    """One data directory. Make it with :meth:`open`."""
+
+    def __init__(self, directory: Path, lock: DirectoryLock | None, database: Database) -> None:
+        self.directory = directory
+        self.database = database
+        self.set_aside: Path | None = None
+        """Where a damaged database was moved at this start, if there was one."""
+        self.screenshots = ScreenshotFiles(directory / "screenshots")
+        self.sessions = SessionTable(database)
+        self.messages = MessageTable(database)
+        self.steps = StepTable(database)
+        self.events = EventTable(database)
+        self.transcript = TranscriptTable(database, self.screenshots)
+        self.exchanges = ExchangeTable(database)
+        self._lock = lock
+
+    @classmethod
+    async def open(cls, directory: Path) -> Store:
+        """Open or create the store in ``directory`` (mode 0700).
+
+        A damaged database is set aside under a name with the time, which the log says, and a new one is begun.
+        Raises :class:`~cambio_lab.errors.ConfigurationError` when another server uses the directory and
+        :class:`~cambio_lab.errors.StoreUnavailable` when the disk does not take it.
+        """
+        lock = await asyncio.to_thread(_prepare, directory)
+        try:
+            path = directory / FILE_NAME
+            moved = None
+            try:
+                database = await _open(path)
+            except StoreCorrupt as error:
+                moved = await asyncio.to_thread(set_aside, path)
+                logger.error("%s It is kept as %s, and a new database is begun.", error, moved)
+                database = await _open(path)
+            store = cls(directory, lock, database)
+            store.set_aside = moved
+            await store.screenshots.open()
+        except BaseException:
+            lock.release()
+            raise
+        return store
+
+    @classmethod
+    def open_read_only(cls, directory: Path) -> Store:
+        """Open a store that a server may be using; every write raises ``StoreUnavailable``."""
+        return cls(directory, None, Database(directory / FILE_NAME))
+
+    async def close(self) -> None:
+        """Commit what waits and release the directory; idempotent."""
+        await self.database.close()
+        await self.screenshots.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    async def write(self, *operations: Operation[Any]) -> list[Any]:
+        """Do all of ``operations`` in one transaction, on disk when this returns; their results, in order."""
+        return await self.database.write(together(*operations))
+
+    @property
+    def failure(self) -> StoreError | None:
+        """Why the store refused the last write, or that it met damage; ``None`` while all is well."""
+        return self.database.failure
+
+    async def health(self) -> StoreError | None:
+        """Try a write if the last one failed, read something otherwise; what is wrong, or ``None``.
+
+        Damage that was met is wrong until the next start, whatever can still be written.
+        """
+        if isinstance(self.failure, StoreCorrupt):
+            return self.failure
+        try:
+            if self.failure is not None:
+                await self.database.write(execute("PRAGMA user_version = 1"))
+            else:
+                await self.database.read(select("SELECT 1"))
+        except StoreError as error:
+            return error
+        return None
+
+    async def screenshots_of(self, session_id: str) -> set[str]:
+        """Return the digests of the screenshots that a session's record names."""
+        sql = "SELECT sha256 FROM session_screenshots WHERE session_id = ?"
+        return {digest for (digest,) in await self.database.read(select(sql, session_id))}
+
+    async def screenshot_uses(self) -> dict[str, int]:
+        """Return how many sessions name each screenshot, by digest."""
+        sql = "SELECT sha256, count(*) FROM session_screenshots GROUP BY sha256"
+        return dict(await self.database.read(select(sql)))
+
+    async def disk_bytes(self) -> int:
+        """Return what the database, those that were set aside and the screenshots take on disk."""
+        return await self.screenshots.disk_bytes() + await asyncio.to_thread(self._database_bytes)
+
+    def damaged(self) -> list[Path]:
+        """Return the databases that were set aside, at any start; they may name screenshots that ours does not."""
+        return sorted(self.directory.glob(f"{FILE_NAME}.damaged-*"))
+
+    def _database_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.directory.glob(f"{FILE_NAME}*"))
+
+
+async def _open(path: Path) -> Database:
+    database = Database(path)
+    await database.open()
+    return database
+
+
+def _prepare(directory: Path) -> DirectoryLock:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.chmod(0o700)
+        return DirectoryLock(directory)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"The data directory cannot be used: {error.strerror}.",
+            hint="Choose another with --CambioLab.data_dir or CAMBIO_LAB_DATA_DIR.",
+        ) from error
+
 
 __all__ = [
     "SORT_KEYS",

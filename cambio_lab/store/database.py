@@ -24,8 +24,7 @@ from typing import Any, TypeVar
 
 from cambio_lab.errors import StoreCorrupt, StoreError, StoreUnavailable
 
-from .damage import check, suspicion, translate
-from .migrations import migrate
+from .migrations import check, migrate, suspicion, translate
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
+from cambio_lab.events import Usage, timestamp
+
 from .database import Database, Operation
 
 Row = TypeVar("Row")
@@ -87,6 +89,31 @@ class SessionRow:
     """Kept when the oldest runs are removed to make space."""
     tags: list[str] = field(default_factory=list)
     note: str = ""
+
+    def describe(self) -> dict[str, Any]:
+        """Return the body of ``GET /sessions/{id}`` for a session that is not live."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "status": self.status,
+            "state": "error" if self.status == "error" else "ended",
+            "created_at": timestamp(self.created_at),
+            "ended_at": None if self.ended_at is None else timestamp(self.ended_at),
+            "end_reason": self.end_reason,
+            "container_id": self.container_id,
+            "vnc_port": None,
+            "desktop": self.desktop_kind,
+            "model": self.model,
+            "config": self.config,
+            "steps": self.steps,
+            "usage": Usage(**self.usage).describe(),
+            "record_bytes": self.record_bytes,
+            "pinned": bool(self.pinned),
+            "tags": self.tags,
+            "note": self.note,
+            "control": None,
+            "sequence": self.last_sequence,
+        }
 
 
 @dataclass(frozen=True, slots=True)

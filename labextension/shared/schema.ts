@@ -1,4 +1,4 @@
-// Written by scripts/describe_api.py from cambio_lab/api/schemas: change those, then run it.
+// Written by scripts/describe_api.py: change its models, then run it.
 
 export type Json = Record<string, unknown>;
 

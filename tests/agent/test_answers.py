@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cambio_lab.agent import TurnOptions
-from cambio_lab.agent.answers import AnswerSchema
+from cambio_lab.agent.options import AnswerSchema
 from cambio_lab.errors import AnswerDoesNotFit, InvalidRequest
 from cambio_lab.events import StatusChanged, TurnFailed, TurnFinished
 from tests.messages_api import MessagesApi, reply, screenshot

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from cambio_lab.agent.tools.call import MAX_IMAGE_BYTES, Call, Outcome, result_block, valid_image
+from cambio_lab.agent.tools import MAX_IMAGE_BYTES, Call, Outcome, result_block, valid_image
 from cambio_lab.desktop.base import Screenshot
 from cambio_lab.events import HistoryDropped, StatusChanged, TurnFailed, TurnFinished
 

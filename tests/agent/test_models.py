@@ -9,10 +9,10 @@ import httpx2
 import pytest
 
 from cambio_lab.agent import AgentOptions, Gate, models
-from cambio_lab.agent.client import ModelClient, sdk_client_name, wire_model
+from cambio_lab.agent.client import ModelClient, sdk_client_name
 from cambio_lab.agent.loop import Agent
 from cambio_lab.agent.options import thinking_parameters
-from cambio_lab.agent.pricing import price
+from cambio_lab.agent.reply import price
 from cambio_lab.errors import ConfigurationError, InvalidRequest, UnsupportedModel
 from cambio_lab.events import TurnFailed, TurnFinished
 from cambio_lab.sessions.config import check_creation
@@ -202,8 +202,8 @@ def test_platform_spellings_find_their_row(name: str, known: str) -> None:
 
 
 def test_names_on_the_wire() -> None:
-    assert wire_model("claude-opus-5", "bedrock") == "anthropic.claude-opus-5"
-    assert wire_model("claude-opus-5", "google") == "claude-opus-5"
+    assert models.wire_model("claude-opus-5", "bedrock") == "anthropic.claude-opus-5"
+    assert models.wire_model("claude-opus-5", "google") == "claude-opus-5"
     assert sdk_client_name("bedrock", "claude-opus-5") == "AsyncAnthropicBedrockMantle"
     assert sdk_client_name("bedrock", "eu.anthropic.claude-opus-5") == "AsyncAnthropicBedrock"
 

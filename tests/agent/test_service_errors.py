@@ -10,9 +10,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from cambio_lab.agent.client import ModelClient
+from cambio_lab.agent.client import ModelClient, Speaker
 from cambio_lab.agent.service_errors import checked_base_url, key_problem
-from cambio_lab.agent.speaker import Speaker
 from cambio_lab.events import ModelReplied, Retrying, StatusChanged, TurnFailed, TurnFinished
 from tests.messages_api import MessagesApi
 

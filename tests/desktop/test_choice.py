@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from cambio_lab import desktop as doctor
 from cambio_lab.api import system
 from cambio_lab.desktop import make_provider
-from cambio_lab.desktop import probe as doctor
 from cambio_lab.desktop.docker import context
 from cambio_lab.desktop.provider import ISOLATION, DesktopOptions
 from cambio_lab.desktop.sandbox import probe

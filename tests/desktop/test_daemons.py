@@ -10,11 +10,11 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from cambio_lab.desktop.daemons import DaemonThreads
+from cambio_lab.desktop.docker.engine import DaemonThreads
 
 HANGS = """
 import time
-from cambio_lab.desktop.daemons import DaemonThreads
+from cambio_lab.desktop.docker.engine import DaemonThreads
 threads = DaemonThreads(2, "hanging")
 for _ in range(3):
     threads.submit(time.sleep, 60)

@@ -19,7 +19,7 @@ import pytest
 from cambio_lab.desktop import make_provider
 from cambio_lab.desktop.base import Size
 from cambio_lab.desktop.connected import ConnectedDesktop
-from cambio_lab.desktop.docker.container import remove
+from cambio_lab.desktop.docker import remove
 from cambio_lab.desktop.docker.engine import Engine, EngineError
 from cambio_lab.desktop.docker.provider import DockerProvider
 from cambio_lab.desktop.provider import DesktopOptions

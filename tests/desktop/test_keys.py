@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cambio_lab.desktop.input import keys
+from cambio_lab.desktop import keys
 from cambio_lab.errors import ActionError
 
 

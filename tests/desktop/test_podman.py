@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from cambio_lab.desktop import probe_engine
 from cambio_lab.desktop.docker.provider import DockerProvider
-from cambio_lab.desktop.probe import probe_engine
 from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.settings import Settings
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from cambio_lab.desktop.base import Point
-from cambio_lab.desktop.input.pointer import Pointer
+from cambio_lab.desktop.devices import Pointer
 from cambio_lab.desktop.machine import STDOUT, Machine
 from cambio_lab.errors import DesktopError
 

@@ -11,7 +11,7 @@ import pytest
 
 from cambio_lab.desktop.base import Point, Size
 from cambio_lab.desktop.connected import ConnectedDesktop
-from cambio_lab.desktop.rfb import clipboard
+from cambio_lab.desktop.rfb import messages
 from cambio_lab.desktop.rfb.authentication import Greeting, answer, new_password, obfuscate, reveal
 from cambio_lab.desktop.rfb.client import RfbClient
 from cambio_lab.desktop.rfb.viewer_filter import ViewerInput
@@ -84,7 +84,7 @@ async def test_clipboard_both_ways(either: ConnectedDesktop) -> None:
 def test_a_bomb_in_the_clipboard_is_refused() -> None:
     for bomb in (zlib.compress(b"\xff\xff\xff\xff" + b"x" * 100_000), zlib.compress(b"x"), b"no zlib"):
         with pytest.raises(ValueError, match="clipboard"):
-            clipboard.parse_provided(bomb)
+            messages.parse_provided(bomb)
 
 
 async def test_a_wrong_password_and_a_closed_port_are_told_apart(docker_desktop: ConnectedDesktop) -> None:
@@ -115,7 +115,7 @@ LOOK = (
     + struct.pack(">BB4H", 3, 0, 0, 0, 9, 9)
     + struct.pack(">BxxxIB", 248, 1, 4)
     + b"abcd"
-    + struct.pack(">BxxxiI", 6, -4, clipboard.CAPS)
+    + struct.pack(">BxxxiI", 6, -4, messages.CAPS)
 )
 ACT = (
     struct.pack(">BBxxI", 4, 1, 97)

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from cambio_lab.api.services import Thumbnails
+from cambio_lab.desktop import screen as png
 from cambio_lab.desktop.base import Point, Region, Size
 from cambio_lab.desktop.connected import ConnectedDesktop
-from cambio_lab.desktop.screen import encode as png
-from cambio_lab.desktop.screen.view import View, fit_inside, fit_model
+from cambio_lab.desktop.screen import View, fit_inside, fit_model
 from cambio_lab.errors import ActionError
 
 from .programs import content, launch, launch_window, wait_for_window

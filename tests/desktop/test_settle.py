@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from cambio_lab.desktop.base import Size
-from cambio_lab.desktop.screen.framebuffer import Rect
-from cambio_lab.desktop.screen.settle import TILE, Watch, _spread
+from cambio_lab.desktop.screen import Rect
+from cambio_lab.desktop.settle import TILE, Watch, _spread
 
 FRAME = 1 / 60
 

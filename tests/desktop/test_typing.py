@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import cambio_lab
+from cambio_lab.desktop import keymap as typist
 from cambio_lab.desktop.base import Point
 from cambio_lab.desktop.connected import ConnectedDesktop
-from cambio_lab.desktop.input import keymap as typist
 from cambio_lab.errors import ActionError
 
 from .programs import content, launch, launch_window, wait_for, wait_for_window

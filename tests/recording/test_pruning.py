@@ -13,11 +13,11 @@ import pytest
 
 from cambio_lab.cli import main
 from cambio_lab.errors import StoreUnavailable
-from cambio_lab.recording import bodies
+from cambio_lab.recording import difference, dump_change
 from cambio_lab.store import ExchangeRow, SessionQuery, SessionRow, Store
 from cambio_lab.store.database import Database
 
-REQUEST = bodies.dump(bodies.difference(None, b"", b'{"model":"x","messages":[]}'))
+REQUEST = dump_change(difference(None, b"", b'{"model":"x","messages":[]}'))
 NOW, DAY = time.time(), 86_400
 
 

@@ -13,8 +13,8 @@ import pytest
 from cambio_lab.desktop.base import Point
 from cambio_lab.errors import RecordingMissing, ReplayDiverged
 from cambio_lab.events import TurnFinished
+from cambio_lab.recording import Contents
 from cambio_lab.recording import run_file as bundle
-from cambio_lab.recording.contents import Contents
 from cambio_lab.reports import Run
 from tests.messages_api import (
     Break,

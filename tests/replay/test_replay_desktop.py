@@ -12,7 +12,7 @@ import pytest
 
 from cambio_lab.desktop.base import Point
 from cambio_lab.errors import ActionError
-from cambio_lab.recording.desktops import CLIENT
+from cambio_lab.recording.calls import CLIENT
 from cambio_lab.recording.masking import Mask
 from cambio_lab.replay.replay_desktop import ReplayDesktop
 

@@ -13,7 +13,7 @@ import pytest
 
 from cambio_lab.agent import Agent, AgentOptions, Gate
 from cambio_lab.agent.client import ModelClient
-from cambio_lab.agent.tools.call import needs_approval
+from cambio_lab.agent.tools import needs_approval
 from cambio_lab.events import Event, TurnFailed
 from tests.agent.fake_desktop import FakeDesktop
 from tests.agent.scripted import events

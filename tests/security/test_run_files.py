@@ -20,7 +20,7 @@ from nbformat.sign import NotebookNotary
 from playwright.async_api import async_playwright, expect
 
 from cambio_lab.errors import BundleRefused, ConfigurationError, InvalidRequest, RunError
-from cambio_lab.recording.contents import Contents
+from cambio_lab.recording import Contents
 from cambio_lab.recording.run_file import packed, unpack
 from cambio_lab.replay.desktop_replay import DesktopReplay, Look
 from cambio_lab.replay.origin import ForkPoint

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cambio_lab.errors import StoreUnavailable
-from cambio_lab.server.providers import identity
+from cambio_lab.settings import identity
 
 
 def test_it_is_kept(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from cambio_lab.errors import ConfigurationError
-from cambio_lab.sessions.webhook import MOST_WAITING, Webhook
+from cambio_lab.sessions.housekeeping import MOST_NOTIFICATIONS, Webhook
 
 
 @asynccontextmanager
@@ -57,7 +57,7 @@ async def test_a_service_that_is_away_costs_its_messages_only(caplog: pytest.Log
 
 def test_messages_that_wait_are_bounded_and_a_url_is_checked() -> None:
     webhook = Webhook("https://chat.example.org/hook")
-    for _ in range(10 * MOST_WAITING):
+    for _ in range(10 * MOST_NOTIFICATIONS):
         webhook.notify("Expenses", "Which?")
     Webhook("").notify("Expenses", "Which?")
     with pytest.raises(ConfigurationError):

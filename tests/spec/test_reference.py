@@ -17,9 +17,8 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from cambio_lab.api import agent_socket, messages
+from cambio_lab.api import ROUTES, agent_socket, messages
 from cambio_lab.api.failure import NAMES
-from cambio_lab.api.routes import ROUTES
 from tests.live_server import LiveServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

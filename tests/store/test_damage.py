@@ -9,7 +9,7 @@ import pytest
 
 from cambio_lab.errors import StoreCorrupt
 from cambio_lab.store import MessageQuery, SessionQuery, Store
-from cambio_lab.store.damage import suspicion
+from cambio_lab.store.migrations import suspicion
 
 from .conftest import session_row
 
@@ -31,7 +31,7 @@ def damage(path: Path, table: str) -> None:
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every file is too large to be checked from end to end."""
-    monkeypatch.setattr("cambio_lab.store.damage.CHECKED_AT_START", 0)
+    monkeypatch.setattr("cambio_lab.store.migrations.CHECKED_AT_START", 0)
 
 
 async def filled(directory: Path) -> Store:

@@ -14,7 +14,7 @@ from ...errors import ActionError, DesktopError, DesktopLost
 from ...events import Box, Timing
 from ..client import ToolsetParts
 from ..options import OPTIONAL_MEMBERS
-from .call import BROWSER, Call, Outcome, failed, refusing
+from . import BROWSER, Call, Outcome, failed, refusing
 from .computer import ToolsetTool, confirm
 
 LONG = {"navigate": 60.0, "wait": 45.0, "hold_key": 45.0, "javascript_exec": 45.0}

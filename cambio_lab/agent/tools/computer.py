@@ -15,8 +15,7 @@ from ...errors import DesktopLost
 from ...events import Timing
 from .. import models
 from ..client import ToolsetParts
-from . import actions
-from .call import COMPUTER, Call, Outcome, failed, refusing, text_argument
+from . import COMPUTER, Call, Outcome, actions, failed, refusing, text_argument
 
 NO_ARGUMENTS = "Not executed: this call came without any arguments. Send it again, with its coordinate."
 WITHOUT_ZOOM = frozenset(actions.ACTIONS) - {"zoom"}

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...desktop.base import Desktop
 from ...errors import ActionError
-from .call import EDITOR, Call, Outcome, failed, text_argument
+from . import EDITOR, Call, Outcome, failed, text_argument
 from .named import NamedTool, cut
 
 MOST_BYTES = 2_000_000

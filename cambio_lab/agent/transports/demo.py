@@ -1,4 +1,6 @@
-"""``model="demo"``: a scripted stand-in for the model, as an HTTP transport under the real SDK. No key, no network.
+"""Replies that no service makes: ``model="demo"``, a scripted stand-in, and a client in the place of the model.
+
+Both are HTTP transports under the real SDK, without key and network.
 
 What it does is in :mod:`.script`. What comes next follows from the request alone, so it can be sent again, stopped, and
 continued after a restart.
@@ -9,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx2
 
-from .exchanges import Chunks
+from ..tools import COMPUTER
+from . import Chunks
 from .script import Reply, next_reply
 
 IMAGE_TOKENS = 1334  # a 1280x800 screenshot
@@ -118,3 +122,39 @@ def error_response(request: httpx2.Request, status: int, kind: str, message: str
     """Return the service's error envelope; ``x-should-retry: false`` because a transport's answer does not change."""
     body = {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_local"}
     return httpx2.Response(status, json=body, headers={"x-should-retry": "false"}, request=request)
+
+
+DONE = "Done."
+
+
+class DirectedTransport(httpx2.AsyncBaseTransport):
+    """Answers the first request of a turn with the calls, the next with :data:`DONE`. Costs nothing."""
+
+    def __init__(self) -> None:
+        self._blocks: list[dict[str, Any]] = []
+
+    def direct(self, calls: Sequence[Mapping[str, Any]], *, toolset: bool) -> None:
+        """Set the calls of the next turn, ``{name, input}`` each; ``toolset``: the model knows the newer tool."""
+        self._blocks = [_directed(call, toolset) for call in calls]
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        await request.aread()
+        blocks, self._blocks = self._blocks, []
+        reason = "tool_use" if blocks else "end_turn"
+        usage = {"input_tokens": 0, "output_tokens": 0}
+        message = {"id": f"msg_{uuid.uuid4().hex}", "type": "message", "role": "assistant", "model": "", "usage": usage}
+        events = message_events(message, blocks or [{"type": "text", "text": DONE}], reason)
+        headers = {"content-type": "text/event-stream; charset=utf-8", "request-id": f"req_{uuid.uuid4().hex}"}
+        return httpx2.Response(200, headers=headers, stream=Chunks(_streamed(events)), request=request)
+
+
+def _directed(call: Mapping[str, Any], toolset: bool) -> dict[str, Any]:
+    block = {"type": "tool_use", "id": f"toolu_{uuid.uuid4().hex[:24]}"}
+    if toolset:
+        return {**block, "name": call["name"], "input": call["input"], "toolset_name": COMPUTER}
+    return {**block, "name": COMPUTER, "input": {**call["input"], "action": call["name"]}}
+
+
+async def _streamed(events: Iterator[bytes]) -> Any:
+    for event in events:
+        yield event

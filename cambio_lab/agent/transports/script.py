@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ..tools.call import NOTE
+from ..tools import NOTE
 
 Block = dict[str, Any]
 Message = dict[str, Any]

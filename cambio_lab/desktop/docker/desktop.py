@@ -13,11 +13,10 @@ from cambio_lab.settings import Settings
 from ..base import VncEndpoint
 from ..connected import ConnectedDesktop
 from ..machine import Process
-from .container import remove
+from . import remove
 from .engine import Engine, EngineError, HijackedStream
-from .exec import ContainerMachine, ExecProcess
+from .exec import ContainerMachine, ExecProcess, Relay
 from .network import Networks, Placement
-from .relay import Relay
 
 log = logging.getLogger(__name__)
 

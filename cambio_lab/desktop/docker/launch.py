@@ -15,12 +15,11 @@ from ..base import VncEndpoint
 from ..machine import run
 from ..provider import DesktopOptions
 from ..rfb import authentication
-from .container import ROLE_LABEL, SERVER_LABEL, create, memory_folder, remove, start_attached
+from . import ROLE_LABEL, SERVER_LABEL, create, memory_folder, remove, start_attached
 from .desktop import DockerDesktop, ScriptOutput, abandon
 from .engine import Engine, EngineError
-from .exec import HOME, XVNC, ContainerMachine, ExecProcess, start_exec
+from .exec import HOME, XVNC, ContainerMachine, ExecProcess, Relay, start_exec
 from .network import Networks, Placement
-from .relay import Relay
 
 log = logging.getLogger(__name__)
 

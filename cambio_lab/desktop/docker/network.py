@@ -20,11 +20,9 @@ from typing import Any
 
 from cambio_lab.errors import DesktopUnavailable
 
-from .allow import PROXY_PORT, domains
-from .container import ROLE_LABEL, SERVER_LABEL, remove
+from . import ROLE_LABEL, SERVER_LABEL, remove
 from .engine import Engine, EngineError
-from .proxy import start_proxy
-from .rules import CLOSED, OPEN, load_rules
+from .filter import CLOSED, OPEN, PROXY_PORT, domains, load_rules, start_proxy
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,8 @@ from pathlib import Path
 from cambio_lab.errors import CambioError, DesktopUnavailable
 from cambio_lab.settings import Settings
 
-from ..pool import Pool
-from ..provider import ISOLATION, DesktopOptions, Progress, ProviderHealth
-from .container import reap
+from ..provider import ISOLATION, DesktopOptions, Pool, Progress, ProviderHealth
+from . import reap
 from .desktop import DockerDesktop
 from .engine import START_DOCKER, Engine, EngineError
 from .image import build_image, image_exists, image_tag

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 from cambio_lab.errors import DesktopError, DesktopLost
 
 from ..base import Size, VncEndpoint
-from ..screen.framebuffer import Screen
+from ..screen import Screen
 from . import messages
 from .authentication import authenticate, read_text
 from .budget import Budget
-from .clipboard import Clipboard
+from .messages import Clipboard
 from .reader import ServerReader, Updated, is_acceptable
 from .stream import ByteStream
 

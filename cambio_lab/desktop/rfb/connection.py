@@ -10,8 +10,8 @@ from typing import Any
 from cambio_lab.errors import DesktopLost
 
 from ..base import Settled, Size, VncEndpoint
-from ..screen.framebuffer import Rect, Screen
-from ..screen.settle import Watch
+from ..screen import Rect, Screen
+from ..settle import Watch
 from .budget import Bucket, Budget, LimitExceeded
 from .client import RfbClient
 

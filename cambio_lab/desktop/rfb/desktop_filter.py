@@ -11,8 +11,7 @@ from collections.abc import Generator
 
 from .authentication import LONGEST_TEXT
 from .budget import Bucket
-from .clipboard import CAPS, LARGEST, PROVIDE
-from .clipboard import ENCODING as CLIPBOARD
+from .messages import CAPS, CLIPBOARD, LARGEST, PROVIDE
 from .reader import LARGEST_AREA, LARGEST_SIDE
 
 RAW, COPY_RECT, TIGHT, ZRLE = 0, 1, 7, 16

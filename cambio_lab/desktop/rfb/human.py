@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..input.keys import ALT, CTRL, MODIFIERS, NAMES, SUPER
+from ..keys import ALT, CTRL, MODIFIERS, NAMES, SUPER
 
 BUTTONS = {1: "left", 2: "middle", 4: "right"}
 WHEEL = {8: "up", 16: "down", 32: "left", 64: "right"}

@@ -14,11 +14,10 @@ from collections.abc import Callable
 from cambio_lab.errors import DesktopLost
 
 from ..base import Size
-from ..screen.framebuffer import Rect, Screen, bounding
+from ..screen import Rect, Screen, bounding
 from . import messages
 from .budget import Budget, LimitExceeded
-from .clipboard import LARGEST, Clipboard
-from .messages import COPY_RECT, DESKTOP_SIZE, EXTENDED_SIZE, FENCE_REQUEST, LAST_RECT, LEDS, RAW
+from .messages import COPY_RECT, DESKTOP_SIZE, EXTENDED_SIZE, FENCE_REQUEST, LARGEST, LAST_RECT, LEDS, RAW, Clipboard
 from .stream import ByteStream
 
 log = logging.getLogger(__name__)

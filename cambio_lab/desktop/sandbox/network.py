@@ -22,7 +22,7 @@ from typing import Any
 
 from cambio_lab.errors import DesktopUnavailable
 
-from ..docker.allow import PRIVATE, PROXY_PORT, domains
+from ..docker.filter import PRIVATE, PROXY_PORT, domains
 from ..provider import DesktopOptions
 from .children import Child
 

@@ -20,8 +20,7 @@ from cambio_lab.settings import Settings
 from ..base import VncEndpoint
 from ..browser.chromium import PROGRAMS as BROWSERS
 from ..connected import ConnectedDesktop
-from ..pool import Pool
-from ..provider import ISOLATION, DesktopOptions, ProviderHealth
+from ..provider import ISOLATION, DesktopOptions, Pool, ProviderHealth
 from . import bubblewrap
 from .children import Child
 from .folders import choose_user, end_sandbox, is_ours, make_folder, parent_folder, remove_folder

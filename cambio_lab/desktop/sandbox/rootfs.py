@@ -19,7 +19,7 @@ from pathlib import Path
 from cambio_lab.errors import DesktopUnavailable
 from cambio_lab.settings import Settings
 
-from ..docker.container import create, remove
+from ..docker import create, remove
 from ..docker.engine import Engine
 from ..docker.image import CONTEXT, SUITE, Report, build_image, context_digest, run_reported
 from ..provider import Progress

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...events import Usage
-from ...recording.contents import SUFFIXES, Json
+from ...recording import SUFFIXES, Json
 from ..replies import Reply, replies
 from . import only
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigurationError
-from ...recording.contents import SUFFIXES, Json
+from ...recording import SUFFIXES, Json
 from ...recording.rows import points
 from ..replies import replies
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from ...recording import drawing
-from ...recording.contents import images_of
+from ...recording import drawing, images_of
 from ...recording.rows import describe
 from . import only
 

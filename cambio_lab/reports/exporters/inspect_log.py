@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import ConfigurationError
 from ...events import Usage
-from ...recording.contents import Json
+from ...recording import Json
 from .inspect_sample import Transcript, error_json, time_text, usage_json
 
 if TYPE_CHECKING:

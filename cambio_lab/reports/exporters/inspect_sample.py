@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...events import Usage
-from ...recording.contents import Json
+from ...recording import Json
 from ...recording.rows import usage_of
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BundleRefused, ConfigurationError, RunError
-from ...recording import drawing
-from ...recording.contents import Json
+from ...recording import Json, drawing
 from ...recording.rows import describe, points
 from . import only
 

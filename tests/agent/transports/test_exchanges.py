@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import httpx2
 import pytest
 
-from cambio_lab.agent.transports.exchanges import Chunks, Exchange, Recorded, RecordingTransport, ReplayTransport
+from cambio_lab.agent.transports import Chunks, Exchange, Recorded, RecordingTransport, ReplayTransport
 from cambio_lab.errors import ReplayDiverged
 
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from ..base import Settled, Size
-from .framebuffer import Rect
+from .base import Settled, Size
+from .screen import Rect
 
 TILE = 32
 """Pixels; the finest place that can be restless."""

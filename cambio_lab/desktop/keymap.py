@@ -15,10 +15,10 @@ import logging
 
 from cambio_lab.errors import DesktopError
 
-from ..machine import Machine, run, until_managed
-from ..rfb.connection import Connection
 from . import keys
 from .devices import InputDevices
+from .machine import Machine, run, until_managed
+from .rfb.connection import Connection
 
 log = logging.getLogger(__name__)
 

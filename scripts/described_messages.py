@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from described_answers import ABSENT, Answer, Sequence, State, Time
 from pydantic import Field
-
-from .answers import ABSENT, Answer, Sequence, State, Time
 
 
 class Heard(Answer):

@@ -1,4 +1,9 @@
-"""What clients send, in bodies and on sockets; checked with :func:`parse`."""
+"""What clients send, in bodies and on sockets, as pydantic models; checked with :func:`parse`.
+
+``scripts/describe_api.py`` writes ``openapi.yaml``, ``asyncapi.yaml`` and the front end's ``schema.ts`` from them and
+from the models of what the server sends, which nothing else needs (``scripts/described_*.py``). Import this after the
+start hook has, off the event loop: pydantic takes a tenth of a second.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +12,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from ...errors import InvalidRequest
-from ...sessions.checks import Checked, listed, words
-from ...sessions.config import SessionConfig
-from ..strict_json import SHORT
+from ..errors import InvalidRequest
+from ..sessions.config import SessionConfig
+from ..sessions.message import Checked, listed, words
+from .failure import SHORT
 
 MOST_TOOLS, MOST_WATCHED = 64, 100
 LONGEST_SECONDS = 3600.0

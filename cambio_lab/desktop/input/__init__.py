@@ -1,1 +1,0 @@
-"""Keyboard and pointer over RFB."""

@@ -1,1 +1,0 @@
-"""The framebuffer: kept current, watched until it settles, encoded."""

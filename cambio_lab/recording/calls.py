@@ -1,0 +1,288 @@
+"""What is asked of the desktops of a recorded session, call by call: enough to give the same again.
+
+A recorded call is one JSON object; ``result`` has one key that names its kind, a failed call has ``error`` instead::
+
+    {"step": 3, "method": "click", "arguments": {"point": [10, 20], "count": 1}, "at": 1700000000.0, "ms": 81.2,
+     "result": {"settled": [80.1, true, 0.6]}}
+
+The agent's desktop is recorded call by call. Of what clients do, only what a replay must return again is: the
+clipboard, files up to :data:`MAX_FILE` bytes, and at most :data:`MAX_SCREENSHOTS` screenshots. Clients and the desktop
+exchange the true bytes; the recording has the placeholders of a session's secrets in place of their values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import asdict, replace
+from typing import Any, TypeVar
+
+from ..desktop.base import Desktop, Point, Region, Screenshot, Settled, Size
+from ..desktop.delegating import DelegatingDesktop
+from ..desktop.machine import CommandResult, FileContent, FileInfo, Listing
+from ..errors import ActionError, BundleRefused, DesktopError, DesktopLost, DesktopUnavailable
+from . import Json
+from .masking import Mask
+
+ERRORS: dict[str, type[DesktopError]] = {
+    kind.__name__: kind for kind in (ActionError, DesktopLost, DesktopUnavailable, DesktopError)
+}
+METHODS = frozenset(
+    {
+        *("screenshot", "zoom", "settle", "cursor_position", "move", "click", "button_down", "button_up", "drag"),
+        *("scroll", "key", "hold_key", "type_text", "release_all", "get_clipboard", "set_clipboard", "run_command"),
+        *("restart_shell", "execute", "read_file", "write_file", "list_files", "resize", "sleep"),
+        *("browse", "browser_screenshot"),
+    }
+)
+"""The calls that are recorded."""
+
+
+def encode_arguments(arguments: Json) -> Json:
+    """Return a call's named arguments as JSON."""
+    return {name: _plain(value) for name, value in arguments.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {"base64": base64.b64encode(value).decode()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def restore_arguments(arguments: Json) -> Json:
+    """The other way, for performing a recorded call on a desktop."""
+    restored: Json = {}
+    for name, value in arguments.items():
+        if isinstance(value, dict) and set(value) == {"base64"}:
+            restored[name] = base64.b64decode(value["base64"])
+        elif isinstance(value, list) and len(value) == 2 and name in {"point", "start", "end"}:
+            restored[name] = Point(*value)
+        elif isinstance(value, list) and name == "region":
+            restored[name] = Region(*value)
+        elif isinstance(value, list) and name == "size":
+            restored[name] = Size(*value)
+        else:
+            restored[name] = value
+    return restored
+
+
+def encode(result: Any) -> Json:
+    """A method's result as JSON."""
+    if result is None:
+        return {"none": True}
+    for kind, name, write in _KINDS:
+        if isinstance(result, kind):
+            return {name: write(result)}
+    raise TypeError(f"cannot record a {type(result).__name__}")
+
+
+def _screenshot(screenshot: Screenshot) -> Json:
+    return {
+        "sha256": screenshot.sha256,
+        "media_type": screenshot.media_type,
+        "width": screenshot.width,
+        "height": screenshot.height,
+        "encode_ms": round(screenshot.encode_ms, 3),
+    }
+
+
+def _bytes(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+_KINDS: tuple[tuple[type, str, Callable[[Any], Any]], ...] = (
+    (Settled, "settled", lambda r: [round(r.waited_ms, 3), r.quiet, round(r.action_ms, 3)]),
+    (Screenshot, "picture", _screenshot),
+    (Point, "point", list),
+    (CommandResult, "command", asdict),
+    (bytes, "bytes", _bytes),
+    (str, "text", str),
+    (int, "number", int),
+    (tuple, "process", lambda r: [r[0], _bytes(r[1]), _bytes(r[2])]),
+    (dict, "browser", dict),
+    (list, "files", lambda r: [asdict(item) for item in r]),
+)
+
+
+def encode_error(error: DesktopError) -> Json:
+    kind = next((name for name, kind in ERRORS.items() if type(error) is kind), "DesktopError")
+    return {"type": kind, "message": error.message, "hint": error.hint}
+
+
+def decode_error(error: Json) -> DesktopError:
+    return ERRORS.get(str(error.get("type")), DesktopError)(str(error.get("message")), hint=str(error.get("hint", "")))
+
+
+def decode(result: Json, find: Callable[[str], bytes | None]) -> Any:
+    """Return a recorded result; :class:`~cambio_lab.errors.BundleRefused` when its screenshot is missing or unknown."""
+    name = next(iter(result), "")
+    if name not in _DECODERS:
+        raise BundleRefused(f"a recorded result has the unknown kind {name!r}")
+    value = result[name]
+    if name == "picture":
+        data = find(value["sha256"])
+        if data is None:
+            raise BundleRefused(f"the screenshot {value['sha256'][:12]}… is missing")
+        return Screenshot(data, value["media_type"], value["width"], value["height"], value.get("encode_ms", 0.0))
+    return _DECODERS[name](value)
+
+
+_DECODERS: dict[str, Callable[[Any], Any]] = {
+    "none": lambda value: None,
+    "settled": lambda value: Settled(*value),
+    "picture": lambda value: value,
+    "point": lambda value: Point(*value),
+    "command": lambda value: CommandResult(**value),
+    "bytes": base64.b64decode,
+    "text": str,
+    "number": int,
+    "process": lambda value: (value[0], base64.b64decode(value[1]), base64.b64decode(value[2])),
+    "browser": dict,
+    "files": lambda value: [FileInfo(**item) for item in value],
+}
+
+
+MAX_FILE = 1_000_000
+MAX_SCREENSHOTS = 1_000
+CLIENT, HUMAN = "client", "human"
+T = TypeVar("T")
+Note = Callable[[Json], Awaitable[None]]
+Keep = Callable[[Screenshot], Awaitable[None]]
+
+
+class RecordingDesktop(DelegatingDesktop):
+    """The agent's: tells ``note`` of each call with its arguments, result and time."""
+
+    def __init__(self, inner: Desktop, note: Note, count: Callable[[], int]) -> None:
+        super().__init__(inner)
+        self._note = note
+        self._count = count
+
+    async def call(self, kind: type[T], method: str, **arguments: Any) -> T:
+        record = self._begin(method, arguments)
+        began = time.perf_counter()
+        try:
+            result = await super().call(kind, method, **arguments)
+        except BaseException as error:
+            await self._fail(record, began, error)
+            raise
+        await self._end(record, began, encode(result))
+        return result
+
+    def read_file(self, path: str) -> FileContent:
+        return FileContent(lambda content: self._read(path))
+
+    async def _read(self, path: str) -> AsyncGenerator[bytes, None]:
+        record = self._begin("read_file", {"path": path})
+        began, chunks = time.perf_counter(), []
+        try:
+            async for chunk in self.inner.read_file(path):
+                chunks.append(chunk)
+                yield chunk
+        except BaseException as error:
+            await self._fail(record, began, error)
+            raise
+        await self._end(record, began, encode(b"".join(chunks)))
+
+    def _begin(self, method: str, arguments: Json) -> Json:
+        """``at`` is for people; the wall clock may be set back, so calls are ordered by ``number``."""
+        named = encode_arguments(arguments)
+        return {"method": method, "arguments": named, "at": time.time(), "number": self._count()}
+
+    async def _end(self, record: Json, began: float, result: Json) -> None:
+        await self._note({**record, "ms": _since(began), "result": result})
+
+    async def _fail(self, record: Json, began: float, error: BaseException) -> None:
+        if isinstance(error, DesktopError):
+            told = encode_error(error)
+        else:
+            kind = "Unexpected" if isinstance(error, Exception) else "Cancelled"
+            told = {"type": kind, "message": "", "hint": ""}
+        await self._note({**record, "ms": _since(began), "error": told})
+
+
+def _since(began: float) -> float:
+    return round((time.perf_counter() - began) * 1000, 3)
+
+
+class ClientDesktop(DelegatingDesktop):
+    """What clients do through it is told to ``note``, screenshots to ``keep``. ``mask`` knows the session's secrets."""
+
+    def __init__(self, inner: Desktop, note: Note, keep: Keep, count: Callable[[], int], mask: Mask) -> None:
+        super().__init__(inner)
+        self._mask = mask
+        self._note = note
+        self._keep = keep
+        self._count = count
+        self._screenshots_left = MAX_SCREENSHOTS
+
+    async def screenshot(self) -> Screenshot:
+        screenshot = await self.inner.screenshot()
+        if self._screenshots_left:
+            self._screenshots_left -= 1
+            await self._keep(screenshot)
+            await self._tell("screenshot", {}, encode(screenshot))
+        return screenshot
+
+    async def get_clipboard(self) -> str:
+        text = await self.inner.get_clipboard()
+        await self._tell("get_clipboard", {}, {"text": self._mask.text(text)})
+        return text
+
+    async def set_clipboard(self, text: str) -> None:
+        await self.inner.set_clipboard(text)
+        await self._tell("set_clipboard", {"text": self._mask.text(text)}, {"none": True})
+
+    async def list_files(self, path: str = "") -> Listing:
+        found = await self.inner.list_files(path)
+        noted = await asyncio.to_thread(self._noted, found)
+        await self._tell("list_files", {"path": self._mask.text(path)}, noted)
+        return found
+
+    def _noted(self, found: Listing) -> Json:
+        return encode([replace(entry, path=self._mask.text(entry.path)) for entry in found])
+
+    async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
+        # Of the masked bytes: the digest of a short secret alone would let it be guessed.
+        digest, masked = hashlib.sha256(), self._mask.stream()
+
+        async def passing() -> AsyncIterator[bytes]:
+            if isinstance(chunks, bytes):
+                digest.update(masked.feed(chunks))
+                yield chunks
+                return
+            async for chunk in chunks:
+                digest.update(masked.feed(chunk))
+                yield chunk
+
+        size = await self.inner.write_file(path, passing())
+        digest.update(masked.end())
+        await self._tell("write_file", {"path": self._mask.text(path), "content": digest.hexdigest()}, {"number": size})
+        return size
+
+    def read_file(self, path: str) -> FileContent:
+        return FileContent(lambda content: self._read(content, path))
+
+    async def _read(self, content: FileContent, path: str) -> AsyncGenerator[bytes, None]:
+        kept: bytearray | None = bytearray()
+        async with aclosing(self.inner.read_file(path)) as source:
+            async for chunk in source:
+                content.size = source.size
+                if kept is not None:
+                    kept += chunk
+                    if len(kept) > MAX_FILE:
+                        kept = None
+                yield chunk
+        if kept is not None:
+            masked = base64.b64encode(self._mask.data(bytes(kept))).decode()
+            await self._tell("read_file", {"path": self._mask.text(path)}, {"bytes": masked})
+
+    async def _tell(self, method: str, arguments: Json, result: Json) -> None:
+        record = {"by": CLIENT, "method": method, "arguments": arguments, "at": time.time(), "ms": 0.0}
+        await self._note({**record, "number": self._count(), "result": result})
