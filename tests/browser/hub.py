@@ -114,7 +114,7 @@ async def log_in(page: Page, hub: Hub, user: str) -> None:
     await page.locator("#username_input").fill(user)
     await page.locator("#password_input").fill("any")
     await page.locator("#login_submit").click()
-    await page.wait_for_url(f"{hub.url}/user/{user}/lab*", timeout=60_000)
+    await page.wait_for_url(f"{hub.url}/user/{user}/lab*", timeout=120_000)
     await restored(page)
 
 
