@@ -81,7 +81,7 @@ function Card({ model, step, shown, selected, select }: CardProps): VNode {
         <b>{step.step}</b> {step.human && `${t('A person')}: `}{label}
       </span>
       <span class="jp-Cambio-caption jp-Cambio-dim">
-        {step.status === 'started' ? t('running') : outcome(step.status) || (total === undefined ? '' : duration(total))}
+        {step.status === 'started' ? t('running') : outcome(step.status) || (total === undefined || step.human ? '' : duration(total))}
         {step.cost > 0 && ` · ${money(step.cost)}`}
       </span>
     </button>

@@ -50,6 +50,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pages = {
             "/form": FORM, "/mouse": MOUSE, "/shadow": SHADOW, "/popup": POPUP, "/dialog": DIALOG, "/inner": INNER,
             "/frames": FRAMES % port, "/busy": BUSY, "/tick": "", "/many": many(3000), "/huge": many(10_000),
+            "/closed": "<title>Closed</title><p>Before</p><div id=host style='width:200px;height:80px'></div><script>"
+            "host.attachShadow({mode: 'closed'}).innerHTML = '<button style=width:200px;height:80px>In the dark</button>';"
+            "host.onclick = () => window.pressed = true</script>",
             "/marked": '<title>Marked</title><button id=green aria-label=Green style="position:absolute;left:40px;top:60px;'
             'width:120px;height:50px;border:0;background:#00c853">',
             "/second": "<title>Second</title><h1>Second page</h1><a href=/form>Form</a>",

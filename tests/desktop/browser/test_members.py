@@ -276,6 +276,15 @@ async def test_frames_of_both_origins_and_the_shadow(web: Driven) -> None:
     assert await web.js("window.shadowed")
 
 
+async def test_a_closed_shadow_root_is_not_read_and_is_clicked_by_its_place(web: Driven) -> None:
+    """A limit that docs/known-limits.md states: nothing but the page itself reaches into a closed root."""
+    await web.open("/closed")
+    assert "In the dark" not in (await web.act("read_page", filter="all"))["text"]
+    x, y = await web.js("(b => [b.left + 100, b.top + 40])(host.getBoundingClientRect())")
+    await web.act("left_click", target=at(int(x), int(y)))
+    assert await web.js("window.pressed")
+
+
 async def test_tabs_and_windows_that_a_page_opens(web: Driven) -> None:
     await web.open("/popup")
     first = next(tab["tab_id"] for tab in (await web.act("list_tabs"))["tabs"] if tab.get("active"))
