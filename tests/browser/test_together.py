@@ -181,6 +181,8 @@ async def test_two_browsers_and_a_notebook_agree_also_after_a_lost_network(
     # Anna's network is lost for 20 s while the agent asks.
     await ask(bert, f"ask_user {json.dumps(QUESTION)}")
     await expect(anna.locator(".jp-Cambio-asks")).to_be_visible()
+    lost = anna.locator(".jp-Dialog[aria-label^='Server Connection Error']")  # JupyterLab's own
+    await anna.add_locator_handler(lost, lambda: lost.get_by_role("button").last.click())
     await anna.context.set_offline(True)
     began = time.monotonic()
     await anna.locator(".jp-Cambio-bar").get_by_role("button", name="Stop").click()
