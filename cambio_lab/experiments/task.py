@@ -25,6 +25,7 @@ from typing import Any, overload
 from jinja2 import Environment
 
 from ..errors import ConfigurationError
+from ..recording.rows import counted
 from .fingerprint import fingerprint
 
 Message = str | Sequence[str] | Callable[[Any], str | Sequence[str]]
@@ -218,7 +219,7 @@ class Benchmark(Sequence[Task]):
 def count_of(one: Benchmark) -> str:
     """How many tasks it has, or that they are not installed."""
     try:
-        return f"{len(one)} tasks"
+        return counted(len(one), "task")
     except ConfigurationError:
         return "not installed"
 
