@@ -126,6 +126,8 @@ class ToolFinished(Event):
     """The element that a reference named, where the page can say it."""
     actor: Literal["agent", "human"] = "agent"
     """``human``: a person did it with mouse or keyboard; nothing told of its begin."""
+    ended: Literal["ran", "skipped", "interrupted"] = "ran"
+    """``skipped``: it never began; ``interrupted``: it may have had part of its effect."""
 
 
 class Unseen(Event):

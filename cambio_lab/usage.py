@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+MAX_TOKENS = 1_000_000_000  # no count of one reply is larger
 
 
 def timestamp(seconds: float) -> str:
@@ -57,3 +60,15 @@ class Box:
     bottom: int
     page_left: int = 0
     page_top: int = 0
+
+
+def plausible(value: Any) -> Any:
+    """Return what can be a count or a name, without the rest: a negative count would lower what was spent."""
+    if isinstance(value, dict):
+        kept = {str(key): plausible(inner) for key, inner in value.items()}
+        return {key: inner for key, inner in kept.items() if inner is not None}
+    if isinstance(value, list):
+        return [plausible(inner) for inner in value if isinstance(inner, dict)]
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS:
+        return math.ceil(value)
+    return value if isinstance(value, str) else None

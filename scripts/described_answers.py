@@ -136,7 +136,7 @@ class Step(Answer):
     toolset: str | None = None
     tool_use_id: str = ABSENT
     arguments: dict[str, Any]
-    status: Literal["started", "completed", "failed", "denied", "interrupted"]
+    status: Literal["started", "completed", "failed", "denied", "skipped", "interrupted"]
     started_at: Time = ABSENT
     ended_at: Time | None = None
     said: Annotated[

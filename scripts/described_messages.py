@@ -71,6 +71,9 @@ class CallMetadata(Answer):
     cost_usd: Annotated[float, Field(description="What the reply cost, with its first call only.")] = ABSENT
     actor: Annotated[Literal["human"], Field(description="A person did it with mouse or keyboard.")] = ABSENT
     denied: Annotated[bool, Field(description="A person denied the call, or did not approve it in time.")] = ABSENT
+    ended: Annotated[
+        Literal["skipped", "interrupted"], Field(description="It never ran, or was stopped in the middle.")
+    ] = ABSENT
 
 
 class ToolExecution(Heard):

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from ..desktop.base import Desktop, Screenshot
 from ..errors import ActionError, DesktopLost
@@ -52,6 +52,7 @@ TIMED_OUT = "Interrupted: it had not finished when the turn's time limit was rea
 UNKNOWN = "There is no tool of this name here."
 NOT_RUN = {"max_tokens": CUT_OFF, "model_context_window_exceeded": CUT_OFF}
 Halt = TurnHalted | DesktopLost
+Ended = Literal["ran", "skipped", "interrupted"]
 
 
 def make_tools(info: ModelInfo, options: AgentOptions, desktop: Desktop, gate: Gate, parts: ToolsetParts) -> list[Tool]:
@@ -97,27 +98,27 @@ class Calls:
         """Carry the calls out; return what halted them. Only a reply that ended in ``tool_use`` runs anything."""
         if self._reply.stop_reason != "tool_use":
             for call in self._reply.calls:
-                await self._refuse(call, NOT_RUN.get(self._reply.stop_reason, ENDED_EARLY))
+                await self._skip(call, NOT_RUN.get(self._reply.stop_reason, ENDED_EARLY))
             return None
         halted: Halt | None = None
         for index, call in enumerate(self._reply.calls):
             if halted is not None:
-                await self._refuse(call, _words(halted)[1])
+                await self._skip(call, _words(halted)[1])
             elif (family := _family(call)) in self.failed:
-                await self._refuse(call, HALTED[family])
+                await self._skip(call, HALTED[family])
             else:
                 try:
                     await self._one(call)
                 except (TurnHalted, DesktopLost) as reason:
                     halted = reason
                     if len(self.results) <= index:
-                        await self._refuse(call, _words(reason)[1])
+                        await self._skip(call, _words(reason)[1])
         return halted
 
     async def _one(self, call: Call) -> None:
         tool = self._turn.tool_for(call)
         if tool is None:
-            await self._refuse(call, UNKNOWN)
+            await self._note(call, call.name, failed(UNKNOWN), self._turn.count(call.name))
             return
         self._turn.limits.before_step()
         await self._passage()
@@ -132,11 +133,14 @@ class Calls:
         self._gate.admit(call.id)
         step = self._turn.count(member)
         await self._turn.emit(ToolStarted(call.id, member, call.toolset, call.arguments, step))
+        began = time.perf_counter()
         try:
             carried = self._question(tool, call) if isinstance(tool, AskTool) else self._carry_out(tool, call)
             outcome = await carried
         except (TurnHalted, DesktopLost) as reason:
-            await self._note(call, member, failed(_words(reason)[0]), step)
+            outcome = failed(_words(reason)[0])
+            outcome.timing = Timing(total=(time.perf_counter() - began) * 1000)
+            await self._note(call, member, outcome, step, ended="interrupted")
             raise
         await self._finish(call, member, outcome, step)
 
@@ -230,7 +234,9 @@ class Calls:
             elif outcome.changed:
                 self._unseen = self.results[-1]
 
-    async def _note(self, call: Call, member: str, outcome: Outcome, step: int, seen: Screenshot | None = None) -> None:
+    async def _note(
+        self, call: Call, member: str, outcome: Outcome, step: int, seen: Screenshot | None = None, ended: Ended = "ran"
+    ) -> None:
         self.results.append(result_block(call, outcome))
         image = outcome.image or seen
         await self._turn.emit(
@@ -248,14 +254,15 @@ class Calls:
                 width=image.width if image else 0,
                 height=image.height if image else 0,
                 box=outcome.box,
+                ended=ended,
             )
         )
 
-    async def _refuse(self, call: Call, words: str) -> None:
+    async def _skip(self, call: Call, words: str) -> None:
         """Answer a call that does not run."""
         tool = self._turn.tool_for(call)
         member = tool.member(call) if tool else call.name
-        await self._note(call, member, failed(words), self._turn.count(member))
+        await self._note(call, member, failed(words), self._turn.count(member), ended="skipped")
 
     async def _look(self) -> Screenshot | None:
         """Return a screenshot if there can be one; the model can still ask for it."""

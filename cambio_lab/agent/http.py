@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import httpx2
 
 from .reply import Sent, Slices, too_long
-from .service_errors import not_messages
+from .service_errors import BrokenReply, not_messages
 from .transcript import OUTGOING, Body
 
 PIECES = "cambio_lab.pieces"
@@ -16,6 +17,9 @@ PIECES = "cambio_lab.pieces"
 PIECE = 64 * 1024
 MAX_REPLY_BYTES = 40_000_000
 MAX_EVENT_BYTES = 6_500_000
+HEAD = 2_000
+BOM = b"\xef\xbb\xbf"
+BLANK = BOM + b" \r\n\t"
 NO_MESSAGES = b'"messages":[]'
 COMMA = b","
 
@@ -94,12 +98,18 @@ def http_class(base: type[Any]) -> Any:
             response: httpx2.Response = await super().send(request, **options)
             if response.status_code == 200 and request.method == "POST":
                 kind = response.headers.get("content-type", "text/event-stream")
-                if "event" not in kind:  # text/event-stream, or AWS's application/vnd.amazon.eventstream
-                    raise not_messages(response, await _first_words(response), self._cambio_secrets())
+                # text/event-stream, or AWS's application/vnd.amazon.eventstream; some gateways name another type
+                events, plain = "event" in kind, "content-encoding" not in response.headers and "amazon" not in kind
                 if not response.is_closed and isinstance(response.stream, httpx2.AsyncByteStream):
-                    whole_events = "text/" in kind and "content-encoding" not in response.headers
-                    response.stream = Bounded(response.stream, whole_events=whole_events)
+                    whole = Bounded(response.stream, refused=partial(self._cambio_refused, response) if plain else None)
+                    events = events or (plain and await whole.begins_with_event())
+                    response.stream = whole if events else whole.rest()
+                if not events:
+                    raise self._cambio_refused(response, await _first_words(response))
             return response
+
+        def _cambio_refused(self, response: httpx2.Response, words: str) -> Exception:
+            return not_messages(response, words, self._cambio_secrets())
 
     return PreparedClient
 
@@ -115,25 +125,64 @@ async def _first_words(response: httpx2.Response) -> str:
     return text
 
 
-class Bounded(httpx2.AsyncByteStream):
-    """Ends a reply without end: too many bytes, or an event that never ends."""
+class Rest(httpx2.AsyncByteStream):
+    """A stream whose first bytes were read already."""
 
-    def __init__(self, inner: httpx2.AsyncByteStream, *, whole_events: bool) -> None:
-        self._inner = inner
-        self._whole_events = whole_events
-        self._waiting: list[bytes] = []
+    def __init__(self, first: bytes, chunks: AsyncIterator[bytes], inner: httpx2.AsyncByteStream) -> None:
+        self._first, self._chunks, self._inner = first, chunks, inner
 
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
-        total = 0
+        yield self._first
+        async for chunk in self._chunks:
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class Bounded(httpx2.AsyncByteStream):
+    """Ends a reply without end: too many bytes, or an event that never ends.
+
+    Where the bytes are events as text, ``refused`` makes the error for an answer that has none.
+    """
+
+    def __init__(self, inner: httpx2.AsyncByteStream, *, refused: Callable[[str], Exception] | None) -> None:
+        self._inner = inner
+        self._chunks = aiter(inner)
+        self._first = b""
+        self._refused = refused
+        self._waiting: list[bytes] = []
+
+    async def begins_with_event(self) -> bool:
+        """Return whether what comes first looks like an event."""
+        while not self._first.strip(BLANK) and (chunk := await anext(self._chunks, b"")):
+            self._first += chunk
+        return self._first.lstrip(BLANK).startswith((b"event:", b"data:", b":"))
+
+    def rest(self) -> Rest:
+        """Return the bytes as they come."""
+        return Rest(self._first, self._chunks, self._inner)
+
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        head, seen, total = b"", False, 0
         slices = Slices()
-        async for chunk in self._inner:
+        async for chunk in self.rest():
+            if not total:
+                chunk = chunk.removeprefix(BOM)
             total += len(chunk)
             if total > MAX_REPLY_BYTES:
                 raise too_long(f"{MAX_REPLY_BYTES} bytes")
-            ready = self._complete(chunk) if self._whole_events else chunk
+            ready = chunk
+            if self._refused is not None:
+                if not seen:
+                    head = (head + chunk)[:HEAD]
+                    seen = b"data:" in head or len(head) == HEAD
+                ready = self._complete(chunk)
             if ready:
                 yield ready
             await slices.rest()
+        if self._refused is not None and not seen:
+            raise self._refused(head.decode(errors="replace")) if head.strip() else BrokenReply("it was empty")
         if self._waiting:
             yield b"".join(self._waiting)
 

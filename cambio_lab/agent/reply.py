@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import ModelUnavailable, UnsupportedModel
 from ..events import TextDelta, ThinkingDelta, ToolAnnounced, Usage
+from ..usage import plausible
 from . import models
 from .service_errors import BrokenReply
 from .tools import Call
@@ -211,9 +212,12 @@ class Reader:
             raise too_long(f"{MAX_REPLY_CHARACTERS} characters")
 
     def _count(self, usage: Any) -> None:
-        """Take over the counts of an event; counts are cumulative, and some gateways leave them out."""
-        if usage is not None:
-            self.usage |= {key: value for key, value in usage.to_dict().items() if value is not None}
+        """Take over the counts of an event; counts are cumulative, and some gateways leave them out or make them up."""
+        try:
+            found = {} if usage is None else usage.to_dict(warnings=False)
+        except AttributeError:  # a list, a text
+            return
+        self.usage |= plausible(found)
 
 
 def complete_usage(usage: dict[str, Any], sent: Sent, reply: Reply | None = None) -> dict[str, Any]:
@@ -268,7 +272,8 @@ def price(model: str, usage: Mapping[str, Any]) -> Usage:
     if row is None:
         raise UnsupportedModel(f"No price is known for the model {model!r}.")
     total = _price_one(row.prices, usage)
-    for entry in usage.get("iterations") or ():
+    iterations = usage.get("iterations")
+    for entry in iterations if isinstance(iterations, list) else ():
         if entry.get("type") == "compaction":
             total = total + _price_one(row.prices, entry)
     return replace(total, requests=1)
@@ -293,6 +298,6 @@ def _price_one(prices: models.Prices, usage: Mapping[str, Any]) -> Usage:
     return Usage(fresh, output, written, read, thinking, 0, dollars)
 
 
-def _counted(usage: Mapping[str, Any], key: str) -> int:
-    value = usage.get(key)
+def _counted(usage: Any, key: str) -> int:
+    value = usage.get(key) if isinstance(usage, Mapping) else None
     return value if isinstance(value, int) else 0

@@ -29,10 +29,14 @@ HINTS = {
     400: "The request itself was refused; the answer names the cause. If it recurs, clear the history.",
     401: "Check ANTHROPIC_API_KEY in the server's environment.",
     402: "The account has no credit left; see its billing page.",
-    403: "The key may not use this model or feature.",
+    403: "The key may not use this model or feature; or a firewall on the way answered.",
     404: "Check the model's name and the base URL (without /v1); docs/agent.md has the table of models.",
+    407: "The proxy on the way asks for a login: name it in HTTPS_PROXY, as in http://user:password@proxy.example:3128.",
     413: "The conversation is too large to send; clear the history or start a new session.",
 }
+
+
+OTHER_HINT = "This is hardly the Messages API; check the base URL, and what stands between here and the service."
 
 
 class Transient(Exception):
@@ -115,7 +119,8 @@ def classify(
     if "AnthropicError" in names or isinstance(error, ImportError):
         said = _quoted(str(error), secrets)
         return ConfigurationError(f"The model client is not set up: {said}", hint="See docs/agent.md, Platforms.")
-    return Transient(f"the reply was broken ({_words(error)})", broken=True, usage=usage)
+    source = f" from {address}" if address else ""
+    return Transient(f"the reply{source} was broken ({_words(error)})", broken=True, usage=usage)
 
 
 def _words(error: Exception) -> str:
@@ -162,7 +167,7 @@ def _connection(error: Exception, timed_out: bool, usage: Mapping[str, Any] | No
 def _status(error: Any, usage: Mapping[str, Any] | None, secrets: Iterable[str]) -> Exception:
     status, kind = int(error.status_code), error.type
     headers = error.response.headers
-    retried = status in RETRIED_STATUS or status >= 500 or kind in RETRIED_TYPES
+    retried = status in RETRIED_STATUS or (status >= 500 and status != 511) or kind in RETRIED_TYPES
     if (verdict := headers.get("x-should-retry")) in ("true", "false"):
         retried = verdict == "true"
     said = _quoted(error.api_message or _body(error.response), secrets)
@@ -170,7 +175,7 @@ def _status(error: Any, usage: Mapping[str, Any] | None, secrets: Iterable[str])
         reasons = {"rate_limit_error": "is rate limited", "overloaded_error": "is overloaded"}
         known = {429: "is rate limited", 529: "is overloaded"}.get(status)
         words = reasons.get(kind or "") or known or f"answered {status}{f' ({said})' if said else ''}"
-        return Transient(f"the model service {words}", retry_after=retry_after(headers), usage=usage)
+        return Transient(f"{_address(error.response)} {words}", retry_after=retry_after(headers), usage=usage)
     if 300 <= status < 400:
         target = _quoted(headers.get("location", "another address").partition("?")[0], secrets)
         return ConfigurationError(
@@ -180,7 +185,7 @@ def _status(error: Any, usage: Mapping[str, Any] | None, secrets: Iterable[str])
     return ModelRejected(
         f"{_address(error.response)} refused the request ({status}{f' {kind}' if kind else ''})"
         + (f": {said}" if said else "."),
-        hint=HINTS.get(status, ""),
+        hint=HINTS.get(status, "" if kind else OTHER_HINT),
         details={
             "status": status,
             "type": kind or "",
@@ -216,7 +221,7 @@ def _body(response: Any) -> str:
 
 def _quoted(text: str, secrets: Iterable[str]) -> str:
     """Return the first words of an answer as one line, without keys."""
-    line = " ".join(text.split())
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     for secret in secrets:
         if secret.strip():
             line = line.replace(secret.strip(), "[key]")
@@ -247,6 +252,8 @@ def _number(value: str | None) -> float | None:
 
 def key_problem(key: str) -> str | None:
     """Say why this key cannot be sent in a header, without quoting it; ``None`` when it can."""
+    if key.startswith(("'", '"', "ANTHROPIC_API_KEY=")):
+        return "begins with a quotation mark or its own name"
     if key != key.strip():
         return "begins or ends with white space or a line break"
     if not key.isascii():
@@ -261,6 +268,7 @@ def checked_base_url(url: str) -> str:
     try:
         parts = urlsplit(url.strip())
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        valid = valid and not (parts.query or parts.fragment or len(url.split()) != 1)
     except ValueError:
         valid = False
     if not valid:
@@ -268,7 +276,7 @@ def checked_base_url(url: str) -> str:
             "The base URL of the model service is not an HTTP address.",
             hint="Set base_url (or ANTHROPIC_BASE_URL) to something like https://gateway.example, without /v1.",
         )
-    return url.strip().rstrip("/").removesuffix("/messages").removesuffix("/v1").rstrip("/")
+    return re.sub(r"(?i)/+(v1(/messages)?)?/*$", "", url.strip())
 
 
 def proxy_error(error: Exception) -> ConfigurationError:

@@ -145,6 +145,8 @@ def _tool_execution(event: events.ToolStarted | events.ToolFinished, view: Sessi
             metadata["actor"] = "human"
         if view.denied:
             metadata["denied"] = True
+        elif event.ended != "ran":
+            metadata["ended"] = event.ended
     return body
 
 

@@ -68,7 +68,7 @@ class TextDisplay(TurnDisplay):
             step = builder.turn.steps[-1]
             self._line(f"  {step.number}. {step.summary}")
         elif message.type == "tool_execution" and message.status == "failed":
-            outcome = "denied" if message.metadata.get("denied") else "failed"
+            outcome = "denied" if message.metadata.get("denied") else message.metadata.get("ended") or "failed"
             self._line(f"     {outcome}: {visible(str(message.result.get('text') or ''))[:200]}")
         elif message.type == "connection" or message.event in ("approval", "question", "retry"):
             again = "; the unfinished text above is repeated" if message.metadata.get("dropped_text") else ""

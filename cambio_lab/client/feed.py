@@ -262,7 +262,7 @@ class Exchange:
         """Take what came until the turn was left; return what to say about it."""
         self.take(found)
         self.turn.stopped = True
-        return f"The turn was stopped: {self.turn.outcome}."
+        return f"The turn was stopped: {self.turn.outcome.replace(', stopped', '')}."
 
     def leave(self) -> None:
         """Stop the turn without waiting for it."""

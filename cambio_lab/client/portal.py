@@ -11,15 +11,18 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import difflib
 import functools
 import inspect
 import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
+
+from ..errors import CambioError
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -163,6 +166,16 @@ class NotAwaited(AttributeError):
     """``await`` was forgotten: there is no result yet."""
 
 
+class WrongArguments(CambioError, TypeError):
+    """A method was called with arguments that it does not have, or without those that it needs."""
+
+    def __init__(self, name: str, error: TypeError, given: Mapping[str, Any], signature: inspect.Signature) -> None:
+        known = [parameter for parameter in signature.parameters if parameter != "self"]
+        near = {one: difflib.get_close_matches(one, known, n=1) for one in given if one not in known}
+        meant = " ".join(f"Did you mean {found[0]} instead of {one}?" for one, found in near.items() if found)
+        super().__init__(f"{name}() {error}.", hint=meant or f"It takes {', '.join(known)}.")
+
+
 def calls(kind: C) -> C:
     """Class decorator: every public ``async`` method returns a :class:`Call`."""
     for name, method in list(vars(kind).items()):
@@ -172,8 +185,14 @@ def calls(kind: C) -> C:
 
 
 def _call(method: Callable[P, Coroutine[Any, Any, T]], name: str) -> Callable[P, Coroutine[Any, Any, T]]:
+    signature = inspect.signature(method)
+
     @functools.wraps(method)
     def made(*arguments: P.args, **options: P.kwargs) -> Coroutine[Any, Any, T]:
+        try:
+            signature.bind(*arguments, **options)
+        except TypeError as error:
+            raise WrongArguments(name, error, options, signature) from None
         return Call(method(*arguments, **options), name)
 
     return made

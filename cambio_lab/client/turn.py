@@ -17,7 +17,8 @@ from .text import clip, describe
 
 @dataclass
 class Step:
-    """One tool call. ``status`` is ``announced``, ``waiting``, ``started``, ``completed``, ``failed`` or ``denied``."""
+    """One tool call. ``status`` is ``announced``, ``waiting``, ``started``, ``completed``, ``failed``, ``denied``,
+    ``skipped`` (never ran) or ``interrupted``."""
 
     number: int
     tool: str
@@ -252,13 +253,15 @@ class TurnBuilder:
         step.arguments = arguments if isinstance(arguments, Mapping) else step.arguments
         if status == "failed" and (step.status == "denied" or message.metadata.get("denied") is True):
             status = "denied"
-        step.status = status
+        step.status = str(message.metadata.get("ended") or status) if status == "failed" else status
         return step
 
     def _agent_response(self, message: Message) -> bool:
         turn, metadata = self.turn, message.metadata
         turn.text = message.content
-        if message.content and (not turn.items or turn.items[-1] != message.content):
+        said = [item for item in turn.items if isinstance(item, str)]
+        cut = metadata.get("stopped") or metadata.get("limit")  # its last words may stand before the calls
+        if message.content and (said if cut else turn.items)[-1:] != [message.content]:
             if turn.items and isinstance(turn.items[-1], str) and message.content.startswith(turn.items[-1]):
                 turn.items[-1] = message.content
             else:

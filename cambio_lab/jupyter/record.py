@@ -14,7 +14,7 @@ from typing import Any
 
 from ..client.feed import MAX_SCREENSHOTS
 from ..client.screenshot import Screenshot
-from ..client.text import clip, shorten, visible
+from ..client.text import clip, duration, shorten, visible
 from ..client.turn import Step, Turn, thin
 from ..errors import ConfigurationError
 
@@ -118,8 +118,7 @@ def _steps(steps: Sequence[Step], limit: int) -> Iterable[str]:
         return
     yield f'<ol start="{int(steps[0].number)}">'
     for step in steps:
-        total = step.timing.get("total_ms")
-        took = f" <small>{float(total):.0f} ms</small>" if isinstance(total, int | float) else ""
+        took = f" <small>{duration(step.timing['total_ms'])}</small>" if step.timing.get("total_ms") else ""
         state = "" if step.ok else f" <strong>{escape(step.status, 40)}</strong>"
         said = clip(step.text, min(STEP_TEXT, limit)) if step.text else ""
         result = f"<br><small>{escape(said)}</small>" if said else ""

@@ -27,9 +27,9 @@ def add_commands(subcommands: Any) -> None:
     actions = runs.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add(actions, "list", _list, "the recorded runs, newest first").add_argument("--limit", type=int, default=50)
     show = _add(actions, "show", _show, "one run step by step")
-    show.add_argument("name", metavar="RUN", help="a session's id, or a file")
+    show.add_argument("name", metavar="RUN", help="a session's id (or how it begins) or name, or a file")
     export = _add(actions, "export", _export, "write runs to a file in the format of its ending")
-    export.add_argument("names", metavar="RUN", nargs="*", help="a session's id, or a file")
+    export.add_argument("names", metavar="RUN", nargs="*", help="a session's id or name, or a file")
     export.add_argument("target", type=Path, nargs="?", help="file (or folder) to write")
     export.add_argument("--format", help="the format where the ending does not say it; --formats lists them")
     export.add_argument("--formats", action="store_true", help="list the formats and their endings")
@@ -105,7 +105,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _load(arguments: argparse.Namespace, names: Sequence[str], work: Callable[[list[Run]], int]) -> int:
-    """Do ``work`` with the runs that are named: a file, an imported file's name, or a session's id."""
+    """Do ``work`` with the runs that are named: a file, an imported file's name, a session's id or its name."""
     from .run import Run
 
     files = {name: path for name in names if (path := _file(arguments, name)) is not None}
@@ -116,12 +116,27 @@ def _load(arguments: argparse.Namespace, names: Sequence[str], work: Callable[[l
             if name in files:
                 found.append(Run.load(files[name]))
             elif store is not None:
-                found.append(await Run.from_store(store, name))
+                found.append(await Run.from_store(store, await _named(store, name)))
         return await asyncio.to_thread(work, found)
 
     if len(files) == len(set(names)):
         return asyncio.run(from_store(None))
     return _with_store(arguments, from_store, read_only=True)
+
+
+async def _named(store: Store, name: str) -> str:
+    """Return the id of the session with this id, with an id that begins so, or else the newest with this name."""
+    from ..store import SessionQuery
+
+    if await store.sessions.get(name) is not None:
+        return name
+    rows = (await store.sessions.page(SessionQuery(limit=10_000))).rows
+    begun = [row.id for row in rows if len(name) >= 4 and row.id.startswith(name)]
+    called = begun if len(begun) == 1 else [row.id for row in rows if row.name == name]
+    if not called:
+        many = f"{len(begun)} ids begin with it." if begun else "See `cambio-lab runs list`."
+        raise RunError(f"There is no run or file {printable(name)}.", hint=many)
+    return called[0]
 
 
 def _file(arguments: argparse.Namespace, name: str) -> Path | None:
@@ -226,7 +241,7 @@ async def _prune_store(days: float, most: int, store: Store) -> int:
 
     deleted = await prune(store, days=days, most=most)
     freed = await sweep(store)
-    print(f"{deleted} runs deleted, {freed or 0} bytes of screenshots freed")
+    print(f"{counted(deleted, 'run')} deleted, {freed or 0} bytes of screenshots freed")
     if freed is None:
         print(_kept_screenshots(store))
     try:

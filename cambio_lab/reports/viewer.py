@@ -79,11 +79,14 @@ def _steps(found: Sequence[drawing.Scene]) -> list[Json]:
 
 def _transcript(contents: Contents) -> list[Json]:
     status = {step["tool_use_id"]: step["status"] for step in contents.steps}
-    found, drawn = list[Json](), 0
+    found, drawn, said = list[Json](), 0, ""
     for event in contents.events:
         if (entry := _entry(event, status)) is None:
             continue
         who, text = entry
+        if who == "Agent" and (not text.strip() or (event["kind"] == "TurnFinished" and said.endswith(text))):
+            continue
+        said = said + text if who == "Agent" else "" if event["kind"] == "UserMessage" else said
         images = images_of(event)[: MAX_SENT - drawn] if event["kind"] == "UserMessage" else []
         drawn += len(images)
         scenes = [drawing.Scene(0, image["sha256"]) for image in images]
@@ -95,8 +98,8 @@ def _transcript(contents: Contents) -> list[Json]:
 def _entry(event: Json, status: dict[str, str]) -> tuple[str, str] | None:
     match event["kind"]:
         case "UserMessage" | "MessageDelivered":
-            return "Note" if event.get("note") else "User", event["content"]
-        case "TurnFinished":
+            return "Note" if event.get("note") else "You", event["content"]
+        case "ModelReplied" | "TurnFinished":
             return "Agent", event["text"]
         case "TurnFailed":
             return "Error", f"{event['error']} {event['details']}"

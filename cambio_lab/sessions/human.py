@@ -21,6 +21,7 @@ from cambio_lab.events import Event, QuestionAnswered, QuestionAsked, Status, To
 from cambio_lab.recording.recorder import HumanCall
 from cambio_lab.store import Operation, StepRow, new_message_id
 from cambio_lab.store.conversation import Role
+from cambio_lab.store.record import StepStatus
 
 if TYPE_CHECKING:
     from .control import ControlledSession
@@ -164,9 +165,10 @@ async def keep_step(session: SessionState, event: ToolFinished, row: StepRow, *,
     if event.image is not None:
         image, media_type = event.image, event.media_type
         sha256 = await session.until_stored(lambda: session.store.screenshots.put(image, media_type))
+    ended: StepStatus = "failed" if event.is_error else "completed"
     row = replace(
         row,
-        status="denied" if denied else "failed" if event.is_error else "completed",
+        status="denied" if denied else ended if event.ended == "ran" else event.ended,
         ended_at=session.now(),
         text=event.text,
         timing=asdict(event.timing),

@@ -15,7 +15,7 @@ from .sessions import Columns, execute, select
 
 PAGE_CHARACTERS = 2_000_000
 """A page of events ends after this much of their text."""
-StepStatus = Literal["started", "completed", "failed", "denied", "interrupted"]
+StepStatus = Literal["started", "completed", "failed", "denied", "skipped", "interrupted"]
 _SCREENSHOT = re.compile(r'"(?:image|sha256)":"([0-9a-f]{64})"')
 
 

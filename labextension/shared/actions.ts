@@ -154,7 +154,9 @@ export function boxOf(value: unknown): Box | null {
 
 /** A call whose arguments are still being written. */
 export function announce(tool: string): string {
-  return describe(tool, {}).label.replace(/(: | )“”$/, '');
+  if (tool === 'wait') return 'Wait';
+  if (OFF_SCREEN.has(tool) && tool !== 'bash') return 'Work on a file';
+  return describe(tool, {}).label.replace(/[:\s]*(“”)?\s*$/, '');
 }
 
 /** What the page called the element that a call's reference names, as the newest of `readings` has it; empty if unknown. */

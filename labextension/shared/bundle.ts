@@ -200,10 +200,15 @@ function stepOf(row: Json, begin: number, reply: Reply = { model: 0, tokens: 0, 
 function entriesOf(events: Json[], steps: readonly RunStep[], begin: number): RunEntry[] {
   const indices = new Map(steps.map((step, index) => [step.id, index]));
   const found: RunEntry[] = [];
+  const told = new Set<string>();
+  const step = (id: string, at: number): void => {
+    if (!told.has(id)) found.push({ kind: 'step', text: '', step: indices.get(id) ?? -1, at });
+    told.add(id);
+  };
   for (const event of events) {
     const at = Math.max(0, number(event['time']) - begin);
-    const add = (kind: RunEntry['kind'], words: string, step = -1): void => {
-      if (words.trim() || kind === 'step') found.push({ kind, text: words, step, at });
+    const add = (kind: RunEntry['kind'], words: string): void => {
+      if (words.trim()) found.push({ kind, text: words, step: -1, at });
     };
     switch (event['kind']) {
       case 'UserMessage':
@@ -213,8 +218,9 @@ function entriesOf(events: Json[], steps: readonly RunStep[], begin: number): Ru
       case 'ModelReplied':
         add('agent', text(event['text']));
         break;
-      case 'ToolStarted':
-        add('step', '', indices.get(text(event['tool_use_id'])) ?? -1);
+      case 'ToolStarted': // what a person does, and a call that does not run, only end
+      case 'ToolFinished':
+        step(text(event['tool_use_id']), at);
         break;
       case 'TurnFinished':
         if (!found.some(entry => entry.kind === 'agent' && entry.text === text(event['text']))) add('agent', text(event['text']));

@@ -24,6 +24,7 @@ function belongsTo(action: Step, before: Step | undefined, look: Step): boolean 
   return (
     before === action &&
     look.image !== null &&
+    look.status === 'completed' &&
     isLook(look.tool, look.arguments) &&
     !isLook(action.tool, action.arguments) &&
     onScreen(action.tool, action.arguments)

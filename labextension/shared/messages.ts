@@ -42,7 +42,7 @@ export interface Step {
   step: number;
   tool: string;
   arguments: Json;
-  status: 'started' | 'completed' | 'failed' | 'denied';
+  status: 'started' | 'completed' | 'failed' | 'denied' | 'skipped' | 'interrupted';
   text: string;
   image: string | null;
   width: number;

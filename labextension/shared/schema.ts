@@ -48,6 +48,8 @@ export interface CallMetadata {
   actor?: 'human';
   /** A person denied the call, or did not approve it in time. */
   denied?: boolean;
+  /** It never ran, or was stopped in the middle. */
+  ended?: 'skipped' | 'interrupted';
 }
 
 /** What a person does to a turn. */

@@ -16,7 +16,7 @@ export interface Entry {
   kind: 'user' | 'agent' | 'thinking' | 'error' | 'note' | 'actions';
   text: string;
   time: number;
-  /** Keys of steps, for `actions`. */
+  /** Keys of steps: for `actions`, and of the call that a `note` is about. */
   steps: string[];
   /** Says how a turn ended, when not in the ordinary way. */
   remark: string;
@@ -249,7 +249,11 @@ function addAction(view: SessionView, id: string, time: number): SessionView {
 function onResponse(view: SessionView, message: ResponseMessage): SessionView {
   const data = message.metadata ?? {};
   const key = text(data['message_id']) || `response-${message.timestamp ?? view.entries.length}`;
-  return addEntry(settleTurn(view, data), 'agent', message.content, message.timestamp, key, remark(data));
+  const remarks = remark(data);
+  // The last words of a turn that was cut off may stand before its calls already.
+  const said = remarks && view.entries.findLast(entry => entry.kind === 'agent' || entry.kind === 'user');
+  const words = said && said.kind === 'agent' && said.text === message.content ? '' : message.content;
+  return addEntry(settleTurn(view, data), 'agent', words, message.timestamp, key, remarks);
 }
 
 function settleTurn(view: SessionView, data: Json): SessionView {
@@ -285,13 +289,13 @@ function addNote(view: SessionView, message: StatusMessage): SessionView {
   const words = noteOf(message, view.viewer);
   if (!words) return view;
   const about = text(message.metadata?.['tool_use_id']);
-  return addEntry(view, 'note', words, message.timestamp, `note-${about || message.timestamp}-${words}`);
+  return addEntry(view, 'note', words, message.timestamp, `note-${about || message.timestamp}-${words}`, '', about ? [about] : []);
 }
 
-function addEntry(view: SessionView, kind: Entry['kind'], words: string, time: string | undefined, key: string, note = ''): SessionView {
+function addEntry(view: SessionView, kind: Entry['kind'], words: string, time: string | undefined, key: string, note = '', steps: string[] = []): SessionView {
   const id = key || `${kind}-${time}-${view.entries.length}`;
   if (view.entries.some(entry => entry.key === id)) return view;
-  const entry: Entry = { key: id, kind, text: words, time: moment(time), steps: [], remark: note };
+  const entry: Entry = { key: id, kind, text: words, time: moment(time), steps, remark: note };
   return { ...view, entries: [...view.entries, entry] };
 }
 

@@ -6,8 +6,7 @@ import { moment, number, text } from './values';
 
 /** How a call ended, when it did not do what it was asked; empty otherwise. */
 export function outcome(status: string): string {
-  if (status === 'denied') return t('denied');
-  return status === 'failed' ? t('failed') : status === 'interrupted' ? t('interrupted') : '';
+  return ['failed', 'denied', 'skipped', 'interrupted'].includes(status) ? t(status) : '';
 }
 
 export function stepOf(id: string, message: ToolMessage, before?: Step): Step {
@@ -19,7 +18,7 @@ export function stepOf(id: string, message: ToolMessage, before?: Step): Step {
     step: number(message.step) || before?.step || 0,
     tool: text(message.tool) || before?.tool || '',
     arguments: message.arguments ?? before?.arguments ?? {},
-    status: message.metadata?.['denied'] === true ? 'denied' : message.status,
+    status: message.metadata?.['denied'] === true ? 'denied' : (message.metadata?.['ended'] ?? message.status),
     browser: message.metadata?.['toolset'] === 'browser',
     box: message.result?.box ?? before?.box ?? null,
     human: message.metadata?.['actor'] === 'human',

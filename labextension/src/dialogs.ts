@@ -31,7 +31,7 @@ export interface NewSession {
 class Form extends Widget implements Dialog.IBodyWidget<NewSession> {
   private readonly fields = new Map<string, HTMLInputElement | HTMLSelectElement>();
 
-  constructor(trans: TranslationBundle, defaults: Defaults, choices: Choices) {
+  constructor(private readonly trans: TranslationBundle, defaults: Defaults, choices: Choices) {
     super();
     this.addClass('jp-Cambio-form');
     const models = [...new Set([defaults.model, ...choices.models].filter(Boolean))];
@@ -39,7 +39,7 @@ class Form extends Widget implements Dialog.IBodyWidget<NewSession> {
     this.field('model', trans.__('Model'), this.select(models, models[0] ?? ''));
     this.field('approval', trans.__('Ask before'), this.choices(trans, defaults.approval || choices.approval));
     this.field('ask_user', trans.__('May ask you'), this.options([['', trans.__('no')], ['yes', trans.__('questions, and to take over')]], ''));
-    this.field('max_steps', trans.__('Step limit of a turn'), this.input('number', defaults.maxSteps || '', String(choices.maxSteps || '')));
+    this.field('max_steps', trans.__('Step limit of a turn'), this.input('number', defaults.maxSteps || '', String(choices.maxSteps || ''), true));
     this.field('max_cost_usd', trans.__('Cost limit (US$)'), this.input('number', defaults.maxCostUsd || '', String(choices.maxCostUsd || '')));
   }
 
@@ -56,12 +56,14 @@ class Form extends Widget implements Dialog.IBodyWidget<NewSession> {
     const label = document.createElement('label');
     const span = document.createElement('span');
     span.textContent = words;
-    label.append(span, field);
+    const hint = document.createElement('small'); // shown while the field is not valid, which is why Create rests
+    hint.textContent = field.dataset['hint'] ?? '';
+    label.append(span, field, hint);
     this.fields.set(name, field);
     this.node.append(label);
   }
 
-  private input(type: string, value: string | number, hint = ''): HTMLInputElement {
+  private input(type: string, value: string | number, hint = '', whole = false): HTMLInputElement {
     const input = document.createElement('input');
     input.type = type;
     input.value = String(value);
@@ -69,7 +71,8 @@ class Form extends Widget implements Dialog.IBodyWidget<NewSession> {
     input.className = 'jp-mod-styled';
     if (type === 'number') {
       input.min = '0';
-      input.step = 'any';
+      input.step = whole ? '1' : 'any';
+      input.dataset['hint'] = whole ? this.trans.__('A whole number, 0 or more') : this.trans.__('A number, 0 or more');
     }
     return input;
   }

@@ -1,7 +1,7 @@
 /** The JupyterLab plugins: agents (sidebar, tabs, commands, notifications) and recorded runs. */
 
 import { ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndPlugin } from '@jupyterlab/application';
-import { ICommandPalette, showErrorMessage } from '@jupyterlab/apputils';
+import { ICommandPalette, Notification, showErrorMessage } from '@jupyterlab/apputils';
 import { ILauncher } from '@jupyterlab/launcher';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
@@ -86,7 +86,7 @@ const agents: JupyterFrontEndPlugin<void> = {
     onOpenSession(id => void roster.then(loaded => loaded.load()).then(() => actions.openDesktop(id)));
     void roster.then(loaded => {
       list = loaded;
-      announce({ roster: loaded, trans, open: actions.openDesktop, visible, listed, told, enabled: () => preferences });
+      announce({ notify: Notification, roster: loaded, trans, open: actions.openDesktop, visible, listed, told, enabled: () => preferences });
       const refresh = (): void => {
         item.refresh(loaded);
         documents.retitle();

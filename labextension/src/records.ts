@@ -1,7 +1,7 @@
 /** Recorded runs from the list of sessions: view, compare two by click, export in any format, delete. */
 
 import type { JupyterFrontEnd } from '@jupyterlab/application';
-import { Dialog, InputDialog, MainAreaWidget, showDialog, showErrorMessage } from '@jupyterlab/apputils';
+import { Dialog, InputDialog, MainAreaWidget, Notification, showDialog, showErrorMessage } from '@jupyterlab/apputils';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import { Widget } from '@lumino/widgets';
 import type { RunViewer } from '../panel/runs';
@@ -128,11 +128,21 @@ export class Records {
     try {
       const formats = await list.api.formats();
       const items = formats.map(one => `${one.name} (${one.ending}): ${one.summary}`);
-      const answer = await InputDialog.getItem({ title: this.trans.__('Export %1 as', row.name), items });
+      const answer = await InputDialog.getItem({
+        title: this.trans.__('Export %1 as', row.name),
+        items,
+        current: Math.max(0, formats.findIndex(one => one.name === 'html')),
+        okLabel: this.trans.__('Export')
+      });
       const chosen = formats[items.indexOf(answer.value ?? '')];
       if (!answer.button.accept || !chosen) return;
-      const { name, blob } = await list.api.exportRun(row.id, chosen.name);
-      download(blob, `${row.name}${name.slice(name.indexOf('.'))}`);
+      const making = Notification.emit(this.trans.__('Exporting %1…', row.name), 'in-progress', { autoClose: false });
+      try {
+        const { name, blob } = await list.api.exportRun(row.id, chosen.name);
+        download(blob, `${row.name}${name.slice(name.indexOf('.'))}`);
+      } finally {
+        Notification.dismiss(making);
+      }
     } catch (error) {
       await showErrorMessage(this.trans.__('The run could not be exported'), error as Error);
     }

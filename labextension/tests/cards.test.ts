@@ -30,3 +30,8 @@ test('a look at the screen belongs to the action before it', () => {
 test('a look that failed has a card of its own', () => {
   assert.deepEqual(shown([step(1, 'left_click'), step(2, 'screenshot')]), ['left_click ', 'screenshot ']);
 });
+
+test('a look that was denied has a card of its own, though it shows how far the action came', () => {
+  const looks: Step[] = [step(1, 'left_click'), { ...step(2, 'screenshot', 'a'), status: 'denied' }];
+  assert.deepEqual(shown(looks), ['left_click ', 'screenshot a']);
+});

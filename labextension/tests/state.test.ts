@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import type { SessionSummary } from '../shared/api';
 import type { ServerMessage } from '../shared/messages';
 import { prepend, restore } from '../shared/history';
+import { outcome } from '../shared/step';
 import { emptyView, reduce, type SessionView } from '../shared/state';
 
 const T = '2024-01-15T10:31:05Z';
@@ -160,4 +161,17 @@ test('a message that is queued during a turn joins the conversation where it was
   assert.deepEqual([[...run([delivered], view).queued], told(run([delivered], view))], [[], ['Go', 'Stop at 5']]);
   view = run([status('acting', { event: 'message_withdrawn', message_id: 'm2', reason: 'taken back' })], view);
   assert.equal(view.queued.size, 0);
+});
+
+test('the last words of a turn that was stopped are told once, and its calls as what became of them', () => {
+  const ended = (id: string, how: string): ServerMessage => ({ ...tool(id, 'failed', { text: 'x' }), metadata: { ended: how } }) as ServerMessage;
+  const stopped = { type: 'agent_response', content: 'I will click.', timestamp: T, metadata: { message_id: 'm2', stopped: true } } as ServerMessage;
+  const view = run([...turn.slice(0, 3), tool('t1', 'started'), ended('t1', 'interrupted'), ended('t2', 'skipped'), stopped]);
+  assert.deepEqual(view.entries.map(entry => [entry.kind, entry.text, entry.remark]), [['user', 'Click it', ''], ['agent', 'I will click.', ''], ['actions', '', ''], ['agent', '', 'Stopped']]);
+  assert.deepEqual([...view.steps.values()].map(step => outcome(step.status)), ['interrupted', 'skipped']);
+});
+
+test('a decision names the call that it was about', () => {
+  const view = run([status('acting', { event: 'approval_decided', verdict: 'approved', tool_use_id: 't9' })]);
+  assert.deepEqual(view.entries.at(-1)?.steps, ['t9']);
 });

@@ -33,7 +33,15 @@ async def failure(make: MakeAgent, service: Any) -> tuple[TurnFailed, int]:
 
 
 @pytest.mark.parametrize(
-    "key", ["sk-ant-secret1\n", "sk-ant-sec ret1", "sk-ant-secrét1", "\tsk-ant-secret1", "sk-ant-sec\x7fret1"]
+    "key",
+    [
+        "sk-ant-secret1\n",
+        "sk-ant-sec ret1",
+        "sk-ant-secrét1",
+        "\tsk-ant-secret1",
+        "sk-ant-sec\x7fret1",
+        '"sk-ant-secret1"',
+    ],
 )
 async def test_a_key_that_no_header_can_hold_is_refused_before_anything_is_sent(
     key: str, make: MakeAgent, monkeypatch: pytest.MonkeyPatch
@@ -47,13 +55,19 @@ async def test_a_key_that_no_header_can_hold_is_refused_before_anything_is_sent(
     assert key_problem("sk-ant-secret1") is None
 
 
-@pytest.mark.parametrize("url", ["localhost:8080", "ftp://x", "https://", "http://[::1", "http://x:99999", "not a url"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("localhost:8080", "ftp://x", "https://", "http://[::1", "http://x:99999", "not a url", "'http://x'"),
+        *("http://x y.example", "http://x/v1?beta=true", "http://x/#v1"),
+    ],
+)
 def test_a_base_url_that_is_no_http_address_is_refused(url: str) -> None:
     with pytest.raises(Exception, match="base URL"):
         checked_base_url(url)
 
 
-@pytest.mark.parametrize("ending", ["/v1", "/v1/", "/", "/v1/messages"])
+@pytest.mark.parametrize("ending", ["/v1", "/v1/", "/", "/V1//", "/v1/messages"])
 async def test_a_base_url_may_end_in_v1(ending: str, make: MakeAgent, api: MessagesApi) -> None:
     client = ModelClient(base_url=api.base_url + ending, api_key=api.key)
     await client.check("claude-sonnet-5-5")
@@ -108,7 +122,11 @@ async def test_a_redirect_is_not_followed_with_the_key(status: int, make: MakeAg
         (httpx2.Response(413, text="<h1>413 Request Entity Too Large</h1>"), "too large to send", 0),
         (httpx2.Response(529), "is overloaded", 8),
         (httpx2.Response(502, text="<h1>Bad gateway</h1>"), "answered 502 (<h1>Bad gateway</h1>)", 8),
-        (httpx2.Response(504), "the model service answered 504.", 8),
+        (httpx2.Response(504), "https://api.anthropic.com/v1/messages answered 504.", 8),
+        (httpx2.Response(500, text="a\x00\x1b[31mred"), "answered 500 (a [31mred)", 8),
+        (httpx2.Response(511, text="<h1>Network login</h1>"), "what stands between here and the service", 0),
+        (httpx2.Response(407, text="<h1>Proxy login</h1>"), "HTTPS_PROXY", 0),
+        (httpx2.Response(405), "check the base URL", 0),
         (httpx2.Response(429, headers={"retry-after": "nan"}), "is rate limited", 8),
         (httpx2.Response(429, headers={"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}), "is rate limited", 8),
         (httpx2.Response(402, text="no credit"), "billing page", 0),
@@ -120,6 +138,57 @@ async def test_a_redirect_is_not_followed_with_the_key(status: int, make: MakeAg
 async def test_each_odd_answer_is_named(answer: Any, words: str, retries: int, make: MakeAgent) -> None:
     end, tried = await failure(make, Scripted(answer, repeat=True))
     assert words in end.details and tried == retries
+
+
+def streamed(body: bytes, kind: str = "text/event-stream") -> Any:
+    return lambda request: httpx2.Response(200, headers={"content-type": kind}, stream=httpx2.ByteStream(body))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        streamed(b"\xef\xbb\xbf" + encoded(events([text("Hello")]))),
+        streamed(b": ping\n\n" + encoded(events([text("Hello")])), "text/plain"),
+        streamed(encoded(events([text("Hello")])), "application/octet-stream"),
+        streamed(encoded(events([text("Hello")])).replace(b"\n", b"\r\n")),
+    ],
+    ids=["byte order mark", "text/plain", "octet-stream", "CRLF"],
+)
+async def test_events_of_another_media_type_or_with_a_mark_before_them_are_a_reply(
+    answer: Any, make: MakeAgent
+) -> None:
+    found = await play(make(Scripted(answer, repeat=True)))
+    assert isinstance(found[-1], TurnFinished) and found[-1].text == "Hello" and not of(found, Retrying)
+
+
+@pytest.mark.parametrize(
+    ("body", "words", "retries"),
+    [
+        (b"<html>Sign in</html>", "answered 200 with text/event-stream instead of a reply: '<html>Sign in</html>'", 0),
+        (b"", "the reply from https://api.anthropic.com was broken (it was empty)", 3),
+    ],
+)
+async def test_a_stream_without_any_event_says_what_came(
+    body: bytes, words: str, retries: int, make: MakeAgent
+) -> None:
+    end, tried = await failure(make, Scripted(streamed(body), repeat=True))
+    assert words in end.details and tried == retries
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        *({"input_tokens": -5, "output_tokens": -(10**9)}, {"input_tokens": "12", "output_tokens": 2.5}, [], "none"),
+        {"input_tokens": 10**30, "output_tokens": float("inf"), "iterations": 3, "cache_creation": "x"},
+    ],
+)
+async def test_counts_that_cannot_be_are_estimated_and_the_reply_counts(usage: Any, make: MakeAgent) -> None:
+    found = events([text("Hello, " * 50)])
+    found[0][1]["message"]["usage"] = found[-2][1]["usage"] = usage
+    service = Scripted(streamed(encoded(found)), repeat=True)
+    told = await play(make(service))
+    assert isinstance(told[-1], TurnFinished) and len(service.requests) == 1
+    assert 0 < of(told, ModelReplied)[0].usage.cost_usd < 1
 
 
 async def test_a_reply_that_cannot_be_decompressed_is_named(make: MakeAgent) -> None:

@@ -139,6 +139,8 @@ async def test_the_texts_of_a_stopped_batch(make: MakeAgent, api: MessagesApi, d
     assert texts[2] == texts[3] == "Not executed: the user stopped the agent."
     assert [bool(result.get("is_error")) for result in results] == [False, True, True, True]
     assert [event.is_error for event in of(found, ToolFinished)] == [False, True, True, True]
+    assert [event.ended for event in of(found, ToolFinished)] == ["ran", "interrupted", "skipped", "skipped"]
+    assert of(found, ToolFinished)[1].timing.total > 0
     assert found[-1].tool_calls == ["left_click", "wait", "screenshot", "bash"]  # type: ignore[attr-defined]
     assert ("release_all",) in desktop.done
 

@@ -7,6 +7,8 @@ import pytest
 from cambio_lab.client import display
 from cambio_lab.client.display import Progress
 from cambio_lab.client.message import Message
+from cambio_lab.client.text import duration
+from cambio_lab.client.turn import Turn, TurnBuilder
 from cambio_lab.client.workbench import Workbench, _take_news
 from cambio_lab.errors import ConfigurationError
 
@@ -34,6 +36,39 @@ def test_progress_follows_the_servers_news_and_ends(
     with pytest.raises(ZeroDivisionError), bar:
         bar.to(1 / 0)
     assert capsys.readouterr().err.endswith("failed\n")
+
+
+def test_the_last_words_of_a_stopped_turn_are_shown_once_and_its_calls_as_what_they_are() -> None:
+    builder = TurnBuilder(Turn("sleep"))
+    builder.feed(Message("agent_delta", "I run it."))
+    for number, ended in ((1, "interrupted"), (2, "skipped")):
+        call = {"tool": "bash", "status": "failed", "tool_use_id": f"t{number}", "step": number, "arguments": {}}
+        builder.feed(Message("tool_execution", raw=call, metadata={"ended": ended}))
+    builder.feed(Message("agent_response", "I run it.", metadata={"stopped": True}))
+    assert [item if isinstance(item, str) else item.status for item in builder.turn.items] == [
+        "I run it.",
+        "interrupted",
+        "skipped",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "words"),
+    [(84, "84 ms"), (999.6, "1.0 s"), (11_653, "11.7 s"), (59_960, "1 min 0 s"), (125_400, "2 min 5 s")],
+)
+def test_a_time_for_people(milliseconds: float, words: str) -> None:
+    assert duration(milliseconds) == words
+
+
+async def test_a_wrong_argument_is_named_with_the_right_one(lab: Workbench) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'aproval'") as caught:
+        await lab.create_session("Plain", aproval="risky")  # type: ignore[call-arg]
+    assert caught.value.hint == "Did you mean approval instead of aproval?"  # type: ignore[attr-defined]
+    shown = "".join(caught.value._render_traceback_())  # type: ignore[attr-defined]
+    assert "portal.py" not in shown and 'lab.create_session("Plain", aproval="risky")' in shown
+    session = await lab.create_session("Plain")
+    with pytest.raises(TypeError, match="missing a required argument: 'content'"):
+        await session.send()  # type: ignore[call-arg]
 
 
 async def test_a_terminal_has_no_panels_and_says_what_to_do(lab: Workbench) -> None:

@@ -68,10 +68,14 @@ def test_text_is_one_action_and_shortcuts_are_keys() -> None:
     press(person, SHIFT, ord("B"))
     press(person, RETURN)
     press(person, CTRL, ord("s"))
+    press(person, CTRL, SHIFT, ord("V"))
+    press(person, CTRL, SHIFT, ord("?"))
     assert actions(person) == [
         ("type", {"text": "aü漢B"}),
         ("key", {"text": "Return"}),
         ("key", {"text": "ctrl+s"}),
+        ("key", {"text": "ctrl+shift+v"}),
+        ("key", {"text": "ctrl+?"}),
     ]
 
 

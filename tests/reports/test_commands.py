@@ -55,6 +55,15 @@ async def test_a_run_from_its_list_to_its_removal(workshop: Workshop, command: C
     assert "not a whole zip" in await command("show", "bad.cambio", code=1)
 
 
+async def test_a_run_is_found_by_its_name_and_by_the_beginning_of_its_id(workshop: Workshop, command: Command) -> None:
+    older, run = await record(workshop, "Flights"), await record(workshop, "Flights")
+    assert "Run('Flights'" in await command("show", run.id[:8])
+    await command("export", "Flights", "newest.cambio")
+    assert Run.load("newest.cambio").id == run.id != older.id
+    for name in ("Hotels", "missing.cambio", ""):
+        assert f"There is no run or file {name}." in await command("show", name, code=1)
+
+
 async def test_reading_works_while_a_server_holds_the_store(workshop: Workshop, command: Command) -> None:
     run = await record(workshop)
     assert run.id in await command("list")

@@ -58,6 +58,14 @@ async def test_the_viewer_needs_nothing_and_trusts_nothing(run: Run) -> None:
     assert run.to_html().startswith("<!doctype html>")
 
 
+async def test_the_transcript_has_what_was_said_before_each_call_once(run: Run) -> None:
+    page = run._repr_mimebundle_()["text/html"]
+    transcript = re.sub(r"<[^>]+>", " ", page[page.index("Transcript") :])
+    order = [transcript.index(words) for words in ("I look.", "1. screenshot", "I click.", "2. left_click")]
+    assert order == sorted(order)
+    assert transcript.count("You:") == 1 and transcript.count("Agent:") == 4
+
+
 async def test_actions_are_drawn_where_they_were(run: Run) -> None:
     scene = drawing.scenes(run.rows)[1]
     assert [step["action"] for step in scene.steps] == ["left_click", "left_click_drag"]

@@ -339,6 +339,25 @@ async def test_approval_is_asked_shown_and_decided(bench: Bench) -> None:
     assert messages[0]["metadata"]["by"] == "ann"
 
 
+async def test_a_call_that_did_not_run_did_not_fail(bench: Bench) -> None:
+    async def script(agent: ScriptedAgent, content: str) -> AsyncGenerator[Event, None]:
+        yield ToolFinished("toolu_1", "wait", "computer", {}, 1, True, "Interrupted.", ended="interrupted")
+        yield ToolFinished("toolu_2", "screenshot", "computer", {}, 2, True, "Not executed.", ended="skipped")
+        yield TurnFinished("", ["wait", "screenshot"], 0.1, COST)
+
+    bench.script = script
+    session = await bench.registry.create()
+    reader = session.subscribe()
+    await session.send("Look.")
+    told = await heard(reader, "status:idle")
+    assert [step.status for step in await bench.store.steps.of(session.id)] == ["interrupted", "skipped"]
+    calls = [message for message in told if message["type"] == "tool_execution"]
+    assert [(call["status"], call["metadata"]["ended"]) for call in calls] == [
+        ("failed", "interrupted"),
+        ("failed", "skipped"),
+    ]
+
+
 @pytest.mark.parametrize("verdict", ["denied", "timeout"])
 async def test_a_denied_call_is_stored_as_denied_and_thinking_is_kept(bench: Bench, verdict: Verdict) -> None:
     async def script(agent: ScriptedAgent, content: str) -> AsyncGenerator[Event, None]:

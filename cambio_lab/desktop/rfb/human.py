@@ -85,7 +85,9 @@ class HumanActions:
                 self._modifiers.pop(symbol, None)
         elif down:
             character = _character(symbol)
-            held = [code for code in self._modifiers if code in _LEFT or not character]
+            command = any(code in _LEFT for code in self._modifiers)
+            whole = not character or (command and character.isalpha())  # other characters imply their shift
+            held = [code for code in self._modifiers if whole or code in _LEFT]
             if character and not held:
                 self._type(character)
             else:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from ...client.text import duration
 from ...recording import drawing, images_of
 from ...recording.rows import describe
 from . import only
@@ -82,7 +83,8 @@ def markdown(run: Run, path: Path | None = None) -> str:
             words = "A person: " if event.get("actor") == "human" else ""
             words += describe(event["tool"], event["arguments"])[:300]
             words += describe("", {}, status.get(event["tool_use_id"], "completed"))
-            lines += [f"{event['step']}. {escape(words)} ({event['timing']['total']:.0f} ms)", ""]
+            took = event["timing"]["total"]
+            lines += [f"{event['step']}. {escape(words)}{f' ({duration(took)})' if took else ''}", ""]
             digest = (event.get("image") or {}).get("sha256")
             if digest in images:
                 lines += [f"   ![after step {event['step']}]({images[digest]})", ""]

@@ -71,7 +71,7 @@ export function Agents({ roster, walls, actions }: { roster: Roster; walls: Wall
         <input
           type="search"
           value={words}
-          placeholder={t('Search: name, task:, model:, verdict:, tag:, cost>0.5')}
+          placeholder={t('Name, tag:, cost>0.5')}
           title={t('Words, and task:… model:… verdict:success tag:… cost>0.5 cost<1')}
           aria-label={t('Search sessions')}
           onInput={event => setWords(event.currentTarget.value)}
@@ -134,9 +134,12 @@ function RosterNotice({ roster }: { roster: Roster }): VNode {
 function Facts({ row }: { row: Row }): VNode {
   return (
     <>
-      <StatusBadge status={row.status} text={row.text} />
+      <span>
+        <StatusBadge status={row.status} text={row.text} />
+        <span class="jp-Cambio-dim"> · {age(row.created).replace(' ', '\u00a0')}</span>
+      </span>
       <span class="jp-Cambio-agent-facts jp-Cambio-dim">
-        {plural('%1 step', '%1 steps', row.steps)} · {money(row.cost)} · {age(row.created)}
+        {plural('%1 step', '%1 steps', row.steps)} · {money(row.cost)}
       </span>
     </>
   );

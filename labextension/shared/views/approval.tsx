@@ -1,5 +1,5 @@
 import type { VNode } from 'preact';
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { translate as t } from '../language';
 import { elementNamed } from '../actions';
 import type { Approval } from '../approval';
@@ -34,6 +34,10 @@ export function ApprovalCard({ approval, steps, decide }: ApprovalProps): VNode 
     rest(UNANSWERED);
     decide(approve, approval);
   };
+  useLayoutEffect(() => {
+    const shown = card.current;
+    return () => leave(shown);
+  }, []);
   useEffect(() => card.current?.scrollIntoView({ block: 'nearest' }), [approval.toolUseId]);
   const element = elementNamed(approval.arguments, [...(steps?.values() ?? [])].map(step => step.text));
   const minutes = left >= 60 ? t('%1 min %2 s', Math.floor(left / 60), left % 60) : t('%1 s', left);
@@ -53,4 +57,11 @@ export function ApprovalCard({ approval, steps, decide }: ApprovalProps): VNode 
       </div>
     </div>
   );
+}
+
+/** A card that goes hands its focus on: without one, Escape would not reach the panel, nor Tab go on from here. */
+function leave(card: HTMLElement | null): void {
+  if (!card?.contains(document.activeElement)) return;
+  const place = card.closest('.jp-Cambio-agent, .jp-Cambio-panel');
+  place?.querySelector<HTMLElement>('.jp-Cambio-agent-open, .jp-Cambio-composer textarea, .jp-Cambio-bar button:enabled')?.focus();
 }

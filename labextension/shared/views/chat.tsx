@@ -129,6 +129,7 @@ function EntryView({ entry, model, own, select }: EntryProps): VNode {
         </details>
       );
     case 'note':
+      if (entry.steps.some(id => model.view.steps.get(id)?.status === 'completed' && !own.has(id))) return <></>; // its step is not shown either
       return <p class="jp-Cambio-note jp-Cambio-dim">{plain(entry.text)}</p>;
   }
 }
@@ -167,14 +168,14 @@ function Actions({ entry, model, own, select }: EntryProps): VNode {
 
 /** Whether the question of a step is told in words beside it. */
 function isTold(step: Step | undefined): boolean {
-  return step !== undefined && step.status !== 'failed' && ['ask_user', 'hand_over'].includes(step.tool);
+  return step !== undefined && ['started', 'completed'].includes(step.status) && ['ask_user', 'hand_over'].includes(step.tool);
 }
 
 /** What is being said right now. Not announced piece by piece: the finished message is. */
 function Draft({ model }: { model: SessionModel }): VNode | null {
-  const { draft, thinking, announced, status } = model.view;
+  const { draft, thinking, announced, status, approval, question } = model.view;
   if (!working(status) && !draft) return null;
-  const hint = announced ? t('About to: %1', announce(announced)) : status === 'thinking' ? t('Thinking…') : '';
+  const hint = approval || question ? '' : announced ? t('About to: %1', announce(announced)) : status === 'thinking' ? t('Thinking…') : '';
   return (
     <div aria-live="off" aria-busy="true">
       {thinking && !draft && <p class="jp-Cambio-thinking jp-Cambio-dim">{shorten(plain(thinking.slice(-600)), 600)}</p>}

@@ -100,9 +100,9 @@ function hint(model: SessionModel, ended: boolean, busy: boolean): string {
   const { approval, question } = model.view;
   if (model.missing) return t(model.connection.reason);
   if (ended) return t('This session has ended.');
-  if (approval) return t('Answer the request above, or say something first');
+  if (approval) return t('Answer above, or write');
   if (question) return t('Answer above');
-  return busy ? t('Say something before its next step') : t('Message to the agent');
+  return busy ? t('Say something meanwhile') : t('Message to the agent');
 }
 
 function imagesIn(data: DataTransfer | null): File[] {

@@ -2,7 +2,7 @@ import type { ComponentChildren, VNode } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { describe, isLook, markOn, screenshotIndex } from '../actions';
 import type { RecordedRun, RunStep } from '../bundle';
-import { translate as t } from '../language';
+import { plural, translate as t } from '../language';
 import { Markdown } from '../markdown';
 import { outcome } from '../step';
 import { count, duration, money, plain, shorten } from '../text';
@@ -162,10 +162,10 @@ export function RunHead({ run }: { run: RecordedRun }): VNode {
         <span class="jp-Cambio-dim">{run.model}</span>
         <span class="jp-Cambio-space" />
         <span class="jp-Cambio-meter">
-          {t('%1 steps', totals.steps)} · {duration(totals.seconds * 1000)} · {t('%1 tok', count(totals.tokens))} · {money(totals.cost)}
+          {plural('%1 step', '%1 steps', totals.steps)} · {duration(totals.seconds * 1000)} · {t('%1 tok', count(totals.tokens))} · {money(totals.cost)}
         </span>
       </header>
-      {!run.complete && <p class="jp-Cambio-notice">{t('Recording incomplete: shown up to the last step.')}</p>}
+      {!run.complete && <p class="jp-Cambio-notice">{t('Not finished when this was saved: shown up to the last step.')}</p>}
     </>
   );
 }

@@ -26,9 +26,20 @@ export function Timeline({ model, selected, select }: TimelineProps): VNode {
   const { steps } = model.view;
   const cards = useMemo(() => cardsOf([...steps.values()].slice(-SHOWN)), [steps]);
   const newest = cards.at(-1)?.step.id;
+  const follows = useRef(true);
+  const toEnd = (): void => strip.current?.scrollTo(strip.current.scrollWidth, strip.current.scrollHeight);
   useEffect(() => {
-    if (!selected && strip.current) strip.current.scrollTo(strip.current.scrollWidth, strip.current.scrollHeight);
+    if (!selected) toEnd();
   }, [newest, selected]);
+  useEffect(() => {
+    if (!strip.current) return undefined;
+    const observer = new ResizeObserver(() => follows.current && toEnd());
+    observer.observe(strip.current);
+    return () => observer.disconnect();
+  }, []);
+  const onScroll = ({ currentTarget: list }: { currentTarget: HTMLElement }): void => {
+    follows.current = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
+  };
   const walk = (event: KeyboardEvent): void => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!by) return;
@@ -39,7 +50,7 @@ export function Timeline({ model, selected, select }: TimelineProps): VNode {
   return (
     <section class="jp-Cambio-timeline" aria-label={t('Steps')}>
       {cards.length === 0 && <p class="jp-Cambio-empty jp-Cambio-dim">{t('Steps of the agent appear here.')}</p>}
-      <ol ref={strip} onKeyDown={walk}>
+      <ol ref={strip} onKeyDown={walk} onScroll={onScroll}>
         {cards.map(card => (
           <li key={card.step.id}>
             <Boundary what={t('This step')}>
@@ -81,8 +92,8 @@ function Card({ model, step, shown, selected, select }: CardProps): VNode {
         <b>{step.step}</b> {step.human && `${t('A person')}: `}{label}
       </span>
       <span class="jp-Cambio-caption jp-Cambio-dim">
-        {step.status === 'started' ? t('running') : outcome(step.status) || (total === undefined || step.human ? '' : duration(total))}
-        {step.cost > 0 && ` · ${money(step.cost)}`}
+        {step.status === 'started' ? t('running') : outcome(step.status) || (total ? duration(total) : '')}
+        {step.cost > 0 && ` ${total || outcome(step.status) || step.status === 'started' ? '· ' : ''}${money(step.cost)}`}
       </span>
     </button>
   );
@@ -111,7 +122,7 @@ export function StepDetail({ model, step, close }: { model: SessionModel; step: 
           {shorten(plain(step.text), 20_000)}
         </pre>
       )}
-      {total !== undefined && (
+      {!!total && (
         <p class="jp-Cambio-dim">
           {action || settle || encode
             ? t('%1 in all: action %2, settling %3, encoding %4', duration(total), duration(action ?? 0), duration(settle ?? 0), duration(encode ?? 0))
