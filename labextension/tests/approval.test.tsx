@@ -6,7 +6,7 @@ test('a card that was answered hands its focus to the message box, so that Escap
   const { render } = await import('preact');
   const { ApprovalCard } = await import('../shared/views/approval');
   const root = page.body.appendChild(page.createElement('div'));
-  const approval = { toolUseId: 't1', tool: 'bash', shown: 'bash ls', expiresAt: 0 };
+  const approval = { toolUseId: 't1', tool: 'bash', arguments: {}, shown: 'bash ls', expiresAt: 0 };
   const draw = (asks: boolean): void =>
     render(
       <section class="jp-Cambio-panel">

@@ -5,7 +5,7 @@ import { announce } from '../src/news';
 import type { News, Row } from '../shared/roster';
 
 const row = { id: 's1', name: 'Flights' } as Row;
-const approval = { toolUseId: 't1', tool: 'bash', shown: 'bash ls', expiresAt: 0 };
+const approval = { toolUseId: 't1', tool: 'bash', arguments: {}, shown: 'bash ls', expiresAt: 0 };
 
 interface Notices {
   seen: { panel: boolean; list: boolean };
