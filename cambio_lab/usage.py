@@ -16,6 +16,14 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def duration(milliseconds: float) -> str:
+    """``84 ms``, ``11.7 s``, ``2 min 5 s``."""
+    if milliseconds < 999.5:
+        return f"{milliseconds:.0f} ms"
+    seconds = round(milliseconds / 1000, 1)
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds + 0.5) // 60} min {int(seconds + 0.5) % 60} s"
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens by kind and what they cost. Adds up with ``+``."""

@@ -213,11 +213,8 @@ class Reader:
 
     def _count(self, usage: Any) -> None:
         """Take over the counts of an event; counts are cumulative, and some gateways leave them out or make them up."""
-        try:
-            found = {} if usage is None else usage.to_dict(warnings=False)
-        except AttributeError:  # a list, a text
-            return
-        self.usage |= plausible(found)
+        odd = usage is None or isinstance(usage, list | str | int | float)
+        self.usage |= plausible({} if odd else usage.to_dict(warnings=False))
 
 
 def complete_usage(usage: dict[str, Any], sent: Sent, reply: Reply | None = None) -> dict[str, Any]:

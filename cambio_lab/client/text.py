@@ -39,14 +39,6 @@ def shorten(value: str, limit: int) -> str:
     return f"{value[:half]}\n… {len(value) - 2 * half:,} characters left out …\n{value[-half:]}"
 
 
-def duration(milliseconds: float) -> str:
-    """``84 ms``, ``11.7 s``, ``2 min 5 s``."""
-    if milliseconds < 999.5:
-        return f"{milliseconds:.0f} ms"
-    seconds = round(milliseconds / 1000, 1)
-    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds + 0.5) // 60} min {int(seconds + 0.5) % 60} s"
-
-
 def _details(arguments: Mapping[str, Any]) -> str:
     parts: list[str] = []
     for name, value in arguments.items():

@@ -14,9 +14,10 @@ from typing import Any
 
 from ..client.feed import MAX_SCREENSHOTS
 from ..client.screenshot import Screenshot
-from ..client.text import clip, duration, shorten, visible
+from ..client.text import clip, shorten, visible
 from ..client.turn import Step, Turn, thin
 from ..errors import ConfigurationError
+from ..usage import duration
 
 DEFAULT_BYTES = 400_000
 LONGEST_TEXT = 20_000

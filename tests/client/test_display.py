@@ -7,10 +7,10 @@ import pytest
 from cambio_lab.client import display
 from cambio_lab.client.display import Progress
 from cambio_lab.client.message import Message
-from cambio_lab.client.text import duration
 from cambio_lab.client.turn import Turn, TurnBuilder
 from cambio_lab.client.workbench import Workbench, _take_news
 from cambio_lab.errors import ConfigurationError
+from cambio_lab.usage import duration
 
 
 def test_short_work_shows_no_progress(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from ...client.text import duration
 from ...recording import drawing, images_of
 from ...recording.rows import describe
+from ...usage import duration
 from . import only
 
 if TYPE_CHECKING:
