@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from cambio_lab.api.failure import BadJson, parse
 from tests.live_server import LiveServer
 
 LENGTHS = {
@@ -68,3 +70,11 @@ async def test_bad_framing_and_encoding_are_a_400(start_server: Callable[..., An
     status, content = await exchange(server, head, b"\xb2\r\n{}\r\n0\r\n\r\n" if b"POST" in head else b"")
     assert status == 400, content
     assert "Traceback" not in server.log()
+
+
+def test_a_duplicate_key_behind_90000_others_is_found_in_one_pass() -> None:
+    keys = ",".join(f'"{number}":0' for number in range(90_000))
+    began = time.thread_time()
+    with pytest.raises(BadJson, match="'89999' appears twice"):
+        parse(f'{{{keys},"89999":0}}')
+    assert time.thread_time() - began < 2  # minutes, when each key was counted among all
