@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import resource
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,6 +16,8 @@ import pytest
 
 from cambio_lab.server.bounds import FIRST_SECONDS, WAITING_PER_ADDRESS
 from tests.live_server import LiveServer
+
+from .measure import cost, loaded
 
 Start = Callable[..., Any]
 HALF = b"GET /sessions HTTP/1.1\r\nHost: localhost\r\n"
@@ -142,3 +145,75 @@ async def test_a_malformed_message_is_answered_in_the_envelope(start_server: Sta
         assert answer.startswith(b"HTTP/1.1 400 ") and b'"error": "Bad Request"' in answer.replace(b'":"', b'": "'), raw
         writer.close()
     assert "Traceback" not in server.log()
+
+
+REFUSED = b"GET /sessions HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HALF_UPGRADE = b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+
+
+async def opened_and_left(server: LiveServer, data: bytes) -> None:
+    """3,000 connections, fifty at a time, that send ``data`` and close without reading."""
+
+    async def some() -> None:
+        for _ in range(60):
+            _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(data)
+            writer.close()
+
+    await asyncio.gather(*(some() for _ in range(50)))
+
+
+async def header_by_header(server: LiveServer, data: bytes) -> None:
+    """As many connections as may wait, each of which sends a short line every 10 ms."""
+    made = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(WAITING_PER_ADDRESS - 4)]
+    for number in range(150):
+        for _, writer in made:
+            writer.write((data if not number else b"X%d: " % number + b"x" * 200) + b"\r\n")
+        await asyncio.sleep(0.01)
+    for _, writer in made:
+        writer.close()
+
+
+async def asked_again_and_again(server: LiveServer, data: bytes) -> None:
+    """A hundred connections that repeat a request as soon as it is answered."""
+    end = time.monotonic() + 4
+
+    async def one() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        while time.monotonic() < end:
+            writer.write(data)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"(?i)content-length: (\d+)", head)
+            await reader.readexactly(int(length[1]) if length else 0)
+        writer.close()
+
+    await asyncio.gather(*(one() for _ in range(100)))
+
+
+@pytest.mark.slow
+@pytest.mark.timing
+@pytest.mark.parametrize(
+    ("flood", "data"),
+    [
+        *((opened_and_left, data) for data in (b"", HALF, HALF_BODY, REFUSED, HALF_UPGRADE, b"\x16\x03\x01\r\n\r\n")),
+        *((header_by_header, HALF[:-2]), (header_by_header, HALF_UPGRADE[:-2]), (asked_again_and_again, REFUSED)),
+    ],
+)
+async def test_a_flood_delays_no_other_client(
+    start_server: Start, many_descriptors: None, flood: Callable[..., Any], data: bytes
+) -> None:
+    server: LiveServer = await start_server(limits=True)
+    async with server.client() as client:
+        assert (await client.get("/api/status")).status_code == 200
+    await loaded(server)
+    async with cost(server) as found:
+        began = time.monotonic()
+        await flood(server, data)
+        await asyncio.sleep(max(0.0, began + 3 - time.monotonic()))
+    print(f"{flood.__name__}: {found}")
+    # A hundred that ask without pause fill the loop, and `measure.prefer` makes the system halt it 50 ms a second.
+    assert (
+        found.percentile(0.9 if flood is asked_again_and_again else 0.99) <= 20
+        and found.memory < 32e6
+        and found.log < 300_000
+    )

@@ -17,7 +17,7 @@ import pytest
 
 from tests.live_server import LiveServer
 
-from .measure import cost
+from .measure import cost, loaded
 from .test_connections import descriptors, many_descriptors  # noqa: F401  (a fixture)
 from .test_xvnc import VIDEO
 
@@ -125,6 +125,7 @@ async def test_512_clients_that_never_read_are_closed_and_an_honest_one_is_serve
             "all events": "/ws?stream=true",
             "viewers": f"/vnc/{made['id']}",
         }.get(kind, "")
+        await loaded(server)
         async with cost(server) as found:
             before, clients = descriptors(server) + 4, []  # the threads' and the pool's own come and go
             for _ in range(CLIENTS):
