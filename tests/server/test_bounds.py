@@ -16,8 +16,8 @@ from jupyter_server.base.handlers import JupyterHandler
 from tornado.iostream import IOStream
 from tornado.web import Application
 
-from cambio_lab.server.bounds import ACCEPTS, HEADER_LINES, BoundedServer, Throttle
-from cambio_lab.server.pace import REQUESTS_PER_TURN, Pace
+from cambio_lab.server.bounds import HEADER_LINES, BoundedServer, Throttle
+from cambio_lab.server.pace import Pace
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -88,7 +88,7 @@ async def test_few_connections_are_taken_in_one_turn(server: Counting) -> None:
             sock.send(GET)
         assert {answer[:15] for answer in await answers(sockets)} == {b"HTTP/1.1 200 OK"}
     assert sum(server.turns) == 60
-    assert max(server.turns) <= ACCEPTS
+    assert max(server.turns) <= 16
 
 
 async def test_a_head_that_arrives_by_the_byte_is_not_searched_again_and_again(server: Counting) -> None:
@@ -102,7 +102,7 @@ async def test_a_head_that_arrives_by_the_byte_is_not_searched_again_and_again(s
             sock.send(b"x")
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-        assert time.thread_time() - began < 0.5  # 5 ms for each byte with Tornado's own
+        assert time.thread_time() - began < 0.1  # 1 ms and more for each byte with Tornado's own
 
 
 @pytest.mark.parametrize(
@@ -134,15 +134,14 @@ async def test_odd_ends_of_lines_are_understood(server: Counting) -> None:
 async def test_a_known_caller_does_not_wait_for_a_flood(server: Counting) -> None:
     good = GET[:-2] + b"Authorization: token good\r\n\r\n"
     with connected(server, 41) as sockets:
-        sockets[-1].send(good)
-        await answers(sockets[-1:])
-        for sock in sockets[:-1]:
-            sock.send(GET)
-        sockets[-1].send(good)
-        Page.order.clear()
-        await answers(sockets)
+        for _ in range(2):  # in the second, all are connected and one is known
+            Page.order.clear()
+            for sock in sockets[:-1]:
+                sock.send(GET)
+            sockets[-1].send(good)
+            await answers(sockets)
     assert len(Page.order) == 41
-    assert Page.order.index("token good") <= 8 * REQUESTS_PER_TURN
+    assert Page.order.index("token good") <= 16
 
 
 def test_the_throttle_counts_what_it_leaves_out() -> None:
