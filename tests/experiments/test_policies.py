@@ -14,6 +14,7 @@ from cambio_lab.desktop.rfb.human import HumanAction
 from cambio_lab.errors import ConfigurationError
 from cambio_lab.experiments import Experiment, ExperimentStopped, Observation, action, benchmark
 from cambio_lab.reports import Run
+from tests.messages_api import MessagesApi
 from tests.recording.parts import Workshop
 
 from .conftest import GOOD, word_task
@@ -81,6 +82,18 @@ async def test_a_person_is_a_baseline(experiment: Make, workshop: Workshop, tmp_
     assert done == [(one.tool, one.arguments) for one in shown]
     assert "No person has shown" in made.open("not shown", "human").answers[-1]
     assert (await run.replay()).identical
+
+
+async def test_tools_are_a_factor_of_the_grid(experiment: Make, api: MessagesApi) -> None:
+    settings = {"pixels": {"tools": ["computer"]}, "shell": {"tools": ["bash"]}}
+    made = experiment([word_task()], settings=settings, repeats=1)
+    await made.run(progress=False)
+    assert {cell.setting: cell.outcome.success for cell in made.cells if cell.outcome} == {
+        "pixels": False,
+        "shell": True,
+    }
+    offered = {tuple(tool["name"] for tool in body["tools"] if "name" in tool) for body in api.bodies}
+    assert ("bash",) in offered and () in offered, offered
 
 
 async def test_a_policy_needs_no_key(experiment: Make, monkeypatch: pytest.MonkeyPatch) -> None:
