@@ -190,7 +190,7 @@ class ModelClient:
                 transport=transport,
                 follow_redirects=False,  # the key would go along, to whatever address is named
             )
-        except (ImportError, ValueError) as error:
+        except (ImportError, ValueError, OSError) as error:
             raise proxy_error(error) from error
         if self.wrap is not None:
             # httpx2 offers no public way: `transport=` would replace its own, with its proxies and limits.

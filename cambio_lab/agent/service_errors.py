@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies_environment
 
 from ..errors import CambioError, ConfigurationError, ModelRejected, ModelUnavailable
 
@@ -160,7 +161,8 @@ def _connection(error: Exception, timed_out: bool, usage: Mapping[str, Any] | No
     if "ProxyError" in names:
         return Transient(f"the proxy on the way to {where} refused the connection", unreachable=True, usage=usage)
     unreachable = bool(names & {"ConnectError", "ConnectTimeout"})
-    words = f"{where} did not answer in time" if timed_out else f"{where} cannot be reached"
+    proxied = " (a proxy is set: HTTP_PROXY, HTTPS_PROXY or ALL_PROXY)" if getproxies_environment() else ""
+    words = f"{where} did not answer in time" if timed_out else f"{where} cannot be reached{proxied}"
     return Transient(words, unreachable=unreachable, usage=usage)
 
 
@@ -280,7 +282,11 @@ def checked_base_url(url: str) -> str:
 
 
 def proxy_error(error: Exception) -> ConfigurationError:
-    """Return what to do about a proxy setting that the HTTP client refuses."""
+    """Return what to do about a setting of proxy or certificates that the HTTP client refuses."""
+    if isinstance(error, OSError):
+        return ConfigurationError(
+            "SSL_CERT_FILE or SSL_CERT_DIR names no certificates that can be read.", hint="Correct it, or remove it."
+        )
     if isinstance(error, ImportError):
         return ConfigurationError(
             "The proxy in ALL_PROXY, HTTPS_PROXY or HTTP_PROXY is a SOCKS proxy, which needs the package socksio.",

@@ -12,6 +12,7 @@ import pytest
 
 from cambio_lab.agent.client import ModelClient, Speaker
 from cambio_lab.agent.service_errors import checked_base_url, key_problem
+from cambio_lab.errors import ConfigurationError
 from cambio_lab.events import ModelReplied, Retrying, StatusChanged, TurnFailed, TurnFinished
 from tests.messages_api import MessagesApi
 
@@ -85,6 +86,21 @@ async def test_a_socks_proxy_without_its_package_says_what_to_install(
     with pytest.raises(Exception, match="socksio") as caught:
         await client.open("claude-sonnet-5-5")
     assert type(caught.value).__name__ == "ConfigurationError"
+
+
+async def test_certificates_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file.pem")
+    with pytest.raises(ConfigurationError, match="SSL_CERT_FILE"):
+        await ModelClient(base_url="https://127.0.0.1:9", api_key="sk-ant-secret1").open("claude-sonnet-5-5")
+
+
+async def test_a_proxy_that_does_not_answer_is_thought_of(api: MessagesApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://user:secret@127.0.0.1:9")
+    client = ModelClient(base_url=api.base_url, api_key=api.key)
+    with pytest.raises(Exception, match="a proxy is set: HTTP_PROXY") as caught:
+        await client.check("claude-sonnet-5-5")
+    await client.aclose()
+    assert "secret" not in str(caught.value)
 
 
 async def test_a_login_page_with_200_is_quoted_and_not_tried_again(make: MakeAgent) -> None:
