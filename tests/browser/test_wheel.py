@@ -14,7 +14,7 @@ from playwright.async_api import Page, expect
 from tests.live_server import LiveServer
 
 from .conftest import RESULTS
-from .lab import LIVE, ROOT, command, kernel_ready, notebook, notebook_7
+from .lab import LIVE, ROOT, command, kernel_ready, notebook, notebook_7, open_lab
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
@@ -90,7 +90,7 @@ async def test_pip_install_alone_shows_the_sidebar(page: Page, wheel: Path, tmp_
         )
         print(f"JupyterLab {version}, without Node")
         assert lab == "newest" or str(version).startswith("4.4")
-        await page.goto(f"{server.url}/lab/tree/01-first-session.ipynb?reset")
+        await open_lab(page, server, "tree/01-first-session.ipynb")
         await kernel_ready(page)
         await command(page, "notebook:run-all-cells")
         await page.locator(".jp-OutputArea").filter(has_text="The demo model: Hello!").last.wait_for(timeout=60_000)
