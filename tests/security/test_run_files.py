@@ -45,7 +45,7 @@ MARKERS = (
     "\u202e\x1b]0;x\x07```\n# x\n<iframe src=http://198.51.100.7>",
 )
 KEPT = {"format", "kind", "method", "sha256", "request_sha256", "media_type", "role", "type", "base64", "data", "bytes"}
-KEPT |= {"status", "verdict"}
+KEPT |= {"status", "verdict", "ended"}
 
 
 def planted(value: Any, marker: str, key: str = "") -> Any:
