@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .browser import Runs as Runs
-    from .compare import Comparison as Comparison
-    from .compare import compare as compare
+    from .comparison import Comparison as Comparison
+    from .comparison import compare as compare
     from .exporters.dataset import to_dataset as to_dataset
     from .run import Run as Run
 
 _PLACES = {
     "Run": ".run",
     "Runs": ".browser",
-    "compare": ".compare",
-    "Comparison": ".compare",
+    "compare": ".comparison",
+    "Comparison": ".comparison",
     "to_dataset": ".exporters.dataset",
 }
 __all__ = ["Comparison", "Run", "Runs", "compare", "to_dataset"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigurationError
 from ..recording import Json
 from ..recording.rows import load_pandas
-from .compare import Comparison, compare
+from .comparison import Comparison, compare
 from .run import Run
 
 if TYPE_CHECKING:

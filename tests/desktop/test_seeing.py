@@ -90,7 +90,7 @@ async def test_look_and_click(either: ConnectedDesktop) -> None:
         await asyncio.sleep(0.3)
 
 
-async def test_the_pointer_is_in_the_picture(local_desktop: ConnectedDesktop) -> None:
+async def test_the_pointer_is_in_the_screenshot(local_desktop: ConnectedDesktop) -> None:
     await local_desktop.move(Point(200, 200))
     first = pixels((await local_desktop.screenshot()).data)
     await local_desktop.move(Point(600, 400))
@@ -142,7 +142,8 @@ async def test_an_unchanged_screen_is_encoded_once(local_desktop: ConnectedDeskt
     assert local_desktop.revision != revision and await thumbnails.get(local_desktop, 192) != small
 
 
-async def test_the_picture_is_made_while_the_screen_settles(local_desktop: ConnectedDesktop) -> None:
+@pytest.mark.timing
+async def test_the_screenshot_is_encoded_while_the_screen_settles(local_desktop: ConnectedDesktop) -> None:
     await launch(local_desktop, "xterm", "-T", "typing")
     await wait_for_window(local_desktop, "typing")
     for text in ("one", "two", "three"):

@@ -124,7 +124,7 @@ async def test_screenshots_stay_while_a_damaged_database_may_name_them(
     (damaged,) = store.damaged()
 
     said = await prune(tmp_path, capsys, "--max-bytes", "800000")  # of ours: the damaged one does not count
-    assert "1 runs deleted" in said and damaged.name in said
+    assert "1 run deleted" in said and damaged.name in said
     assert screenshots(tmp_path) == {b"a screenshot"}
     await asyncio.to_thread(main, ("runs", "--data-dir", str(tmp_path), "rm", "r4"))
     assert damaged.name in capsys.readouterr().out and screenshots(tmp_path)
@@ -160,6 +160,6 @@ async def test_jupyters_configuration_file_counts_and_the_environment_is_stronge
     monkeypatch.setenv("CAMBIO_LAB_RUNS_MAX_AGE_DAYS", "10")
     assert "0 runs deleted" in await prune_there()
     monkeypatch.delenv("CAMBIO_LAB_RUNS_MAX_AGE_DAYS")
-    assert "1 runs deleted" in await prune_there()
+    assert "1 run deleted" in await prune_there()
     file.write_text("c.CambioLab.runs_max_bytes = '10GB'")
     assert "c.CambioLab.runs_max_bytes is '10GB'" in await prune_there()

@@ -100,7 +100,7 @@ async def test_a_failed_call_halts_the_later_browser_calls_in_the_services_words
     await workshop.send(session, "Go.")
     await workshop.registry.end(session.id)
     rows = (await _load(workshop, session)).rows
-    assert [row["status"] for row in rows] == ["failed", "failed", "completed", "completed"]
+    assert [row["status"] for row in rows] == ["failed", "skipped", "completed", "completed"]
     assert rows[1]["text"] == "Not executed: an earlier action in this turn failed."
     assert workshop.api.refusals == []
 

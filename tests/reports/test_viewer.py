@@ -15,7 +15,7 @@ from PIL import Image
 from cambio_lab.recording import drawing
 from cambio_lab.recording.rows import COLUMNS, describe, points
 from cambio_lab.reports import Run, compare
-from cambio_lab.reports.compare import align
+from cambio_lab.reports.comparison import align
 from cambio_lab.reports.notebooks import difference, normal
 from tests.messages_api import Script, click, member, reply, screenshot, think
 from tests.recording.parts import Workshop
