@@ -15,11 +15,15 @@ from tests.messages_api import Script, click, member, reply, screenshot, tool
 from tests.recording.parts import Workshop
 from tests.sessions.parts import until
 
-SHIPPED = sorted((Path(__file__).resolve().parents[2] / "notebooks" / "runs").rglob("*.cambio"))
+HERE = Path(__file__).resolve()
+SHIPPED = sorted(
+    [*(HERE.parents[2] / "notebooks" / "runs").rglob("*.cambio"), *(HERE.parent / "version_one").glob("*.cambio")]
+)
+"""The notebooks' recordings, and three that the first program to write version 1 made."""
 SAME = "the conversation is the same to the byte"
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_shipped_recordings_replay(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["replay", str(path)]) == 0
     assert SAME in capsys.readouterr().out

@@ -33,7 +33,8 @@ from tests.browser.lab import lab_server, open_lab
 from tests.conftest import CHROMIUM, CHROMIUM_FLAGS
 
 RUNS = Path(__file__).resolve().parents[2] / "notebooks" / "runs"
-GOLDEN = RUNS / "02-watch-stop-approve-1.cambio"
+FIRST = Path(__file__).resolve().parents[1] / "replay" / "version_one"
+GOLDEN = FIRST / "02-watch-stop-approve-1.cambio"
 MARKERS = (
     '<img src=x onerror="window.hit=1">',
     "</script><script>window.hit=1</script>",
@@ -319,6 +320,10 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
         Run.load("a\0b.cambio")
 
 
-@pytest.mark.parametrize("path", sorted(RUNS.rglob("*.cambio")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    sorted([*RUNS.rglob("*.cambio"), *FIRST.glob("*.cambio")]),
+    ids=lambda path: f"{path.parent.name}-{path.name}",
+)
 def test_shipped_version_one_files_load_and_are_written_to_the_byte(path: Path) -> None:
     assert packed(Run.load(path).contents) == path.read_bytes()
