@@ -92,5 +92,5 @@ class Recorder:
                 if await content(self._desktop, "events.jsonl") == (text or None):
                     self._seen = len(text)
                     return found
-            assert time.monotonic() < end, f"only {found}"
+            assert time.monotonic() < end, f"only {found}; of any kind: {lines[-12:]}"
             await asyncio.sleep(0.05)
