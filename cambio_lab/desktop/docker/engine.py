@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import queue
+import socket
 import struct
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -82,6 +83,18 @@ class DaemonThreads(Executor):
 START_DOCKER = "Start Docker, point DOCKER_HOST at an engine, or use desktop=sandbox."
 
 
+def _connect_or_close(self: Any) -> None:
+    """Connect, for docker's ``UnixHTTPConnection``: its own leaves the socket open when the engine has gone away."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(self.timeout)
+        connection.connect(self.unix_socket)
+    except BaseException:
+        connection.close()
+        raise
+    self.sock = connection
+
+
 class EngineError(Exception):
     """The engine refused a call; ``status`` is the HTTP status."""
 
@@ -116,7 +129,9 @@ class Engine:
         """A client of this thread's own: ``requests`` sessions are not made to be shared."""
         if self._local.client is None:
             import docker
+            from docker.transport.unixconn import UnixHTTPConnection
 
+            UnixHTTPConnection.connect = _connect_or_close
             tls = self._endpoint.tls_config() if self._endpoint.secure else False
             client = docker.APIClient(base_url=self.host, tls=tls, version=self._version, timeout=60)
             # Else the package keeps a connection for each of the last 25 URLs: descriptors for containers long gone.
@@ -142,7 +157,7 @@ class Engine:
 
         Raises :class:`EngineError` when the engine refuses, ``DesktopUnavailable`` when none answers.
         """
-        if not await (self._accepts() if self._clients else self.answers()):
+        if not self._clients and not await self.answers():
             raise DesktopUnavailable("No Docker Engine answers.", hint=START_DOCKER)
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, action)
 
@@ -175,16 +190,6 @@ class Engine:
                     writer.transport.abort()
         except (OSError, TimeoutError, ValueError):
             return False
-
-    async def _accepts(self) -> bool:
-        """Whether the engine's Unix socket takes a connection; the package leaves its own open when it does not."""
-        if urlsplit(self.host).scheme == "unix":
-            try:
-                _, writer = await self._connect()
-            except OSError:
-                return False
-            writer.transport.abort()
-        return True
 
     async def podman(self) -> str:
         """Return the version of Podman if that is what answers, else an empty text; asked once."""
