@@ -130,7 +130,8 @@ class OneSession(Rest):
         from . import schemas  # loaded by the start hook, off the loop
 
         changes = self.parse(schemas.SessionChange).model_dump(exclude_unset=True)
-        said = {name: changes.pop(name) for name in ("pinned", "tags", "note") if changes.get(name) is not None}
+        said = {name: changes.pop(name, None) for name in ("pinned", "tags", "note")}
+        said = {name: value for name, value in said.items() if value is not None}
         if said.get("tags"):
             said["tags"] = check_tags(said["tags"])
         if changes or not said:

@@ -72,6 +72,9 @@ async def test_sessions_have_tags_and_a_note_also_after_their_end(server: LiveSe
         said = (await client.patch(path, json={"tags": ["good", "good", "first"], "note": "live"})).json()
         assert (said["tags"], said["note"]) == (["good", "first"], "live")
         check_envelope(await client.patch(path, json={"tags": ["x" * 61]}), 422)
+        nothing = {"name": "renamed", "pinned": None, "tags": None, "note": None}  # null changes nothing
+        said = (await client.patch(path, json=nothing)).json()
+        assert (said["name"], said["tags"], said["note"]) == ("renamed", ["good", "first"], "live")
         await client.delete(path)
         said = (await client.patch(path, json={"note": "over"})).json()
         assert (said["tags"], said["note"], said["state"]) == (["good", "first"], "over", "ended")
