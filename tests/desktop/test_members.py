@@ -49,6 +49,7 @@ async def recorder(shared: tuple[ConnectedDesktop, Recorder]) -> Recorder:
     return shared[1]
 
 
+@pytest.mark.timing  # what is a double click and what are two is a matter of half a second
 async def test_clicks(docker_desktop: ConnectedDesktop, recorder: Recorder) -> None:
     for button, number in (("left", 1), ("middle", 2), ("right", 3)):
         await docker_desktop.click(button, HERE)  # type: ignore[arg-type]
