@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from .screenshot import Screenshot
 from .text import clip, describe
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 
 TOKENS = 6_000
 FRAME_WIDTH, MOST_FRAMES = 512, 12
-CHARACTERS_PER_TOKEN, PIXELS_PER_TOKEN = 4, 750
-"""Roughly, of English text and of an image."""
+BYTES_PER_TOKEN, PATCH = 3, 28
+"""Of text, on the high side (English has about four bytes a token); pixels of an image, either way."""
 LOOKS = frozenset({"screenshot", "zoom", "cursor_position", "wait"})
 
 
@@ -28,33 +29,40 @@ class Example:
 
 
 def example(run: Run, tokens: int = TOKENS) -> Example:
-    """Return ``run`` as an example: at most half of ``tokens`` is text, the rest screenshots after what was done."""
+    """Return ``run`` as an example of at most ``tokens``: up to half of them screenshots, the rest what was done."""
     rows = [row for row in run.rows if row["action"] not in LOOKS and row["status"] == "completed"]
+    frames = _frames(run, tokens // 2)
+    cost = sum(map(_cost, frames))
     asked = clip(" / ".join(run.prompts) or run.name, 400)
-    lines, left = [f"An example of how such a task was done before ({asked}):"], tokens * CHARACTERS_PER_TOKEN // 2
-    for number, row in enumerate(rows, 1):
-        line = f"{number}. {describe(row['action'], row['arguments'])}"
-        if len(line) > left:
-            lines.append(f"({len(rows) - number + 1} more steps)")
-            break
-        left -= len(line) + 1
-        lines.append(line)
-    frames = _frames(run, rows, tokens // 2)
-    if frames:
-        lines.append("The images show the screen during it, in order. Do the same in spirit: places may differ now.")
-    text = "\n".join(lines)
-    return Example(text, frames, len(text) // CHARACTERS_PER_TOKEN + sum(map(_cost, frames)))
+    about = f"An example of how such a task was done before ({asked}):"
+    note = f"\n{_about_images(run)}" if frames else ""
+    lines = [f"{number}. {describe(row['action'], row['arguments'])}" for number, row in enumerate(rows, 1)]
+    left = (tokens - cost) * BYTES_PER_TOKEN - len(f"{about}{note}\n({len(lines)} more steps)".encode())
+    kept = sum(size <= left for size in accumulate(len(line.encode()) + 1 for line in lines))
+    more = [f"({len(lines) - kept} more steps)"] if kept < len(lines) else []
+    text = "\n".join([about, *lines[:kept], *more]) + note
+    return Example(text, frames, cost - (-len(text.encode()) // BYTES_PER_TOKEN))
 
 
-def _frames(run: Run, rows: list[dict[str, Any]], tokens: int) -> list[Screenshot]:
-    """Return screenshots after the steps, evenly spread, as many as ``tokens`` allow."""
-    digests = list(dict.fromkeys(row["screenshot"] for row in rows if row["screenshot"]))
+def _about_images(run: Run) -> str:
+    sizes = (f"{step['width']}x{step['height']}" for step in reversed(run.contents.steps) if step.get("width"))
+    return (
+        "The images show the screen during it, in order and reduced; the places above are those of "
+        f"{next(sizes, 'the whole')} pixels. Do the same in spirit: places may differ now."
+    )
+
+
+def _frames(run: Run, tokens: int) -> list[Screenshot]:
+    """Return screenshots of the run, evenly spread, as many as ``tokens`` allow; the last is among them."""
+    digests = list(
+        dict.fromkeys(row["screenshot"] for row in run.rows if row["screenshot"] and row["action"] != "zoom")
+    )
     if not digests:
         return []
-    first = _frame(run, digests[0])
-    count = min(MOST_FRAMES, len(digests), max(1, tokens // _cost(first)))
-    if count == 1:
-        return [_frame(run, digests[-1])]
+    last = _frame(run, digests[-1])
+    count = min(MOST_FRAMES, len(digests), tokens // _cost(last))
+    if count < 2:
+        return [last] * count
     places = [round(index * (len(digests) - 1) / (count - 1)) for index in range(count)]
     return [_frame(run, digests[place]) for place in places]
 
@@ -66,5 +74,6 @@ def _frame(run: Run, digest: str) -> Screenshot:
 
 
 def _cost(frame: Screenshot) -> int:
-    width, height = frame.size
-    return width * height // PIXELS_PER_TOKEN
+    """Return what the service counts: a token for each patch that an image begins."""
+    width, height = (-(-side // PATCH) for side in frame.size)
+    return width * height

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import uuid
 from collections.abc import AsyncIterator
@@ -11,11 +12,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from PIL import ImageChops, ImageStat
 
 from benchmarks.vnc import Viewer
-from cambio_lab.client.example import example
+from cambio_lab.client.example import TOKENS, example
 from cambio_lab.client.message import Message
 from cambio_lab.client.questions import Question
+from cambio_lab.client.screenshot import Screenshot
 from cambio_lab.client.session import Session
 from cambio_lab.client.workbench import Workbench
 from cambio_lab.desktop.base import Size
@@ -23,9 +26,15 @@ from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.desktop.sandbox.local import LocalProvider
 from cambio_lab.errors import InvalidRequest, SessionConflict
 from cambio_lab.events import ToolFinished
+from cambio_lab.reports import Run
 from cambio_lab.settings import Settings
 
 from ..live_server import LiveServer
+from ..messages_api import MessagesApi, Recorded, Script, click, screenshot
+from ..messages_api import reply as answer
+from ..messages_api.service import betas_of
+
+MODEL = "claude-sonnet-5-5"
 
 
 @pytest.fixture
@@ -101,8 +110,11 @@ def typed(text: str) -> bytes:
     return b"".join(bytes([4, down, 0, 0, 0, 0, 0, ord(letter)]) for letter in text for down in (1, 0))
 
 
-def clicked(x: int, y: int) -> bytes:
-    return b"".join(bytes([5, button]) + x.to_bytes(2, "big") + y.to_bytes(2, "big") for button in (1, 0))
+LEFT, RIGHT = 1, 4
+
+
+def clicked(x: int, y: int, button: int = LEFT) -> bytes:
+    return b"".join(bytes([5, down]) + x.to_bytes(2, "big") + y.to_bytes(2, "big") for down in (button, 0))
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("actions", {"characters": 3}), ("full", {"text": "abc"})])
@@ -184,6 +196,70 @@ async def recorded_steps(session: Session, count: int) -> None:
     async with asyncio.timeout(30):
         while len(await session.steps()) < count:  # noqa: ASYNC110 - it happens in another process
             await asyncio.sleep(0.1)
+
+
+async def demonstrated(lab: Workbench, server: LiveServer) -> Run:
+    shown = await lab.demonstrate("File an expense")
+    client, socket = await viewer_of(server, shown.id, "ann")
+    for number, sent in enumerate([clicked(200, 300, RIGHT), clicked(400, 200), typed("abc")], 1):  # a menu, and away
+        await socket.send_bytes(sent)
+        await recorded_steps(shown, number)
+    await socket.close()
+    await client.close()
+    await shown.end()
+    return await shown.load_run()
+
+
+def counted(api: MessagesApi, request: Recorded, content: list[dict[str, Any]]) -> int:
+    """Tokens of ``request`` with another first message, as the service counts them."""
+    return api.service.count(
+        {**request.body, "messages": [{"role": "user", "content": content}]}, betas_of(request.headers)
+    )
+
+
+async def test_a_demonstration_reaches_the_model_as_text_and_key_frames_within_its_tokens(
+    tmp_path: Path, messages_api: MessagesApi
+) -> None:
+    """What the strict stand-in receives over the real SDK, in this turn and the next."""
+    messages_api.policy = Script([answer("I look.", screenshot()), answer(click(640, 400))], end="Filed.")
+    server = LiveServer(data_dir=tmp_path, model=MODEL, env=messages_api.environment)
+    await server.start()
+    try:
+        async with Workbench(server.url, server.token) as lab:
+            run = await demonstrated(lab, server)
+            async with await lab.create_session("Like it", model=MODEL, tools=["computer"]) as session:
+                await session.send("File the expense of today.", like=run)
+                await session.send("And that of tomorrow.")
+    finally:
+        await server.stop()
+    assert messages_api.refusals == [] and len(messages_api.bodies) == 6
+    made, first = example(run), messages_api.bodies[0]["messages"]
+    assert [(one["role"], [block["type"] for block in one["content"]]) for one in first] == [
+        ("user", ["image"] * len(made.images) + ["text"])
+    ]
+    *images, asked = first[0]["content"]
+    assert asked["text"] == f"File the expense of today.\n\n{made.text}"
+    assert made.text.splitlines()[:4] == [
+        "An example of how such a task was done before (File an expense):",
+        "1. right_click (200, 300)",
+        "2. left_click (400, 200)",
+        "3. type 'abc'",
+    ]
+    assert "those of 1280x800 pixels" in made.text
+    for block, frame in zip(images, made.images, strict=True):
+        sent = Screenshot(base64.b64decode(block["source"]["data"]), block["source"]["media_type"])
+        change = ImageChops.difference(sent.image(), frame.image())  # the server encodes images again
+        assert max(ImageStat.Stat(change).mean) < 3, "the same screen"
+    assert len(made.images) >= 2 and made.images[-1].size == (512, 320)
+    for body in messages_api.bodies[1:]:
+        again = [{**block, "cache_control": None} for block in body["messages"][0]["content"]]
+        assert again == [{**block, "cache_control": None} for block in first[0]["content"]], "sent once, and kept"
+    request, question = messages_api.requests[0], {"type": "text", "text": "File the expense of today."}
+    tokens = counted(messages_api, request, first[0]["content"]) - counted(messages_api, request, [question])
+    print(f"{len(made.images)} images and {len(made.text)} characters: {tokens} tokens, estimated {made.tokens}")
+    assert 0.7 * made.tokens <= tokens <= made.tokens <= TOKENS
+    for budget in (100, 300, 500):
+        assert example(run, budget).tokens <= budget
 
 
 @pytest.mark.slow
