@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import re
 from pathlib import Path
 from typing import Literal
 
 Mode = Literal["up", "gone", "silent"]
 
+_REASON = json.dumps(
+    {
+        "message": "failed to create shim task: OCI runtime create failed: runc create failed: unable to start "
+        'container process: exec: "/sbin/docker-init": stat /sbin/docker-init: permission denied: unknown'
+    }
+).encode()
+NOT_STARTED = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
+    len(_REASON),
+    _REASON,
+)
+
 
 class EngineProxy:
     """``mode`` ``gone``: connections are refused and open ones cut. ``silent``: accepted, never answered.
 
-    ``delay`` is how many seconds each connection waits before it is passed on.
+    ``delay`` is how many seconds each connection waits before it is passed on. ``failing_starts`` containers are not
+    started: the engine's answer is the one that runc 1.1.5 gave when it could not see a container's first program.
     """
 
     def __init__(self, real: str, path: Path) -> None:
@@ -21,6 +35,7 @@ class EngineProxy:
         self.delay = 0.0
         self.mode: Mode = "up"
         self.connections = 0
+        self.failing_starts = 0
         self._real = real.removeprefix("unix://")
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
@@ -62,8 +77,15 @@ class EngineProxy:
             await asyncio.sleep(self.delay)
             if self.mode == "silent":
                 await asyncio.Event().wait()
+            head = await reader.read(65536)
+            if self.failing_starts and re.match(rb"POST \S+/containers/\w+/start ", head):
+                self.failing_starts -= 1
+                writer.write(NOT_STARTED)
+                await writer.drain()
+                return
             there, back = await asyncio.open_unix_connection(self._real)
             try:
+                back.write(head)
                 await asyncio.gather(_pipe(reader, back), _pipe(there, writer))
             finally:
                 back.close()

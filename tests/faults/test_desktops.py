@@ -304,6 +304,27 @@ async def test_a_slow_engine_is_waited_for(bench: Workbench, proxy: EngineProxy)
     await bench.registry.end(session.id)
 
 
+@pytest.mark.parametrize("failing", ["desktop", "proxy"])
+async def test_a_container_that_the_engine_cannot_start_is_made_again(
+    bench: Workbench, proxy: EngineProxy, failing: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    closed = {"network": {"allow": ["example.test"]}} if failing == "proxy" else {}
+    await bench.registry.end((await bench.registry.create()).id)  # the rules are loaded
+    proxy.failing_starts = 1
+    session = await bench.registry.create(config=closed)
+    assert session.state == "idle"
+    assert proxy.failing_starts == 0
+    assert "another one is made" in caplog.text
+    await bench.registry.end(session.id)
+
+
+async def test_an_engine_that_starts_no_container_says_why(bench: Workbench, proxy: EngineProxy) -> None:
+    await bench.registry.end((await bench.registry.create()).id)
+    proxy.failing_starts = 2
+    with pytest.raises(DesktopUnavailable, match="docker-init: permission denied"):
+        await bench.registry.create()
+
+
 @pytest.mark.timing
 async def test_a_restart_while_the_engine_is_away_loses_no_session(
     tmp_path: Path, proxy: EngineProxy, messages_api: MessagesApi, monkeypatch: pytest.MonkeyPatch
