@@ -22,8 +22,8 @@ from tests.agent.fake_desktop import FakeDesktop
 from tests.agent.stream import turn_events
 from tests.messages_api import MessagesApi, Steps
 from tests.messages_api import prompt as stand_in_prompt
+from tests.messages_api.images import Measured
 from tests.messages_api.models import MODELS, cost_usd
-from tests.messages_api.pictures import Measured
 
 EPHEMERAL = {"type": "ephemeral"}
 

@@ -37,7 +37,7 @@ def outside(path: str) -> str | None:
     return "must not contain a null character" if "\0" in path else None
 
 
-def moment(seconds: float) -> str:
+def file_time(seconds: float) -> str:
     """As :func:`~.failure.timestamp`, with four digits for the year whatever a file claims."""
     return timestamp(seconds).rjust(len("2024-01-15T10:30:00Z"), "0")
 
@@ -48,7 +48,7 @@ def _page(path: str, found: Listing) -> bytes:
         {
             "path": entry.path,
             "size": entry.size,
-            "modified": moment(entry.modified),
+            "modified": file_time(entry.modified),
             "type": "folder" if entry.is_dir else "file",
         }
         for entry in found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigurationError, InvalidRequest, MessageNotFound, SessionConflict, SessionNotFound
 from .failure import timestamp
 from .messages import screenshot_path
-from .rest import FARTHEST, Rest, after, choice, limits, moment, order, page, whole
+from .rest import FARTHEST, Rest, limits, list_body, one_of, sorting, time_after, time_argument, whole_number
 
 if TYPE_CHECKING:
     from ..store import MessageRow, SessionRow, StepRow, Store
@@ -39,11 +39,11 @@ class History(Rest):
         from ..store import MessageQuery  # loaded by the start hook, off the loop
 
         limit, offset = limits(self, 100)
-        sort = order(self, ("created_at", "timestamp"))
+        sort = sorting(self, ("created_at", "timestamp"))
         query = MessageQuery(
-            role=choice(self, "role", ROLES),  # type: ignore[arg-type]
-            created_after=after(self, "created_after"),
-            created_before=moment(self, "created_before"),
+            role=one_of(self, "role", ROLES),  # type: ignore[arg-type]
+            created_after=time_after(self, "created_after"),
+            created_before=time_argument(self, "created_before"),
             newest_first=bool(sort) and not sort[0][1],
             limit=limit,
             offset=offset,
@@ -52,7 +52,7 @@ class History(Rest):
         if not found.total:
             await stored(store, session_id)
         rows = [message(row) for row in found.rows]
-        body = page("messages", rows, found.total, limit, offset)
+        body = list_body("messages", rows, found.total, limit, offset)
         self.write_json({**body, "session_id": session_id})
 
     async def delete(self, session_id: str) -> None:
@@ -66,7 +66,7 @@ class Events(Rest):
     """``/sessions/{session_id}/events``: the whole story by sequence, as ``/ws/{session_id}`` told it."""
 
     async def get(self, session_id: str) -> None:
-        limit, position = limits(self, 100)[0], whole(self, "after", 0, least=0)
+        limit, position = limits(self, 100)[0], whole_number(self, "after", 0, least=0)
         store = await self.services.store()
         row = await stored(store, session_id)
         found = await store.events.after(session_id, min(position, FARTHEST), stream=False, limit=limit)
@@ -115,7 +115,7 @@ class Steps(Rest):
 
     async def get(self, session_id: str) -> None:
         limit, offset = limits(self, 200)
-        sort = order(self, ("step",))
+        sort = sorting(self, ("step",))
         store = await self.services.store()
         row = await stored(store, session_id)
         if sort and not sort[0][1]:
@@ -124,7 +124,7 @@ class Steps(Rest):
         else:  # steps are numbered from 1 without gaps, so an offset is a number
             rows = [self._step(step) for step in await store.steps.of(session_id, after=offset, limit=limit)]
             total = max(row.steps, offset + len(rows)) if rows else row.steps
-        self.write_json({**page("steps", rows, total, limit, offset), "session_id": session_id})
+        self.write_json({**list_body("steps", rows, total, limit, offset), "session_id": session_id})
 
     def _step(self, row: StepRow) -> dict[str, Any]:
         path = None

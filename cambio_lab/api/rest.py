@@ -161,11 +161,11 @@ _TIMES = (
 
 def limits(handler: Guarded, default: int) -> tuple[int, int]:
     """``(limit, offset)``: a larger ``limit`` than 200 is 200, anything below 1 or not a number is 400."""
-    limit = whole(handler, "limit", default, least=1)
-    return min(limit, MAX_LIMIT), min(whole(handler, "offset", 0, least=0), FARTHEST)
+    limit = whole_number(handler, "limit", default, least=1)
+    return min(limit, MAX_LIMIT), min(whole_number(handler, "offset", 0, least=0), FARTHEST)
 
 
-def whole(handler: Guarded, name: str, default: int, least: int) -> int:
+def whole_number(handler: Guarded, name: str, default: int, least: int) -> int:
     """A whole number, at least ``least``; anything else is 400."""
     text = handler.argument(name, str(default))
     if not _NUMBER.match(text) or int(text) < least:
@@ -173,7 +173,7 @@ def whole(handler: Guarded, name: str, default: int, least: int) -> int:
     return int(text)
 
 
-def choice(handler: Guarded, name: str, allowed: Sequence[str]) -> str | None:
+def one_of(handler: Guarded, name: str, allowed: Sequence[str]) -> str | None:
     """A filter with a fixed set of values; absent is ``None``, another value is 400."""
     value = handler.argument(name, "")
     if not value and name not in handler.request.query_arguments:
@@ -183,7 +183,7 @@ def choice(handler: Guarded, name: str, allowed: Sequence[str]) -> str | None:
     return value
 
 
-def moment(handler: Guarded, name: str) -> float | None:
+def time_argument(handler: Guarded, name: str) -> float | None:
     """A date (its first second, UTC) or a time, as seconds since the epoch; without a zone it is UTC."""
     text = handler.argument(name, "")
     if name not in handler.request.query_arguments:
@@ -199,16 +199,16 @@ def moment(handler: Guarded, name: str) -> float | None:
         ) from None
 
 
-def after(handler: Guarded, name: str) -> float | None:
-    """A :func:`moment` after which something is to be: times are shown in whole seconds, so the whole second is out.
+def time_after(handler: Guarded, name: str) -> float | None:
+    """A :func:`time_argument`; rows of that second are out, because times are shown in whole seconds.
 
     Else who asks for what came after the last row is given that row again.
     """
-    found = moment(handler, name)
+    found = time_argument(handler, name)
     return None if found is None else math.nextafter(math.floor(found) + 1.0, 0.0)
 
 
-def order(handler: Guarded, keys: Sequence[str]) -> list[tuple[str, bool]]:
+def sorting(handler: Guarded, keys: Sequence[str]) -> list[tuple[str, bool]]:
     """``sort=created_at:desc,name:asc`` as ``[(key, ascending)]``; no direction means ascending, absent is empty."""
     if "sort" not in handler.request.query_arguments:
         return []
@@ -225,7 +225,7 @@ def order(handler: Guarded, keys: Sequence[str]) -> list[tuple[str, bool]]:
     return found
 
 
-def page(name: str, rows: list[dict[str, Any]], total: int, limit: int, offset: int) -> dict[str, Any]:
+def list_body(name: str, rows: list[dict[str, Any]], total: int, limit: int, offset: int) -> dict[str, Any]:
     """Both documented forms in one body: ``name`` + ``total``, and ``data`` + ``pagination``."""
     return {
         name: rows,

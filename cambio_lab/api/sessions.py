@@ -9,7 +9,7 @@ from ..errors import InvalidRequest
 from ..recording.walls import check_tags
 from . import metrics
 from .base import Guarded
-from .rest import Rest, after, choice, limits, moment, order, page
+from .rest import Rest, limits, list_body, one_of, sorting, time_after, time_argument
 from .services import LimitName
 
 if TYPE_CHECKING:
@@ -50,16 +50,16 @@ class Sessions(Rest):
 
         limit, offset = limits(self, 50)
         query = SessionQuery(
-            status=choice(self, "status", STATUSES),
-            created_after=after(self, "created_after"),
-            created_before=moment(self, "created_before"),
-            sort=tuple(order(self, SORT_KEYS)) or (("created_at", False),),
+            status=one_of(self, "status", STATUSES),
+            created_after=time_after(self, "created_after"),
+            created_before=time_argument(self, "created_before"),
+            sort=tuple(sorting(self, SORT_KEYS)) or (("created_at", False),),
             limit=limit,
             offset=offset,
         )
         found = await registry.store.sessions.page(query)
         rows = [self._listed(row, registry.state_of(row.id)) for row in found.rows]
-        self.write_json(page("sessions", rows, found.total, limit, offset))
+        self.write_json(list_body("sessions", rows, found.total, limit, offset))
 
     async def post(self) -> None:
         """Create; answers when the desktop is usable."""

@@ -16,7 +16,7 @@ TEXT = "Hello, World! ABCxyz 0123 ~`!@#$%^&*()_-+={}[]|\\:;\"'<>,.?/\n\tindented
 
 @dataclass(frozen=True)
 class LaunchThenClick:
-    """Starts the window that the message describes, then finds its button in the picture and clicks it."""
+    """Starts the window that the message describes, then finds its button in the screenshot and clicks it."""
 
     def __call__(self, view: View) -> Reply:
         if not view.calls:

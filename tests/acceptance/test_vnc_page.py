@@ -17,7 +17,7 @@ from tests.messages_api import Script, member, reply, screenshot
 from .chat import chat
 from .conftest import Bench, OpenBench
 
-CURSOR = 40  # pixels round the pointer: the picture has the cursor drawn in, a viewer draws its own
+CURSOR = 40  # pixels round the pointer: the screenshot has the cursor drawn in, a viewer draws its own
 
 
 def pixels(png: bytes) -> np.ndarray[Any, Any]:

@@ -17,7 +17,7 @@ from cambio_lab.errors import ActionError, DesktopLost
 
 
 def png(size: Size, seed: int = 0, *, noise: int = 0) -> bytes:
-    """A picture of this size; ``noise`` rows of random pixels make it heavier (about 3.8 KB a row at 1280)."""
+    """A screenshot of this size; ``noise`` rows of random pixels make it heavier (about 3.8 KB a row at 1280)."""
     generator = numpy.random.default_rng(seed)
     pixels = numpy.full((size.height, size.width, 3), 200, dtype=numpy.uint8)
     pixels[: noise or 1] = generator.integers(0, 255, (noise or 1, size.width, 3), dtype=numpy.uint8)
@@ -47,7 +47,7 @@ class FakeDesktop(Desktop):
         self.held = 0
         self.delay = 0.0
         self._size = size
-        self._pictures = [png(size, seed, noise=noise) for seed in range(3)]
+        self._screenshots = [png(size, seed, noise=noise) for seed in range(3)]
         self._shots = 0
         self._death: asyncio.Future[str] | None = None
 
@@ -70,14 +70,14 @@ class FakeDesktop(Desktop):
     async def screenshot(self) -> Screenshot:
         await self._do("screenshot")
         self._shots += 1
-        return Screenshot(self._pictures[self._shots % 3], "image/png", *self._size, encode_ms=2.0)
+        return Screenshot(self._screenshots[self._shots % 3], "image/png", *self._size, encode_ms=2.0)
 
     async def zoom(self, region: Region) -> Screenshot:
         await self._do("zoom", region)
-        return Screenshot(self._pictures[0], "image/png", *self._size)
+        return Screenshot(self._screenshots[0], "image/png", *self._size)
 
     async def thumbnail(self, width: int = 320) -> Screenshot:
-        return Screenshot(self._pictures[0], "image/png", *self._size)
+        return Screenshot(self._screenshots[0], "image/png", *self._size)
 
     async def settle(self) -> Settled:
         return Settled()

@@ -44,7 +44,7 @@ async def test_an_image_of_eleven_megabytes_is_taken(make: MakeAgent, api: Messa
     Image.frombytes("RGB", size, os.urandom(2000 * 1400 * 3)).save(out, "PNG")
     assert len(base64.b64encode(out.getvalue())) > 11_000_000
     await desktop.resize(size)
-    desktop._pictures = [out.getvalue()] * 3
+    desktop._screenshots = [out.getvalue()] * 3
     zoom = member("zoom", region=[0, 0, 2000, 1400])
     api.policy = Script([reply(screenshot()), reply(zoom), reply(member("left_click", coordinate=[1, 1]))], end="Done.")
     agent = make(api)

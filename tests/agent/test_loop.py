@@ -83,7 +83,7 @@ async def test_what_is_sent_matches_its_announced_digest(make: MakeAgent) -> Non
     assert told == [(hashlib.sha256(body).hexdigest(), len(body), index) for index, body in enumerate(model.bodies)]
 
 
-async def test_a_batch_runs_in_order_and_ends_in_a_picture(make: MakeAgent, desktop: FakeDesktop) -> None:
+async def test_a_batch_runs_in_order_and_ends_in_a_screenshot(make: MakeAgent, desktop: FakeDesktop) -> None:
     batch = [use("left_click", coordinate=[10, 20]), use("type", text="hello"), use("key", text="Return")]
     model = Scripted(reply(*batch), reply(text("Done.")))
     found = await play(make(model))

@@ -241,7 +241,7 @@ def test_long_prompts_of_the_small_model_cost_five_times_as_much() -> None:
     assert short == pytest.approx(0.01) and long == pytest.approx(0.05000050)
 
 
-def test_pictures_are_checked_against_the_models_eyes() -> None:
+def test_screenshots_are_checked_against_the_models_eyes() -> None:
     new, old = models.HIGH_RESOLUTION, models.LOW_RESOLUTION
     assert [new.cost(*size) for size in ((1024, 768), (1280, 800), (1920, 1080), (2560, 1440))] == [
         1036,

@@ -85,8 +85,8 @@ async def local_desktop() -> AsyncIterator[Desktop]:
 
 
 async def shows(desktop: Desktop, color: str) -> bool:
-    picture = await desktop.screenshot()
-    with Image.open(io.BytesIO(picture.data)) as image:
+    screenshot = await desktop.screenshot()
+    with Image.open(io.BytesIO(screenshot.data)) as image:
         return find_color(numpy.asarray(image.convert("RGB")), color) is not None
 
 

@@ -1,4 +1,4 @@
-"""What is sent: markers that advance, pictures taken out or summarised, every limit kept in long runs."""
+"""What is sent: markers that advance, images taken out or summarised, every limit kept in long runs."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from .scripted import tool, use
 
 BOUND = models.resolve("claude-sonnet-5-5")
 FREE = models.resolve("claude-sonnet-5")
-PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
+IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
 
 
 def step(number: int, weight: int = 0) -> list[dict[str, Any]]:
-    """A call and its result with a picture of ``weight`` characters more."""
+    """A call and its result with an image of ``weight`` characters more."""
     call = use("screenshot", f"toolu_{number}")
-    source = {**PICTURE["source"], "data": PICTURE["source"]["data"] + "A" * weight}  # type: ignore[dict-item, index]
+    source = {**IMAGE["source"], "data": IMAGE["source"]["data"] + "A" * weight}  # type: ignore[dict-item, index]
     result = {
         "type": "tool_result",
         "tool_use_id": call["id"],
-        "content": [{**PICTURE, "source": source}],
+        "content": [{**IMAGE, "source": source}],
         "toolset_name": "computer",
     }
     return [{"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
@@ -86,7 +86,7 @@ def test_bound_models_keep_every_message_as_it_was() -> None:
     assert transcript.messages == before and transcript.images == 60
 
 
-def test_other_models_lose_old_pictures_in_batches() -> None:
+def test_other_models_lose_old_images_in_batches() -> None:
     transcript = filled(FREE, 28)
     transcript.prune()
     assert transcript.images == 28, "not yet: each time costs the cache"
@@ -99,7 +99,7 @@ def test_other_models_lose_old_pictures_in_batches() -> None:
     assert latest_image(transcript.messages) is not None
 
 
-def test_pictures_of_a_large_screen_stay_under_twenty() -> None:
+def test_images_of_a_large_screen_stay_under_twenty() -> None:
     transcript = filled(FREE, 0, image_side=2560)
     for number in range(60):
         for message in step(number):
@@ -134,7 +134,7 @@ def test_a_crash_in_a_batch_is_closed_as_interrupted() -> None:
     assert close_open_batch([]) == []
 
 
-def test_a_folded_conversation_keeps_requests_steps_and_the_last_picture() -> None:
+def test_a_folded_conversation_keeps_requests_steps_and_the_last_image() -> None:
     messages = [
         user_text("Book a flight."),
         *step(1),
@@ -191,12 +191,12 @@ async def test_a_long_run_costs_less_than_the_demos_loop(
     assert short.ratio <= 1.0, short
 
 
-async def test_heavy_pictures_never_reach_32_megabytes(
+async def test_heavy_images_never_reach_32_megabytes(
     make: MakeAgent, api: MessagesApi, desktop: FakeDesktop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same as with 250 KB pictures and 32 MB, at a tenth of both: the stand-in would need minutes to parse them."""
+    """The same as with 250 KB images and 32 MB, at a tenth of both: the stand-in would need minutes to parse them."""
     monkeypatch.setattr("cambio_lab.agent.transcript.REQUEST_BYTES", {"anthropic": 3_200_000})
-    desktop._pictures = FakeDesktop(noise=7)._pictures
+    desktop._screenshots = FakeDesktop(noise=7)._screenshots
     found = await run_steps(make, api, 130)
     assert max(request.size for request in api.requests) < 3_200_000
     assert len(of(found, HistoryDropped)) >= 1
@@ -204,12 +204,12 @@ async def test_heavy_pictures_never_reach_32_megabytes(
     assert any(message["content"][0]["type"] == "compaction" for message in told)
 
 
-async def test_a_large_screen_stays_within_twenty_pictures(
+async def test_a_large_screen_stays_within_twenty_images(
     make: MakeAgent, api: MessagesApi, desktop: FakeDesktop
 ) -> None:
     size = Size(2100, 1000)
     await desktop.resize(size)
-    desktop._pictures = FakeDesktop(size)._pictures
+    desktop._screenshots = FakeDesktop(size)._screenshots
     await run_steps(make, api, 45)
     assert max(json.dumps(body["messages"]).count('"image"') for body in api.bodies) <= 20
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx2
 import pytest
 
-from cambio_lab.api.desktop import moment
+from cambio_lab.api.desktop import file_time
 from tests.live_server import LiveServer
 
 from .conftest import check_envelope
@@ -160,7 +160,7 @@ async def test_a_session_is_changed_and_ended_once(server: LiveServer) -> None:
         assert run.status_code == 200 and run.content[:2] == b"PK"
 
 
-async def test_files_clipboard_and_pictures(server: LiveServer, session: dict[str, Any]) -> None:
+async def test_files_clipboard_and_screenshots(server: LiveServer, session: dict[str, Any]) -> None:
     async with server.client() as client:
         path = f"/sessions/{session['id']}"
         data = bytes(range(256)) * 8192  # 2 MB: more than a JSON body may have
@@ -192,7 +192,7 @@ async def test_files_clipboard_and_pictures(server: LiveServer, session: dict[st
 
 
 async def test_a_year_has_four_digits() -> None:
-    assert moment(-62135596800) == "0001-01-01T00:00:00Z" and moment(253402300799) == "9999-12-31T23:59:59Z"
+    assert file_time(-62135596800) == "0001-01-01T00:00:00Z" and file_time(253402300799) == "9999-12-31T23:59:59Z"
 
 
 async def test_a_download_that_breaks_off_does_not_look_whole(server: LiveServer, session: dict[str, Any]) -> None:

@@ -42,7 +42,7 @@ async def connect(
     return await client.ws_connect(path, headers=server.headers, max_msg_size=0, **options)
 
 
-async def test_pictures_pings_and_an_orderly_end(
+async def test_screenshots_pings_and_an_orderly_end(
     server: LiveServer, client: aiohttp.ClientSession, session: dict[str, Any]
 ) -> None:
     socket = await connect(server, client, session["id"], autoping=False)

@@ -79,7 +79,7 @@ async def test_a_screen_that_is_too_large_is_refused(server: Server) -> None:
         await RfbClient.connect(server.endpoint, lambda damage: None)
 
 
-async def test_a_program_cannot_inflate_the_pictures(docker_desktop: ConnectedDesktop) -> None:
+async def test_a_program_cannot_inflate_the_screenshots(docker_desktop: ConnectedDesktop) -> None:
     before = (await docker_desktop.screenshot()).width
     code, _, said = await docker_desktop.execute(["xrandr", "--fb", str(HUGE)])
     assert code == 0, said

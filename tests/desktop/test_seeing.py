@@ -1,4 +1,4 @@
-"""Pictures, settling, sizes and the pointer, on a real Xvnc."""
+"""Screenshots, settling, sizes and the pointer, on a real Xvnc."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def pixels(data: bytes) -> np.ndarray:
 
 def test_png_is_lossless() -> None:
     frame = np.random.default_rng(1).integers(0, 256, (37, 53, 4), np.uint8)
-    picture = png.encode(frame)
-    assert (picture.width, picture.height, picture.media_type) == (53, 37, "image/png")
-    assert np.array_equal(pixels(picture.data), frame[:, :, 2::-1])
+    screenshot = png.encode(frame)
+    assert (screenshot.width, screenshot.height, screenshot.media_type) == (53, 37, "image/png")
+    assert np.array_equal(pixels(screenshot.data), frame[:, :, 2::-1])
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "webp"])
 def test_other_formats(kind: str) -> None:
     frame = np.full((40, 60, 4), (200, 100, 50, 0), np.uint8)
-    picture = png.encode(frame, kind, Size(30, 20))
-    assert picture.media_type == f"image/{kind}"
-    found = Image.open(BytesIO(picture.data))
+    screenshot = png.encode(frame, kind, Size(30, 20))
+    assert screenshot.media_type == f"image/{kind}"
+    found = Image.open(BytesIO(screenshot.data))
     assert (found.format, found.size) == (kind.upper(), (30, 20))
     assert np.abs(np.asarray(found.convert("RGB")).astype(int) - (50, 100, 200)).max() < 12
 
@@ -69,7 +69,7 @@ def test_each_axis_has_its_own_scale() -> None:
 
 
 async def test_look_and_click(either: ConnectedDesktop) -> None:
-    """A button at random places is found in the picture and clicked."""
+    """A button at random places is found in the screenshot and clicked."""
     places = random.Random(5)
     for number in range(4):
         x, y = places.randrange(0, 1250), places.randrange(0, 730)
@@ -110,12 +110,12 @@ async def test_zoom_has_true_pixels(local_desktop: ConnectedDesktop) -> None:
     spot = Point(round(3015 * width / 3840), round(1512 * height / 2160))
     region = Region(spot.x - 40, spot.y - 30, spot.x + 40, spot.y + 30)
     for _ in range(100):
-        picture = await local_desktop.zoom(region)
-        magenta = (np.abs(pixels(picture.data).astype(int) - MAGENTA) < 100).all(axis=2)
+        screenshot = await local_desktop.zoom(region)
+        magenta = (np.abs(pixels(screenshot.data).astype(int) - MAGENTA) < 100).all(axis=2)
         if magenta.any():
             break
         await asyncio.sleep(0.1)
-    scale = picture.width / (80 * 3840 / width)
+    scale = screenshot.width / (80 * 3840 / width)
     assert abs(magenta.sum() - 30 * 24 * scale**2) / (30 * 24 * scale**2) < 0.15
     await local_desktop.move(Point(width - 1, height - 1))
     assert await local_desktop.cursor_position() == Point(width - 1, height - 1)
@@ -155,13 +155,13 @@ async def test_the_screenshot_is_encoded_while_the_screen_settles(local_desktop:
         assert await local_desktop.screenshot() is foreseen
 
 
-async def test_pictures_that_are_asked_for_at_once_are_one(local_desktop: ConnectedDesktop) -> None:
+async def test_screenshots_that_are_asked_for_at_once_are_one(local_desktop: ConnectedDesktop) -> None:
     await asyncio.sleep(0.5)
     waiting = [asyncio.create_task(local_desktop.screenshot()) for _ in range(5)]
     waiting[0].cancel()
     first, *others = await asyncio.gather(*waiting, return_exceptions=True)
     assert isinstance(first, asyncio.CancelledError)
-    assert len({id(picture) for picture in others}) == 1
+    assert len({id(screenshot) for screenshot in others}) == 1
 
 
 @pytest.mark.timing
@@ -174,8 +174,8 @@ async def test_a_turning_wheel_does_not_cost_the_cap(local_desktop: ConnectedDes
         waits.append(settled.waited_ms)
     assert statistics.median(waits) <= 400, waits
     # What the click changed is seen all the same: the button is green.
-    picture = pixels((await local_desktop.screenshot()).data)
-    assert (picture == (0, 128, 0)).all(axis=2).sum() > 10_000
+    screenshot = pixels((await local_desktop.screenshot()).data)
+    assert (screenshot == (0, 128, 0)).all(axis=2).sum() > 10_000
 
 
 @pytest.mark.timing

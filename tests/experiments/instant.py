@@ -20,7 +20,7 @@ OPEN_LOG = "CAMBIO_TEST_DESKTOPS"
 
 
 @cache
-def picture() -> bytes:
+def screenshot() -> bytes:
     return png(SMALL)
 
 
@@ -30,7 +30,7 @@ class InstantDesktop(FakeDesktop):
     def __init__(self, provider: InstantProvider, desktop_id: str) -> None:
         super().__init__(Size(8, 8))
         self._size = SMALL
-        self._pictures = [picture()] * 3
+        self._screenshots = [screenshot()] * 3
         self.desktop_id = desktop_id
         self._provider = provider
 
@@ -42,7 +42,7 @@ class InstantDesktop(FakeDesktop):
         return await super().run_command(command, timeout)
 
     async def thumbnail(self, width: int = 320) -> Screenshot:
-        return Screenshot(picture(), "image/png", *SMALL)
+        return Screenshot(screenshot(), "image/png", *SMALL)
 
     async def close(self) -> None:
         if self._provider.open.pop(self.desktop_id, None) is not None:

@@ -83,7 +83,7 @@ def _script(view: View, careful: bool) -> Reply:
 
 
 def _button(view: View, careful: bool) -> Reply:
-    """Only the picture says where it is."""
+    """Only the screenshot says where it is."""
     name = re.search(r"Press its (\w+) button", view.prompt)
     assert name
     if not view.looks():
@@ -92,9 +92,9 @@ def _button(view: View, careful: bool) -> Reply:
         return reply("Pressed.")
     names = list(COLOURS)
     wanted = name[1] if careful else names[(names.index(name[1]) + 1) % len(names)]
-    picture = view.last_screenshot()
-    assert picture is not None
-    place = find_color(picture, COLOURS[wanted], least=400)
+    seen = view.last_screenshot()
+    assert seen is not None
+    place = find_color(seen, COLOURS[wanted], least=400)
     if place is None:
         return reply("I cannot see it.")
     return reply("There it is.", click(*place), screenshot())
@@ -123,8 +123,8 @@ def _form(view: View, careful: bool) -> Reply:
 
 def _page_is_there(view: View) -> bool:
     """The page is white where the desktop was blue."""
-    picture = view.last_screenshot()
-    return picture is not None and bool((picture[300:700, 300:1000] > 240).mean() > 0.7)
+    seen = view.last_screenshot()
+    return seen is not None and bool((seen[300:700, 300:1000] > 240).mean() > 0.7)
 
 
 def _price(view: View, careful: bool) -> Reply:

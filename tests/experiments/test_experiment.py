@@ -57,7 +57,7 @@ async def test_each_cell_is_an_ordinary_recorded_run(experiment: Make) -> None:
     assert (await run.replay()).identical
 
 
-async def test_pictures_are_kept_once(experiment: Make, api: MessagesApi) -> None:
+async def test_screenshots_are_kept_once(experiment: Make, api: MessagesApi) -> None:
     """In the bundle; the store's own copy goes when the run ends."""
     api.policy = lambda view: reply("I saw it.") if view.calls else reply("I look.", screenshot())
     grid = experiment(repeats=1)

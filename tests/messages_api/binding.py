@@ -14,7 +14,7 @@ from .refusal import Refused
 
 
 def strip(value: Any) -> Any:
-    """``value`` without cache markers (they may move) and nulls (they say nothing), pictures by digest."""
+    """``value`` without cache markers (they may move) and nulls (they say nothing), images by digest."""
     if isinstance(value, dict):
         return {
             name: hashlib.sha256(inner.encode()).hexdigest() if name == "data" and len(inner) > 200 else strip(inner)

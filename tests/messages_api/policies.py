@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageColor
 
-from . import pictures
+from . import images
 from .models import LEGACY_HEADERS
 from .replies import Block, Reply, click, legacy, member, reply, screenshot, think, tool
 
@@ -91,8 +91,8 @@ class View:
         return "\n".join(part for part in parts if part)
 
     def last_screenshot(self) -> np.ndarray[Any, Any] | None:
-        """The newest picture of the conversation, ``(height, width, 3)`` bytes RGB, or ``None``."""
-        found = list(pictures.walk(self.messages))
+        """The newest screenshot of the conversation, ``(height, width, 3)`` bytes RGB, or ``None``."""
+        found = list(images.walk(self.messages))
         if not found:
             return None
         raw = base64.b64decode(found[-1][1]["source"]["data"])
@@ -100,8 +100,8 @@ class View:
             return np.asarray(image.convert("RGB"))
 
     def looks(self) -> bool:
-        """Whether the last message brought a picture."""
-        return bool(list(pictures.walk(self.messages[-1:])))
+        """Whether the last message brought a screenshot."""
+        return bool(list(images.walk(self.messages[-1:])))
 
 
 Policy = Callable[[View], Reply]
@@ -129,7 +129,7 @@ class Echo:
 
 @dataclass(frozen=True)
 class ColorTarget:
-    """Looks, finds the target by its colour in the picture it was sent, clicks its centre, looks again.
+    """Looks, finds the target by its colour in the screenshot it was sent, clicks its centre, looks again.
 
     Done when the target's colour is gone; gives up after ``tries`` clicks or when it cannot be seen.
     """
@@ -145,9 +145,9 @@ class ColorTarget:
         notes: list[Block] = [think(f"step {view.replies}")] if self.thoughts else []
         if not view.looks():
             return reply(*notes, "I look at the screen.", look())
-        picture = view.last_screenshot()
-        assert picture is not None
-        place = find_color(picture, self.color, self.tolerance)
+        seen = view.last_screenshot()
+        assert seen is not None
+        place = find_color(seen, self.color, self.tolerance)
         if place is None and clicks:
             return reply(*notes, f"Clicked the target at {clicks[-1]['input']['coordinate']}.")
         if place is None or len(clicks) >= self.tries:
@@ -217,13 +217,13 @@ class Form:
             return reply("I look at the form.", screenshot())
         if view.calls[-1]["name"] == "bash":
             return reply(f"The form received: {view.result_text()}")
-        picture = view.last_screenshot()
-        assert picture is not None
+        seen = view.last_screenshot()
+        assert seen is not None
         filled = sum(call["name"] == "type" for call in view.calls)
         colors = [*self.fields, self.submit]
         if filled == len(self.fields) and any(call["name"] == "left_click" for call in view.calls[-2:-1]):
             return reply("I read back what arrived.", tool("bash", command=self.read_back))
-        place = find_color(picture, colors[filled])
+        place = find_color(seen, colors[filled])
         if place is None:
             return reply(f"I cannot find the field of colour {colors[filled]}.")
         if filled == len(self.fields):

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .binding import digest, strip
+from .images import Measured, tokens
 from .models import LEGACY_HEADERS, TOOLSET, Model
-from .pictures import Measured, tokens
 
 LOOK_BACK = 20
 LIFE = {"5m": 300.0, "1h": 3600.0}

@@ -68,7 +68,7 @@ RULES: dict[str, Rule] = {
     "toolset_name missing": ECHO,
     "toolset_name wrong": ECHO,
     "toolset_name on another tool": ECHO,
-    "error with a picture": FAILED,
+    "error with an image": FAILED,
     "error without content": FAILED,
     "empty assistant message": NONEMPTY,
     "empty text": NONEMPTY,
@@ -77,7 +77,7 @@ RULES: dict[str, Rule] = {
     "same call twice": Rule(ERRORS, "tool_use ids must be unique."),
     "bad role": Rule(CREATE, "Each input message must be an object with a `role` and `content`."),
     "no base64": Rule("beta/beta_base64_image_source_param.py", 'type: Required[Literal["base64"]]'),
-    "not a picture": Rule(VISION, "JPEG, PNG, GIF and WebP are supported."),
+    "not an image": Rule(VISION, "JPEG, PNG, GIF and WebP are supported."),
     "wrong media type": Rule(
         "beta/beta_base64_image_source_param.py", '["image/jpeg", "image/png", "image/gif", "image/webp"]'
     ),
@@ -88,9 +88,9 @@ RULES: dict[str, Rule] = {
         "beta/beta_image_transformations_param.py",
         '`"error"` instead rejects the request with a 400 error naming the image\'s dimensions',
     ),
-    "21 pictures, one over 2000": SIDE,
+    "21 images, one over 2000": SIDE,
     "over 8000": SIDE,
-    "601 pictures": Rule(VISION, "At most 600 images in a request, 100 on models with a context of 200k tokens."),
+    "601 images": Rule(VISION, "At most 600 images in a request, 100 on models with a context of 200k tokens."),
     "100,001 messages": Rule(CREATE, "There is a limit of 100,000 messages in a single request."),
     "forged thinking": Rule(
         "beta/beta_thinking_block_param.py",

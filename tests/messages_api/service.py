@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import fields, history, pictures, prompt, structured
+from . import fields, history, images, prompt, structured
 from .binding import Signer, chain, digest, strip
 from .models import Model, cost_usd
 from .policies import Echo, Policy, View
@@ -34,7 +34,7 @@ class Service:
     key: str = "test-key"
     cache: prompt.PromptCache = field(default_factory=prompt.PromptCache)
     signer: Signer = field(default_factory=Signer)
-    measured: pictures.Measured = field(default_factory=pictures.Measured)
+    measured: images.Measured = field(default_factory=images.Measured)
     spent_usd: float = 0.0
     usages: list[dict[str, Any]] = field(default_factory=list)
 
@@ -44,7 +44,7 @@ class Service:
         messages = history.live(history.normalise(body["messages"]))
         tools = body.get("tools") or []
         history.check(messages, tools, model)
-        pictures.check(history.normalise(body["messages"]), tools, model, self.measured)
+        images.check(history.normalise(body["messages"]), tools, model, self.measured)
         return model, messages, self.signer.check(body, messages, model)
 
     def answer(self, body: dict[str, Any], betas: set[str]) -> Answer:

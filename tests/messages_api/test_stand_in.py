@@ -179,8 +179,8 @@ def edited(change: Callable[[list[Body]], object]) -> Body:
 
 
 def big(count: int, side: int = 32) -> Body:
-    picture = image(png(side, 16))
-    return request(user("go"), assistant(call()), user(result(*[picture] * count)))
+    shown = image(png(side, 16))
+    return request(user("go"), assistant(call()), user(result(*[shown] * count)))
 
 
 def tools(*entries: Body, **fields: Any) -> Body:
@@ -220,7 +220,7 @@ REFUSED: dict[str, tuple[Body, str]] = {
         "toolset_name",
     ),
     "result without a call": (request(user(result(text("x")))), "unexpected `tool_use_id`"),
-    "error with a picture": (edited(lambda m: m[2]["content"][0].update(is_error=True)), 'must be type "text"'),
+    "error with an image": (edited(lambda m: m[2]["content"][0].update(is_error=True)), 'must be type "text"'),
     "error without content": (
         edited(lambda m: m[2]["content"][0].update(is_error=True, content=[])),
         "cannot be empty",
@@ -235,12 +235,12 @@ REFUSED: dict[str, tuple[Body, str]] = {
     ),
     "bad role": (request({"role": "robot", "content": "x"}), "role"),
     "no base64": (request(user("go", image("§§"))), "Invalid base64"),
-    "not a picture": (request(user("go", image(base64.b64encode(b"hello").decode()))), "Could not process"),
+    "not an image": (request(user("go", image(base64.b64encode(b"hello").decode()))), "Could not process"),
     "wrong media type": (request(user("go", image(png(kind="JPEG")))), "does not match"),
     "oversized in a toolset result": (big(1, 2577), "larger than this model accepts"),
-    "21 pictures, one over 2000": (big(21, 2001), "exceed max allowed size: 2000"),
+    "21 images, one over 2000": (big(21, 2001), "exceed max allowed size: 2000"),
     "over 8000": (request(user("go", image(png(8001, 8)))), "exceed max allowed size: 8000"),
-    "601 pictures": (big(601, 16), "Too many images"),
+    "601 images": (big(601, 16), "Too many images"),
     "forged thinking": (
         request(
             user("go"), assistant({"type": "thinking", "thinking": "x", "signature": "AAAA"}, text("I")), user("on")
@@ -436,7 +436,7 @@ async def test_thinking_is_bound_to_the_past(
 async def run_steps(client: anthropic.AsyncAnthropic, count: int, body: Body, betas: list[str]) -> list[Any]:
     """A loop that marks the end of each batch, as the service advises: the messages it got."""
     history, got = [user("go")], []
-    picture = image(png(1280, 800))
+    shown = image(png(1280, 800))
     for _ in range(count):
         got.append(await ask(client, {**request(*history), **body}, betas))
         uses = [block for block in got[-1].content if block.type == "tool_use"]
@@ -446,7 +446,7 @@ async def run_steps(client: anthropic.AsyncAnthropic, count: int, body: Body, be
             for block in old["content"]:
                 block.pop("cache_control", None)
         history.append(assistant(*[block.to_dict() for block in got[-1].content]))
-        history.append(user(*[result(copy.deepcopy(picture), id=use.id) for use in uses]))
+        history.append(user(*[result(copy.deepcopy(shown), id=use.id) for use in uses]))
         history[-1]["content"][-1]["cache_control"] = {"type": "ephemeral"}
     return got
 

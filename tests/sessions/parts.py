@@ -189,7 +189,7 @@ def work(steps: int = 3, *, hold: asyncio.Event | None = None, pause: float = 0.
             await agent.gate.race(asyncio.sleep(pause))
             if hold is not None and number == steps:
                 await agent.gate.race(hold.wait())
-            picture = await agent.request.desktop.screenshot()
+            screenshot = await agent.request.desktop.screenshot()
             yield ToolFinished(
                 use["id"],
                 "screenshot",
@@ -199,7 +199,7 @@ def work(steps: int = 3, *, hold: asyncio.Event | None = None, pause: float = 0.
                 False,
                 "",
                 Timing(1, 2, 3, 6),
-                picture.data,
+                screenshot.data,
                 "image/png",
                 *SMALL,
             )

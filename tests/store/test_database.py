@@ -30,7 +30,7 @@ def start(command: list[str]) -> subprocess.Popen[str]:
 
 async def test_nobody_else_can_read_the_data(store: Store) -> None:
     await store.sessions.insert(session_row())
-    await store.screenshots.put(b"picture")
+    await store.screenshots.put(b"screenshot")
     for path in [store.directory, *store.directory.rglob("*")]:
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
 
@@ -39,14 +39,14 @@ async def test_what_was_written_is_there_after_opening_again(tmp_path: Path) -> 
     store = await Store.open(tmp_path)
     await store.sessions.insert(session_row())
     await store.messages.append("s-1", "user", "hello", time=1.0)
-    sha256 = await store.screenshots.put(b"picture", "image/jpeg")
+    sha256 = await store.screenshots.put(b"screenshot", "image/jpeg")
     await store.close()
     await store.close()
     assert names(tmp_path, "*-wal") == []
 
     store = await Store.open(tmp_path)
     assert [row.content for row in (await store.messages.page("s-1", MessageQuery())).rows] == ["hello"]
-    assert await store.screenshots.read(sha256) == (b"picture", "image/jpeg")
+    assert await store.screenshots.read(sha256) == (b"screenshot", "image/jpeg")
     await store.close()
     with pytest.raises(StoreUnavailable):
         await store.sessions.insert(session_row("s-2"))
@@ -153,7 +153,7 @@ async def test_a_busy_database_refuses_and_recovers(store: Store, monkeypatch: p
 
 async def test_leftovers_of_a_crash_are_removed(tmp_path: Path) -> None:
     store = await Store.open(tmp_path)
-    sha256 = await store.screenshots.put(b"picture")
+    sha256 = await store.screenshots.put(b"screenshot")
     await store.close()
     folder = tmp_path / "screenshots" / sha256[:2]
     (folder / ".writing-0123").write_bytes(b"half a pic")
@@ -163,7 +163,7 @@ async def test_leftovers_of_a_crash_are_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "..", "../../etc/passwd", "g" * 64, "A" * 64, "a" * 63])
-async def test_only_digests_name_pictures(store: Store, name: str) -> None:
+async def test_only_digests_name_screenshots(store: Store, name: str) -> None:
     assert store.screenshots.path(name) is None
     with pytest.raises(ValueError, match="not an image"):
         await store.screenshots.put(b"<svg>", "image/svg+xml")

@@ -153,8 +153,8 @@ async def test_readers_see_their_own_numbers_of_the_same_events(store: Store) ->
     assert (row.last_sequence, row.last_stream_sequence) == (2, 3)
 
 
-async def test_a_conversation_comes_back_to_the_byte_with_its_pictures_kept_once(store: Store) -> None:
-    data = base64.b64encode(b"\x89PNG picture").decode()
+async def test_a_conversation_comes_back_to_the_byte_with_its_images_kept_once(store: Store) -> None:
+    data = base64.b64encode(b"\x89PNG image").decode()
     image = {
         "type": "image",
         "source": {"type": "base64", "media_type": "image/png", "data": data},
@@ -178,11 +178,11 @@ async def test_a_conversation_comes_back_to_the_byte_with_its_pictures_kept_once
     assert await store.transcript.load("s-1") == []
 
 
-async def test_a_removed_picture_leaves_a_line_in_its_place(store: Store) -> None:
-    data = base64.b64encode(b"picture").decode()
+async def test_a_removed_image_leaves_a_line_in_its_place(store: Store) -> None:
+    data = base64.b64encode(b"image").decode()
     block = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}}
     await store.write(await store.transcript.appending("s-1", {"role": "user", "content": [block]}))
-    assert await store.screenshots.sweep(keep=()) == len(b"picture")
+    assert await store.screenshots.sweep(keep=()) == len(b"image")
     (message,) = await store.transcript.load("s-1")
     assert message["content"] == [{"type": "text", "text": "[the screenshot was removed]"}]
 

@@ -18,7 +18,7 @@ TOOLSET = {"type": "computer_toolset_20260801"}
 BASH = {"type": "bash_20250124", "name": "bash"}
 
 
-def picture(color: str) -> dict[str, Any]:
+def image(color: str) -> dict[str, Any]:
     out = io.BytesIO()
     Image.new("RGB", (64, 40), color).save(out, "PNG")
     data = base64.b64encode(out.getvalue()).decode()
@@ -60,7 +60,7 @@ class Conversation:
         if block["name"] != "screenshot":
             return {**result, "content": [{"type": "text", "text": "OK"}]}
         color = self.screens.pop(0) if len(self.screens) > 1 else self.screens[0]
-        return {**result, "content": [picture(color)]}
+        return {**result, "content": [image(color)]}
 
     @property
     def names(self) -> list[str]:

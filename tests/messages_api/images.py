@@ -1,4 +1,4 @@
-"""Pictures in a request: their limits, their price in tokens, their pixels."""
+"""Images in a request: their limits, their price in tokens, their pixels."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WEBP"
 
 
 class Measured:
-    """Sizes of pictures by the digest of their base64 text: a history repeats the same pictures in every request."""
+    """Sizes of images by the digest of their base64 text: a history repeats the same images in every request."""
 
     def __init__(self, keep: int = 4096) -> None:
         self._sizes: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()
         self._keep = keep
 
     def size(self, source: dict[str, Any], path: str) -> tuple[int, int]:
-        """Width and height in pixels; :class:`Refused` when it is not the picture that it claims to be."""
+        """Width and height in pixels; :class:`Refused` when it is not the image that it claims to be."""
         data, claimed = source.get("data"), source.get("media_type")
         if not isinstance(data, str) or not data:
             raise Refused(f"{path}.source.base64.data: Field required")
@@ -64,7 +64,7 @@ def _measure(data: str, claimed: object, path: str) -> tuple[int, int]:
 
 
 def tokens(width: int, height: int, model: Model) -> int:
-    """What the picture costs; older models shrink it to their own budget first."""
+    """What the image costs; older models shrink it to their own budget first."""
     count = math.ceil(width / 28) * math.ceil(height / 28)
     return min(count, 4784 if model.high_resolution else 1568)
 
