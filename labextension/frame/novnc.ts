@@ -13,6 +13,10 @@ interface Messages {
 const { messages } = RFB as unknown as { messages: Messages };
 const { clientEncodings } = messages;
 messages.clientEncodings = (socket, encodings) =>
-  clientEncodings.call(messages, socket, encodings.filter(encoding => !isQuality(encoding)));
+  clientEncodings.call(
+    messages,
+    socket,
+    encodings.filter(encoding => !isQuality(encoding))
+  );
 
 export default RFB;

@@ -5,14 +5,7 @@ import { followTheme } from '../shared/theme';
 import { Panel, type Mode } from '../shared/views/panel';
 
 /** Draws the panel into `element` until the returned function is called. `height` in pixels; 0 fills the element. */
-export function draw(
-  element: HTMLElement,
-  model: SessionModel,
-  show: ShowScreen,
-  mode: Mode,
-  height: number,
-  remark = ''
-): () => void {
+export function draw(element: HTMLElement, model: SessionModel, show: ShowScreen, mode: Mode, height: number, remark = ''): () => void {
   const unfollow = followTheme(element);
   element.classList.add('jp-Cambio-host');
   element.style.height = height ? 'auto' : '100%';

@@ -40,7 +40,10 @@ async function buildFrame() {
   const options = { ...common, format: 'iife', entryPoints: ['frame/frame.ts'], plugins: [withoutAwait], write: false };
   const [page, built] = await Promise.all([readFile(path.join(root, 'frame/frame.html'), 'utf8'), esbuild.build(options)]);
   const script = built.outputFiles[0].text.replaceAll('</script', '<\\/script').replaceAll('<!--', '<\\!--');
-  await writeFile(path.join(out, 'frame.html'), page.replace('/* frame.ts */', () => script));
+  await writeFile(
+    path.join(out, 'frame.html'),
+    page.replace('/* frame.ts */', () => script)
+  );
 }
 
 await mkdir(out, { recursive: true });

@@ -73,17 +73,19 @@ function quoted(value: unknown, length = 60): string {
   return `“${shorten(words(value).replaceAll('\n', '⏎'), length)}”`;
 }
 
-const CLICKS = new Map<string, [string, number]>(Object.entries({
-  left_click: ['Click', 1],
-  right_click: ['Right click', 1],
-  middle_click: ['Middle click', 1],
-  double_click: ['Double click', 2],
-  triple_click: ['Triple click', 3],
-  hover: ['Point at', 0],
-  mouse_move: ['Move the mouse', 0],
-  left_mouse_down: ['Press the button', 1],
-  left_mouse_up: ['Release the button', 1]
-}));
+const CLICKS = new Map<string, [string, number]>(
+  Object.entries({
+    left_click: ['Click', 1],
+    right_click: ['Right click', 1],
+    middle_click: ['Middle click', 1],
+    double_click: ['Double click', 2],
+    triple_click: ['Triple click', 3],
+    hover: ['Point at', 0],
+    mouse_move: ['Move the mouse', 0],
+    left_mouse_down: ['Press the button', 1],
+    left_mouse_up: ['Release the button', 1]
+  })
+);
 
 /** A call in words; `result` is what it returned, which names the element that a reference stood for. */
 export function describe(tool: string, input: Json, result = ''): Described {

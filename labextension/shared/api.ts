@@ -81,7 +81,7 @@ export class Api {
   /** What happened after the event `after`, up to the event `last`, in order. */
   async events(id: string, after: number, last: number): Promise<ServerMessage[]> {
     const found: ServerMessage[] = [];
-    for (let position = after; position < last; ) {
+    for (let position = after; position < last;) {
       const path = `sessions/${encodeURIComponent(id)}/events?${search({ after: position, limit: 200 })}`;
       const { events, has_next: more } = await this.json<{ events: ServerMessage[]; has_next: boolean }>('GET', path);
       found.push(...events.filter(event => (event.sequence ?? 0) <= last));
@@ -135,7 +135,12 @@ export class Api {
   async convert(run: Uint8Array, format: string): Promise<Blob> {
     const path = this.url(`cambio/export?format=${encodeURIComponent(format)}`);
     const sent = { 'Content-Type': 'application/octet-stream' };
-    const answer = await this.fetcher(path, { method: 'PUT', credentials: 'same-origin', headers: { ...headers(this.address), ...sent }, body: run as BodyInit });
+    const answer = await this.fetcher(path, {
+      method: 'PUT',
+      credentials: 'same-origin',
+      headers: { ...headers(this.address), ...sent },
+      body: run as BodyInit
+    });
     if (!answer.ok) throw await failure(answer);
     return answer.blob();
   }

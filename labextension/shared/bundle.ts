@@ -73,7 +73,9 @@ export class RecordedRun {
     const events = lines(files.get('events.jsonl'));
     const begin = number(session['created_at']) || number(events[0]?.['time']);
     const replies = repliesOf(events);
-    const [unseen, ended] = ['Unseen', 'ToolFinished'].map(kind => new Map(events.filter(one => one['kind'] === kind).map(one => [text(one['tool_use_id']), one])));
+    const [unseen, ended] = ['Unseen', 'ToolFinished'].map(
+      kind => new Map(events.filter(one => one['kind'] === kind).map(one => [text(one['tool_use_id']), one]))
+    );
     this.steps = lines(files.get('steps.jsonl')).map(row => {
       const id = text(row['tool_use_id']);
       const of = ended?.get(id);
@@ -124,7 +126,11 @@ function readText(bytes: Uint8Array): Map<string, string> {
 }
 
 function lines(content = ''): Json[] {
-  return content.split('\n').filter(Boolean).map(json).filter(row => row !== null);
+  return content
+    .split('\n')
+    .filter(Boolean)
+    .map(json)
+    .filter(row => row !== null);
 }
 
 function json(line: string): Json | null {

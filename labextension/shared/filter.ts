@@ -12,7 +12,10 @@ export interface Facts {
 }
 
 export function fits(words: string, facts: Facts): boolean {
-  return words.toLowerCase().split(/\s+/).every(word => one(word, facts));
+  return words
+    .toLowerCase()
+    .split(/\s+/)
+    .every(word => one(word, facts));
 }
 
 function one(word: string, facts: Facts): boolean {

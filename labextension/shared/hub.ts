@@ -13,8 +13,6 @@ import { emptyView, reduce, type Approval, type SessionView } from './state';
 
 export type OpenChannel = (listener: Listener) => Channel;
 
-
-
 const NOT_SENT = 'Not sent: there is no connection to the server. Try again when it is back.';
 const STOPPED = 'Stopped.';
 const NOT_STOPPED = 'Not stopped.';
@@ -47,7 +45,10 @@ export class SessionModel {
   notice = '';
   readonly viewer = viewerName();
   private readonly line: Channel;
-  private readonly outbox = new Outbox(message => this.line.send(message), notice => this.say(notice ?? this.notice));
+  private readonly outbox = new Outbox(
+    message => this.line.send(message),
+    notice => this.say(notice ?? this.notice)
+  );
   private stopping: ReturnType<typeof setTimeout> | undefined;
   private readonly listeners = new Set<() => void>();
   private scheduled = false;

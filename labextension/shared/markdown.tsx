@@ -58,7 +58,7 @@ function Rest({ text }: { text: string }): VNode {
 /** Pieces that the browser lays out only when they come into sight. */
 function sliced(text: string): string[] {
   const found: string[] = [];
-  for (let at = 0; at < text.length; ) {
+  for (let at = 0; at < text.length;) {
     let end = at + SLICE >= text.length ? text.length : breakBefore(text, at + SLICE, at) + 1;
     if (/[\ud800-\udbff]/.test(text.charAt(end - 1))) end += 1; // the first half of a character
     found.push(text.slice(at, end));
@@ -125,7 +125,10 @@ function List({ list, depth }: { list: Tokens.List; depth: number }): VNode {
   const items = list.items.map((item, index) => (
     <li key={index}>
       {item.task && (item.checked ? '☑ ' : '☐ ')}
-      {blocks(item.tokens.filter(token => token.type !== 'checkbox'), depth + 1)}
+      {blocks(
+        item.tokens.filter(token => token.type !== 'checkbox'),
+        depth + 1
+      )}
     </li>
   ));
   return list.ordered ? <ol start={Number(list.start) || 1}>{items}</ol> : <ul>{items}</ul>;
@@ -133,14 +136,22 @@ function List({ list, depth }: { list: Tokens.List; depth: number }): VNode {
 
 function Table({ table, depth }: { table: Tokens.Table; depth: number }): VNode {
   return (
-    <div class="jp-Cambio-table" tabIndex={0}>
+    <div class="jp-Cambio-table" tabIndex={0} role="group" aria-label={t('Table')}>
       <table>
         <thead>
-          <tr>{table.header.map((cell, index) => <th key={index}>{inlines(cell.tokens, depth)}</th>)}</tr>
+          <tr>
+            {table.header.map((cell, index) => (
+              <th key={index}>{inlines(cell.tokens, depth)}</th>
+            ))}
+          </tr>
         </thead>
         <tbody>
           {table.rows.map((row, index) => (
-            <tr key={index}>{row.map((cell, column) => <td key={column}>{inlines(cell.tokens, depth)}</td>)}</tr>
+            <tr key={index}>
+              {row.map((cell, column) => (
+                <td key={column}>{inlines(cell.tokens, depth)}</td>
+              ))}
+            </tr>
           ))}
         </tbody>
       </table>

@@ -24,14 +24,7 @@ export type ThumbnailMessage = Received<schema.Thumbnail, 'image'>;
 export type UnfollowedMessage = Received<schema.Unfollowed, 'code' | 'reason'>;
 
 export type ServerMessage =
-  | StatusMessage
-  | ToolMessage
-  | ResponseMessage
-  | ErrorMessage
-  | DeltaMessage
-  | HeartbeatMessage
-  | ThumbnailMessage
-  | UnfollowedMessage;
+  StatusMessage | ToolMessage | ResponseMessage | ErrorMessage | DeltaMessage | HeartbeatMessage | ThumbnailMessage | UnfollowedMessage;
 
 export type Command = schema.Command['type'];
 export type ClientMessage = schema.UserMessage | schema.Command | schema.Follow | schema.Watch;

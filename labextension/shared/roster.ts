@@ -110,10 +110,7 @@ export class Roster {
 
   async load(): Promise<void> {
     try {
-      const [active, recent] = await Promise.all([
-        this.api.sessions({ status: 'active', limit: 200 }),
-        this.api.sessions({ limit: 50 })
-      ]);
+      const [active, recent] = await Promise.all([this.api.sessions({ status: 'active', limit: 200 }), this.api.sessions({ limit: 50 })]);
       const rows = new Map([...this.rows].filter(([, row]) => row.starting));
       for (const session of [...active.items, ...recent.items]) rows.set(session.id, rowOf(session, this.rows.get(session.id)));
       this.rows = rows;
@@ -149,7 +146,10 @@ export class Roster {
   }
 
   private tellWatched(): void {
-    const sessions = [...this.watched.keys()].filter(id => !this.rows.get(id)?.ended).sort().slice(0, MOST_WATCHED);
+    const sessions = [...this.watched.keys()]
+      .filter(id => !this.rows.get(id)?.ended)
+      .sort()
+      .slice(0, MOST_WATCHED);
     const text = sessions.join();
     if (text === this.sent || this.connection.phase !== 'open') return;
     this.sent = text;
@@ -200,7 +200,24 @@ export class Roster {
 
 function blank(id: string, created: string): Row {
   const text = '';
-  return { id, name: id.slice(0, 8), status: 'idle', text, model: '', steps: 0, cost: 0, created, ended: false, tags: [], note: '', approval: null, question: null, turn: '', thumbnail: '', starting: null };
+  return {
+    id,
+    name: id.slice(0, 8),
+    status: 'idle',
+    text,
+    model: '',
+    steps: 0,
+    cost: 0,
+    created,
+    ended: false,
+    tags: [],
+    note: '',
+    approval: null,
+    question: null,
+    turn: '',
+    thumbnail: '',
+    starting: null
+  };
 }
 
 function rowOf(session: SessionSummary, before: Row | undefined): Row {

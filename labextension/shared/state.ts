@@ -2,7 +2,18 @@
 
 import { pendingApproval, type Approval } from './approval';
 import { translate as t } from './language';
-import type { DeltaMessage, ErrorMessage, Json, ResponseMessage, ServerMessage, Status, StatusMessage, Step, ToolMessage, Usage } from './messages';
+import type {
+  DeltaMessage,
+  ErrorMessage,
+  Json,
+  ResponseMessage,
+  ServerMessage,
+  Status,
+  StatusMessage,
+  Step,
+  ToolMessage,
+  Usage
+} from './messages';
 import { noteOf } from './notes';
 import { pendingQuestion, type Question } from './question';
 import { stepOf } from './step';
@@ -142,7 +153,14 @@ function onStatusEvent(view: SessionView, message: StatusMessage, data: Json): S
     case 'message_queued':
       return { ...view, queued: new Map(view.queued).set(text(data['message_id']), text(data['message'])) };
     case 'message_delivered':
-      if (data['note'] === true) return addEntry(view, 'note', t('The agent is told: %1', text(data['message']).replace(/^Note: /, '')), message.timestamp, text(data['message_id']));
+      if (data['note'] === true)
+        return addEntry(
+          view,
+          'note',
+          t('The agent is told: %1', text(data['message']).replace(/^Note: /, '')),
+          message.timestamp,
+          text(data['message_id'])
+        );
       return addEntry(unqueue(view, data), 'user', text(data['message']), message.timestamp, text(data['message_id']));
     case 'message_withdrawn':
       return unqueue(view, data);
@@ -292,7 +310,15 @@ function addNote(view: SessionView, message: StatusMessage): SessionView {
   return addEntry(view, 'note', words, message.timestamp, `note-${about || message.timestamp}-${words}`, '', about ? [about] : []);
 }
 
-function addEntry(view: SessionView, kind: Entry['kind'], words: string, time: string | undefined, key: string, note = '', steps: string[] = []): SessionView {
+function addEntry(
+  view: SessionView,
+  kind: Entry['kind'],
+  words: string,
+  time: string | undefined,
+  key: string,
+  note = '',
+  steps: string[] = []
+): SessionView {
   const id = key || `${kind}-${time}-${view.entries.length}`;
   if (view.entries.some(entry => entry.key === id)) return view;
   const entry: Entry = { key: id, kind, text: words, time: moment(time), steps, remark: note };

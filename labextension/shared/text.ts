@@ -2,9 +2,10 @@
 
 // OSC, CSI and two-character escape sequences; then C0/C1 controls except tab and newline; then characters that
 // reorder or hide text (bidirectional overrides and isolates, zero-width marks that are not joiners).
- 
-const ESCAPES = /\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)?|[\u001b\u009b][[\]()#;?]*(?:\d{1,4}(?:[;:]\d{0,4})*)?[\dA-PR-TZcf-nq-uy=><~]|\u001b./g;
- 
+
+const ESCAPES =
+  /\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)?|[\u001b\u009b][[\]()#;?]*(?:\d{1,4}(?:[;:]\d{0,4})*)?[\dA-PR-TZcf-nq-uy=><~]|\u001b./g;
+
 const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
 const REORDERING = /[\u202a-\u202e\u2066-\u2069\u200e\u200f\ufeff]/g;
 

@@ -93,7 +93,12 @@ function addForOne(context: CommandContext): void {
   const idOf = (args: Args): string =>
     String(args['id'] ?? app.contextMenuHitTest(node => node.matches(SELECTOR))?.dataset['sessionId'] ?? documents.current ?? '');
   const rowOf = (args: Args): Row | undefined => rows?.rows.get(idOf(args));
-  const add = (name: string, label: string | ((args: Args) => string), run: (row: Row, list: Roster, args: Args) => unknown, fits: (row: Row) => boolean): void => {
+  const add = (
+    name: string,
+    label: string | ((args: Args) => string),
+    run: (row: Row, list: Roster, args: Args) => unknown,
+    fits: (row: Row) => boolean
+  ): void => {
     app.commands.addCommand(name, {
       label,
       isEnabled: args => {
@@ -112,18 +117,63 @@ function addForOne(context: CommandContext): void {
   };
   const alive = (row: Row): boolean => !row.ended;
   const busy = (row: Row): boolean => alive(row) && working(row.status);
-  add(COMMAND.desktop, trans.__('Open desktop'), (row, _, args) => documents.open(row.id, modeOf(args)), () => true);
-  add(COMMAND.chat, trans.__('Open chat'), row => documents.open(row.id, 'chat'), () => true);
+  add(
+    COMMAND.desktop,
+    trans.__('Open desktop'),
+    (row, _, args) => documents.open(row.id, modeOf(args)),
+    () => true
+  );
+  add(
+    COMMAND.chat,
+    trans.__('Open chat'),
+    row => documents.open(row.id, 'chat'),
+    () => true
+  );
   add(COMMAND.stop, trans.__('Stop'), (row, list) => list.command('stop', row.id), busy);
-  add(COMMAND.pause, trans.__('Pause'), (row, list) => list.command('pause', row.id), row => busy(row) && row.status !== 'paused');
-  add(COMMAND.resume, trans.__('Resume'), (row, list) => list.command('resume', row.id), row => row.status === 'paused');
+  add(
+    COMMAND.pause,
+    trans.__('Pause'),
+    (row, list) => list.command('pause', row.id),
+    row => busy(row) && row.status !== 'paused'
+  );
+  add(
+    COMMAND.resume,
+    trans.__('Resume'),
+    (row, list) => list.command('resume', row.id),
+    row => row.status === 'paused'
+  );
   add(COMMAND.end, trans.__('End session…'), (row, list) => end(context, row, list), alive);
-  add(COMMAND.copyId, trans.__('Copy session ID'), row => Clipboard.copyToSystem(row.id), () => true);
-  add(COMMAND.download, trans.__('Download run'), (row, list) => downloadRun(row, list), () => true);
+  add(
+    COMMAND.copyId,
+    trans.__('Copy session ID'),
+    row => Clipboard.copyToSystem(row.id),
+    () => true
+  );
+  add(
+    COMMAND.download,
+    trans.__('Download run'),
+    (row, list) => downloadRun(row, list),
+    () => true
+  );
   const ended = (row: Row): boolean => row.ended;
-  add(COMMAND.view, trans.__('View run'), (row, list) => records.view(row, list), () => true);
-  add(COMMAND.pair, args => records.compareLabel(rowOf(args)), (row, list) => records.compare(row, list), () => true);
-  add(COMMAND.export, trans.__('Export run…'), (row, list) => records.export(row, list), () => true);
+  add(
+    COMMAND.view,
+    trans.__('View run'),
+    (row, list) => records.view(row, list),
+    () => true
+  );
+  add(
+    COMMAND.pair,
+    args => records.compareLabel(rowOf(args)),
+    (row, list) => records.compare(row, list),
+    () => true
+  );
+  add(
+    COMMAND.export,
+    trans.__('Export run…'),
+    (row, list) => records.export(row, list),
+    () => true
+  );
   add(COMMAND.remove, trans.__('Delete run…'), (row, list) => records.delete(row, list), ended);
   add(COMMAND.attach, trans.__('Insert code that attaches to it'), row => insertCode(context, row), alive);
 }

@@ -31,16 +31,38 @@ export interface NewSession {
 class Form extends Widget implements Dialog.IBodyWidget<NewSession> {
   private readonly fields = new Map<string, HTMLInputElement | HTMLSelectElement>();
 
-  constructor(private readonly trans: TranslationBundle, defaults: Defaults, choices: Choices) {
+  constructor(
+    private readonly trans: TranslationBundle,
+    defaults: Defaults,
+    choices: Choices
+  ) {
     super();
     this.addClass('jp-Cambio-form');
     const models = [...new Set([defaults.model, ...choices.models].filter(Boolean))];
     this.field('name', trans.__('Name'), this.input('text', '', trans.__('Made up when empty')));
     this.field('model', trans.__('Model'), this.select(models, models[0] ?? ''));
     this.field('approval', trans.__('Ask before'), this.choices(trans, defaults.approval || choices.approval));
-    this.field('ask_user', trans.__('May ask you'), this.options([['', trans.__('no')], ['yes', trans.__('questions, and to take over')]], ''));
-    this.field('max_steps', trans.__('Step limit of a turn'), this.input('number', defaults.maxSteps || '', String(choices.maxSteps || ''), true));
-    this.field('max_cost_usd', trans.__('Cost limit (US$)'), this.input('number', defaults.maxCostUsd || '', String(choices.maxCostUsd || '')));
+    this.field(
+      'ask_user',
+      trans.__('May ask you'),
+      this.options(
+        [
+          ['', trans.__('no')],
+          ['yes', trans.__('questions, and to take over')]
+        ],
+        ''
+      )
+    );
+    this.field(
+      'max_steps',
+      trans.__('Step limit of a turn'),
+      this.input('number', defaults.maxSteps || '', String(choices.maxSteps || ''), true)
+    );
+    this.field(
+      'max_cost_usd',
+      trans.__('Cost limit (US$)'),
+      this.input('number', defaults.maxCostUsd || '', String(choices.maxCostUsd || ''))
+    );
   }
 
   getValue(): NewSession {
@@ -78,7 +100,10 @@ class Form extends Widget implements Dialog.IBodyWidget<NewSession> {
   }
 
   private select(values: string[], chosen: string): HTMLSelectElement {
-    return this.options(values.map(value => [value, value]), chosen);
+    return this.options(
+      values.map(value => [value, value]),
+      chosen
+    );
   }
 
   private choices(trans: TranslationBundle, chosen: string): HTMLSelectElement {

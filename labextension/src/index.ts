@@ -86,7 +86,16 @@ const agents: JupyterFrontEndPlugin<void> = {
     onOpenSession(id => void roster.then(loaded => loaded.load()).then(() => actions.openDesktop(id)));
     void roster.then(loaded => {
       list = loaded;
-      announce({ notify: Notification, roster: loaded, trans, open: actions.openDesktop, visible, listed, told, enabled: () => preferences });
+      announce({
+        notify: Notification,
+        roster: loaded,
+        trans,
+        open: actions.openDesktop,
+        visible,
+        listed,
+        told,
+        enabled: () => preferences
+      });
       const refresh = (): void => {
         item.refresh(loaded);
         documents.retitle();
@@ -125,10 +134,13 @@ async function openCell(walls: Walls, records: Records, id: string, cell: string
 
 /** Whether such an element is on the screen. */
 function isShown(selector: string, fits: (element: Element) => boolean = () => true): boolean {
-  return !document.hidden && [...document.querySelectorAll(selector)].some(element => {
-    const box = element.getBoundingClientRect();
-    return box.width > 0 && box.bottom > 0 && box.top < innerHeight && fits(element);
-  });
+  return (
+    !document.hidden &&
+    [...document.querySelectorAll(selector)].some(element => {
+      const box = element.getBoundingClientRect();
+      return box.width > 0 && box.bottom > 0 && box.top < innerHeight && fits(element);
+    })
+  );
 }
 
 /** The list of sessions, once the page is up: nothing of ours delays JupyterLab's own start. */
@@ -136,7 +148,8 @@ async function loadRoster(app: JupyterFrontEnd, trans: TranslationBundle): Promi
   await app.started;
   const [module, panel] = await Promise.all([loadAgents(), loadPanel()]);
   const host = (text: string, ...values: unknown[]): string => trans.__(text, ...values);
-  const hostPlural = (one: string, many: string, count: number, ...values: unknown[]): string => trans._n(one, many, count, count, ...values);
+  const hostPlural = (one: string, many: string, count: number, ...values: unknown[]): string =>
+    trans._n(one, many, count, count, ...values);
   module.useTranslation(host, hostPlural);
   panel.useTranslation(host, hostPlural);
   void panel.ensureStyle(address()); // so that the list, or a panel, opens without a wait
@@ -151,7 +164,16 @@ function openMenu(id: string, x: number, y: number): void {
 
 function addToPalette(palette: ICommandPalette | null, trans: TranslationBundle): void {
   const category = trans.__('Agents');
-  for (const command of [COMMAND.create, COMMAND.open, COMMAND.stopAll, COMMAND.focus, COMMAND.stop, COMMAND.pause, COMMAND.resume, COMMAND.chat]) {
+  for (const command of [
+    COMMAND.create,
+    COMMAND.open,
+    COMMAND.stopAll,
+    COMMAND.focus,
+    COMMAND.stop,
+    COMMAND.pause,
+    COMMAND.resume,
+    COMMAND.chat
+  ]) {
     palette?.addItem({ command, category, args: { isPalette: true } });
   }
 }

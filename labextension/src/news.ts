@@ -81,7 +81,8 @@ export function announce({ notify, roster, trans, open, visible, listed, told, e
   return roster.follow(news => {
     const { row } = news;
     waiting.delete(row.id);
-    if (news.kind === 'approval') tellWhenHidden(trans.__('%1 asks for permission', row.name), escapeInvisible(news.approval.shown), () => open(row.id));
+    if (news.kind === 'approval')
+      tellWhenHidden(trans.__('%1 asks for permission', row.name), escapeInvisible(news.approval.shown), () => open(row.id));
     if (news.kind === 'question') tellWhenHidden(trans.__('%1 asks', row.name), plain(news.question.question), () => open(row.id));
     if (news.kind === 'decided') return withdraw(row.id);
     if (news.kind === 'approval' || news.kind === 'question') {

@@ -131,7 +131,10 @@ export class Records {
       const answer = await InputDialog.getItem({
         title: this.trans.__('Export %1 as', row.name),
         items,
-        current: Math.max(0, formats.findIndex(one => one.name === 'html')),
+        current: Math.max(
+          0,
+          formats.findIndex(one => one.name === 'html')
+        ),
         okLabel: this.trans.__('Export')
       });
       const chosen = formats[items.indexOf(answer.value ?? '')];

@@ -55,7 +55,11 @@ export class RunContent extends Widget {
       if (this.isDisposed) return;
       this.viewer?.close();
       const run = decode(this.context.model.toString());
-      const name = this.path.split('/').pop()?.replace(/\.cambio$/, '') ?? 'run';
+      const name =
+        this.path
+          .split('/')
+          .pop()
+          ?.replace(/\.cambio$/, '') ?? 'run';
       const video = (): Promise<void> => saveVideo(new panel.Api(address()), run, name);
       this.viewer = runs.mountRun(this.node, run, { compare: () => this.compare(this), video });
     } catch (error) {

@@ -46,8 +46,14 @@ test('a click is shown on the screenshot that it was aimed at, a command on none
     { tool: 'computer', arguments: { action: 'type', text: 'x' }, image: '' },
     { tool: 'zoom', arguments: {}, image: 'b' }
   ];
-  assert.deepEqual(steps.map((_, index) => screenshotIndex(steps, index, step => step.image !== '')), [0, 0, -1, 0, 4]);
-  assert.equal(screenshotIndex(steps.slice(1), 0, step => step.image !== ''), -1);
+  assert.deepEqual(
+    steps.map((_, index) => screenshotIndex(steps, index, step => step.image !== '')),
+    [0, 0, -1, 0, 4]
+  );
+  assert.equal(
+    screenshotIndex(steps.slice(1), 0, step => step.image !== ''),
+    -1
+  );
 });
 
 for (const name of ['constructor', '__proto__', 'toString', 'hasOwnProperty']) {
@@ -88,8 +94,44 @@ test('the element that a reference names is marked on a page and on the screen',
 });
 
 test('a call that is still being written, and the element that it is about', () => {
-  const tools = ['bash', 'type', 'key', 'hold_key', 'wait', 'navigate', 'find', 'ask_user', 'hand_over', 'form_input', 'left_click', 'left_click_drag', 'scroll', 'zoom', 'screenshot', 'str_replace_based_edit_tool', 'price_of'];
-  assert.deepEqual(tools.map(announce), ['Run', 'Type', 'Press', 'Hold', 'Wait', 'Open', 'Find', 'Ask', 'Hand over', 'Fill in a field', 'Click', 'Drag', 'Scroll down', 'Zoom', 'Look at the screen', 'Work on a file', 'price of']);
+  const tools = [
+    'bash',
+    'type',
+    'key',
+    'hold_key',
+    'wait',
+    'navigate',
+    'find',
+    'ask_user',
+    'hand_over',
+    'form_input',
+    'left_click',
+    'left_click_drag',
+    'scroll',
+    'zoom',
+    'screenshot',
+    'str_replace_based_edit_tool',
+    'price_of'
+  ];
+  assert.deepEqual(tools.map(announce), [
+    'Run',
+    'Type',
+    'Press',
+    'Hold',
+    'Wait',
+    'Open',
+    'Find',
+    'Ask',
+    'Hand over',
+    'Fill in a field',
+    'Click',
+    'Drag',
+    'Scroll down',
+    'Zoom',
+    'Look at the screen',
+    'Work on a file',
+    'price of'
+  ]);
   const readings = ['button "Old" [ref_2]', 'textbox "Your name" [ref_2] value=""', 'no references'];
   assert.equal(elementNamed({ target: { type: 'ref', ref: 'ref_2' } }, readings), '“Your name” (textbox)');
   assert.equal(elementNamed({ target: { type: 'ref', ref: '.*' } }, readings), '');

@@ -29,6 +29,9 @@ const step = (made: Made, index: number): RunStep => ({
 for (const one of JSON.parse(readFileSync('tests/align.json', 'utf8')) as Case[]) {
   test(`two runs are aligned: ${one.name}`, () => {
     const lines = align({ steps: one.left.map(step) }, { steps: one.right.map(step) });
-    assert.deepEqual(lines.map(line => [line.left?.step ?? null, line.right?.step ?? null, line.same, line.tree]), one.lines);
+    assert.deepEqual(
+      lines.map(line => [line.left?.step ?? null, line.right?.step ?? null, line.same, line.tree]),
+      one.lines
+    );
   });
 }

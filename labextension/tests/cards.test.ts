@@ -23,7 +23,14 @@ const step = (number: number, tool: string, image: string | null = null): Step =
 const shown = (steps: Step[]): string[] => cardsOf(steps).map(card => `${card.step.tool} ${card.shown?.image ?? ''}`);
 
 test('a look at the screen belongs to the action before it', () => {
-  const steps = [step(1, 'screenshot', 'a'), step(2, 'left_click'), step(3, 'screenshot', 'b'), step(4, 'screenshot', 'c'), step(5, 'bash'), step(6, 'screenshot', 'd')];
+  const steps = [
+    step(1, 'screenshot', 'a'),
+    step(2, 'left_click'),
+    step(3, 'screenshot', 'b'),
+    step(4, 'screenshot', 'c'),
+    step(5, 'bash'),
+    step(6, 'screenshot', 'd')
+  ];
   assert.deepEqual(shown(steps), ['screenshot a', 'left_click b', 'screenshot c', 'bash ', 'screenshot d']);
 });
 

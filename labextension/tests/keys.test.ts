@@ -35,7 +35,13 @@ test('command is control on a mac, and each key with it is released', () => {
   const [command] = macKeys(pressed('Meta', { code: 'MetaLeft', metaKey: true }));
   assert.deepEqual([command?.key, command?.code, command?.metaKey], ['Control', 'ControlLeft', false]);
   const copy = macKeys(pressed('c', { code: 'KeyC', metaKey: true }));
-  assert.deepEqual(copy.map(key => [key.type, key.key, key.ctrlKey]), [['keydown', 'c', true], ['keyup', 'c', true]]);
+  assert.deepEqual(
+    copy.map(key => [key.type, key.key, key.ctrlKey]),
+    [
+      ['keydown', 'c', true],
+      ['keyup', 'c', true]
+    ]
+  );
   assert.equal(macKeys(pressed('c')).length, 1);
   assert.equal(plainKeys(pressed('c', { metaKey: true })).metaKey, true);
 });

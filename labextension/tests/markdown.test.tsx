@@ -39,7 +39,8 @@ for (const text of HOSTILE) {
     assert.equal((globalThis as Record<string, unknown>)['pwned'], undefined);
     assert.equal(element.querySelector('img, script, svg, iframe, style, form, input, object, embed, link, details'), null);
     for (const node of element.querySelectorAll('*')) {
-      for (const { name } of [...node.attributes]) assert.ok(['class', 'href', 'target', 'rel', 'title', 'tabindex', 'type', 'start'].includes(name), name);
+      for (const { name } of [...node.attributes])
+        assert.ok(['class', 'href', 'target', 'rel', 'title', 'tabindex', 'type', 'start', 'role', 'aria-label'].includes(name), name);
     }
     for (const link of element.querySelectorAll('a')) assert.match(link.getAttribute('href') ?? '', /^(https?|mailto):/);
   });
@@ -50,7 +51,9 @@ test('what HTML says is shown as text', () => {
 });
 
 test('ordinary Markdown looks like it', () => {
-  const element = show('# Title\n\nSome **bold**, *soft*, `code` & [link](https://example.org).\n\n- one\n- two\n\n1. a\n\n> said\n\n```py\nx = 1\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |');
+  const element = show(
+    '# Title\n\nSome **bold**, *soft*, `code` & [link](https://example.org).\n\n- one\n- two\n\n1. a\n\n> said\n\n```py\nx = 1\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |'
+  );
   for (const selector of ['h3', 'strong', 'em', 'code', 'a[rel~=noopener]', 'ul li', 'ol li', 'blockquote', 'pre code', 'table td']) {
     assert.ok(element.querySelector(selector), selector);
   }
@@ -59,7 +62,15 @@ test('ordinary Markdown looks like it', () => {
 
 test('only web and mail links are links', () => {
   assert.equal(safeLink('https://example.org/a'), 'https://example.org/a');
-  for (const href of ['javascript:alert(1)', ' javascript:alert(1)', 'java\nscript:alert(1)', 'data:text/html,x', 'file:///etc/passwd', '/relative', '']) {
+  for (const href of [
+    'javascript:alert(1)',
+    ' javascript:alert(1)',
+    'java\nscript:alert(1)',
+    'data:text/html,x',
+    'file:///etc/passwd',
+    '/relative',
+    ''
+  ]) {
     assert.equal(safeLink(href), null, href);
   }
 });

@@ -70,7 +70,13 @@ function bench(context: TestContext): Bench {
   return { page, channel, states, messages, opened, answer, last: () => FakeSocket.all.at(-1) as FakeSocket };
 }
 
-const snapshot = (session_id: string, sequence: number): object => ({ type: 'status', status: 'idle', metadata: { event: 'snapshot' }, session_id, sequence });
+const snapshot = (session_id: string, sequence: number): object => ({
+  type: 'status',
+  status: 'idle',
+  metadata: { event: 'snapshot' },
+  session_id,
+  sequence
+});
 const soon = async (): Promise<void> => {
   for (let turn = 0; turn < 10; turn += 1) await Promise.resolve();
 };
@@ -126,7 +132,10 @@ test('many sessions and the list share one socket', context => {
 test('a session that is over, unknown or away is said, and the socket stays', context => {
   const { page, last, states } = bench(context);
   last().accept();
-  for (const [code, refusal] of [[404, 'missing'], [409, 'ended']] as const) {
+  for (const [code, refusal] of [
+    [404, 'missing'],
+    [409, 'ended']
+  ] as const) {
     const seen: ConnectionState[] = [];
     page.follow(`s${code}`, { onMessage: () => undefined, onState: state => seen.push(state), onOpen: () => undefined });
     last().say({ type: 'unfollowed', session_id: `s${code}`, code, reason: '' });
@@ -202,6 +211,9 @@ test('what is not a message is ignored', context => {
 });
 
 test('waiting times double up to fifteen seconds', () => {
-  assert.deepEqual([1, 2, 3, 4, 5, 6, 20].map(n => backoff(n, 0.5)), [500, 1000, 2000, 4000, 8000, 15_000, 15_000]);
+  assert.deepEqual(
+    [1, 2, 3, 4, 5, 6, 20].map(n => backoff(n, 0.5)),
+    [500, 1000, 2000, 4000, 8000, 15_000, 15_000]
+  );
   assert.equal(explainRefusal(new Response('', { status: 400 })), null);
 });

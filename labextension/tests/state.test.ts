@@ -11,7 +11,16 @@ const status = (value: string, metadata: Record<string, unknown> = {}, sequence 
   ({ type: 'status', status: value, content: value, metadata, timestamp: T, sequence }) as ServerMessage;
 const delta = (content: string, kind = 'text'): ServerMessage => ({ type: 'agent_delta', content, metadata: { kind } }) as ServerMessage;
 const tool = (id: string, value: string, result?: object): ServerMessage =>
-  ({ type: 'tool_execution', tool: 'left_click', status: value, tool_use_id: id, step: 1, arguments: { coordinate: [1, 2] }, result, timestamp: T }) as ServerMessage;
+  ({
+    type: 'tool_execution',
+    tool: 'left_click',
+    status: value,
+    tool_use_id: id,
+    step: 1,
+    arguments: { coordinate: [1, 2] },
+    result,
+    timestamp: T
+  }) as ServerMessage;
 const run = (messages: ServerMessage[], from: SessionView = emptyView('s')): SessionView => messages.reduce(reduce, from);
 
 const turn: ServerMessage[] = [
@@ -26,7 +35,15 @@ const turn: ServerMessage[] = [
 
 test('a turn becomes: what was asked, what was said before, what was done, the answer', () => {
   const view = run(turn);
-  assert.deepEqual(view.entries.map(entry => [entry.kind, entry.text]), [['user', 'Click it'], ['agent', 'I will click.'], ['actions', ''], ['agent', 'Done.']]);
+  assert.deepEqual(
+    view.entries.map(entry => [entry.kind, entry.text]),
+    [
+      ['user', 'Click it'],
+      ['agent', 'I will click.'],
+      ['actions', ''],
+      ['agent', 'Done.']
+    ]
+  );
   assert.equal(view.draft, '');
   const step = view.steps.get('t1');
   assert.deepEqual([step?.status, step?.image, step?.width, step?.timing.total_ms], ['completed', '/a.png', 1280, 90]);
@@ -41,8 +58,14 @@ test('text streams into the draft, and a started call replaces the announcement'
 
 test('messages that come again change nothing', () => {
   const once = run(turn);
-  const twice = run(turn.filter(message => message.type !== 'agent_delta'), once);
-  assert.deepEqual(twice.entries.map(entry => entry.key), once.entries.map(entry => entry.key));
+  const twice = run(
+    turn.filter(message => message.type !== 'agent_delta'),
+    once
+  );
+  assert.deepEqual(
+    twice.entries.map(entry => entry.key),
+    once.entries.map(entry => entry.key)
+  );
 });
 
 test('an approval is shown until it is decided or the state moves on', () => {
@@ -52,13 +75,31 @@ test('an approval is shown until it is decided or the state moves on', () => {
   const decided = run([status('acting', { event: 'approval_decided', verdict: 'denied' }, 2)], asked);
   assert.equal(decided.approval, null);
   assert.equal(decided.entries.at(-1)?.text, 'Denied');
-  const said = run([status('acting', { event: 'approval_decided', verdict: 'approved', tool_use_id: 't9' }, 3)], { ...asked, draft: 'I open it.' });
-  assert.deepEqual(said.entries.map(entry => entry.kind), ['agent', 'note']);
+  const said = run([status('acting', { event: 'approval_decided', verdict: 'approved', tool_use_id: 't9' }, 3)], {
+    ...asked,
+    draft: 'I open it.'
+  });
+  assert.deepEqual(
+    said.entries.map(entry => entry.kind),
+    ['agent', 'note']
+  );
 });
 
 test('the snapshot tells a newcomer of the pending approval, the money and who has the mouse', () => {
-  const view = run([status('waiting_approval', { event: 'snapshot', name: 'Flights', steps: 4, usage: { cost_usd: 0.5 }, viewer: 'ana', approval: { tool_use_id: 't', tool: 'key', shown: 'ctrl+w', expires_at: T } })]);
-  assert.deepEqual([view.name, view.stepCount, view.usage.cost_usd, view.control, view.approval?.shown], ['Flights', 4, 0.5, 'ana', 'ctrl+w']);
+  const view = run([
+    status('waiting_approval', {
+      event: 'snapshot',
+      name: 'Flights',
+      steps: 4,
+      usage: { cost_usd: 0.5 },
+      viewer: 'ana',
+      approval: { tool_use_id: 't', tool: 'key', shown: 'ctrl+w', expires_at: T }
+    })
+  ]);
+  assert.deepEqual(
+    [view.name, view.stepCount, view.usage.cost_usd, view.control, view.approval?.shown],
+    ['Flights', 4, 0.5, 'ana', 'ctrl+w']
+  );
   assert.equal(run([status('paused', { event: 'control', viewer: null })], view).control, null);
 });
 
@@ -85,16 +126,38 @@ test('how a turn ended is remarked', () => {
 });
 
 test('an error ends the turn and says what to do; a session that ended stays ended', () => {
-  const view = run([{ type: 'error', error: 'Missing key', details: 'Set ANTHROPIC_API_KEY.', timestamp: T, sequence: 3 } as ServerMessage, status('ended')]);
+  const view = run([
+    { type: 'error', error: 'Missing key', details: 'Set ANTHROPIC_API_KEY.', timestamp: T, sequence: 3 } as ServerMessage,
+    status('ended')
+  ]);
   assert.equal(view.entries[0]?.text, 'Missing key: Set ANTHROPIC_API_KEY.');
   assert.equal(run([status('idle')], view).ended, true);
 });
 
-const session = { id: 's', name: 'N', status: 'active', created_at: T, steps: 2, approval: 'risky', config: { max_cost_usd: 2 } } as SessionSummary;
-const usage = (requests: number, more = {}): ServerMessage => status('thinking', { event: 'usage', usage: { requests, cost_usd: requests / 10 }, ...more });
+const session = {
+  id: 's',
+  name: 'N',
+  status: 'active',
+  created_at: T,
+  steps: 2,
+  approval: 'risky',
+  config: { max_cost_usd: 2 }
+} as SessionSummary;
+const usage = (requests: number, more = {}): ServerMessage =>
+  status('thinking', { event: 'usage', usage: { requests, cost_usd: requests / 10 }, ...more });
 const call = (step: number, state: string, more = {}): ServerMessage =>
-  ({ type: 'tool_execution', tool: 'left_click', tool_use_id: `t${step}`, step, status: state, arguments: {}, timestamp: T, ...more }) as ServerMessage;
-const answer = (words: string, id: string): ServerMessage => ({ type: 'agent_response', content: words, metadata: { message_id: id }, timestamp: T }) as ServerMessage;
+  ({
+    type: 'tool_execution',
+    tool: 'left_click',
+    tool_use_id: `t${step}`,
+    step,
+    status: state,
+    arguments: {},
+    timestamp: T,
+    ...more
+  }) as ServerMessage;
+const answer = (words: string, id: string): ServerMessage =>
+  ({ type: 'agent_response', content: words, metadata: { message_id: id }, timestamp: T }) as ServerMessage;
 const story: ServerMessage[] = [
   status('thinking', { event: 'user_message', message: 'Go', message_id: 'm1' }),
   usage(1, { thinking: 'Where?', said: 'Now 1' }),
@@ -131,13 +194,22 @@ test('an earlier page is put before what is shown, and cuts a turn nowhere twice
 });
 
 test('what people did to a session is told: control and clipboard as notes, mouse and keyboard as steps', () => {
-  const clicked = { ...tool('h1', 'completed', { image_path: '/b.png', dimensions: '1280x800' }), metadata: { actor: 'human' } } as ServerMessage;
-  const notes = [status('paused', { event: 'control', viewer: 'me' }), status('paused', { event: 'human_input', viewer: 'me', key_events: 2, clipboard_events: 1 })];
+  const clicked = {
+    ...tool('h1', 'completed', { image_path: '/b.png', dimensions: '1280x800' }),
+    metadata: { actor: 'human' }
+  } as ServerMessage;
+  const notes = [
+    status('paused', { event: 'control', viewer: 'me' }),
+    status('paused', { event: 'human_input', viewer: 'me', key_events: 2, clipboard_events: 1 })
+  ];
   const view = run([...notes, clicked], emptyView('s', 'me'));
   assert.deepEqual(told(view), ['You took control', 'You used the clipboard of the desktop', 'h1']);
   assert.equal(view.steps.get('h1')?.human, true);
   const note = status('thinking', { event: 'message_delivered', message_id: 'n1', message: 'The user clicked.', note: true });
-  assert.deepEqual(run([note]).entries.map(entry => [entry.kind, entry.text]), [['note', 'The agent is told: The user clicked.']]);
+  assert.deepEqual(
+    run([note]).entries.map(entry => [entry.kind, entry.text]),
+    [['note', 'The agent is told: The user clicked.']]
+  );
 });
 
 test('a question waits, is answered, and both are part of the conversation', () => {
@@ -146,8 +218,20 @@ test('a question waits, is answered, and both are part of the conversation', () 
   let view = run([asked], emptyView('s', 'me'));
   assert.deepEqual([view.question?.question, view.question?.handsOver, view.status], ['Which?', false, 'waiting']);
   view = run([answered], view);
-  assert.deepEqual([view.question, view.entries.map(entry => [entry.kind, entry.text, entry.remark])], [null, [['agent', 'Which?', 'Asks you'], ['user', 'a', '']]]);
-  const alone = run([asked, { ...answered, metadata: { ...(answered as { metadata: object }).metadata, by: 'program-1' } } as ServerMessage], emptyView('s', 'me'));
+  assert.deepEqual(
+    [view.question, view.entries.map(entry => [entry.kind, entry.text, entry.remark])],
+    [
+      null,
+      [
+        ['agent', 'Which?', 'Asks you'],
+        ['user', 'a', '']
+      ]
+    ]
+  );
+  const alone = run(
+    [asked, { ...answered, metadata: { ...(answered as { metadata: object }).metadata, by: 'program-1' } } as ServerMessage],
+    emptyView('s', 'me')
+  );
   assert.equal(alone.entries.at(-1)?.remark, 'Answered by another client');
   const late = run([asked, status('acting', { event: 'question_answered', tool_use_id: 't1', outcome: 'timeout', answer: 'b' })]);
   assert.equal(late.entries.at(-1)?.text, 'No answer came in time; the agent goes on with: b');
@@ -164,11 +248,28 @@ test('a message that is queued during a turn joins the conversation where it was
 });
 
 test('the last words of a turn that was stopped are told once, and its calls as what became of them', () => {
-  const ended = (id: string, how: string): ServerMessage => ({ ...tool(id, 'failed', { text: 'x' }), metadata: { ended: how } }) as ServerMessage;
-  const stopped = { type: 'agent_response', content: 'I will click.', timestamp: T, metadata: { message_id: 'm2', stopped: true } } as ServerMessage;
+  const ended = (id: string, how: string): ServerMessage =>
+    ({ ...tool(id, 'failed', { text: 'x' }), metadata: { ended: how } }) as ServerMessage;
+  const stopped = {
+    type: 'agent_response',
+    content: 'I will click.',
+    timestamp: T,
+    metadata: { message_id: 'm2', stopped: true }
+  } as ServerMessage;
   const view = run([...turn.slice(0, 3), tool('t1', 'started'), ended('t1', 'interrupted'), ended('t2', 'skipped'), stopped]);
-  assert.deepEqual(view.entries.map(entry => [entry.kind, entry.text, entry.remark]), [['user', 'Click it', ''], ['agent', 'I will click.', ''], ['actions', '', ''], ['agent', '', 'Stopped']]);
-  assert.deepEqual([...view.steps.values()].map(step => outcome(step.status)), ['interrupted', 'skipped']);
+  assert.deepEqual(
+    view.entries.map(entry => [entry.kind, entry.text, entry.remark]),
+    [
+      ['user', 'Click it', ''],
+      ['agent', 'I will click.', ''],
+      ['actions', '', ''],
+      ['agent', '', 'Stopped']
+    ]
+  );
+  assert.deepEqual(
+    [...view.steps.values()].map(step => outcome(step.status)),
+    ['interrupted', 'skipped']
+  );
 });
 
 test('a decision names the call that it was about', () => {

@@ -34,7 +34,10 @@ test('figures for people', () => {
 });
 
 test('every invisible or reordering character of a call is shown as its code', () => {
-  assert.equal(escapeInvisible('rm\u202e x\u200b\u00a0y\u0000\ue000\u3164\u{e0041}'), 'rm\\u{202e} x\\u{200b}\\u{a0}y\\u{0}\\u{e000}\\u{3164}\\u{e0041}');
+  assert.equal(
+    escapeInvisible('rm\u202e x\u200b\u00a0y\u0000\ue000\u3164\u{e0041}'),
+    'rm\\u{202e} x\\u{200b}\\u{a0}y\\u{0}\\u{e000}\\u{3164}\\u{e0041}'
+  );
   assert.equal(escapeInvisible('a\tb\r\nc'), 'a\\tb\\u{d}\nc');
   assert.equal(escapeInvisible('äöß 漢字 🙂'), 'äöß 漢字 🙂');
 });

@@ -148,7 +148,7 @@ function render({ model, el }: { model: WidgetModel; el: HTMLElement }): () => v
     unmount?.();
     unmount = null;
     const element = document.createElement('div');
-    element.className = 'cambio-lab-widget';
+    element.className = 'jp-Cambio-widget';
     element.style.minHeight = `${options(model).height}px`;
     element.textContent = 'Opening the agent’s desktop…';
     el.replaceChildren(element);

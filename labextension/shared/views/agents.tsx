@@ -37,8 +37,7 @@ const FILTERS: [Filter, string][] = [
 ];
 
 export function keep(row: Row, filter: Filter, words: string): boolean {
-  const listed =
-    filter === 'all' || (filter === 'ended' ? row.ended : !row.ended && (filter === 'active' || working(row.status)));
+  const listed = filter === 'all' || (filter === 'ended' ? row.ended : !row.ended && (filter === 'active' || working(row.status)));
   const text = `${row.name} ${row.id} ${row.model} ${row.status} ${row.note}`;
   return listed && fits(words, { text, task: '', model: row.model, verdict: '', tags: row.tags, cost: row.cost });
 }
@@ -55,14 +54,19 @@ export function Agents({ roster, walls, actions }: { roster: Roster; walls: Wall
       redraw(undefined);
     });
   };
-  const cells = { openCell: (id: string, cell: Cell): void => (pairing && cell.run ? choose(actions.pairCell(id, cell)) : actions.openCell(id, cell)) };
+  const cells = {
+    openCell: (id: string, cell: Cell): void => (pairing && cell.run ? choose(actions.pairCell(id, cell)) : actions.openCell(id, cell))
+  };
   useEffect(() => roster.subscribe(() => redraw(undefined)), [roster]);
   useEffect(() => {
     const timer = setInterval(() => redraw(undefined), 60_000); // ages
     return () => clearInterval(timer);
   }, []);
   const rows = useMemo(
-    () => filter === 'experiments' ? [] : [...roster.rows.values()].filter(row => keep(row, filter, words)).sort((a, b) => b.created.localeCompare(a.created)),
+    () =>
+      filter === 'experiments'
+        ? []
+        : [...roster.rows.values()].filter(row => keep(row, filter, words)).sort((a, b) => b.created.localeCompare(a.created)),
     [roster.rows, filter, words]
   );
   return (
@@ -87,13 +91,23 @@ export function Agents({ roster, walls, actions }: { roster: Roster; walls: Wall
         <Button icon="columns" label={t('Compare two runs')} pressed={pairing} onClick={() => setPairing(!pairing)} />
       </div>
       <RosterNotice roster={roster} />
-      {pairing && <p class="jp-Cambio-notice" role="status">{actions.selected() ? t('Now click the second run.') : t('Click the first run to compare.')}</p>}
+      {pairing && (
+        <p class="jp-Cambio-notice" role="status">
+          {actions.selected() ? t('Now click the second run.') : t('Click the first run to compare.')}
+        </p>
+      )}
       {filter === 'experiments' && <Experiments walls={walls} words={words} actions={cells} />}
       {filter !== 'experiments' && roster.loaded && rows.length === 0 && <Nothing all={roster.rows.size === 0} create={actions.create} />}
       {filter !== 'experiments' && (
         <ul class="jp-Cambio-rows">
           {rows.map(row => (
-            <AgentRow key={row.id} roster={roster} row={row} actions={actions} choose={pairing ? () => choose(actions.pair(row.id)) : null} />
+            <AgentRow
+              key={row.id}
+              roster={roster}
+              row={row}
+              actions={actions}
+              choose={pairing ? () => choose(actions.pair(row.id)) : null}
+            />
           ))}
         </ul>
       )}
@@ -156,7 +170,17 @@ function Starting({ text, fraction }: { text: string; fraction: number | null })
   );
 }
 
-function AgentRow({ roster, row, actions, choose }: { roster: Roster; row: Row; actions: AgentActions; choose: (() => void) | null }): VNode {
+function AgentRow({
+  roster,
+  row,
+  actions,
+  choose
+}: {
+  roster: Roster;
+  row: Row;
+  actions: AgentActions;
+  choose: (() => void) | null;
+}): VNode {
   const [element, visible] = useVisible<HTMLLIElement>();
   const live = visible && !row.ended && !row.starting;
   useEffect(() => (live ? roster.watch(row.id) : undefined), [live, roster, row.id]);
@@ -166,26 +190,44 @@ function AgentRow({ roster, row, actions, choose }: { roster: Roster; row: Row; 
   };
   return (
     <li class="jp-Cambio-agent" ref={element} data-session-id={row.id} data-status={row.status}>
-      <button type="button" class="jp-Cambio-agent-open" disabled={row.starting !== null} aria-pressed={choose ? actions.selected() === row.id : undefined} onClick={choose ?? (() => actions.openDesktop(row.id))} title={choose ? t('Compare %1', row.name) : t('Open the desktop of %1', row.name)}>
+      <button
+        type="button"
+        class="jp-Cambio-agent-open"
+        disabled={row.starting !== null}
+        aria-pressed={choose ? actions.selected() === row.id : undefined}
+        onClick={choose ?? (() => actions.openDesktop(row.id))}
+        title={choose ? t('Compare %1', row.name) : t('Open the desktop of %1', row.name)}
+      >
         <span class="jp-Cambio-thumb">
           {row.thumbnail ? <img src={row.thumbnail} alt="" draggable={false} /> : <span class="jp-Cambio-no-thumb" aria-hidden="true" />}
         </span>
         <span class="jp-Cambio-agent-text">
           <span class="jp-Cambio-agent-name">{row.name}</span>
-          {row.tags.length > 0 && <span class="jp-Cambio-tags" title={row.note}>{row.tags.join(' · ')}</span>}
+          {row.tags.length > 0 && (
+            <span class="jp-Cambio-tags" title={row.note}>
+              {row.tags.join(' · ')}
+            </span>
+          )}
           {row.starting ? <Starting text={row.text} fraction={row.starting.fraction} /> : <Facts row={row} />}
         </span>
       </button>
       <span class="jp-Cambio-agent-buttons">
-        {working(row.status) && <Button icon="stop" label={t('Stop %1', row.name)} kind="danger" onClick={() => roster.command('stop', row.id)} />}
+        {working(row.status) && (
+          <Button icon="stop" label={t('Stop %1', row.name)} kind="danger" onClick={() => roster.command('stop', row.id)} />
+        )}
         <Button icon="chat" label={t('Open the chat of %1', row.name)} onClick={() => actions.openChat(row.id)} />
-        <button type="button" class="jp-Cambio-button" aria-haspopup="menu" aria-label={t('More about %1', row.name)} title={t('More')} onClick={menu}>
+        <button
+          type="button"
+          class="jp-Cambio-button"
+          aria-haspopup="menu"
+          aria-label={t('More about %1', row.name)}
+          title={t('More')}
+          onClick={menu}
+        >
           <span aria-hidden="true">⋮</span>
         </button>
       </span>
-      {row.approval && (
-        <ApprovalCard approval={row.approval} decide={(approve, shown) => roster.decide(approve, row.id, shown)} />
-      )}
+      {row.approval && <ApprovalCard approval={row.approval} decide={(approve, shown) => roster.decide(approve, row.id, shown)} />}
       {row.question && <QuestionCard question={row.question} answer={(text, shown) => roster.answer(text, row.id, shown)} />}
     </li>
   );

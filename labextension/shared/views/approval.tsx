@@ -39,7 +39,10 @@ export function ApprovalCard({ approval, steps, decide }: ApprovalProps): VNode 
     return () => leave(shown);
   }, []);
   useEffect(() => card.current?.scrollIntoView({ block: 'nearest' }), [approval.toolUseId]);
-  const element = elementNamed(approval.arguments, [...(steps?.values() ?? [])].map(step => step.text));
+  const element = elementNamed(
+    approval.arguments,
+    [...(steps?.values() ?? [])].map(step => step.text)
+  );
   const minutes = left >= 60 ? t('%1 min %2 s', Math.floor(left / 60), left % 60) : t('%1 s', left);
   return (
     <div class="jp-Cambio-approval" ref={card} role="group" aria-label={t('Approval request')}>

@@ -65,11 +65,14 @@ function Log({ model, select }: ChatProps): VNode {
         </button>
       )}
       {view.entries.length === 0 && !view.draft && <Welcome model={model} />}
-      {view.entries.slice(hidden).filter(entry => entry.key !== questionKey(view.question?.toolUseId ?? '')).map(entry => (
-        <Boundary key={entry.key} what={t('This message')}>
-          <EntryView entry={entry} model={model} own={own} select={select} />
-        </Boundary>
-      ))}
+      {view.entries
+        .slice(hidden)
+        .filter(entry => entry.key !== questionKey(view.question?.toolUseId ?? ''))
+        .map(entry => (
+          <Boundary key={entry.key} what={t('This message')}>
+            <EntryView entry={entry} model={model} own={own} select={select} />
+          </Boundary>
+        ))}
       <Draft model={model} />
     </div>
   );
@@ -79,7 +82,9 @@ function Welcome({ model }: { model: SessionModel }): VNode | null {
   if (model.missing) return null;
   return (
     <p class="jp-Cambio-empty jp-Cambio-dim">
-      {model.view.loaded ? t('Say what the agent shall do on this desktop. You can stop it or take the mouse at any time.') : t('Loading the conversation…')}
+      {model.view.loaded
+        ? t('Say what the agent shall do on this desktop. You can stop it or take the mouse at any time.')
+        : t('Loading the conversation…')}
     </p>
   );
 }
@@ -101,7 +106,15 @@ function EntryView({ entry, model, own, select }: EntryProps): VNode {
           {entry.images && (
             <div class="jp-Cambio-attached">
               {entry.images.map(digest => (
-                <Screenshot key={digest} api={model.api} path={`sessions/${model.id}/screenshots/${digest}`} width={0} height={0} mark={null} alt={t('An image of this message')} />
+                <Screenshot
+                  key={digest}
+                  api={model.api}
+                  path={`sessions/${model.id}/screenshots/${digest}`}
+                  width={0}
+                  height={0}
+                  mark={null}
+                  alt={t('An image of this message')}
+                />
               ))}
             </div>
           )}

@@ -7,7 +7,8 @@ import { translate as t } from '../language';
 import { outcome } from '../step';
 import { plain } from '../text';
 import { Button } from './bar';
-import { RunHead, Shot, Walk } from './run';
+import { Shot } from './recorded-step';
+import { RunHead, Walk } from './run';
 
 /** Two runs aligned step by step: both screenshots of the chosen line, and every line with the first difference marked. */
 export function CompareView({ run, other, single }: { run: RecordedRun; other: RecordedRun; single: () => void }): VNode {

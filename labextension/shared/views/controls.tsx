@@ -19,7 +19,15 @@ export function TurnButtons({ model, wordy }: { model: SessionModel; wordy?: boo
   const paused = status === 'paused';
   return (
     <>
-      <Button icon="stop" label={t('Stop')} kind="danger" keys="Escape" wordy={wordy ?? false} disabled={!busy} onClick={() => model.stop()} />
+      <Button
+        icon="stop"
+        label={t('Stop')}
+        kind="danger"
+        keys="Escape"
+        wordy={wordy ?? false}
+        disabled={!busy}
+        onClick={() => model.stop()}
+      />
       <Button
         icon={paused ? 'play' : 'pause'}
         label={paused ? t('Resume') : t('Pause')}

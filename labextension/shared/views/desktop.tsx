@@ -62,7 +62,12 @@ export function Desktop({ show, interactive, focused, driver, ended, rest }: Des
       )}
       {live && asked && <ClipboardQuestion answer={yes => (setAsked(null), asked(yes))} />}
       {ended && rest}
-      {!live && !(ended && rest) && <Veil state={ended ? { phase: 'closed', reason: t('This session has ended.'), retryAt: 0 } : state} retry={() => screen.current?.retry()} />}
+      {!live && !(ended && rest) && (
+        <Veil
+          state={ended ? { phase: 'closed', reason: t('This session has ended.'), retryAt: 0 } : state}
+          retry={() => screen.current?.retry()}
+        />
+      )}
     </section>
   );
 }
@@ -70,7 +75,9 @@ export function Desktop({ show, interactive, focused, driver, ended, rest }: Des
 function ClipboardQuestion({ answer }: { answer: (yes: boolean) => void }): VNode {
   return (
     <div class="jp-Cambio-question" role="alertdialog" aria-label={t('Clipboard')}>
-      <span>{t('Share your clipboard with desktops? Programs there can then read what you paste, and replace it with what you copy.')}</span>
+      <span>
+        {t('Share your clipboard with desktops? Programs there can then read what you paste, and replace it with what you copy.')}
+      </span>
       <button type="button" class="jp-Cambio-button jp-Cambio-primary" onClick={() => answer(true)}>
         {t('Share')}
       </button>

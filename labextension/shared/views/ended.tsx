@@ -31,7 +31,9 @@ export function Ended({ model }: { model: SessionModel }): VNode {
   };
   return (
     <div class="jp-Cambio-ended">
-      {last?.image && <Screenshot api={model.api} path={last.image} width={last.width} height={last.height} mark={null} alt={t('The last screenshot')} />}
+      {last?.image && (
+        <Screenshot api={model.api} path={last.image} width={last.width} height={last.height} mark={null} alt={t('The last screenshot')} />
+      )}
       <div class="jp-Cambio-veil" role="status">
         <p>{t('This session has ended.')}</p>
         {endReason && <p>{endReason === 'request' ? t('It was ended on request.') : t('Reason: %1', plain(endReason))}</p>}

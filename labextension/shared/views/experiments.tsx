@@ -1,5 +1,5 @@
 import type { VNode } from 'preact';
-import { useEffect, useReducer, useState } from 'preact/hooks';
+import { useEffect, useReducer, useRef, useState } from 'preact/hooks';
 import type { Wall } from '../api';
 import { fits } from '../filter';
 import { translate as t } from '../language';
@@ -32,7 +32,11 @@ export function Experiments({ walls, words, actions }: Props): VNode {
           {t('Failures only')}
         </button>
       </div>
-      {walls.notice && <p class="jp-Cambio-notice" role="status">{walls.notice}</p>}
+      {walls.notice && (
+        <p class="jp-Cambio-notice" role="status">
+          {walls.notice}
+        </p>
+      )}
       {walls.loaded && !walls.list.length && !walls.notice && (
         <p class="jp-Cambio-empty jp-Cambio-dim">{t('No experiments yet: run one in a notebook or script on this computer.')}</p>
       )}
@@ -54,7 +58,9 @@ function ExperimentRow({ wall, first, walls, words, failures, actions }: Props &
       <button type="button" class="jp-Cambio-experiment-name" aria-expanded={open} onClick={() => setOpen(!open)} title={wall.directory}>
         <span class="jp-Cambio-agent-name">{plain(wall.name)}</span>
         <progress value={wall.done + wall.failed} max={Math.max(1, wall.total)} aria-label={t('Progress of %1', wall.name)} />
-        <span class="jp-Cambio-agent-facts jp-Cambio-dim">{wall.ended === 'interrupted' ? `${wall.words} (${t('interrupted')})` : wall.words}</span>
+        <span class="jp-Cambio-agent-facts jp-Cambio-dim">
+          {wall.ended === 'interrupted' ? `${wall.words} (${t('interrupted')})` : wall.words}
+        </span>
       </button>
       {open && whole && <Grid wall={whole} words={words} failures={failures} actions={actions} />}
     </li>
@@ -62,7 +68,9 @@ function ExperimentRow({ wall, first, walls, words, failures, actions }: Props &
 }
 
 function Grid({ wall, words, failures, actions }: { wall: WholeWall; words: string; failures: boolean; actions: CellActions }): VNode {
-  const shown = wall.cells.filter(cell => fits(words, factsOf(wall, cell)) && (!failures || cell.state === 'failure' || cell.state === 'none'));
+  const shown = wall.cells.filter(
+    cell => fits(words, factsOf(wall, cell)) && (!failures || cell.state === 'failure' || cell.state === 'none')
+  );
   const columns = [...new Set(wall.cells.map(cell => cell.column))];
   const tasks = [...new Set(shown.map(cell => cell.task))];
   if (!shown.length) return <p class="jp-Cambio-empty jp-Cambio-dim">{t('No matching cells')}</p>;
@@ -72,7 +80,11 @@ function Grid({ wall, words, failures, actions }: { wall: WholeWall; words: stri
         <thead>
           <tr>
             <th scope="col">{t('Task')}</th>
-            {columns.map(column => <th key={column} scope="col">{plain(column)}</th>)}
+            {columns.map(column => (
+              <th key={column} scope="col">
+                {plain(column)}
+              </th>
+            ))}
           </tr>
         </thead>
         <tbody>
@@ -81,9 +93,11 @@ function Grid({ wall, words, failures, actions }: { wall: WholeWall; words: stri
               <th scope="row">{plain(task)}</th>
               {columns.map(column => (
                 <td key={column}>
-                  {shown.filter(cell => cell.task === task && cell.column === column).map(cell => (
-                    <CellButton key={cell.id} cell={cell} open={() => actions.openCell(wall.id, cell)} />
-                  ))}
+                  {shown
+                    .filter(cell => cell.task === task && cell.column === column)
+                    .map(cell => (
+                      <CellButton key={cell.id} cell={cell} open={() => actions.openCell(wall.id, cell)} />
+                    ))}
                 </td>
               ))}
             </tr>
@@ -91,19 +105,38 @@ function Grid({ wall, words, failures, actions }: { wall: WholeWall; words: stri
         </tbody>
       </table>
       <div class="jp-Cambio-wall-live">
-        {wall.live.filter(item => item.thumbnail).map(item => (
-          <img key={item.id} src={`data:image/jpeg;base64,${item.thumbnail}`} alt={t('Desktop of %1', item.id)} title={item.id} />
-        ))}
+        {wall.live
+          .filter(item => item.thumbnail)
+          .map(item => (
+            <img key={item.id} src={`data:image/jpeg;base64,${item.thumbnail}`} alt={t('Desktop of %1', item.id)} title={item.id} />
+          ))}
       </div>
     </div>
   );
 }
 
 function CellButton({ cell, open }: { cell: Cell; open: () => void }): VNode {
-  const label = [`${cell.id}: ${cell.state}`, plain(cell.reason), cell.tags.join(', '), plain(cell.note), cell.cost_usd ? money(cell.cost_usd) : ''].filter(Boolean).join(' · ');
+  const label = [
+    `${cell.id}: ${cell.state}`,
+    plain(cell.reason),
+    cell.tags.join(', '),
+    plain(cell.note),
+    cell.cost_usd ? money(cell.cost_usd) : ''
+  ]
+    .filter(Boolean)
+    .join(' · ');
   const idle = !cell.run && cell.state !== 'running';
   return (
-    <button type="button" class="jp-Cambio-cell" data-state={cell.state} data-tagged={cell.tags.length > 0 || cell.note !== '' || undefined} title={label} aria-label={label} disabled={idle} onClick={open}>
+    <button
+      type="button"
+      class="jp-Cambio-cell"
+      data-state={cell.state}
+      data-tagged={cell.tags.length > 0 || cell.note !== '' || undefined}
+      title={label}
+      aria-label={label}
+      disabled={idle}
+      onClick={open}
+    >
       {SIGNS[cell.state]}
     </button>
   );
@@ -129,10 +162,13 @@ export function LiveCell({ walls, id, cell, done }: { walls: Walls; id: string; 
   const wall = walls.whole.get(id);
   const now = wall?.cells.find(one => one.id === cell);
   const live = wall?.live.find(one => one.id === cell);
-  const over = now?.run ? now : null;
+  // Every snapshot of the wall brings new objects: a run is told once.
+  const told = useRef('');
   useEffect(() => {
-    if (over) done(over);
-  }, [over?.run]);
+    if (!now?.run || told.current === now.run) return;
+    told.current = now.run;
+    done(now);
+  }, [now, done]);
   return (
     <section class="jp-Cambio-root jp-Cambio-live-cell" aria-label={t('Desktop of %1', cell)}>
       <p class="jp-Cambio-bar">{plain(`${cell}: ${now?.reason || now?.state || ''}`)}</p>

@@ -10,6 +10,7 @@ export function useModel(model: SessionModel): void {
 /** Whole seconds until `time` (milliseconds since the epoch), counted down; 0 when it is over or 0. */
 export function useCountdown(time: number): number {
   const [, tick] = useReducer((value: number) => value + 1, 0);
+  // eslint-disable-next-line react-hooks/purity -- a countdown is a function of the clock; `tick` draws it again
   const left = time ? Math.max(0, Math.ceil((time - Date.now()) / 1000)) : 0;
   useEffect(() => {
     if (!left) return undefined;

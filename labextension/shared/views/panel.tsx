@@ -144,7 +144,10 @@ function Policy({ policy }: { policy: unknown }): VNode | null {
 function Meter({ model }: { model: SessionModel }): VNode {
   const { usage, maxCost, stepCount } = model.view;
   const tokens =
-    (usage.input_tokens ?? 0) + (usage.output_tokens ?? 0) + (usage.cache_read_input_tokens ?? 0) + (usage.cache_creation_input_tokens ?? 0);
+    (usage.input_tokens ?? 0) +
+    (usage.output_tokens ?? 0) +
+    (usage.cache_read_input_tokens ?? 0) +
+    (usage.cache_creation_input_tokens ?? 0);
   const cost = usage.cost_usd ?? 0;
   const steps = plural('%1 step', '%1 steps', stepCount);
   const words = t('%1, %2 tokens, %3', steps, count(tokens), money(cost));
@@ -173,4 +176,3 @@ async function save(model: SessionModel): Promise<void> {
     model.say(error instanceof Error ? error.message : String(error));
   }
 }
-

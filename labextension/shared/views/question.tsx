@@ -25,7 +25,12 @@ export function QuestionCard({ question, answer }: { question: Question; answer:
     send();
   };
   return (
-    <form class="jp-Cambio-approval jp-Cambio-asks" ref={card} aria-label={t('Question of the agent')} onSubmit={event => (event.preventDefault(), send())}>
+    <form
+      class="jp-Cambio-approval jp-Cambio-asks"
+      ref={card}
+      aria-label={t('Question of the agent')}
+      onSubmit={event => (event.preventDefault(), send())}
+    >
       <p role="alert">
         <strong>{handsOver ? t('The agent hands the desktop over to you') : t('The agent asks you')}</strong>
         <Expiry question={question} />
@@ -50,7 +55,14 @@ export function QuestionCard({ question, answer }: { question: Question; answer:
             onInput={event => setText(event.currentTarget.value)}
             onKeyDown={onKey}
           />
-          <Button icon={handsOver ? 'back' : 'send'} label={handsOver ? t('Hand back') : t('Answer')} kind="primary" wordy disabled={!ready} onClick={send} />
+          <Button
+            icon={handsOver ? 'back' : 'send'}
+            label={handsOver ? t('Hand back') : t('Answer')}
+            kind="primary"
+            wordy
+            disabled={!ready}
+            onClick={send}
+          />
         </div>
       )}
     </form>

@@ -1,13 +1,13 @@
 import type { ComponentChildren, VNode } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { describe, isLook, markOn, screenshotIndex } from '../actions';
-import type { RecordedRun, RunStep } from '../bundle';
+import { describe } from '../actions';
+import type { RecordedRun } from '../bundle';
 import { plural, translate as t } from '../language';
 import { Markdown } from '../markdown';
 import { outcome } from '../step';
 import { count, duration, money, plain, shorten } from '../text';
 import { Button } from './bar';
-import { Overlay } from './screenshot';
+import { Shot, Thumb } from './recorded-step';
 
 /** What the page that shows a run can do with it; what is absent has no button. */
 export interface RunHost {
@@ -75,7 +75,12 @@ export function Walk({ name, last, at, setAt, more, children }: WalkProps): VNod
     <section class="jp-Cambio-root jp-Cambio-run" aria-label={t('Recorded run %1', name)} onKeyDown={onKey}>
       {children}
       <div class="jp-Cambio-run-slider">
-        <Button icon={playing ? 'pause' : 'play'} label={playing ? t('Pause') : t('Play')} onClick={() => setPlaying(!playing)} disabled={last < 1} />
+        <Button
+          icon={playing ? 'pause' : 'play'}
+          label={playing ? t('Pause') : t('Play')}
+          onClick={() => setPlaying(!playing)}
+          disabled={last < 1}
+        />
         <input
           type="range"
           min={0}
@@ -96,13 +101,20 @@ function Video({ save }: { save: () => Promise<void> }): VNode {
   const [state, setState] = useState<'' | 'making' | string>('');
   const start = (): void => {
     setState('making');
-    save().then(() => setState(''), error => setState(error instanceof Error ? error.message : String(error)));
+    save().then(
+      () => setState(''),
+      error => setState(error instanceof Error ? error.message : String(error))
+    );
   };
   const making = state === 'making';
   return (
     <>
       <Button icon="film" label={making ? t('Making the video…') : t('Video')} wordy resting={making} onClick={start} />
-      {state && !making && <span class="jp-Cambio-remark" role="alert">{shorten(plain(state), 200)}</span>}
+      {state && !making && (
+        <span class="jp-Cambio-remark" role="alert">
+          {shorten(plain(state), 200)}
+        </span>
+      )}
     </>
   );
 }
@@ -110,7 +122,10 @@ function Video({ save }: { save: () => Promise<void> }): VNode {
 function LabelFields({ labels }: { labels: Labels }): VNode {
   const [remark, setRemark] = useState('');
   const save = (change: { tags?: string[]; note?: string }): void => {
-    labels.save(change).then(() => setRemark(t('Saved')), error => setRemark(error instanceof Error ? error.message : String(error)));
+    labels.save(change).then(
+      () => setRemark(t('Saved')),
+      error => setRemark(error instanceof Error ? error.message : String(error))
+    );
   };
   return (
     <div class="jp-Cambio-labels">
@@ -118,10 +133,25 @@ function LabelFields({ labels }: { labels: Labels }): VNode {
         aria-label={t('Tags, separated by commas')}
         placeholder={t('Tags')}
         defaultValue={labels.tags.join(', ')}
-        onChange={event => save({ tags: event.currentTarget.value.split(',').map(tag => tag.trim()).filter(Boolean) })}
+        onChange={event =>
+          save({
+            tags: event.currentTarget.value
+              .split(',')
+              .map(tag => tag.trim())
+              .filter(Boolean)
+          })
+        }
       />
-      <input aria-label={t('Note')} placeholder={t('Note')} defaultValue={labels.note} maxLength={2000} onChange={event => save({ note: event.currentTarget.value })} />
-      <span class="jp-Cambio-dim" role="status">{remark}</span>
+      <input
+        aria-label={t('Note')}
+        placeholder={t('Note')}
+        defaultValue={labels.note}
+        maxLength={2000}
+        onChange={event => save({ note: event.currentTarget.value })}
+      />
+      <span class="jp-Cambio-dim" role="status">
+        {remark}
+      </span>
     </div>
   );
 }
@@ -162,70 +192,12 @@ export function RunHead({ run }: { run: RecordedRun }): VNode {
         <span class="jp-Cambio-dim">{run.model}</span>
         <span class="jp-Cambio-space" />
         <span class="jp-Cambio-meter">
-          {plural('%1 step', '%1 steps', totals.steps)} · {duration(totals.seconds * 1000)} · {t('%1 tok', count(totals.tokens))} · {money(totals.cost)}
+          {plural('%1 step', '%1 steps', totals.steps)} · {duration(totals.seconds * 1000)} · {t('%1 tok', count(totals.tokens))} ·{' '}
+          {money(totals.cost)}
         </span>
       </header>
       {!run.complete && <p class="jp-Cambio-notice">{t('Not finished when this was saved: shown up to the last step.')}</p>}
     </>
-  );
-}
-
-/** The step whose screenshot stands for the one at `index`. */
-function shownAt(run: RecordedRun, index: number): RunStep | undefined {
-  return run.steps[screenshotIndex(run.steps, index, step => imageOf(step) !== '')];
-}
-
-/** The look at the screen right after a step that gave none itself. */
-function lookAfter(run: RecordedRun, step: RunStep): RunStep | undefined {
-  const next = run.steps[run.steps.indexOf(step) + 1];
-  return !imageOf(step) && next && isLook(next.tool, next.arguments) && imageOf(next) ? next : undefined;
-}
-
-/** Whether the screenshot that stands for a step shows a page's viewport: what the session took itself shows the screen. */
-function onPage(step: RunStep): { browser: boolean } {
-  return { browser: step.browser && step.screenshot !== '' };
-}
-
-/** The screenshot that the model saw after a step, else the one that only the session took. */
-function imageOf(step: RunStep | undefined): string {
-  return step?.screenshot || step?.unseen || '';
-}
-
-export function Shot({ run, step, after = false }: { run: RecordedRun; step: RunStep; after?: boolean }): VNode {
-  const { label } = describe(step.tool, step.arguments, step.text);
-  const shown = (after ? lookAfter(run, step) : undefined) ?? shownAt(run, run.steps.indexOf(step));
-  const mark = markOn(step, shown && onPage(shown));
-  const url = run.screenshot(imageOf(shown));
-  const alt = (shown?.step ?? 0) >= step.step ? t('The desktop after: %1', label) : t('The desktop before: %1', label);
-  const { action, settle, encode, total, model } = step.timing;
-  const tool = Math.max(total, action + settle + encode);
-  const share = (value: number): { width: string } => ({ width: `${(100 * value) / Math.max(1, model + tool)}%` });
-  return (
-    <div class="jp-Cambio-shot">
-      <p class="jp-Cambio-shot-title">
-        <b>{step.step}.</b> {label} {outcome(step.status) && <span class="jp-Cambio-remark">{outcome(step.status)}</span>}
-      </p>
-      {url ? (
-        <span class="jp-Cambio-screenshot" style={{ aspectRatio: `${shown?.width || 1280} / ${shown?.height || 800}` }}>
-          <img src={url} alt={alt} draggable={false} />
-          {mark && <Overlay mark={mark} width={shown?.width || 1280} height={shown?.height || 800} />}
-        </span>
-      ) : (
-        <pre class="jp-Cambio-shown" tabIndex={0}>
-          {shorten(plain(step.text), 20_000) || t('no output')}
-        </pre>
-      )}
-      <p class="jp-Cambio-times jp-Cambio-dim">
-        {t('at %1', duration(step.at * 1000))} · {t('model %1', duration(model))} · {t('action %1', duration(action))} · {t('settling %1', duration(settle))} ·{' '}
-        {t('%1 tok', count(Math.round(step.tokens)))} · {money(step.cost)}
-      </p>
-      <span class="jp-Cambio-shares" aria-hidden="true">
-        <i class="jp-Cambio-share-model" style={share(model)} />
-        <i class="jp-Cambio-share-action" style={share(action)} />
-        <i class="jp-Cambio-share-settle" style={share(settle)} />
-        <i class="jp-Cambio-share-rest" style={share(Math.max(0, tool - action - settle))} />
-      </span>
-    </div>
   );
 }
 
@@ -248,29 +220,6 @@ function Strip({ run, at, setAt }: ColumnProps): VNode {
   );
 }
 
-/** Screenshots are unpacked only near the chosen step: a run may have hundreds. */
-export function Thumb({ run, step, chosen, choose, near }: { run: RecordedRun; step: RunStep; chosen: boolean; choose: () => void; near: boolean }): VNode {
-  const { label } = describe(step.tool, step.arguments, step.text);
-  const shown = near ? shownAt(run, run.steps.indexOf(step)) : undefined;
-  const mark = markOn(step, shown && onPage(shown));
-  const url = run.screenshot(imageOf(shown));
-  return (
-    <button type="button" class="jp-Cambio-card" aria-pressed={chosen} data-status={step.status} title={label} aria-label={t('Step %1: %2', step.step, label)} onClick={choose}>
-      {url ? (
-        <span class="jp-Cambio-screenshot">
-          <img src={url} alt="" decoding="async" draggable={false} />
-          {mark && <Overlay mark={mark} width={shown?.width || 1280} height={shown?.height || 800} />}
-        </span>
-      ) : (
-        <span class="jp-Cambio-screenshot jp-Cambio-words">{step.screenshot ? '' : shorten(plain(step.text), 100)}</span>
-      )}
-      <span class="jp-Cambio-caption">
-        <b>{step.step}</b> {[label, outcome(step.status)].filter(Boolean).join(' – ')}
-      </span>
-    </button>
-  );
-}
-
 function Transcript({ run, at, setAt }: ColumnProps): VNode {
   const list = useRef<HTMLDivElement>(null);
   useEffect(() => {
@@ -283,7 +232,14 @@ function Transcript({ run, at, setAt }: ColumnProps): VNode {
         const step = run.steps[entry.step];
         if (entry.kind === 'step') {
           return step ? (
-            <button key={index} type="button" class="jp-Cambio-action" data-status={step.status} aria-current={entry.step === at ? 'step' : undefined} onClick={() => setAt(entry.step)}>
+            <button
+              key={index}
+              type="button"
+              class="jp-Cambio-action"
+              data-status={step.status}
+              aria-current={entry.step === at ? 'step' : undefined}
+              onClick={() => setAt(entry.step)}
+            >
               <span class="jp-Cambio-dot" aria-hidden="true" />
               {step.step}. {step.human && `${t('A person')}: `}
               {[describe(step.tool, step.arguments, step.text).label, outcome(step.status)].filter(Boolean).join(' – ')}

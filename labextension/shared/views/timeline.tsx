@@ -89,7 +89,8 @@ function Card({ model, step, shown, selected, select }: CardProps): VNode {
         <span class="jp-Cambio-screenshot jp-Cambio-words">{shorten(plain(step.text) || label, 120)}</span>
       )}
       <span class="jp-Cambio-caption">
-        <b>{step.step}</b> {step.human && `${t('A person')}: `}{label}
+        <b>{step.step}</b> {step.human && `${t('A person')}: `}
+        {label}
       </span>
       <span class="jp-Cambio-caption jp-Cambio-dim">
         {step.status === 'started' ? t('running') : outcome(step.status) || (total ? duration(total) : '')}
@@ -116,7 +117,9 @@ export function StepDetail({ model, step, close }: { model: SessionModel; step: 
         <span class="jp-Cambio-space" />
         <Button icon="screen" label={t('Back to live')} wordy onClick={close} />
       </header>
-      {shown.image && <Screenshot api={model.api} path={shown.image} width={shown.width} height={shown.height} mark={markOn(step, shown)} alt={alt} />}
+      {shown.image && (
+        <Screenshot api={model.api} path={shown.image} width={shown.width} height={shown.height} mark={markOn(step, shown)} alt={alt} />
+      )}
       {step.text && (
         <pre class="jp-Cambio-shown" tabIndex={0}>
           {shorten(plain(step.text), 20_000)}
@@ -125,7 +128,13 @@ export function StepDetail({ model, step, close }: { model: SessionModel; step: 
       {!!total && (
         <p class="jp-Cambio-dim">
           {action || settle || encode
-            ? t('%1 in all: action %2, settling %3, encoding %4', duration(total), duration(action ?? 0), duration(settle ?? 0), duration(encode ?? 0))
+            ? t(
+                '%1 in all: action %2, settling %3, encoding %4',
+                duration(total),
+                duration(action ?? 0),
+                duration(settle ?? 0),
+                duration(encode ?? 0)
+              )
             : t('%1 in all', duration(total))}
         </p>
       )}
