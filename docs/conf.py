@@ -25,7 +25,6 @@ myst_heading_anchors = 3
 myst_fence_as_directive = ["mermaid"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
-autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 html_theme = "pydata_sphinx_theme"
 html_title = "cambio_lab"

@@ -49,7 +49,7 @@ def number(least: int, default: int) -> Json:
 
 TIME = {"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}]}
 LARGER = "Larger than 200 is 200."
-PARAMETERS: dict[str, Json] = {
+QUERY: dict[str, Json] = {
     "Format": {"name": "format", "description": "Default: cambio.", "schema": {"type": "string"}},
     "Status": {"name": "status", "schema": {"$ref": "#/components/schemas/SessionStatus"}},
     "Role": {"name": "role", "schema": {"type": "string", "enum": ["user", "assistant"]}},
@@ -88,6 +88,15 @@ PARAMETERS: dict[str, Json] = {
         "description": "Pixels; asks for a small JPEG.",
         "schema": {"type": "integer", "minimum": 16, "maximum": 4096},
     },
+}
+PARAMETERS: Json = {
+    "SessionId": {
+        "name": "session_id",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "format": "uuid"},
+    },
+    **{name: {"in": "query", **parameter} for name, parameter in QUERY.items()},
 }
 NAMED = {
     "name": (
@@ -329,8 +338,35 @@ def responses() -> Json:
     return found
 
 
+SECURITY: Json = {
+    "token": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Authorization",
+        "description": "`token TOKEN`",
+    },
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "query": {"type": "apiKey", "in": "query", "name": "token"},
+    "cookie": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": "username-localhost-8000",
+        "description": "Jupyter's login cookie; changes need the header X-XSRFToken too.",
+    },
+}
+HEADERS: Json = {
+    "RequestId": {"description": "Names this request in the server's log.", "schema": {"type": "string"}},
+    "Limit": {
+        "description": "Requests in the tightest window; absent where no limit is set, and for the product's own page.",
+        "schema": {"type": "integer"},
+    },
+    "Remaining": {"description": "What is left of it.", "schema": {"type": "integer"}},
+    "Reset": {"description": "When it ends, in seconds since the epoch.", "schema": {"type": "integer"}},
+    "RetryAfter": {"description": "Seconds.", "schema": {"type": "integer"}},
+}
+
+
 def openapi() -> Json:
-    integer, string = {"type": "integer"}, {"type": "string"}
     models = {row[9] for row in OPERATIONS if not isinstance(row[9], dict)}
     models |= {row[7][0] for row in OPERATIONS if row[7] is not None and not isinstance(row[7][0], str)}
     models |= {answers.Health, answers.Error}
@@ -352,42 +388,9 @@ def openapi() -> Json:
         ],
         "paths": paths(),
         "components": {
-            "securitySchemes": {
-                "token": {
-                    "type": "apiKey",
-                    "in": "header",
-                    "name": "Authorization",
-                    "description": "`token TOKEN`",
-                },
-                "bearer": {"type": "http", "scheme": "bearer"},
-                "query": {"type": "apiKey", "in": "query", "name": "token"},
-                "cookie": {
-                    "type": "apiKey",
-                    "in": "cookie",
-                    "name": "username-localhost-8000",
-                    "description": "Jupyter's login cookie; changes need the header X-XSRFToken too.",
-                },
-            },
-            "headers": {
-                "RequestId": {"description": "Names this request in the server's log.", "schema": string},
-                "Limit": {
-                    "description": "Requests in the tightest window; absent where no limit is set, and for the "
-                    "product's own page.",
-                    "schema": integer,
-                },
-                "Remaining": {"description": "What is left of it.", "schema": integer},
-                "Reset": {"description": "When it ends, in seconds since the epoch.", "schema": integer},
-                "RetryAfter": {"description": "Seconds.", "schema": integer},
-            },
-            "parameters": {
-                "SessionId": {
-                    "name": "session_id",
-                    "in": "path",
-                    "required": True,
-                    "schema": {"type": "string", "format": "uuid"},
-                },
-                **{name: {"in": "query", **parameter} for name, parameter in PARAMETERS.items()},
-            },
+            "securitySchemes": SECURITY,
+            "headers": HEADERS,
+            "parameters": PARAMETERS,
             "responses": responses(),
             "schemas": schemas(*sorted(models, key=lambda model: model.__name__)),
         },

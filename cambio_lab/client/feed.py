@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import CambioError, InvalidRequest, ServerError
 from . import display
@@ -21,6 +21,7 @@ from .turn import Step, Turn, TurnBuilder, TurnCancelled, TurnInterrupted, thin
 if TYPE_CHECKING:
     from .session import Session
 
+T = TypeVar("T")
 STEP_WIDTH = 640
 MAX_SCREENSHOTS = 24
 """Screenshots that are fetched of one turn's steps, evenly spread; a filmstrip shows as many."""
@@ -50,16 +51,12 @@ class Feed:
         """The message joins the turn that runs: nothing more of it comes here."""
         self._client_id = uuid.uuid4().hex
         marked = {**(metadata or {}), "client_id": self._client_id}
-        self._message = {"content": content, "metadata": marked, "when": "idle", **(fields or {})}
+        self.message = {"content": content, "metadata": marked, "when": "idle", **(fields or {})}
         self._listener: Listener | None = None
         self._accepted = False
         self.over = False
         """The turn's end, or a refusal of the message, was seen."""
         self._unsettled = False
-
-    def add(self, **fields: Any) -> None:
-        """Add fields to the message before it is sent."""
-        self._message.update(fields)
 
     async def start(self) -> None:
         """Send the message. Raises when the server cannot be reached or the session is not there."""
@@ -67,7 +64,7 @@ class Feed:
         await self._channel.admission.acquire()
         self._unsettled = True
         self._listener = self._channel.listen()
-        await self._channel.send(self._message)
+        await self._channel.send(self.message)
 
     async def next(self) -> list[Message]:
         """Return the next messages of the turn; none when nothing came for a moment. Raises a refusal."""
@@ -82,16 +79,12 @@ class Feed:
                 found.extend(await self._take(message))
         return found
 
-    async def stop(self) -> None:
-        """Ask the agent to stop; the turn's end still arrives through :meth:`next`."""
-        await self._channel.send({"type": "stop"})
-
     async def abandon(self) -> list[Message]:
         """After an interrupt: stop the turn, wait a moment for its end, return what came until then."""
         found: list[Message] = []
         try:
             async with asyncio.timeout(STOP_SECONDS):
-                await self.stop()
+                await self._channel.send({"type": "stop"})
                 while not self.over:
                     found.extend(await self.next())
         except (TimeoutError, CambioError):
@@ -149,7 +142,7 @@ class Feed:
             page = await self._rest.json("GET", path, params={"role": "user", "limit": 200, "offset": total - 200})
         stored = [row for row in page["messages"] if (row.get("metadata") or {}).get("client_id") == self._client_id]
         if not stored:
-            await self._channel.send(self._message)
+            await self._channel.send(self.message)
 
 
 async def fetch_step(rest: Rest, step: Step) -> bool:
@@ -179,31 +172,31 @@ class Exchange:
         screenshots: bool | None = None,
         images: Iterable[ImageSource] = (),
         fields: Mapping[str, Any] | None = None,
+        blocking: bool = False,
     ) -> None:
+        """``blocking``: :meth:`follow` waits for the portal without an event loop; run it with :func:`run_now`."""
         if not isinstance(content, str) or not content.strip():
             raise InvalidRequest("The message is empty.", hint='await session.send("Open a terminal")')
         self.turn = Turn(content, session.id, session.name)
         self._session = session
         self._images = list(images)
-        self._tools = session.tools
         self._builder = TurnBuilder(self.turn)
         self._display = display.host.turn(show)
-        self._rest = session.lab.rest
         self._screenshots = display.host.rich if screenshots is None else screenshots
         self._fetching: Future[bool] | None = None
-        self.feed = Feed(session.channel, self._rest, content, metadata, fields)
-        self._turns = session.turns
-        self._turns.append(self.turn)
+        self.feed = Feed(session.channel, session.lab.rest, content, metadata, fields)
+        self._blocking = blocking
+        session.turns.append(self.turn)
 
     async def follow(self, approve: Approve | None) -> Turn:
         """Carry the message to its turn's end, from the caller's side."""
         try:
-            await portal.call(self.begin())
+            await self._on_portal(self.begin())
             while not self.feed.over:
-                for message in self.take(await portal.call(self.feed.next())):
+                for message in self.take(await self._on_portal(self.feed.next())):
                     if approve is not None:
                         await decide(self._session, message, approve)
-            await portal.call(self.complete())
+            await self._on_portal(self.complete())
         except GeneratorExit:
             self.leave()
             raise
@@ -216,15 +209,30 @@ class Exchange:
             raise
         finally:
             self.finish()
-        if self._session.observer is not None and not self.feed.queued:
-            await self._session.observer.turn_ended(self.turn)
-        return self.result()
+        if self.feed.queued:  # nothing more of it comes: it belongs to the turn before
+            turns = self._session.turns
+            turns.remove(self.turn)
+            return turns[-1] if turns else self.turn
+        await self.tell_observer()
+        if self.turn.error is not None:
+            raise self.turn.error
+        return self.turn
+
+    async def _on_portal(self, work: Coroutine[Any, Any, T]) -> T:
+        return portal.run(work) if self._blocking else await portal.call(work)
+
+    async def tell_observer(self) -> None:
+        """Show the turn in the session's record, if it has one."""
+        if (observer := self._session.observer) is not None:
+            told = observer.turn_ended(self.turn)
+            await (self._on_portal(told) if self._blocking else told)
 
     async def begin(self) -> None:
         """Send the message, after its images and the tools that were offered before. Awaited on the portal's loop."""
-        await self._tools.settled()
-        digests = [await put_image(self._rest, self._session.path, image) for image in self._images]
-        self.feed.add(**({"images": digests} if digests else {}))
+        await self._session.tools.settled()
+        rest, path = self._session.lab.rest, self._session.path
+        if self._images:
+            self.feed.message["images"] = [await put_image(rest, path, image) for image in self._images]
         await self.feed.start()
 
     def take(self, batch: list[Message]) -> list[Message]:
@@ -242,14 +250,14 @@ class Exchange:
         """Fetch the latest step's screenshot, one at a time: a fast agent does not make a queue."""
         steps = [step for step in self.turn.steps if step.image_path]
         if steps and steps[-1].screenshot is None and (self._fetching is None or self._fetching.done()):
-            self._fetching = portal.submit(fetch_step(self._rest, steps[-1]))
+            self._fetching = portal.submit(fetch_step(self._session.lab.rest, steps[-1]))
 
     async def complete(self) -> None:
         """Fetch an even choice of the steps' screenshots, and the desktop's. Awaited on the portal's loop."""
         if self._screenshots and not self.feed.queued:
-            await fetch_steps(self._rest, self.turn.steps)
-            path = f"/sessions/{self.turn.session_id}/screenshot"
-            self.turn.screenshot = await fetch(self._rest, path, "The desktop at the end of the turn")
+            rest, path = self._session.lab.rest, f"{self._session.path}/screenshot"
+            await fetch_steps(rest, self.turn.steps)
+            self.turn.screenshot = await fetch(rest, path, "The desktop at the end of the turn")
 
     def failed(self, error: Exception) -> None:
         """The turn cannot be followed any more, or what was to be decided in it cannot be."""
@@ -273,17 +281,19 @@ class Exchange:
         if not self.feed.queued:
             self._display.finished(self.turn)
 
-    def result(self) -> Turn:
-        if self.feed.queued:
-            self._turns.remove(self.turn)
-            return self._turns[-1] if self._turns else self.turn
-        if self.turn.error is not None:
-            raise self.turn.error
-        return self.turn
-
     async def abandon(self) -> list[Message]:
         """Stop the turn from a task that was cancelled, which may still await; a second interrupt ends the wait."""
         try:
-            return await portal.call(self.feed.abandon())
+            return await self._on_portal(self.feed.abandon())
         except (asyncio.CancelledError, KeyboardInterrupt, CambioError):
             return []
+
+
+def run_now(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never suspends, without an event loop."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    raise RuntimeError("the coroutine waits for an event loop")

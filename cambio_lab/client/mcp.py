@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +24,8 @@ class ToolFailed(Exception):
     """The server says that the call failed; its words are for the agent."""
 
 
-@dataclass(frozen=True)
-class McpTool:
-    """One tool as a Messages API function, and how to call it."""
-
-    name: str
-    description: str
-    schema: dict[str, Any]
-    call: Callable[..., Any]
+McpTool = tuple[str, str, dict[str, Any], Callable[..., Awaitable[Any]]]
+"""Name, description and schema of one tool as a Messages API function, and how to call it."""
 
 
 class McpServer:
@@ -69,7 +62,7 @@ class McpServer:
     def _offered(self, tool: Any, prefix: str) -> McpTool:
         name = _INVALID.sub("_", prefix + tool.name)[:64]
         schema = {"type": "object", **tool.input_schema}
-        return McpTool(name, tool.description or tool.title or name, schema, partial(self.call, tool.name))
+        return name, tool.description or tool.title or name, schema, partial(self.call, tool.name)
 
     async def call(self, name: str, /, **arguments: Any) -> str | bytes:
         """Return what the tool says, or the one image that it shows. :class:`ToolFailed` has the server's words."""

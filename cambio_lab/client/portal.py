@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import contextvars
 import difflib
 import functools
 import inspect
@@ -117,6 +118,25 @@ portal = Portal()
 atexit.register(portal.close)
 if sys.platform != "win32":
     os.register_at_fork(after_in_child=portal.forget)
+
+
+class UserFunction:
+    """A function of the user's program: an ``async`` one runs on the loop of its cell, another one in a thread."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._context = contextvars.copy_context()
+        try:
+            self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            self._loop = None
+
+    async def __call__(self, *given: Any, **named: Any) -> Any:
+        if not inspect.iscoroutinefunction(self._function):
+            return await asyncio.to_thread(self._context.copy().run, lambda: self._function(*given, **named))
+        if self._loop is None or self._loop.is_closed():
+            return await self._function(*given, **named)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._function(*given, **named), self._loop))
 
 
 class Call(Coroutine[Any, Any, T]):

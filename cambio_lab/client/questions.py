@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import inspect
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CambioError, SessionConflict
 from .message import Message
-from .portal import calls, portal
+from .portal import UserFunction, calls, portal
 
 if TYPE_CHECKING:
     from .session import Session
@@ -59,22 +57,15 @@ class Questions:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._function: Answer | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._context = contextvars.copy_context()
+        self._function: UserFunction | None = None
         self._asked = ""
         self._running: set[asyncio.Task[None]] = set()
         session.channel.asked = self._take
 
-    def answer_with(self, function: Answer | None) -> None:
-        """Call ``function`` from now on; an ``async`` one runs on the loop that this was called on."""
-        self._function, self._context = function, contextvars.copy_context()
-        try:
-            self._loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self._loop = None
-        if function is not None:
-            portal.submit(self._connect())
+    def answer_with(self, function: Answer) -> None:
+        """Call ``function`` from now on."""
+        self._function = UserFunction(function)
+        portal.submit(self._connect())
 
     async def _connect(self) -> None:
         with suppress(CambioError):  # the sender of a message is told
@@ -90,22 +81,15 @@ class Questions:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _answer(self, function: Answer, question: Question) -> None:
+    async def _answer(self, function: UserFunction, question: Question) -> None:
         try:
-            text = await self._call(function, question)
+            text = await function(question)
         except Exception:
             self._session.lab.rest.notice(f"on_question failed; a person may answer.\n{traceback.format_exc(limit=3)}")
             return
         if text is not None:
             with suppress(SessionConflict):  # a person was faster
                 await question.answer(str(text))
-
-    async def _call(self, function: Answer, question: Question) -> Any:
-        if not inspect.iscoroutinefunction(function):
-            return await asyncio.to_thread(self._context.copy().run, function, question)
-        if self._loop is None or self._loop.is_closed():
-            return await function(question)
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(function(question), self._loop))
 
 
 def waiting(message: Message, before: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

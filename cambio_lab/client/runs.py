@@ -34,10 +34,11 @@ def _entry(lab: Workbench, row: dict[str, Any]) -> Entry:
     path = f"/sessions/{row['id']}/run"
     facts |= {"tags": tuple(row.get("tags") or ()), "note": row.get("note") or ""}
     change = partial(_change, lab, f"/sessions/{row['id']}")
-    return Entry(row_of(**facts, cost_usd=cost), partial(_load, lab, path), partial(_delete, lab, path), change)
+    return Entry(row_of(**facts, cost_usd=cost), partial(load_run, lab, path), partial(_delete, lab, path), change)
 
 
-async def _load(lab: Workbench, path: str) -> Run:
+async def load_run(lab: Workbench, path: str) -> Run:
+    """Return the run file at a path of the server, unpacked."""
     data, _ = await portal.call(lab.rest.bytes(path))
     run = await asyncio.to_thread(Run.load, data)
     run.lab = lab

@@ -14,7 +14,7 @@ from . import display
 from .answer import AnswerType
 from .channel import Channel
 from .example import example
-from .feed import Exchange
+from .feed import Exchange, run_now
 from .files import Clipboard, Files, Programs
 from .message import Approval, Approve, Message
 from .portal import calls, portal
@@ -22,7 +22,7 @@ from .questions import Answer, Question, Questions
 from .screenshot import ImageSource, Screenshot
 from .text import Table
 from .tools import Tools
-from .turn import Observer, Turn, TurnInterrupted
+from .turn import Observer, Turn
 
 if TYPE_CHECKING:
     from ..reports import Run
@@ -132,22 +132,7 @@ class Session:
         screenshots: bool | None = None,
     ) -> Turn:
         """:meth:`send` for code that is not ``async`` (magics, a script's main thread)."""
-        exchange = Exchange(self, content, metadata, show, screenshots=screenshots)
-        try:
-            portal.run(exchange.begin())
-            while not exchange.feed.over:
-                exchange.take(portal.run(exchange.feed.next()))
-            portal.run(exchange.complete())
-        except KeyboardInterrupt:
-            raise TurnInterrupted(exchange.stopped(portal.run(exchange.feed.abandon()))) from None
-        except Exception as error:
-            exchange.failed(error)
-            raise
-        finally:
-            exchange.finish()
-        if self.observer is not None:
-            portal.run(self.observer.turn_ended(exchange.turn))
-        return exchange.result()
+        return run_now(Exchange(self, content, metadata, show, screenshots=screenshots, blocking=True).follow(None))
 
     async def stream(self, content: str, *, metadata: Mapping[str, Any] | None = None) -> AsyncGenerator[Message, None]:
         """``async for message in session.stream("...")``: every message of the turn, pieces of text included.
@@ -164,8 +149,7 @@ class Session:
                     if message.type == "error" and exchange.turn.error is not None:
                         raise exchange.turn.error
                     yield message
-            if self.observer is not None:
-                await self.observer.turn_ended(exchange.turn)
+            await exchange.tell_observer()
         finally:
             if not exchange.turn.done:
                 exchange.leave()
@@ -269,11 +253,13 @@ class Session:
     @property
     def run(self) -> Run:
         """The recorded run so far. Blocks while it is fetched; ``await session.load_run()`` does not."""
-        return portal.run(self._load_run())
+        return portal.run(self.load_run())
 
     async def load_run(self) -> Run:
         """The recorded run so far."""
-        return await portal.call(self._load_run())
+        from .runs import load_run  # imports the reports
+
+        return await load_run(self.lab, f"{self.path}/run")
 
     def panel(self, **options: Any) -> Any:
         """Live desktop, chat and timeline of this session as a widget."""
@@ -301,15 +287,3 @@ class Session:
 
     async def _json(self, method: str, below: str, **options: Any) -> Any:
         return await portal.call(self.lab.rest.json(method, self.path + below, **options))
-
-    async def _load_run(self) -> Run:
-        data, _ = await self.lab.rest.bytes(f"{self.path}/run")
-        run = await asyncio.to_thread(_unpack, data)
-        run.lab = self.lab
-        return run
-
-
-def _unpack(data: bytes) -> Run:
-    from ..reports import Run
-
-    return Run.load(data)

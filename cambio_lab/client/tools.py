@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
 import json
 import re
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -17,7 +16,7 @@ from ..errors import CambioError, InvalidRequest
 from .channel import Channel
 from .mcp import McpServer
 from .message import Message
-from .portal import portal
+from .portal import UserFunction, portal
 from .rest import Rest
 from .screenshot import is_image, put_image
 from .text import shorten, visible
@@ -132,25 +131,14 @@ def _parameters(document: str) -> dict[str, str]:
 class Offered:
     """One function as it is offered."""
 
-    function: Callable[..., Any]
     description: Description
     timeout: float
-    loop: asyncio.AbstractEventLoop | None
-    context: contextvars.Context
+    run: Callable[..., Awaitable[Any]]
 
     def entry(self) -> dict[str, Any]:
         about = self.description
         words = {"name": about.name, "description": about.description}
         return {**words, "input_schema": about.input_schema, "timeout": self.timeout}
-
-    async def run(self, arguments: dict[str, Any]) -> Any:
-        """Call the function: on the loop that added it, or in a thread."""
-        if not inspect.iscoroutinefunction(self.function):
-            return await asyncio.to_thread(self.context.copy().run, lambda: self.function(**arguments))
-        if self.loop is None or self.loop.is_closed():
-            return await self.function(**arguments)
-        future = asyncio.run_coroutine_threadsafe(self.function(**arguments), self.loop)
-        return await asyncio.wrap_future(future)
 
 
 class Tools:
@@ -180,11 +168,7 @@ class Tools:
         about = describe_function(function, name=name, description=description)
         if timeout <= 0:
             raise InvalidRequest("timeout must be positive.")
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            loop = None
-        self._offered[about.name] = Offered(function, about, float(timeout), loop, contextvars.copy_context())
+        self._offered[about.name] = Offered(about, float(timeout), UserFunction(function))
         self._offer()
         return function
 
@@ -206,11 +190,10 @@ class Tools:
         connection = McpServer(server, headers=headers, env=env)
         found = await portal.call(connection.open(prefix))
         self._servers.append(connection)
-        for tool in found:
-            about = Description(tool.name, tool.description, tool.schema)
-            self._offered[tool.name] = Offered(tool.call, about, float(timeout), None, contextvars.copy_context())
+        for tool, description, schema, call in found:
+            self._offered[tool] = Offered(Description(tool, description, schema), float(timeout), call)
         self._offer()
-        return [tool.name for tool in found]
+        return [tool for tool, *_ in found]
 
     async def aclose(self) -> None:
         """Leave the MCP servers; belongs to the portal's loop."""
@@ -279,7 +262,7 @@ class Tools:
         try:
             arguments = offered.description.arguments(message.arguments)
             async with asyncio.timeout(offered.timeout):
-                return await offered.run(arguments), False
+                return await offered.run(**arguments), False
         except TimeoutError:
             return f"{message.tool} took longer than {offered.timeout:g} seconds; its result is not used.", True
         except Exception as error:  # whatever a user's function raises is the agent's to read

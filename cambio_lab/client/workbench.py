@@ -10,10 +10,9 @@ import sys
 import uuid
 import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import urljoin
 
 from websockets.exceptions import WebSocketException
@@ -22,6 +21,7 @@ from ..errors import SessionNotFound
 from .discovery import Address, find_server
 from .display import Progress
 from .message import Message, open_socket
+from .options import SessionOptions, spelled_out
 from .portal import calls, portal
 from .rest import Rest
 from .session import Session
@@ -39,8 +39,6 @@ FOLDER = "CAMBIO_LAB_RECORDINGS"
 """``cambio-lab replay`` sets it: path and first part of the name of each session's recording, in order."""
 MODE = "CAMBIO_LAB_RECORD"
 _numbers = itertools.count(1)
-
-Approval = Literal["never", "risky", "always"]
 
 
 @calls
@@ -60,41 +58,8 @@ class Workbench:
         weakref.finalize(self, _close, self.rest)
         self._sessions: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
 
-    async def create_session(
-        self,
-        name: str | None = None,
-        *,
-        model: str | None = None,
-        approval: Approval | list[str] | None = None,
-        tools: Sequence[str | Callable[..., Any]] | None = None,
-        system: str | None = None,
-        max_cost_usd: float | None = None,
-        max_steps: int | None = None,
-        max_messages: int | None = None,
-        timeout: float | None = None,
-        idle_timeout: float | None = None,
-        network: Literal["open", "none"] | dict[str, list[str]] | None = None,
-        display: str | None = None,
-        desktop: Literal["auto", "docker", "local"] | None = None,
-        image: str | None = None,
-        effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None,
-        thinking: Literal["on", "off", "between_tools"] | None = None,
-        platform: str | None = None,
-        max_tokens: int | None = None,
-        max_turn_seconds: float | None = None,
-        max_turn_tokens: int | None = None,
-        task_budget: int | None = None,
-        approval_timeout: float | None = None,
-        ask_user: bool | None = None,
-        ask_timeout: float | None = None,
-        record_human: Literal["actions", "full", "off"] | None = None,
-        image_format: Literal["png", "jpeg", "webp"] | None = None,
-        observe: list[Literal["screenshot", "ax"]] | None = None,
-        secrets: dict[str, str] | list[str] | None = None,
-        record: str | Path | None = None,
-        record_mode: Literal["once", "none", "all"] | None = None,
-        fork: Mapping[str, Any] | None = None,
-    ) -> Session:
+    @spelled_out
+    async def create_session(self, name: str | None = None, **options: Unpack[SessionOptions]) -> Session:
         """Create a session with a desktop of its own; return when the desktop is usable.
 
         What is not given follows the server's settings. A wrong value raises
@@ -134,27 +99,29 @@ class Workbench:
             record_mode: ``"once"`` as above, ``"none"``: replay only, ``"all"``: always record.
             fork: Step of a recorded run to continue from; :meth:`Run.fork <cambio_lab.Run.fork>` sets it.
         """
-        given = dict(locals())
-        options = {key: given[key] for key in given if key not in ("self", "name", "tools") and given[key] is not None}
-        if names := [tool for tool in tools or () if isinstance(tool, str)]:
-            options["tools"] = names
-        config = bound(options, loopback=self.address.loopback)
+        config: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+        tools = config.pop("tools", ())
+        if names := [tool for tool in tools if isinstance(tool, str)]:
+            config["tools"] = names
+        config = bound(config, loopback=self.address.loopback)
         created = await self._create(name, {**({} if name is None else {"name": name}), "config": config})
         session = self._adopt({**created, "name": created.get("name") or name})
         if notice := created.get("notice"):
             warnings.warn(str(notice), FutureWarning, stacklevel=2)
-        for tool in tools or ():
+        for tool in tools:
             if not isinstance(tool, str):
                 session.tools.add(tool)
         return session
 
-    async def demonstrate(self, task: str, **config: Any) -> Session:
-        """Open a desktop on which a person shows how ``task`` is done; ``config`` is as for :meth:`create_session`.
+    @spelled_out
+    async def demonstrate(self, task: str, **options: Unpack[SessionOptions]) -> Session:
+        """Open a desktop on which a person shows how ``task`` is done; ``options`` are as for :meth:`create_session`.
 
         Mouse, keyboard and typed text are recorded, which the panel says. After ``await session.end()``,
         ``await session.load_run()`` is the demonstration: a run like any other.
         """
-        return await self.create_session(task, **{"model": "demo", "record_human": "full", **config})
+        given: SessionOptions = {"model": "demo", "record_human": "full", **options}
+        return await self.create_session(task, **given)
 
     async def _create(self, name: str | None, body: dict[str, Any]) -> dict[str, Any]:
         with Progress("Starting a desktop") as bar:
@@ -208,13 +175,7 @@ class Workbench:
 
     async def model_names(self) -> list[str]:
         """Names for a menu; ``demo`` needs no key."""
-        found = await self.models()
-        rows = found.get("models", []) if isinstance(found, dict) else found
-        names = [
-            str(row.get("model") or row.get("id") or row.get("name")) if isinstance(row, dict) else str(row)
-            for row in rows
-        ]
-        return list(dict.fromkeys(["demo", *names]))
+        return list(dict.fromkeys(["demo", *(row["model"] for row in (await self.models())["models"])]))
 
     def absolute(self, path: str) -> str:
         """A URL path that the server gave as a whole URL, without any token."""
@@ -229,9 +190,7 @@ class Workbench:
     async def __aenter__(self) -> Workbench:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.aclose()
 
     def __repr__(self) -> str:
