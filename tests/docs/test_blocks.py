@@ -76,3 +76,10 @@ def test_every_block_of_a_page_can_be_read(page: Path) -> None:
         assert yaml.safe_load(block)
     for block in blocks(page, "toml"):
         assert tomllib.loads(block)
+
+
+@pytest.mark.parametrize("page", sorted((Path(__file__).parents[2] / "docs").rglob("*.md")), ids=lambda page: page.name)
+def test_every_block_of_a_page_is_closed(page: Path) -> None:
+    fences = [line for line in page.read_text("utf-8").splitlines() if line.startswith("```")]
+    assert all(fence == "```" for fence in fences[1::2]), fences
+    assert len(fences) % 2 == 0
