@@ -2,107 +2,68 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from operator import methodcaller
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from .base import Button, Desktop, Direction, Point, Region, Screenshot, Settled, Size, VncEndpoint
-from .machine import CommandResult, FileContent, Listing
+from .base import Desktop, Screenshot, Size, VncEndpoint
+from .machine import FileContent
 
+P = ParamSpec("P")
 T = TypeVar("T")
-NOTHING = type(None)
+Method = Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]
+
+
+def _called(method: Method[P, T]) -> Method[P, T]:
+    """Make a method of the contract pass :meth:`CallDesktop.call`."""
+    signature = inspect.signature(method)
+
+    @functools.wraps(method, updated=())  # not its mark of an abstract method
+    async def pass_on(self: CallDesktop, /, *arguments: P.args, **named: P.kwargs) -> T:
+        bound = signature.bind(self, *arguments, **named)
+        bound.apply_defaults()
+        del bound.arguments["self"]
+        result: T = await self.call(method.__name__, **bound.arguments)
+        return result
+
+    return pass_on
 
 
 class CallDesktop(Desktop):
     """A desktop whose actions all pass :meth:`call`, with their arguments by name, defaults included."""
 
     @abstractmethod
-    async def call(self, kind: type[T], method: str, **arguments: Any) -> T:
-        """Carry out ``method``; the result is a ``kind``."""
+    async def call(self, method: str, **arguments: Any) -> Any:
+        """Carry out ``method`` and return its result."""
 
-    async def screenshot(self) -> Screenshot:
-        return await self.call(Screenshot, "screenshot")
-
-    async def zoom(self, region: Region) -> Screenshot:
-        return await self.call(Screenshot, "zoom", region=region)
-
-    async def settle(self) -> Settled:
-        return await self.call(Settled, "settle")
-
-    async def cursor_position(self) -> Point:
-        return await self.call(Point, "cursor_position")
-
-    async def resize(self, size: Size) -> None:
-        await self.call(NOTHING, "resize", size=size)
-
-    async def move(self, point: Point) -> Settled:
-        return await self.call(Settled, "move", point=point)
-
-    async def click(
-        self, button: Button = "left", point: Point | None = None, *, count: int = 1, modifiers: str | None = None
-    ) -> Settled:
-        return await self.call(Settled, "click", button=button, point=point, count=count, modifiers=modifiers)
-
-    async def button_down(self, button: Button = "left") -> Settled:
-        return await self.call(Settled, "button_down", button=button)
-
-    async def button_up(self, button: Button = "left") -> Settled:
-        return await self.call(Settled, "button_up", button=button)
-
-    async def drag(self, start: Point, end: Point, *, modifiers: str | None = None) -> Settled:
-        return await self.call(Settled, "drag", start=start, end=end, modifiers=modifiers)
-
-    async def scroll(
-        self, direction: Direction, amount: int, point: Point | None = None, *, modifiers: str | None = None
-    ) -> Settled:
-        arguments = {"direction": direction, "amount": amount, "point": point, "modifiers": modifiers}
-        return await self.call(Settled, "scroll", **arguments)
-
-    async def key(self, combo: str, repeat: int = 1) -> Settled:
-        return await self.call(Settled, "key", combo=combo, repeat=repeat)
-
-    async def hold_key(self, combo: str, seconds: float) -> Settled:
-        return await self.call(Settled, "hold_key", combo=combo, seconds=seconds)
-
-    async def type_text(self, text: str) -> Settled:
-        return await self.call(Settled, "type_text", text=text)
-
-    async def release_all(self) -> None:
-        await self.call(NOTHING, "release_all")
-
-    async def sleep(self, seconds: float) -> None:
-        await self.call(NOTHING, "sleep", seconds=seconds)
-
-    async def get_clipboard(self) -> str:
-        return await self.call(str, "get_clipboard")
-
-    async def set_clipboard(self, text: str) -> None:
-        await self.call(NOTHING, "set_clipboard", text=text)
-
-    async def run_command(self, command: str, timeout: float = 120.0) -> CommandResult:
-        return await self.call(CommandResult, "run_command", command=command, timeout=timeout)
-
-    async def restart_shell(self) -> None:
-        await self.call(NOTHING, "restart_shell")
-
-    async def execute(
-        self, argv: Sequence[str], *, stdin: bytes | None = None, timeout: float = 30.0, limit: int = 10_000_000
-    ) -> tuple[int, bytes, bytes]:
-        arguments = {"argv": argv, "stdin": stdin, "timeout": timeout, "limit": limit}
-        return await self.call(tuple[int, bytes, bytes], "execute", **arguments)
-
-    async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
-        return await self.call(int, "write_file", path=path, chunks=chunks)
-
-    async def list_files(self, path: str = "") -> Listing:
-        return await self.call(Listing, "list_files", path=path)
-
-    async def browse(self, member: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        return await self.call(dict[str, Any], "browse", member=member, arguments=dict(arguments))
-
-    async def browser_screenshot(self, tab_id: str | None = None, region: Region | None = None) -> Screenshot:
-        return await self.call(Screenshot, "browser_screenshot", tab_id=tab_id, region=region)
+    screenshot = _called(Desktop.screenshot)
+    zoom = _called(Desktop.zoom)
+    settle = _called(Desktop.settle)
+    cursor_position = _called(Desktop.cursor_position)
+    resize = _called(Desktop.resize)
+    move = _called(Desktop.move)
+    click = _called(Desktop.click)
+    button_down = _called(Desktop.button_down)
+    button_up = _called(Desktop.button_up)
+    drag = _called(Desktop.drag)
+    scroll = _called(Desktop.scroll)
+    key = _called(Desktop.key)
+    hold_key = _called(Desktop.hold_key)
+    type_text = _called(Desktop.type_text)
+    release_all = _called(Desktop.release_all)
+    sleep = _called(Desktop.sleep)
+    get_clipboard = _called(Desktop.get_clipboard)
+    set_clipboard = _called(Desktop.set_clipboard)
+    run_command = _called(Desktop.run_command)
+    restart_shell = _called(Desktop.restart_shell)
+    execute = _called(Desktop.execute)
+    write_file = _called(Desktop.write_file)
+    list_files = _called(Desktop.list_files)
+    browse = _called(Desktop.browse)
+    browser_screenshot = _called(Desktop.browser_screenshot)
 
 
 class DelegatingDesktop(CallDesktop):
@@ -111,9 +72,8 @@ class DelegatingDesktop(CallDesktop):
     def __init__(self, inner: Desktop) -> None:
         self.inner = inner
 
-    async def call(self, kind: type[T], method: str, **arguments: Any) -> T:
-        result: T = await methodcaller(method, **arguments)(self.inner)
-        return result
+    async def call(self, method: str, **arguments: Any) -> Any:
+        return await methodcaller(method, **arguments)(self.inner)
 
     @property
     def desktop_id(self) -> str:

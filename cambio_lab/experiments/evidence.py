@@ -9,7 +9,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import replace
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ..desktop.machine import FileContent
 from ..errors import ActionError, CambioError
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from .experiment import Experiment
     from .ledger import Ledger
 
-T = TypeVar("T")
 Json = dict[str, Any]
 LARGEST = 500_000
 """Characters of one outcome's evidence; more is not kept, and its cell cannot be judged again."""
@@ -67,9 +66,8 @@ class KeptDesktop(ReplayDesktop):
         for call in calls:
             self._kept.setdefault(_key(call["method"], call["arguments"]), []).append(call)
 
-    async def call(self, kind: type[T], method: str, **arguments: Any) -> T:
-        found: T = self._answer(method, arguments)
-        return found
+    async def call(self, method: str, **arguments: Any) -> Any:
+        return self._answer(method, arguments)
 
     def read_file(self, path: str) -> FileContent:
         async def read(_: FileContent) -> Any:

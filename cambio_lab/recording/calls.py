@@ -19,7 +19,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import asdict, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from ..desktop.base import Desktop, Point, Region, Screenshot, Settled, Size
 from ..desktop.delegating import DelegatingDesktop
@@ -151,7 +151,6 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
 MAX_FILE = 1_000_000
 MAX_SCREENSHOTS = 1_000
 CLIENT, HUMAN = "client", "human"
-T = TypeVar("T")
 Note = Callable[[Json], Awaitable[None]]
 Keep = Callable[[Screenshot], Awaitable[None]]
 
@@ -164,11 +163,11 @@ class RecordingDesktop(DelegatingDesktop):
         self._note = note
         self._count = count
 
-    async def call(self, kind: type[T], method: str, **arguments: Any) -> T:
+    async def call(self, method: str, **arguments: Any) -> Any:
         record = self._begin(method, arguments)
         began = time.perf_counter()
         try:
-            result = await super().call(kind, method, **arguments)
+            result = await super().call(method, **arguments)
         except BaseException as error:
             await self._fail(record, began, error)
             raise

@@ -7,7 +7,7 @@ import hashlib
 import io
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from ..desktop.base import Desktop, Screenshot, Settled, Size, VncEndpoint
 from ..desktop.delegating import CallDesktop, DelegatingDesktop
@@ -18,7 +18,6 @@ from ..recording import Contents, Json, calls
 from ..recording.calls import CLIENT
 from ..recording.masking import Mask
 
-T = TypeVar("T")
 NOT_LIVE = "This is a recorded desktop: it can be looked at, not touched."
 UNMATCHED = frozenset({"release_all", "resize"})
 """Housekeeping: whether it happens depends on timing, and nothing is seen of it."""
@@ -118,7 +117,7 @@ class ReplayDesktop(CallDesktop):
     async def thumbnail(self, width: int = 320) -> Screenshot:
         return await asyncio.to_thread(_shrink, self._now(), width)
 
-    async def call(self, kind: type[T], method: str, **arguments: Any) -> T:
+    async def call(self, method: str, **arguments: Any) -> Any:
         raise ActionError(NOT_LIVE)
 
     async def settle(self) -> Settled:
@@ -215,9 +214,8 @@ class _AgentSide(DelegatingDesktop):
         super().__init__(desktop)
         self._replay = desktop.replay
 
-    async def call(self, kind: type[T], method: str, **arguments: Any) -> T:
-        result: T = await self._replay(method, calls.encode_arguments(arguments))
-        return result
+    async def call(self, method: str, **arguments: Any) -> Any:
+        return await self._replay(method, calls.encode_arguments(arguments))
 
     async def release_all(self) -> None:
         await self.inner.release_all()
