@@ -18,7 +18,6 @@ from typing import Any
 from cambio_lab.events import Usage
 from cambio_lab.experiments import Experiment
 from cambio_lab.experiments.engines.base import Job, Plan
-from cambio_lab.experiments.ledger import AttemptRow
 from cambio_lab.experiments.outcome import AttemptProgress, Outcome
 from tests.experiments.conftest import GOOD, word_task, write_word
 from tests.experiments.instant import make_instant
@@ -39,7 +38,7 @@ class NothingToDo:
     async def slots(self) -> int:
         return 8
 
-    async def recover(self, attempts: Sequence[AttemptRow]) -> tuple[list[Outcome], set[str]]:
+    async def recover(self, attempts: Sequence[AttemptProgress]) -> tuple[list[Outcome], set[str]]:
         return [], set()
 
     async def run(self, job: Job) -> Outcome:

@@ -100,12 +100,9 @@ class ConnectedDesktop(Desktop):
         if not self._connection.watch.restless:
             self._current()
 
-    def _encode(
-        self, frame: Frame, size: Size, kind: str | None = None, quality: int = 85
-    ) -> asyncio.Future[Screenshot]:
-        kind = kind or self._kind or self.settings.image_format
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(_ENCODERS, lambda: encode(frame, kind, size, quality=quality))
+    def _encode(self, frame: Frame, size: Size) -> asyncio.Future[Screenshot]:
+        kind = self._kind or self.settings.image_format
+        return asyncio.get_running_loop().run_in_executor(_ENCODERS, encode, frame, kind, size)
 
     async def zoom(self, region: Region) -> Screenshot:
         await self._connection.settle()
@@ -128,8 +125,7 @@ class ConnectedDesktop(Desktop):
         size = Size(width, max(1, round(screen.height * width / screen.width)))
         step = max(1, screen.width // (3 * width))  # three pixels for each that is shown are enough
         frame = self._connection.screen.thin(step)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(_ENCODERS, lambda: thumbnail(frame, size))
+        return await asyncio.get_running_loop().run_in_executor(_ENCODERS, thumbnail, frame, size)
 
     async def settle(self) -> Settled:
         return await self._connection.settle()

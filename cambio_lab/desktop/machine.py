@@ -6,7 +6,8 @@ One primitive, :meth:`Machine.spawn`; shell, files and single programs are all b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -132,21 +133,24 @@ class Streams:
 MOST_HELPERS = 8
 
 
-class Machine(Protocol):
-    """Starts programs as the desktop's own user, with its own home and display."""
+class Machine(ABC):
+    """Starts programs as the desktop's own user, with its own home and display.
 
-    home: str
-    roots: Sequence[str]
-    """Folders that absolute paths of files may lie in."""
-    python: str
-    managed: asyncio.Task[None] | None
-    """Ends when the window manager has the screen. Until then no program starts: its window would not get the focus."""
-    helpers: asyncio.Semaphore
-    """Held by each call of the file helper, at most :data:`MOST_HELPERS` at once."""
-    keyed: asyncio.Event
-    """Set once the X server has its keymap. Until then nothing is typed."""
+    Absolute paths of files may lie in ``roots``.
+    """
 
-    async def spawn(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Process:
+    def __init__(self, home: str, roots: Sequence[str], python: str) -> None:
+        self.home, self.roots, self.python = home, roots, python
+        self.managed: asyncio.Task[None] | None = None
+        """Ends when the window manager has the screen. Until then no program starts: it would not get the focus."""
+        self.helpers = asyncio.Semaphore(MOST_HELPERS)
+        """Held by each call of the file helper."""
+        self.keyed = asyncio.Event()
+        """Set once the X server has its keymap. Until then nothing is typed."""
+        self.keyed.set()
+
+    @abstractmethod
+    async def spawn(self, argv: Sequence[str]) -> Process:
         """Start ``argv``. :class:`~cambio_lab.errors.DesktopLost` when the machine is gone."""
 
 

@@ -19,10 +19,10 @@ from .live import Live
 from .outcome import AttemptProgress, Judgement, Outcome, Stage, judge_exception, judge_turn
 from .policies import human_policy
 from .task import Verdict
+from .workplace import Meter, Workplace
 
 if TYPE_CHECKING:
     from ..sessions import Session
-    from .workplace import Meter, Workplace
 
 logger = logging.getLogger(__name__)
 ENDING = 30.0
@@ -52,24 +52,32 @@ class Attempt:
     async def run(self) -> Outcome:
         """From start to record. Cancelling it ends the session; whatever else happens is in the outcome."""
         started_at, began = time.time(), time.monotonic()
-        judgement = await self._judge()
+        judgement = await self._judge() or Judgement(None, "")
+        meter, session = self._meter or Meter(None), self._session
+        digest = session.desktop.image_digest if session is not None else None
         outcome = Outcome(
             self.job.attempt,
             self.job.cell.cell_id,
             success=self._verdict.success,
             score=self._verdict.score,
             reason=self._verdict.reason,
-            failure=judgement.failure if judgement else None,
-            error=judgement.error if judgement else "",
-            fatal=judgement.fatal if judgement else False,
+            failure=judgement.failure,
+            error=judgement.error,
+            fatal=judgement.fatal,
+            answer=(self._live.answer if self._live else "")[:ANSWER],
+            steps=meter.steps,
+            human_steps=meter.human_steps,
+            usage=meter.usage,
+            model_seconds=meter.model_seconds,
+            desktop_seconds=meter.desktop_seconds,
             started_at=started_at,
+            run_id=session.id if session is not None else "",
             worker=self._worker,
+            environment={**self._place.versions, **({"image": digest} if digest else {})},
             evidence=self._evidence,
         )
-        outcome = self._measured(outcome)
         record = await self._finish()
-        wall = time.monotonic() - began
-        return replace(outcome, **record, wall_seconds=wall, environment=self._environment())
+        return replace(outcome, **record, wall_seconds=time.monotonic() - began)
 
     async def progress(self, *, thumbnails: bool) -> AttemptProgress:
         session, meter = self._session, self._meter
@@ -182,25 +190,6 @@ class Attempt:
             self._evidence = witness.evidence()
 
     # What it leaves
-
-    def _measured(self, outcome: Outcome) -> Outcome:
-        if self._meter is None or self._session is None:
-            return outcome
-        meter = self._meter
-        return replace(
-            outcome,
-            answer=(self._live.answer if self._live else "")[:ANSWER],
-            steps=meter.steps,
-            human_steps=meter.human_steps,
-            usage=meter.usage,
-            model_seconds=meter.model_seconds,
-            desktop_seconds=meter.desktop_seconds,
-            run_id=self._session.id,
-        )
-
-    def _environment(self) -> dict[str, str]:
-        digest = self._session.desktop.image_digest if self._session is not None else None
-        return {**self._place.versions, **({"image": digest} if digest else {})}
 
     async def _finish(self) -> dict[str, Any]:
         """End the session and pack its record; neither may lose the outcome, and a stop must not leave a desktop."""

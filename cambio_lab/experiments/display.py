@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from ..recording import walls
 from .scheduler import Tally
@@ -23,32 +23,20 @@ CELL_SECONDS = 0.002
 """Each cell of the grid makes updates this much rarer: a large page costs the browser more."""
 
 
-class Display(Protocol):
-    """Shows a tally. ``thumbnails`` says whether it wants thumbnails."""
-
-    thumbnails: bool
-
-    def show(self, tally: Tally) -> None: ...
-
-    def close(self, tally: Tally) -> None: ...
-
-
-class Silent:
-    """Shows nothing."""
+class Display:
+    """Shows a tally; this one nothing. ``thumbnails`` says whether it wants thumbnails."""
 
     thumbnails = False
 
     def show(self, tally: Tally) -> None:
-        """Nothing to do."""
+        """The tally has changed."""
 
     def close(self, tally: Tally) -> None:
-        """Nothing to do."""
+        """The run is over."""
 
 
-class Terminal:
+class Terminal(Display):
     """One line, rewritten in place on a terminal and repeated every half minute in a log file."""
-
-    thumbnails = False
 
     def __init__(self, stream: IO[str] | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -72,7 +60,7 @@ class Terminal:
         self._stream.flush()
 
 
-class Page:
+class Page(Display):
     """A notebook's output, updated in place. ``update`` is given HTML; ``about`` is as for :func:`describe`."""
 
     thumbnails = True
@@ -130,7 +118,7 @@ def choose(progress: bool | Display, **about: Any) -> Display:
     What shows anything is shown in JupyterLab's sidebar, too, if the experiment has an ``identity``.
     """
     if not progress:
-        return Silent()
+        return Display()
     shown = progress if not isinstance(progress, bool) else _page(about) if _kernel() else Terminal()
     return Published(shown, **about) if about.get("identity") else shown
 
@@ -150,6 +138,6 @@ def _kernel() -> Any:
     return shell if getattr(shell, "kernel", None) is not None else None
 
 
-def _bar(tally: Tally, width: int = 24) -> str:
-    done = (tally.done + tally.failed) * width // max(1, tally.total)
-    return f"[{'#' * done}{'.' * (width - done)}]"
+def _bar(tally: Tally) -> str:
+    done = (tally.done + tally.failed) * 24 // max(1, tally.total)
+    return f"[{'#' * done}{'.' * (24 - done)}]"

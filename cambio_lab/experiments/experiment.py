@@ -26,7 +26,7 @@ from .policies import Policy, name_models
 from .recording import Recording
 from .scheduler import Scheduler, Tally
 from .task import Task
-from .wall import as_html, describe, marks, tally_of, words
+from .wall import as_html, describe, tally_of, words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,9 +152,8 @@ class Experiment:
         self, ledger: Ledger, engine: Engine, shown: display.Display, alive: Mapping[str, str]
     ) -> Tally:
         await ledger.forget(failed_only=True)  # a new call is a new chance for what the infrastructure spoiled
-        known = {row.cell_id: row for row in await ledger.cells()}
-        ids = {cell.cell_id for cell in self.grid}
-        done = [row for row in known.values() if row.state == "done" and row.cell_id in ids]
+        cells = {cell.cell_id: cell for cell in self.grid}
+        known = [row for row in await ledger.cells() if row.cell_id in cells]
         spent_usd, spent_steps = await ledger.spent()
         scheduler = self._scheduler = Scheduler(
             engine=engine,
@@ -165,14 +164,8 @@ class Experiment:
             thumbnails=shown.thumbnails,
         )
         try:
-            return await scheduler.run(
-                (cell for cell in self.grid if known[cell.cell_id].state == "open"),
-                total=len(self.grid),
-                done=len(done),
-                success=sum(row.outcome is not None and row.outcome.success for row in done),
-                marks=marks(self.grid, known.values()),
-                alive=alive,
-            )
+            still_open = [cells[row.cell_id] for row in known if row.state == "open"]
+            return await scheduler.run(still_open, tally_of(self.grid, known), alive)
         finally:
             self._tally = scheduler.tally
 

@@ -21,7 +21,7 @@ from ..store import FILE_NAME, Store
 from ..store.sessions import execute, select
 from .fingerprint import comparable
 from .grid import Cell
-from .outcome import NO_VERDICT, Outcome
+from .outcome import NO_VERDICT, AttemptProgress, Outcome
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS experiment_facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS experiment_attempts (
 CREATE INDEX IF NOT EXISTS experiment_attempts_state ON experiment_attempts (state);
 """
 _CELL = "cell_id, task, model, setting, repeat, seed, state, attempts, outcome"
+"""The fields of :class:`CellRow`, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +52,6 @@ class CellRow:
     state: str
     attempts: int
     outcome: Outcome | None
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptRow:
-    """An attempt that has begun, and what it has used."""
-
-    attempt: str
-    cell_id: str
-    steps: int
-    cost_usd: float
 
 
 class Ledger:
@@ -121,10 +112,10 @@ class Ledger:
     async def cells(self) -> list[CellRow]:
         return await self.store.database.read(read_cells)
 
-    async def running(self) -> list[AttemptRow]:
-        """Attempts that have begun and not ended."""
-        sql = "SELECT attempt, cell_id, steps, cost_usd FROM experiment_attempts WHERE state = 'running'"
-        return [AttemptRow(*row) for row in await self.store.database.read(select(sql))]
+    async def running(self) -> list[AttemptProgress]:
+        """Attempts that have begun and not ended, with what they had used when it was noted last."""
+        sql = "SELECT attempt, cell_id, state, steps, cost_usd FROM experiment_attempts WHERE state = 'running'"
+        return [AttemptProgress(*row) for row in await self.store.database.read(select(sql))]
 
     async def spent(self) -> tuple[float, int]:
         """Dollars and steps of all attempts, whatever became of them."""
@@ -152,10 +143,7 @@ def read_cells(connection: sqlite3.Connection) -> list[CellRow]:
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiment_cells'").fetchone():
         return []
     found = connection.execute(f"SELECT {_CELL} FROM experiment_cells ORDER BY position")
-    return [
-        CellRow(cell_id, task, model, setting, repeat, seed, state, attempts, None if text is None else _outcome(text))
-        for cell_id, task, model, setting, repeat, seed, state, attempts, text in found
-    ]
+    return [CellRow(*(*row[:-1], row[-1] and Outcome.from_json(json.loads(row[-1])))) for row in found]
 
 
 def load_cells(directory: Path) -> list[CellRow]:
@@ -182,16 +170,15 @@ def read_counts(connection: sqlite3.Connection) -> dict[str, int]:
     return counts | {"running": int(connection.execute(query).fetchone()[0])}
 
 
-def _outcome(text: str) -> Outcome:
-    return Outcome.from_json(json.loads(text))
-
-
 def _prepare(rows: list[tuple[Any, ...]], connection: sqlite3.Connection) -> list[str]:
     for statement in filter(str.strip, SCHEMA.split(";")):
         connection.execute(statement)
     known = dict(connection.execute("SELECT cell_id, digest FROM experiment_cells WHERE state = 'done'"))
-    if changed := sorted({row[2] for row in rows if _changed(known.get(row[0]), row[7])}):
-        return changed
+    changed = {
+        task for cell_id, _, task, *_, now in rows if known.get(cell_id, now) != now and comparable(known[cell_id], now)
+    }
+    if changed:
+        return sorted(changed)
     connection.execute("UPDATE experiment_cells SET position = position + ?", (len(rows),))
     connection.executemany(
         "INSERT INTO experiment_cells (cell_id, position, task, model, setting, repeat, seed, digest)"
@@ -201,10 +188,6 @@ def _prepare(rows: list[tuple[Any, ...]], connection: sqlite3.Connection) -> lis
         rows,
     )
     return []
-
-
-def _changed(known: str | None, now: str) -> bool:
-    return known is not None and known != now and comparable(known, now)
 
 
 def _begin(attempt: str, cell_id: str, now: float, connection: sqlite3.Connection) -> None:

@@ -124,7 +124,7 @@ _EVERYWHERE = (MissingKey, UnsupportedModel, ConfigurationError)
 class Judgement:
     """``fatal`` says that every other cell would fail the same way."""
 
-    failure: Failure
+    failure: Failure | None
     error: str
     fatal: bool = False
 

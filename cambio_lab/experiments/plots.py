@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 from functools import cache
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..errors import ConfigurationError
 
@@ -43,7 +46,9 @@ def heat(results: pd.DataFrame) -> Figure:
     names = [model if one_setting else f"{model}\n{setting}" for model, setting in table.columns]
     axes.set_xticks(range(table.shape[1]), names)
     axes.set_yticks(range(len(table)), list(table.index))
-    for (row, column), value in _cells(table):
+    for (row, column), value in np.ndenumerate(table.to_numpy(dtype=float)):
+        if np.isnan(value):
+            continue
         ink = "white" if value < 0.15 or value > 0.85 else "black"
         axes.text(column, row, f"{value:.0%}", ha="center", va="center", fontsize=9, color=ink)
     return figure
@@ -53,7 +58,7 @@ def cost_and_time(results: pd.DataFrame) -> Figure:
     """Every counted run as a point: wall time against cost, filled when it succeeded, a colour for each model."""
     figure, axes = _figure(4.0)
     counted = results[results["counted"]]
-    for colour, (model, runs) in zip(_cycle(), counted.groupby("model"), strict=False):
+    for colour, (model, runs) in zip(cycle(COLOURS), counted.groupby("model"), strict=False):
         good, bad = runs[runs["success"].astype(bool)], runs[~runs["success"].astype(bool)]
         axes.scatter(good["wall_seconds"], good["cost_usd"], color=colour, label=f"{model}: success", s=26)
         axes.scatter(
@@ -72,20 +77,6 @@ def _labels(table: pd.DataFrame) -> list[str]:
         return [str(name) for name in index]
     varying = [level for level in range(index.nlevels) if index.get_level_values(level).nunique() > 1] or [0]
     return [" · ".join(str(names[level]) for level in varying) for names in index]
-
-
-def _cells(table: pd.DataFrame) -> list[tuple[tuple[int, int], float]]:
-    values = table.to_numpy(dtype=float)
-    return [
-        ((row, column), float(values[row, column]))
-        for row in range(values.shape[0])
-        for column in range(values.shape[1])
-        if values[row, column] == values[row, column]  # not nan
-    ]
-
-
-def _cycle() -> list[str]:
-    return list(COLOURS) * 20
 
 
 def _figure(height: float, width: float = 7.0) -> tuple[Figure, Axes]:

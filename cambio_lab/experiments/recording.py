@@ -68,22 +68,14 @@ class Recording:
         (self.folder / CELLS).write_text("".join(lines), encoding="utf-8")
 
     async def replay(self, ledger: Ledger, grid: Grid, runs: Path) -> Tally:
-        """Enter the recorded outcomes; nothing is run."""
-        await asyncio.to_thread(runs.mkdir, exist_ok=True)
-        await self.restore(ledger, list(grid), runs)
-        rows, (dollars, steps) = await ledger.cells(), await ledger.spent()
-        counts = tally_of(grid, rows)
-        counts.spent_usd, counts.spent_steps, counts.ended = dollars, steps, "complete"
-        return counts
-
-    async def restore(self, ledger: Ledger, cells: Sequence[Cell], runs: Path) -> None:
-        """Play the recorded runs again and enter what came of them.
+        """Play the recorded runs again and enter what came of them; no cell is run.
 
         Raises :class:`RecordingMissing` and :class:`ReplayDiverged`, the latter also when the grid asks for what the
         recording does not have.
         """
+        await asyncio.to_thread(runs.mkdir, exist_ok=True)
         recorded = await asyncio.to_thread(self._read)
-        for cell in cells:
+        for cell in grid:
             line = recorded.get(cell.cell_id)
             # A task's digest covers its compiled code, which another Python compiles differently.
             same_kind = line is not None and line["python"] == PYTHON and comparable(line["digest"], cell.digest)
@@ -93,6 +85,10 @@ class Recording:
             if outcome.bundle:
                 await self._play(outcome, runs)
             await ledger.finish(outcome, final=True)
+        tally = tally_of(grid, await ledger.cells())
+        tally.spent_usd, tally.spent_steps = await ledger.spent()
+        tally.ended = "complete"
+        return tally
 
     async def _play(self, outcome: Outcome, runs: Path) -> None:
         from ..reports import Run

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment
 
 from ..recording.run_file import unpack
-from . import statistics
-from .results import frame, rows, write_csv
+from .results import frame, rates, rows, write_csv
 
 if TYPE_CHECKING:
     from .experiment import Experiment
@@ -69,30 +68,19 @@ def _link(run: Path, page: Path) -> str:
 
 
 def _group(table: Sequence[Row], by: tuple[str, ...]) -> list[Row]:
-    """One row for each group: counts, rate with Wilson's interval, money, seconds, tokens."""
+    """One row for each group: what :func:`rates` says, seconds and tokens."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in table:
         groups.setdefault(tuple(str(row[name]) for name in by), []).append(row)
-    found = []
-    for names, members in groups.items():
-        counted = [row for row in members if row["counted"]]
-        good, trials = sum(bool(row["success"]) for row in counted), len(counted)
-        tokens = sum((row["input_tokens"] or 0) + (row["output_tokens"] or 0) for row in members)
-        found.append(
-            {
-                "names": names,
-                "good": good,
-                "trials": trials,
-                "rate": good / trials if trials else None,
-                "interval": statistics.wilson(good, trials),
-                "score": sum(row["score"] or 0 for row in counted) / trials if trials else None,
-                "cost": sum(row["cost_usd"] or 0 for row in members),
-                "seconds": sum(row["wall_seconds"] or 0 for row in members) / len(members),
-                "tokens": tokens,
-                "other": len(members) - trials,
-            }
-        )
-    return found
+    return [
+        {
+            "names": names,
+            **rates(members),
+            "seconds": sum(row["wall_seconds"] or 0 for row in members) / len(members),
+            "tokens": sum((row["input_tokens"] or 0) + (row["output_tokens"] or 0) for row in members),
+        }
+        for names, members in groups.items()
+    ]
 
 
 def _facts(experiment: Experiment, table: Sequence[Row]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from math import nan
 from operator import attrgetter
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -37,11 +38,11 @@ COLUMNS = (
 def rows(cells: Sequence[CellRow], runs: Path) -> list[dict[str, Any]]:
     """One plain row for each cell, those still open included; ``run`` is the run file's path."""
     said = walls.notes(runs.parent)
-    return [_row(cell, runs) | _annotations(said.get(cell.cell_id)) for cell in cells]
-
-
-def _annotations(said: dict[str, Any] | None) -> dict[str, str]:
-    return {"tags": ", ".join(said["tags"]), "note": said["note"]} if said else {"tags": "", "note": ""}
+    table = []
+    for cell in cells:
+        note = said.get(cell.cell_id, {"tags": [], "note": ""})
+        table.append(_row(cell, runs) | {"tags": ", ".join(note["tags"]), "note": note["note"]})
+    return table
 
 
 def _row(cell: CellRow, runs: Path) -> dict[str, Any]:
@@ -135,7 +136,7 @@ def frame(cells: Sequence[CellRow], runs: Path) -> pd.DataFrame:
 
 
 def summarise(
-    results: pd.DataFrame, by: Sequence[str] = ("model", "setting"), *, k: Sequence[int] = (), confidence: float = 0.95
+    results: pd.DataFrame, by: Sequence[str] = ("model", "setting"), *, k: Sequence[int] = ()
 ) -> pd.DataFrame:
     """One row for each group of ``by``: rate, intervals, pass@k, and what one success costs.
 
@@ -148,41 +149,43 @@ def summarise(
     repeats = int(results["repeat"].max()) + 1 if len(results) else 1
     wanted = tuple(k) or tuple(sorted({1, repeats}))
     table = [
-        dict(zip(by, names if isinstance(names, tuple) else (names,), strict=True)) | _group(runs, wanted, confidence)
+        dict(zip(by, names if isinstance(names, tuple) else (names,), strict=True))
+        | rates(runs.to_dict("records"), wanted)
         for names, runs in finished.groupby(list(by), sort=True)
     ]
     return pandas.DataFrame(table).set_index(list(by)) if table else pandas.DataFrame()
 
 
-def _group(runs: pd.DataFrame, k: Sequence[int], confidence: float) -> dict[str, Any]:
-    counted = runs[runs["counted"]]
-    outcomes = [[bool(value) for value in group["success"]] for _, group in counted.groupby("task")]
-    good, trials = sum(map(sum, outcomes)), len(counted)
-    wilson = statistics.wilson(good, trials, confidence)
-    tasks = statistics.bootstrap(outcomes, confidence)
-    cost, wall = float(runs["cost_usd"].sum()), float(runs["wall_seconds"].sum())
+def rates(runs: Sequence[dict[str, Any]], k: Sequence[int] = ()) -> dict[str, Any]:
+    """Return the columns of :func:`summarise` for some rows; ``nan`` where nothing counts."""
+    counted = [row for row in runs if row["counted"]]
+    outcomes: dict[str, list[bool]] = {}
+    for row in counted:
+        outcomes.setdefault(row["task"], []).append(bool(row["success"]))
+    tasks = list(outcomes.values())
+    good, trials = sum(map(sum, tasks)), len(counted)
+    (low, high), (task_low, task_high) = statistics.wilson(good, trials), statistics.bootstrap(tasks)
+    cost, wall = (sum(row[name] or 0.0 for row in runs) for name in ("cost_usd", "wall_seconds"))
     return {
         "runs": trials,
         "successes": good,
-        "success_rate": good / trials if trials else float("nan"),
-        "low": wilson.low,
-        "high": wilson.high,
-        "task_low": tasks.low,
-        "task_high": tasks.high,
-        **{f"pass@{number}": statistics.mean_pass_at_k(outcomes, number) for number in k},
-        "mean_score": float(counted["score"].mean()) if trials else float("nan"),
-        "mean_steps": float(counted["steps"].mean()) if trials else float("nan"),
+        "success_rate": good / trials if trials else nan,
+        "low": low,
+        "high": high,
+        "task_low": task_low,
+        "task_high": task_high,
+        **{f"pass@{number}": statistics.mean_pass_at_k(tasks, number) for number in k},
+        "mean_score": sum(row["score"] for row in counted) / trials if trials else nan,
+        "mean_steps": sum(row["steps"] for row in counted) / trials if trials else nan,
         "cost_usd": cost,
         "cost_per_success": statistics.per_success(cost, good),
         "seconds_per_success": statistics.per_success(wall, good),
-        "limits": int((counted["failure"] == "limit").sum()),
+        "limits": sum(row["failure"] == "limit" for row in counted),
         "not_counted": len(runs) - trials,
     }
 
 
-def difference(
-    results: pd.DataFrame, column: str, first: str, second: str, *, confidence: float = 0.95
-) -> dict[str, Any]:
+def difference(results: pd.DataFrame, column: str, first: str, second: str) -> dict[str, Any]:
     """How much higher the success rate of ``first`` is than that of ``second`` (values of ``column``), task by task.
 
     ``separate`` says whether the interval excludes zero.
@@ -190,7 +193,7 @@ def difference(
     counted = results[results["counted"]]
     tasks = sorted(set(counted["task"]))
     one, other = (_by_task(counted[counted[column] == name], tasks) for name in (first, second))
-    mean, interval = statistics.paired_difference(one, other, confidence)
+    mean, interval = statistics.paired_difference(one, other)
     return {
         "difference": mean,
         "low": interval.low,

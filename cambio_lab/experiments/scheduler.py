@@ -15,7 +15,7 @@ from ..errors import CambioError
 from .budget import Budget
 from .engines.base import AttemptLost, Engine, Job
 from .grid import Cell
-from .ledger import AttemptRow, Ledger
+from .ledger import Ledger
 from .outcome import NO_VERDICT, AttemptProgress, Mark, Outcome, mark
 
 logger = logging.getLogger(__name__)
@@ -80,31 +80,22 @@ class Scheduler:
         self._last_note = 0.0
         self._finished_here = 0
         self._began = time.monotonic()
-        self._noted: dict[str, AttemptRow] = {}
+        self._noted: dict[str, tuple[float, int]] = {}
+        """Attempt -> dollars and steps that the ledger has."""
         self._alive: dict[str, str] = {}
         self.stopping = False
         self.tally = Tally(0)
 
-    async def run(
-        self,
-        cells: Iterable[Cell],
-        *,
-        total: int,
-        done: int = 0,
-        success: int = 0,
-        marks: Mapping[str, Mark] | None = None,
-        alive: Mapping[str, str] | None = None,
-    ) -> Tally:
-        """Run ``cells`` (those still open); ``total``, ``done`` and ``success`` count the whole grid.
+    async def run(self, cells: Iterable[Cell], tally: Tally, alive: Mapping[str, str]) -> Tally:
+        """Run ``cells`` (those still open); ``tally`` counts the whole grid so far.
 
         ``alive`` maps cells to attempts that an earlier process started and that still run: they come first.
 
         Raises :class:`ExperimentStopped`. Cancelling it cancels what runs; nothing that ended is lost.
         """
-        self._alive = dict(alive or {})
+        self._alive = dict(alive)
         self._queue.extend(sorted(cells, key=lambda cell: cell.cell_id not in self._alive))
-        self.tally = Tally(total, done, success, spent_usd=self._budget.spent_usd, spent_steps=self._budget.spent_steps)
-        self.tally.cells.update(marks or {})
+        self.tally = tally
         watcher = asyncio.create_task(self._watch())
         try:
             while not self.tally.ended:
@@ -184,9 +175,8 @@ class Scheduler:
         again = infrastructure and not outcome.fatal and tries <= self._retries
         cut_short = job.short and outcome.failure == "limit"  # by the experiment's cap: no result, the cell stays open
         counted = await self._ledger.finish(outcome, final=not (again or outcome.fatal or cut_short))
-        noted = self._noted.pop(job.attempt, None)
-        cost = max(outcome.usage.cost_usd, noted.cost_usd if noted else 0.0)
-        self._budget.settle(job.attempt, cost_usd=cost, steps=max(outcome.steps, noted.steps if noted else 0))
+        cost, steps = self._noted.pop(job.attempt, (0.0, 0))
+        self._budget.settle(job.attempt, cost_usd=max(outcome.usage.cost_usd, cost), steps=max(outcome.steps, steps))
         await self._engine.settled(outcome)
         self._failures_in_a_row = self._failures_in_a_row + 1 if infrastructure else 0
         if again:
@@ -233,10 +223,8 @@ class Scheduler:
             if not task.cancelled() and task.exception() is None:  # it ended just before
                 await self._settle(job, task.result())
                 continue
-            noted = self._noted.pop(job.attempt, None)
-            self._budget.settle(
-                job.attempt, cost_usd=noted.cost_usd if noted else 0.0, steps=noted.steps if noted else 0
-            )
+            cost, steps = self._noted.pop(job.attempt, (0.0, 0))
+            self._budget.settle(job.attempt, cost_usd=cost, steps=steps)
             await self._ledger.lose(job.attempt, "stopped")
             self._queue.appendleft(job.cell)
         self._running.clear()
@@ -256,9 +244,9 @@ class Scheduler:
 
     async def _note(self) -> None:
         for item in self.tally.live:
-            noted = AttemptRow(item.attempt, item.cell_id, item.steps, item.cost_usd)
-            if (item.cost_usd or item.steps) and noted != self._noted.get(item.attempt):
-                self._noted[item.attempt] = noted
+            used = item.cost_usd, item.steps
+            if any(used) and used != self._noted.get(item.attempt):
+                self._noted[item.attempt] = used
                 await self._ledger.note(item.attempt, steps=item.steps, cost_usd=item.cost_usd)
 
     def _refresh(self) -> None:

@@ -60,9 +60,7 @@ def mean_pass_at_k(outcomes: Sequence[Sequence[bool]], k: int) -> float:
     return sum(values) / len(values) if values else nan
 
 
-def bootstrap(
-    clusters: Sequence[Sequence[float]], confidence: float = 0.95, *, draws: int = DRAWS, seed: int = 0
-) -> Interval:
+def bootstrap(clusters: Sequence[Sequence[float]], confidence: float = 0.95, *, seed: int = 0) -> Interval:
     """Percentile interval of the mean of all values, drawing whole clusters (tasks) with replacement.
 
     The same ``seed`` gives the same interval. One cluster alone says nothing about other tasks: its values are drawn
@@ -75,7 +73,7 @@ def bootstrap(
         filled = [np.asarray([value]) for value in filled[0]]
     totals = np.asarray([values.sum() for values in filled])
     sizes = np.asarray([values.size for values in filled])
-    chosen = np.random.default_rng(seed).integers(0, len(filled), size=(draws, len(filled)))
+    chosen = np.random.default_rng(seed).integers(0, len(filled), size=(DRAWS, len(filled)))
     means = totals[chosen].sum(axis=1) / sizes[chosen].sum(axis=1)
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
@@ -83,7 +81,7 @@ def bootstrap(
 
 
 def paired_difference(
-    first: Sequence[Sequence[float]], second: Sequence[Sequence[float]], confidence: float = 0.95, *, seed: int = 0
+    first: Sequence[Sequence[float]], second: Sequence[Sequence[float]], confidence: float = 0.95
 ) -> tuple[float, Interval]:
     """How much better ``first`` is than ``second``: the mean over tasks of the difference of means, and its interval.
 
@@ -96,7 +94,7 @@ def paired_difference(
     ]
     if not differences:
         return nan, Interval(nan, nan)
-    interval = bootstrap([[difference] for difference in differences], confidence, seed=seed)
+    interval = bootstrap([[difference] for difference in differences], confidence)
     return float(np.mean(differences)), interval
 
 

@@ -6,14 +6,14 @@ import asyncio
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cambio_lab.desktop.machine import MOST_HELPERS
+from cambio_lab.desktop.machine import Machine
 from cambio_lab.desktop.shell import Shell
 
 from .plain_process import PlainProcess
@@ -141,20 +141,14 @@ echo "options $- $(shopt -p extglob)"; pwd; umask; set +u; echo "vars $a $b $lon
 declare -F; trap; echo "args $@"; ls; jobs"""
 
 
-class Here:
+class Here(Machine):
     """Programs of this machine in one home folder."""
 
-    python = sys.executable
-    managed: asyncio.Task[None] | None = None
-
     def __init__(self, home: Path) -> None:
-        self.home = str(home)
-        self.roots: Sequence[str] = (self.home,)
-        self.helpers = asyncio.Semaphore(MOST_HELPERS)
-        self.keyed = asyncio.Event()
+        super().__init__(str(home), (str(home),), sys.executable)
         self.environment = {"HOME": self.home, "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 
-    async def spawn(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> PlainProcess:
+    async def spawn(self, argv: Sequence[str]) -> PlainProcess:
         return await PlainProcess.start(argv, self.environment, self.home)
 
 

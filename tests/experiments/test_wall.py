@@ -12,7 +12,7 @@ import pytest
 
 from cambio_lab.errors import ConfigurationError, InvalidRequest, RunError
 from cambio_lab.experiments import Experiment
-from cambio_lab.experiments.display import Published, Silent
+from cambio_lab.experiments.display import Display, Published
 from cambio_lab.experiments.scheduler import Tally
 from cambio_lab.recording import walls
 from cambio_lab.reports import Run, Runs
@@ -26,7 +26,7 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "runtime"
 
 
-class Quiet(Silent):
+class Quiet(Display):
     """A display that is not ``False``: what shows anything is published, too."""
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ def test_a_record_leads_nowhere_else(tmp_path: Path) -> None:
 
 def test_a_full_disk_does_not_stop_the_experiment(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "runtime").write_text("not a folder")
-    shown = Published(Silent(), identity="a" * 32, name="x", directory=tmp_path)
+    shown = Published(Display(), identity="a" * 32, name="x", directory=tmp_path)
     shown.show(Tally(1))
     shown.close(Tally(1, ended="complete"))
     assert "the sidebar is not told" in caplog.text

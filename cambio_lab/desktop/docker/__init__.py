@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
+from operator import methodcaller
 from typing import Any
 
 from cambio_lab.errors import DesktopUnavailable
@@ -83,14 +83,10 @@ async def reap(engine: Engine, server_id: str, keep: frozenset[str]) -> list[str
     for network in await engine.call(lambda client: client.networks(filters=ours)):
         if network["Name"] not in kept_networks:
             try:
-                await engine.call(partial(_remove_network, network["Name"]))
+                await engine.call(methodcaller("remove_network", network["Name"]))
             except EngineError as error:
                 log.warning("a network of an earlier run could not be removed: %s", error)
     return gone
-
-
-def _remove_network(name: str, client: Any) -> None:
-    client.remove_network(name)
 
 
 def _networks(item: dict[str, Any]) -> list[str]:

@@ -11,13 +11,13 @@ import logging
 import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from cambio_lab.errors import DesktopLost
 
-from ..machine import MOST_HELPERS, STDOUT, until_managed
+from ..machine import STDOUT, Machine, until_managed
 from .engine import Engine, EngineError, HijackedStream
 
 HOME = "/home/user"
@@ -79,22 +79,14 @@ class ExecProcess:
         self._stream.close()
 
 
-async def start_exec(
-    engine: Engine,
-    container: str,
-    argv: Sequence[str],
-    environment: Mapping[str, str] | None = None,
-    *,
-    user: str = USER,
-) -> ExecProcess:
+async def start_exec(engine: Engine, container: str, argv: Sequence[str], *, user: str = USER) -> ExecProcess:
     """Start ``argv`` as ``user``. Raises :class:`~cambio_lab.errors.DesktopLost` when the container is gone."""
     token = secrets.token_hex(8)
-    variables = dict(environment or {}) | {_TOKEN: token}
-    folder = variables.get("PWD", HOME if user == USER else "/")
+    folder = HOME if user == USER else "/"
     try:
         created = await engine.call(
             lambda client: client.exec_create(
-                container, list(argv), stdin=True, environment=variables, workdir=folder, user=user
+                container, list(argv), stdin=True, environment={_TOKEN: token}, workdir=folder, user=user
             )
         )
         stream = await engine.hijack(f"/exec/{created['Id']}/start", {"Detach": False, "Tty": False})
@@ -108,25 +100,18 @@ async def start_exec(
     return ExecProcess(engine, container, created["Id"], token, stream)
 
 
-class ContainerMachine:
+class ContainerMachine(Machine):
     """Programs in a container, by default as the desktop's own user."""
 
-    home = HOME
-    roots: Sequence[str] = (HOME, "/tmp")
-    python = "python3"
-    managed: asyncio.Task[None] | None = None
-
     def __init__(self, engine: Engine, container: str, user: str = USER) -> None:
+        super().__init__(HOME, (HOME, "/tmp"), "python3")
         self._engine = engine
         self._container = container
         self._user = user
-        self.helpers = asyncio.Semaphore(MOST_HELPERS)
-        self.keyed = asyncio.Event()
-        self.keyed.set()
 
-    async def spawn(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> ExecProcess:
+    async def spawn(self, argv: Sequence[str]) -> ExecProcess:
         await until_managed(self)
-        return await start_exec(self._engine, self._container, argv, environment, user=self._user)
+        return await start_exec(self._engine, self._container, argv, user=self._user)
 
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ import signal
 import tarfile
 import tempfile
 from collections.abc import Callable
-from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -116,13 +116,9 @@ async def _build(
                 _tell(text, report)
         for tag in tags[1:]:
             repository, _, version = tag.rpartition(":")
-            await engine.call(partial(_tag, tags[0], repository, version))
+            await engine.call(methodcaller("tag", tags[0], repository, version, force=True))
     except EngineError as error:
         raise DesktopUnavailable(f"The image cannot be built: {error}") from error
-
-
-def _tag(reference: str, repository: str, version: str, client: Any) -> None:
-    client.tag(reference, repository, version, force=True)
 
 
 def _tell(text: str, report: Report) -> None:

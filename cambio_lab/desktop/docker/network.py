@@ -14,8 +14,8 @@ import math
 import secrets
 import time
 from dataclasses import dataclass, field
-from functools import partial
 from ipaddress import ip_address, ip_network
+from operator import methodcaller
 from typing import Any
 
 from cambio_lab.errors import DesktopUnavailable
@@ -146,7 +146,7 @@ class Networks:
             arguments = {"driver": "bridge", "internal": True, "labels": labels, "options": options}
             arguments["ipam"] = {"Driver": "default", "Config": [{"Subnet": subnet}]}
             try:
-                await self._engine.finish(partial(_create_network, name, arguments))
+                await self._engine.finish(methodcaller("create_network", name, **arguments))
                 return
             except EngineError as error:
                 if "overlap" not in str(error) or attempt == _NETWORK_ATTEMPTS:
@@ -183,7 +183,3 @@ class Networks:
                 await self._engine.call(lambda client: client.remove_network(placement.inner))
             except EngineError as error:
                 log.warning("a network could not be removed: %s", error)
-
-
-def _create_network(name: str, arguments: dict[str, Any], client: Any) -> None:
-    client.create_network(name, **arguments)

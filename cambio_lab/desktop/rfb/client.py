@@ -29,19 +29,17 @@ _KEYS_AT_ONCE = 1000
 T = TypeVar("T")
 
 
-class RfbClient:
+class RfbClient(ServerReader):
     """One connection. :meth:`connect` makes it; ``closed`` resolves with the reason when it ends."""
 
     def __init__(
         self, stream: ByteStream, size: Size, name: str, screen: Screen | None, updated: Updated, budget: Budget
     ) -> None:
         self.name = name
-        self.screen = screen or Screen(size)
-        self.screen.resize(size)
+        screen = screen or Screen(size)
+        screen.resize(size)
+        super().__init__(stream, screen, Clipboard(stream), updated, budget)
         self.closed: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-        self.clipboard = Clipboard(stream)
-        self._stream = stream
-        self._reader = ServerReader(stream, self.screen, self.clipboard, updated, budget)
         self._fence_count = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -86,23 +84,11 @@ class RfbClient:
         """False as soon as the connection is known to be gone, before the reader has seen it."""
         return self._stream.open and not self.closed.done()
 
-    @property
-    def caps_lock(self) -> bool:
-        return self._reader.caps_lock
-
-    @property
-    def num_lock(self) -> bool:
-        return self._reader.num_lock
-
     async def _read(self) -> None:
-        reason = await self._reader.run()
+        reason = await self.run()
         self._stream.close()
         if not self.closed.done():
             self.closed.set_result(reason)
-
-    def request_update(self, *, incremental: bool = True) -> None:
-        """Request one framebuffer update; an incremental one comes when something changes."""
-        self._reader.request_update(incremental=incremental)
 
     def pointer(self, x: int, y: int, buttons: int = 0) -> None:
         """Move to ``x``, ``y`` with ``buttons`` down (bit 0 left, 1 middle, 2 right, 3-6 wheel up/down/left/right)."""
@@ -121,47 +107,43 @@ class RfbClient:
             self.keys(keysyms[start : start + _KEYS_AT_ONCE])
             await self._stream.drain()
 
-    async def sync(self, timeout: float = 5.0) -> None:
+    async def sync(self) -> None:
         """Wait until the server has processed everything written so far (TigerVNC's fence)."""
-        if not self._reader.can_fence:
+        if not self.can_fence:
             return
         self._fence_count += 1
         number = self._fence_count
-        future = self._reader.fences[number] = asyncio.get_running_loop().create_future()
+        future = self.fences[number] = asyncio.get_running_loop().create_future()
         flags = messages.FENCE_REQUEST | messages.FENCE_BLOCK_BEFORE
         try:
             self._stream.write(messages.fence(flags, struct.pack(">I", number)))
-            await self._answered(future, timeout)
+            await self._answered(future)
         finally:
-            self._reader.fences.pop(number, None)
+            self.fences.pop(number, None)
 
-    async def resize(self, size: Size, timeout: float = 5.0) -> None:
+    async def resize(self, size: Size) -> None:
         """Change the size of the desktop itself. :class:`~cambio_lab.errors.DesktopError` when the server refuses."""
-        if not self._reader.can_resize:
+        if not self.can_resize:
             raise DesktopError("This desktop cannot be resized.")
         if size == self.screen.size:
             return
-        self._reader.allow(size)
+        self.allow(size)
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._reader.resizes.append(future)
-        self._stream.write(messages.set_size(self._reader.layout_id, size))
+        self.resizes.append(future)
+        self._stream.write(messages.set_size(self.layout_id, size))
         try:
-            status = await self._answered(future, timeout)
+            status = await self._answered(future)
         finally:
-            if future in self._reader.resizes:
-                self._reader.resizes.remove(future)
+            if future in self.resizes:
+                self.resizes.remove(future)
         if status:
             raise DesktopError(f"The desktop was not resized: {_RESIZE_ERRORS.get(status, f'status {status}')}.")
 
-    async def whole(self) -> None:
-        """Wait until the screen is not in the middle of an update."""
-        await self._reader.whole.wait()
-
-    async def fetch_text(self, timeout: float = 3.0) -> str:
+    async def fetch_text(self) -> str:
         """Return the desktop's clipboard, ours included."""
         await self.clipboard.settled()
         text = self.clipboard.known()
-        return text if text is not None else await self._answered(self.clipboard.request(), timeout)
+        return text if text is not None else await self._answered(self.clipboard.request(), 3.0)
 
     async def close(self) -> None:
         """Close the connection and wait for the reader to end."""
@@ -169,7 +151,7 @@ class RfbClient:
         if self._task is not None:
             await asyncio.wait([self._task])
 
-    async def _answered(self, future: asyncio.Future[T], timeout: float) -> T:
+    async def _answered(self, future: asyncio.Future[T], timeout: float = 5.0) -> T:
         either: list[asyncio.Future[Any]] = [future, self.closed]
         await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if future.done():

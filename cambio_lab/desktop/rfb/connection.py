@@ -181,7 +181,7 @@ class Connection:
         """Wait until the screen is quiet and not in the middle of an update; see :meth:`Watch.settle`."""
         client = await self.client()
         settled = await self.watch.settle(expect=expect, calm=calm)
-        await client.whole()
+        await client.whole.wait()
         return settled
 
     async def lost(self) -> str:

@@ -26,9 +26,9 @@ KEEPER_SECONDS = 0.5
 """The desktop's clipboard keeper takes over what a program that has just ended had copied within this time."""
 
 
-def cut_text(data: bytes, kind: int = 6) -> bytes:
-    """Return a cut-text message (``kind`` 6 from a client) that carries ``data`` in the extended way."""
-    return struct.pack(">Bxxxi", kind, -len(data)) + data
+def cut_text(data: bytes) -> bytes:
+    """Return a client's cut-text message that carries ``data`` in the extended way."""
+    return struct.pack(">Bxxxi", 6, -len(data)) + data
 
 
 def caps() -> bytes:

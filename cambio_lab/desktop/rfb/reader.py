@@ -62,7 +62,7 @@ class ServerReader:
         self.whole = asyncio.Event()
         self.whole.set()
         self._stream = stream
-        self._clipboard = clipboard
+        self.clipboard = clipboard
         self._updated = updated
         self._budget = budget
         self._area = UNREQUESTED_AREA
@@ -234,7 +234,7 @@ class ServerReader:
         (flags,) = struct.unpack(">I", await self._stream.read(4))
         data = bytearray(-length - 4)
         await self._stream.readinto(memoryview(data))
-        await self._clipboard.received(flags, bytes(data))
+        await self.clipboard.received(flags, bytes(data))
         await self._stream.drain()
 
     async def _skip(self, count: int) -> None:

@@ -59,10 +59,8 @@ class LocalProvider(SandboxProvider):
         return Plan(bubblewrap.interpreter(sys.executable), told | {"lease": self.lease}, self.machine(folder))
 
     def machine(self, folder: Path) -> SandboxMachine:
-        machine = SandboxMachine(folder)
-        machine.home, machine.python = str(folder / "home"), sys.executable
-        machine.roots = (machine.home,)
-        return machine
+        home = str(folder / "home")
+        return SandboxMachine(folder, home, (home,), sys.executable)
 
     async def adopt(self, desktop_id: str, session_id: str) -> None:
         """Nothing to adopt: local desktops end with their server."""

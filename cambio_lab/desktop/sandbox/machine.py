@@ -9,14 +9,14 @@ import secrets
 import signal
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cambio_lab.errors import DesktopLost, DesktopUnavailable
 
-from ..machine import MOST_HELPERS, Streams, until_managed
+from ..machine import Machine, Streams, until_managed
 from .bubblewrap import HOME
 
 _MAX_FRAME = 1 << 16
@@ -150,28 +150,19 @@ async def _read_pipe(end: int) -> tuple[asyncio.ReadTransport, asyncio.StreamRea
     return transport, reader
 
 
-class SandboxMachine:
+class SandboxMachine(Machine):
     """Programs that process 1 starts: inside the sandbox as its unprivileged user, or without walls as this one."""
 
-    home = HOME
-    roots: Sequence[str] = (HOME, "/tmp")
-    python = "/usr/bin/python3"
-    managed: asyncio.Task[None] | None = None
-
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, home: str = HOME, roots: Sequence[str] = (HOME, "/tmp"), python: str = "/usr/bin/python3"
+    ) -> None:
+        super().__init__(home, roots, python)
         self.control_path = str(folder / "control")
-        self.helpers = asyncio.Semaphore(MOST_HELPERS)
-        self.keyed = asyncio.Event()
-        self.keyed.set()
 
-    async def spawn(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> SandboxProcess:
+    async def spawn(self, argv: Sequence[str]) -> SandboxProcess:
         await until_managed(self)
-        frame = {
-            "op": "spawn",
-            "argv": list(argv),
-            "environment": dict(environment or {}),
-            "token": secrets.token_hex(8),
-        }
+        frame: Frame = {"op": "spawn", "argv": list(argv), "token": secrets.token_hex(8)}
+        frame["environment"] = {}  # a sandbox that an earlier version started needs it
         stdin, stdout, stderr = os.pipe(), os.pipe(), os.pipe()
         theirs, ours = [stdin[0], stdout[1], stderr[1]], [stdin[1], stdout[0], stderr[0]]
         try:

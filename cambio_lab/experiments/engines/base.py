@@ -12,7 +12,6 @@ from ...errors import CambioError, ConfigurationError
 from ...settings import Settings
 from ...store import Store
 from ..grid import Cell
-from ..ledger import AttemptRow
 from ..outcome import AttemptProgress, Outcome
 
 
@@ -68,7 +67,7 @@ class Engine(Protocol):
     async def slots(self) -> int:
         """How many attempts may be handed over at once, now; may grow and shrink."""
 
-    async def recover(self, attempts: Sequence[AttemptRow]) -> tuple[list[Outcome], set[str]]:
+    async def recover(self, attempts: Sequence[AttemptProgress]) -> tuple[list[Outcome], set[str]]:
         """Return results of attempts that ended while no driver was connected, and the attempts that still run.
 
         :meth:`run` with one of the latter continues it instead of starting it again.

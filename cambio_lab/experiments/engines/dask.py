@@ -13,13 +13,13 @@ import logging
 import math
 import time
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import cloudpickle
 
 from ..._version import __version__
 from ...errors import ConfigurationError
-from ..ledger import AttemptRow
 from ..outcome import AttemptProgress, Outcome
 from .base import AttemptLost, Job, Plan, refuse_secrets
 from .plugin import OPERATION, RESOURCE, SitePlugin, plugin_name, work
@@ -80,7 +80,7 @@ class DaskEngine:
             return self._plan.wanted
         return max(FIRST_WORKERS, math.ceil(1.25 * sum(self._workers.values())))
 
-    async def recover(self, attempts: Sequence[AttemptRow]) -> tuple[list[Outcome], set[str]]:
+    async def recover(self, attempts: Sequence[AttemptProgress]) -> tuple[list[Outcome], set[str]]:
         if not attempts:
             return [], set()
         await self._look(force=True)
@@ -88,7 +88,7 @@ class DaskEngine:
         for address, status in self._status.items():
             for attempt in wanted.intersection(status["finished"]):
                 outcomes.append(await self._fetch(attempt, address))
-            self._alive |= wanted.intersection(item[0] for item in status["running"])
+            self._alive |= wanted.intersection(item["attempt"] for item in status["running"])
         return outcomes, self._alive - {outcome.attempt for outcome in outcomes}
 
     async def run(self, job: Job) -> Outcome:
@@ -123,10 +123,11 @@ class DaskEngine:
         await self._look(force=True, thumbnails=thumbnails)
         found: dict[str, AttemptProgress] = {}
         for address, status in list(self._status.items()):
-            for attempt, cell_id, state, steps, cost, thumbnail in status["running"]:
-                self._note(attempt, address, cost, steps)
-                spent, made = self._carried.get(attempt, (0.0, 0))
-                found[attempt] = AttemptProgress(attempt, cell_id, state, made + steps, spent + cost, thumbnail)
+            for item in status["running"]:
+                one = AttemptProgress(**item)
+                self._note(one.attempt, address, one.cost_usd, one.steps)
+                spent, made = self._carried.get(one.attempt, (0.0, 0))
+                found[one.attempt] = replace(one, steps=made + one.steps, cost_usd=spent + one.cost_usd)
         return list(found.values())
 
     async def stop(self) -> None:
@@ -182,7 +183,7 @@ class DaskEngine:
             for address, status in self._status.items():
                 if attempt in status["finished"]:
                     return address
-                if any(attempt == item[0] for item in status["running"]):
+                if any(attempt == item["attempt"] for item in status["running"]):
                     seen = time.monotonic()
             if time.monotonic() - seen > AWAY_SECONDS:
                 raise AttemptLost("Its worker has not been seen again.")

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..attempt import Attempt
-from ..ledger import AttemptRow
 from ..outcome import AttemptProgress, Outcome
 from ..workplace import Workplace
 from .base import AttemptLost, Job, Plan
@@ -48,7 +47,7 @@ class LocalEngine:
     async def slots(self) -> int:
         return self._slots
 
-    async def recover(self, attempts: Sequence[AttemptRow]) -> tuple[list[Outcome], set[str]]:
+    async def recover(self, attempts: Sequence[AttemptProgress]) -> tuple[list[Outcome], set[str]]:
         """Charge what attempts had spent: they die with their process, and the store has their counts."""
         place = self._running
         outcomes = []

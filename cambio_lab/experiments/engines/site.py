@@ -19,7 +19,7 @@ import tempfile
 import threading
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -102,9 +102,7 @@ class Site:
         running = await asyncio.gather(*(one.progress(thumbnails=thumbnails) for one, _ in self._attempts.values()))
         return {
             "worker": self.worker,
-            "running": [
-                [item.attempt, item.cell_id, item.state, item.steps, item.cost_usd, item.thumbnail] for item in running
-            ],
+            "running": [asdict(item) for item in running],
             "finished": [path.stem for path in self._outbox.glob("*.json")],
             "hold": self._place.pace.hold_seconds if self._place else 0.0,
         }

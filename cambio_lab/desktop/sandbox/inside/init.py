@@ -255,7 +255,7 @@ class Init:
             connection.send(event)
 
     def _spawn(self, connection: Connection, frame: Frame) -> None:
-        environment = {**self._environment, **frame["environment"], TOKEN: frame["token"]}
+        environment = {**self._environment, TOKEN: frame["token"]}
         try:
             pid = os.fork()
         except OSError:
@@ -265,7 +265,7 @@ class Init:
             if pid == 0:
                 for number, fd in enumerate(connection.fds):
                     os.dup2(fd, number)
-                self._become(frame["argv"], environment, environment.get("PWD") or self._config["home"])
+                self._become(frame["argv"], environment, self._config["home"])
             connection.pid, connection.token = pid, frame["token"]
             self._programs[pid] = connection
         connection.drop_descriptors()
