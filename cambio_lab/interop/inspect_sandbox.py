@@ -73,7 +73,8 @@ class DesktopSandbox(SandboxEnvironment):
         environments: dict[str, SandboxEnvironment],
         interrupted: bool,
     ) -> None:
-        """Nothing to clean up."""
+        for environment in environments.values():
+            await environment.as_type(DesktopSandbox)._end()
 
     async def exec(
         self,
@@ -86,16 +87,17 @@ class DesktopSandbox(SandboxEnvironment):
         timeout_retry: bool = True,
         concurrency: bool = True,
     ) -> ExecResult[str]:
-        if user is not None and user != await self._user():
+        if user is not None and user != await self._say("id", "-un"):
             raise SandboxUserUnsupportedError(f"A desktop runs nothing as {user!r}, only as its own user.")
+        folder, variables = ["-C", cwd] if cwd else [], [f"{name}={value}" for name, value in (env or {}).items()]
+        argv = ["/usr/bin/env", *folder, *variables, "/bin/sh", "-c", 'exec "$@"', "sh", *cmd]
         stdin = input.encode() if isinstance(input, str) else input or b""
         if len(stdin) <= MOST_STDIN:
-            ran = await self._run(cmd, stdin, cwd, env, timeout)
+            ran = await self._run(argv, stdin, timeout)
         else:
-            name = await self._put(stdin)
-            feed = ["/bin/sh", "-c", 'f=$1; shift; exec "$@" < "$f"', "sh", f"{await self._home()}/{name}", *cmd]
-            ran = await self._run(feed, b"", cwd, env, timeout)
-            await self._run(["rm", "-f", "--", name])
+            path = f"{await self._say('pwd')}/{await self._put(stdin)}"
+            ran = await self._run(["/bin/sh", "-c", 'f=$1; shift; exec "$@" < "$f"', "sh", path, *argv], b"", timeout)
+            await self._run(["rm", "-f", "--", path])
         if ran.exit_code is None:
             raise TimeoutError(f"The command took longer than {timeout} seconds.")
         out, err = ran.stdout.decode(errors="replace"), ran.stderr.decode(errors="replace")
@@ -118,7 +120,7 @@ class DesktopSandbox(SandboxEnvironment):
     async def read_file(self, file: str, text: Literal[False]) -> bytes: ...
 
     async def read_file(self, file: str, text: bool = True) -> str | bytes:
-        name = f".inspect-{uuid.uuid4().hex}"
+        name = unique_name()
         limit = str(SandboxEnvironmentLimits.MAX_READ_FILE_SIZE)
         _check(await self._run(["/bin/sh", "-c", READ, "sh", file, name, limit]), file)
         data = await self._get(name)
@@ -128,14 +130,7 @@ class DesktopSandbox(SandboxEnvironment):
     def default_polling_interval(self) -> float:
         return 0.2
 
-    async def _run(
-        self,
-        argv: list[str],
-        stdin: bytes = b"",
-        cwd: str | None = None,
-        env: dict[str, str] | None = None,
-        timeout: float | None = None,
-    ) -> Ran:
+    async def _run(self, argv: list[str], stdin: bytes = b"", timeout: float | None = None) -> Ran:
         """Run a program; ``exit_code`` is ``None`` after ``timeout`` seconds."""
         raise NotImplementedError
 
@@ -147,11 +142,11 @@ class DesktopSandbox(SandboxEnvironment):
         """Read a file in the home."""
         raise NotImplementedError
 
-    async def _home(self) -> str:
-        return (await self._run(["pwd"])).stdout.decode().strip()
+    async def _end(self) -> None:
+        """The sample is over."""
 
-    async def _user(self) -> str:
-        return (await self._run(["id", "-un"])).stdout.decode().strip()
+    async def _say(self, *argv: str) -> str:
+        return (await self._run([*argv])).stdout.decode().strip()
 
 
 @sandboxenv(name="cambio")
@@ -169,18 +164,9 @@ class CambioSandbox(DesktopSandbox):
         options: Mapping[str, Any] = config.model_dump(exclude_none=True) if isinstance(config, BaseModel) else {}
         return {"default": cls(await Workbench().create_session(task_name[:200], **options))}
 
-    @classmethod
-    async def sample_cleanup(
-        cls,
-        task_name: str,
-        config: BaseModel | str | None,
-        environments: dict[str, SandboxEnvironment],
-        interrupted: bool,
-    ) -> None:
-        for environment in environments.values():
-            session = environment.as_type(CambioSandbox).session
-            await session.end()
-            await session.lab.aclose()
+    async def _end(self) -> None:
+        await self.session.end()
+        await self.session.lab.aclose()
 
     @classmethod
     def config_deserialize(cls, config: dict[str, Any]) -> BaseModel:
@@ -194,27 +180,24 @@ class CambioSandbox(DesktopSandbox):
         command = f"docker exec -it -u 1000:1000 {container} bash -l"
         return SandboxConnection(type="cambio", command=command, container=container)
 
-    async def _run(
-        self,
-        argv: list[str],
-        stdin: bytes = b"",
-        cwd: str | None = None,
-        env: dict[str, str] | None = None,
-        timeout: float | None = None,
-    ) -> Ran:
+    async def _run(self, argv: list[str], stdin: bytes = b"", timeout: float | None = None) -> Ran:
         try:
             seconds = LONGEST_SECONDS if timeout is None else min(float(timeout), LONGEST_SECONDS)
-            return await self.session.programs.run(argv, stdin=stdin, cwd=cwd, env=env, timeout=seconds)
+            return await self.session.programs.run(argv, stdin=stdin, timeout=seconds)
         except GONE as error:
             raise SandboxUnavailableError(error.describe()) from error
 
     async def _put(self, data: bytes) -> str:
-        return await self.session.files.put(data, f".inspect-{uuid.uuid4().hex}", show=False)
+        return await self.session.files.put(data, unique_name(), show=False)
 
     async def _get(self, name: str) -> bytes:
         data = await self.session.files.get(name, show=False)
         assert isinstance(data, bytes)
         return data
+
+
+def unique_name() -> str:
+    return f".inspect-{uuid.uuid4().hex}"
 
 
 def _check(ran: Ran, file: str) -> None:

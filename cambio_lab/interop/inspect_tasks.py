@@ -20,7 +20,7 @@ from inspect_ai.util._sandbox.environment import SandboxEnvironment
 from ..client.files import Ran
 from ..errors import ConfigurationError
 from .inspect_agent import asked
-from .inspect_sandbox import LONGEST_SECONDS, DesktopSandbox, SandboxConfig
+from .inspect_sandbox import LONGEST_SECONDS, DesktopSandbox, SandboxConfig, unique_name
 
 _UNNAMED = re.compile(r"[^A-Za-z0-9 ._+-]+")
 
@@ -122,26 +122,16 @@ class LiveSandbox(DesktopSandbox):
         super().__init__()
         self._live = live
 
-    async def _run(
-        self,
-        argv: list[str],
-        stdin: bytes = b"",
-        cwd: str | None = None,
-        env: dict[str, str] | None = None,
-        timeout: float | None = None,
-    ) -> Ran:
-        folder = ["-C", cwd] if cwd else []
-        variables = [f"{name}={value}" for name, value in (env or {}).items()]
-        whole = ["/usr/bin/env", *folder, *variables, "/bin/sh", "-c", 'exec "$@"', "sh", *argv]
+    async def _run(self, argv: list[str], stdin: bytes = b"", timeout: float | None = None) -> Ran:
         seconds = LONGEST_SECONDS if timeout is None else timeout
         try:
-            code, out, err = await self._live.desktop.execute(whole, stdin=stdin, timeout=seconds)
+            code, out, err = await self._live.desktop.execute(argv, stdin=stdin, timeout=seconds)
         except TimeoutError:
             return Ran(None, b"", b"", False)
         return Ran(128 - code if code < 0 else code, out, err, False)
 
     async def _put(self, data: bytes) -> str:
-        name = f".inspect-{uuid.uuid4().hex}"
+        name = unique_name()
         await self._live.write(name, data)
         return name
 
