@@ -54,35 +54,39 @@ class ProviderHealth:
 
 
 class DesktopProvider(Protocol):
-    """Where desktops come from."""
+    """Where desktops come from. What has a body is for those that keep nothing; a subclass need not repeat it."""
 
     name: str
-    unclean: bool
+    unclean: bool = False
     """A desktop that did not come to be may have left something behind: :meth:`reap` is due."""
 
     async def start(self) -> None:
         """Begin filling the pool in the background; returns at once."""
+        return
 
     async def acquire(self, session_id: str, options: DesktopOptions) -> Desktop:
         """A usable desktop. :class:`~cambio_lab.errors.DesktopUnavailable` says why not and what to do."""
+        ...
 
     async def adopt(self, desktop_id: str, session_id: str) -> Desktop | None:
         """Take back a desktop that outlived the server, or ``None`` when it is gone."""
+        return None
 
     async def reap(self, keep: frozenset[str]) -> list[str]:
         """Remove this server's desktops whose ``desktop_id`` is not in ``keep``; what was removed."""
+        return []
 
     async def health(self) -> ProviderHealth: ...
 
     async def stop(self, *, keep: frozenset[str] = frozenset()) -> None:
         """Remove the pool and every desktop but ``keep``; within 10 seconds."""
+        return
 
 
-class UnavailableProvider:
+class UnavailableProvider(DesktopProvider):
     """Refuses every desktop. The rest of the server (history, records) works."""
 
     name = "none"
-    unclean = False
 
     def __init__(self, sandbox: ProviderHealth) -> None:
         self._health = ProviderHealth(
@@ -92,23 +96,11 @@ class UnavailableProvider:
             f"Start Docker and then this server again. Or, for a sandbox: {sandbox.fix} {BY_NAME}",
         )
 
-    async def start(self) -> None:
-        """Nothing to prepare."""
-
     async def acquire(self, session_id: str, options: DesktopOptions) -> Desktop:
         raise DesktopUnavailable(f"No isolated desktop: {self._health.summary}.", hint=self._health.fix)
 
-    async def adopt(self, desktop_id: str, session_id: str) -> Desktop | None:
-        return None
-
-    async def reap(self, keep: frozenset[str]) -> list[str]:
-        return []
-
     async def health(self) -> ProviderHealth:
         return self._health
-
-    async def stop(self, *, keep: frozenset[str] = frozenset()) -> None:
-        """Nothing to stop."""
 
 
 D = TypeVar("D", bound="ConnectedDesktop")

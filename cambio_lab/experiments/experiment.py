@@ -16,7 +16,7 @@ from ..recording import walls
 from ..sessions import SessionConfig
 from ..store import FILE_NAME, Store
 from . import display, evidence, plots, results
-from .budget import Budget, Caps
+from .budget import Budget
 from .engines import choose as choose_engine
 from .engines import recover
 from .engines.base import Engine, Plan
@@ -72,7 +72,11 @@ class Experiment:
         self.name = name
         self.source = tasks
         self.directory = Path(directory) / name
-        self.caps = Caps(max_cost_usd, max_steps, max_seconds)
+        self.caps: dict[str, Any] = {
+            "max_cost_usd": max_cost_usd,
+            "max_steps": max_steps,
+            "max_seconds": max_seconds,
+        }
         self.retries = retries
         self.lab = dict(lab or {})
         self.settings = lab_settings(self.lab)
@@ -158,7 +162,7 @@ class Experiment:
         scheduler = self._scheduler = Scheduler(
             engine=engine,
             ledger=ledger,
-            budget=Budget(self.caps, spent_usd=spent_usd, spent_steps=spent_steps),
+            budget=Budget(**self.caps, spent_usd=spent_usd, spent_steps=spent_steps),
             retries=self.retries,
             show=shown.show,
             thumbnails=shown.thumbnails,

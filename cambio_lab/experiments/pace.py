@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from ..agent.client import ModelClient, ModelRequest
@@ -38,21 +38,22 @@ class Pace:
         """How long requests are held back from now; 0 when they are not."""
         return max(0.0, self._until - time.monotonic())
 
-    async def ready(self) -> bool:
-        """Wait until a request may go. ``True``: it goes first; :meth:`answered` or :meth:`hold` must follow."""
+    @asynccontextmanager
+    async def request(self) -> AsyncGenerator[bool, None]:
+        """Wait until a request may go. Yields whether it goes first; :meth:`answered` or :meth:`hold` follow then."""
         if not self._held:
-            return False
-        await self._probe.acquire()
-        if not self._is_held():  # the first was answered while we waited
-            self._probe.release()
-            await self._line_up()
-            return False
-        try:
-            await asyncio.sleep(self.hold_seconds)
-        except BaseException:
-            self._probe.release()
-            raise
-        return True
+            yield False
+            return
+        async with self._probe:
+            if self.held:
+                await asyncio.sleep(self.hold_seconds)
+                yield True
+                return
+        # The first was answered while we waited.
+        now = time.monotonic()
+        self._next = max(self._next + APART, now)
+        await asyncio.sleep(self._next - now)
+        yield False
 
     def hold(self, seconds: float | None) -> None:
         """The service (or another process that uses it) asks to wait; ``None``: it does not say how long."""
@@ -67,17 +68,10 @@ class Pace:
         """The service answers again."""
         self._held, self._wait = False, FIRST_WAIT
 
-    def _is_held(self) -> bool:
+    @property
+    def held(self) -> bool:
+        """Whether the service has not answered since it asked to wait."""
         return self._held
-
-    def release(self) -> None:
-        """The request that went first has ended, well or badly: the next in line may go."""
-        self._probe.release()
-
-    async def _line_up(self) -> None:
-        now = time.monotonic()
-        self._next = max(self._next + APART, now)
-        await asyncio.sleep(self._next - now)
 
 
 class PacedClient(ModelClient):
@@ -93,20 +87,17 @@ class PacedClient(ModelClient):
         return client
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Any, None]:
-        first = await self.pace.ready()
-        try:
-            async with aclosing(super().stream(request)) as pieces:
-                async for piece in pieces:
-                    yield piece
-                    if first:
-                        self.pace.answered()
-        except Transient as problem:
-            if not problem.broken:
-                self.pace.hold(problem.retry_after)
-            raise
-        except CambioError as error:
-            self.rejected = error
-            raise
-        finally:
-            if first:
-                self.pace.release()
+        async with self.pace.request() as first:
+            try:
+                async with aclosing(super().stream(request)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                        if first:
+                            self.pace.answered()
+            except Transient as problem:
+                if not problem.broken:
+                    self.pace.hold(problem.retry_after)
+                raise
+            except CambioError as error:
+                self.rejected = error
+                raise

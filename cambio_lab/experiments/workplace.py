@@ -31,9 +31,9 @@ from ..recording.run_file import save
 from ..sessions import AgentRequest, Registry, Session, SessionAgent
 from ..sessions.interfaces import build_agent
 from ..settings import Settings
-from ..store import SessionQuery, SessionRow, Store
+from ..store import SessionQuery, Store
 from .engines.base import Job
-from .outcome import Outcome
+from .outcome import AttemptProgress, Outcome
 from .pace import Pace, PacedClient
 from .policies import PolicyTransport
 
@@ -140,17 +140,14 @@ class Workplace:
         registry, self._registry = self._registry, None
         if registry is not None:
             await registry.stop()
-            await self._sweep()
+            # Screenshots that are in run files now; those of interrupted runs stay with their rows.
+            await self.store.screenshots.sweep(await self.store.screenshot_uses())
         for provider in {id(one): one for one in self._providers.values()}.values():
             await provider.stop()
         self._providers.clear()
         if self._traces is not None:
             await asyncio.to_thread(self._traces.shutdown)
             self._traces = None
-
-    async def _sweep(self) -> None:
-        """Remove screenshots that are in run files now; those of interrupted runs stay with their rows."""
-        await self.store.screenshots.sweep(await self.store.screenshot_uses())
 
     async def create(self, job: Job) -> tuple[Session, Meter]:
         """A session for an attempt, and the meter on its agent. Raises what ``Registry.create`` raises."""
@@ -175,11 +172,14 @@ class Workplace:
         await self.store.sessions.remove(session_id)
         return record
 
-    def lost(self, attempt: str, cell_id: str, row: SessionRow) -> Outcome:
-        """An attempt whose process died, as far as its session is on disk."""
+    async def lost(self, attempt: AttemptProgress) -> Outcome | None:
+        """An attempt whose process died, as far as its session is on disk; ``None`` when it is not."""
+        rows = (await self.store.sessions.page(SessionQuery(limit=200))).rows
+        if (row := next((row for row in rows if row.name == attempt.attempt), None)) is None:
+            return None
         return Outcome(
-            attempt,
-            cell_id,
+            attempt.attempt,
+            attempt.cell_id,
             failure="infrastructure",
             error="the process that ran it died",
             steps=row.steps,
@@ -187,11 +187,6 @@ class Workplace:
             started_at=row.created_at,
             run_id=row.id,
         )
-
-    async def session_named(self, attempt: str) -> SessionRow | None:
-        """The stored row of an attempt's session, or ``None``: what a killed process had spent."""
-        rows = (await self.store.sessions.page(SessionQuery(limit=200))).rows
-        return next((row for row in rows if row.name == attempt), None)
 
     @property
     def _running(self) -> Registry:

@@ -12,7 +12,7 @@ from typing import Any
 from ..desktop.base import Desktop, Screenshot, Settled, Size, VncEndpoint
 from ..desktop.delegating import CallDesktop, DelegatingDesktop
 from ..desktop.machine import FileContent, Listing
-from ..desktop.provider import DesktopOptions, ProviderHealth
+from ..desktop.provider import DesktopOptions, DesktopProvider, ProviderHealth
 from ..errors import ActionError, DesktopLost, ReplayDiverged
 from ..recording import Contents, Json, calls
 from ..recording.calls import CLIENT
@@ -230,26 +230,16 @@ class _AgentSide(DelegatingDesktop):
         yield await self._replay("read_file", {"path": path})
 
 
-class ReplayProvider:
+class ReplayProvider(DesktopProvider):
     """Gives one session its recorded desktop."""
 
     name = "recording"
-    unclean = False
 
     def __init__(self, desktop: ReplayDesktop) -> None:
         self._desktop = desktop
 
-    async def start(self) -> None:
-        """Nothing to prepare."""
-
     async def acquire(self, session_id: str, options: DesktopOptions) -> Desktop:
         return self._desktop
-
-    async def adopt(self, desktop_id: str, session_id: str) -> Desktop | None:
-        return None
-
-    async def reap(self, keep: frozenset[str]) -> list[str]:
-        return []
 
     async def health(self) -> ProviderHealth:
         return ProviderHealth(self.name, True, "a recording")

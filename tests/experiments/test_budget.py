@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cambio_lab.experiments.budget import Budget, Caps
+from cambio_lab.experiments.budget import Budget
 
 
 def test_what_runs_at_once_cannot_pass_the_cap_together() -> None:
-    budget = Budget(Caps(max_cost_usd=2.5))
+    budget = Budget(max_cost_usd=2.5)
     assert budget.admit("a", cost_usd=1, steps=0)
     assert budget.admit("b", cost_usd=1, steps=0)
     assert budget.admit("c", cost_usd=1, steps=0) is None, "half a dollar is left, and others may return theirs"
@@ -20,7 +20,7 @@ def test_what_runs_at_once_cannot_pass_the_cap_together() -> None:
 
 
 def test_the_last_one_gets_what_is_left() -> None:
-    budget = Budget(Caps(max_cost_usd=1.0, max_steps=100), spent_usd=0.8, spent_steps=90)
+    budget = Budget(max_cost_usd=1.0, max_steps=100, spent_usd=0.8, spent_steps=90)
     allowance = budget.admit("a", cost_usd=5, steps=40)
     assert allowance is not None
     assert allowance.cost_usd == pytest.approx(0.2) and allowance.steps == 10 and allowance.short
@@ -30,12 +30,12 @@ def test_the_last_one_gets_what_is_left() -> None:
 
 
 def test_without_caps_nothing_is_limited() -> None:
-    allowance = Budget(Caps()).admit("a", cost_usd=0, steps=0)
+    allowance = Budget().admit("a", cost_usd=0, steps=0)
     assert allowance is not None and allowance.cost_usd == 0 and allowance.steps == 0 and not allowance.short
 
 
 def test_time_is_a_cap() -> None:
-    assert Budget(Caps(max_seconds=0.0)).reached == "max_seconds"
+    assert Budget(max_seconds=0.0).reached == "max_seconds"
 
 
 @given(
@@ -46,7 +46,7 @@ def test_time_is_a_cap() -> None:
 def test_sessions_that_keep_to_their_allowance_never_pass_the_cap(
     cost: float, steps: int, attempts: list[tuple[float, int, float, bool]]
 ) -> None:
-    budget = Budget(Caps(max_cost_usd=cost, max_steps=steps))
+    budget = Budget(max_cost_usd=cost, max_steps=steps)
     running: dict[str, tuple[float, int]] = {}
     for number, (wants, calls, share, ends) in enumerate(attempts):
         allowance = budget.admit(str(number), cost_usd=wants, steps=calls)

@@ -49,13 +49,8 @@ class LocalEngine:
 
     async def recover(self, attempts: Sequence[AttemptProgress]) -> tuple[list[Outcome], set[str]]:
         """Charge what attempts had spent: they die with their process, and the store has their counts."""
-        place = self._running
-        outcomes = []
-        for attempt in attempts:
-            row = await place.session_named(attempt.attempt)
-            if row is not None:
-                outcomes.append(place.lost(attempt.attempt, attempt.cell_id, row))
-        return outcomes, set()
+        found = [await self._running.lost(attempt) for attempt in attempts]
+        return [outcome for outcome in found if outcome is not None], set()
 
     async def run(self, job: Job) -> Outcome:
         attempt = self._attempts[job.attempt] = Attempt(self._running, job)

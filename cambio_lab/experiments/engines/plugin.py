@@ -32,7 +32,6 @@ class SitePlugin(WorkerPlugin):
     async def setup(self, worker: Worker) -> None:
         """Check this worker; one that lacks something gets no desktops to give away, and says why when asked."""
         self.site = await asyncio.to_thread(Site, self._spec, worker.address)
-        _sites(worker)[self._spec.experiment_id] = self
         worker.handlers[OPERATION] = _handler(worker)
         self.missing = await asyncio.wrap_future(self.site.submit(self.site.check()))
         for problem in self.missing:
@@ -44,7 +43,6 @@ class SitePlugin(WorkerPlugin):
 
     async def teardown(self, worker: Worker) -> None:
         """End what runs here, remove its desktops and files."""
-        _sites(worker).pop(self._spec.experiment_id, None)
         site, self.site = self.site, None
         if site is not None:
             await asyncio.to_thread(site.close)
@@ -70,15 +68,10 @@ def work(experiment_id: str, payload: bytes) -> dict[str, Any]:
     return result
 
 
-def _sites(worker: Worker) -> dict[str, SitePlugin]:
-    found: dict[str, SitePlugin] = worker.__dict__.setdefault("_cambio_lab_sites", {})
-    return found
-
-
 def _handler(worker: Worker) -> Callable[..., Any]:
     async def cambio_lab(experiment: str, action: str, **arguments: Any) -> Any:
         """Answers the driver, directly: nothing of it passes the scheduler."""
-        plugin = _sites(worker).get(experiment)
+        plugin: Any = worker.plugins.get(plugin_name(experiment))
         if plugin is None or plugin.site is None:
             return {"absent": True}
         if action == "check":

@@ -67,15 +67,18 @@ def choose(target: Path, name: str | None = None) -> Exporter:
     :class:`ConfigurationError` when no format or several have the ending, or the named one has others.
     """
     if name is None:
-        found = _by_ending(target)
+        known = _loadable()
+        longest = max(_ending(one, target) for one in known.values())
+        found = [name for name, one in sorted(known.items()) if longest and _ending(one, target) == longest]
         if len(found) != 1:
-            what = f"Formats with this ending: {', '.join(sorted(found))}." if found else f"Endings: {_endings()}."
+            endings = ", ".join(sorted({suffix for one in known.values() for suffix in one.suffixes}))
+            what = f"Formats with this ending: {', '.join(found)}." if found else f"Endings: {endings}."
             raise ConfigurationError(
                 f"{target.name!r} does not say its format.", hint=f"Name one with --format. {what}"
             )
-        return next(iter(found.values()))
+        return known[found[0]]
     exporter = load(name)
-    if exporter.suffixes and not _fits(exporter, target) and not target.is_dir():
+    if exporter.suffixes and not _ending(exporter, target) and not target.is_dir():
         endings = " or ".join(exporter.suffixes)
         raise ConfigurationError(f"A {name} file ends in {endings}, not as {target.name!r} does.")
     return exporter
@@ -97,12 +100,6 @@ def only(runs: Sequence[Run]) -> Run:
     return runs[0]
 
 
-def _by_ending(target: Path) -> dict[str, Exporter]:
-    found = {name: exporter for name, exporter in _loadable().items() if _fits(exporter, target)}
-    longest = max((len(ending) for one in found.values() for ending in _matches(one, target)), default=0)
-    return {name: one for name, one in found.items() if any(len(end) == longest for end in _matches(one, target))}
-
-
 def _loadable() -> dict[str, Exporter]:
     found = {}
     for name in available():
@@ -113,16 +110,9 @@ def _loadable() -> dict[str, Exporter]:
     return found
 
 
-def _matches(exporter: Exporter, target: Path) -> list[str]:
-    return [suffix for suffix in exporter.suffixes if target.name.lower().endswith(suffix)]
-
-
-def _fits(exporter: Exporter, target: Path) -> bool:
-    return bool(_matches(exporter, target))
-
-
-def _endings() -> str:
-    return ", ".join(sorted({suffix for exporter in _loadable().values() for suffix in exporter.suffixes}))
+def _ending(exporter: Exporter, target: Path) -> int:
+    """Return the length of the format's longest ending that ``target`` has, 0 for none."""
+    return max((len(suffix) for suffix in exporter.suffixes if target.name.lower().endswith(suffix)), default=0)
 
 
 def formats() -> list[dict[str, str]]:
