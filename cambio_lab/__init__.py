@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ._version import __version__
+from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .client.session import Session as Session
@@ -39,20 +39,7 @@ _PUBLIC = {
     "to_dataset": ".reports",
 }
 
-__all__ = [
-    "Experiment",
-    "Run",
-    "Session",
-    "Task",
-    "Turn",
-    "Verdict",
-    "Workbench",
-    "__version__",
-    "benchmark",
-    "benchmarks",
-    "compare",
-    "to_dataset",
-]
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

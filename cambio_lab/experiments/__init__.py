@@ -8,7 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .task import Task, Verdict
+from .task import Task as Task
+from .task import Verdict as Verdict
 
 if TYPE_CHECKING:
     from .catalogue import benchmark as benchmark
@@ -33,19 +34,7 @@ _LATER = {
     "Tally": ".scheduler",
 }
 
-__all__ = [
-    "Benchmark",
-    "Experiment",
-    "ExperimentStopped",
-    "Live",
-    "Observation",
-    "Tally",
-    "Task",
-    "Verdict",
-    "action",
-    "benchmark",
-    "benchmarks",
-]
+__all__ = ["Task", "Verdict", *_LATER]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,7 @@ from pydantic import Field
 from ..agent.tools import MEMBERS
 from ..errors import CambioError, InvalidRequest, SessionNotFound
 from ..sessions.message import Checked
-from ..store import SessionQuery, StepRow
+from ..store import MessageQuery, SessionQuery, StepRow
 
 if TYPE_CHECKING:
     from ..sessions import Registry, Session
@@ -198,8 +198,6 @@ class Tools:
         return [_text(json.dumps({"runs": rows, "total": found.total}, ensure_ascii=False))]
 
     async def _read_run(self, asked: ReadRun, _: str) -> list[Block]:
-        from ..store import MessageQuery
-
         store = self._registry.store
         row = await store.sessions.get(asked.session_id)
         if row is None:

@@ -19,7 +19,7 @@ _PLACES = {
     "Comparison": ".comparison",
     "to_dataset": ".exporters.dataset",
 }
-__all__ = ["Comparison", "Run", "Runs", "compare", "to_dataset"]
+__all__ = [*_PLACES]
 
 
 def __getattr__(name: str) -> Any:

@@ -219,7 +219,10 @@ class Run:
         """A page that needs nothing else; written to ``path`` if given."""
         from .viewer import page
 
-        return _written(page(self.contents, whole=True), path)
+        text = page(self.contents, whole=True)
+        if path is not None:
+            Path(path).write_text(text, encoding="utf-8")
+        return text
 
     def to_markdown(self, path: str | Path | None = None) -> str:
         """A report; with a ``path``, its screenshots lie in a folder beside it."""
@@ -261,12 +264,6 @@ class Run:
         )
 
     __hash__ = None  # type: ignore[assignment]
-
-
-def _written(text: str, path: str | Path | None) -> str:
-    if path is not None:
-        Path(path).write_text(text, encoding="utf-8")
-    return text
 
 
 def export(contents: Contents, name: str) -> tuple[str, bytes]:

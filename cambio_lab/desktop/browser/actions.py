@@ -41,7 +41,7 @@ async def place(tab: Tab, target: dict[str, Any]) -> tuple[float, float, str]:
     if target.get("type") == "ref" or "ref" in target:
         element = await tab.resolve(str(target["ref"]))
         x, y = await _centre(tab, element)
-        return x, y, f'{element.role} "{element.name}"' if element.name else element.role
+        return x, y, element.label
     x, y = await point(tab, target)
     return x, y, ""
 
@@ -141,7 +141,7 @@ async def scroll_to(tab: Tab, ref: str) -> str:
     element = await tab.resolve(ref)
     await _centre(tab, element)
     await tab.settle()
-    return f'{element.role} "{element.name}"'
+    return element.label
 
 
 async def type_text(tab: Tab, text: str) -> None:
@@ -201,7 +201,7 @@ async def fill(tab: Tab, ref: str, value: object) -> str:
     with suppress(ActionError):  # a field may have no place
         await _centre(tab, element)
     await tab.settle()
-    return f'{element.role} "{element.name}"'
+    return element.label
 
 
 async def upload(tab: Tab, ref: str, paths: list[str]) -> str:
@@ -212,7 +212,7 @@ async def upload(tab: Tab, ref: str, paths: list[str]) -> str:
     except DevToolsError:
         raise ActionError("The element takes no files.") from None
     await tab.settle()
-    return f'{element.role} "{element.name}"'
+    return element.label
 
 
 async def screenshot(tab: Tab, region: Region | None = None) -> Screenshot:

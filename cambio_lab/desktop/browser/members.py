@@ -166,8 +166,7 @@ class Browser:
         return {"tabs": [_entry(tab, chromium) for tab in chromium.tabs.values()]}
 
     async def _new_tab(self, chromium: Chromium, tab_id: str | None, arguments: Mapping[str, Any]) -> Result:
-        tab = await chromium.open_tab()
-        return _entry(tab, chromium)
+        return _entry(await chromium.open_tab(), chromium)
 
     async def _switch_tab(self, chromium: Chromium, tab_id: str | None, arguments: Mapping[str, Any]) -> Result:
         tab = chromium.tab(tab_id)

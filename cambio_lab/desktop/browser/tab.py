@@ -32,6 +32,11 @@ class Element(NamedTuple):
     role: str
     name: str
 
+    @property
+    def label(self) -> str:
+        """What it is called for people."""
+        return f'{self.role} "{self.name}"' if self.name else self.role
+
 
 @cache
 def page_script() -> str:

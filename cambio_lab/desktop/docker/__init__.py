@@ -17,6 +17,15 @@ log = logging.getLogger(__name__)
 
 SERVER_LABEL = "org.cambio-lab.server"
 ROLE_LABEL = "org.cambio-lab.role"
+SEALED: Mapping[str, Any] = {
+    "init": True,
+    "read_only": True,
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges"],
+    "cpu_shares": 512,  # when processors are short, the server and its clients come first
+    "log_config": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}},
+}
+"""The host configuration of every container that lives as long as a desktop."""
 
 
 async def create(engine: Engine, arguments: Callable[[Any], Mapping[str, Any]]) -> str:

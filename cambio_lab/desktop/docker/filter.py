@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from string import Template
 
-from . import ROLE_LABEL, SERVER_LABEL, create, memory_folder, remove, start_attached
-from .engine import Engine, EngineError, HijackedStream
+from . import ROLE_LABEL, SEALED, SERVER_LABEL, create, memory_folder, remove, start_attached
+from .engine import Engine, EngineError
 
 PROXY_PORT = 3128
 PRIVATE = (
@@ -126,7 +126,12 @@ async def start_proxy(
     extra_hosts: Mapping[str, str],
 ) -> str:
     """Start a proxy between ``network`` and the bridge ``outside``; its container. :class:`EngineError` if it fails."""
-    podman = await engine.podman()
+    folders = {
+        "/run/desktop": memory_folder(await engine.podman(), "16m", 1000),
+        "/tmp": "size=16m,mode=1777",
+        "/dev/shm": "size=64m,mode=1777",
+    }
+    limits = {"mem_limit": 256 * 1024**2, "memswap_limit": 256 * 1024**2, "pids_limit": 64}
     name = await create(
         engine,
         lambda client: {
@@ -136,48 +141,32 @@ async def start_proxy(
             "labels": dict(labels),
             "stdin_open": True,
             "host_config": client.create_host_config(
-                init=True,
-                read_only=True,
-                cap_drop=["ALL"],
-                security_opt=["no-new-privileges"],
-                network_mode=outside,
-                mem_limit=256 * 1024**2,
-                memswap_limit=256 * 1024**2,
-                cpu_shares=512,
-                pids_limit=64,
-                tmpfs={
-                    "/run/desktop": memory_folder(podman, "16m", 1000),
-                    "/tmp": "size=16m,mode=1777",
-                    "/dev/shm": "size=64m,mode=1777",
-                },
-                extra_hosts=dict(extra_hosts),
-                log_config={"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}},
+                **SEALED, **limits, tmpfs=folders, network_mode=outside, extra_hosts=dict(extra_hosts)
             ),
         },
     )
-    stream: HijackedStream | None = None
     try:
-        await engine.finish(lambda client: client.connect_container_to_network(name, network, aliases=["proxy"]))
-        stream = await start_attached(engine, name)
-        stream.writer.write(_squid(allow_hosts).encode())
-        stream.writer.write_eof()
-        async with asyncio.timeout(15):
-            await _until_it_listens(stream)
+        await _serve(engine, name, network, allow_hosts)
     except BaseException as error:
         await asyncio.shield(remove(engine, name))
         if isinstance(error, TimeoutError):
             raise EngineError("squid did not listen in time") from error
         raise
-    finally:
-        if stream is not None:
-            stream.close()
     return name
 
 
-async def _until_it_listens(stream: HijackedStream) -> None:
+async def _serve(engine: Engine, name: str, network: str, allow_hosts: tuple[str, ...]) -> None:
+    """Connect the proxy to ``network``, start it, and wait until it listens."""
+    await engine.finish(lambda client: client.connect_container_to_network(name, network, aliases=["proxy"]))
+    stream = await start_attached(engine, name)
     said = b""
-    while b"Accepting HTTP" not in said:
-        piece = await stream.read()
-        if piece is None:
-            raise EngineError(said.decode("utf-8", "replace")[-300:] or "squid did not start")
-        said += piece[1]
+    try:
+        stream.writer.write(_squid(allow_hosts).encode())
+        stream.writer.write_eof()
+        async with asyncio.timeout(15):
+            while b"Accepting HTTP" not in said:
+                if (piece := await stream.read()) is None:
+                    raise EngineError(said.decode("utf-8", "replace")[-300:] or "squid did not start")
+                said += piece[1]
+    finally:
+        stream.close()

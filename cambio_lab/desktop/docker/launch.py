@@ -15,7 +15,7 @@ from ..base import VncEndpoint
 from ..machine import run
 from ..provider import DesktopOptions
 from ..rfb import authentication
-from . import ROLE_LABEL, SERVER_LABEL, create, memory_folder, remove, start_attached
+from . import ROLE_LABEL, SEALED, SERVER_LABEL, create, memory_folder, remove, start_attached
 from .desktop import DockerDesktop, ScriptOutput, abandon
 from .engine import Engine, EngineError
 from .exec import HOME, XVNC, ContainerMachine, ExecProcess, Relay, start_exec
@@ -82,15 +82,10 @@ class Launcher:
         """The arguments of ``create_container``: everything DESIGN's isolation asks for, and no secret."""
         limit = self._settings.desktop_tmp
         host = client.create_host_config(
-            init=True,
-            read_only=True,
-            cap_drop=["ALL"],
-            security_opt=["no-new-privileges"],
+            **SEALED,
             mem_limit=self._settings.desktop_memory,
             memswap_limit=self._settings.desktop_memory,
             nano_cpus=int(self._settings.desktop_cpus * 1e9),
-            # When processors are short, the server and its clients come first.
-            cpu_shares=512,
             pids_limit=self._settings.desktop_pids,
             oom_score_adj=500,
             shm_size=limit,
@@ -102,7 +97,6 @@ class Launcher:
             },
             port_bindings={VNC_PORT: ("127.0.0.1",)},
             network_mode=placement.network,
-            log_config={"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}},
             # Names are asked of an address that does not exist: a lookup would be a way out of a closed network.
             dns=["192.0.2.1"] if placement.offline_names else None,
         )

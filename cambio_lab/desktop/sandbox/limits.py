@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from collections.abc import Mapping
 
 from cambio_lab.settings import Settings
 
@@ -43,18 +44,25 @@ async def _delegated() -> bool:
     if os.geteuid() == 0 or not os.access(_CONTROLLERS, os.R_OK) or shutil.which("systemd-run") is None:
         return False
     settings = Settings()
+    _, said, _ = await try_program(*scope(settings), "sh", "-c", _TRIAL, environment=os.environ)
+    return said.split()[:2] == [str(settings.desktop_memory), str(settings.desktop_pids)]
+
+
+async def try_program(*argv: str, environment: Mapping[str, str]) -> tuple[int | None, str, str]:
+    """Run a program of this machine: exit code, output and errors; the code is ``None`` when it does not end."""
     child = await asyncio.create_subprocess_exec(
-        *(*scope(settings), "sh", "-c", _TRIAL),
+        *argv,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment,
         start_new_session=True,
     )
     try:
         async with asyncio.timeout(_TRIAL_SECONDS):
-            said, _ = await child.communicate()
+            out, errors = await child.communicate()
     except TimeoutError:
         child.kill()
         await child.wait()
-        return False
-    return said.decode("ascii", "replace").split()[:2] == [str(settings.desktop_memory), str(settings.desktop_pids)]
+        return None, "", ""
+    return child.returncode, out.decode("utf-8", "replace"), errors.decode("utf-8", "replace")

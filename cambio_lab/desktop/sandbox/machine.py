@@ -82,10 +82,15 @@ class Control:
 class SandboxProcess(Streams):
     """A program in the sandbox, with pipes to this server."""
 
-    def __init__(self, control: Control, pipes: _Pipes) -> None:
-        super().__init__(pipes.stdin, pipes.stdout, pipes.stderr)
+    def __init__(
+        self,
+        control: Control,
+        stdin: asyncio.StreamWriter,
+        *outputs: tuple[asyncio.ReadTransport, asyncio.StreamReader],
+    ) -> None:
+        super().__init__(stdin, *(reader for _, reader in outputs))
         self._control = control
-        self._pipes = pipes
+        self._ends: list[asyncio.StreamWriter | asyncio.BaseTransport] = [stdin, *(pipe for pipe, _ in outputs)]
         self._code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._killed = asyncio.Event()
         self._listener = asyncio.create_task(self._listen(), name="sandbox-program")
@@ -116,30 +121,16 @@ class SandboxProcess(Streams):
         super().abandon()
         self._listener.cancel()
         self._control.close()
-        self._pipes.close()
+        for end in self._ends:
+            end.close()
 
 
-class _Pipes:
-    """Our ends of a program's three pipes."""
-
-    def __init__(self, stdin: asyncio.StreamWriter, outputs: list[tuple[asyncio.ReadTransport, asyncio.StreamReader]]):
-        self.stdin = stdin
-        self._transports = [transport for transport, _ in outputs]
-        self.stdout, self.stderr = (reader for _, reader in outputs)
-
-    @classmethod
-    async def open(cls, ends: Sequence[int]) -> _Pipes:
-        loop = asyncio.get_running_loop()
-        transport, protocol = await loop.connect_write_pipe(
-            lambda: asyncio.streams.FlowControlMixin(loop), os.fdopen(ends[0], "wb", 0)
-        )
-        outputs = [await _read_pipe(end) for end in ends[1:]]
-        return cls(asyncio.StreamWriter(transport, protocol, None, loop), outputs)
-
-    def close(self) -> None:
-        self.stdin.close()
-        for transport in self._transports:
-            transport.close()
+async def _write_pipe(end: int) -> asyncio.StreamWriter:
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.connect_write_pipe(
+        lambda: asyncio.streams.FlowControlMixin(loop), os.fdopen(end, "wb", 0)
+    )
+    return asyncio.StreamWriter(transport, protocol, None, loop)
 
 
 async def _read_pipe(end: int) -> tuple[asyncio.ReadTransport, asyncio.StreamReader]:
@@ -174,7 +165,7 @@ class SandboxMachine(Machine):
         finally:
             for end in theirs:
                 os.close(end)
-        return SandboxProcess(control, await _Pipes.open(ours))
+        return SandboxProcess(control, await _write_pipe(ours[0]), await _read_pipe(ours[1]), await _read_pipe(ours[2]))
 
 
 class Supervision:

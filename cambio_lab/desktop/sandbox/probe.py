@@ -14,14 +14,13 @@ from cambio_lab.settings import Settings
 
 from ..provider import ISOLATION, ProviderHealth
 from .bubblewrap import has_program
-from .limits import find_limits
+from .limits import find_limits, try_program
 from .network import describe_open
 from .rootfs import describe_root, find_root
 
 PROGRAMS = ("Xvnc", "openbox", "xterm", "xkbcomp", "/usr/bin/python3")
 """Of the system that sandboxes run."""
 INSTALL = "apt install bubblewrap tigervnc-standalone-server openbox xterm x11-xkb-utils python3 slirp4netns nftables"
-_TRIAL_SECONDS = 5.0
 # The namespaces of a sandbox, its own /proc, and the second user namespace that takes the powers away.
 _TRIAL = (
     *("bwrap", "--unshare-user", "--uid", "0", "--gid", "0", "--unshare-pid", "--unshare-net", "--unshare-ipc"),
@@ -50,24 +49,12 @@ async def _examine(root: Path) -> ProviderHealth:
     missing += [name for name in PROGRAMS if not has_program(root, name)]
     if missing:
         return ProviderHealth("sandbox", False, f"missing: {', '.join(missing)}", INSTALL)
-    child = await asyncio.create_subprocess_exec(
-        *_TRIAL,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"},
-        start_new_session=True,
-    )
-    try:
-        async with asyncio.timeout(_TRIAL_SECONDS):
-            _, said = await child.communicate()
-    except TimeoutError:
-        child.kill()
-        await child.wait()
+    code, _, said = await try_program(*_TRIAL, environment={"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"})
+    if code is None:
         return ProviderHealth("sandbox", False, "bubblewrap does not end", INSTALL)
-    if child.returncode == 0:
+    if code == 0:
         return ProviderHealth("sandbox", True, f"{ISOLATION['sandbox']}: bubblewrap works")
-    reason = (said.decode("utf-8", "replace").strip().splitlines() or ["it says nothing"])[-1]
+    reason = (said.strip().splitlines() or ["it says nothing"])[-1]
     return ProviderHealth(
         "sandbox",
         False,

@@ -61,7 +61,7 @@ def inspect_log(runs: Sequence[Run]) -> Json:
     failed = [sample for sample in samples if "error" in sample]
     identities = list(dict.fromkeys(sample["id"] for sample in samples))
     name = first.result.experiment if first.result is not None else first.name
-    usages = {model: usage_json(_sum([run for run in runs if run.model == model])) for model in models}
+    usages = {model: usage_json(sum((run.usage for run in runs if run.model == model), Usage())) for model in models}
     environment = first.manifest.get("environment", {})
     return {
         "version": 2,
@@ -174,10 +174,6 @@ def _metrics(samples: Sequence[Json]) -> list[Json]:
         }
         for name, values in found.items()
     ]
-
-
-def _sum(runs: Sequence[Run]) -> Usage:
-    return sum((run.usage for run in runs), Usage())
 
 
 def _created(run: Run) -> float:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,7 +171,7 @@ class Film:
             box = pen.textbbox((width / 2, height - 30), label, font=_font(18), anchor="mm")
             pen.rounded_rectangle((box[0] - 10, box[1] - 6, box[2] + 10, box[3] + 6), 6, fill=(24, 26, 31))
             pen.text((width / 2, height - 30), label, font=_font(18), anchor="mm", fill=(255, 214, 102))
-        for number, line in enumerate(_wrap(self.words, self.width // 9)):
+        for number, line in enumerate(textwrap.wrap(self.words, self.width // 9, max_lines=3, placeholder=" …")):
             pen.text((14, height + 10 + 23 * number), line, font=_font(16), fill=(235, 235, 235))
         return image, seconds / self.speed
 
@@ -194,12 +196,6 @@ def clipped(text: str, longest: int) -> str:
     """Return at most ``longest`` printable characters of ``text``, on one line."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * longest]).split())
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
-
-
-def _wrap(text: str, longest: int) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(text, longest, max_lines=3, placeholder=" …")
 
 
 def _font(size: int) -> Any:
@@ -247,7 +243,7 @@ def _write_mp4(frames: Iterator[Frame], path: Path) -> None:
         shown, due = 0, 0.0
         try:
             with process.stdin:
-                for image, length in _chain((first, seconds), frames):
+                for image, length in chain([(first, seconds)], frames):
                     due += length
                     data = image.tobytes()
                     while shown < due * RATE:
@@ -260,11 +256,6 @@ def _write_mp4(frames: Iterator[Frame], path: Path) -> None:
         if status:
             log.seek(0)
             raise RunError(f"ffmpeg could not write {path.name}: {log.read(2000).decode(errors='replace').strip()}")
-
-
-def _chain(first: Frame, rest: Iterator[Frame]) -> Iterator[Frame]:
-    yield first
-    yield from rest
 
 
 def _ffmpeg() -> str:
