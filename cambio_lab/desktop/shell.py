@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 _KILL_TIMEOUT = 5.0
 _MAX_FRAME = 1 << 19
 _MAX_COMMAND = 8 * 1024 * 1024
+_MAX_OUTPUT = 1_000_000
+"""Bytes that are kept of each stream of a command."""
 _STREAMS = {b"o": 0, b"e": 1}
 
 
@@ -40,11 +42,10 @@ class _Damaged(Exception):
 
 
 class Shell:
-    """Runs commands one after the other; ``limit`` is the most bytes kept of each stream of a command."""
+    """Runs commands one after the other."""
 
-    def __init__(self, machine: Machine, limit: int = 1_000_000) -> None:
+    def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._limit = limit
         self._process: Process | None = None
         self._buffer = bytearray()
         self._lock = asyncio.Lock()
@@ -63,7 +64,7 @@ class Shell:
             raise ActionError(f"The command has {len(data)} bytes; at most {_MAX_COMMAND} can be run.")
         async with self._lock:
             process = await self._started()
-            output = _Output(self._limit)
+            output = _Output()
             try:
                 async with asyncio.timeout(timeout):
                     return await self._converse(process, data, output)
@@ -88,7 +89,7 @@ class Shell:
 
     async def _started(self) -> Process:
         if self._process is None:
-            argv = [self._machine.python, "-I", "-S", "-c", _source(), str(self._limit)]
+            argv = [self._machine.python, "-I", "-S", "-c", _source(), str(_MAX_OUTPUT)]
             self._process = await self._machine.spawn(argv)
         return self._process
 
@@ -159,20 +160,19 @@ class Shell:
 class _Output:
     """What one command printed; a helper that sends more than it was told to is not the helper."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self) -> None:
         self._parts = (bytearray(), bytearray())
 
     def add(self, frame: _Frame) -> None:
         part = self._parts[_STREAMS[frame.kind]]
         part += frame.payload
-        if len(part) > self._limit + _MAX_FRAME:
-            raise _Damaged(f"more than {self._limit} bytes of output")
+        if len(part) > _MAX_OUTPUT + _MAX_FRAME:
+            raise _Damaged(f"more than {_MAX_OUTPUT} bytes of output")
 
     def result(
         self, code: int | None, *, timed_out: bool = False, truncated: bool = False, shell_ended: bool = False
     ) -> CommandResult:
-        stdout, stderr = (bytes(part[: self._limit]).decode("utf-8", "replace") for part in self._parts)
+        stdout, stderr = (bytes(part[:_MAX_OUTPUT]).decode("utf-8", "replace") for part in self._parts)
         return CommandResult(stdout, stderr, code, timed_out, truncated, shell_ended)
 
 

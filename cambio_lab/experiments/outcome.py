@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from ..errors import (
@@ -83,23 +83,23 @@ class Outcome:
 class Mark:
     """One cell of the grid on the wall. ``state``: ``open``, ``success``, ``failure``, or ``none`` (no verdict)."""
 
+    id: str
     task: str
     column: str
     """Model, and setting where there are several."""
     state: str = "open"
-    note: str = ""
+    reason: str = ""
     run: str = ""
     """The name of its run file."""
     cost_usd: float = 0.0
 
-
-def mark(task: str, column: str, outcome: Outcome | None) -> Mark:
-    """Return how a cell with this outcome looks."""
-    if outcome is None:
-        return Mark(task, column)
-    state = "none" if outcome.failure in NO_VERDICT else "success" if outcome.success else "failure"
-    note = outcome.reason or outcome.error or outcome.failure or ""
-    return Mark(task, column, state, note, outcome.bundle, outcome.usage.cost_usd)
+    def ended(self, outcome: Outcome | None) -> Mark:
+        """Return how the cell looks with this outcome."""
+        if outcome is None:
+            return self
+        state = "none" if outcome.failure in NO_VERDICT else "success" if outcome.success else "failure"
+        reason = (outcome.reason or outcome.error or outcome.failure or "")[:300]
+        return replace(self, state=state, reason=reason, run=outcome.bundle, cost_usd=outcome.usage.cost_usd)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from .budget import Budget
 from .engines.base import AttemptLost, Engine, Job
 from .grid import Cell
 from .ledger import Ledger
-from .outcome import NO_VERDICT, AttemptProgress, Mark, Outcome, mark
+from .outcome import NO_VERDICT, AttemptProgress, Mark, Outcome
 
 logger = logging.getLogger(__name__)
 TICK = 0.25
@@ -190,7 +190,7 @@ class Scheduler:
             self.tally.done += outcome.failure not in NO_VERDICT
             self.tally.success += outcome.success
             if old := self.tally.cells.get(cell.cell_id):
-                self.tally.cells[cell.cell_id] = mark(old.task, old.column, outcome)
+                self.tally.cells[cell.cell_id] = old.ended(outcome)
 
     def _give_up_if_hopeless(self, outcome: Outcome) -> None:
         """Raise when going on would burn the grid for nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from jinja2 import Environment
 
 from .grid import Grid
 from .ledger import CellRow
-from .outcome import AttemptProgress, Mark, mark
+from .outcome import AttemptProgress, Mark
 from .scheduler import Tally
 
 Json = dict[str, Any]
@@ -33,12 +34,11 @@ def marks(grid: Grid, rows: Iterable[CellRow]) -> dict[str, Mark]:
     """Return how each cell of the grid looks on the wall."""
     known = {row.cell_id: row.outcome for row in rows}
     one = len(grid.settings) == 1
-    return {
-        cell.cell_id: mark(
-            cell.task.name, cell.model if one else f"{cell.model}, {cell.setting}", known.get(cell.cell_id)
-        )
-        for cell in grid
-    }
+    found = {}
+    for cell in grid:
+        column = cell.model if one else f"{cell.model}, {cell.setting}"
+        found[cell.cell_id] = Mark(cell.cell_id, cell.task.name, column).ended(known.get(cell.cell_id))
+    return found
 
 
 def tally_of(grid: Grid, rows: Sequence[CellRow]) -> Tally:
@@ -131,23 +131,16 @@ def describe(tally: Tally, *, identity: str = "", name: str = "", directory: Pat
         "success": tally.success,
         "failed": tally.failed,
         "running": tally.running,
-        "cells": [_cell(cell_id, mark, live.get(cell_id)) for cell_id, mark in tally.cells.items()],
+        "cells": [asdict(_running(mark, live.get(mark.id))) for mark in tally.cells.values()],
         "live": [_desktop(item) for item in tally.live[:WALL]],
         "more": max(0, len(tally.live) - WALL),
     }
 
 
-def _cell(cell_id: str, mark: Mark, live: AttemptProgress | None) -> Json:
-    running = live is not None and mark.state == "open"
-    return {
-        "id": cell_id,
-        "task": mark.task,
-        "column": mark.column,
-        "state": "running" if running else mark.state,
-        "reason": f"{live.state}, step {live.steps}" if live and running else mark.note[:300],
-        "run": mark.run,
-        "cost_usd": mark.cost_usd,
-    }
+def _running(mark: Mark, live: AttemptProgress | None) -> Mark:
+    if live is None or mark.state != "open":
+        return mark
+    return replace(mark, state="running", reason=f"{live.state}, step {live.steps}")
 
 
 def _desktop(item: AttemptProgress) -> Json:

@@ -44,10 +44,10 @@ def test_the_grid_shows_every_cell_and_links_to_its_run(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     tally = Tally(4, live=[AttemptProgress("a", "t<b>/m/default/2", "acting", 3)])
     tally.cells = {
-        "t<b>/m/default/0": Mark("t<b>", "m", "success", "", "one.cambio"),
-        "t<b>/m/default/1": Mark("t<b>", "m", "failure", "no <i>file</i>", "bad name?.cambio"),
-        "t<b>/m/default/2": Mark("t<b>", "m"),
-        "u/m/default/0": Mark("u", "m", "none", "engine lost"),
+        "t<b>/m/default/0": Mark("t<b>/m/default/0", "t<b>", "m", "success", "", "one.cambio"),
+        "t<b>/m/default/1": Mark("t<b>/m/default/1", "t<b>", "m", "failure", "no <i>file</i>", "bad name?.cambio"),
+        "t<b>/m/default/2": Mark("t<b>/m/default/2", "t<b>", "m"),
+        "u/m/default/0": Mark("u/m/default/0", "u", "m", "none", "engine lost"),
     }
     page = as_html(describe(tally, identity="1f", directory=tmp_path / "experiments" / "x"))
     assert page.count("<tr>") == 3 and "<b>" not in page and "<i>" not in page

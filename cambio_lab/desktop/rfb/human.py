@@ -35,6 +35,11 @@ class HumanAction:
     arguments: dict[str, Any]
     ended: float
 
+    def grow(self, name: str, more: Any) -> None:
+        """It goes on."""
+        self.arguments[name] += more
+        self.ended = time.monotonic()
+
 
 class HumanActions:
     """Feed it each pointer and key event that reaches the desktop; :meth:`take` what they add up to."""
@@ -113,18 +118,16 @@ class HumanActions:
     def _scroll(self, direction: str, x: int, y: int) -> None:
         before = self._open
         if before is not None and before.tool == "scroll" and before.arguments["scroll_direction"] == direction:
-            before.arguments["scroll_amount"] += 1
-            before.ended = time.monotonic()
-            return
-        self._begin("scroll", {"coordinate": [x, y], "scroll_direction": direction, "scroll_amount": 1})
+            before.grow("scroll_amount", 1)
+        else:
+            self._begin("scroll", {"coordinate": [x, y], "scroll_direction": direction, "scroll_amount": 1})
 
     def _type(self, character: str) -> None:
         before = self._open
         if before is not None and before.tool == "type" and len(before.arguments["text"]) < LONGEST_TEXT:
-            before.arguments["text"] += character
-            before.ended = time.monotonic()
-            return
-        self._begin("type", {"text": character})
+            before.grow("text", character)
+        else:
+            self._begin("type", {"text": character})
 
     def _begin(self, tool: str, arguments: dict[str, Any]) -> None:
         self._close()
