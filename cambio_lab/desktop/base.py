@@ -91,10 +91,17 @@ class VncEndpoint:
 class Desktop(ABC):
     """One live desktop, held by one session. What is not abstract is optional: its default does nothing harmful."""
 
-    @property
-    @abstractmethod
-    def desktop_id(self) -> str:
-        """Stable across a server restart: the container's id, or the local desktop's directory name."""
+    desktop_id: str
+    """Stable across a server restart: the container's id, or the local desktop's directory name."""
+    container_id: str | None = None
+    vnc_port: int | None = None
+    image_digest: str | None = None
+    isolated: bool = False
+    """Whether its programs cannot reach the host."""
+    outlives_server: bool = False
+    """Whether a later server process can adopt it."""
+    recorded: bool = False
+    """Whether this is a recording that is replayed: nothing runs, and nothing new is to be recorded."""
 
     @property
     @abstractmethod
@@ -105,33 +112,6 @@ class Desktop(ABC):
     def true_size(self) -> Size:
         """Size of the X screen, which viewers see; screenshots of a large one are smaller."""
         return self.size
-
-    @property
-    def container_id(self) -> str | None:
-        return None
-
-    @property
-    def vnc_port(self) -> int | None:
-        return None
-
-    @property
-    def isolated(self) -> bool:
-        """Whether its programs cannot reach the host."""
-        return False
-
-    @property
-    def image_digest(self) -> str | None:
-        return None
-
-    @property
-    def outlives_server(self) -> bool:
-        """Whether a later server process can adopt it."""
-        return False
-
-    @property
-    def recorded(self) -> bool:
-        """Whether this is a recording that is replayed: nothing runs, and nothing new is to be recorded."""
-        return False
 
     @property
     def revision(self) -> object | None:

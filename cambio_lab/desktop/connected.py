@@ -27,12 +27,6 @@ _ENCODERS = ThreadPoolExecutor(2, thread_name_prefix="encode")
 class ConnectedDesktop(Desktop):
     """Providers subclass it; they say whether it is alive and how it is removed."""
 
-    desktop_id: str = ""
-    isolated = False
-    container_id: str | None = None
-    vnc_port: int | None = None
-    image_digest: str | None = None
-
     def __init__(self, desktop_id: str, endpoint: VncEndpoint, machine: Machine, settings: Settings) -> None:
         self.desktop_id = desktop_id
         self.settings = settings

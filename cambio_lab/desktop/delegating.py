@@ -71,13 +71,12 @@ class DelegatingDesktop(CallDesktop):
 
     def __init__(self, inner: Desktop) -> None:
         self.inner = inner
+        self.desktop_id, self.container_id, self.vnc_port = inner.desktop_id, inner.container_id, inner.vnc_port
+        self.image_digest, self.isolated = inner.image_digest, inner.isolated
+        self.outlives_server, self.recorded = inner.outlives_server, inner.recorded
 
     async def call(self, method: str, **arguments: Any) -> Any:
         return await methodcaller(method, **arguments)(self.inner)
-
-    @property
-    def desktop_id(self) -> str:
-        return self.inner.desktop_id
 
     @property
     def size(self) -> Size:
@@ -86,30 +85,6 @@ class DelegatingDesktop(CallDesktop):
     @property
     def true_size(self) -> Size:
         return self.inner.true_size
-
-    @property
-    def container_id(self) -> str | None:
-        return self.inner.container_id
-
-    @property
-    def vnc_port(self) -> int | None:
-        return self.inner.vnc_port
-
-    @property
-    def isolated(self) -> bool:
-        return self.inner.isolated
-
-    @property
-    def image_digest(self) -> str | None:
-        return self.inner.image_digest
-
-    @property
-    def outlives_server(self) -> bool:
-        return self.inner.outlives_server
-
-    @property
-    def recorded(self) -> bool:
-        return self.inner.recorded
 
     @property
     def revision(self) -> object | None:

@@ -41,10 +41,8 @@ class ClientRecord:
 class ReplayDesktop(CallDesktop):
     """What clients see of a replayed session. :attr:`for_agent` is what its agent works with."""
 
-    desktop_id = ""
     isolated = True
     recorded = True
-    image_digest: str | None = None
 
     def __init__(
         self,

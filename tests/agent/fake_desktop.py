@@ -30,11 +30,6 @@ class FakeDesktop(Desktop):
     """A whole desktop in memory. ``done`` lists what was performed, as tuples."""
 
     desktop_id = "fake"
-    container_id: str | None = None
-    vnc_port: int | None = None
-    isolated = False
-    recorded = False
-    image_digest: str | None = None
 
     def __init__(self, size: Size = Size(1280, 800), *, noise: int = 0) -> None:  # noqa: B008
         self.done: list[tuple[Any, ...]] = []

@@ -80,7 +80,7 @@ class DockerDesktop(ConnectedDesktop):
         listed: dict[str, DockerDesktop],
     ) -> None:
         super().__init__(container, endpoint, ContainerMachine(engine, container), settings)
-        self.container_id: str | None = container
+        self.container_id = container
         self.vnc_port = endpoint.port
         self.image_digest = image_digest
         self._engine = engine
