@@ -64,8 +64,8 @@ class DaskEngine:
         await self._register(SitePlugin(spec))
         await self._look(force=True)
         found = await self._ask_all("check")
-        wrong = {address: answer.get("missing", ["is not set up"]) for address, answer in found.items()}
-        wrong = {address: missing for address, missing in wrong.items() if missing}
+        answers = {address: answer.get("missing", ["is not set up"]) for address, answer in found.items()}
+        wrong = {address: missing for address, missing in answers.items() if missing}
         for address, missing in wrong.items():
             logger.warning("worker %s takes no runs: %s", address, "; ".join(missing))
         if found and len(wrong) == len(found):
