@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cambio_lab.desktop.docker.engine import Engine
+from cambio_lab.desktop.docker.image import image_tag
+from cambio_lab.desktop.docker.network import Networks
 from cambio_lab.errors import DesktopUnavailable
 from cambio_lab.sessions import Session
+from cambio_lab.settings import Settings
 from cambio_lab.store import MessageQuery
 from tests.messages_api import MessagesApi
 from tests.messages_api.policies import Script, Steps
@@ -302,6 +307,15 @@ async def test_a_slow_engine_is_waited_for(bench: Workbench, proxy: EngineProxy)
     session = await bench.registry.create()
     assert session.state == "idle"
     await bench.registry.end(session.id)
+
+
+async def test_rules_whose_container_was_not_started_are_loaded_again(proxy: EngineProxy) -> None:
+    engine = Engine()
+    networks = Networks(engine, server_id=uuid.uuid4().hex)
+    proxy.failing_starts = 1
+    await networks.prepare(image_tag(Settings().image))
+    assert (proxy.failing_starts, networks.problem) == (0, "")
+    engine.close()
 
 
 @pytest.mark.parametrize("failing", ["desktop", "proxy"])

@@ -14,13 +14,14 @@ import math
 import secrets
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address, ip_network
 from operator import methodcaller
 from typing import Any
 
 from cambio_lab.errors import DesktopUnavailable
 
-from . import ROLE_LABEL, SERVER_LABEL, remove
+from . import ROLE_LABEL, SERVER_LABEL, remove, started
 from .engine import Engine, EngineError
 from .filter import CLOSED, OPEN, PROXY_PORT, domains, load_rules, start_proxy
 
@@ -65,7 +66,7 @@ class Networks:
             subnets = [subnet for name in (OPEN, CLOSED) for subnet in await self._bridge(name)]
             try:
                 async with asyncio.timeout(_HELPER_TIMEOUT):
-                    await load_rules(self._engine, self._server_id, image, subnets)
+                    await started(partial(load_rules, self._engine, self._server_id, image, subnets))
                 self.problem = ""
             except (EngineError, TimeoutError) as error:
                 self.problem = str(error)[:300] or "the helper container did not end"

@@ -6,13 +6,14 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from cambio_lab.errors import CambioError, DesktopUnavailable
 from cambio_lab.settings import Settings
 
 from ..provider import ISOLATION, DesktopOptions, Pool, Progress, ProviderHealth
-from . import reap
+from . import reap, started
 from .desktop import DockerDesktop
 from .engine import START_DOCKER, Engine, EngineError
 from .image import build_image, image_exists, image_tag
@@ -23,9 +24,6 @@ log = logging.getLogger(__name__)
 
 _AT_ONCE = 4
 """Containers started at the same time; more only slow each other down."""
-
-_NOT_STARTED = "OCI runtime create failed"
-"""What the engine says when its runtime made a container and could not start the program in it."""
 
 
 class DockerProvider:
@@ -84,7 +82,7 @@ class DockerProvider:
         try:
             image = await self._image(options)
             async with self._gate:
-                desktop = await self._launch(image, options)
+                desktop = await started(partial(self._launcher.launch, image, options))
             made = True
             return desktop
         except TimeoutError as error:
@@ -95,20 +93,6 @@ class DockerProvider:
             raise DesktopUnavailable(f"The engine refused: {error}", hint=hint) from error
         finally:
             self.unclean = self.unclean or not made
-
-    async def _launch(self, image: str, options: DesktopOptions) -> DockerDesktop:
-        """Launch; once more, with a new container, when the engine could not start the first one's program.
-
-        About once in 10,000 starts runc 1.1.5 on Linux 6.18 reports "stat /sbin/docker-init: permission denied" for a
-        container that differs in nothing from the others.
-        """
-        try:
-            return await self._launcher.launch(image, options)
-        except (EngineError, DesktopUnavailable) as error:
-            if _NOT_STARTED not in str(error):
-                raise
-            log.warning("a container could not be started; another one is made: %s", error)
-        return await self._launcher.launch(image, options)
 
     async def _image(self, options: DesktopOptions) -> str:
         """The image to start; built the first time it is needed."""
