@@ -63,10 +63,8 @@ class Images(Rest):
     max_body = MAX_IMAGE
 
     async def put(self, session_id: str) -> None:
-        if self._too_large:
-            raise self._refuse_size()
-        session = await self.find(session_id)
-        self.write_json(await session.uploads.take(bytes(self._body)))
+        image = self.body
+        self.write_json(await (await self.find(session_id)).uploads.take(image))
 
 
 class Files(Rest):
@@ -76,7 +74,6 @@ class Files(Rest):
     body_seconds = 3600.0
     _pieces: asyncio.Queue[bytes | None] | None = None
     _writing: asyncio.Task[int] | None = None
-    _reading: asyncio.Task[None] | None = None
 
     def _limit(self) -> int:
         return self.services.settings.max_file_bytes
@@ -115,10 +112,7 @@ class Files(Rest):
     async def get(self, session_id: str, path: str) -> None:
         desktop = (await self.find(session_id)).desktop
         listing = not path or path.endswith("/")
-        self._reading = asyncio.create_task(self._list(desktop, path) if listing else self._read(desktop, path))
-        await asyncio.wait([self._reading])
-        if not self._reading.cancelled():  # else the client has left, and no answer is due
-            self._reading.result()
+        await self.while_connected(self._list(desktop, path) if listing else self._read(desktop, path))
 
     async def _read(self, desktop: Desktop, path: str) -> None:
         content = desktop.read_file(path)
@@ -155,9 +149,8 @@ class Files(Rest):
 
     def on_connection_close(self) -> None:
         """The client left: nothing of its upload appears, and nothing more is read for it."""
-        for task in (self._writing, self._reading):
-            if task is not None:
-                task.cancel()
+        if self._writing is not None:
+            self._writing.cancel()
         super().on_connection_close()
 
     def on_finish(self) -> None:
@@ -195,7 +188,6 @@ class Exec(Rest):
 
     methods = ("POST",)
     max_body = 8 * 1024 * 1024
-    _running: asyncio.Future[tuple[int, bytes, bytes]] | None = None
 
     async def post(self, session_id: str) -> None:
         """Run a program as the desktop's user; a client that leaves ends it."""
@@ -214,13 +206,11 @@ class Exec(Rest):
         variables = [f"{name}={value}" for name, value in env.items()]
         # env and sh by their own paths: what runs before the program must not come from the desktop's PATH.
         argv = ["/usr/bin/env", *folder, *variables, "/bin/sh", "-c", 'exec "$@"', "sh", *program.argv]
-        work = desktop.execute(argv, stdin=stdin, timeout=program.timeout, limit=MOST_OUTPUT + 1)
-        self._running = asyncio.ensure_future(work)
-        await asyncio.wait({self._running})
-        if self._running.cancelled():  # the client has left
-            return
+        await self.while_connected(self._run(desktop, argv, stdin, program.timeout))
+
+    async def _run(self, desktop: Desktop, argv: list[str], stdin: bytes, timeout: float) -> None:
         try:
-            code, out, err = self._running.result()
+            code, out, err = await desktop.execute(argv, stdin=stdin, timeout=timeout, limit=MOST_OUTPUT + 1)
         except TimeoutError:
             self.write_json({"exit_code": None, "stdout": "", "stderr": "", "truncated": False})
             return
@@ -229,11 +219,6 @@ class Exec(Rest):
         }
         truncated = max(len(out), len(err)) > MOST_OUTPUT
         self.write_json({"exit_code": 128 - code if code < 0 else code, **told, "truncated": truncated})
-
-    def on_connection_close(self) -> None:
-        if self._running is not None:
-            self._running.cancel()
-        super().on_connection_close()
 
 
 class Clipboard(Rest):

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import BundleRefused, ConfigurationError, InvalidRequest, MessageNotFound, RunError
+from ..errors import MessageNotFound, RunError
 from ..recording import walls
+from .history import exported
 from .rest import Rest
 
 Found = TypeVar("Found")
@@ -66,22 +67,12 @@ class Export(Rest):
 
     async def put(self) -> None:
         await self.services.registry()
-        if self._too_large:
-            raise self._refuse_size()
-        if self.services.export is None:
-            raise ConfigurationError("This server exports nothing.")
-        try:
-            _, data = await asyncio.to_thread(self._export, self.argument("format", "cambio"))
-        except (BundleRefused, ConfigurationError) as error:
-            raise InvalidRequest(error.message, hint=error.hint, details={"format": "cannot be made"}) from None
-        self.set_header("Content-Type", "application/octet-stream")
-        self.finish(data)
-
-    def _export(self, name: str) -> tuple[str, bytes]:
         from ..recording.run_file import unpack
 
-        assert self.services.export is not None
-        return self.services.export(unpack(bytes(self._body)), name)
+        file = self.body
+        _, data = await exported(self.services, lambda: unpack(file), self.argument("format", "cambio"))
+        self.set_header("Content-Type", "application/octet-stream")
+        self.finish(data)
 
 
 async def found(look: Callable[..., Found], *values: str) -> Found:

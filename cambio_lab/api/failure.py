@@ -68,9 +68,9 @@ class Refused(HTTPError):
         *,
         headers: dict[str, str] | None = None,
     ) -> None:
+        self.message = message or MESSAGES.get(status, NAMES.get(status, "Error"))
         # log_message is a %-format in Tornado, and our words may contain a percent sign.
-        super().__init__(status, "%s", message or MESSAGES.get(status, NAMES.get(status, "")))
-        self.message = message
+        super().__init__(status, "%s", self.message)
         self.details = details or {}
         self.headers = headers or {}
 
@@ -104,8 +104,7 @@ def describe(error: BaseException | None, status: int) -> Failure:
         headers = {"Retry-After": RETRY_AFTER[status]} if status in RETRY_AFTER else {}
         return Failure(status, error.describe(), {k: plain(v) for k, v in error.details.items()}, headers)
     if isinstance(error, Refused):
-        message = error.message or MESSAGES.get(error.status_code, NAMES.get(error.status_code, "Error"))
-        return Failure(error.status_code, message, error.details, error.headers)
+        return Failure(error.status_code, error.message, error.details, error.headers)
     # Tornado's and Jupyter's own refusals: keep the status, never their text (it may quote the request).
     return Failure(status, MESSAGES.get(status, NAMES.get(status, "Error")))
 

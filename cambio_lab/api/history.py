@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigurationError, InvalidRequest, MessageNotFound, SessionConflict, SessionNotFound
+from ..errors import (
+    BundleRefused,
+    ConfigurationError,
+    InvalidRequest,
+    MessageNotFound,
+    SessionConflict,
+    SessionNotFound,
+)
 from .failure import timestamp
 from .messages import screenshot_path
 from .rest import FARTHEST, Rest, limits, list_body, one_of, sorting, time_after, time_argument, whole_number
 
 if TYPE_CHECKING:
+    from ..recording import Contents
     from ..store import MessageRow, SessionRow, StepRow, Store
+    from .services import Services
 
 ROLES = ("user", "assistant")
 YEAR = 31_536_000
@@ -163,11 +173,8 @@ class Run(Rest):
 
         name = self.argument("format", "")
         contents = await collect(await self.services.store(), session_id)
-        if name and self.services.export is not None:
-            try:
-                ending, data = await asyncio.to_thread(self.services.export, contents, name)
-            except ConfigurationError as error:  # no such format, or its package is not there
-                raise InvalidRequest(error.message, hint=error.hint, details={"format": "cannot be made"}) from None
+        if name:
+            ending, data = await exported(self.services, lambda: contents, name)
         else:
             ending, data = ".cambio", await asyncio.to_thread(packed, contents)
         self.set_header("Content-Type", "application/octet-stream" if name else "application/zip")
@@ -184,6 +191,17 @@ class Run(Rest):
         await store.sessions.remove(session_id)
         await sweep(store, FRESH_SECONDS)
         self.write_json({"message": "Run deleted", "session_id": session_id})
+
+
+async def exported(services: Services, contents: Callable[[], Contents], name: str) -> tuple[str, bytes]:
+    """Return a run in the format ``name``, with the file's ending; what cannot be made is 422."""
+    export = services.export
+    if export is None:
+        raise ConfigurationError("This server exports nothing.")
+    try:
+        return await asyncio.to_thread(lambda: export(contents(), name))
+    except (BundleRefused, ConfigurationError) as error:  # no such format, or its package is not there
+        raise InvalidRequest(error.message, hint=error.hint, details={"format": "cannot be made"}) from None
 
 
 class Formats(Rest):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,6 +39,8 @@ class Rest(Guarded):
     body_seconds = BODY_SECONDS
     max_body: int | None = None
     """Bytes; the setting ``max_body`` unless the handler says otherwise."""
+    client_left = False
+    _work: asyncio.Future[None] | None = None
 
     def initialize(self, endpoint: str = "unknown") -> None:
         super().initialize(endpoint)
@@ -98,6 +101,22 @@ class Rest(Guarded):
         else:
             self._body += chunk
 
+    async def while_connected(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do ``work``, which writes the answer; a client that leaves cancels it, and no answer is due."""
+        self._work = asyncio.ensure_future(work)
+        if self.client_left:
+            self._work.cancel()
+        await asyncio.wait({self._work})
+        if not self._work.cancelled():
+            self._work.result()
+
+    def on_connection_close(self) -> None:
+        """The client left."""
+        self.client_left = True
+        if self._work is not None:
+            self._work.cancel()
+        super().on_connection_close()
+
     def head(self, *args: str, **kwargs: str) -> Any:
         """GET without its body, where GET is known."""
         return self.get(*args, **kwargs)
@@ -110,18 +129,23 @@ class Rest(Guarded):
             error = SessionEnded("The session ended meanwhile.", hint="Start a new one.")
         super()._handle_request_exception(error)
 
-    def json_object(self, *, optional: bool = False) -> dict[str, Any]:
-        """The body as a JSON object. ``optional``: no body is ``{}``."""
+    @property
+    def body(self) -> bytes:
+        """The body, which was small enough."""
         if self._too_large:
             raise self._refuse_size()
-        if not self._body:
+        return bytes(self._body)
+
+    def json_object(self, *, optional: bool = False) -> dict[str, Any]:
+        """The body as a JSON object. ``optional``: no body is ``{}``."""
+        if not self.body:
             if optional:
                 return {}
             raise Refused(400, "The body is empty; a JSON object is expected.")
         if not self.is_json:
             raise Refused(415)
         try:
-            value = parse(bytes(self._body))
+            value = parse(self.body)
         except BadJson as error:
             raise Refused(400, f"The body is not JSON: {error}") from None
         if not isinstance(value, dict):

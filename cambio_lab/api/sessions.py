@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest
@@ -37,8 +36,6 @@ class Sessions(Rest):
     """``/sessions``"""
 
     methods = ("GET", "HEAD", "POST")
-    _creating: asyncio.Task[dict[str, Any]] | None = None
-    _client_left = False
 
     def windows(self) -> tuple[LimitName, ...]:
         return ("general", "create") if self.request.method == "POST" else ("general",)
@@ -70,33 +67,18 @@ class Sessions(Rest):
         if config is not None and not isinstance(config, dict):
             raise InvalidRequest("config must be an object.", details={"config": "must be an object"})
         self._check_desktop(config or {})
-        self._creating = asyncio.create_task(self._create(name, config or {}), name="creation of a session")
-        if self._client_left:
-            self._creating.cancel()
-        try:
-            self.write_json(await self._creating)
-        except asyncio.CancelledError:
-            if not self._client_left:
-                raise
-            self.log.info("%s %s: the client left; the creation was undone", self.request_id, self.endpoint)
+        await self.while_connected(self._create(name, config or {}))
 
-    async def _create(self, name: object, config: dict[str, Any]) -> dict[str, Any]:
+    async def _create(self, name: object, config: dict[str, Any]) -> None:
         """Create a session for the waiting client; undo the creation when the client has left."""
         registry = await self.services.registry()
         with metrics.CREATE_SECONDS.time():
             session = await registry.create(name, config)  # type: ignore[arg-type]
-        if self._client_left:  # while the last step of the creation was on its way
+        if self.client_left:  # while the last step of the creation was on its way
             await registry.end(session.id, "The client left before the session was ready")
-            raise asyncio.CancelledError
+            return
         metrics.SESSIONS_CREATED.inc()
-        return described(self, session.describe())
-
-    def on_connection_close(self) -> None:
-        """Cancel a creation that no client waits for."""
-        self._client_left = True
-        if self._creating is not None:
-            self._creating.cancel()
-        super().on_connection_close()
+        self.write_json(described(self, session.describe()))
 
     def _check_desktop(self, config: dict[str, Any]) -> None:
         """Who runs the server decides how well sessions are sealed; only ``auto`` leaves the choice to others."""

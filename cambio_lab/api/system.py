@@ -147,7 +147,6 @@ class Mcp(Rest):
     """``/mcp``: the Model Context Protocol over streamable HTTP, without sessions: each request is one POST."""
 
     methods = ("POST",)
-    _answering: asyncio.Future[None] | None = None
 
     async def post(self) -> None:
         await self.services.registry()
@@ -155,13 +154,10 @@ class Mcp(Rest):
             raise ConfigurationError("This server has no MCP.", hint='pip install "cambio-lab[mcp]" and restart it.')
         application = await self.services.mcp.application()
         self.json_object()  # refuses what is no JSON object, is too large or says that it is something else
-        self._answering = asyncio.ensure_future(self._answer(application))
-        await asyncio.wait({self._answering})
-        if not self._answering.cancelled():  # else the client has left
-            self._answering.result()
+        await self.while_connected(self._answer(application))
 
     async def _answer(self, application: Application) -> None:
-        body = [bytes(self._body)]
+        body = [self.body]
 
         async def receive() -> AsgiEvent:
             if body:
@@ -200,8 +196,3 @@ class Mcp(Rest):
             "client": (request.remote_ip, 0),
             "server": None,
         }
-
-    def on_connection_close(self) -> None:
-        if self._answering is not None:
-            self._answering.cancel()
-        super().on_connection_close()
