@@ -72,15 +72,18 @@ def find_server(
     return found if given is None else replace(found, token=given)
 
 
-def _default(running: list[dict[str, Any]], environment: Mapping[str, str]) -> Address | None:
+def _default(running: list[Address], environment: Mapping[str, str]) -> Address | None:
     """Return the server that is used when no address is given."""
-    found = _from_hub(environment) or _parent(running, environment)
-    if found is None and len(running) == 1:
-        found = _address(running[0], "the only running server")
-    return found
+    service, token = environment.get("JUPYTERHUB_SERVICE_URL"), environment.get("JUPYTERHUB_API_TOKEN")
+    if service and token:  # a single-user server of JupyterHub lends its token to its kernels
+        return Address(_usable(service, environment.get("JUPYTERHUB_SERVICE_PREFIX")), token, "JupyterHub", True)
+    for server in running:
+        if server.parent:
+            return replace(server, found_by="JPY_PARENT_PID")
+    return replace(running[0], found_by="the only running server") if len(running) == 1 else None
 
 
-def _token_of(url: str, running: list[dict[str, Any]], environment: Mapping[str, str]) -> str | None:
+def _token_of(url: str, running: list[Address], environment: Mapping[str, str]) -> str | None:
     """Return the environment's token for ``url``; ``None`` if that token belongs to another server."""
     default = _default(running, environment)
     owner = environment.get("CAMBIO_LAB_URL") or (default.url if default else "")
@@ -106,41 +109,24 @@ def _origin(url: str) -> tuple[str, str, int | None]:
 
 
 def _from_url(
-    url: str, token: str | None, source: str, running: list[dict[str, Any]], environment: Mapping[str, str]
+    url: str, token: str | None, source: str, running: list[Address], environment: Mapping[str, str]
 ) -> Address:
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ConfigurationError(f"{_without_secrets(url)!r} is no address of a server.", hint="Use http://HOST:PORT/.")
     in_query = parse_qs(parts.query).get("token", [""])[0]
     plain = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
-    known = next((server for server in running if _same(_address(server, "").url, plain)), None)
+    known = next((server for server in running if _same(server.url, plain)), None)
     if token is None:
         token = in_query or _token_of(plain, running, environment)
     if token is None:
-        token = str(known.get("token", "")) if known else ""
-    parent = known is not None and str(known.get("pid")) == environment.get("JPY_PARENT_PID")
-    return Address(plain, token, source, parent)
+        token = known.token if known else ""
+    return Address(plain, token, source, known is not None and known.parent)
 
 
-def _from_hub(environment: Mapping[str, str]) -> Address | None:
-    """A single-user server of JupyterHub tells its kernels where it is and lends them its token."""
-    service, token = environment.get("JUPYTERHUB_SERVICE_URL"), environment.get("JUPYTERHUB_API_TOKEN")
-    if not service or not token:
-        return None
-    return Address(_usable(service, environment.get("JUPYTERHUB_SERVICE_PREFIX")), token, "JupyterHub", True)
-
-
-def _parent(running: list[dict[str, Any]], environment: Mapping[str, str]) -> Address | None:
-    pid = environment.get("JPY_PARENT_PID")
-    for server in running:
-        if pid and str(server.get("pid")) == pid:
-            return _address(server, "JPY_PARENT_PID", parent=True)
-    return None
-
-
-def _running_servers(environment: Mapping[str, str]) -> list[dict[str, Any]]:
+def _running_servers(environment: Mapping[str, str]) -> list[Address]:
     """What ``jpserver-PID.json`` files say, newest first; those of dead processes and unreadable ones are left out."""
-    found: list[tuple[float, dict[str, Any]]] = []
+    found: list[tuple[float, Address]] = []
     for path in _runtime_directory(environment).glob("jpserver-*.json"):
         try:
             server = json.loads(path.read_text(encoding="utf-8"))
@@ -148,7 +134,9 @@ def _running_servers(environment: Mapping[str, str]) -> list[dict[str, Any]]:
         except (OSError, ValueError):
             continue  # being written or removed at this moment, or not ours to read
         if isinstance(server, dict) and server.get("url") and not server.get("sock") and _alive(server.get("pid")):
-            found.append((changed, server))
+            url = _usable(str(server["url"]), str(server.get("base_url") or ""))
+            parent = str(server["pid"]) == environment.get("JPY_PARENT_PID")
+            found.append((changed, Address(url, str(server.get("token") or ""), "a running server", parent)))
     return [server for _, server in sorted(found, key=lambda item: item[0], reverse=True)]
 
 
@@ -170,11 +158,6 @@ def _alive(pid: Any) -> bool:
     return True
 
 
-def _address(server: Mapping[str, Any], found_by: str, *, parent: bool = False) -> Address:
-    url = _usable(str(server["url"]), str(server.get("base_url") or ""))
-    return Address(url, str(server.get("token") or ""), found_by, parent)
-
-
 def _usable(url: str, path: str | None) -> str:
     """Return where to reach a server that says it is at ``url``, without a trailing slash; ``path`` is stronger."""
     parts = urlsplit(url)
@@ -194,9 +177,9 @@ def _without_secrets(url: str) -> str:
     return urlunsplit(urlsplit(url)._replace(query="", fragment=""))
 
 
-def _nothing_found(running: list[dict[str, Any]]) -> ConfigurationError:
+def _nothing_found(running: list[Address]) -> ConfigurationError:
     if running:
-        urls = ", ".join(_address(server, "").url for server in running)
+        urls = ", ".join(server.url for server in running)
         return ConfigurationError(
             f"{len(running)} Jupyter servers are running: {urls}.",
             hint="Say which: Workbench(url, token), or set CAMBIO_LAB_URL and CAMBIO_LAB_TOKEN.",

@@ -46,15 +46,9 @@ class Message:
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> Message:
         """From decoded JSON; fields that a message does not have stay empty."""
-        metadata, content, sequence = raw.get("metadata"), raw.get("content"), raw.get("sequence")
-        return cls(
-            type=str(raw.get("type", "")),
-            content=content if isinstance(content, str) else "",
-            metadata=metadata if isinstance(metadata, Mapping) else {},
-            sequence=sequence if isinstance(sequence, int) else None,
-            timestamp=str(raw.get("timestamp", "")),
-            raw=raw,
-        )
+        fields = ("content", "metadata", "sequence", "timestamp")
+        named = {name: raw[name] for name in fields if raw.get(name) is not None}
+        return cls(str(raw.get("type", "")), raw=raw, **named)
 
     @property
     def event(self) -> str:
@@ -73,13 +67,11 @@ class Message:
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        found = self.raw.get("arguments")
-        return found if isinstance(found, Mapping) else {}
+        return self.raw.get("arguments") or {}
 
     @property
     def result(self) -> Mapping[str, Any]:
-        found = self.raw.get("result")
-        return found if isinstance(found, Mapping) else {}
+        return self.raw.get("result") or {}
 
     @property
     def refusal(self) -> bool:
@@ -114,15 +106,8 @@ class Approval:
 
     @classmethod
     def parse(cls, session: Session, metadata: Mapping[str, Any]) -> Approval:
-        arguments = metadata.get("arguments")
-        return cls(
-            session,
-            str(metadata.get("tool_use_id", "")),
-            str(metadata.get("tool", "")),
-            arguments if isinstance(arguments, Mapping) else {},
-            str(metadata.get("shown", "")),
-            str(metadata.get("expires_at", "")),
-        )
+        names = ("tool_use_id", "tool", "arguments", "shown", "expires_at")
+        return cls(session, *(metadata[name] for name in names))
 
     async def approve(self) -> None:
         """Let it run. Raises ``SessionConflict`` when it was decided meanwhile."""

@@ -37,11 +37,8 @@ class Question:
 
     @classmethod
     def parse(cls, session: Session, metadata: Mapping[str, Any]) -> Question:
-        words = {name: str(metadata.get(name) or "") for name in ("tool_use_id", "tool", "question", "default")}
-        choices, free_text = metadata.get("choices"), metadata.get("free_text") is not False
-        offered = [str(choice) for choice in choices] if isinstance(choices, list) else []
-        expires_at = str(metadata.get("expires_at") or "")
-        return cls(session, **words, choices=offered, free_text=free_text, expires_at=expires_at)
+        names = ("tool_use_id", "tool", "question", "choices", "free_text", "default", "expires_at")
+        return cls(session, *(metadata[name] for name in names))
 
     async def answer(self, text: str = "") -> None:
         """Answer; empty hands the desktop back. Raises ``SessionConflict`` when it was answered meanwhile."""
