@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-import httpx2
 
 from ..errors import InvalidRequest
 from .display import Progress
@@ -42,15 +41,8 @@ class Files:
         size = len(data) if isinstance(data, bytes) else data.stat().st_size
         with Progress(f"Sending {target}", size, show=show) as bar:
             headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
-            await portal.call(
-                self._session.lab.rest.request(
-                    "PUT",
-                    self._url(target),
-                    content=lambda: _chunks(data, bar),
-                    headers=headers,
-                    timeout=600.0,
-                )
-            )
+            options: dict[str, Any] = {"content": lambda: _chunks(data, bar), "headers": headers, "timeout": 600.0}
+            await portal.call(self._session.lab.rest.request("PUT", self._url(target), **options))
         return target
 
     async def get(self, path: str, to: str | Path | None = None, *, show: bool | None = None) -> bytes | Path:
@@ -81,7 +73,7 @@ class Files:
 
     async def _stream(self, path: str, bar: Progress) -> AsyncIterator[bytes]:
         async with self._session.lab.rest.stream(self._url(path)) as response:
-            bar.total = _length(response)
+            bar.total = float(response.headers.get("content-length", 0)) or None
             async for chunk in response.aiter_bytes(CHUNK):
                 bar.to(bar.value + len(chunk))
                 yield chunk
@@ -141,18 +133,9 @@ def _inside(target: Path, path: str) -> Path:
     return target / PurePosixPath(path).name if target.is_dir() else target
 
 
-def _length(response: httpx2.Response) -> float | None:
-    text = response.headers.get("content-length", "")
-    return float(text) if text.isdigit() else None
-
-
 async def _chunks(source: bytes | Path, bar: Progress) -> AsyncIterator[bytes]:
-    if isinstance(source, bytes):
-        for start in range(0, len(source), CHUNK):
-            yield source[start : start + CHUNK]
-            bar.to(min(len(source), start + CHUNK))
-        return
-    with source.open("rb") as file:
+    bar.to(0.0)  # the server may have asked to try again
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
         while chunk := file.read(CHUNK):
             yield chunk
             bar.to(bar.value + len(chunk))

@@ -29,8 +29,8 @@ from ..desktop import build_provider, make_provider
 from ..desktop.provider import DesktopProvider
 from ..errors import CambioError, ConfigurationError, DirectoryInUse, StoreUnavailable
 from ..settings import SECTION, Settings, data_directory, identity, resolve
-from .bounds import bound, throttle
-from .memory import bound_arenas, freeze, keep_trimmed
+from .bounds import bound
+from .upkeep import bound_arenas, freeze, keep_trimmed, throttle
 
 if TYPE_CHECKING:
     from ..interop.mcp_transports import Endpoint

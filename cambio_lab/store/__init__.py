@@ -7,12 +7,11 @@ import fcntl
 import logging
 import os
 from pathlib import Path
-from typing import Any
 
 from cambio_lab.errors import DirectoryInUse, StoreCorrupt, StoreError, StoreUnavailable
 
 from .conversation import MessageQuery, MessageRow, MessageTable, TranscriptTable, new_message_id
-from .database import Database, Operation, together
+from .database import Database, Operation
 from .migrations import set_aside
 from .record import EventRow, EventTable, ExchangeRow, ExchangeTable, StepRow, StepTable
 from .screenshots import ScreenshotFiles
@@ -55,6 +54,7 @@ class Store:
     def __init__(self, directory: Path, lock: DirectoryLock | None, database: Database) -> None:
         self.directory = directory
         self.database = database
+        self.write = database.write_all
         self.set_aside: Path | None = None
         """Where a damaged database was moved at this start, if there was one."""
         self.screenshots = ScreenshotFiles(directory / "screenshots")
@@ -103,10 +103,6 @@ class Store:
         await self.screenshots.close()
         if self._lock is not None:
             self._lock.release()
-
-    async def write(self, *operations: Operation[Any]) -> list[Any]:
-        """Do all of ``operations`` in one transaction, on disk when this returns; their results, in order."""
-        return await self.database.write(together(*operations))
 
     @property
     def failure(self) -> StoreError | None:
@@ -183,5 +179,4 @@ __all__ = [
     "StepRow",
     "Store",
     "new_message_id",
-    "together",
 ]

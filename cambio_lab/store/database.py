@@ -18,7 +18,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -111,6 +110,10 @@ class Database:
         self._jobs.put(job)
         result: T = await asyncio.shield(job.done)
         return result
+
+    async def write_all(self, *operations: Operation[Any]) -> list[Any]:
+        """Do all of ``operations`` in one transaction, on disk when this returns; their results, in order."""
+        return await self.write(lambda connection: [operation(connection) for operation in operations])
 
     async def read(self, operation: Operation[T], *, snapshot: bool = True) -> T:
         """Run ``operation`` on a read-only connection in a thread; it sees every write that was acknowledged.
@@ -281,12 +284,3 @@ def _settle(done: asyncio.Future[Any], result: Any, error: Exception | None) -> 
 def _settle_all(jobs: list[_Job], outcomes: list[tuple[Any, Exception | None]]) -> None:
     for job, (result, error) in zip(jobs, outcomes, strict=True):
         _settle(job.done, result, error)
-
-
-def together(*operations: Operation[Any]) -> Operation[list[Any]]:
-    """One operation that does all of them, in order: all of their rows are written, or none."""
-    return partial(_run_all, operations)
-
-
-def _run_all(operations: tuple[Operation[Any], ...], connection: sqlite3.Connection) -> list[Any]:
-    return [operation(connection) for operation in operations]
