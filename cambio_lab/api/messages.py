@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .. import events
 from . import metrics
@@ -29,16 +29,10 @@ class Encoder:
 
     def __call__(self, event: events.Event, view: SessionView) -> Body | None:
         """The message for ``event`` (without ``sequence``), or ``None`` when no socket shows it."""
-        metrics.count(event)
-        kind = type(event)
-        if kind in _NEWS:
-            name, words, particulars = _NEWS[kind](event)
-            body: Body | None = _status(view.state, words, event=name, **particulars)
-        elif kind in _TRANSLATIONS:
-            body = _TRANSLATIONS[kind](event, view)
-        else:
-            return None  # a record, not news
-        if body is None:
+        _count(event)
+        translate = _TRANSLATIONS.get(type(event))
+        body = None if translate is None else translate(event, view)
+        if body is None:  # a record, not news
             return None
         if isinstance(event, events.ToolFinished) and view.image_sha256 is not None:
             body["result"] |= {
@@ -177,21 +171,57 @@ def _turn_failed(event: events.TurnFailed, view: SessionView) -> Body:
     return {"type": "error", "error": event.error, "details": event.details, "metadata": metadata}
 
 
-def _policy(approval: str | list[str]) -> str:
-    return approval if isinstance(approval, str) else ", ".join(approval)
+def _message_delivered(event: events.MessageDelivered, view: SessionView) -> Body:
+    said = {"message_id": event.message_id, "message": event.content, **({"note": True} if event.note else {})}
+    return _status(view.state, "Message delivered", event="message_delivered", **said)
+
+
+def _retrying(event: events.Retrying, view: SessionView) -> Body:
+    words = f"The model's service cannot answer now ({event.reason}); trying again in {event.delay_seconds:.0f} s"
+    when = {"delay_seconds": round(event.delay_seconds, 1), "retry_at": timestamp(event.retry_at)}
+    return _status(view.state, words, event="retry", **when, **_fields(event, "attempt", "reason", "dropped_text"))
+
+
+def _control_changed(event: events.ControlChanged, view: SessionView) -> Body:
+    words = f"{event.viewer or 'The agent'} has the mouse"
+    return _status(view.state, words, event="control", viewer=event.viewer)
+
+
+def _policy_changed(event: events.PolicyChanged, view: SessionView) -> Body:
+    policy = event.approval if isinstance(event.approval, str) else ", ".join(event.approval)
+    return _status(view.state, f"Approval policy: {policy}", event="approval_policy", approval=event.approval)
+
+
+def _conversation_cleared(event: events.ConversationCleared, view: SessionView) -> Body:
+    return _status(view.state, "History cleared", event="cleared", cleared_messages=event.messages)
 
 
 def _fields(event: events.Event, *names: str) -> dict[str, Any]:
     return {name: getattr(event, name) for name in names}
 
 
-_TRANSLATIONS: dict[type[events.Event], Callable[[Any, SessionView], Body | None]] = {
+Translation: TypeAlias = "Callable[[Any, SessionView], Body | None]"
+
+
+def _told(name: str, words: str, *fields: str) -> Translation:
+    """Return what tells of an event as a status of the session's state; ``words`` name fields of the event."""
+    return lambda event, view: _status(view.state, words.format_map(vars(event)), event=name, **_fields(event, *fields))
+
+
+_TRANSLATIONS: dict[type[events.Event], Translation] = {
     events.StatusChanged: _status_changed,
     events.UserMessage: _user_message,
     events.MessageQueued: _message_queued,
+    events.MessageDelivered: _message_delivered,
+    events.MessageWithdrawn: _told("message_withdrawn", "Message not delivered: {reason}", "message_id", "reason"),
     events.ApprovalRequested: _approval_requested,
+    events.ApprovalDecided: _told("approval_decided", "Approval: {verdict}", "tool_use_id", "verdict", "by"),
     events.QuestionAsked: _question_asked,
+    events.QuestionAnswered: _told(
+        "question_answered", "Question: {outcome}", "tool_use_id", "outcome", "answer", "by"
+    ),
     events.ModelReplied: _model_replied,
+    events.Retrying: _retrying,
     events.TextDelta: lambda event, view: _delta(event.text, kind="text"),
     events.ThinkingDelta: lambda event, view: _delta(event.text, kind="thinking"),
     events.ToolAnnounced: lambda event, view: _delta(
@@ -199,55 +229,48 @@ _TRANSLATIONS: dict[type[events.Event], Callable[[Any, SessionView], Body | None
     ),
     events.ToolStarted: _tool_execution,
     events.ToolFinished: _tool_execution,
+    events.HumanInput: _told(
+        "human_input", "{viewer} used the desktop", "viewer", "pointer_events", "key_events", "clipboard_events"
+    ),
+    events.ControlChanged: _control_changed,
+    events.PolicyChanged: _policy_changed,
+    events.ConversationCleared: _conversation_cleared,
     events.TurnFinished: _turn_finished,
     events.TurnFailed: _turn_failed,
 }
+KNOWN_TOOLS = 64
+"""Distinct names of tools with a label of their own; functions from notebooks beyond that share one."""
+_tools: set[str] = set()
 
-_NEWS: dict[type[events.Event], Callable[[Any], tuple[str, str, dict[str, Any]]]] = {
-    events.MessageDelivered: lambda event: (
-        "message_delivered",
-        "Message delivered",
-        {"message_id": event.message_id, "message": event.content, **({"note": True} if event.note else {})},
-    ),
-    events.MessageWithdrawn: lambda event: (
-        "message_withdrawn",
-        f"Message not delivered: {event.reason}",
-        _fields(event, "message_id", "reason"),
-    ),
-    events.ApprovalDecided: lambda event: (
-        "approval_decided",
-        f"Approval: {event.verdict}",
-        _fields(event, "tool_use_id", "verdict", "by"),
-    ),
-    events.QuestionAnswered: lambda event: (
-        "question_answered",
-        f"Question: {event.outcome}",
-        _fields(event, "tool_use_id", "outcome", "answer", "by"),
-    ),
-    events.Retrying: lambda event: (
-        "retry",
-        f"The model's service cannot answer now ({event.reason}); trying again in {event.delay_seconds:.0f} s",
-        {
-            "delay_seconds": round(event.delay_seconds, 1),
-            "retry_at": timestamp(event.retry_at),
-            **_fields(event, "attempt", "reason", "dropped_text"),
-        },
-    ),
-    events.HumanInput: lambda event: (
-        "human_input",
-        f"{event.viewer} used the desktop",
-        _fields(event, "viewer", "pointer_events", "key_events", "clipboard_events"),
-    ),
-    events.ControlChanged: lambda event: (
-        "control",
-        f"{event.viewer or 'The agent'} has the mouse",
-        {"viewer": event.viewer},
-    ),
-    events.PolicyChanged: lambda event: (
-        "approval_policy",
-        f"Approval policy: {_policy(event.approval)}",
-        {"approval": event.approval},
-    ),
-    events.ConversationCleared: lambda event: ("cleared", "History cleared", {"cleared_messages": event.messages}),
-}
-"""What is told as a ``status`` of the session's state: ``metadata.event``, the words, the particulars."""
+
+def _count(event: events.Event) -> None:
+    """Count what a session does, for ``/metrics``."""
+    match event:
+        case events.ToolFinished():
+            metrics.TOOL_CALLS.labels(_label(event.tool), "failed" if event.is_error else "completed").inc()
+            for part, milliseconds in asdict(event.timing).items():
+                metrics.TOOL_SECONDS.labels(part).observe(milliseconds / 1000)
+        case events.ModelReplied():
+            metrics.MODEL_SECONDS.observe(event.model_ms / 1000)
+            usage = event.usage.describe()
+            metrics.COST.inc(max(0.0, usage.pop("cost_usd")))
+            usage.pop("requests")
+            for kind, count in usage.items():
+                metrics.TOKENS.labels(kind.removesuffix("_tokens")).inc(count)
+        case events.TurnFinished():
+            metrics.TURNS.labels("stopped" if event.stopped else "limit" if event.limit else "finished").inc()
+            metrics.TURN_SECONDS.observe(event.processing_time)
+        case events.TurnFailed():
+            metrics.TURNS.labels("failed").inc()
+            metrics.TURN_SECONDS.observe(event.processing_time)
+        case events.StatusChanged() if event.metadata.get("event") == "ended":
+            metrics.SESSIONS_ENDED.labels(event.status).inc()
+        case events.Retrying():
+            metrics.RETRIES.inc()
+
+
+def _label(tool: str) -> str:
+    if tool in _tools or len(_tools) < KNOWN_TOOLS:
+        _tools.add(tool)
+        return tool
+    return "other"

@@ -6,14 +6,7 @@ Made once, when this module is imported. Labels are bounded: ``endpoint`` is a r
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from prometheus_client import Counter, Gauge, Histogram
-
-from .. import events
-
-KNOWN_TOOLS = 64
-"""Distinct names of tools with a label of their own; functions from notebooks beyond that share one."""
 
 REQUESTS = Counter("http_requests_total", "Total HTTP requests", ["method", "endpoint"])
 RESPONSES = Counter("http_responses_total", "HTTP responses by status", ["method", "endpoint", "status"])
@@ -57,39 +50,3 @@ TOKENS = Counter("cambio_lab_tokens_total", "Tokens by kind", ["kind"])
 COST = Counter("cambio_lab_cost_usd_total", "Money spent on models, in US dollars")
 RETRIES = Counter("cambio_lab_model_retries_total", "Waits for the model's service")
 DISK_BYTES = Gauge("cambio_lab_disk_bytes", "Bytes of the database and the screenshots")
-
-
-_tools: set[str] = set()
-
-
-def count(event: events.Event) -> None:
-    """Count what a session does; the encoder calls this once for each event."""
-    match event:
-        case events.ToolFinished():
-            TOOL_CALLS.labels(_label(event.tool), "failed" if event.is_error else "completed").inc()
-            for part, milliseconds in asdict(event.timing).items():
-                TOOL_SECONDS.labels(part).observe(milliseconds / 1000)
-        case events.ModelReplied():
-            MODEL_SECONDS.observe(event.model_ms / 1000)
-            usage = event.usage.describe()
-            COST.inc(max(0.0, usage.pop("cost_usd")))
-            usage.pop("requests")
-            for kind, count in usage.items():
-                TOKENS.labels(kind.removesuffix("_tokens")).inc(count)
-        case events.TurnFinished():
-            TURNS.labels("stopped" if event.stopped else "limit" if event.limit else "finished").inc()
-            TURN_SECONDS.observe(event.processing_time)
-        case events.TurnFailed():
-            TURNS.labels("failed").inc()
-            TURN_SECONDS.observe(event.processing_time)
-        case events.StatusChanged() if event.metadata.get("event") == "ended":
-            SESSIONS_ENDED.labels(event.status).inc()
-        case events.Retrying():
-            RETRIES.inc()
-
-
-def _label(tool: str) -> str:
-    if tool in _tools or len(_tools) < KNOWN_TOOLS:
-        _tools.add(tool)
-        return tool
-    return "other"
