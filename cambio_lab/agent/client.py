@@ -115,7 +115,7 @@ class ModelClient:
             await _leave(entering)
 
     async def aclose(self) -> None:
-        """Close the connections; the client is not usable afterwards."""
+        """Close the connections; the next request opens them again."""
         if self._client is not None:
             client, self._client = self._client, None
             await client.close()
@@ -267,9 +267,8 @@ def _toolset_parts() -> ToolsetParts:
 class Speaker:
     """What answers a turn's requests: the model, or a client that gives its calls itself and needs no key for that."""
 
-    def __init__(self, model: ModelClient, *, owned: bool) -> None:
+    def __init__(self, model: ModelClient) -> None:
         self._model = model
-        self._owned = owned
         self._direct: tuple[ModelClient, DirectedTransport] | None = None
         self.client = model
 
@@ -293,5 +292,4 @@ class Speaker:
     async def aclose(self) -> None:
         if self._direct is not None:
             await self._direct[0].aclose()
-        if self._owned:
-            await self._model.aclose()
+        await self._model.aclose()

@@ -63,7 +63,7 @@ class Agent:
         self.desktop = desktop
         desktop.limit_screenshots(info.images.largest_edge, info.images.tokens, options.image_format)
         self._client = client or ModelClient(options.platform, options.base_url, options.model_stall)
-        self._speaker = Speaker(self._client, owned=client is None)
+        self._speaker = Speaker(self._client)
         self._browses = browses(info, options, desktop)
         self._transcript = Transcript(close_open_batch(history), info, image_side=max(desktop.size))
         self._requests = Requests()
@@ -104,7 +104,7 @@ class Agent:
         self._transcript.clear()
 
     async def aclose(self) -> None:
-        """Stop whatever runs and close the connections to the model."""
+        """Stop whatever runs and close the client, which opens again when it is asked again."""
         await self.gate.aclose()
         await self._speaker.aclose()
 

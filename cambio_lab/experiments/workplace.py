@@ -28,8 +28,7 @@ from ..interop.otel import Traced, traced
 from ..recording import Contents
 from ..recording.collect import collect
 from ..recording.run_file import save
-from ..sessions import AgentRequest, Registry, Session, SessionAgent
-from ..sessions.interfaces import build_agent
+from ..sessions import AgentRequest, RecordedAgent, Registry, Session, SessionView, build_agent
 from ..settings import Settings
 from ..store import SessionQuery, Store
 from .engines.base import Job
@@ -125,13 +124,13 @@ class Workplace:
             await self.store.sessions.update(
                 row.id, status="error", end_reason="its process died", ended_at=time.time(), turn_message_id=None
             )
-        self._traces = await asyncio.to_thread(traced, _unheard, lambda session_id: self._facts.get(session_id, {}))
+        self._traces = await asyncio.to_thread(traced, self._hear, lambda session_id: self._facts.get(session_id, {}))
         self._registry = Registry(
             settings=self.settings,
             store=self.store,
             provider_for=self._provider_for,
-            encode=self._traces or _unheard,
-            build_agent=self._build_agent,
+            encode=self._traces or self._hear,
+            make_agent=self._make_agent,
         )
         await self._registry.start()
 
@@ -202,7 +201,7 @@ class Workplace:
             )
         return self._providers[kind]
 
-    async def _build_agent(self, request: AgentRequest) -> SessionAgent:
+    async def _make_agent(self, request: AgentRequest) -> RecordedAgent:
         config = request.config.given()
         # Without a policy it is the demo model.
         policy = PolicyTransport() if AgentOptions.from_settings(self.settings, config).model == DEMO else None
@@ -220,13 +219,13 @@ class Workplace:
             request,
             facts={"experiment": config},
             make_client=make_client,
-            see=meter.see,
             record_clients=False,
         )
 
-
-def _unheard(event: object, view: object) -> None:
-    """No client listens on a socket."""
+    def _hear(self, event: Event, view: SessionView) -> None:
+        """Tell the session's meter of each event; no client listens on a socket."""
+        if (meter := self._meters.get(view.session_id)) is not None:
+            meter.see(event)
 
 
 def read_key_file(environment: Mapping[str, str] | None = None) -> str | None:

@@ -106,7 +106,7 @@ class Playback:
         agent.next_message = self._next_message
         self.stops.begin()
         await self._repeat_people(agent, emit)
-        await agent.run(content, play, options=options)
+        await Agent.run(agent, content, play, options=options)  # the loop itself, whatever calls this
         self.stops.end()
 
     async def _decide(self, request: ApprovalRequested) -> None:
@@ -237,7 +237,6 @@ async def replay(contents: Contents, *, pace: float = 0.0) -> Replayed:
     finally:
         await playback.aclose()
         await agent.aclose()
-        await client.aclose()
     identical = _bytes(messages) == _bytes(await asyncio.to_thread(contents.conversation))
     return Replayed(messages, happened, identical, loop.time() - began)
 

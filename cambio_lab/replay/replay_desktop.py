@@ -12,12 +12,13 @@ from typing import Any
 from ..desktop.base import Desktop, Screenshot, Settled, Size, VncEndpoint
 from ..desktop.delegating import CallDesktop, DelegatingDesktop
 from ..desktop.machine import FileContent, Listing
-from ..desktop.provider import DesktopOptions, DesktopProvider, ProviderHealth
 from ..errors import ActionError, DesktopLost, ReplayDiverged
 from ..recording import Contents, Json, calls
 from ..recording.calls import CLIENT
 from ..recording.masking import Mask
 
+RECORDING = "recording"
+"""The kind of a desktop that is a recording."""
 NOT_LIVE = "This is a recorded desktop: it can be looked at, not touched."
 UNMATCHED = frozenset({"release_all", "resize"})
 """Housekeeping: whether it happens depends on timing, and nothing is seen of it."""
@@ -226,24 +227,6 @@ class _AgentSide(DelegatingDesktop):
 
     async def _read(self, path: str) -> AsyncGenerator[bytes, None]:
         yield await self._replay("read_file", {"path": path})
-
-
-class ReplayProvider(DesktopProvider):
-    """Gives one session its recorded desktop."""
-
-    name = "recording"
-
-    def __init__(self, desktop: ReplayDesktop) -> None:
-        self._desktop = desktop
-
-    async def acquire(self, session_id: str, options: DesktopOptions) -> Desktop:
-        return self._desktop
-
-    async def health(self) -> ProviderHealth:
-        return ProviderHealth(self.name, True, "a recording")
-
-    async def stop(self, *, keep: frozenset[str] = frozenset()) -> None:
-        await self._desktop.close()
 
 
 def _size(contents: Contents) -> Size:

@@ -16,11 +16,12 @@ from cambio_lab.desktop.provider import DesktopProvider, Progress
 from cambio_lab.errors import CambioError, DesktopUnavailable
 from cambio_lab.events import Status, Usage, timestamp
 from cambio_lab.replay.origin import fork_point, to_replay
-from cambio_lab.replay.replay_desktop import ReplayDesktop, ReplayProvider
+from cambio_lab.replay.replay_desktop import RECORDING, ReplayDesktop
 from cambio_lab.store import SessionRow, Store, new_message_id
 
+from .agent import AgentRequest
 from .config import SessionConfig
-from .interfaces import AgentRequest, SessionContext, with_secrets
+from .interfaces import SessionContext
 from .session import Session
 
 logger = logging.getLogger(__name__)
@@ -66,9 +67,8 @@ class Creation:
     async def run(self, provider_for: Callable[[str], DesktopProvider]) -> Session:
         """Return the session, stored and with a usable desktop. If this fails, call :meth:`undo`."""
         store, config = self._context.store, self._config
-        provider = await _provider(config, self._context, provider_for)
-        wishes = replace(config.desktop_options(self._context.settings), progress=self.note)
-        desktop = self._desktop = await provider.acquire(self.id, wishes)
+        kind, desktop = await self._acquire(provider_for)
+        self._desktop = desktop
         row = SessionRow(
             id=self.id,
             name=self.name,
@@ -76,7 +76,7 @@ class Creation:
             created_at=self._context.clock.time(),
             config=config.given(),
             model=self._options.model,
-            desktop_kind=provider.name,
+            desktop_kind=kind,
             desktop_id=desktop.desktop_id,
             container_id=desktop.container_id,
             vnc_port=desktop.vnc_port,
@@ -91,6 +91,16 @@ class Creation:
         await store.write(store.sessions.inserting(row), *messages)
         self._check_open()
         return session
+
+    async def _acquire(self, provider_for: Callable[[str], DesktopProvider]) -> tuple[str, Desktop]:
+        """Return the session's desktop and its kind: the recording that it replays, or one of the engine it names."""
+        config, settings = self._config, self._context.settings
+        recording = await to_replay(config.record, config.record_mode or settings.record or "once")
+        if recording is not None:
+            return RECORDING, ReplayDesktop(recording, mask=config.mask())
+        provider = provider_for(config.desktop or settings.desktop)
+        options = replace(config.desktop_options(settings), progress=self.note)
+        return provider.name, await provider.acquire(self.id, options)
 
     async def undo(self) -> None:
         """Release what was made. A row that was written, or that is about to be after a cancellation, is ended."""
@@ -158,18 +168,8 @@ async def assemble(
         settings.approval_timeout if timeout is None else timeout,
     )
     request = AgentRequest(row.id, config, desktop, gate, history or [], Usage(**row.usage), row.steps)
-    agent = await context.build_agent(with_secrets(request))
+    agent = await context.make_agent(request)
     return Session(row, config, desktop, agent, gate, context, began)
-
-
-async def _provider(
-    config: SessionConfig, context: SessionContext, provider_for: Callable[[str], DesktopProvider]
-) -> DesktopProvider:
-    """Return where the session's desktop comes from: the recording that it replays, or the engine it names."""
-    recording = await to_replay(config.record, config.record_mode or context.settings.record or "once")
-    if recording is not None:
-        return ReplayProvider(ReplayDesktop(recording, mask=config.mask()))
-    return provider_for(config.desktop or context.settings.desktop)
 
 
 async def _fork(store: Store, config: SessionConfig, desktop: Desktop) -> list[dict[str, Any]]:
@@ -224,7 +224,7 @@ class Desktops:
 
     def reap_later(self, kind: str) -> None:
         """A desktop of this kind could not be removed: look for it until that succeeds."""
-        if kind != ReplayProvider.name:  # a recording leaves nothing behind
+        if kind != RECORDING:  # a recording leaves nothing behind
             self._unreaped.add(self.provider_for(kind))
 
     async def remove(self, row: SessionRow, seconds: float) -> None:

@@ -16,13 +16,14 @@ from typing import Any
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.errors import CambioError, DesktopUnavailable, InvalidRequest, SessionEnded, StoreUnavailable
 from cambio_lab.events import MessageWithdrawn, Status, StatusChanged, TurnFailed, Usage
-from cambio_lab.replay.replay_desktop import ReplayProvider
+from cambio_lab.replay.replay_desktop import RECORDING
 from cambio_lab.store import SessionRow, SessionStatus
 
+from .agent import stored_conversation
 from .config import SessionConfig
 from .creation import Desktops, assemble
 from .housekeeping import OwnedTasks
-from .interfaces import SessionContext, SessionView, stored_conversation
+from .interfaces import SessionContext, SessionView
 from .journal import Journal, Moment
 from .session import Session
 
@@ -192,7 +193,7 @@ class Recovery:
 
     async def _desktop(self, row: SessionRow) -> tuple[Desktop, SessionConfig]:
         """What an earlier server left of the session. Raises :class:`Gone` and what providers raise."""
-        if row.desktop_kind == ReplayProvider.name:
+        if row.desktop_kind == RECORDING:
             raise Gone("It was replayed from a recording, which a restart of the server ends")
         provider = self._desktops.provider_for(row.desktop_kind)
         try:

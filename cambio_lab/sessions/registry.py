@@ -7,6 +7,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from cambio_lab.desktop.provider import DesktopProvider
@@ -23,11 +24,12 @@ from cambio_lab.recording.pruning import Quota
 from cambio_lab.settings import Settings
 from cambio_lab.store import SessionQuery, SessionStatus, Store
 
+from .agent import AgentFactory, build_agent
 from .broadcast import Described, SessionFeed
 from .config import check_creation
 from .creation import Creation, Desktops
 from .housekeeping import Housekeeping, OwnedTasks, Webhook
-from .interfaces import AgentFactory, Clock, Encode, SessionContext, default_factory
+from .interfaces import Clock, Encode, SessionContext
 from .recovery import Recovery
 from .session import Session
 
@@ -49,7 +51,7 @@ class Registry:
         store: Store,
         provider_for: Callable[[str], DesktopProvider],
         encode: Encode,
-        build_agent: AgentFactory | None = None,
+        make_agent: AgentFactory | None = None,
         clock: Clock | None = None,
     ) -> None:
         """``provider_for`` maps a kind (``auto`` among them) to a provider, the same one each time."""
@@ -64,7 +66,7 @@ class Registry:
             encode,
             self.clock,
             self.quota,
-            build_agent or default_factory(settings, store),
+            make_agent or partial(build_agent, settings, store),
             changed=self._changed,
             failed=self._failed,
             notify=self._webhook.notify,

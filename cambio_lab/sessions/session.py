@@ -29,10 +29,11 @@ from cambio_lab.errors import (
 from cambio_lab.replay.origin import keep
 from cambio_lab.store import SessionRow, SessionStatus, new_message_id
 
+from .agent import AgentRequest, RecordedAgent, stored_conversation
 from .config import SessionConfig, check_name, parse_display
 from .control import ControlledSession
 from .human import HumanSteps
-from .interfaces import AgentRequest, SessionAgent, SessionContext, stored_conversation, with_secrets
+from .interfaces import SessionContext
 from .message import Uploads, checked
 from .state import MOST_QUEUED, Phase
 from .turn import Turn
@@ -59,7 +60,7 @@ class Session(ControlledSession):
         row: SessionRow,
         config: SessionConfig,
         desktop: Desktop,
-        agent: SessionAgent,
+        agent: RecordedAgent,
         gate: Gate,
         context: SessionContext,
         began: float,
@@ -276,7 +277,7 @@ class Session(ControlledSession):
         history = await stored_conversation(self.store, self.id)
         await self.agent.aclose()
         request = AgentRequest(self.id, self.config, self.bare_desktop, self.gate, history, self.usage, self.steps)
-        self.agent = await self.context.build_agent(with_secrets(request))
+        self.agent = await self.context.make_agent(request)
         self.desktop = self.agent.client_desktop(self.bare_desktop, self.mask)
         self.turn = None
 

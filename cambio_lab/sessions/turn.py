@@ -14,7 +14,7 @@ from cambio_lab.errors import CambioError
 from cambio_lab.store import Operation, StepRow, new_message_id
 
 from . import human
-from .interfaces import SessionAgent
+from .agent import RecordedAgent
 from .state import Phase
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Turn:
     def __init__(
         self,
         session: ControlledSession,
-        agent: SessionAgent,
+        agent: RecordedAgent,
         message_id: str,
         content: str,
         options: TurnOptions,

@@ -222,7 +222,7 @@ async def test_an_address_that_refuses_connections_fails_fast_with_progress(make
         address, key = gone.base_url, gone.key
     client = ModelClient(base_url=address, api_key=key)
     agent = make(Scripted())
-    agent._speaker = Speaker(client, owned=False)
+    agent._speaker = Speaker(client)
     found = await asyncio.wait_for(play(agent), 10)
     await client.aclose()
     assert isinstance(found[-1], TurnFailed) and len(of(found, Retrying)) == 2

@@ -249,7 +249,7 @@ class Bench:
             store=self.store,
             provider_for=lambda kind: self.provider,
             encode=Encoder("/"),
-            build_agent=self._agent,
+            make_agent=self._agent,
             clock=self.clock,
         )
         await self.registry.start()
@@ -268,7 +268,7 @@ class Bench:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _agent(self, request: AgentRequest) -> ScriptedAgent:
+    async def _agent(self, request: AgentRequest) -> Any:
         agent = ScriptedAgent(request, lambda one, content: self.script(one, content))
         self.agents.append(agent)
         return agent

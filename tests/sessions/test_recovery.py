@@ -13,7 +13,7 @@ import pytest
 from cambio_lab.desktop.provider import DesktopProvider
 from cambio_lab.errors import ConfigurationError, DesktopUnavailable
 from cambio_lab.events import Event, StatusChanged
-from cambio_lab.replay.replay_desktop import ReplayProvider
+from cambio_lab.replay.replay_desktop import RECORDING
 from cambio_lab.sessions import Registry
 from cambio_lab.sessions.housekeeping import expired
 from cambio_lab.sessions.session import Session
@@ -69,7 +69,7 @@ async def test_a_row_that_makes_no_sense_ends_and_the_others_go_on(
     await bench.start()
     replayed, foreign, broken, good = [await bench.registry.create() for _ in range(4)]
     sessions = bench.store.sessions
-    await sessions.update(replayed.id, desktop_kind=ReplayProvider.name)
+    await sessions.update(replayed.id, desktop_kind=RECORDING)
     await sessions.update(foreign.id, desktop_kind="vmware")
     await sessions.update(broken.id, usage={"no_such_number": 1})
     await bench.crash()

@@ -21,7 +21,7 @@ from cambio_lab.errors import (
     UnsupportedModel,
 )
 from cambio_lab.events import Event
-from cambio_lab.sessions import SessionAgent, SessionFeed
+from cambio_lab.sessions import RecordedAgent, SessionFeed
 from cambio_lab.sessions.config import SessionConfig
 from cambio_lab.store import MessageQuery, SessionQuery
 
@@ -119,10 +119,10 @@ async def test_a_creation_that_fails_leaves_nothing(bench: Bench, monkeypatch: p
         await bench.registry.create()
     bench.provider.down = False
 
-    async def broken(request: object) -> SessionAgent:
+    async def broken(request: object) -> RecordedAgent:
         raise RuntimeError("no agent")
 
-    monkeypatch.setattr(bench.registry, "context", replace(bench.registry.context, build_agent=broken))
+    monkeypatch.setattr(bench.registry, "context", replace(bench.registry.context, make_agent=broken))
     with pytest.raises(RuntimeError):
         await bench.registry.create()
     assert bench.provider.open == {}
