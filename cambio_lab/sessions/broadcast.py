@@ -14,30 +14,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol, Self
 
 from cambio_lab.errors import InvalidRequest
+from cambio_lab.store import EventRow
 
 Fetch = Callable[[int, bool], Awaitable[list[tuple[int, str]]]]
 """``(position, stream)`` -> the next stored ``(sequence, body without sequence)``, oldest first."""
-
-
-class Published:
-    """One stored event. Its JSON was made once; each kind of reader's number is put in once."""
-
-    __slots__ = ("_plain", "_stream", "body", "sequence", "stream_sequence")
-
-    def __init__(self, body: str, sequence: int | None, stream_sequence: int) -> None:
-        self.body = body
-        self.sequence = sequence
-        self.stream_sequence = stream_sequence
-        self._plain: str | None = None
-        self._stream: str | None = None
-
-    def text(self, stream: bool) -> str:
-        if stream:
-            self._stream = self._stream or with_sequence(self.body, self.stream_sequence)
-            return self._stream
-        assert self.sequence is not None, "plain readers do not see this"
-        self._plain = self._plain or with_sequence(self.body, self.sequence)
-        return self._plain
 
 
 def with_sequence(body: str, sequence: int) -> str:
@@ -69,13 +49,17 @@ class Broadcast:
         self._readers.add(reader)
         return reader
 
-    def publish(self, events: Iterable[Published]) -> None:
+    def publish(self, rows: Iterable[EventRow]) -> None:
         """Hand out events that are stored; never waits for a reader."""
-        for event in events:
-            self.stream_sequence = event.stream_sequence
-            self.sequence = event.sequence or self.sequence
+        for row in rows:
+            if row.body is None or row.stream_sequence is None:
+                continue
+            numbers = {True: row.stream_sequence, False: row.sequence}
+            texts = {stream: with_sequence(row.body, number) for stream, number in numbers.items() if number}
+            self.stream_sequence, self.sequence = row.stream_sequence, row.sequence or self.sequence
             for reader in self._readers:
-                reader._offer(event)
+                if number := numbers[reader.stream]:
+                    reader._offer(number, texts[reader.stream])
 
     def newest(self, stream: bool) -> int:
         return self.stream_sequence if stream else self.sequence
@@ -85,9 +69,6 @@ class Broadcast:
         self.closed = True
         for reader in self._readers:
             reader._wake.set()
-
-    def _leave(self, reader: Subscription) -> None:
-        self._readers.discard(reader)
 
 
 class Subscription:
@@ -136,19 +117,14 @@ class Subscription:
         """Leave; a caller that waits in it gets its end. Idempotent."""
         self._closed = True
         self._queue.clear()
-        self._source._leave(self)
+        self._source._readers.discard(self)
         self._wake.set()
 
-    def _offer(self, event: Published) -> None:
-        if not self.stream and event.sequence is None:
-            return
+    def _offer(self, number: int, text: str) -> None:
         if self._behind:
             return  # it is in the store, where this reader is reading
-        number = event.stream_sequence if self.stream else event.sequence
-        assert number is not None
         if number <= self._last:
             return  # read from the store already, which has it a moment before it is published
-        text = event.text(self.stream)
         if self._bytes + len(text) > self._max_bytes and self._queue:
             self._queue.clear()
             self._bytes = 0

@@ -91,7 +91,7 @@ class ControlledSession(SessionState):
             self.control = viewer
             self.hold()
             self.touch()
-            await self.journal.emit(self.moment(ControlChanged(viewer)))
+            await self.journal.emit(self.stamped(ControlChanged(viewer)))
             await self.release_input()
 
     async def give_back(self, viewer: str | None = None) -> None:
@@ -101,7 +101,7 @@ class ControlledSession(SessionState):
             await self._report_people()
             self.control = None
             self.hold()
-            await self.journal.emit(self.moment(ControlChanged(None)))
+            await self.journal.emit(self.stamped(ControlChanged(None)))
 
     async def _report_people(self) -> None:
         """Have what people did recorded before the agent goes on."""
@@ -137,7 +137,7 @@ class ControlledSession(SessionState):
         """Note that a person used the desktop; how much, never what."""
         self.require_live()
         self.touch()
-        await self.journal.post(self.moment(event))
+        await self.journal.post(self.stamped(event))
 
     def add_viewer(self, viewer: Viewer) -> None:
         """``viewer.session_ended`` is called when the session ends. :class:`SessionEnded` if it has."""

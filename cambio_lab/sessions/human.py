@@ -182,8 +182,8 @@ async def keep_step(session: SessionState, event: ToolFinished, row: StepRow, *,
         session.store.sessions.updating(session.id, steps=session.steps),
         session.store.sessions.growing(session.id, len(event.image or b"") + len(event.text)),
     ]
-    moment = session.moment(event, image_sha256=sha256, cost_usd=row.cost_usd, denied=denied)
-    results = await session.journal.emit(moment, operations=operations)
+    finished = session.stamped(event, image_sha256=sha256, cost_usd=row.cost_usd, denied=denied)
+    results = await session.journal.emit(finished, operations=operations)
     await session.record_grew(results[-1])
 
 
@@ -209,7 +209,7 @@ async def _keep(
     session.show(state)
     session.hold()
     message = session.store.messages.appending(new_message_id(), session.id, role, words, about, session.now())
-    await session.journal.emit(session.moment(event), operations=[message])
+    await session.journal.emit(session.stamped(event), operations=[message])
 
 
 def check_answer(question: QuestionAsked, text: str) -> str:

@@ -19,7 +19,7 @@ from cambio_lab.errors import SessionEnded, StoreError
 from cambio_lab.events import Event, HistoryAppended, TextDelta, ThinkingDelta, ToolAnnounced
 from cambio_lab.store import EventRow, Operation, Store
 
-from .broadcast import Broadcast, Published
+from .broadcast import Broadcast
 
 logger = logging.getLogger(__name__)
 
@@ -31,18 +31,8 @@ FIRST_RETRY, LONGEST_RETRY = 0.25, 2.0
 
 
 @dataclass(slots=True)
-class Moment:
-    """An event with its time, the body that sockets are sent, and the digest of its screenshot."""
-
-    event: Event
-    time: float
-    body: dict[str, Any] | None
-    image_sha256: str | None = None
-
-
-@dataclass(slots=True)
 class _Entry:
-    rows: list[EventRow]
+    rows: Sequence[EventRow]
     operations: tuple[Operation[Any], ...]
     stored: asyncio.Future[list[Any]]
     refusable: bool
@@ -62,18 +52,18 @@ class Journal:
         self._closed = False
 
     async def emit(
-        self, *moments: Moment, operations: Sequence[Operation[Any]] = (), refusable: bool = False
+        self, *rows: EventRow, operations: Sequence[Operation[Any]] = (), refusable: bool = False
     ) -> list[Any]:
         """Store events and ``operations`` together and publish the events; returns the operations' results.
 
         Waits for as long as the disk takes nothing, unless ``refusable``: then :class:`StoreUnavailable` is raised
         and nothing is stored. Cancelling the caller does not take the events back.
         """
-        return await asyncio.shield(self._join(moments, operations, refusable))
+        return await asyncio.shield(self._join(rows, operations, refusable))
 
-    async def post(self, moment: Moment, operations: Sequence[Operation[Any]] = ()) -> None:
+    async def post(self, row: EventRow, operations: Sequence[Operation[Any]] = ()) -> None:
         """Like :meth:`emit`, without waiting for the disk, unless very much waits for it already."""
-        stored = self._join((moment,), operations, False)
+        stored = self._join((row,), operations, False)
         if len(self._queue) > MAX_WAITING:
             await asyncio.shield(stored)
 
@@ -106,7 +96,7 @@ class Journal:
         return done
 
     def _join(
-        self, moments: Sequence[Moment], operations: Sequence[Operation[Any]], refusable: bool
+        self, rows: Sequence[EventRow], operations: Sequence[Operation[Any]], refusable: bool
     ) -> asyncio.Future[list[Any]]:
         stored: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         stored.add_done_callback(_forget)
@@ -116,25 +106,11 @@ class Journal:
         if refusable and self.failure is not None and self._queue:
             stored.set_exception(self.failure)
             return stored
-        rows = [self._row(moment) for moment in moments]
         self._queue.append(_Entry(rows, tuple(operations), stored, refusable))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write(), name=f"journal {self._session_id}")
             self._writer.add_done_callback(self._rest)
         return stored
-
-    def _row(self, moment: Moment) -> EventRow:
-        """The event as a row that has no numbers yet."""
-        event = moment.event
-        return EventRow(
-            session_id=self._session_id,
-            sequence=None,
-            stream_sequence=None,
-            time=moment.time,
-            kind=type(event).__name__,
-            body=None if moment.body is None else _dump(moment.body),
-            record=None if isinstance(event, STREAM_ONLY) else _dump(record(event, moment.image_sha256)),
-        )
 
     def _rest(self, task: asyncio.Task[None]) -> None:
         if self._writer is task:
@@ -187,12 +163,7 @@ class Journal:
         return numbered
 
     def _done(self, entries: Sequence[_Entry], numbered: Sequence[list[EventRow]], results: list[Any]) -> None:
-        self.broadcast.publish(
-            Published(row.body, row.sequence, row.stream_sequence)
-            for rows in numbered
-            for row in rows
-            if row.body is not None and row.stream_sequence is not None
-        )
+        self.broadcast.publish(row for rows in numbered for row in rows)
         at = 0
         for entry in entries:
             self._queue.popleft()
@@ -216,14 +187,27 @@ class Journal:
         return await self._store.events.after(self._session_id, position, stream=stream)
 
 
-def record(event: Event, image_sha256: str | None = None) -> dict[str, Any]:
-    """Return the event's fields for the record: screenshots by digest, messages of the model left to the transcript."""
-    values = {item.name: getattr(event, item.name) for item in fields(event)}
+def event_row(
+    session_id: str, event: Event, time: float, body: dict[str, Any] | None, image_sha256: str | None = None
+) -> EventRow:
+    """Return an event as it is stored, before it has numbers. ``body`` is what sockets are sent.
+
+    Its record has screenshots by digest, and leaves the messages of the model to the transcript.
+    """
+    values = {item.name: _plain(getattr(event, item.name)) for item in fields(event)}
     if isinstance(event, HistoryAppended):
         values["message"] = {"role": event.message.get("role")}
     if "image" in values:
         values["image"] = image_sha256
-    return {name: _plain(value) for name, value in values.items()}
+    return EventRow(
+        session_id=session_id,
+        sequence=None,
+        stream_sequence=None,
+        time=time,
+        kind=type(event).__name__,
+        body=None if body is None else _dump(body),
+        record=None if isinstance(event, STREAM_ONLY) else _dump(values),
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -24,7 +24,7 @@ from .config import SessionConfig
 from .creation import Desktops, assemble
 from .housekeeping import OwnedTasks
 from .interfaces import SessionContext, SessionView
-from .journal import Journal, Moment
+from .journal import Journal, event_row
 from .session import Session
 
 logger = logging.getLogger(__name__)
@@ -210,7 +210,7 @@ class Recovery:
         """Give the turn that the crash cut off its one end; the conversation goes on from there."""
         restarted = StatusChanged("idle", "The server restarted; reconnected", {"event": "restarted"})
         if row.turn_message_id is None:
-            await session.journal.post(session.moment(restarted))
+            await session.journal.post(session.stamped(restarted))
             return
         details = "The server was restarted while it ran. Send a message to go on."
         failed = TurnFailed("The turn was interrupted.", details, 0.0, Usage())
@@ -220,8 +220,8 @@ class Recovery:
         operations = [session.store.steps.interrupting(row.id, session.now()), closing]
         unread = "The server was restarted before the agent read it"
         lost = [MessageWithdrawn(one, unread) for one in await self._queued(row)]
-        moments = [session.moment(event) for event in (*lost, failed, idle)]
-        await session.journal.emit(*moments, operations=operations, refusable=True)
+        rows = [session.stamped(event) for event in (*lost, failed, idle)]
+        await session.journal.emit(*rows, operations=operations, refusable=True)
 
     async def _queued(self, row: SessionRow) -> list[str]:
         """Return the ids of the messages that waited for the agent's next request."""
@@ -262,8 +262,8 @@ class Recovery:
         journal = Journal(row.id, self._store, sequence=row.last_sequence, stream_sequence=row.last_stream_sequence)
         try:
             view = SessionView(row.id, now, state, row.steps, Usage(**row.usage))
-            moment = Moment(event, now, self._context.encode(event, view))
-            await journal.emit(moment, operations=operations, refusable=True)
+            shown = event_row(row.id, event, now, self._context.encode(event, view))
+            await journal.emit(shown, operations=operations, refusable=True)
         except StoreUnavailable:
             raise
         except Exception:  # a row that makes no sense: no reader can be told, but the session ends

@@ -110,7 +110,7 @@ class Session(ControlledSession):
             message = self.store.messages.appending(message_id, self.id, "user", text, extra, self.now())
             operations = [message, self.store.sessions.updating(self.id, **changes)]
             event = events.UserMessage(message_id, text, extra)
-            await self.journal.emit(self.moment(event), operations=operations, refusable=True)
+            await self.journal.emit(self.stamped(event), operations=operations, refusable=True)
             self._user_messages += 1
             self.turn_message_id = message_id
             self.touch()
@@ -125,9 +125,9 @@ class Session(ControlledSession):
         """Store a message that is to be delivered during the turn; false when the turn ended meanwhile."""
         if len(self.gate.messages) >= MOST_QUEUED:
             raise SessionConflict(f"{MOST_QUEUED} messages wait for the agent.", hint="Send it when it has read them.")
-        turn, moment = self.turn, self.moment(events.MessageQueued(message_id, text, metadata))
+        turn, queued = self.turn, self.stamped(events.MessageQueued(message_id, text, metadata))
         count = self.store.sessions.updating(self.id, user_messages=self._user_messages + 1)
-        await self.journal.emit(moment, operations=[count], refusable=True)
+        await self.journal.emit(queued, operations=[count], refusable=True)
         if self.turn is not turn or self.life.phase is not Phase.WORKING:
             return False
         self._user_messages += 1
@@ -142,7 +142,7 @@ class Session(ControlledSession):
             raise SessionConflict("This message does not wait any more.", hint="The agent has it, or its turn ended.")
         self._user_messages -= 1
         count = self.store.sessions.updating(self.id, user_messages=self._user_messages)
-        withdrawn = self.moment(events.MessageWithdrawn(message_id, "It was taken back"))
+        withdrawn = self.stamped(events.MessageWithdrawn(message_id, "It was taken back"))
         await self.journal.emit(withdrawn, operations=[count])
 
     async def clear_history(self) -> int:
@@ -156,7 +156,7 @@ class Session(ControlledSession):
             row = await self.store.sessions.get(self.id)
             count = 0 if row is None else row.message_count
             operations = [self.store.messages.clearing(self.id), self.store.transcript.clearing(self.id)]
-            cleared = self.moment(events.ConversationCleared(count))
+            cleared = self.stamped(events.ConversationCleared(count))
             await self.journal.emit(cleared, operations=operations, refusable=True)
             self.agent.clear()
             self.gate.note = None
@@ -179,7 +179,7 @@ class Session(ControlledSession):
             self.config = self.config.changed(approval=approval)
         self.name = title or self.name
         operation = self.store.sessions.updating(self.id, name=self.name, config=self.config.given())
-        changes = [] if approval is None else [self.moment(events.PolicyChanged(approval))]
+        changes = [] if approval is None else [self.stamped(events.PolicyChanged(approval))]
         await self.journal.emit(*changes, operations=[operation])
         self.context.changed(self)
 
@@ -220,7 +220,7 @@ class Session(ControlledSession):
         await self._stop_turn(words)
         if working and self.state != "error":
             self.show("idle")
-            await self.journal.post(self.moment(events.StatusChanged("idle", words)))
+            await self.journal.post(self.stamped(events.StatusChanged("idle", words)))
         self.close_viewers(words)
         await self.journal.aclose(RECORD_SECONDS)
         await self.agent.aclose()
@@ -238,7 +238,7 @@ class Session(ControlledSession):
         event = events.StatusChanged(self.state, REASONS.get(reason, reason), particulars)
         changes = {"status": status, "ended_at": self.ended_at, "end_reason": reason, "turn_message_id": None}
         operation = self.store.sessions.updating(self.id, **changes, steps=self.steps, usage=asdict(self.usage))
-        await self.journal.post(self.moment(event), operations=[operation])
+        await self.journal.post(self.stamped(event), operations=[operation])
         return await self.journal.drain(RECORD_SECONDS)
 
     async def _close(self, words: str) -> None:

@@ -14,12 +14,12 @@ from cambio_lab.agent.models import notice
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.errors import StoreUnavailable
 from cambio_lab.events import Event, Status, StatusChanged, Usage, timestamp
-from cambio_lab.store import SessionRow, SessionStatus
+from cambio_lab.store import EventRow, SessionRow, SessionStatus
 
 from .broadcast import Subscription
 from .config import SessionConfig
 from .interfaces import SessionContext, SessionView, Viewer
-from .journal import Journal, Moment
+from .journal import Journal, event_row
 
 T = TypeVar("T")
 RETRY_SECONDS = 0.5
@@ -160,8 +160,8 @@ class SessionState:
 
     # Events
 
-    def moment(self, event: Event, **particulars: Any) -> Moment:
-        """Return ``event`` as it happens now, encoded once for all readers.
+    def stamped(self, event: Event, **particulars: Any) -> EventRow:
+        """Return ``event`` as it happens now, encoded once for the store and all readers.
 
         ``particulars`` are fields of :class:`SessionView` that only the caller knows.
         """
@@ -176,11 +176,11 @@ class SessionState:
             control=self.control,
             **particulars,
         )
-        return Moment(event, time, self.context.encode(event, view), view.image_sha256)
+        return event_row(self.id, event, time, self.context.encode(event, view), view.image_sha256)
 
     async def warn(self, words: str, metadata: dict[str, Any]) -> None:
         """Tell the readers of something that is about to happen; the state stays."""
-        await self.journal.post(self.moment(StatusChanged(self.state, words, metadata)))
+        await self.journal.post(self.stamped(StatusChanged(self.state, words, metadata)))
 
     async def record_grew(self, total: int) -> None:
         """Note the size of the record: warn when its limit is near, end the turn when it is reached."""

@@ -134,11 +134,11 @@ class Turn:
             message = event.message
             operations.append(await session.until_stored(lambda: self._store.transcript.appending(session.id, message)))
         self._dropping = None
-        moments = [session.moment(one) for one in (dropped, event) if one is not None]
-        await session.journal.emit(*moments, operations=operations)
+        rows = [session.stamped(one) for one in (dropped, event) if one is not None]
+        await session.journal.emit(*rows, operations=operations)
 
     async def _post(self, event: events.Event) -> None:
-        await self._session.journal.post(self._session.moment(event))
+        await self._session.journal.post(self._session.stamped(event))
 
     async def _status(self, event: events.StatusChanged) -> None:
         self._session.show(event.status)
@@ -146,14 +146,14 @@ class Turn:
 
     async def _asked(self, event: events.ApprovalRequested) -> None:
         self._session.show("waiting_approval")
-        await self._session.journal.emit(self._session.moment(event))
+        await self._session.journal.emit(self._session.stamped(event))
         self._session.context.notify(self._session.name, f"May I do this? {event.shown}", ["approve", "deny"])
 
     async def _decided(self, event: events.ApprovalDecided) -> None:
         if event.verdict in ("denied", "timeout"):
             self._denied.add(event.tool_use_id)
         self._session.show("acting")
-        await self._session.journal.emit(self._session.moment(event))
+        await self._session.journal.emit(self._session.stamped(event))
 
     async def _question(self, event: events.QuestionAsked) -> None:
         await human.asked(self._session, event, self.message_id)
@@ -171,7 +171,7 @@ class Turn:
         if not event.note:
             metadata, add = {"queued": True, "during": self.message_id}, self._store.messages.appending
             operations.append(add(event.message_id, session.id, "user", event.content, metadata, session.now()))
-        await session.journal.emit(session.moment(event), operations=operations)
+        await session.journal.emit(session.stamped(event), operations=operations)
 
     async def _replied(self, event: events.ModelReplied) -> None:
         session = self._session
@@ -181,7 +181,7 @@ class Turn:
             self._thinking.clear()
         self._reply = event
         operation = self._store.sessions.updating(session.id, usage=asdict(session.usage))
-        await session.journal.post(session.moment(event, turn_usage=self.used), operations=[operation])
+        await session.journal.post(session.stamped(event, turn_usage=self.used), operations=[operation])
 
     async def _started(self, event: events.ToolStarted) -> None:
         session = self._session
@@ -190,7 +190,7 @@ class Turn:
         self._tool_calls.append(event.tool)
         row = self._steps[event.step] = self._begun(event)
         operations = [self._store.steps.appending(row), self._store.sessions.updating(session.id, steps=session.steps)]
-        await session.journal.post(session.moment(event, cost_usd=row.cost_usd), operations=operations)
+        await session.journal.post(session.stamped(event, cost_usd=row.cost_usd), operations=operations)
 
     async def _finished(self, event: events.ToolFinished) -> None:
         if event.actor == "human":  # in the run that is replayed
@@ -205,7 +205,7 @@ class Turn:
         if image is not None:
             sha256 = await session.until_stored(lambda: self._store.screenshots.put(image, event.media_type))
         growing = self._store.sessions.growing(session.id, len(image or b"") + len(event.tree))
-        results = await session.journal.emit(session.moment(event, image_sha256=sha256), operations=[growing])
+        results = await session.journal.emit(session.stamped(event, image_sha256=sha256), operations=[growing])
         await session.record_grew(results[-1])
 
     def _begun(self, event: events.ToolStarted | events.ToolFinished) -> StepRow:
@@ -267,18 +267,18 @@ class Turn:
         """Keep and show the end and the return to ``idle`` as one: a client that sees the answer may send again."""
         session = self._session
         session.usage = self._spent_before + event.usage  # with what a dropped reply had cost
-        moments = [session.moment(event, reply_id=reply_id)]
+        rows = [session.stamped(event, reply_id=reply_id)]
         while (message := session.gate.next_message(notes=False)) is not None:
             withdrawn = events.MessageWithdrawn(message.message_id, "The turn ended before the agent read it")
-            moments.insert(-1, session.moment(withdrawn))
+            rows.insert(-1, session.stamped(withdrawn))
         self._over(self)
         if session.state == "idle":
-            moments.append(session.moment(events.StatusChanged("idle", "Waiting for a message")))
+            rows.append(session.stamped(events.StatusChanged("idle", "Waiting for a message")))
         self.finished = True
         changes = {"turn_message_id": None, "steps": session.steps, "usage": asdict(session.usage)}
         operations.append(self._store.sessions.updating(session.id, **changes))
         operations.append(self._store.sessions.growing(session.id, 0))
-        results = await session.journal.emit(*moments, operations=operations)
+        results = await session.journal.emit(*rows, operations=operations)
         session.record_bytes = max(session.record_bytes, results[-1])
 
 

@@ -29,7 +29,7 @@ async def flood(app: CambioLab) -> None:
                 done.add(session.id)
                 for number in range(int(session.name.split()[1])):
                     event = StatusChanged("thinking", f"event {number}", {"padding": "x" * 100})
-                    await session.journal.post(session.moment(event))
+                    await session.journal.post(session.stamped(event))
 
 
 if __name__ == "__main__":

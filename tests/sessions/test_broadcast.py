@@ -22,7 +22,7 @@ async def tell(session: Session, count: int, *, stream_every: int = 3) -> None:
     """Events as a turn would produce them; each third is a piece of text."""
     for number in range(count):
         event = TextDelta(f"{number}") if number % stream_every == 0 else StatusChanged("acting", f"{number}")
-        await session.journal.post(session.moment(event))
+        await session.journal.post(session.stamped(event))
     assert await session.journal.drain(10)
 
 
