@@ -27,12 +27,11 @@ from cambio_lab.agent.client import ModelClient
 from cambio_lab.agent.gate import Gate
 from cambio_lab.agent.loop import Agent
 from cambio_lab.agent.options import AgentOptions
-from cambio_lab.agent.transports import Recorded, ReplayTransport
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.desktop.sandbox.local import LocalProvider
 from cambio_lab.events import Event, RequestSent, TextDelta, ThinkingDelta, TurnFailed
 from cambio_lab.recording.recorder import Recorder
-from cambio_lab.replay.requests import response_bytes
+from cambio_lab.replay.requests import ReplayTransport
 from cambio_lab.reports import Run
 from cambio_lab.sessions import Registry
 from cambio_lab.settings import Settings
@@ -81,7 +80,7 @@ async def recording(run: Run, rounds: int) -> dict[str, float]:
     nothing but the loop and the recorder takes time.
     """
     options = AgentOptions(model=MODEL, max_steps=1000)
-    replies = [Recorded(200, one["headers"], response_bytes(one)) for one in run.contents.exchanges]
+    replies = [{**one, "error": None} for one in run.contents.exchanges]
     results: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     with tempfile.TemporaryDirectory() as directory:
         store = await Store.open(Path(directory))
@@ -92,7 +91,7 @@ async def recording(run: Run, rounds: int) -> dict[str, float]:
             recorder = None
             if recorded:
                 recorder = await Recorder.open(store, f"session-{number}")
-                await recorder.begin(options=options, desktop=desktop)
+                await recorder.begin(None, options=options, desktop=desktop, approval="never")
                 client.wrap, desktop = recorder.transport, recorder.desktop(desktop)
             agent = Agent(desktop=desktop, options=options, gate=Gate("never", 60), client=client)
             seconds, waits = await turn(agent)

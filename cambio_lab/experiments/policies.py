@@ -19,8 +19,7 @@ from typing import Any
 
 import httpx2
 
-from ..agent.transports import Chunks
-from ..agent.transports.demo import DemoTransport, error_response, message_events
+from ..agent.transports.demo import Chunks, DemoTransport, error_response, message_events
 from ..agent.transports.script import Block, Message, current_turn, user_words
 from ..desktop.base import Size
 from ..errors import ConfigurationError

@@ -11,13 +11,15 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import httpx2
+
 from .._version import __version__
-from ..agent.transports import Exchange, RecordingTransport
+from ..agent.http import pieces_of
 from ..desktop.base import Desktop, Screenshot
 from ..errors import StoreError
 from ..store import EventRow, ExchangeRow, Store
@@ -26,14 +28,120 @@ from .calls import HUMAN, ClientDesktop, RecordingDesktop
 from .masking import Mask
 
 if TYPE_CHECKING:
-    import httpx2
-
     from ..agent.options import AgentOptions
     from ..agent.tools import ApprovalPolicy
 
 log = logging.getLogger(__name__)
 STARTED = "RecordingStarted"
 OBSERVED = "Observed"
+KEPT_HEADERS = frozenset(
+    {"content-type", "content-encoding", "request-id", "retry-after", "retry-after-ms", "x-should-retry"}
+)
+"""Of a reply. Of a request none is kept: that is where the keys are."""
+
+
+@dataclass
+class Exchange:
+    """One request and as much of its reply as came.
+
+    ``error`` names in a word what went wrong below HTTP, or ``cancelled`` when we left before the end; times are in
+    milliseconds from the moment the request left.
+    """
+
+    started_at: float
+    body: Sequence[bytes]
+    """In pieces."""
+    number: int = 0
+    """Given by the recorder."""
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    response: bytes = b""
+    first_byte_ms: float | None = None
+    total_ms: float | None = None
+    error: str | None = None
+
+
+Ended = Callable[[Exchange], Coroutine[Any, Any, None]]
+
+
+class RecordingTransport(httpx2.AsyncBaseTransport):
+    """Passes requests to ``inner`` without delaying a byte, and tells ``sent`` and ``ended`` about each.
+
+    Neither may raise or take long. ``ended`` is told when the reply is complete, before its reader is, or broken off.
+    """
+
+    def __init__(self, inner: httpx2.AsyncBaseTransport, sent: Callable[[Exchange], None], ended: Ended) -> None:
+        self._inner = inner
+        self._sent = sent
+        self._ended = ended
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if request.method != "POST":
+            return await self._inner.handle_async_request(request)
+        exchange = Exchange(time.time(), await pieces_of(request))
+        began = time.perf_counter()
+        self._sent(exchange)
+        try:
+            response = await self._inner.handle_async_request(request)
+        except BaseException as error:
+            exchange.error = _word(error)
+            exchange.total_ms = 1000 * (time.perf_counter() - began)
+            await self._ended(exchange)
+            raise
+        exchange.status = response.status_code
+        exchange.headers = {name: value for name, value in response.headers.items() if name in KEPT_HEADERS}
+        assert isinstance(response.stream, httpx2.AsyncByteStream)
+        response.stream = _Tee(response.stream, exchange, self._ended, began)
+        return response
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _Tee(httpx2.AsyncByteStream):
+    """A reply's body, noted as it is read."""
+
+    def __init__(self, inner: httpx2.AsyncByteStream, exchange: Exchange, ended: Ended, began: float) -> None:
+        self._inner = inner
+        self._exchange = exchange
+        self._ended = ended
+        self._began = began
+        self._chunks: list[bytes] = []
+        self._over = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._inner:
+                if self._exchange.first_byte_ms is None:
+                    self._exchange.first_byte_ms = 1000 * (time.perf_counter() - self._began)
+                self._chunks.append(chunk)
+                yield chunk
+        except GeneratorExit:
+            raise  # the reader left; aclose() follows and says so
+        except BaseException as error:
+            self._exchange.error = _word(error)
+            await self._end()
+            raise
+        await self._end()
+
+    async def aclose(self) -> None:
+        try:
+            await self._inner.aclose()
+        finally:
+            if not self._over:
+                self._exchange.error = self._exchange.error or "cancelled"
+                await self._end()
+
+    async def _end(self) -> None:
+        if not self._over:
+            self._over = True
+            self._exchange.total_ms = 1000 * (time.perf_counter() - self._began)
+            self._exchange.response = b"".join(self._chunks)
+            await self._ended(self._exchange)
+
+
+def _word(error: BaseException) -> str:
+    return "cancelled" if type(error).__name__ == "CancelledError" else type(error).__name__
 
 
 class HumanCall(NamedTuple):
@@ -65,7 +173,7 @@ class Recorder:
         return cls(store, session_id, first=await store.exchanges.count(session_id) + 1)
 
     def transport(self, inner: httpx2.AsyncBaseTransport) -> RecordingTransport:
-        return RecordingTransport(inner, self)
+        return RecordingTransport(inner, self.sent, self.ended)
 
     def desktop(self, desktop: Desktop) -> Desktop:
         """Return ``desktop`` for the agent: each of its calls is recorded."""
@@ -76,27 +184,22 @@ class Recorder:
         return ClientDesktop(desktop, self._observed, self._keep_screenshot, self._count, mask)
 
     async def begin(
-        self,
-        facts: Mapping[str, Any] | None = None,
-        *,
-        options: AgentOptions | None = None,
-        desktop: Desktop | None = None,
-        approval: ApprovalPolicy | None = None,
+        self, facts: Mapping[str, Any] | None, *, options: AgentOptions, desktop: Desktop, approval: ApprovalPolicy
     ) -> None:
         """Note what this recording is made with: versions, the agent's options, its desktop, and any other ``facts``.
 
         A replay sets the agent up with the same; no key and no address of the service is among them.
         """
-        environment: dict[str, Any] = {"cambio_lab": __version__, "anthropic": _version("anthropic"), **(facts or {})}
-        if options is not None:
-            environment["options"] = {name: value for name, value in asdict(options).items() if name != "base_url"}
-        if approval is not None:
-            environment["approval"] = sorted(approval) if isinstance(approval, frozenset) else approval
-        if desktop is not None:
-            digest, isolated = desktop.image_digest, desktop.isolated
-            environment["desktop"] = {"display": list(desktop.size), "image_digest": digest, "isolated": isolated}
-            environment["desktop"]["browser"] = desktop.has_browser
-        await self._submit(self._write(self._event(STARTED, environment)))
+        environment: dict[str, Any] = {"cambio_lab": __version__, "anthropic": version("anthropic"), **(facts or {})}
+        environment["options"] = {name: value for name, value in asdict(options).items() if name != "base_url"}
+        environment["approval"] = sorted(approval) if isinstance(approval, frozenset) else approval
+        environment["desktop"] = {
+            "display": list(desktop.size),
+            "image_digest": desktop.image_digest,
+            "isolated": desktop.isolated,
+            "browser": desktop.has_browser,
+        }
+        await self._note(STARTED, environment)
 
     async def aclose(self) -> None:
         """Wait until every row is on disk, or its loss is in the log."""
@@ -117,20 +220,10 @@ class Recorder:
         except Exception:
             log.exception("session %s: request %d could not be recorded", self._session_id, exchange.number)
             return
-        row = ExchangeRow(
-            session_id=self._session_id,
-            number=exchange.number,
-            started_at=exchange.started_at,
-            request_sha256=digest,
-            request=request,
-            status=exchange.status,
-            headers=exchange.headers,
-            response=exchange.response,
-            first_byte_ms=exchange.first_byte_ms,
-            total_ms=exchange.total_ms,
-            error=exchange.error,
-        )
-        await self._submit(self._write_exchange(row, screenshots))
+        values = {**vars(exchange), "request_sha256": digest, "request": request}
+        del values["body"]
+        row = ExchangeRow(self._session_id, **values)
+        await self._submit(self._store.write(self._store.exchanges.appending(row, screenshots)))
 
     async def _encode(self, exchange: Exchange, before: asyncio.Task[Any] | None) -> tuple[str, bytes, list[str]]:
         if before is not None and not before.done():
@@ -166,7 +259,12 @@ class Recorder:
         return self._calls
 
     async def _observed(self, record: dict[str, Any]) -> None:
-        await self._submit(self._write(self._event(OBSERVED, record)))
+        await self._note(OBSERVED, record)
+
+    async def _note(self, kind: str, record: Mapping[str, Any]) -> None:
+        text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
+        row = EventRow(self._session_id, None, None, time.time(), kind, None, text)
+        await self._submit(self._store.events.append([row]))
 
     async def _keep_screenshot(self, screenshot: Screenshot) -> None:
         await self._submit(self._put(screenshot))
@@ -175,17 +273,7 @@ class Recorder:
         await self._store.screenshots.put(screenshot.data, screenshot.media_type)
         await self._store.write(self._store.sessions.growing(self._session_id, len(screenshot.data)))
 
-    def _event(self, kind: str, record: Mapping[str, Any]) -> EventRow:
-        text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
-        return EventRow(self._session_id, None, None, time.time(), kind, None, text)
-
-    async def _write(self, row: EventRow) -> None:
-        await self._store.events.append([row])
-
-    async def _write_exchange(self, row: ExchangeRow, screenshots: Sequence[str]) -> None:
-        await self._store.write(self._store.exchanges.appending(row, screenshots))
-
-    async def _submit(self, write: Coroutine[Any, Any, None]) -> None:
+    async def _submit(self, write: Coroutine[Any, Any, Any]) -> None:
         """Begin ``write`` and let it reach the writer's queue; do not wait for the disk."""
         self._keep(asyncio.create_task(write))
         await asyncio.sleep(0)
@@ -204,10 +292,3 @@ class Recorder:
             log.error("session %s: a part of its record is lost: %s", self._session_id, error.describe())
         else:
             log.error("session %s: a part of its record is lost", self._session_id, exc_info=error)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

@@ -12,7 +12,6 @@ from ..agent.client import ModelClient
 from ..agent.gate import Gate, QueuedMessage
 from ..agent.loop import Agent
 from ..agent.options import AgentOptions, TurnOptions
-from ..agent.transports import ReplayTransport
 from ..agent.turn import Emit
 from ..errors import BundleRefused, CambioError, ReplayDiverged
 from ..events import (
@@ -56,14 +55,14 @@ class Playback:
         self._encoder = BodyEncoder()
         kept = requests.given(contents, every=bool(pace))
         self._recorded = requests.Bodies(contents, kept)
-        replies = [requests.reply(contents.exchanges[i]) for i in kept]
+        replies = [contents.exchanges[index] for index in kept]
         self.stops = Stops(contents, gate, patience)
         self._patience = patience
         gate.answering = self._answered
         answered = [event for event in contents.events if event["kind"] == "QuestionAnswered"]
         self._answers = {event["tool_use_id"]: event for event in answered}
         self._deciding: asyncio.Task[None] | None = None
-        self.transport = ReplayTransport(replies, self._compare, pace=pace, cut=self.stops.reached)
+        self.transport = requests.ReplayTransport(replies, self._compare, pace=pace, cut=self.stops.reached)
         self.desktop = desktop or ReplayDesktop(contents, pace=pace)
         self.desktop.cut = self.stops.reached
         decided = [event for event in contents.events if event["kind"] == "ApprovalDecided"]

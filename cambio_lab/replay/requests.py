@@ -1,14 +1,18 @@
-"""Recorded requests to the model: which are answered, with what, and where a new one differs."""
+"""Recorded requests to the model: which are answered, with what, and where a new one differs; the transport."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from ..agent.transports import Recorded
-from ..errors import BundleRefused
+import httpx2
+
+from ..agent.http import pieces_of
+from ..agent.transports.demo import Chunks
+from ..errors import BundleRefused, ReplayDiverged
 from ..recording import Contents, Json, parse_request, readable
 from ..recording.bounds import check, check_json
 from ..recording.schema import Message
@@ -98,17 +102,6 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")
 
 
-def reply(exchange: Json) -> Recorded:
-    return Recorded(
-        status=exchange.get("status"),
-        headers=exchange["headers"],
-        response=response_bytes(exchange),
-        first_byte_ms=exchange.get("first_byte_ms") or 0.0,
-        total_ms=exchange.get("total_ms") or 0.0,
-        error=exchange.get("error"),
-    )
-
-
 def response_bytes(exchange: Json) -> bytes:
     """A recorded reply's bytes."""
     response = exchange.get("response") or ""
@@ -153,3 +146,74 @@ def _whole(exchange: Json) -> bool:
     """Return whether the reply came to its end, or was stopped by a person."""
     complete = exchange.get("status") == 200 and not exchange.get("error")
     return (complete and b"message_stop" in response_bytes(exchange)) or exchange.get("error") == "cancelled"
+
+
+PACED_PIECES = 40  # of a body at recorded pace
+Compare = Callable[[int, Sequence[bytes]], str | None]
+"""What is different about request number ``n`` (from 0) with this body (in pieces), or ``None``."""
+
+
+class ReplayTransport(httpx2.AsyncBaseTransport):
+    """Gives the replies of recorded exchanges in order.
+
+    ``compare`` is asked about each request; when it finds a difference, or the record is at its end,
+    :class:`~cambio_lab.errors.ReplayDiverged` says so, and every request after it is answered the same. ``pace`` 0
+    answers at once, 1 as slowly as it went. ``cut`` is called where a person stopped the recorded reply.
+    """
+
+    def __init__(
+        self, replies: Sequence[Json], compare: Compare, *, pace: float = 0.0, cut: Callable[[], None] | None = None
+    ) -> None:
+        self.divergence: ReplayDiverged | None = None
+        self.position = 0
+        self._replies = replies
+        self._compare = compare
+        self._pace = pace
+        self._cut = cut
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every recorded reply was given."""
+        return self.position == len(self._replies)
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        body = await pieces_of(request)
+        if self.divergence is None:
+            reason = await self._difference(body)
+            if reason is not None:
+                self.divergence = ReplayDiverged(reason, hint="Record the run again (mode `all`) if this is meant.")
+        if self.divergence is not None:
+            raise self.divergence
+        recorded = self._replies[self.position]
+        self.position += 1
+        await asyncio.sleep(self._pace * (recorded.get("first_byte_ms") or 0.0) / 1000)
+        if recorded.get("status") is None:
+            if recorded.get("error") == "cancelled":
+                await self._stopped()
+            raise httpx2.ConnectError(recorded.get("error") or "no reply", request=request)
+        stream = Chunks(self._body(recorded, request))
+        return httpx2.Response(recorded["status"], headers=recorded["headers"], stream=stream, request=request)
+
+    async def _difference(self, body: Sequence[bytes]) -> str | None:
+        if self.exhausted:
+            return f"the run asks the model a {self.position + 1}. time, the recording ends after {self.position}"
+        return await asyncio.to_thread(self._compare, self.position, body)
+
+    async def _body(self, recorded: Json, request: httpx2.Request) -> AsyncIterator[bytes]:
+        body, error = response_bytes(recorded), recorded.get("error")
+        seconds = ((recorded.get("total_ms") or 0.0) - (recorded.get("first_byte_ms") or 0.0)) / 1000
+        size = max(1, -(-len(body) // PACED_PIECES) if self._pace else len(body))
+        for start in range(0, len(body), size):
+            yield body[start : start + size]
+            if self._pace:
+                await asyncio.sleep(self._pace * max(0.0, seconds) / PACED_PIECES)
+        if error == "cancelled":
+            await self._stopped()
+        if error is not None:
+            raise httpx2.ReadError(error, request=request)
+
+    async def _stopped(self) -> None:
+        """Stop where it was stopped in the recording, and wait until that cancels this."""
+        if self._cut is not None:
+            self._cut()
+        await asyncio.Event().wait()

@@ -18,11 +18,21 @@ from typing import Any
 import httpx2
 
 from ..tools import COMPUTER
-from . import Chunks
 from .script import Reply, next_reply
 
 IMAGE_TOKENS = 1334  # a 1280x800 screenshot
 DELTA = 16  # characters of one text delta
+
+
+class Chunks(httpx2.AsyncByteStream):
+    """A response body from an iterator of bytes."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._chunks:
+            yield chunk
 
 
 class DemoTransport(httpx2.AsyncBaseTransport):

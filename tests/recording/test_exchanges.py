@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import httpx2
 import pytest
 
-from cambio_lab.agent.transports import Chunks, Exchange, Recorded, RecordingTransport, ReplayTransport
+from cambio_lab.agent.transports.demo import Chunks
 from cambio_lab.errors import ReplayDiverged
+from cambio_lab.recording.recorder import Exchange, RecordingTransport
+from cambio_lab.replay.requests import ReplayTransport
 
 
 class Notes:
@@ -40,7 +43,7 @@ async def whole() -> AsyncIterator[bytes]:
 
 async def test_notes_what_passes() -> None:
     notes = Notes()
-    async with httpx2.AsyncClient(transport=RecordingTransport(Service(whole), notes)) as client:
+    async with httpx2.AsyncClient(transport=RecordingTransport(Service(whole), notes.sent, notes.ended)) as client:
         answer = await client.post("http://x/v1/messages", content=b"{}", headers={"authorization": "Bearer secret"})
     assert answer.content == b"onetwothree"
     (exchange,) = notes.over
@@ -66,7 +69,7 @@ async def test_the_first_byte_is_not_held_up() -> None:
 
     notes = Notes()
     async with (
-        httpx2.AsyncClient(transport=RecordingTransport(Service(slow), notes)) as client,
+        httpx2.AsyncClient(transport=RecordingTransport(Service(slow), notes.sent, notes.ended)) as client,
         client.stream("POST", "http://x/v1/messages", content=b"{}") as answer,
     ):
         pieces = answer.aiter_raw()
@@ -83,17 +86,18 @@ async def test_what_is_cut_off_is_noted_as_far_as_it_came() -> None:
         raise httpx2.ReadError("gone")
 
     notes = Notes()
-    async with httpx2.AsyncClient(transport=RecordingTransport(Service(broken), notes)) as client:
+    async with httpx2.AsyncClient(transport=RecordingTransport(Service(broken), notes.sent, notes.ended)) as client:
         with pytest.raises(httpx2.ReadError):
             await client.post("http://x/v1/messages", content=b"{}")
-        client._transport = RecordingTransport(Service(whole), notes)
+        client._transport = RecordingTransport(Service(whole), notes.sent, notes.ended)
         async with client.stream("POST", "http://x/v1/messages", content=b"{}") as answer:
             await anext(answer.aiter_raw())
     assert [(e.response, e.error) for e in notes.over] == [(b"first", "ReadError"), (b"one", "cancelled")]
 
 
 async def test_replay_gives_it_back_and_says_what_differs() -> None:
-    recorded = [Recorded(200, {"content-type": "text/plain"}, b"a"), Recorded(None, error="ConnectError")]
+    answered: dict[str, Any] = {"status": 200, "headers": {"content-type": "text/plain"}, "response": "a"}
+    recorded = [answered, {"status": None, "headers": {}, "error": "ConnectError"}]
     transport = ReplayTransport(
         recorded, lambda index, body: None if b"".join(body) == b"same" else "it asks something else"
     )
