@@ -7,12 +7,10 @@ another encoding, a part of it) is not recognised.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, AnyStr
 
 NAME = r"[A-Za-z][A-Za-z0-9_]{0,63}"
-LONGEST_PLACEHOLDER = 68
-"""Bytes, braces included."""
 
 
 class Mask:
@@ -52,10 +50,9 @@ class Mask:
             data = self._bytes.sub(lambda found: self._encoded[found[0]], data)
         return _without_beginning(data, data, self._values) if cut else data
 
-    def stream(self) -> Substitution:
+    def stream(self) -> MaskedStream:
         """The same for bytes that come in pieces."""
-        longest = max(map(len, self._encoded), default=0)
-        return Substitution(self._bytes if self else None, lambda found: self._encoded[found[0]], longest)
+        return MaskedStream(self._bytes if self else None, self._encoded)
 
     def json(self, value: Any) -> Any:
         """``value`` with keys and texts at any depth masked, and numbers whose digits are a value."""
@@ -72,18 +69,14 @@ class Mask:
         return value
 
 
-class Substitution:
-    """``pattern`` replaced in a stream: the same as in the whole, however it is cut into pieces.
+class MaskedStream:
+    """Values replaced in a stream: the same as in the whole, however it is cut into pieces."""
 
-    No match is longer than ``longest`` bytes; so many are held back at most.
-    """
-
-    def __init__(
-        self, pattern: re.Pattern[bytes] | None, replace: Callable[[re.Match[bytes]], bytes], longest: int
-    ) -> None:
+    def __init__(self, pattern: re.Pattern[bytes] | None, placeholders: Mapping[bytes, bytes]) -> None:
         self._pattern = pattern
-        self._replace = replace
-        self._longest = longest
+        self._placeholders = placeholders
+        self._longest = max(map(len, placeholders), default=0)
+        """So many bytes are held back at most."""
         self._left = b""
 
     def feed(self, piece: bytes) -> bytes:
@@ -111,7 +104,7 @@ class Substitution:
         for found in self._pattern.finditer(text) if self._pattern is not None else ():
             if found.start() >= certain:
                 break
-            done += text[at : found.start()] + self._replace(found)
+            done += text[at : found.start()] + self._placeholders[found[0]]
             at = found.end()
         kept_from = max(at, certain)
         self._left = text[kept_from:]

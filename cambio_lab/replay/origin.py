@@ -80,7 +80,7 @@ async def fork_point(store: Store, run: str, step: int | None, root: Path | None
         contents = await asyncio.to_thread(run_file.unpack, path)
     else:
         contents = await collect(store, run)
-    return await asyncio.to_thread(ForkPoint.after, contents, step)
+    return await asyncio.to_thread(ForkPoint.at_step, contents, step)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class ForkPoint:
     history: list[Json]
 
     @classmethod
-    def after(cls, contents: Contents, step: int | None) -> ForkPoint:
+    def at_step(cls, contents: Contents, step: int | None) -> ForkPoint:
         """Return the point after ``step``, 0 for the beginning, ``None`` for the end of the conversation.
 
         :class:`InvalidRequest` without such a step.

@@ -30,7 +30,7 @@ from ..recording import BodyEncoder, Contents, Json, expand, images_of
 from ..recording.bounds import check
 from ..recording.schema import TURN_OPTIONS
 from . import requests
-from .recorded import COUNTED, RecordedGate, RecordedTools, Stops
+from .recorded import COUNTED, RecordedGate, RecordedStops, RecordedTools
 from .replay_desktop import ReplayDesktop
 
 
@@ -56,19 +56,16 @@ class Playback:
         kept = requests.given(contents, every=bool(pace))
         self._recorded = requests.Bodies(contents, kept)
         replies = [contents.exchanges[index] for index in kept]
-        self.stops = Stops(contents, gate, patience)
+        self.stops = RecordedStops(contents, gate, patience)
         self._patience = patience
         gate.answering = self._answered
-        answered = [event for event in contents.events if event["kind"] == "QuestionAnswered"]
-        self._answers = {event["tool_use_id"]: event for event in answered}
+        self._answers = _by_call(contents, "QuestionAnswered")
         self._deciding: asyncio.Task[None] | None = None
         self.transport = requests.ReplayTransport(replies, self._compare, pace=pace, cut=self.stops.reached)
         self.desktop = desktop or ReplayDesktop(contents, pace=pace)
         self.desktop.cut = self.stops.reached
-        decided = [event for event in contents.events if event["kind"] == "ApprovalDecided"]
-        self._verdicts = {event["tool_use_id"]: event for event in decided}
-        finished = [event for event in contents.events if event["kind"] == "ToolFinished"]
-        self._timings = {event["tool_use_id"]: Timing(**event["timing"]) for event in finished}
+        self._verdicts = _by_call(contents, "ApprovalDecided")
+        self._finished = _by_call(contents, "ToolFinished")
         self._model_ms = [event["model_ms"] for event in contents.events if event["kind"] == "ModelReplied"]
         self._replies = 0
         self._said = _said_during(contents)
@@ -100,7 +97,7 @@ class Playback:
             await emit(self._with_recorded_times(event))
             self._counted += type(event).__name__ in COUNTED
             await self._repeat_people(agent, emit)
-            await self.stops.after(event)
+            await self.stops.shown(event)
 
         agent.next_message = self._next_message
         self.stops.begin()
@@ -149,8 +146,8 @@ class Playback:
 
     def _with_recorded_times(self, event: Event) -> Event:
         """Return the event with its recorded times and, of a stopped turn, the text that had been shown."""
-        if isinstance(event, ToolFinished) and event.tool_use_id in self._timings:
-            return replace(event, timing=self._timings[event.tool_use_id])
+        if isinstance(event, ToolFinished) and event.tool_use_id in self._finished:
+            return replace(event, timing=Timing(**self._finished[event.tool_use_id]["timing"]))
         if isinstance(event, ModelReplied):
             self._replies += 1
             if self._replies <= len(self._model_ms):
@@ -238,6 +235,11 @@ async def replay(contents: Contents, *, pace: float = 0.0) -> Replayed:
         await agent.aclose()
     identical = _bytes(messages) == _bytes(await asyncio.to_thread(contents.conversation))
     return Replayed(messages, happened, identical, loop.time() - began)
+
+
+def _by_call(contents: Contents, kind: str) -> dict[str, Json]:
+    """Return the events of one kind by the id of the call that they are about."""
+    return {event["tool_use_id"]: event for event in contents.events if event["kind"] == kind}
 
 
 def _said_during(contents: Contents) -> deque[tuple[int, QueuedMessage]]:

@@ -77,7 +77,7 @@ class StopPoint:
     inside: bool
 
 
-class Stops:
+class RecordedStops:
     """Decides when a stop of the replaying client takes effect.
 
     An early stop takes effect at its recorded place; there, a late one is waited for, at most ``patience`` seconds. A
@@ -124,7 +124,7 @@ class Stops:
         if self._waiting is None or self._waiting.done():
             self._waiting = asyncio.create_task(self._wait_and_press())
 
-    async def after(self, event: Event) -> None:
+    async def shown(self, event: Event) -> None:
         """An event was shown; if the turn was stopped right after it, so it is now."""
         if type(event).__name__ not in COUNTED or _came_later(event):
             return

@@ -24,21 +24,6 @@ UNMATCHED = frozenset({"release_all", "resize"})
 """Housekeeping: whether it happens depends on timing, and nothing is seen of it."""
 
 
-class ClientRecord:
-    """The results of what clients did in a recording; each recorded call is answered once."""
-
-    def __init__(self, calls: list[Json]) -> None:
-        self._left = [call for call in calls if call.get("by") == CLIENT]
-
-    def take(self, method: str, arguments: Json) -> Json | None:
-        """Return the result of the first such call that was not answered yet."""
-        for index, call in enumerate(self._left):
-            if (call["method"], call["arguments"]) == (method, arguments):
-                result: Json = self._left.pop(index)["result"]
-                return result
-        return None
-
-
 class ReplayDesktop(CallDesktop):
     """What clients see of a replayed session. :attr:`for_agent` is what its agent works with."""
 
@@ -65,7 +50,8 @@ class ReplayDesktop(CallDesktop):
         self._mask = mask or Mask()
         self._size = _size(contents)
         self._find = contents.find
-        self._clients = ClientRecord(contents.observations)
+        self._client_calls = [call for call in contents.observations if call.get("by") == CLIENT]
+        """Each is answered once."""
         self._calls: list[Json] = []
         self._looks: deque[tuple[int, Json]] = deque()
         """What clients saw: after how many of the agent's calls, and the screenshot."""
@@ -166,10 +152,11 @@ class ReplayDesktop(CallDesktop):
         yield self._again("read_file", {"path": self._mask.text(path)})
 
     def _again(self, method: str, arguments: Json) -> Any:
-        result = self._clients.take(method, arguments)
-        if result is None:
-            raise ActionError(f"{NOT_LIVE} The recording has no such {method}.")
-        return calls.decode(result, self._find)
+        """Return the result of the first such call of a client that was not answered yet."""
+        for index, call in enumerate(self._client_calls):
+            if (call["method"], call["arguments"]) == (method, arguments):
+                return calls.decode(self._client_calls.pop(index)["result"], self._find)
+        raise ActionError(f"{NOT_LIVE} The recording has no such {method}.")
 
     async def replay(self, method: str, arguments: Json) -> Any:
         """The recorded result of the next call, which must be this one."""

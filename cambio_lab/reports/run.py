@@ -179,7 +179,7 @@ class Run:
         """The point after ``step``: the conversation up to there, and how to bring a desktop there."""
         from ..replay.origin import ForkPoint
 
-        return ForkPoint.after(self.contents, step)
+        return ForkPoint.at_step(self.contents, step)
 
     async def fork(
         self, step: int, *, model: str | None = None, message: str | None = None, lab: Any = None, **config: Any

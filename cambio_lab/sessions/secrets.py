@@ -23,8 +23,8 @@ from cambio_lab.desktop.base import Desktop, Settled
 from cambio_lab.desktop.delegating import DelegatingDesktop
 from cambio_lab.desktop.machine import CommandResult, FileContent, Listing
 from cambio_lab.errors import ActionError, DesktopError
-from cambio_lab.recording.masking import LONGEST_PLACEHOLDER, Mask, Substitution
 from cambio_lab.recording.masking import NAME as NAMES
+from cambio_lab.recording.masking import Mask
 
 NAME = re.compile(NAMES)
 SHORTEST, LONGEST, MOST = 4, 1000, 50
@@ -115,12 +115,9 @@ class SecretDesktop(DelegatingDesktop):
                 yield piece
 
     async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
-        if isinstance(chunks, bytes):
-            filled: AsyncIterator[bytes] | bytes = self._fill_bytes(chunks)
-        else:
-            filled = Substitution(_PLACEHOLDER_BYTES, self._value_bytes, LONGEST_PLACEHOLDER).over(chunks)
+        data = chunks if isinstance(chunks, bytes) else b"".join([chunk async for chunk in chunks])
         with self._masked_errors():
-            return await self.inner.write_file(self._fill(path), filled)
+            return await self.inner.write_file(self._fill(path), self._fill_bytes(data))
 
     async def list_files(self, path: str = "") -> Listing:
         with self._masked_errors():
@@ -155,10 +152,7 @@ class SecretDesktop(DelegatingDesktop):
         return _PLACEHOLDER.sub(lambda found: self._value(found[1], found[0]), text)
 
     def _fill_bytes(self, data: bytes) -> bytes:
-        return _PLACEHOLDER_BYTES.sub(self._value_bytes, data)
-
-    def _value_bytes(self, found: re.Match[bytes]) -> bytes:
-        return self._value(found[1].decode(), found[0].decode()).encode()
+        return _PLACEHOLDER_BYTES.sub(lambda found: self._value(found[1].decode(), found[0].decode()).encode(), data)
 
     def _value(self, name: str, placeholder: str) -> str:
         if name not in self._names:

@@ -56,7 +56,7 @@ async def test_the_bundle_is_the_truth_up_to_the_last_acknowledged_step(
     asked = json.loads(run.contents.request(0))
     assert asked == messages_api.bodies[0]
     last = max(acknowledged)
-    assert ForkPoint.after(run.contents, last).history[-1]["role"] == "user"
+    assert ForkPoint.at_step(run.contents, last).history[-1]["role"] == "user"
 
 
 async def _stored(server: LiveServer, session_id: str) -> Run:

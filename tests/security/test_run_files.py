@@ -289,7 +289,7 @@ async def use(data: bytes) -> None:
         _ = run._repr_mimebundle_(), run.to_markdown(), compare(run, run)._repr_mimebundle_(), run.to_inspect()
         _ = atif(run), list(step_rows(run)), conversation(run)
         _ = run.messages, run.answers, run.steps, run == run
-        ForkPoint.after(run.contents, run.rows[-1]["step"] if run.rows else 0)
+        ForkPoint.at_step(run.contents, run.rows[-1]["step"] if run.rows else 0)
         await replay(run.contents)
         DatasetExporter().write([run], Path(os.devnull))
         _ = list(islice(Film(run, 320, 1, 1.0).frames(), 40))
