@@ -31,6 +31,7 @@ from .tools import (
     Tool,
     failed,
     image_block,
+    image_fields,
     observe,
     result_block,
     valid_image,
@@ -238,7 +239,6 @@ class Calls:
         self, call: Call, member: str, outcome: Outcome, step: int, seen: Screenshot | None = None, ended: Ended = "ran"
     ) -> None:
         self.results.append(result_block(call, outcome))
-        image = outcome.image or seen
         await self._turn.emit(
             ToolFinished(
                 tool_use_id=call.id,
@@ -249,12 +249,9 @@ class Calls:
                 is_error=outcome.is_error,
                 text=outcome.text,
                 timing=outcome.timing,
-                image=image.data if image else None,
-                media_type=image.media_type if image else "image/png",
-                width=image.width if image else 0,
-                height=image.height if image else 0,
                 box=outcome.box,
                 ended=ended,
+                **image_fields(outcome.image or seen),
             )
         )
 

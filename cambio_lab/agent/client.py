@@ -110,7 +110,7 @@ class ModelClient:
                 await slices.rest()
             yield reader.finish(stream.response.headers.get("request-id"))
         except Exception as error:
-            raise classify(error, reader.usage, self._address(), self._secrets()) from error
+            raise classify(error, self._address(), self._secrets()) from error
         finally:
             await _leave(entering)
 
@@ -139,7 +139,7 @@ class ModelClient:
             stream = await self._client.beta.messages.create(messages=[message], stream=True, **parameters)
             await stream.close()
         except Exception as error:
-            raise classify(error, None, self._address(), self._secrets()) from error
+            raise classify(error, self._address(), self._secrets()) from error
 
     def _address(self) -> str:
         """Return where requests go, without credentials."""

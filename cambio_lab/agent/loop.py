@@ -276,7 +276,7 @@ class Agent:
             self._tools = make_tools(turn.info, options, self.desktop, self.gate, parts)
         extra = (asked.extra_tools if asked else None) or self.extra_tools
         turn.tools = [*self._tools, *([ExtraTool(extra, limit=options.shell_output)] if extra else [])]
-        turn.definitions = [entry for tool in turn.tools for entry in tool.definitions()]
+        turn.definitions = [entry for tool in turn.tools for entry in tool.definitions]
 
     async def _close(self, turn: Turn, lost: asyncio.Task[None]) -> None:
         turn.limits.disarm()

@@ -41,7 +41,7 @@ OTHER_HINT = "This is hardly the Messages API; check the base URL, and what stan
 
 
 class Transient(Exception):
-    """Another try may help. ``usage`` is what the service already counted for this one."""
+    """Another try may help."""
 
     def __init__(
         self,
@@ -50,7 +50,6 @@ class Transient(Exception):
         retry_after: float | None = None,
         broken: bool = False,
         unreachable: bool = False,
-        usage: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -59,7 +58,6 @@ class Transient(Exception):
         """The service had answered, but the reply cannot be used."""
         self.unreachable = unreachable
         """No connection was made, so nothing was sent."""
-        self.usage = dict(usage or {})
 
 
 class BrokenReply(Exception):
@@ -95,9 +93,7 @@ def backoff(attempt: int, retry_after: float | None) -> float:
     return min(0.5 * 2.0 ** (attempt - 1), 30.0) * random.uniform(0.5, 1.0)
 
 
-def classify(
-    error: Exception, usage: Mapping[str, Any] | None = None, address: str = "", secrets: Iterable[str] = ()
-) -> Exception:
+def classify(error: Exception, address: str, secrets: Iterable[str]) -> Exception:
     """Return the exception to raise instead of ``error``: :class:`Transient`, or one of ours for people.
 
     ``address`` is where the request went; ``secrets`` are strings that no message may contain.
@@ -106,22 +102,22 @@ def classify(
         return error
     names = [base.__name__ for base in type(error).__mro__]
     if "APIStatusError" in names:
-        return _status(error, usage, secrets)
+        return _status(error, secrets)
     if "APIConnectionError" in names:
         cause = error.__cause__
         if isinstance(cause, CambioError):  # raised by one of our transports under the SDK
             return cause
-        return _connection(error, "APITimeoutError" in names, usage, address)
+        return _connection(error, "APITimeoutError" in names, address)
     module = type(error).__module__
     if module.startswith(("httpx2", "httpcore2", "httpx", "httpcore")):
         faults = {"TimeoutException": "the reply stalled", "DecodingError": "the reply could not be decompressed"}
         reason = next((words for name, words in faults.items() if name in names), "the connection broke")
-        return Transient(reason, broken=True, usage=usage)
+        return Transient(reason, broken=True)
     if "AnthropicError" in names or isinstance(error, ImportError):
         said = _quoted(str(error), secrets)
         return ConfigurationError(f"The model client is not set up: {said}", hint="See docs/agent.md, Platforms.")
     source = f" from {address}" if address else ""
-    return Transient(f"the reply{source} was broken ({_words(error)})", broken=True, usage=usage)
+    return Transient(f"the reply{source} was broken ({_words(error)})", broken=True)
 
 
 def _words(error: Exception) -> str:
@@ -137,7 +133,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _connection(error: Exception, timed_out: bool, usage: Mapping[str, Any] | None, address: str) -> Exception:
+def _connection(error: Exception, timed_out: bool, address: str) -> Exception:
     """Tell what another try can change from what the person must change."""
     causes = list(_causes(error))
     names = {base.__name__ for cause in causes for base in type(cause).__mro__}
@@ -157,16 +153,16 @@ def _connection(error: Exception, timed_out: bool, usage: Mapping[str, Any] | No
     if names & {"UnsupportedProtocol", "InvalidURL"}:
         return ConfigurationError(f"{where} is not an HTTP address.", hint="Correct the base URL.")
     if any(isinstance(cause, socket.gaierror) for cause in causes):
-        return Transient(f"the name of {where} cannot be resolved", unreachable=True, usage=usage)
+        return Transient(f"the name of {where} cannot be resolved", unreachable=True)
     if "ProxyError" in names:
-        return Transient(f"the proxy on the way to {where} refused the connection", unreachable=True, usage=usage)
+        return Transient(f"the proxy on the way to {where} refused the connection", unreachable=True)
     unreachable = bool(names & {"ConnectError", "ConnectTimeout"})
     proxied = " (a proxy is set: HTTP_PROXY, HTTPS_PROXY or ALL_PROXY)" if getproxies_environment() else ""
     words = f"{where} did not answer in time" if timed_out else f"{where} cannot be reached{proxied}"
-    return Transient(words, unreachable=unreachable, usage=usage)
+    return Transient(words, unreachable=unreachable)
 
 
-def _status(error: Any, usage: Mapping[str, Any] | None, secrets: Iterable[str]) -> Exception:
+def _status(error: Any, secrets: Iterable[str]) -> Exception:
     status, kind = int(error.status_code), error.type
     headers = error.response.headers
     retried = status in RETRIED_STATUS or (status >= 500 and status != 511) or kind in RETRIED_TYPES
@@ -177,7 +173,7 @@ def _status(error: Any, usage: Mapping[str, Any] | None, secrets: Iterable[str])
         reasons = {"rate_limit_error": "is rate limited", "overloaded_error": "is overloaded"}
         known = {429: "is rate limited", 529: "is overloaded"}.get(status)
         words = reasons.get(kind or "") or known or f"answered {status}{f' ({said})' if said else ''}"
-        return Transient(f"{_address(error.response)} {words}", retry_after=retry_after(headers), usage=usage)
+        return Transient(f"{_address(error.response)} {words}", retry_after=retry_after(headers))
     if 300 <= status < 400:
         target = _quoted(headers.get("location", "another address").partition("?")[0], secrets)
         return ConfigurationError(

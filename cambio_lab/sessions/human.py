@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from cambio_lab.agent.gate import QueuedMessage
-from cambio_lab.agent.tools import COMPUTER, HAND_OVER, NOTE
+from cambio_lab.agent.tools import COMPUTER, HAND_OVER, NOTE, image_fields
 from cambio_lab.agent.tools.named import LONGEST_ANSWER
 from cambio_lab.desktop.base import Point, Size
 from cambio_lab.desktop.rfb.human import HumanAction
@@ -86,10 +86,8 @@ class HumanSteps:
             arguments, call = self._call(action, full=full)
             step = await session.agent.human_step(call, seen)
             name = f"human_{uuid4().hex}"
-            event = ToolFinished(name, action.tool, COMPUTER, arguments, step, False, "", actor="human")
-            if seen is not None:
-                media_type, width, height = seen.media_type, seen.width, seen.height
-                event = replace(event, image=seen.data, media_type=media_type, width=width, height=height)
+            about = (name, action.tool, COMPUTER, arguments, step, False, "")
+            event = ToolFinished(*about, actor="human", **image_fields(seen))
             session.require_live()
             await keep_step(session, event, begun(session, event))
 

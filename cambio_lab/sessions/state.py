@@ -228,13 +228,7 @@ class SessionState:
             "queued": [{"message_id": one.message_id, "message": one.content} for one in self.gate.messages],
         }
         if (pending := self.gate.pending) is not None:
-            metadata["approval"] = {
-                "tool_use_id": pending.tool_use_id,
-                "tool": pending.tool,
-                "arguments": pending.arguments,
-                "shown": pending.shown,
-                "expires_at": timestamp(pending.expires_at),
-            }
+            metadata["approval"] = {**asdict(pending), "expires_at": timestamp(pending.expires_at)}
         if (asked := self.gate.question) is not None:
             metadata["question"] = {**asdict(asked), "expires_at": timestamp(asked.expires_at)}
         words = WORDS[self.state]

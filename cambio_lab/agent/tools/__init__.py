@@ -96,8 +96,8 @@ class Outcome:
 class Tool(Protocol):
     """Something with entries in ``tools[]`` that carries out the calls it recognises."""
 
-    def definitions(self) -> list[dict[str, Any]]:
-        """Return the entries of ``tools[]``."""
+    definitions: list[dict[str, Any]]
+    """The entries of ``tools[]``; the same for as long as the session lives."""
 
     def serves(self, call: Call) -> bool:
         """Return whether this call is for this tool; dispatch is on (``toolset_name``, ``name``)."""
@@ -234,6 +234,13 @@ def shown(tool: str, arguments: Mapping[str, Any]) -> str:
 OBSERVE_SECONDS = 10.0
 
 
+def image_fields(image: Screenshot | None) -> dict[str, Any]:
+    """Return an image as the fields of an event."""
+    if image is None:
+        return {}
+    return {"image": image.data, "media_type": image.media_type, "width": image.width, "height": image.height}
+
+
 async def observe(wanted: Collection[str], desktop: Desktop, call: Call, outcome: Outcome, step: int) -> Unseen:
     """Return what ``wanted`` (screenshot, ax) names and the step's result does not have."""
     began, problem, tree = time.perf_counter(), "", ""
@@ -250,6 +257,4 @@ async def observe(wanted: Collection[str], desktop: Desktop, call: Call, outcome
     except (DesktopError, TimeoutError) as error:
         problem = str(error) or type(error).__name__
     took = (time.perf_counter() - began) * 1000
-    if image is None:
-        return Unseen(call.id, step, took, tree, problem)
-    return Unseen(call.id, step, took, tree, problem, image.data, image.media_type, image.width, image.height)
+    return Unseen(call.id, step, took, tree, problem, **image_fields(image))

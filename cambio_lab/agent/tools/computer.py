@@ -27,12 +27,10 @@ class ToolsetTool:
     """A toolset of the SDK, which parses the input and renders the results; the subclass's ``perform`` acts."""
 
     def __init__(self, toolset: Any, tool_use: Callable[[Call], Any]) -> None:
+        self.definitions = [dict(toolset.to_dict())]
         self._toolset = toolset
         self._tool_use = tool_use
         self._lost: DesktopLost | None = None
-
-    def definitions(self) -> list[dict[str, Any]]:
-        return [dict(self._toolset.to_dict())]
 
     def member(self, call: Call) -> str:
         return call.name
@@ -123,18 +121,11 @@ class LegacyComputerTool:
         self._desktop = desktop
         self._admitted = admitted
         self._version = version
-        self._size = desktop.size  # declared once: the entry must not change within a session
-
-    def definitions(self) -> list[dict[str, Any]]:
-        entry: dict[str, Any] = {
-            "type": self._version,
-            "name": COMPUTER,
-            "display_width_px": self._size.width,
-            "display_height_px": self._size.height,
-        }
-        if self._version == models.TOOL_2025_11:
+        entry: dict[str, Any] = {"type": version, "name": COMPUTER}
+        entry |= {"display_width_px": desktop.size.width, "display_height_px": desktop.size.height}
+        if version == models.TOOL_2025_11:
             entry["enable_zoom"] = True
-        return [entry]
+        self.definitions = [entry]
 
     def serves(self, call: Call) -> bool:
         return call.toolset is None and call.name == COMPUTER

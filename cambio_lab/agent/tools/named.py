@@ -22,16 +22,13 @@ RESERVED = frozenset({COMPUTER, SHELL, EDITOR, ASK_USER, HAND_OVER})
 
 
 class NamedTool:
-    """``entries`` are what ``tools[]`` has of it. All the time that a call takes is its action's."""
+    """All the time that a call takes is its action's."""
 
-    def __init__(self, *entries: dict[str, Any]) -> None:
-        self.entries = list(entries)
-
-    def definitions(self) -> list[dict[str, Any]]:
-        return self.entries
+    def __init__(self, *definitions: dict[str, Any]) -> None:
+        self.definitions = list(definitions)
 
     def serves(self, call: Call) -> bool:
-        return call.toolset is None and any(entry["name"] == call.name for entry in self.entries)
+        return call.toolset is None and any(entry["name"] == call.name for entry in self.definitions)
 
     def member(self, call: Call) -> str:
         return call.name
@@ -124,13 +121,13 @@ class ExtraTool(NamedTool):
         super().__init__(*map(dict, tools.schemas()))
         self._tools = tools
         self._limit = limit
-        check_names(self.entries)
+        check_names(self.definitions)
 
     def time_limit(self, call: Call) -> float:
         return self._tools.timeout + 5.0
 
     async def carry_out(self, call: Call) -> Outcome:
-        schema = next(entry for entry in self.entries if entry["name"] == call.name).get("input_schema") or {}
+        schema = next(entry for entry in self.definitions if entry["name"] == call.name).get("input_schema") or {}
         if missing := [str(name) for name in schema.get("required", ()) if name not in call.arguments]:
             return failed(f"Not executed: {call.name} needs {', '.join(missing)}.")
         try:
