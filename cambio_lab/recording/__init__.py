@@ -177,6 +177,7 @@ def bodies(exchanges: Sequence[dict[str, Any]]) -> Iterator[bytes]:
 
 FORMAT = "cambio-run"
 VERSION = 1
+LISTS = ("events", "messages", "steps", "exchanges", "observations")
 SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
 LARGEST_CONVERSATION = 1024**3
 """Bytes of all screenshots in a conversation together, repetitions included."""
@@ -194,16 +195,13 @@ class Contents:
     observations: list[Json] = field(default_factory=list)
     screenshots: Mapping[str, str] = field(default_factory=dict)
     """Media type by digest of every screenshot that the lists name and that is there."""
-    find: Callable[[str], bytes | None] = lambda digest: None
+    find: FindScreenshot = lambda digest: None
     """Return the bytes of a screenshot."""
 
     @property
     def lists(self) -> dict[str, list[Json]]:
         """The lists by name."""
-        names = ("events", "messages", "steps", "exchanges", "observations")
-        return dict(
-            zip(names, (self.events, self.messages, self.steps, self.exchanges, self.observations), strict=True)
-        )
+        return {name: getattr(self, name) for name in LISTS}
 
     def bodies(self) -> Iterator[bytes]:
         """Yield the requests with references in place of screenshots, one for each exchange."""
@@ -216,7 +214,7 @@ class Contents:
 
     def conversation(self) -> list[Json]:
         """Return the messages with their screenshots inline, as the model was sent them."""
-        return Inliner(self.find).messages(self.messages)
+        return inlined(self.messages, self.find)
 
 
 def parse_request(body: bytes) -> Json:
@@ -230,40 +228,35 @@ def parse_request(body: bytes) -> Json:
     return request
 
 
-class Inliner:
-    """Replaces references to screenshots by their data; a missing one becomes a line of text."""
+def inlined(messages: list[Json], find: FindScreenshot) -> list[Json]:
+    """Return a copy with the data of screenshots for references; a missing one becomes a line of text.
 
-    def __init__(self, find: Callable[[str], bytes | None]) -> None:
-        self._find = find
-        self._encoded: dict[str, str | None] = {}
-        self._size = 0
+    :class:`~cambio_lab.errors.BundleRefused` beyond :data:`LARGEST_CONVERSATION`.
+    """
+    encoded: dict[str, str] = {}
+    size = 0
 
-    def messages(self, messages: list[Json]) -> list[Json]:
-        """Return a copy. :class:`~cambio_lab.errors.BundleRefused` beyond :data:`LARGEST_CONVERSATION`."""
-        return [self._copy(message) for message in messages]
-
-    def _copy(self, value: Any) -> Any:
+    def copy(value: Any) -> Any:
+        nonlocal size
         if isinstance(value, list):
-            return [self._copy(item) for item in value]
+            return [copy(item) for item in value]
         if not isinstance(value, dict):
             return value
         source = value.get("source")
-        if value.get("type") == "image" and isinstance(source, dict) and source.get("type") == "cambio_picture":
-            return self._image(value, source)
-        return {key: self._copy(item) for key, item in value.items()}
-
-    def _image(self, block: Json, source: Json) -> Json:
+        if value.get("type") != "image" or not isinstance(source, dict) or source.get("type") != "cambio_picture":
+            return {key: copy(item) for key, item in value.items()}
         digest = str(source.get("sha256"))
-        if digest not in self._encoded:
-            data = self._find(digest)
-            self._encoded[digest] = base64.b64encode(data).decode() if data else None
-        text = self._encoded[digest]
-        if not text:
+        if digest not in encoded:
+            encoded[digest] = base64.b64encode(find(digest) or b"").decode()
+        if not encoded[digest]:
             return {"type": "text", "text": "[the screenshot was removed]"}
-        self._size += len(text)
-        if self._size > LARGEST_CONVERSATION:
+        size += len(encoded[digest])
+        if size > LARGEST_CONVERSATION:
             raise BundleRefused(f"the screenshots of the conversation exceed {LARGEST_CONVERSATION} bytes")
-        return {**block, "source": {"type": "base64", "media_type": source.get("media_type"), "data": text}}
+        data = {"type": "base64", "media_type": source.get("media_type"), "data": encoded[digest]}
+        return {**value, "source": data}
+
+    return [copy(message) for message in messages]
 
 
 def images_of(event: Json) -> list[Json]:

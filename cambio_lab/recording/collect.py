@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import SessionNotFound
 from ..store import EventRow, ExchangeRow, SessionRow, StepRow, Store
-from . import FORMAT, VERSION, Contents, Json, named_in_requests, named_screenshots
+from . import FORMAT, LISTS, VERSION, Contents, Json, named_in_requests, named_screenshots
 from .recorder import OBSERVED, STARTED
 
 
@@ -52,8 +52,8 @@ def _assemble(
     present = {digest: media_type for digest, media_type in sorted(named.items()) if path(digest) is not None}
     environments = [json.loads(r.record or "{}") for r in rows if r.kind == STARTED]
     manifest = _manifest(row, environments, _first_request(exchanges))
-    sizes = [len(items) for items in (events, messages, steps, every, observations)]
-    manifest["counts"] = dict(zip(("events", "messages", "steps", "exchanges", "observations"), sizes, strict=True))
+    sizes = map(len, (events, messages, steps, every, observations))
+    manifest["counts"] = dict(zip(LISTS, sizes, strict=True))
     whole = len(exchanges) == len(every) and len(present) == len(named)
     manifest["complete"] = row.status != "active" and whole
 
@@ -75,13 +75,8 @@ def _usable(exchanges: Sequence[Json]) -> Iterator[Json]:
 
 
 def _first_request(exchanges: Sequence[Json]) -> Json:
-    if not exchanges:
-        return {}
-    body: str = exchanges[0]["request"]["middle"]
-    if not body.startswith("{"):
-        return {}
-    request: Json = json.loads(body, strict=False)
-    return request
+    body = exchanges[0]["request"]["middle"] if exchanges else ""
+    return dict(json.loads(body, strict=False)) if body.startswith("{") else {}
 
 
 def _manifest(row: SessionRow, environments: list[Json], request: Json) -> Json:

@@ -98,7 +98,7 @@ def draw(data: bytes, steps: Sequence[Json], width: int, quality: int = 72) -> b
         image = image.resize((width, max(1, round(image.height * scale))), Image.Resampling.LANCZOS)
     pen, font = ImageDraw.Draw(image), _font()
     for step in steps:
-        found = [(x * scale, y * scale) for x, y in points(step["action"], step["arguments"])]
+        found = [(x * scale, y * scale) for x, y in points(step["arguments"])]
         if found:
             _mark(pen, font, found, step)
     out = io.BytesIO()

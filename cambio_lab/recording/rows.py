@@ -111,7 +111,7 @@ def frame(contents: Contents) -> pd.DataFrame:
     return table.set_index("step", drop=False)
 
 
-def points(action: str, arguments: Json) -> list[tuple[int, int]]:
+def points(arguments: Json) -> list[tuple[int, int]]:
     """Return where an action points, in pixels: no place, one, or the two ends of a drag."""
     found = []
     for name, of_browser in (("start_coordinate", "from"), ("coordinate", "target")):
@@ -129,7 +129,7 @@ def _is_coordinate(value: Any) -> bool:
 
 def describe(action: str, arguments: Json, status: str = "completed") -> str:
     """Return an action in a few words, such as ``left_click (640, 400)`` or ``type 'hello' – denied``."""
-    said = [f"({x}, {y})" for x, y in points(action, arguments)]
+    said = [f"({x}, {y})" for x, y in points(arguments)]
     for name, value in arguments.items():
         if name not in {"coordinate", "start_coordinate"} and value is not None:
             said.append(repr(value) if name in {"text", "command"} else f"{name}={value!r}")

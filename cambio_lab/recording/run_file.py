@@ -22,12 +22,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import BundleRefused
-from . import FORMAT, SUFFIXES, VERSION, Contents, Json, bounds, check_sizes, dump, schema
+from . import FORMAT, LISTS, SUFFIXES, VERSION, Contents, Json, bounds, check_sizes, dump, schema
 from .drawing import check_image
 
 MANIFEST = "manifest.json"
 CHECKSUMS = "checksums.sha256"
-LISTS = ("events", "messages", "steps", "exchanges", "observations")
 LARGEST_FILE = 2 * 1024**3
 LARGEST_SCREENSHOT = 32 * 1024**2
 LARGEST_LIST = 512 * 1024**2

@@ -18,6 +18,7 @@ from ..desktop.machine import CommandResult, FileInfo
 from ..errors import BundleRefused
 from ..events import Event, Usage
 from ..store import StepRow
+from . import LISTS
 from .bounds import (
     Count,
     Digest,
@@ -268,7 +269,7 @@ class Manifest(Strict):
     desktop: DesktopFacts = DesktopFacts()
     request: Json = Field(default={})
     usage: UsageModel | dict[Name, Number] = Field(default={})  # type: ignore[valid-type]
-    counts: dict[Literal["events", "messages", "steps", "exchanges", "observations"], Count]
+    counts: dict[Literal[LISTS], Count]  # type: ignore[valid-type]
     complete: bool = False
 
 

@@ -24,12 +24,12 @@ from .desktop_replay import DesktopReplay, replay_on
 SUFFIX = ".cambio"
 
 
-def place(record: str, root: Path | None = None) -> Path:
-    """Return the path of a bound file, which must lie below ``root`` (the server's working directory).
+def place(record: str) -> Path:
+    """Return the path of a bound file, which must lie below the server's working directory.
 
     :class:`~cambio_lab.errors.InvalidRequest` otherwise, and for any other suffix than ``.cambio``.
     """
-    base = (root or Path.cwd()).resolve()
+    base = Path.cwd().resolve()
     path = (base / record).resolve()
     if path.suffix != SUFFIX:
         raise InvalidRequest("record must name a .cambio file.", details={"config.record": "must end in .cambio"})
@@ -42,7 +42,7 @@ def place(record: str, root: Path | None = None) -> Path:
     return path
 
 
-async def to_replay(record: str | None, mode: str, root: Path | None = None) -> Contents | None:
+async def to_replay(record: str | None, mode: str) -> Contents | None:
     """Return the run that a session bound to ``record`` replays, or ``None`` when it records.
 
     :class:`~cambio_lab.errors.RecordingMissing` in mode ``none`` when there is no file,
@@ -50,7 +50,7 @@ async def to_replay(record: str | None, mode: str, root: Path | None = None) -> 
     """
     if not record:
         return None
-    path = await asyncio.to_thread(place, record, root)
+    path = await asyncio.to_thread(place, record)
     if mode == "all":
         return None
     if not await asyncio.to_thread(path.exists):
@@ -62,21 +62,21 @@ async def to_replay(record: str | None, mode: str, root: Path | None = None) -> 
     return await asyncio.to_thread(run_file.unpack, path)
 
 
-async def keep(store: Store, session_id: str, record: str, root: Path | None = None) -> Path:
+async def keep(store: Store, session_id: str, record: str) -> Path:
     """Write a session's run to the file that it is bound to."""
-    path = await asyncio.to_thread(place, record, root)
+    path = await asyncio.to_thread(place, record)
     contents = await collect(store, session_id)
     await asyncio.to_thread(run_file.save, contents, path)
     return path
 
 
-async def fork_point(store: Store, run: str, step: int | None, root: Path | None = None) -> ForkPoint:
+async def fork_point(store: Store, run: str, step: int | None) -> ForkPoint:
     """Return the point after ``step`` of a run, or its end.
 
-    ``run`` is a session's id in this store, or a ``.cambio`` file below ``root``.
+    ``run`` is a session's id in this store, or a ``.cambio`` file below the working directory.
     """
     if run.endswith(SUFFIX):
-        path = await asyncio.to_thread(place, run, root)
+        path = await asyncio.to_thread(place, run)
         contents = await asyncio.to_thread(run_file.unpack, path)
     else:
         contents = await collect(store, run)

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from cambio_lab.errors import BundleRefused
-from cambio_lab.recording import Contents
-from cambio_lab.recording.run_file import LISTS, pack
+from cambio_lab.recording import LISTS, Contents
+from cambio_lab.recording.run_file import pack
 from cambio_lab.reports import Run
 
 Files = dict[str, bytes]

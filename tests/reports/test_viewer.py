@@ -134,10 +134,10 @@ def test_outputs_differ_by_what_matters() -> None:
 
 def test_where_an_action_points() -> None:
     place, start = {"type": "coordinate", "x": 3, "y": 4}, {"type": "coordinate", "x": 1, "y": 2}
-    assert points("left_click", {"coordinate": [1, 2]}) == [(1, 2)]
-    assert points("left_click", {"target": place}) == [(3, 4)]
-    assert points("left_click_drag", {"from": start, "target": place}) == [(1, 2), (3, 4)]
-    assert points("left_click", {"target": {"type": "ref", "ref": "ref_1"}}) == points("key", {"target": 7}) == []
+    assert points({"coordinate": [1, 2]}) == [(1, 2)]
+    assert points({"target": place}) == [(3, 4)]
+    assert points({"from": start, "target": place}) == [(1, 2), (3, 4)]
+    assert points({"target": {"type": "ref", "ref": "ref_1"}}) == points({"target": 7}) == []
 
 
 def test_an_action_in_words() -> None:

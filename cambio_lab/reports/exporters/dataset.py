@@ -149,7 +149,7 @@ def _screenshot(run: Run, digest: str | None) -> Json | None:
 
 
 def _places(call: Json, width: int, height: int) -> Json:
-    found = points(call["action"], call["arguments"])
+    found = points(call["arguments"])
     ends = [("", found[-1])] if found else []
     ends += [("start_", found[0])] if len(found) == 2 else []
     places: Json = {}

@@ -132,7 +132,7 @@ class Film:
 
     def _act(self, event: Json) -> Iterator[Frame]:
         action, seconds = event["tool"], min(LONGEST_WAIT, event["timing"]["total"] / 1000)
-        places = [(x * self._scale, y * self._scale) for x, y in points(action, event["arguments"])]
+        places = [(x * self._scale, y * self._scale) for x, y in points(event["arguments"])]
         for place in places:
             yield from self._move(place)
             if "click" in action or "mouse" in action or len(places) == 2:
