@@ -217,14 +217,6 @@ class SessionConfig(Checked):
             found["secrets"] = sorted(self.secrets)
         return found
 
-    def life_seconds(self, settings: Settings) -> float:
-        """Return how long the session lives; 0: no limit."""
-        return settings.session_timeout if self.timeout is None else self.timeout
-
-    def idle_seconds(self, settings: Settings) -> float:
-        """Return how long it lives without a client; 0: no limit."""
-        return settings.idle_timeout if self.idle_timeout is None else self.idle_timeout
-
     def desktop_options(self, settings: Settings) -> DesktopOptions:
         """Return what the session asks of its desktop."""
         network: Any = settings.network if self.network is None else self.network

@@ -9,7 +9,7 @@ from cambio_lab.agent.tools import HAND_OVER
 from cambio_lab.errors import CambioError, SessionConflict, SessionEnded
 from cambio_lab.events import ControlChanged, HumanInput
 
-from .human import check_answer
+from .human import HumanSteps, check_answer
 from .interfaces import Viewer
 from .state import Phase, SessionState
 from .turn import Turn
@@ -21,6 +21,7 @@ RELEASE_SECONDS = 2.0
 class ControlledSession(SessionState):
     """Holds the agent before its next action while a viewer has control or a client has paused it."""
 
+    human: HumanSteps
     turn: Turn | None = None
     """The latest turn."""
     _paused = False
@@ -107,10 +108,7 @@ class ControlledSession(SessionState):
         """Have what people did recorded before the agent goes on."""
         for viewer in list(self.viewers):
             viewer.report()
-        await self.people_recorded()
-
-    async def people_recorded(self) -> None:
-        """Wait until what people did is on disk."""
+        await self.human.recorded()
 
     async def hand_back(self, viewer: str) -> None:
         """Give control back because its viewer says so, which also ends a hand-over."""

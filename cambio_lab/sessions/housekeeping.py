@@ -54,12 +54,20 @@ class Due:
         return self.left <= max(least, min(WARNING_SECONDS, self.span * WARNING_FRACTION))
 
 
+def deadlines(session: Session) -> list[Due]:
+    """Return each limit of the session's life."""
+    settings, config, now = session.context.settings, session.config, session.clock.monotonic()
+    life = settings.session_timeout if config.timeout is None else config.timeout
+    idle = settings.idle_timeout if config.idle_timeout is None else config.idle_timeout
+    found = [Due("timeout", session.began + life - now, life), Due("idle", session.active_at + idle - now, idle)]
+    return [due for due in found if due.span]
+
+
 async def expired(session: Session) -> str | None:
     """Return the reason to end ``session`` now, if there is one; warn its readers when that is near."""
     if session.in_use:
         session.touch()
-    for deadline in session.deadlines():
-        due = Due(*deadline)
+    for due in deadlines(session):
         if due.left <= 0:
             return due.reason
         if not due.warn:

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -19,14 +18,12 @@ from cambio_lab.desktop.rfb.human import HumanAction
 from cambio_lab.errors import CambioError, InvalidRequest
 from cambio_lab.events import Event, QuestionAnswered, QuestionAsked, Status, ToolFinished
 from cambio_lab.recording.recorder import HumanCall
-from cambio_lab.store import Operation, StepRow, new_message_id
+from cambio_lab.store import new_message_id
 from cambio_lab.store.conversation import Role
-from cambio_lab.store.record import StepStatus
 
 if TYPE_CHECKING:
     from .control import ControlledSession
     from .session import Session
-    from .state import SessionState
 
 KEEP_SECONDS = 5.0
 VERBS = {
@@ -89,7 +86,7 @@ class HumanSteps:
             about = (name, action.tool, COMPUTER, arguments, step, False, "")
             event = ToolFinished(*about, actor="human", **image_fields(seen))
             session.require_live()
-            await keep_step(session, event, begun(session, event))
+            await session.keep_step(event, session.step_row(event, actor="human"))
 
     def _call(self, action: HumanAction, *, full: bool) -> tuple[dict[str, Any], HumanCall | None]:
         """Return the step's arguments, and the call that does the same; there is none without the typed text."""
@@ -148,41 +145,6 @@ def _scaled(point: Sequence[int], screen: Size, image: Size) -> Point:
         max(0, min(image.width - 1, x * image.width // screen.width)),
         max(0, min(image.height - 1, y * image.height // screen.height)),
     )
-
-
-def begun(session: SessionState, event: ToolFinished) -> StepRow:
-    """Return the row of a step that a person made, now or in the run that is replayed."""
-    about = (event.step, event.tool_use_id, event.tool, event.toolset, event.arguments)
-    return StepRow(session.id, *about, "started", session.now(), actor="human")
-
-
-async def keep_step(session: SessionState, event: ToolFinished, row: StepRow, *, denied: bool = False) -> None:
-    """Store and tell the end of a step that began as ``row``."""
-    sha256 = None
-    session.steps = max(session.steps, event.step)
-    if event.image is not None:
-        image, media_type = event.image, event.media_type
-        sha256 = await session.until_stored(lambda: session.store.screenshots.put(image, media_type))
-    ended: StepStatus = "failed" if event.is_error else "completed"
-    row = replace(
-        row,
-        status="denied" if denied else ended if event.ended == "ran" else event.ended,
-        ended_at=session.now(),
-        text=event.text,
-        timing=asdict(event.timing),
-        sha256=sha256,
-        media_type=event.media_type if sha256 else None,
-        width=event.width,
-        height=event.height,
-    )
-    operations: list[Operation[Any]] = [
-        session.store.steps.appending(row),
-        session.store.sessions.updating(session.id, steps=session.steps),
-        session.store.sessions.growing(session.id, len(event.image or b"") + len(event.text)),
-    ]
-    finished = session.stamped(event, image_sha256=sha256, cost_usd=row.cost_usd, denied=denied)
-    results = await session.journal.emit(finished, operations=operations)
-    await session.record_grew(results[-1])
 
 
 WITHOUT_WORDS = {"answered": "Handed back", "timeout": "No answer came in time", "stopped": "The turn was stopped"}

@@ -68,7 +68,7 @@ class Registry:
             self.quota,
             make_agent or partial(build_agent, settings, store),
             changed=self._changed,
-            failed=self._failed,
+            failed=partial(self._end_later, status="error"),
             notify=self._webhook.notify,
         )
         self._live: dict[str, Session] = {}
@@ -280,10 +280,6 @@ class Registry:
         else:
             self._tasks.own(session.journal.finish(), f"last events of session {session.id}")
         return recorded
-
-    def _failed(self, session_id: str, reason: str) -> None:
-        """The session cannot go on: end it as ``error``, unless it is ending already."""
-        self._end_later(session_id, reason, "error")
 
     def _end_later(self, session_id: str, reason: str, status: SessionStatus = "inactive") -> None:
         session = self._live.get(session_id)

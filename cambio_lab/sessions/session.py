@@ -258,9 +258,6 @@ class Session(ControlledSession):
                 logger.exception("run file not written: session=%s", self.id)
         self.life.move(Phase.ENDED)
 
-    async def people_recorded(self) -> None:
-        await self.human.recorded()
-
     def _turn_over(self, turn: Turn) -> None:
         """The turn has ended: the next message may come, unless the session cannot go on."""
         self.end_pause()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, TypeVar
@@ -13,8 +13,8 @@ from cambio_lab.agent.gate import Gate
 from cambio_lab.agent.models import notice
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.errors import StoreUnavailable
-from cambio_lab.events import Event, Status, StatusChanged, Usage, timestamp
-from cambio_lab.store import EventRow, SessionRow, SessionStatus
+from cambio_lab.events import Event, Status, StatusChanged, ToolFinished, ToolStarted, Usage, timestamp
+from cambio_lab.store import EventRow, Operation, SessionRow, SessionStatus, StepRow
 
 from .broadcast import Subscription
 from .config import SessionConfig
@@ -146,13 +146,6 @@ class SessionState:
         """A client is here: the time until the session counts as idle starts again."""
         self.active_at = self.clock.monotonic()
 
-    def deadlines(self) -> list[tuple[str, float, float]]:
-        """Return ``(reason, seconds left, of how many)`` for each limit of its life: ``timeout`` and ``idle``."""
-        settings, now = self.context.settings, self.clock.monotonic()
-        life, idle = self.config.life_seconds(settings), self.config.idle_seconds(settings)
-        found = [("timeout", self.began + life - now, life), ("idle", self.active_at + idle - now, idle)]
-        return [deadline for deadline in found if deadline[2]]
-
     def show(self, state: Status) -> None:
         """Change what listings show."""
         self.state = state
@@ -198,6 +191,38 @@ class SessionState:
             except StoreUnavailable as error:
                 self.journal.failure = error
                 await asyncio.sleep(RETRY_SECONDS)
+
+    def step_row(self, event: ToolStarted | ToolFinished, **more: Any) -> StepRow:
+        """Return the row of a call that begins."""
+        about = (event.step, event.tool_use_id, event.tool, event.toolset, event.arguments)
+        return StepRow(self.id, *about, "started", self.now(), **more)
+
+    async def keep_step(self, event: ToolFinished, row: StepRow, *, denied: bool = False) -> None:
+        """Store and tell the end of a step that began as ``row``."""
+        sha256, ended = None, "denied" if denied else event.ended
+        self.steps = max(self.steps, event.step)
+        if event.image is not None:
+            image, media_type = event.image, event.media_type
+            sha256 = await self.until_stored(lambda: self.store.screenshots.put(image, media_type))
+        row = replace(
+            row,
+            status=("failed" if event.is_error else "completed") if ended == "ran" else ended,
+            ended_at=self.now(),
+            text=event.text,
+            timing=asdict(event.timing),
+            sha256=sha256,
+            media_type=event.media_type if sha256 else None,
+            width=event.width,
+            height=event.height,
+        )
+        operations: list[Operation[Any]] = [
+            self.store.steps.appending(row),
+            self.store.sessions.updating(self.id, steps=self.steps),
+            self.store.sessions.growing(self.id, len(event.image or b"") + len(event.text)),
+        ]
+        finished = self.stamped(event, image_sha256=sha256, cost_usd=row.cost_usd, denied=denied)
+        results = await self.journal.emit(finished, operations=operations)
+        await self.record_grew(results[-1])
 
     def subscribe(
         self, *, after: int | None = None, stream: bool = False, max_bytes: int | None = None

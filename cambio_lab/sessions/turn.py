@@ -194,10 +194,10 @@ class Turn:
 
     async def _finished(self, event: events.ToolFinished) -> None:
         if event.actor == "human":  # in the run that is replayed
-            row = human.begun(self._session, event)
+            row = self._session.step_row(event, actor="human")
         else:
             row = self._steps.pop(event.step) if event.step in self._steps else self._begun(event)
-        await human.keep_step(self._session, event, row, denied=event.tool_use_id in self._denied)
+        await self._session.keep_step(event, row, denied=event.tool_use_id in self._denied)
         await self._session.release_input()
 
     async def _unseen(self, event: events.Unseen) -> None:
@@ -213,18 +213,8 @@ class Turn:
         reply, self._reply = self._reply, None
         if reply is not None and reply.text:
             self._said.append({"step": event.step, "content": reply.text})
-        return StepRow(
-            self._session.id,
-            event.step,
-            event.tool_use_id,
-            event.tool,
-            event.toolset,
-            event.arguments,
-            "started",
-            self._session.now(),
-            said="" if reply is None else reply.text,
-            cost_usd=None if reply is None else round(reply.usage.cost_usd, 6),
-        )
+        cost = None if reply is None else round(reply.usage.cost_usd, 6)
+        return self._session.step_row(event, said="" if reply is None else reply.text, cost_usd=cost)
 
     async def _answered(self, event: events.TurnFinished) -> None:
         session = self._session
