@@ -270,7 +270,8 @@ class TurnFinished(Event):
 
     ``limit`` names a limit that ended it (``max_steps``, ``max_cost_usd``, ``max_tokens``, ``max_seconds``),
     ``needs_input`` is true when the agent asks the user something; ``answer`` is the final text as a value, where the
-    message came with a schema.
+    message came with a schema. ``text`` repeats what replies told already, but for ``unfinished``: what had come of a
+    reply that this end broke off.
     """
 
     text: str
@@ -282,6 +283,7 @@ class TurnFinished(Event):
     needs_input: bool = False
     stop_reason: str = "end_turn"
     answer: Any = None
+    unfinished: str = ""
 
 
 class TurnFailed(Event):

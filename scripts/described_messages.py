@@ -103,6 +103,12 @@ class TurnMetadata(Answer):
         Any, Field(description="The final text as a value, if the message came with an `answer_schema`.")
     ] = ABSENT
     message_id: str | None = None
+    unfinished: Annotated[
+        str,
+        Field(
+            description="Of the text: what no `status` with `metadata.said` told, of a reply that the end broke off."
+        ),
+    ] = ABSENT
 
 
 class AgentResponse(Heard):

@@ -211,6 +211,7 @@ class Turn:
             needs_input=not cut_short and text.rstrip("*_`\"') \n").endswith("?"),
             stop_reason="stopped" if stopped else self.stop_reason,
             answer=self.answer,
+            unfinished="".join(self.partial),
         )
 
     def failed(self, error: str, details: str, *, fatal: bool = False, kind: str = "") -> TurnFailed:

@@ -45,6 +45,7 @@ ROUTES: tuple[tuple[str, str, type[Any]], ...] = (
     ("/cambio/experiments", r"/cambio/experiments/?", experiments.Experiments),
     ("/cambio/experiments/{id}", rf"/cambio/experiments/{ID}/?", experiments.OneExperiment),
     ("/cambio/experiments/{id}/runs/{run}", rf"/cambio/experiments/{ID}/runs/{ID}/?", experiments.ExperimentRun),
+    ("/cambio/run/{session_id}", rf"/cambio/run/{ID}/?", history.RunPage),
     ("/cambio/models", r"/cambio/models/?", system.Models),
     ("/cambio/defaults", r"/cambio/defaults/?", system.Defaults),
     ("/cambio/{name}.yaml", r"/cambio/((?:openapi|asyncapi)\.yaml)", pages.Description),

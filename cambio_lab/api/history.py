@@ -15,6 +15,7 @@ from ..errors import (
     SessionConflict,
     SessionNotFound,
 )
+from . import pages
 from .failure import timestamp
 from .messages import screenshot_path
 from .rest import FARTHEST, Rest, limits, list_body, one_of, sorting, time_after, time_argument, whole_number
@@ -202,6 +203,14 @@ async def exported(services: Services, contents: Callable[[], Contents], name: s
         return await asyncio.to_thread(lambda: export(contents(), name))
     except (BundleRefused, ConfigurationError) as error:  # no such format, or its package is not there
         raise InvalidRequest(error.message, hint=error.hint, details={"format": "cannot be made"}) from None
+
+
+class RunPage(Rest):
+    """``/cambio/run/{session_id}``: the page with the viewer of a session's run."""
+
+    async def get(self, session_id: str) -> None:
+        await stored(await self.services.store(), session_id)
+        pages.viewer(self, session_id, run=True)
 
 
 class Formats(Rest):

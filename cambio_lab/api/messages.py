@@ -98,7 +98,7 @@ def _question_asked(event: events.QuestionAsked, view: SessionView) -> Body:
 
 
 def _model_replied(event: events.ModelReplied, view: SessionView) -> Body:
-    """Running totals: ``usage`` of the session, ``turn_usage`` of the turn; ``said``: the reply before its calls."""
+    """Running totals: ``usage`` of the session, ``turn_usage`` of the turn; ``said``: what the reply says."""
     return _status(
         view.state,
         f"US$ {view.usage.cost_usd:.4f} so far",
@@ -107,7 +107,7 @@ def _model_replied(event: events.ModelReplied, view: SessionView) -> Body:
         turn_usage=None if view.turn_usage is None else view.turn_usage.describe(),
         message_id=view.message_id,
         **({"thinking": event.thinking} if event.thinking else {}),
-        **({"said": event.text} if event.text and event.stop_reason == "tool_use" else {}),
+        **({"said": event.text} if event.text else {}),
     )
 
 
@@ -160,6 +160,7 @@ def _turn_finished(event: events.TurnFinished, view: SessionView) -> Body:
         "needs_input": event.needs_input,
         "stop_reason": event.stop_reason,
         "message_id": view.reply_id,
+        "unfinished": event.unfinished,
     }
     if event.answer is not None:
         metadata["answer"] = event.answer

@@ -38,13 +38,14 @@ _SHOWN = ("type", "enum", "format", "minimum", "maximum", "pattern")
 _METHODS = ("get", "post", "put", "patch", "delete")
 
 
-def viewer(handler: Guarded, session_id: str) -> None:
-    """Answer with the page that shows one desktop."""
+def viewer(handler: Guarded, session_id: str, *, run: bool = False) -> None:
+    """Answer with the page that shows one desktop, or its ``run``."""
     if not (STATIC / "viewer.js").exists():
         raise Refused(503, "The front end is not built. Run: npm --prefix labextension install && make setup")
     config = {
         "base_url": handler.url(),
         "session_id": session_id,
+        "run": run,
         "ws_path": handler.url("ws", session_id),
         "vnc_path": handler.url("vnc", session_id),
     }

@@ -160,6 +160,7 @@ class TurnBuilder:
         self._started = time.monotonic()
         self._calls: dict[str, Step] = {}
         self._fresh = True  # the next piece of text begins a new item
+        self._begin = 0  # where in ``items`` the reply begins that is being written
 
     def feed(self, message: Message) -> bool:
         self.tick()
@@ -196,14 +197,12 @@ class TurnBuilder:
         else:
             items[-1] += text
 
-    def _drop(self, count: object) -> None:
-        """A reply that broke off is begun again: its last ``count`` characters were never said."""
-        left, items = count if isinstance(count, int) else 0, self.turn.items
-        while left > 0 and items and isinstance(last := items[-1], str):
-            items[-1:] = [kept] if (kept := last[:-left]) else []
-            left -= len(last)
-        self.thinking = ""
-        self._fresh = True
+    def _replied(self, text: str) -> None:
+        """Tell what a reply said, in place of those of its pieces that came."""
+        items = self.turn.items
+        steps = [item for item in items[self._begin :] if isinstance(item, Step)]
+        items[self._begin :] = [*steps, text] if text else steps
+        self._begin, self._fresh = len(items), True
 
     def _status(self, message: Message) -> bool:
         if message.event == "user_message":
@@ -217,8 +216,11 @@ class TurnBuilder:
             self._step(message, "waiting")
             self.activity = f"waiting for an answer: {clip(str(message.metadata.get('question', '')))}"
             return True
+        if message.event == "usage":
+            self._replied(str(message.metadata.get("said") or ""))
         if message.event == "retry":
-            self._drop(message.metadata.get("dropped_text"))
+            self._replied("")  # a reply that broke off is begun again
+            self.thinking = ""
         elif message.event == "approval_decided" and message.metadata.get("verdict") not in ("approved", None):
             call = self._calls.get(str(message.metadata.get("tool_use_id", "")))
             if call is not None:
@@ -227,8 +229,9 @@ class TurnBuilder:
         return True
 
     def _tool_execution(self, message: Message) -> bool:
-        self._fresh = True
         step = self._step(message, message.status)
+        if not step.human:
+            self._begin, self._fresh = len(self.turn.items), True
         result = message.result
         step.text = str(result.get("text") or step.text)
         step.image_path = str(result.get("image_path") or step.image_path)
@@ -259,13 +262,7 @@ class TurnBuilder:
     def _agent_response(self, message: Message) -> bool:
         turn, metadata = self.turn, message.metadata
         turn.text = message.content
-        said = [item for item in turn.items if isinstance(item, str)]
-        cut = metadata.get("stopped") or metadata.get("limit")  # its last words may stand before the calls
-        if message.content and (said if cut else turn.items)[-1:] != [message.content]:
-            if turn.items and isinstance(turn.items[-1], str) and message.content.startswith(turn.items[-1]):
-                turn.items[-1] = message.content
-            else:
-                turn.items.append(message.content)
+        self._replied(str(metadata.get("unfinished", message.content)))
         turn.tool_calls = [str(name) for name in metadata.get("tool_calls") or ()]
         turn.seconds = float(metadata.get("processing_time") or turn.seconds)
         turn.usage = dict(metadata.get("usage") or {})
@@ -279,6 +276,7 @@ class TurnBuilder:
         return True
 
     def _error(self, message: Message) -> bool:
+        self._replied("")
         self.turn.error = from_event(message.raw)
         self.turn.seconds = float(message.metadata.get("processing_time") or self.turn.seconds)
         self.turn.usage = dict(message.metadata.get("usage") or self.turn.usage)

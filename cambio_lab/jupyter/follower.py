@@ -19,7 +19,7 @@ from ..client.portal import portal
 from ..client.rest import Rest
 from ..client.screenshot import fetch
 from ..client.session import Session
-from ..client.turn import Step, Turn, TurnBuilder
+from ..client.turn import Turn, TurnBuilder
 from ..errors import CambioError
 from . import record
 
@@ -122,26 +122,8 @@ class Follower:
             return False
         turn = self._builder.turn
         await fetch_steps(self._rest, turn.steps)
-        await self._fill_in(turn)
         self._builder = None
         return True
-
-    async def _fill_in(self, turn: Turn) -> None:
-        """What the agent said between two actions: it is streamed to those who ask, and kept with the steps."""
-        if not turn.steps:
-            return
-        params = {"offset": max(0, turn.steps[0].number - 1), "limit": 200}
-        try:
-            page = await self._rest.json("GET", f"/sessions/{self._session_id}/steps", params=params)
-        except CambioError:
-            return  # the actions and the answer are there all the same
-        said = {row.get("tool_use_id"): str(row.get("said") or "") for row in page["steps"]}
-        items: list[str | Step] = []
-        for item in turn.items:
-            if isinstance(item, Step) and said.get(item.tool_use_id, "").strip():
-                items.append(said[item.tool_use_id])
-            items.append(item)
-        turn.items = items
 
     async def _show(self) -> None:
         if self._handles:

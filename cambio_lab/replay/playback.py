@@ -145,20 +145,21 @@ class Playback:
             )
 
     def _with_recorded_times(self, event: Event) -> Event:
-        """Return the event with its recorded times and, of a stopped turn, the text that had been shown."""
+        """Return the event with its recorded times and, of a turn that was cut off, the text that had been shown."""
         if isinstance(event, ToolFinished) and event.tool_use_id in self._finished:
             return replace(event, timing=Timing(**self._finished[event.tool_use_id]["timing"]))
         if isinstance(event, ModelReplied):
             self._replies += 1
             if self._replies <= len(self._model_ms):
                 return replace(event, model_ms=self._model_ms[self._replies - 1])
-        if isinstance(event, TurnFinished) and event.stopped and (end := self._end_of_turn()).get("stopped"):
-            return replace(event, text=end["text"])
+        if isinstance(event, TurnFinished) and (event.stopped or event.limit) and self._ends_alike(event):
+            end = self._ends[self.stops.turn]
+            return replace(event, text=end["text"], unfinished=end.get("unfinished", ""))
         return event
 
-    def _end_of_turn(self) -> Json:
-        turn = self.stops.turn
-        return self._ends[turn] if turn < len(self._ends) else {}
+    def _ends_alike(self, event: TurnFinished) -> bool:
+        end = self._ends[self.stops.turn] if self.stops.turn < len(self._ends) else {}
+        return (event.stopped, event.limit) == (end.get("stopped"), end.get("limit"))
 
     def _next_message(self, *, notes: bool = True) -> QueuedMessage | None:
         """Give the message that was delivered at this place of the recording: the client's, if it sent one."""

@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ..agent.gate import Gate
-from ..agent.tools import STOPPED
+from ..agent.gate import Gate, LimitReached
+from ..agent.tools import LIMIT, STOPPED
 from ..agent.tools.named import NAME, RESERVED, ExtraResult
 from ..desktop.base import Screenshot
 from ..events import Event, ToolFinished
@@ -71,10 +71,14 @@ def _offered(contents: Contents) -> list[Json]:
 
 @dataclass(frozen=True)
 class StopPoint:
-    """Where a turn was stopped: after ``events`` of the :data:`COUNTED` ones, or ``inside`` a call or a reply."""
+    """Where a turn was cut off, by a person or its time limit (``timed_out``).
+
+    It was after ``events`` of the :data:`COUNTED` ones, or ``inside`` a call or a reply.
+    """
 
     events: int
     inside: bool
+    timed_out: bool
 
 
 class RecordedStops:
@@ -86,7 +90,7 @@ class RecordedStops:
 
     def __init__(self, contents: Contents, gate: Gate, patience: float) -> None:
         self._points = _points(contents)
-        self._press = gate.stop_now
+        self._gate = gate
         self._patience = patience
         self._wanted = asyncio.Event()
         self.turn = -1
@@ -104,11 +108,14 @@ class RecordedStops:
         """A client pressed stop."""
         self._wanted.set()
         if self._running and self._point is None:
-            self._press()
+            self.press()
 
     def press(self) -> None:
-        """Stop now."""
-        self._press()
+        """Cut the turn off now."""
+        if self._point is not None and self._point.timed_out:
+            self._gate.halt(LimitReached("max_seconds", "The turn's time limit was reached."))
+        else:
+            self._gate.stop_now()
 
     def begin(self) -> None:
         """A turn begins."""
@@ -134,25 +141,25 @@ class RecordedStops:
             await self._wait_and_press()
 
     async def _wait_and_press(self) -> None:
-        if self._patience:
+        if self._patience and self._point is not None and not self._point.timed_out:
             with suppress(TimeoutError):  # the client that stopped it may not be here
                 await asyncio.wait_for(self._wanted.wait(), self._patience)
-        self._press()
+        self.press()
 
     def close(self) -> None:
         """Nothing waits any more; a stop is a stop."""
         if self._waiting is not None:
             self._waiting.cancel()
-        self._press()
+        self._gate.stop_now()
 
 
 def _came_later(event: Event) -> bool:
     """The answer to a call that the stop kept from running."""
-    return isinstance(event, ToolFinished) and event.text == STOPPED
+    return isinstance(event, ToolFinished) and event.text in (STOPPED, LIMIT)
 
 
 def _points(contents: Contents) -> list[StopPoint | None]:
-    """For each turn, where it was stopped, or ``None``."""
+    """For each turn, where it was cut off, or ``None``."""
     points: list[StopPoint | None] = []
     begin, count, over = 0.0, 0, False
     for event in contents.events:
@@ -160,11 +167,12 @@ def _points(contents: Contents) -> list[StopPoint | None]:
         if kind == "UserMessage":
             begin, count, over = event["time"], 0, False
         elif kind in COUNTED and event.get("actor") != "human":
-            over = over or (kind == "ToolFinished" and event["text"] == STOPPED)
+            over = over or (kind == "ToolFinished" and event["text"] in (STOPPED, LIMIT))
             count += not over
         elif kind in ("TurnFinished", "TurnFailed"):
-            stopped = bool(event.get("stopped"))
-            points.append(StopPoint(count, _was_inside(contents, begin, event["time"])) if stopped else None)
+            timed_out = event.get("limit") == "max_seconds"
+            inside = _was_inside(contents, begin, event["time"])
+            points.append(StopPoint(count, inside, timed_out) if timed_out or event.get("stopped") else None)
     return points
 
 

@@ -79,14 +79,13 @@ def _steps(found: Sequence[drawing.Scene]) -> list[Json]:
 
 def _transcript(contents: Contents) -> list[Json]:
     status = {step["tool_use_id"]: step["status"] for step in contents.steps}
-    found, drawn, said = list[Json](), 0, ""
+    found, drawn = list[Json](), 0
     for event in contents.events:
         if (entry := _entry(event, status)) is None:
             continue
         who, text = entry
-        if who == "Agent" and (not text.strip() or (event["kind"] == "TurnFinished" and said.endswith(text))):
+        if who == "Agent" and not text.strip():
             continue
-        said = said + text if who == "Agent" else "" if event["kind"] == "UserMessage" else said
         images = images_of(event)[: MAX_SENT - drawn] if event["kind"] == "UserMessage" else []
         drawn += len(images)
         scenes = [drawing.Scene(0, image["sha256"]) for image in images]
@@ -99,8 +98,10 @@ def _entry(event: Json, status: dict[str, str]) -> tuple[str, str] | None:
     match event["kind"]:
         case "UserMessage" | "MessageDelivered":
             return "Note" if event.get("note") else "You", event["content"]
-        case "ModelReplied" | "TurnFinished":
+        case "ModelReplied":
             return "Agent", event["text"]
+        case "TurnFinished":
+            return "Agent", event.get("unfinished", "")
         case "TurnFailed":
             return "Error", f"{event['error']} {event['details']}"
         case "ToolFinished":

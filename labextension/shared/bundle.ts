@@ -229,7 +229,7 @@ function entriesOf(events: Json[], steps: readonly RunStep[], begin: number): Ru
         step(text(event['tool_use_id']), at);
         break;
       case 'TurnFinished':
-        if (!found.some(entry => entry.kind === 'agent' && entry.text === text(event['text']))) add('agent', text(event['text']));
+        add('agent', text(event['unfinished'])); // replies told the rest
         break;
       case 'TurnFailed':
         add('error', `${text(event['error'])}: ${text(event['details'])}`);

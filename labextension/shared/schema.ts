@@ -257,6 +257,8 @@ export interface TurnMetadata {
   /** The final text as a value, if the message came with an `answer_schema`. */
   answer?: unknown;
   message_id?: string | null;
+  /** Of the text: what no `status` with `metadata.said` told, of a reply that the end broke off. */
+  unfinished?: string;
 }
 
 /** A followed session sends no more events, or cannot be followed. */

@@ -167,7 +167,7 @@ function onStatusEvent(view: SessionView, message: StatusMessage, data: Json): S
     case 'question': {
       const words = data['tool'] === 'hand_over' ? t('Hands the desktop over to you') : t('Asks you');
       const id = text(data['tool_use_id']);
-      return addEntry(settleDraft(view, message.timestamp, id), 'agent', text(data['question']), message.timestamp, questionKey(id), words);
+      return addEntry(view, 'agent', text(data['question']), message.timestamp, questionKey(id), words);
     }
     case 'question_answered':
       return onAnswer(view, message, data);
@@ -176,7 +176,7 @@ function onStatusEvent(view: SessionView, message: StatusMessage, data: Json): S
     case 'retry':
       return {
         ...view,
-        draft: withoutLast(view.draft, number(data['dropped_text'])),
+        draft: '',
         thinking: '',
         announced: '',
         waiting: { until: moment(data['retry_at'], Date.now() + 1000 * number(data['delay_seconds'])), reason: text(data['reason']) }
@@ -185,8 +185,6 @@ function onStatusEvent(view: SessionView, message: StatusMessage, data: Json): S
       return onReply(view, message, data);
     case 'cleared':
       return { ...view, entries: [], draft: '', thinking: '', announced: '' };
-    case 'approval_decided':
-      return settleDraft(view, message.timestamp, text(data['tool_use_id']));
     default:
       return view;
   }
@@ -209,11 +207,6 @@ function unqueue(view: SessionView, data: Json): SessionView {
   return { ...view, queued: new Map([...view.queued].filter(([id]) => id !== data['message_id'])) };
 }
 
-/** A reply that broke off is begun again: its last `count` characters, as the server counts them, were never said. */
-function withoutLast(draft: string, count: number): string {
-  return count > 0 ? [...draft].slice(0, -count).join('') : draft;
-}
-
 /** Facts that a snapshot or a status may carry beside its event. */
 function facts(data: Json): Partial<SessionView> {
   const usage = data['usage'] as Usage | undefined;
@@ -228,14 +221,14 @@ function facts(data: Json): Partial<SessionView> {
   };
 }
 
-/** A whole reply: what was thought and said before its calls becomes part of the conversation. */
+/** A whole reply: what was thought and said becomes part of the conversation, in place of the pieces that came. */
 function onReply(view: SessionView, message: StatusMessage, data: Json): SessionView {
   const reply = `${number((data['usage'] as Usage | undefined)?.requests)}-${message.timestamp}`;
   const thought = text(data['thinking']) || view.thinking;
   const said = text(data['said']);
-  let next: SessionView = { ...view, thinking: '' };
+  let next: SessionView = { ...view, draft: '', thinking: '' };
   if (thought.trim()) next = addEntry(next, 'thinking', thought, message.timestamp, `thinking-${reply}`);
-  if (said.trim()) next = addEntry({ ...next, draft: '' }, 'agent', said, message.timestamp, `said-${reply}`);
+  if (said.trim()) next = addEntry(next, 'agent', said, message.timestamp, `said-${reply}`);
   return next;
 }
 
@@ -244,15 +237,8 @@ function onTool(view: SessionView, message: ToolMessage): SessionView {
   const before = view.steps.get(id);
   const step = stepOf(id, message, before);
   const steps = new Map(view.steps).set(id, step);
-  const known = settleDraft(view, message.timestamp, id);
-  const next = { ...known, steps, stepCount: Math.max(view.stepCount, step.step), announced: '' };
+  const next = { ...view, steps, stepCount: Math.max(view.stepCount, step.step), announced: '' };
   return before ? next : addAction(next, id, step.time);
-}
-
-/** Text that came before a tool call stays in the conversation as the agent's own words. */
-function settleDraft(view: SessionView, time: string | undefined, id: string): SessionView {
-  const cleared = { ...view, draft: '', thinking: '' };
-  return view.draft.trim() ? addEntry(cleared, 'agent', view.draft, time, `before-${id}`) : cleared;
 }
 
 function addAction(view: SessionView, id: string, time: number): SessionView {
@@ -267,11 +253,8 @@ function addAction(view: SessionView, id: string, time: number): SessionView {
 function onResponse(view: SessionView, message: ResponseMessage): SessionView {
   const data = message.metadata ?? {};
   const key = text(data['message_id']) || `response-${message.timestamp ?? view.entries.length}`;
-  const remarks = remark(data);
-  // The last words of a turn that was cut off may stand before its calls already.
-  const said = remarks && view.entries.findLast(entry => entry.kind === 'agent' || entry.kind === 'user');
-  const words = said && said.kind === 'agent' && said.text === message.content ? '' : message.content;
-  return addEntry(settleTurn(view, data), 'agent', words, message.timestamp, key, remarks);
+  const [words, remarks, ended] = [data.unfinished ?? message.content, remark(data), settleTurn(view, data)];
+  return words.trim() || remarks ? addEntry(ended, 'agent', words, message.timestamp, key, remarks) : ended; // replies told the rest
 }
 
 function settleTurn(view: SessionView, data: Json): SessionView {

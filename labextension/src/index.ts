@@ -6,7 +6,7 @@ import { ILauncher } from '@jupyterlab/launcher';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
 import { ITranslator, nullTranslator, type TranslationBundle } from '@jupyterlab/translation';
-import { onOpenSession } from '../shared/open';
+import { onOpen } from '../shared/open';
 import type { Walls } from '../shared/walls';
 import type { Roster } from '../shared/roster';
 import type { AgentActions } from '../shared/views/agents';
@@ -83,7 +83,10 @@ const agents: JupyterFrontEndPlugin<void> = {
     const visible = (id: string): boolean => isShown(`.jp-Cambio-panel[data-session="${CSS.escape(id)}"]`);
     const listed = (id: string): boolean => isShown(`${SELECTOR}[data-session-id="${CSS.escape(id)}"]`);
     const told = (name: string): boolean => isShown('.cambio-record', record => record.querySelector('strong')?.textContent === name);
-    onOpenSession(id => void roster.then(loaded => loaded.load()).then(() => actions.openDesktop(id)));
+    onOpen(({ kind, id }) => {
+      if (kind === 'run') void roster.then(loaded => records.viewRun(id, loaded));
+      else void roster.then(loaded => loaded.load()).then(() => actions.openDesktop(id));
+    });
     void roster.then(loaded => {
       list = loaded;
       announce({

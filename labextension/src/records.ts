@@ -98,6 +98,16 @@ export class Records {
     this.open(list.api, [ofSession(row, list)]);
   }
 
+  /** The run of a session that the list may not have. */
+  async viewRun(id: string, list: Roster): Promise<void> {
+    try {
+      const { name, tags = [], note = '' } = await list.api.session(id);
+      this.open(list.api, [ofSession({ id, name, tags, note }, list)]);
+    } catch (error) {
+      await showErrorMessage(this.trans.__('The run could not be opened'), error as Error);
+    }
+  }
+
   /** The first click selects, the second one compares. */
   compare(row: Row, list: Roster): void {
     this.pair(list.api, ofSession(row, list));
@@ -186,7 +196,7 @@ export class Records {
   }
 }
 
-function ofSession(row: Row, list: Roster): Source {
+function ofSession(row: Pick<Row, 'id' | 'name' | 'tags' | 'note'>, list: Roster): Source {
   const save = async (change: Json): Promise<void> => {
     await list.api.changeSession(row.id, change);
     await list.load();

@@ -21,7 +21,8 @@ test('a run tells every step, those that never began and those of a person too',
     { kind: 'ToolFinished', tool_use_id: 't1', time: 4 },
     { kind: 'ToolFinished', tool_use_id: 't2', time: 4 },
     { kind: 'ToolFinished', tool_use_id: 't3', time: 4 },
-    { kind: 'ToolFinished', tool_use_id: 't4', time: 5 }
+    { kind: 'ToolFinished', tool_use_id: 't4', time: 5 },
+    { kind: 'TurnFinished', text: 'I type. And the', unfinished: 'And the', time: 6 }
   ];
   const steps = [row(1, 'completed'), row(2, 'denied'), row(3, 'skipped'), row(4, 'completed', 'human')];
   const files = {
@@ -38,7 +39,8 @@ test('a run tells every step, those that never began and those of a person too',
       ['step', '', 0],
       ['step', '', 1],
       ['step', '', 2],
-      ['step', '', 3]
+      ['step', '', 3],
+      ['agent', 'And the', -1]
     ]
   );
 });

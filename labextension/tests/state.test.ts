@@ -27,10 +27,18 @@ const turn: ServerMessage[] = [
   status('thinking', { event: 'user_message', message_id: 'm1', message: 'Click it' }),
   delta('I will '),
   delta('click.'),
+  status('thinking', { event: 'usage', usage: { requests: 1 }, said: 'I will click.' }),
   tool('t1', 'started'),
   tool('t1', 'completed', { image_path: '/a.png', dimensions: '1280x800', text: 'ok', timing: { total_ms: 90 } }),
   delta('Done'),
-  { type: 'agent_response', content: 'Done.', timestamp: T, sequence: 9, metadata: { message_id: 'm2', tool_calls: ['left_click'] } }
+  status('thinking', { event: 'usage', usage: { requests: 2 }, said: 'Done.' }),
+  {
+    type: 'agent_response',
+    content: 'Done.',
+    timestamp: T,
+    sequence: 9,
+    metadata: { message_id: 'm2', tool_calls: ['left_click'], unfinished: '' }
+  }
 ];
 
 test('a turn becomes: what was asked, what was said before, what was done, the answer', () => {
@@ -49,11 +57,22 @@ test('a turn becomes: what was asked, what was said before, what was done, the a
   assert.deepEqual([step?.status, step?.image, step?.width, step?.timing.total_ms], ['completed', '/a.png', 1280, 90]);
 });
 
-test('text streams into the draft, and a started call replaces the announcement', () => {
+test('text streams into the draft, which the whole reply replaces, and a started call the announcement', () => {
   let view = run([delta('left_click', 'announce'), delta('a'), delta('b'), delta('hm', 'thinking')]);
   assert.deepEqual([view.draft, view.thinking], ['ab', 'hm']);
-  view = run([tool('t1', 'started')], view);
+  view = run([tool('h1', 'completed')], view); // a person's step in the middle of a reply cuts it nowhere
+  assert.equal(view.draft, 'ab');
+  view = run([status('thinking', { event: 'usage', usage: { requests: 1 }, said: 'abc' }), tool('t1', 'started')], view);
   assert.deepEqual([view.draft, view.announced, view.thinking], ['', '', '']);
+  assert.deepEqual(
+    view.entries.map(entry => [entry.kind, entry.text]),
+    [
+      ['actions', ''],
+      ['thinking', 'hm'],
+      ['agent', 'abc'],
+      ['actions', '']
+    ]
+  );
 });
 
 test('messages that come again change nothing', () => {
@@ -75,14 +94,6 @@ test('an approval is shown until it is decided or the state moves on', () => {
   const decided = run([status('acting', { event: 'approval_decided', verdict: 'denied' }, 2)], asked);
   assert.equal(decided.approval, null);
   assert.equal(decided.entries.at(-1)?.text, 'Denied');
-  const said = run([status('acting', { event: 'approval_decided', verdict: 'approved', tool_use_id: 't9' }, 3)], {
-    ...asked,
-    draft: 'I open it.'
-  });
-  assert.deepEqual(
-    said.entries.map(entry => entry.kind),
-    ['agent', 'note']
-  );
 });
 
 test('the snapshot tells a newcomer of the pending approval, the money and who has the mouse', () => {
@@ -111,10 +122,9 @@ test('a retry says until when, and the next text ends it', () => {
 
 test('text of a reply that broke off disappears when the reply is begun again', () => {
   const retry = status('thinking', { event: 'retry', delay_seconds: 1, dropped_text: 5 });
-  let view = run([delta('First I'), delta(' wo🙂'), delta('left_click', 'announce'), retry]);
-  assert.deepEqual([view.draft, view.announced], ['First ', '']);
-  view = run([retry, delta('again')], view);
-  assert.equal(view.draft, 'Fagain');
+  const view = run([delta('First I'), delta(' wo🙂'), delta('left_click', 'announce'), retry]);
+  assert.deepEqual([view.draft, view.announced], ['', '']);
+  assert.equal(run([delta('again')], view).draft, 'again');
 });
 
 test('how a turn ended is remarked', () => {
@@ -254,9 +264,9 @@ test('the last words of a turn that was stopped are told once, and its calls as 
     type: 'agent_response',
     content: 'I will click.',
     timestamp: T,
-    metadata: { message_id: 'm2', stopped: true }
+    metadata: { message_id: 'm2', stopped: true, unfinished: '' }
   } as ServerMessage;
-  const view = run([...turn.slice(0, 3), tool('t1', 'started'), ended('t1', 'interrupted'), ended('t2', 'skipped'), stopped]);
+  const view = run([...turn.slice(0, 4), tool('t1', 'started'), ended('t1', 'interrupted'), ended('t2', 'skipped'), stopped]);
   assert.deepEqual(
     view.entries.map(entry => [entry.kind, entry.text, entry.remark]),
     [

@@ -33,6 +33,8 @@ from .lab import (
 pytestmark = [pytest.mark.browser, pytest.mark.docker, pytest.mark.asyncio(loop_scope="session")]
 
 QUESTION = {"question": "Which rate shall I use?", "choices": ["of the day", "of today"]}
+LAST = {"question": "And which day?"}
+SAID = "Your message names the function ask_user, so I call it."
 TOLD = ("Which rate shall I use?", "of the day", "Be brief", "Please log in", "Thank you")
 CELL = "from cambio_lab import Workbench\nsession = await Workbench().session({!r})\nsession"
 
@@ -78,7 +80,9 @@ async def test_a_shared_run_is_told_alike_everywhere(
     await panel.get_by_role("button", name="Deny").click(timeout=60_000)
     await idle(page)
 
+    await stop_while_it_asks(page)
     before = await story(page)
+    assert before.count(SAID) == 2, "in the first turn, and in the one that was stopped"
     text = "\n".join(before)
     for words in (*TOLD, "Denied", "A person: Click at", "The agent is told: While you were paused the user clicked"):
         assert words in text, text
@@ -94,7 +98,15 @@ async def test_a_shared_run_is_told_alike_everywhere(
     history = [row["content"] for row in (await client.get(f"/sessions/{session}/history?limit=100")).json()["data"]]
     assert [words for words in history if words in TOLD] == [*TOLD[:3], *TOLD[3:]]
     await check_record(client, session)
+    await check_viewer(page, session)
     await check_saved_notebook(page, lab, session, notebooks)
+
+
+async def stop_while_it_asks(page: Page) -> None:
+    await ask(page, f"ask_user {json.dumps(LAST)}")
+    await expect(page.locator(".jp-Cambio-panel .jp-Cambio-asks")).to_contain_text(LAST["question"])
+    await page.locator(".jp-Cambio-panel .jp-Cambio-bar").get_by_role("button", name="Stop").click()
+    await idle(page)
 
 
 async def check_record(client: httpx2.AsyncClient, session: str) -> None:
@@ -103,11 +115,19 @@ async def check_record(client: httpx2.AsyncClient, session: str) -> None:
     replayed = await run.replay()
     assert replayed.identical
     kinds = [type(event).__name__ for event in replayed.events]
-    assert kinds.count("QuestionAsked") == kinds.count("QuestionAnswered") == 2
+    assert kinds.count("QuestionAsked") == kinds.count("QuestionAnswered") == 3
     assert len(run.human_steps) == 2
     for text in (run.to_markdown(), run.to_html()):
         for words in (*TOLD, "left_click", "person"):
             assert words in text.replace("\\", ""), words
+        assert text[max(0, text.find("Transcript")) :].replace("\\", "").count(SAID) == 2
+
+
+async def check_viewer(page: Page, session: str) -> None:
+    await command(page, "cambio-lab:view-run", id=session)
+    transcript = page.locator(".jp-Cambio-transcript")
+    await transcript.get_by_text("And which day?").last.wait_for()
+    assert (await transcript.inner_text()).count(SAID) == 2
 
 
 async def check_saved_notebook(page: Page, lab: LiveServer, session: str, notebooks: Path) -> None:
@@ -123,6 +143,7 @@ async def check_saved_notebook(page: Page, lab: LiveServer, session: str, notebo
     output = json.dumps(saved["cells"][0]["outputs"], ensure_ascii=False)
     for words in ("Which rate shall I use?", "of the day", "Please log in", "a person: left_click"):
         assert words in output, words
+    assert output.count(f"Agent: {SAID}") == 2
 
 
 ASKING = """import json
@@ -223,7 +244,13 @@ async def test_an_ended_session_goes_on_in_a_new_one(
     await ask(page, "Show me the desktop")
     await idle(page)
     await client.delete(f"/sessions/{session}")
-    await page.locator(".jp-Cambio-ended").get_by_role("button", name="Continue in a new session").click()
+    ended = page.locator(".jp-Cambio-ended")
+    await expect(ended).to_contain_text("It was ended on request")
+    await ended.get_by_role("img", name="The last screenshot").wait_for()
+    await ended.get_by_role("button", name="Open run").click()
+    await page.locator(".jp-Cambio-transcript").get_by_text("Show me the desktop").first.wait_for()
+    await command(page, "cambio-lab:open-desktop", id=session)
+    await ended.get_by_role("button", name="Continue in a new session").click()
     fresh = page.locator(f".jp-Cambio-panel:not([data-session='{session}'])")
     await fresh.locator(".jp-Cambio-desktop[data-phase=open]").wait_for(timeout=60_000)
     made = await fresh.get_attribute("data-session") or ""

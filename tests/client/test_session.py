@@ -96,8 +96,10 @@ def test_text_of_a_reply_that_broke_off_is_taken_back() -> None:
     assert len(turn.items) == 1
     say("Now I will.")
     assert turn.items[1:] == ["Now I will."]
-    builder.feed(Message("status", "busy", metadata={"event": "retry", "dropped_text": 5}))
-    assert turn.items[1:] == ["Now I "]
+    builder.feed(Message("status", "thinking", metadata={"event": "usage", "said": "Now I will."}))
+    say("And")
+    builder.feed(Message("status", "busy", metadata={"event": "retry", "dropped_text": 3}))
+    assert turn.items[1:] == ["Now I will."]
 
 
 async def test_a_message_that_was_lost_on_the_way_is_sent_again(lab: Workbench, server: SmallServer) -> None:

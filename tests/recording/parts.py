@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cambio_lab.api.messages import Encoder
 from cambio_lab.desktop.provider import DesktopProvider
 from cambio_lab.desktop.sandbox.local import LocalProvider
 from cambio_lab.reports import Run
@@ -36,7 +37,7 @@ class Workshop:
             settings=settings,
             store=self.store,
             provider_for=lambda kind: self.provider,
-            encode=lambda event, view: None,
+            encode=Encoder("/"),
         )
         await self.registry.start()
 

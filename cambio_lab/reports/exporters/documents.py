@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..run import Run
 
 WIDTH = 960
+ASKING = frozenset({"ask_user", "hand_over"})
 _MARKUP = re.compile(r"[\\`*_{}\[\]()#+\-.!|~:@$^=]")
 
 
@@ -77,14 +78,16 @@ def markdown(run: Run, path: Path | None = None) -> str:
                     name = f"sent-{image['sha256'][:12]}.jpg"
                     (folder / name).write_bytes(data)
                     lines += [f"![sent with the message]({quote(f'{folder.name}/{name}')})", ""]
-        elif kind == "ModelReplied" and event["text"]:
-            lines += [*_quote(event["text"]), ""]
+        elif said := event["text"] if kind == "ModelReplied" else event.get("unfinished"):
+            lines += [*_quote(said), ""]
         elif kind == "ToolFinished":
             words = "A person: " if event.get("actor") == "human" else ""
             words += describe(event["tool"], event["arguments"])[:300]
             words += describe("", {}, status.get(event["tool_use_id"], "completed"))
             took = event["timing"]["total"]
             lines += [f"{event['step']}. {escape(words)}{f' ({duration(took)})' if took else ''}", ""]
+            if event["tool"] in ASKING:
+                lines += [*_quote(event["text"]), ""]
             digest = (event.get("image") or {}).get("sha256")
             if digest in images:
                 lines += [f"   ![after step {event['step']}]({images[digest]})", ""]

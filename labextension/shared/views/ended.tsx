@@ -2,7 +2,7 @@ import type { VNode } from 'preact';
 import { useState } from 'preact/hooks';
 import type { SessionModel } from '../hub';
 import { translate as t } from '../language';
-import { openSession } from '../open';
+import { openRun, openSession } from '../open';
 import { plain } from '../text';
 import { download } from './download';
 import { Screenshot } from './screenshot';
@@ -11,6 +11,7 @@ import { Screenshot } from './screenshot';
 export function Ended({ model }: { model: SessionModel }): VNode {
   const { steps, endReason, name } = model.view;
   const last = [...steps.values()].findLast(step => step.image !== null);
+  const page = model.api.url(`cambio/run/${encodeURIComponent(model.id)}`);
   const [starting, setStarting] = useState(false);
   const goOn = async (): Promise<void> => {
     setStarting(true);
@@ -38,13 +39,20 @@ export function Ended({ model }: { model: SessionModel }): VNode {
         <p>{t('This session has ended.')}</p>
         {endReason && <p>{endReason === 'request' ? t('It was ended on request.') : t('Reason: %1', plain(endReason))}</p>}
         {!model.missing && (
-          <button type="button" class="jp-Cambio-button" disabled={starting} onClick={() => void goOn()}>
-            {t('Continue in a new session')}
-          </button>
+          <>
+            {!model.api.relayed && (
+              <button type="button" class="jp-Cambio-button jp-Cambio-primary" onClick={() => openRun(model.id, page)}>
+                {t('Open run')}
+              </button>
+            )}
+            <button type="button" class="jp-Cambio-button" disabled={starting} onClick={() => void goOn()}>
+              {t('Continue in a new session')}
+            </button>
+            <button type="button" class="jp-Cambio-button" onClick={() => void save()}>
+              {t('Download run')}
+            </button>
+          </>
         )}
-        <button type="button" class="jp-Cambio-button" onClick={() => void save()}>
-          {t('Download run')}
-        </button>
       </div>
     </div>
   );
