@@ -6,8 +6,7 @@ Which kinds of desktops this machine can make; :func:`make_provider` imports wha
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import closing
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -63,25 +62,16 @@ def build_provider(settings: Settings, server_id: str, kind: str) -> DesktopProv
     raise ConfigurationError(f"The desktop kind {kind!r} is unknown.", hint="Use docker, sandbox, local or auto.")
 
 
-@asynccontextmanager
-async def _engine() -> AsyncIterator[Engine]:
-    engine = Engine()
-    try:
-        yield engine
-    finally:
-        engine.close()
-
-
 async def engine_answers() -> bool:
     """Return whether the engine that the ``docker`` command would use answers."""
-    async with _engine() as engine:
+    with closing(Engine()) as engine:
         return await engine.answers()
 
 
 async def probe_engine() -> ProviderHealth:
     """Return whether a Docker Engine answers; ``fix`` says what to do when none does."""
     try:
-        async with _engine() as engine:
+        with closing(Engine()) as engine:
             if not await engine.answers():
                 return ProviderHealth("engine", False, f"no Docker Engine answers at {engine.host}", START_DOCKER)
             podman = await engine.podman()
@@ -98,7 +88,7 @@ async def probe_image(settings: Settings) -> ProviderHealth:
 
     reference = image_tag(settings.image)
     try:
-        async with _engine() as engine:
+        with closing(Engine()) as engine:
             if not await engine.answers():
                 return ProviderHealth("image", False, "needs a Docker Engine", START_DOCKER)
             if await image_exists(engine, reference):

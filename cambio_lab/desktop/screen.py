@@ -169,18 +169,12 @@ class View(NamedTuple):
     screen: Size
     image: Size
 
-    @property
-    def scaled(self) -> bool:
-        return self.screen != self.image
-
     def to_screen(self, point: Point) -> Point:
         """The X pixel under the middle of a screenshot's pixel. ``ActionError`` outside of it; nothing is clamped."""
         x, y = point
         width, height = self.image
         if not (0 <= x < width and 0 <= y < height):
             raise ActionError(f"({x}, {y}) is outside the {self.image} screen.")
-        if not self.scaled:
-            return Point(x, y)
         return Point(
             min(int((x + 0.5) * self.screen.width / width), self.screen.width - 1),
             min(int((y + 0.5) * self.screen.height / height), self.screen.height - 1),

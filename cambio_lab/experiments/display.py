@@ -71,10 +71,14 @@ class Page(Display):
         self._last = -1e9
 
     def show(self, tally: Tally) -> None:
-        now = time.monotonic()
-        if now - self._last >= HTML_SECONDS + CELL_SECONDS * len(tally.cells):
-            self._last = now
+        if self._due(tally):
             self._update(as_html(describe(tally, **self._about)))
+
+    def _due(self, tally: Tally) -> bool:
+        now = time.monotonic()
+        due = now - self._last >= HTML_SECONDS + CELL_SECONDS * len(tally.cells)
+        self._last = now if due else self._last
+        return due
 
     def close(self, tally: Tally) -> None:
         self._update(as_html(describe(tally, **self._about)))
@@ -91,10 +95,7 @@ class Published(Page):
 
     def show(self, tally: Tally) -> None:
         self._inner.show(tally)
-        now = time.monotonic()
-        resting = self._writing is not None and not self._writing.done()
-        if not resting and now - self._last >= HTML_SECONDS + CELL_SECONDS * len(tally.cells):
-            self._last = now
+        if (self._writing is None or self._writing.done()) and self._due(tally):
             self._write(tally)
 
     def close(self, tally: Tally) -> None:

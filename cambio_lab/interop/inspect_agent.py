@@ -46,8 +46,8 @@ def cambio_agent(**options: Any) -> Agent:
         async with _session(options) as session:
             turn = await session.send(asked(state.messages), metadata={"options": options}, show=False)
             run = await session.load_run()
-        told = Told(run)
-        for event in told.events:
+        messages, events = _told(run)
+        for event in events:
             transcript()._event(event)
         facts: dict[str, Any] = {
             "session_id": session.id,
@@ -57,7 +57,7 @@ def cambio_agent(**options: Any) -> Agent:
         }
         transcript().info(facts, source="cambio_lab")
         usage = ModelUsage.model_validate(usage_json(run.usage))
-        state.messages = [*state.messages, *told.messages[1:]]  # the first one is what was asked
+        state.messages = [*state.messages, *messages[1:]]  # the first one is what was asked
         state.output = ModelOutput.from_content(run.model, turn.text)
         state.output.usage = usage
         for counted in (sample_model_usage_context_var, model_usage_context_var):
@@ -87,26 +87,22 @@ def asked(messages: list[ChatMessage]) -> str:
     return "\n\n".join(text for text in texts if text.strip())
 
 
-class Told:
-    """A run as Inspect's own messages and events, with its screenshots in place."""
+def _told(run: Run) -> tuple[list[ChatMessage], list[Event]]:
+    """Return a run as Inspect's own messages and events, with its screenshots in place."""
+    made = Transcript(run)
+    events = [event for event in made.events if event["event"] != "sample_init"]
+    for event in events:
+        if seen := event.pop("input_refs", None):  # the log would have every image once for each request that sent it
+            event["input"] = made.messages[seen[0][1] - 1 : seen[0][1]]
+    messages, events = _filled([made.messages, events], made.attachments)
+    return _MESSAGES.validate_python(messages), [_EVENT.validate_python(event) for event in events]
 
-    def __init__(self, run: Run) -> None:
-        made = Transcript(run)
-        self._attachments = made.attachments
-        self.messages = _MESSAGES.validate_python(self._filled(made.messages))
-        self.events = [self._event(event, made.messages) for event in made.events if event["event"] != "sample_init"]
 
-    def _event(self, event: dict[str, Any], messages: list[dict[str, Any]]) -> Event:
-        seen = event.pop("input_refs", None)
-        if seen:  # the log would have every image once for each request that sent it
-            event = {**event, "input": messages[seen[0][1] - 1 : seen[0][1]]}
-        return _EVENT.validate_python(self._filled(event))
-
-    def _filled(self, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: self._filled(inner) for name, inner in value.items()}
-        if isinstance(value, list):
-            return [self._filled(inner) for inner in value]
-        if isinstance(value, str) and (found := _ATTACHMENT.match(value)):
-            return self._attachments[found[1]]
-        return value
+def _filled(value: Any, attachments: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _filled(inner, attachments) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, attachments) for inner in value]
+    if isinstance(value, str) and (found := _ATTACHMENT.match(value)):
+        return attachments[found[1]]
+    return value

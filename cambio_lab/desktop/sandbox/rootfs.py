@@ -13,6 +13,7 @@ import secrets
 import shlex
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 
@@ -64,14 +65,11 @@ async def build_rootfs(settings: Settings, report: Report, *, force: bool = Fals
     new = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}")
     await asyncio.to_thread(new.mkdir, 0o755, parents=True)
     try:
-        engine = Engine()
-        try:
+        with closing(Engine()) as engine:
             if await engine.answers():
                 await _export(engine, settings, new, report)
             else:
                 await _bootstrap(new, report)
-        finally:
-            engine.close()
         await run_reported(_clean(new), new, report, "unpacking")
         await asyncio.to_thread(_replace, folder, new)
     finally:

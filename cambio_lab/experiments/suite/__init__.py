@@ -8,30 +8,9 @@ from __future__ import annotations
 
 from ..._version import __version__
 from ..task import Benchmark, Task
-from .browser import FILL_FORM, READ_PAGE
-from .desktop import (
-    COUNT_ERRORS,
-    FIX_SCRIPT,
-    MAKE_FOLDERS,
-    PRESS_BUTTON,
-    RENAME_PHOTOS,
-    REPLACE_WORD,
-    SORT_FILES,
-    WRITE_LETTER,
-)
+from . import browser, desktop
 
-TASKS: tuple[Task, ...] = (
-    MAKE_FOLDERS,
-    SORT_FILES,
-    RENAME_PHOTOS,
-    REPLACE_WORD,
-    WRITE_LETTER,
-    COUNT_ERRORS,
-    FIX_SCRIPT,
-    PRESS_BUTTON,
-    FILL_FORM,
-    READ_PAGE,
-)
+TASKS: tuple[Task, ...] = (*desktop.TASKS, *browser.TASKS)
 """All ten."""
 
 BENCHMARK = Benchmark(

@@ -96,19 +96,21 @@ async def _check_price(live: Live) -> Verdict:
     return Verdict(said == live.values["cheapest"], float(said == live.values["cheapest"]), f"said {said[:60]!r}")
 
 
-FILL_FORM = Task(
-    "fill form",
-    _ask_order,
-    setup=_open_form,
-    check=_check_order,
-    config=LIMITS,
-    description="Fill in and send a form in the browser, once.",
-)
-READ_PAGE = Task(
-    "read page",
-    _ask_price,
-    setup=_open_prices,
-    check=_check_price,
-    config=LIMITS,
-    description="Read a table in the browser and answer with a name.",
+TASKS: tuple[Task, ...] = (
+    Task(
+        "fill form",
+        _ask_order,
+        setup=_open_form,
+        check=_check_order,
+        config=LIMITS,
+        description="Fill in and send a form in the browser, once.",
+    ),
+    Task(
+        "read page",
+        _ask_price,
+        setup=_open_prices,
+        check=_check_price,
+        config=LIMITS,
+        description="Read a table in the browser and answer with a name.",
+    ),
 )

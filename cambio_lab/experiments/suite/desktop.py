@@ -67,33 +67,6 @@ async def _check_photos(live: Live) -> Verdict:
     return Verdict(found == wanted and all(same), sum(same) / len(wanted), f"found {sorted(found)}")
 
 
-MAKE_FOLDERS = Task(
-    "make folders",
-    _ask_folders,
-    setup=_draw_folders,
-    check=_check_folders,
-    config=LIMITS,
-    description="Create four named folders inside another.",
-)
-SORT_FILES = Task(
-    "sort files",
-    "In the folder `inbox` of your home, move every .csv file into `inbox/tables` and every .txt file into "
-    "`inbox/notes` (make these folders). Leave the other files where they are.",
-    setup=_mix_files,
-    check=_check_sorted,
-    config=LIMITS,
-    description="Move files by their kind, without losing or touching others.",
-)
-RENAME_PHOTOS = Task(
-    "rename photos",
-    _ask_photos,
-    setup=_take_photos,
-    check=_check_photos,
-    config=LIMITS,
-    description="Rename five files by a pattern.",
-)
-
-
 LINES = ("Dear Zoë,", "the café on Großstraße 7 opens at 9:30 – see you there!", "Yours, Jürgen")
 
 
@@ -129,24 +102,6 @@ async def _check_letter(live: Live) -> Verdict:
     lines = (await live.read("letter.txt")).rstrip("\n").split("\n")
     same = sum(one == other for one, other in zip(lines, LINES, strict=False))
     return Verdict(lines == list(LINES), same / max(len(lines), len(LINES)), f"{same} of {len(LINES)} lines are right")
-
-
-REPLACE_WORD = Task(
-    "replace word",
-    _ask_replace,
-    setup=_write_list,
-    check=_check_replaced,
-    config=LIMITS,
-    description="Change one line of a file that is open in the editor.",
-)
-WRITE_LETTER = Task(
-    "write letter",
-    "The editor shows the empty file letter.txt. Type these three lines exactly, and save:\n\n" + "\n".join(LINES),
-    setup=_open_editor,
-    check=_check_letter,
-    config=LIMITS,
-    description="Type text with umlauts and punctuation, exactly.",
-)
 
 
 BROKEN = """\
@@ -200,26 +155,6 @@ async def _check_script(live: Live) -> Verdict:
     return Verdict(right == 2, right / 2, f"printed {said}")
 
 
-COUNT_ERRORS = Task(
-    "count errors",
-    "The file server.log in your home has one entry a line: date, time, level, worker, text. "
-    "How many entries have the level ERROR? Write the number alone into answer.txt in your home.",
-    setup=_write_log,
-    check=_check_count,
-    config=LIMITS,
-    description="Count lines by a field, not by a word that also occurs elsewhere.",
-)
-FIX_SCRIPT = Task(
-    "fix script",
-    "average.py in your home prints the average of the numbers it is given, but the result is wrong. "
-    "Find the mistake and repair it.",
-    setup=_write_script,
-    check=_check_script,
-    config=LIMITS,
-    description="Repair a small Python program; the check runs it with other numbers.",
-)
-
-
 COLOURS = {"green": "#00c853", "red": "#d50000", "blue": "#2962ff", "yellow": "#ffd600"}
 WINDOW = """\
 import json, pathlib, sys, tkinter
@@ -263,11 +198,72 @@ async def _check_button(live: Live) -> Verdict:
     return Verdict(right, float(right), f"pressed {pressed}")
 
 
-PRESS_BUTTON = Task(
-    "press button",
-    _ask_button,
-    setup=_open_window,
-    check=_check_button,
-    config=LIMITS,
-    description="Find a coloured button at a random place and click it.",
+TASKS: tuple[Task, ...] = (
+    Task(
+        "make folders",
+        _ask_folders,
+        setup=_draw_folders,
+        check=_check_folders,
+        config=LIMITS,
+        description="Create four named folders inside another.",
+    ),
+    Task(
+        "sort files",
+        "In the folder `inbox` of your home, move every .csv file into `inbox/tables` and every .txt file into "
+        "`inbox/notes` (make these folders). Leave the other files where they are.",
+        setup=_mix_files,
+        check=_check_sorted,
+        config=LIMITS,
+        description="Move files by their kind, without losing or touching others.",
+    ),
+    Task(
+        "rename photos",
+        _ask_photos,
+        setup=_take_photos,
+        check=_check_photos,
+        config=LIMITS,
+        description="Rename five files by a pattern.",
+    ),
+    Task(
+        "replace word",
+        _ask_replace,
+        setup=_write_list,
+        check=_check_replaced,
+        config=LIMITS,
+        description="Change one line of a file that is open in the editor.",
+    ),
+    Task(
+        "write letter",
+        "The editor shows the empty file letter.txt. Type these three lines exactly, and save:\n\n" + "\n".join(LINES),
+        setup=_open_editor,
+        check=_check_letter,
+        config=LIMITS,
+        description="Type text with umlauts and punctuation, exactly.",
+    ),
+    Task(
+        "count errors",
+        "The file server.log in your home has one entry a line: date, time, level, worker, text. "
+        "How many entries have the level ERROR? Write the number alone into answer.txt in your home.",
+        setup=_write_log,
+        check=_check_count,
+        config=LIMITS,
+        description="Count lines by a field, not by a word that also occurs elsewhere.",
+    ),
+    Task(
+        "fix script",
+        "average.py in your home prints the average of the numbers it is given, but the result is wrong. "
+        "Find the mistake and repair it.",
+        setup=_write_script,
+        check=_check_script,
+        config=LIMITS,
+        description="Repair a small Python program; the check runs it with other numbers.",
+    ),
+    Task(
+        "press button",
+        _ask_button,
+        setup=_open_window,
+        check=_check_button,
+        config=LIMITS,
+        description="Find a coloured button at a random place and click it.",
+    ),
 )
