@@ -51,8 +51,7 @@ def benchmarks() -> Benchmarks:
     return found
 
 
-_ENVIRONMENT = Environment(autoescape=True)
-_ALL = _ENVIRONMENT.from_string(
+_ALL = Environment(autoescape=True).from_string(
     "<table><tr><th>Name<th>Version<th>Tasks<th>What<th>Needs<th>Licence</tr>{% for one, count in rows %}"
     "<tr><td>{{ one.name }}<td>{{ one.version }}<td>{{ count }}<td>{{ one.title }}<td>{{ one.needs }}"
     "<td>{{ one.licence }}</tr>{% endfor %}</table>"

@@ -106,7 +106,8 @@ class Experiment:
         if self._scheduler is not None:
             raise ConfigurationError("This experiment is running already.", hint="Stop it first: experiment.stop().")
         recording = self._recording
-        async with self._ledger() as ledger:
+        async with self._store() as ledger:  # held by this process alone; another is named in the error
+            await ledger.prepare(self.grid)
             replays = recording is not None and recording.replays
             # The output of a recorded notebook is the same whenever it is replayed, so it has no identity.
             identity = "" if recording else (await self._facts(ledger))["id"]
@@ -191,13 +192,6 @@ class Experiment:
     async def _facts(self, ledger: Ledger) -> dict[str, str]:
         facts = await ledger.facts()
         return facts if "id" in facts else await ledger.facts(id=uuid4().hex, name=self.name)
-
-    @asynccontextmanager
-    async def _ledger(self) -> AsyncIterator[Ledger]:
-        """The ledger, held by this process alone; another that runs the experiment is named in the error."""
-        async with self._store() as ledger:
-            await ledger.prepare(self.grid)
-            yield ledger
 
     @asynccontextmanager
     async def _store(self) -> AsyncIterator[Ledger]:

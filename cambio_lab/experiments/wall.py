@@ -19,7 +19,7 @@ from .scheduler import Tally
 Json = dict[str, Any]
 WALL = 24
 """At most this many thumbnails on the wall."""
-_ENVIRONMENT = Environment(autoescape=True)
+_PAGE = Environment(autoescape=True).from_string(Path(__file__).with_name("wall.html").read_text("utf-8"))
 _COLOURS = {"success": "#3d9970", "other": "#d9822b", "failed": "#c0392b", "running": "#2a6fbb", "open": "#d7dbe0"}
 _MARKS = {  # the state of a cell: how a bar's share is called, and a sign for who does not see colours
     "success": ("success", "✓"),
@@ -74,44 +74,6 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}:{whole % 60:02} min"
     return f"{whole // 3600}:{whole % 3600 // 60:02} h"
-
-
-_PAGE = _ENVIRONMENT.from_string(
-    """<div style="font:13px sans-serif"
-{%- if wall.id %} data-cambio-experiment="{{ wall.id }}"{% endif -%}
-><div role="progressbar" aria-valuemin="0" aria-valuemax="{{ wall.total }}"
- aria-valuenow="{{ wall.done + wall.failed }}" aria-label="{{ wall.words }}"
- style="display:flex;height:10px;border-radius:5px;overflow:hidden;background:#d7dbe0">
-{%- for name, count in shares if count %}<div title="{{ count }} {{ name }}"
- style="width:{{ "%.2f" | format(100 * count / (wall.total or 1)) }}%;background:{{ colours[name] }}">
-</div>{% endfor -%}
-</div><p style="margin:6px 0">{{ wall.words }}</p>
-{%- if grid %}<div style="max-height:26em;overflow:auto"><table style="border-collapse:collapse;font-size:12px">
-<thead><tr><th style="text-align:left">Task</th>
-{%- for name in columns %}<th style="text-align:left;padding-right:1em">{{ name }}</th>{% endfor -%}
-</tr></thead><tbody>
-{%- for task, row in grid.items() %}<tr><td style="text-align:left">{{ task }}</td>
-{%- for name in columns %}<td style="text-align:left;white-space:nowrap;padding-right:1em">
-{%- for cell in row[name] %}<a title="{{ cell.title }}"
-{%- if wall.id %} data-cambio-cell="{{ cell.id }}"{% endif -%}
-{% if cell.href %} href="{{ cell.href | urlencode }}"{% endif %}
- style="display:inline-block;vertical-align:top;width:15px;height:15px;margin:1px;line-height:15px;color:#fff;
- text-align:center;text-decoration:none;border-radius:3px;background:{{ colours[marks[cell.state][0]] }}">
-{{- marks[cell.state][1] }}</a>{% endfor -%}
-</td>{% endfor %}</tr>{% endfor %}</tbody></table></div>
-{%- if failures %}<details><summary>{{ failures | length }} without success</summary><ul>
-{%- for cell in failures[:200] %}<li>{% if cell.href %}<a href="{{ cell.href | urlencode }}">{{ cell.id }}</a>
-{%- else %}{{ cell.id }}{% endif %}: {{ cell.reason }}</li>{% endfor %}</ul></details>{% endif %}{% endif -%}
-{%- if wall.live %}<div style="display:flex;flex-wrap:wrap;gap:8px">
-{%- for item in wall.live %}<div style="width:200px;font-size:11px;overflow-wrap:anywhere">
-{%- if item.thumbnail %}<img alt="desktop of {{ item.id }}" width="200"
- src="data:image/jpeg;base64,{{ item.thumbnail }}">
-{%- else %}<div style="width:200px;height:125px;background:#eceff3"></div>{% endif -%}
-<div>{{ item.id }}<br>{{ item.state }}, {{ item.steps }} step{{ "" if item.steps == 1 else "s" }},
- ${{ "%.2f" | format(item.cost_usd) }}</div></div>{% endfor -%}
-{%- if wall.more %}<div>and {{ wall.more }} more</div>{% endif -%}
-</div>{% endif %}</div>"""
-)
 
 
 def describe(tally: Tally, *, identity: str = "", name: str = "", directory: Path | None = None) -> Json:

@@ -27,7 +27,7 @@ from uuid import uuid4
 from ..._version import __version__
 from ...desktop.docker.context import find_endpoint
 from ...errors import CambioError, ConfigurationError
-from ...settings import Settings, resolve
+from ...settings import resolve
 from ...store import Store
 from ..attempt import Attempt
 from ..outcome import Outcome
@@ -63,7 +63,7 @@ class Site:
         self._attempts: dict[str, tuple[Attempt, asyncio.Task[Outcome]]] = {}
         self._place: Workplace | None = None
         self._store: Store | None = None
-        self._opening: asyncio.Lock | None = None
+        self._opening = asyncio.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="cambio-lab-site", daemon=True)
         self._thread.start()
@@ -86,7 +86,7 @@ class Site:
 
     async def perform(self, job: Job) -> dict[str, Any]:
         """Run an attempt and put its result into the outbox; the same attempt is never run twice here."""
-        if (found := self._result(job.attempt)) is not None:
+        if (found := await self.result(job.attempt)) is not None:
             return found
         if job.attempt not in self._attempts:
             attempt = Attempt(await self._open(), job, self.worker)
@@ -108,7 +108,12 @@ class Site:
         }
 
     async def result(self, attempt: str) -> dict[str, Any] | None:
-        return self._result(attempt)
+        """What is in the outbox for an attempt."""
+        try:
+            found: dict[str, Any] = json.loads((self._outbox / f"{_plain(attempt)}.json").read_text())
+        except FileNotFoundError:
+            return None
+        return {**found, "worker": self.worker}
 
     async def piece(self, attempt: str, offset: int) -> bytes:
         """The part of an attempt's bundle that begins at ``offset``; empty at its end."""
@@ -136,9 +141,7 @@ class Site:
             except ConfigurationError:  # its process lives
                 continue
             try:
-                place = Workplace(
-                    store, self._settings, owner=folder.name, runs=folder / "runs", make=self.spec.make_provider
-                )
+                place = self._workplace(store, folder.name, folder / "runs")
                 await place.open()
                 await place.close()
             finally:
@@ -149,16 +152,11 @@ class Site:
         return swept
 
     async def _open(self) -> Workplace:
-        if self._opening is None:
-            self._opening = asyncio.Lock()
         async with self._opening:
             if self._place is None:
-                store = self._store or await Store.open(self.folder)
-                self._store = store
+                self._store = self._store or await Store.open(self.folder)
                 self._outbox.mkdir(exist_ok=True)
-                place = Workplace(
-                    store, self._settings, owner=self._name, runs=self._outbox, make=self.spec.make_provider
-                )
+                place = self._workplace(self._store, self._name, self._outbox)
                 await place.open(self.spec.models, need_image=True)
                 self._place = place
                 await self.sweep()
@@ -191,21 +189,13 @@ class Site:
         self._loop.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _result(self, attempt: str) -> dict[str, Any] | None:
-        try:
-            found: dict[str, Any] = json.loads((self._outbox / f"{_plain(attempt)}.json").read_text())
-        except FileNotFoundError:
-            return None
-        return {**found, "worker": self.worker}
-
     @property
     def _outbox(self) -> Path:
         return self.folder / "outbox"
 
-    @property
-    def _settings(self) -> Settings:
-        """Defaults, then this worker's own files and environment, then what the experiment says."""
-        return resolve(self.spec.lab)
+    def _workplace(self, store: Store, owner: str, runs: Path) -> Workplace:
+        settings = resolve(self.spec.lab)  # defaults, then this worker's own, then what the experiment says
+        return Workplace(store, settings, owner=owner, runs=runs, make=self.spec.make_provider)
 
 
 def _root(experiment_id: str) -> Path:
