@@ -80,9 +80,7 @@ def bootstrap(clusters: Sequence[Sequence[float]], confidence: float = 0.95, *, 
     return Interval(float(low), float(high))
 
 
-def paired_difference(
-    first: Sequence[Sequence[float]], second: Sequence[Sequence[float]], confidence: float = 0.95
-) -> tuple[float, Interval]:
+def paired_difference(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> tuple[float, Interval]:
     """How much better ``first`` is than ``second``: the mean over tasks of the difference of means, and its interval.
 
     The n-th sequence of both belongs to the same task; tasks that one of them lacks are left out.
@@ -94,7 +92,7 @@ def paired_difference(
     ]
     if not differences:
         return nan, Interval(nan, nan)
-    interval = bootstrap([[difference] for difference in differences], confidence)
+    interval = bootstrap([[difference] for difference in differences])
     return float(np.mean(differences)), interval
 
 

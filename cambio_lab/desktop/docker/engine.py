@@ -110,10 +110,10 @@ class _PerThread(threading.local):
 class Engine:
     """One engine: ``host``, else the one that the ``docker`` command would use (``DOCKER_HOST``, contexts)."""
 
-    def __init__(self, host: str | None = None, *, threads: int = 8) -> None:
+    def __init__(self, host: str | None = None) -> None:
         self._endpoint = Endpoint(host) if host else find_endpoint()
         self.host = self._endpoint.host
-        self._threads = DaemonThreads(threads, "docker")
+        self._threads = DaemonThreads(8, "docker")
         self._local = _PerThread()
         self._clients: list[Any] = []
         self._version: str | None = None

@@ -121,11 +121,10 @@ async def start_proxy(
     network: str,
     allow_hosts: tuple[str, ...],
     *,
-    outside: str,
     labels: Mapping[str, str],
     extra_hosts: Mapping[str, str],
 ) -> str:
-    """Start a proxy between ``network`` and the bridge ``outside``; its container. :class:`EngineError` if it fails."""
+    """Start a proxy between ``network`` and the open bridge; its container. :class:`EngineError` if it fails."""
     folders = {
         "/run/desktop": memory_folder(await engine.podman(), "16m", 1000),
         "/tmp": "size=16m,mode=1777",
@@ -141,7 +140,7 @@ async def start_proxy(
             "labels": dict(labels),
             "stdin_open": True,
             "host_config": client.create_host_config(
-                **SEALED, **limits, tmpfs=folders, network_mode=outside, extra_hosts=dict(extra_hosts)
+                **SEALED, **limits, tmpfs=folders, network_mode=OPEN, extra_hosts=dict(extra_hosts)
             ),
         },
     )

@@ -14,6 +14,7 @@ import signal
 import tarfile
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,13 @@ _STEP = re.compile(r"^Step (\d+)/(\d+) : (.*)")
 Report = Callable[[Progress], None]
 
 
-def context_digest(folder: Path = CONTEXT) -> str:
-    """Twelve hex digits over names, modes and contents of everything in ``folder``."""
+@cache
+def context_digest() -> str:
+    """Twelve hex digits over names, modes and contents of everything that the image is built from."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(CONTEXT.rglob("*")):
         if path.is_file():
-            digest.update(f"{path.relative_to(folder)}\0{os.access(path, os.X_OK)}\0".encode())
+            digest.update(f"{path.relative_to(CONTEXT)}\0{os.access(path, os.X_OK)}\0".encode())
             digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 

@@ -116,13 +116,7 @@ class Networks:
         try:
             await self._create_small(inner, labels)
             placement.proxy = await start_proxy(
-                self._engine,
-                image,
-                inner,
-                allow_hosts,
-                outside=OPEN,
-                labels=labels,
-                extra_hosts=self._extra_hosts,
+                self._engine, image, inner, allow_hosts, labels=labels, extra_hosts=self._extra_hosts
             )
             address = await self._address(placement.proxy, inner)
         except BaseException as error:

@@ -106,26 +106,22 @@ class DockerProvider:
             try:
                 async with self._building:
                     if self._reference is None:
-                        self._reference = await self.build(self._tell_all)
+                        self._reference = await self.build()
             finally:
                 if options.progress is not None:
                     self._told.remove(options.progress)
         return self._reference
 
-    def _tell_all(self, progress: Progress) -> None:
-        for report in list(self._told):
-            report(progress)
-
-    async def build(self, report: Callable[[Progress], None] | None = None, *, force: bool = False) -> str:
-        """Make sure that the image exists, saying how far it is; its reference."""
+    async def build(self) -> str:
+        """Make sure that the image exists, telling those who wait how far it is; its reference."""
 
         def tell(progress: Progress) -> None:
             log.info("image: %s", progress.text)
-            if report is not None:
+            for report in list(self._told):
                 report(progress)
 
         extension = Path(self._settings.dockerfile) if self._settings.dockerfile else None
-        return await build_image(self._engine, self._settings.image, tell, dockerfile=extension, force=force)
+        return await build_image(self._engine, self._settings.image, tell, dockerfile=extension)
 
     # After a restart
     async def adopt(self, desktop_id: str, session_id: str) -> DockerDesktop | None:

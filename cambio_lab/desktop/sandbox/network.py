@@ -140,7 +140,7 @@ async def _start_slirp(lifeline: socket.socket, user: int | None) -> Child:
         *("--enable-seccomp", f"--userns-path=/proc/self/fd/{spaces[0]}", "--netns-type=path"),
         *(f"--ready-fd={ready_write}", f"--exit-fd={lifeline.fileno()}", f"/proc/self/fd/{spaces[1]}", "tap0"),
     ]
-    if user is not None and not _anyone_may_open(_TUN):
+    if user is not None and not _anyone_may_open_tun():
         user = None  # then only this server's own user, root, may open it
     try:
         child = await Child.start(argv, [*spaces, ready_write, lifeline.fileno()], user)
@@ -155,8 +155,8 @@ async def _start_slirp(lifeline: socket.socket, user: int | None) -> Child:
                 os.close(fd)
 
 
-def _anyone_may_open(device: str) -> bool:
-    return Path(device).stat().st_mode & 0o006 == 0o006
+def _anyone_may_open_tun() -> bool:
+    return Path(_TUN).stat().st_mode & 0o006 == 0o006
 
 
 async def _descriptors(sock: socket.socket, count: int) -> list[int]:

@@ -14,7 +14,6 @@ import shlex
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import closing
-from functools import cache
 from pathlib import Path
 
 from cambio_lab.errors import DesktopUnavailable
@@ -37,12 +36,7 @@ _PACKAGES = re.compile(r"--no-install-recommends([^&]+)&&")
 def rootfs_folder() -> Path:
     """Where this version's files belong. A root server's sandboxes run as other users, who cannot enter root's home."""
     usual = Path("/var/cache") if os.geteuid() == 0 else Path.home() / ".cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or usual) / "cambio-lab" / f"rootfs-{_digest()}"
-
-
-@cache
-def _digest() -> str:
-    return context_digest()
+    return Path(os.environ.get("XDG_CACHE_HOME") or usual) / "cambio-lab" / f"rootfs-{context_digest()}"
 
 
 def find_root(settings: Settings) -> Path:

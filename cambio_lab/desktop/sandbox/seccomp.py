@@ -49,15 +49,12 @@ _MACHINES = {
 }
 
 
-def build_filter(name: str = "") -> bytes:
-    """Return the program for this machine (or the one named as ``platform.machine()`` does).
-
-    Raises :class:`~cambio_lab.errors.DesktopUnavailable` for an architecture without a table.
-    """
-    machine = _MACHINES.get(name or platform.machine())
+def build_filter() -> bytes:
+    """Return the program for this machine; :class:`DesktopUnavailable` for an architecture without a table."""
+    machine = _MACHINES.get(platform.machine())
     if machine is None:
         raise DesktopUnavailable(
-            f"There is no system call filter for {name or platform.machine()}.", hint="Use the Docker desktop."
+            f"There is no system call filter for {platform.machine()}.", hint="Use the Docker desktop."
         )
     column = machine.column
     program = [
@@ -73,8 +70,7 @@ def build_filter(name: str = "") -> bytes:
         program += _refuse(number, errno.EPERM)
     for numbers in _MISSING:
         program += _refuse(numbers[column], errno.ENOSYS)
-    program += _with_flags(machine.clone, 0, _NAMESPACES)
-    program += _with_flags(machine.unshare, 0, _NAMESPACES)
+    program += _without_namespaces(machine.clone) + _without_namespaces(machine.unshare)
     program += _without_values(machine.ioctl, 1, (0x5412, 0x541C))  # TIOCSTI, TIOCLINUX
     program += _only_values(machine.socket, 0, _FAMILIES)
     program += _only_values(machine.personality, 0, (0, 0x40000, 0xFFFFFFFF))  # ADDR_NO_RANDOMIZE: debuggers
@@ -105,12 +101,12 @@ def _argument(index: int) -> bytes:
     return _statement(_LOAD, _ARGUMENTS + 8 * index)
 
 
-def _with_flags(number: int, index: int, flags: int) -> list[bytes]:
-    """Refuse the call if its argument ``index`` has one of ``flags``."""
+def _without_namespaces(number: int) -> list[bytes]:
+    """Refuse the call if its first argument has one of the flags that make a namespace."""
     return [
         _jump(_JEQ, number, 0, 4),
-        _argument(index),
-        _jump(_JSET, flags, 0, 1),
+        _argument(0),
+        _jump(_JSET, _NAMESPACES, 0, 1),
         _statement(_RETURN, _ERRNO | errno.EPERM),
         _statement(_LOAD, _NUMBER),
     ]
