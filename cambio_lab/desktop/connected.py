@@ -24,11 +24,17 @@ from .shell import Shell
 _ENCODERS = ThreadPoolExecutor(2, thread_name_prefix="encode")
 
 
-class ConnectedDesktop(Desktop):
-    """Providers subclass it; they say whether it is alive and how it is removed."""
+Forget = Callable[["ConnectedDesktop"], None]
 
-    def __init__(self, desktop_id: str, endpoint: VncEndpoint, machine: Machine, settings: Settings) -> None:
+
+class ConnectedDesktop(Desktop):
+    """Providers subclass it; they say whether it is alive and how it is removed. ``forget`` is told when it closes."""
+
+    def __init__(
+        self, desktop_id: str, endpoint: VncEndpoint, machine: Machine, settings: Settings, forget: Forget
+    ) -> None:
         self.desktop_id = desktop_id
+        self._forget = forget
         self.settings = settings
         self.machine = machine
         self._endpoint = endpoint
@@ -249,8 +255,10 @@ class ConnectedDesktop(Desktop):
         return self._connection.connected
 
     async def release(self) -> None:
-        if not self._closed:
-            self._closed = True
+        if self._closed:
+            return
+        self._closed = True
+        try:
             if self.machine.managed is not None:
                 self.machine.managed.cancel()
                 await asyncio.wait([self.machine.managed])
@@ -258,6 +266,8 @@ class ConnectedDesktop(Desktop):
             await self._shell.close()
             await self._browser.close()
             self._pointer.close()
+        finally:
+            self._forget(self)
 
     async def lost(self) -> str:
         return await self._connection.lost()

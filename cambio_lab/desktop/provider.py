@@ -113,9 +113,11 @@ _PATIENCE = (1.0, 5.0, 30.0, 60.0)
 
 
 class Pool(Generic[D]):
-    """Keeps ``settings.pool_size`` ready desktops of the usual kind; ``make`` makes one."""
+    """Keeps ``settings.pool_size`` ready desktops of the usual kind and lists those in use; ``make`` makes one."""
 
     def __init__(self, make: Callable[[DesktopOptions], Awaitable[D]], settings: Settings) -> None:
+        self.in_use: dict[str, D] = {}
+        """By ``desktop_id``."""
         self.usual = usual_options(settings)
         """What a session gets that asks for nothing."""
         self._make = make
@@ -125,12 +127,17 @@ class Pool(Generic[D]):
         self._task: asyncio.Task[None] | None = None
         self._busy = 0
 
-    def __len__(self) -> int:
-        return len(self._ready)
+    def __str__(self) -> str:
+        return f"{len(self.in_use)} in use, {len(self._ready)} ready"
 
     def ids(self) -> frozenset[str]:
-        """``desktop_id`` of those that are ready."""
-        return frozenset(desktop.desktop_id for desktop in self._ready)
+        """``desktop_id`` of those that are ready or in use."""
+        return frozenset(desktop.desktop_id for desktop in self._ready) | frozenset(self.in_use)
+
+    def forget(self, desktop: ConnectedDesktop) -> None:
+        """A desktop is no longer owned; the reaper removes it unless its id is in ``keep``."""
+        if self.in_use.get(desktop.desktop_id) is desktop:
+            del self.in_use[desktop.desktop_id]
 
     def start(self) -> None:
         """Begin to fill in the background."""
@@ -142,14 +149,16 @@ class Pool(Generic[D]):
         """Return a ready desktop if ``options`` are the usual ones, else a new one; the pool waits meanwhile."""
         usual = self.usual
         is_usual = (options.size, options.network, options.image) == (usual.size, usual.network, usual.image)
-        if is_usual and (ready := self._take()) is not None:
-            return ready
-        self._busy += 1
-        try:
-            return await self._make(options)
-        finally:
-            self._busy -= 1
-            self._wanted.set()
+        desktop = self._take() if is_usual else None
+        if desktop is None:
+            self._busy += 1
+            try:
+                desktop = await self._make(options)
+            finally:
+                self._busy -= 1
+                self._wanted.set()
+        self.in_use[desktop.desktop_id] = desktop
+        return desktop
 
     def _take(self) -> D | None:
         self._wanted.set()
@@ -186,15 +195,17 @@ class Pool(Generic[D]):
                 failures += 1
             self._wanted.set()
 
-    async def stop(self) -> None:
-        """Stop filling and remove what is ready."""
+    async def stop(self, keep: frozenset[str]) -> None:
+        """Stop filling, remove what is ready or in use; release those in ``keep``."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None
-        ready = list(self._ready)
+        gone = [*self._ready, *(desktop for name, desktop in self.in_use.items() if name not in keep)]
         self._ready.clear()
-        await asyncio.gather(*(desktop.close() for desktop in ready))
+        await asyncio.gather(*(desktop.close() for desktop in gone))
+        for desktop in list(self.in_use.values()):
+            await desktop.release()
 
 
 def usual_options(settings: Settings) -> DesktopOptions:

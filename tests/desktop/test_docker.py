@@ -171,7 +171,7 @@ async def test_the_pool_is_taken_from_and_refilled(engine: Any, settings: Settin
             assert (await desktop.screenshot()).width == 1280
         # One that died while it waited is not handed out.
         await one_ready(provider)
-        waiting = {item["Id"] for item in ours(engine, provider)} - set(provider._desktops)
+        waiting = {item["Id"] for item in ours(engine, provider)} - set(provider._pool.in_use)
         engine.remove_container(waiting.pop(), force=True)
         await asyncio.sleep(0.3)
         assert (await (await provider.acquire("test", DesktopOptions())).screenshot()).width == 1280

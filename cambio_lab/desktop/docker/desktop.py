@@ -11,7 +11,7 @@ from cambio_lab.errors import DesktopUnavailable
 from cambio_lab.settings import Settings
 
 from ..base import VncEndpoint
-from ..connected import ConnectedDesktop
+from ..connected import ConnectedDesktop, Forget
 from ..machine import Process
 from . import remove
 from .engine import Engine, EngineError, HijackedStream
@@ -59,10 +59,7 @@ def abandon(starting: asyncio.Task[ExecProcess]) -> None:
 
 
 class DockerDesktop(ConnectedDesktop):
-    """A desktop whose body is a container.
-
-    It leaves ``listed``, its provider's desktops by id, when it is closed, and takes its proxy with it.
-    """
+    """A desktop whose body is a container; it takes its proxy with it."""
 
     isolated = True
     outlives_server = True
@@ -77,15 +74,14 @@ class DockerDesktop(ConnectedDesktop):
         image_digest: str | None,
         settings: Settings,
         networks: Networks,
-        listed: dict[str, DockerDesktop],
+        forget: Forget,
     ) -> None:
-        super().__init__(container, endpoint, ContainerMachine(engine, container), settings)
+        super().__init__(container, endpoint, ContainerMachine(engine, container), settings, forget)
         self.container_id = container
         self.vnc_port = endpoint.port
         self.image_digest = image_digest
         self._engine = engine
         self._networks = networks
-        self._listed = listed
 
     async def _state(self) -> dict[str, Any]:
         """What the engine says of it; empty when it knows it no more."""
@@ -137,13 +133,9 @@ class DockerDesktop(ConnectedDesktop):
         self.machine.managed.add_done_callback(heard)
 
     async def release(self) -> None:
-        try:
-            await super().release()
-            if self.relay is not None:
-                await self.relay.close()
-        finally:  # No longer owned; the reaper removes it unless its id is in `keep`.
-            if self._listed.get(self.desktop_id) is self:
-                del self._listed[self.desktop_id]
+        await super().release()
+        if self.relay is not None:
+            await self.relay.close()
 
     async def _destroy(self) -> None:
         await remove(self._engine, self.desktop_id)

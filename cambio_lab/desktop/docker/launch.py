@@ -12,6 +12,7 @@ from cambio_lab.errors import DesktopLost, DesktopUnavailable
 from cambio_lab.settings import Settings
 
 from ..base import VncEndpoint
+from ..connected import Forget
 from ..machine import run
 from ..provider import DesktopOptions
 from ..rfb import authentication
@@ -29,7 +30,7 @@ _PASSWORD_TIMEOUT = 5.0
 
 
 class Launcher:
-    """Makes containers for one provider. ``listed`` are its desktops by id: those that close leave it."""
+    """Makes containers for one provider. ``forget`` is told of desktops that close."""
 
     def __init__(
         self,
@@ -37,13 +38,13 @@ class Launcher:
         settings: Settings,
         server_id: str,
         networks: Networks,
-        listed: dict[str, DockerDesktop],
+        forget: Forget,
     ) -> None:
         self._engine = engine
         self._settings = settings
         self._server_id = server_id
         self._networks = networks
-        self._listed = listed
+        self._forget = forget
         self._digests: dict[str, str] = {}
         self.direct: bool | None = None if engine.is_local else False
         """Whether published ports are reachable from here; ``None``: not known yet."""
@@ -183,7 +184,7 @@ class Launcher:
         return desktop
 
     def _desktop(self, container: str, endpoint: VncEndpoint, digest: str) -> DockerDesktop:
-        return DockerDesktop(self._engine, container, endpoint, digest, self._settings, self._networks, self._listed)
+        return DockerDesktop(self._engine, container, endpoint, digest, self._settings, self._networks, self._forget)
 
     async def adopt(self, container: str) -> DockerDesktop | None:
         """See :meth:`DockerProvider.adopt`."""

@@ -41,18 +41,17 @@ class DockerProvider:
         self.server_id = server_id
         self._engine = Engine()
         self._networks = Networks(self._engine, server_id, extra_hosts)
-        self._desktops: dict[str, DockerDesktop] = {}
-        self._launcher = Launcher(self._engine, settings, server_id, self._networks, self._desktops)
+        self._pool = Pool(self._make, settings)
+        self._launcher = Launcher(self._engine, settings, server_id, self._networks, self._pool.forget)
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._building = asyncio.Lock()
         self._reference: str | None = None
         self._told: list[Callable[[Progress], None]] = []
         """Those who wait for the image."""
-        self._pool = Pool(self._make, settings)
         self._preparing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        if not self._desktops:  # whose networks stand, when they were adopted
+        if not self._pool.in_use:  # whose networks stand, when they were adopted
             self._preparing = asyncio.create_task(self._prepare(), name="desktop-networks")
         self._pool.start()
 
@@ -73,9 +72,7 @@ class DockerProvider:
     # Desktops
     async def acquire(self, session_id: str, options: DesktopOptions) -> DockerDesktop:
         """From the pool when the options are the usual ones, else a new container."""
-        desktop = await self._pool.acquire(options)
-        self._desktops[desktop.desktop_id] = desktop
-        return desktop
+        return await self._pool.acquire(options)
 
     async def _make(self, options: DesktopOptions) -> DockerDesktop:
         made = False
@@ -131,7 +128,7 @@ class DockerProvider:
         """
         desktop = await self._launcher.adopt(desktop_id)
         if desktop is not None:
-            self._desktops[desktop_id] = desktop
+            self._pool.in_use[desktop_id] = desktop
         return desktop
 
     async def reap(self, keep: frozenset[str]) -> list[str]:
@@ -143,7 +140,7 @@ class DockerProvider:
             async with AsyncExitStack() as stack:
                 for _ in range(_AT_ONCE):
                     await stack.enter_async_context(self._gate)
-                gone = await reap(self._engine, self.server_id, keep | self._pool.ids() | frozenset(self._desktops))
+                gone = await reap(self._engine, self.server_id, keep | self._pool.ids())
                 self.unclean = False
                 return gone
         except EngineError as error:
@@ -164,7 +161,7 @@ class DockerProvider:
 
     async def _working(self) -> ProviderHealth:
         reference = self._reference or image_tag(self._settings.image)
-        summary = f"{ISOLATION[self.name]}, {len(self._desktops)} in use, {len(self._pool)} ready"
+        summary = f"{ISOLATION[self.name]}, {self._pool}"
         if version := await self._engine.podman():
             summary += f"; by Podman {version}"
         if self._reference is None and not await image_exists(self._engine, reference):
@@ -179,11 +176,7 @@ class DockerProvider:
                 if self._preparing is not None:
                     self._preparing.cancel()
                     await asyncio.wait([self._preparing])
-                await self._pool.stop()
-                gone = [desktop for name, desktop in self._desktops.items() if name not in keep]
-                await asyncio.gather(*(desktop.close() for desktop in gone))
-                for desktop in list(self._desktops.values()):
-                    await desktop.release()
+                await self._pool.stop(keep)
         except TimeoutError:
             log.warning("some containers were still being removed when the server stopped; its next start removes them")
         self._engine.close()

@@ -9,7 +9,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from cambio_lab.settings import Settings
 
 from ..base import VncEndpoint
 from ..browser.chromium import PROGRAMS as BROWSERS
-from ..connected import ConnectedDesktop
+from ..connected import ConnectedDesktop, Forget
 from ..provider import ISOLATION, DesktopOptions, Pool, ProviderHealth
 from . import bubblewrap
 from .children import Child
@@ -58,11 +58,10 @@ class SandboxDesktop(ConnectedDesktop):
         machine: SandboxMachine,
         supervision: Supervision,
         settings: Settings,
-        forget: Callable[[str], None],
+        forget: Forget,
     ) -> None:
-        super().__init__(folder.name, VncEndpoint(unix_path=str(folder / "run" / "rfb")), machine, settings)
+        super().__init__(folder.name, VncEndpoint(unix_path=str(folder / "run" / "rfb")), machine, settings, forget)
         self._folder = folder
-        self._forget = forget
         self.supervision = supervision
 
     @property
@@ -91,12 +90,6 @@ class SandboxDesktop(ConnectedDesktop):
         finally:
             self.machine.keyed.set()
 
-    async def release(self) -> None:
-        try:
-            await super().release()
-        finally:
-            self._forget(self.desktop_id)
-
     async def _destroy(self) -> None:
         await end_sandbox(self.supervision, self._folder)
 
@@ -120,7 +113,6 @@ class SandboxProvider:
         self._extra_hosts = extra_hosts or {}
         self.prefix = f"cambio-{self.name}-{hashlib.sha256(server_id.encode()).hexdigest()[:10]}-"
         self._parent = parent_folder(self.prefix)
-        self._desktops: dict[str, SandboxDesktop] = {}
         self._starting: set[str] = set()
         self._children: dict[asyncio.Task[None], Child] = {}
         self._pool = Pool(self._make, settings)
@@ -131,9 +123,7 @@ class SandboxProvider:
     async def acquire(self, session_id: str, options: DesktopOptions) -> SandboxDesktop:
         if options.image is not None:
             raise DesktopUnavailable("A sandbox has no image.", hint="Leave `image` out, or use the Docker desktop.")
-        desktop = await self._pool.acquire(options)
-        self._desktops[desktop.desktop_id] = desktop
-        return desktop
+        return await self._pool.acquire(options)
 
     async def _make(self, options: DesktopOptions) -> SandboxDesktop:
         folder = self._parent / f"{self.prefix}{secrets.token_hex(4)}"
@@ -185,7 +175,7 @@ class SandboxProvider:
                 supervision = await Supervision.open(folder, self.end_signal)
                 helping = asyncio.create_task(self._help(plan.link, outer, plan.user), name="sandbox-network")
                 await supervision.reached("listening")
-                desktop = self.desktop(folder, plan.machine, supervision, self.settings, self._forget)
+                desktop = self.desktop(folder, plan.machine, supervision, self.settings, self._pool.forget)
                 await asyncio.gather(desktop.open(), helping)
                 desktop.follow_start()
                 return desktop
@@ -212,9 +202,6 @@ class SandboxProvider:
         task.add_done_callback(self._children.pop)
         return child
 
-    def _forget(self, name: str) -> None:
-        self._desktops.pop(name, None)
-
     async def adopt(self, desktop_id: str, session_id: str) -> SandboxDesktop | None:
         """Take back a sandbox that outlived the server; ``None`` when it has ended."""
         folder = self._parent / desktop_id
@@ -224,7 +211,7 @@ class SandboxProvider:
             supervision = await Supervision.open(folder, self.end_signal)
         except OSError:
             return None
-        desktop = self.desktop(folder, self.machine(folder), supervision, self.settings, self._forget)
+        desktop = self.desktop(folder, self.machine(folder), supervision, self.settings, self._pool.forget)
         try:
             await supervision.reached("listening")
             await desktop.open()
@@ -233,14 +220,14 @@ class SandboxProvider:
             raise
         desktop.follow_start()
         desktop.forget_keyboard()
-        self._desktops[desktop_id] = desktop
+        self._pool.in_use[desktop_id] = desktop
         return desktop
 
     async def reap(self, keep: frozenset[str]) -> list[str]:
         """End sandboxes of this server that no session holds."""
         listed = await asyncio.to_thread(lambda: list(self._parent.glob(f"{self.prefix}*")))
         # Read last: a folder that was listed is known by now.
-        used = keep | self._pool.ids() | frozenset(self._desktops) | frozenset(self._starting)
+        used = keep | self._pool.ids() | frozenset(self._starting)
         left = [path for path in listed if path.name not in used and is_ours(path)]
         await asyncio.gather(*(remove_folder(path, self.end_signal) for path in left))
         return [path.name for path in left]
@@ -253,16 +240,14 @@ class SandboxProvider:
 
     def counts(self) -> str:
         """The kind of desktop in the words of `doctor`, and how many there are."""
-        return f"{ISOLATION[self.name]}, {len(self._desktops)} in use, {len(self._pool)} ready"
+        return f"{ISOLATION[self.name]}, {self._pool}"
 
     async def stop(self, *, keep: frozenset[str] = frozenset()) -> None:
         try:
             async with asyncio.timeout(10):
-                await self._pool.stop()
-                gone = [desktop for name, desktop in self._desktops.items() if name not in keep]
-                await asyncio.gather(*(desktop.close() for desktop in gone))
-                for desktop in list(self._desktops.values()):
-                    await desktop.release()
+                kept = [desktop for name, desktop in self._pool.in_use.items() if name in keep]
+                await self._pool.stop(keep)
+                for desktop in kept:
                     await desktop.supervision.close()
                 await self.reap(keep)
         except TimeoutError:
