@@ -9,13 +9,11 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from cambio_lab.errors import ActionError, DesktopUnavailable
 
-from .machine import MOST_HELPERS, STDOUT, FileContent, FileInfo, Listing, Machine, Process
+from .machine import MOST_HELPERS, STDOUT, FileContent, FileInfo, Listing, Machine, Process, helper_source
 
 _CHUNK = 64 * 1024
 _MOST_ANSWER = 2_000_000
@@ -30,11 +28,6 @@ _EARLIEST, _LATEST = -62135596800, 253402300799
 """The years 1 to 9999, in seconds since 1970."""
 _LAST_WORD = 3.0
 """Seconds for the helper to clear up after an upload that was cut off."""
-
-
-@cache
-def _source() -> str:
-    return Path(__file__).with_name("home_helper.py").read_text("utf-8")
 
 
 def read(machine: Machine, path: str, limit: int) -> FileContent:
@@ -179,7 +172,7 @@ async def _helper(machine: Machine, verb: str, path: str) -> AsyncIterator[Proce
         ) from None
     process = None
     try:
-        process = await machine.spawn([machine.python, "-I", "-S", "-c", _source(), *arguments])
+        process = await machine.spawn([machine.python, "-I", "-S", "-c", helper_source("home_helper.py"), *arguments])
         yield process
     finally:
         machine.helpers.release()

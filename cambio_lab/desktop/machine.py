@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 STDOUT, STDERR = 1, 2
@@ -152,6 +154,12 @@ class Machine(ABC):
     @abstractmethod
     async def spawn(self, argv: Sequence[str]) -> Process:
         """Start ``argv``. :class:`~cambio_lab.errors.DesktopLost` when the machine is gone."""
+
+
+@cache
+def helper_source(name: str) -> str:
+    """Return a script of this package that runs inside the desktop."""
+    return Path(__file__).with_name(name).read_text("utf-8")
 
 
 async def until_managed(machine: Machine) -> None:

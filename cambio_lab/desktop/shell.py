@@ -10,13 +10,11 @@ import asyncio
 import json
 import logging
 from contextlib import suppress
-from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 from cambio_lab.errors import ActionError, DesktopLost
 
-from .machine import STDOUT, CommandResult, Machine, Process
+from .machine import STDOUT, CommandResult, Machine, Process, helper_source
 
 log = logging.getLogger(__name__)
 _KILL_TIMEOUT = 5.0
@@ -25,11 +23,6 @@ _MAX_COMMAND = 8 * 1024 * 1024
 _MAX_OUTPUT = 1_000_000
 """Bytes that are kept of each stream of a command."""
 _STREAMS = {b"o": 0, b"e": 1}
-
-
-@cache
-def _source() -> str:
-    return Path(__file__).with_name("shell_helper.py").read_text("utf-8")
 
 
 class _Frame(NamedTuple):
@@ -89,7 +82,7 @@ class Shell:
 
     async def _started(self) -> Process:
         if self._process is None:
-            argv = [self._machine.python, "-I", "-S", "-c", _source(), str(_MAX_OUTPUT)]
+            argv = [self._machine.python, "-I", "-S", "-c", helper_source("shell_helper.py"), str(_MAX_OUTPUT)]
             self._process = await self._machine.spawn(argv)
         return self._process
 
