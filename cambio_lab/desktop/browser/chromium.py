@@ -190,15 +190,19 @@ class Chromium:
 
     async def _prepare(self, tab: Tab) -> None:
         """Set a new tab up before its page runs, then let it run."""
-        wanted = ["Page.enable", "Network.enable", "Inspector.enable"] + ["Runtime.enable"] * self._console
-        params: dict[str, dict[str, Any]] = {"Network.enable": {"maxTotalBufferSize": 0, "maxResourceBufferSize": 0}}
+        wanted: dict[str, dict[str, Any]] = {
+            "Page.enable": {},
+            "Network.enable": {"maxTotalBufferSize": 0, "maxResourceBufferSize": 0},
+            "Inspector.enable": {},
+            **({"Runtime.enable": {}} if self._console else {}),
+            "Fetch.enable": {"patterns": [{"resourceType": "Document"}]},
+            # Keys reach the page whatever has the window's focus: a new window begins with its address bar.
+            "Emulation.setFocusEmulationEnabled": {"enabled": True},
+            "Runtime.runIfWaitingForDebugger": {},
+        }
         try:
             await asyncio.gather(
-                *(self._devtools.send(method, params.get(method), session=tab.session) for method in wanted),
-                self._devtools.send("Fetch.enable", {"patterns": [{"resourceType": "Document"}]}, session=tab.session),
-                # Keys reach the page whatever has the window's focus: a new window begins with its address bar.
-                self._devtools.send("Emulation.setFocusEmulationEnabled", {"enabled": True}, session=tab.session),
-                self._devtools.send("Runtime.runIfWaitingForDebugger", session=tab.session),
+                *(self._devtools.send(name, told, session=tab.session) for name, told in wanted.items())
             )
             tree = await self._devtools.send("Page.getFrameTree", session=tab.session)
             tab.main_frame = tab.main_frame or str(tree["frameTree"]["frame"]["id"])

@@ -271,16 +271,11 @@ class Tab:
         return "\n".join(f'{role} "{name}" [ref_{number}]' for number, role, name, _, _ in best)
 
     async def _frames(self) -> list[str]:
-        tree = (await self.send("Page.getFrameTree"))["frameTree"]
-        frames: list[str] = []
-
-        def walk(node: dict[str, Any]) -> None:
-            if len(frames) < MOST_FRAMES:
-                frames.append(str(node["frame"]["id"]))
-                for child in node.get("childFrames", []):
-                    walk(child)
-
-        walk(tree)
+        frames, waiting = list[str](), [(await self.send("Page.getFrameTree"))["frameTree"]]
+        while waiting and len(frames) < MOST_FRAMES:
+            node = waiting.pop()
+            frames.append(str(node["frame"]["id"]))
+            waiting += reversed(node.get("childFrames", []))
         return frames
 
     async def text(self) -> str:

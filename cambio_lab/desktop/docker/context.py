@@ -33,23 +33,24 @@ class Endpoint:
         """The same for the ``docker`` package."""
         from docker.tls import TLSConfig
 
-        folder = self.certificates
-        authority = folder / "ca.pem" if folder and (folder / "ca.pem").exists() else None
-        pair = (str(folder / "cert.pem"), str(folder / "key.pem")) if folder and _has_pair(folder) else None
-        verify = str(authority) if authority and self.verify else self.verify
-        return TLSConfig(client_cert=pair, ca_cert=str(authority) if authority else None, verify=verify)
+        authority, *pair = (self._certificate(name) for name in ("ca", "cert", "key"))
+        verify = authority if authority and self.verify else self.verify
+        return TLSConfig(client_cert=tuple(pair) if all(pair) else None, ca_cert=authority, verify=verify)
 
     def ssl_context(self) -> ssl.SSLContext:
         """The same for a connection of asyncio."""
-        folder = self.certificates
-        authority = folder / "ca.pem" if folder and (folder / "ca.pem").exists() else None
+        authority, certificate, key = (self._certificate(name) for name in ("ca", "cert", "key"))
         context = ssl.create_default_context(cafile=authority)
         if not self.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        if folder and _has_pair(folder):
-            context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+        if certificate and key:
+            context.load_cert_chain(certificate, key)
         return context
+
+    def _certificate(self, name: str) -> str | None:
+        path = self.certificates / f"{name}.pem" if self.certificates else None
+        return str(path) if path and path.exists() else None
 
 
 def find_endpoint() -> Endpoint:
@@ -113,7 +114,3 @@ def _read(path: Path) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise ConfigurationError(f"Docker's file {path} is not a JSON object.", hint=CHOOSE_CONTEXT)
     return value
-
-
-def _has_pair(folder: Path) -> bool:
-    return (folder / "cert.pem").exists() and (folder / "key.pem").exists()

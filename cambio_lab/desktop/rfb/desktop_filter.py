@@ -11,21 +11,32 @@ from collections.abc import Generator
 
 from .authentication import LONGEST_TEXT
 from .budget import Bucket
-from .messages import CAPS, CLIPBOARD, LARGEST, PROVIDE
+from .messages import (
+    CAPS,
+    CLIPBOARD,
+    COPY_RECT,
+    DESKTOP_SIZE,
+    EXTENDED_SIZE,
+    FENCE,
+    LARGEST,
+    LAST_RECT,
+    LEDS,
+    PROVIDE,
+    RAW,
+)
 from .reader import LARGEST_AREA, LARGEST_SIDE
 
-RAW, COPY_RECT, TIGHT, ZRLE = 0, 1, 7, 16
-LAST_RECT, CURSOR, DESKTOP_SIZE, EXTENDED_SIZE, NAME, LEDS = -224, -239, -223, -308, -307, -261
-VMWARE_CURSOR = 0x574D5664
+TIGHT, ZRLE, CURSOR, NAME, CONTINUOUS_UPDATES, VMWARE_CURSOR = 7, 16, -239, -307, -313, 0x574D5664
 _EMPTY = {DESKTOP_SIZE, -258, -316}
 """Pseudo-encodings without a body: the size itself, QEMU's key events, more mouse buttons."""
 ENCODINGS = (
-    {RAW, COPY_RECT, TIGHT, ZRLE, LAST_RECT, CURSOR, EXTENDED_SIZE, NAME, LEDS, VMWARE_CURSOR, CLIPBOARD, -312, -313}
+    {RAW, COPY_RECT, TIGHT, ZRLE, LAST_RECT, CURSOR, EXTENDED_SIZE, NAME, LEDS, VMWARE_CURSOR, CLIPBOARD}
+    | {FENCE, CONTINUOUS_UPDATES}
     | _EMPTY
     | set(range(-32, -22))  # quality levels
     | set(range(-256, -246))  # compression levels
 )
-"""What a viewer may request; -312 and -313 are fences and continuous updates."""
+"""What a viewer may request."""
 LIMITS = {
     "updates": (120, 240),
     "rectangles": (50_000, 100_000),
