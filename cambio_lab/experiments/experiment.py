@@ -221,7 +221,7 @@ class Experiment:
 
     def summary(self, by: Sequence[str] = ("model", "setting"), *, k: Sequence[int] = ()) -> pd.DataFrame:
         """Success rate with intervals, pass@k, cost and time per success, for each group of ``by``."""
-        return results.summarise(self.results, by, k=k)
+        return results.summarise(results.rows(self.cells, self.directory / "runs"), by, k=k)
 
     def difference(self, column: str, first: str, second: str) -> dict[str, Any]:
         """The difference of two success rates, paired by task, with its interval."""

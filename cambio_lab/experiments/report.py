@@ -10,19 +10,18 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment
 
 from ..recording.run_file import unpack
-from .results import frame, rates, rows, write_csv
+from .results import Row, frame, grouped, rates, rows, write_csv
 
 if TYPE_CHECKING:
     from .experiment import Experiment
 
 FRAMES, FRAME_WIDTH, MOST_STRIPS = 4, 160, 400
 """Images in a cell's filmstrip, their width in pixels, and how many cells get one: the page stays below 20 MB."""
-Row = dict[str, Any]
 
 
 def write(experiment: Experiment, path: Path) -> Path:
@@ -69,9 +68,6 @@ def _link(run: Path, page: Path) -> str:
 
 def _group(table: Sequence[Row], by: tuple[str, ...]) -> list[Row]:
     """One row for each group: what :func:`rates` says, seconds and tokens."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in table:
-        groups.setdefault(tuple(str(row[name]) for name in by), []).append(row)
     return [
         {
             "names": names,
@@ -79,7 +75,7 @@ def _group(table: Sequence[Row], by: tuple[str, ...]) -> list[Row]:
             "seconds": sum(row["wall_seconds"] or 0 for row in members) / len(members),
             "tokens": sum((row["input_tokens"] or 0) + (row["output_tokens"] or 0) for row in members),
         }
-        for names, members in groups.items()
+        for names, members in grouped(table, by).items()
     ]
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..reports import Run
 
+Row = dict[str, Any]
 TOKENS = (
     "input_tokens",
     "output_tokens",
@@ -135,9 +136,15 @@ def frame(cells: Sequence[CellRow], runs: Path) -> pd.DataFrame:
     return table.astype(kinds)
 
 
-def summarise(
-    results: pd.DataFrame, by: Sequence[str] = ("model", "setting"), *, k: Sequence[int] = ()
-) -> pd.DataFrame:
+def grouped(table: Sequence[Row], by: Sequence[str]) -> dict[tuple[Any, ...], list[Row]]:
+    """Return the rows of each combination of the columns ``by``."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in table:
+        groups.setdefault(tuple(row[name] for name in by), []).append(row)
+    return groups
+
+
+def summarise(table: Sequence[Row], by: Sequence[str] = ("model", "setting"), *, k: Sequence[int] = ()) -> pd.DataFrame:
     """One row for each group of ``by``: rate, intervals, pass@k, and what one success costs.
 
     ``low`` and ``high`` are Wilson's interval of the rate over all runs; ``task_low`` and ``task_high`` draw whole
@@ -145,18 +152,13 @@ def summarise(
     about the agent (infrastructure, task) are in ``not_counted``; their money is in ``cost_usd``.
     """
     pandas = load_pandas()
-    finished = results[results["state"] != "open"]
-    repeats = int(results["repeat"].max()) + 1 if len(results) else 1
-    wanted = tuple(k) or tuple(sorted({1, repeats}))
-    table = [
-        dict(zip(by, names if isinstance(names, tuple) else (names,), strict=True))
-        | rates(runs.to_dict("records"), wanted)
-        for names, runs in finished.groupby(list(by), sort=True)
-    ]
-    return pandas.DataFrame(table).set_index(list(by)) if table else pandas.DataFrame()
+    wanted = tuple(k) or sorted({1, 1 + max((row["repeat"] for row in table), default=0)})
+    groups = grouped([row for row in table if row["state"] != "open"], by)
+    found = [dict(zip(by, names, strict=True)) | rates(groups[names], wanted) for names in sorted(groups)]
+    return pandas.DataFrame(found).set_index(list(by)) if found else pandas.DataFrame()
 
 
-def rates(runs: Sequence[dict[str, Any]], k: Sequence[int] = ()) -> dict[str, Any]:
+def rates(runs: Sequence[Row], k: Sequence[int] = ()) -> dict[str, Any]:
     """Return the columns of :func:`summarise` for some rows; ``nan`` where nothing counts."""
     counted = [row for row in runs if row["counted"]]
     outcomes: dict[str, list[bool]] = {}

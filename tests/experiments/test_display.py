@@ -100,7 +100,7 @@ def cells() -> list[CellRow]:
 
 
 def test_the_summary_counts_what_is_evidence() -> None:
-    summary = results.summarise(results.frame(cells(), Path()), k=(1, 2)).reset_index().set_index("model")
+    summary = results.summarise(results.rows(cells(), Path()), k=(1, 2)).reset_index().set_index("model")
     one = summary.loc["one"]
     assert (one["runs"], one["successes"], one["not_counted"]) == (6, 3, 1)
     assert one["success_rate"] == 0.5 and one["low"] == pytest.approx(0.1876, abs=1e-4)
@@ -120,7 +120,11 @@ def test_models_are_compared_task_by_task() -> None:
 
 def test_plots_are_drawn(tmp_path: Path) -> None:
     table = results.frame(cells(), Path())
-    for figure in (plots.success_rates(results.summarise(table)), plots.heat(table), plots.cost_and_time(table)):
+    for figure in (
+        plots.success_rates(results.summarise(results.rows(cells(), Path()))),
+        plots.heat(table),
+        plots.cost_and_time(table),
+    ):
         figure.savefig(tmp_path / "plot.png")
         assert (tmp_path / "plot.png").stat().st_size > 5_000
     assert [text.get_text() for text in plots.heat(table).axes[0].texts].count("50%") == 1
