@@ -178,7 +178,6 @@ class Experiment:
         facts = await self._facts(ledger)
         (self.directory / "runs").mkdir(exist_ok=True)
         return Plan(
-            name=self.name,
             experiment_id=facts["id"],
             directory=self.directory,
             settings=self.settings,

@@ -25,8 +25,6 @@ class Pace:
     """Shared by every model client of a process. Times are monotonic seconds."""
 
     def __init__(self) -> None:
-        self.holds = 0
-        """How often the service asked to wait."""
         self._until = 0.0
         self._wait = FIRST_WAIT
         self._probe: asyncio.Lock = asyncio.Lock()
@@ -57,7 +55,6 @@ class Pace:
 
     def hold(self, seconds: float | None) -> None:
         """The service (or another process that uses it) asks to wait; ``None``: it does not say how long."""
-        self.holds += 1
         pause = self._wait if seconds is None else seconds
         if seconds is None:
             self._wait = min(self._wait * 2, LONGEST_WAIT)

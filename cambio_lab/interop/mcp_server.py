@@ -52,9 +52,8 @@ class Act(Checked):
 
     session_id: str
     action: Literal[tuple(sorted(MEMBERS))]  # type: ignore[valid-type]
-    coordinate: Point | None = Field(None, description="[x, y] of clicks, mouse_move and scroll.")
+    coordinate: Point | None = Field(None, description="[x, y] of clicks, mouse_move, scroll; where a drag ends.")
     start_coordinate: Point | None = Field(None, description="[x, y] where left_click_drag begins.")
-    end_coordinate: Point | None = Field(None, description="[x, y] where left_click_drag ends.")
     text: str | None = Field(None, description='What to type; a key such as "ctrl+s"; keys held during a click.')
     scroll_direction: Literal["up", "down", "left", "right"] | None = None
     scroll_amount: int | None = None

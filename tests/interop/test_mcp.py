@@ -134,6 +134,19 @@ async def test_a_client_clicks_the_button_it_saw(live: LiveServer, connect: Any,
     assert replayed.identical
 
 
+async def test_a_drag_takes_the_arguments_that_the_tool_describes(live: LiveServer) -> None:
+    async with over_http(live) as client:
+        (act,) = [tool for tool in (await client.list_tools()).tools if tool.name == "act"]
+        told = {name: str(facts.get("description")) for name, facts in act.input_schema["properties"].items()}
+        begin, end = (next(name for name, words in told.items() if what in words) for what in ("begins", " ends"))
+        words, _ = await call(client, "create_session", name="A drag", model="demo")
+        session_id = json.loads(words.splitlines()[0])["session_id"]
+        places: dict[str, Any] = {begin: [100, 100], end: [300, 200]}
+        words, _ = await call(client, "act", session_id=session_id, action="left_click_drag", **places)
+        assert words.startswith("left_click_drag: completed")
+        await call(client, "end_session", session_id=session_id)
+
+
 async def test_who_may_not_call(live: LiveServer) -> None:
     ask = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
     async with httpx2.AsyncClient(base_url=live.url, timeout=60) as http:

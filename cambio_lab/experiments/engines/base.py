@@ -38,7 +38,6 @@ class Job:
 class Plan:
     """What an engine needs to know before the first attempt. Carries no secret: it may travel to workers."""
 
-    name: str
     experiment_id: str
     """Random, made once per experiment: names its containers and its files on workers."""
     directory: Path
