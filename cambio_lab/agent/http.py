@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -102,8 +102,8 @@ def http_class(base: type[Any]) -> Any:
                 events, plain = "event" in kind, "content-encoding" not in response.headers and "amazon" not in kind
                 if not response.is_closed and isinstance(response.stream, httpx2.AsyncByteStream):
                     whole = Bounded(response.stream, refused=partial(self._cambio_refused, response) if plain else None)
-                    events = events or (plain and await whole.begins_with_event())
-                    response.stream = whole if events else whole.rest()
+                    events = whole.events = events or (plain and await whole.begins_with_event())
+                    response.stream = whole
                 if not events:
                     raise self._cambio_refused(response, await _first_words(response))
             return response
@@ -125,21 +125,6 @@ async def _first_words(response: httpx2.Response) -> str:
     return text
 
 
-class Rest(httpx2.AsyncByteStream):
-    """A stream whose first bytes were read already."""
-
-    def __init__(self, first: bytes, chunks: AsyncIterator[bytes], inner: httpx2.AsyncByteStream) -> None:
-        self._first, self._chunks, self._inner = first, chunks, inner
-
-    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
-        yield self._first
-        async for chunk in self._chunks:
-            yield chunk
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-
 class Bounded(httpx2.AsyncByteStream):
     """Ends a reply without end: too many bytes, or an event that never ends.
 
@@ -152,6 +137,8 @@ class Bounded(httpx2.AsyncByteStream):
         self._first = b""
         self._refused = refused
         self._waiting: list[bytes] = []
+        self.events = True
+        """Whether this is a stream of events; other bytes are passed on as they come."""
 
     async def begins_with_event(self) -> bool:
         """Return whether what comes first looks like an event."""
@@ -159,14 +146,18 @@ class Bounded(httpx2.AsyncByteStream):
             self._first += chunk
         return self._first.lstrip(BLANK).startswith((b"event:", b"data:", b":"))
 
-    def rest(self) -> Rest:
-        """Return the bytes as they come."""
-        return Rest(self._first, self._chunks, self._inner)
+    async def _all(self) -> AsyncGenerator[bytes, None]:
+        yield self._first
+        async for chunk in self._chunks:
+            yield chunk
 
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
         head, seen, total = b"", False, 0
         slices = Slices()
-        async for chunk in self.rest():
+        async for chunk in self._all():
+            if not self.events:
+                yield chunk
+                continue
             if not total:
                 chunk = chunk.removeprefix(BOM)
             total += len(chunk)
@@ -181,7 +172,7 @@ class Bounded(httpx2.AsyncByteStream):
             if ready:
                 yield ready
             await slices.rest()
-        if self._refused is not None and not seen:
+        if self.events and self._refused is not None and not seen:
             raise self._refused(head.decode(errors="replace")) if head.strip() else BrokenReply("it was empty")
         if self._waiting:
             yield b"".join(self._waiting)

@@ -17,7 +17,7 @@ from ..agent.options import AgentOptions, TurnOptions
 from ..desktop.machine import CommandResult, FileInfo
 from ..errors import BundleRefused
 from ..events import Event, Usage
-from ..store import StepRow
+from ..store import ExchangeRow, StepRow
 from . import LISTS
 from .bounds import (
     Count,
@@ -121,19 +121,14 @@ class Base64Body(Strict):
     base64: Encoded
 
 
-class Exchange(Strict):
-    """One request to the model's service and its reply."""
-
-    number: Count
-    started_at: Time = 0.0
-    request_sha256: Name
-    request: Change
-    status: Annotated[int, Field(ge=100, le=599)] | None = None
-    headers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,100}$")], HeaderText]
-    response: Text | Base64Body = ""
-    first_byte_ms: Milliseconds | None = None
-    total_ms: Milliseconds | None = None
-    error: Name | None = None
+EXCHANGE = model_of(
+    ExchangeRow, session_id=None, number=(Count, ...), started_at=(Time, 0.0), request_sha256=(Name, ...),
+    request=(Change, ...), status=(Annotated[int, Field(ge=100, le=599)] | None, None),
+    headers=(dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,100}$")], HeaderText], ...),
+    response=(Text | Base64Body, ""), first_byte_ms=(Milliseconds | None, None),
+    total_ms=(Milliseconds | None, None), error=(Name | None, None),
+)  # fmt: skip
+"""One request to the model's service and its reply."""
 
 
 class StoredScreenshot(Image):
@@ -276,7 +271,7 @@ class Manifest(Strict):
 ROWS: dict[str, type[BaseModel]] = {
     "messages": Message,
     "steps": STEP,
-    "exchanges": Exchange,
+    "exchanges": EXCHANGE,
     "observations": Observation,
 }
 
