@@ -40,7 +40,7 @@ from .tools.browser import BrowserTool
 from .tools.computer import ComputerTool, LegacyComputerTool
 from .tools.editor import EditorTool
 from .tools.named import AskTool, BashTool
-from .turn import Turn
+from .turn import TurnState
 
 DENIED = "The user did not grant permission to run '{}'. Do not retry it unless the user asks you to."
 UNANSWERED = (
@@ -83,7 +83,7 @@ def browses(info: ModelInfo, options: AgentOptions, desktop: Desktop) -> bool:
 class Calls:
     """``results`` grows to one ``tool_result`` per call, in order; ``failed`` names the toolsets with a failed call."""
 
-    def __init__(self, turn: Turn, gate: Gate, desktop: Desktop, reply: Reply) -> None:
+    def __init__(self, turn: TurnState, gate: Gate, desktop: Desktop, reply: Reply) -> None:
         self.results: list[dict[str, Any]] = []
         self.failed: set[str] = set()
         self._turn = turn

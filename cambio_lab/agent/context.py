@@ -18,7 +18,7 @@ from ..events import StatusChanged
 from .options import AGAIN, MAX_TRIES, AnswerSchema
 from .reply import Reply
 from .transcript import Message, blocks, inner_blocks, latest_image, user_text, without_images, without_thinking
-from .turn import Turn
+from .turn import TurnState
 
 log = logging.getLogger(__name__)
 NUDGE = "Please go on, or say what you did and found."
@@ -43,7 +43,7 @@ CONTENT_TYPES = ("invalid_request_error", "request_too_large")
 HINT = "This turn was taken out of the conversation, so the next message is not affected; put the request differently."
 
 
-async def follow(turn: Turn, reply: Reply) -> None:
+async def follow(turn: TurnState, reply: Reply) -> None:
     """Decide by the stop reason whether the turn goes on; may append a message. See the table in docs/agent.md."""
     reason = reply.stop_reason
     if reason == "model_context_window_exceeded":
@@ -61,7 +61,7 @@ async def follow(turn: Turn, reply: Reply) -> None:
         turn.done = not (reason in ("pause_turn", "compaction") or (reason == "tool_use" and reply.calls))
 
 
-async def take_answer(turn: Turn, schema: AnswerSchema, reply: Reply) -> None:
+async def take_answer(turn: TurnState, schema: AnswerSchema, reply: Reply) -> None:
     """Read the turn's value from its last reply; ask once more, with what is wrong, when it does not fit."""
     try:
         turn.answer = await asyncio.to_thread(schema.read, reply.text)
@@ -77,7 +77,7 @@ async def take_answer(turn: Turn, schema: AnswerSchema, reply: Reply) -> None:
         await turn.append(user_text(AGAIN.format(problem=error.message)))
 
 
-def raise_max_tokens(turn: Turn) -> None:
+def raise_max_tokens(turn: TurnState) -> None:
     """Give the next reply twice the tokens; :class:`ModelUnavailable` when that did not help before."""
     turn.cut_replies += 1
     if turn.cut_replies > MAX_CUT_REPLIES:
@@ -89,7 +89,7 @@ def raise_max_tokens(turn: Turn) -> None:
     turn.max_tokens = max(turn.max_tokens, min(turn.max_tokens * 2, most))
 
 
-async def take_back(turn: Turn, reply: Reply) -> None:
+async def take_back(turn: TurnState, reply: Reply) -> None:
     """Remove the turn that the model refused from the conversation, and raise :class:`ModelRefused`."""
     await turn.take_back()
     category = reply.stop_details.get("category")
@@ -101,7 +101,7 @@ async def take_back(turn: Turn, reply: Reply) -> None:
 
 
 # A conversation that is too long
-async def make_room(turn: Turn, query: Callable[[], Awaitable[Reply]] | None) -> None:
+async def make_room(turn: TurnState, query: Callable[[], Awaitable[Reply]] | None) -> None:
     """Replace the conversation by the service's summary of it (``query``), else by one made here."""
     transcript = turn.transcript
     summary: Reply | None = None
@@ -120,7 +120,7 @@ async def make_room(turn: Turn, query: Callable[[], Awaitable[Reply]] | None) ->
         await turn.replace_all(summary.message, transcript.onward())
 
 
-async def drop_clearing(turn: Turn, error: ModelRejected) -> None:
+async def drop_clearing(turn: TurnState, error: ModelRejected) -> None:
     """Send everything from now on, where the service refused to clear old results."""
     log.error("context management refused; sending without it: model=%s error=%s", turn.options.model, error)
     turn.transcript.clearable = turn.transcript.compactable = False
@@ -128,7 +128,7 @@ async def drop_clearing(turn: Turn, error: ModelRejected) -> None:
     await turn.emit(_refused(*words, error))
 
 
-async def summarise(turn: Turn) -> None:
+async def summarise(turn: TurnState) -> None:
     """Replace the conversation by a summary made here. :class:`ModelRejected` when that did not help before."""
     turn.summaries += 1
     if turn.summaries > MAX_SUMMARIES:
@@ -183,7 +183,7 @@ def is_about_content(error: ModelRejected) -> bool:
     return error.details.get("status") in (400, 413) and error.details.get("type") in CONTENT_TYPES and not elsewhere
 
 
-async def repair(turn: Turn, error: ModelRejected) -> None:
+async def repair(turn: TurnState, error: ModelRejected) -> None:
     """Replace by text what the service may have refused: the message that it names, else the newest; then all images.
 
     Raises :class:`ModelRejected`, with the turn taken out, when nothing is left to replace: a refused request must not

@@ -36,7 +36,7 @@ from .service_errors import Retries, Transient
 from .tools import Tool
 from .tools.named import ExtraTool, ExtraTools
 from .transcript import Message, Transcript, close_open_batch, user_text
-from .turn import Emit, Limits, Requests, SinkFailed, Turn
+from .turn import Emit, Limits, Requests, SinkFailed, TurnState
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Agent:
         self._tools: list[Tool] | None = None
         self._spent = spent
         self._steps = steps
-        self._turn: Turn | None = None
+        self._turn: TurnState | None = None
         self.next_message: Callable[..., QueuedMessage | None] = gate.next_message
         """Gives the messages that came during the turn; a replay gives them where they were delivered."""
 
@@ -123,7 +123,7 @@ class Agent:
         finally:
             await self._close(turn, lost)
 
-    async def _converse(self, turn: Turn, content: str, asked: TurnOptions | None) -> TurnFinished | TurnFailed:
+    async def _converse(self, turn: TurnState, content: str, asked: TurnOptions | None) -> TurnFinished | TurnFailed:
         try:
             await self._prepare(turn, asked)
             if turn.schema is not None and turn.output_format is None:
@@ -147,7 +147,7 @@ class Agent:
             return turn.failed("The agent failed.", f"An internal error ended the turn ({type(error).__name__}).")
 
     # step: a request, and what follows from its reply
-    async def _step(self, turn: Turn) -> None:
+    async def _step(self, turn: TurnState) -> None:
         turn.limits.before_request()
         if self.gate.paused:
             await turn.emit(StatusChanged("paused", "Paused before the next request."))
@@ -179,13 +179,13 @@ class Agent:
         if turn.done and turn.schema is not None:
             await context.take_answer(turn, turn.schema, reply)
 
-    async def _deliver(self, turn: Turn) -> None:
+    async def _deliver(self, turn: TurnState) -> None:
         """Add the messages that came during the turn to the conversation."""
         while (message := self.next_message(notes=not turn.done)) is not None:
             await turn.deliver(message)
 
     # query: one whole reply, however many requests that takes
-    async def _query(self, turn: Turn, *, compact: bool = False) -> Reply:
+    async def _query(self, turn: TurnState, *, compact: bool = False) -> Reply:
         """Return a whole reply; nothing of a broken one is kept, so another request is always safe."""
         retries = Retries(turn.options.model_retries)
         while True:
@@ -205,7 +205,7 @@ class Agent:
             await self.gate.race(asyncio.sleep(delay))
             turn.limits.before_request()
 
-    async def _request(self, turn: Turn, compact: bool) -> Reply:
+    async def _request(self, turn: TurnState, compact: bool) -> Reply:
         """Send one request; pass on what arrives of its reply, and count what it costs even if it breaks off."""
         began, sent, started, reply = time.perf_counter(), Sent("", 0, 0), None, None
         try:
@@ -234,7 +234,7 @@ class Agent:
         return reply
 
     # execute: the calls of a reply
-    async def _execute(self, turn: Turn, reply: Reply) -> None:
+    async def _execute(self, turn: TurnState, reply: Reply) -> None:
         """Carry the calls out and append their results, also when something halts them half-way."""
         turn.act()
         await turn.emit(StatusChanged("acting", "Acting on the desktop."))
@@ -247,9 +247,9 @@ class Agent:
             await self._release()
 
     # A turn's beginning and end
-    def _new_turn(self, emit: Emit) -> Turn:
+    def _new_turn(self, emit: Emit) -> TurnState:
         options, info = self.options, models.resolve(self.options.model, self.options.platform)
-        return Turn(
+        return TurnState(
             sink=emit,
             transcript=self._transcript,
             options=options,
@@ -260,7 +260,7 @@ class Agent:
             first_message=len(self._transcript),
         )
 
-    async def _prepare(self, turn: Turn, asked: TurnOptions | None) -> None:
+    async def _prepare(self, turn: TurnState, asked: TurnOptions | None) -> None:
         """Apply the message's own options and make the tools; loads the SDK the first time."""
         options = self.options.with_turn(asked)
         turn.apply(options)
@@ -278,7 +278,7 @@ class Agent:
         turn.tools = [*self._tools, *([ExtraTool(extra, limit=options.shell_output)] if extra else [])]
         turn.definitions = [entry for tool in turn.tools for entry in tool.definitions]
 
-    async def _close(self, turn: Turn, lost: asyncio.Task[None]) -> None:
+    async def _close(self, turn: TurnState, lost: asyncio.Task[None]) -> None:
         turn.limits.disarm()
         lost.cancel()
         await asyncio.wait({lost})

@@ -97,7 +97,7 @@ class Limits:
 
 
 @dataclass
-class Turn:
+class TurnState:
     """From a user's message to the one event that ends it."""
 
     sink: Emit
@@ -238,7 +238,7 @@ class Requests:
     _identity: tuple[str, list[dict[str, Any]]] | None = None
     _drop_thinking: bool = False
 
-    def build(self, turn: Turn, *, compact: bool) -> ModelRequest:
+    def build(self, turn: TurnState, *, compact: bool) -> ModelRequest:
         """Return the SDK's keyword arguments and the messages; within a session only what must changes."""
         parameters: dict[str, Any] = {
             "model": models.wire_model(turn.options.model, turn.options.platform),
@@ -267,10 +267,10 @@ class Requests:
             parameters["betas"] = betas
         return ModelRequest(parameters, turn.transcript.body())
 
-    def sent(self, turn: Turn, sent: Sent) -> RequestSent:
+    def sent(self, turn: TurnState, sent: Sent) -> RequestSent:
         return RequestSent(self.count, turn.options.model, sent.sha256, sent.size, sent.images)
 
-    def received(self, turn: Turn, reply: Reply, sent: Sent) -> Usage:
+    def received(self, turn: TurnState, reply: Reply, sent: Sent) -> Usage:
         """Note a whole reply; return what it cost."""
         self.cleared = self.cleared or turn.transcript.context_management() is not None
         counts = complete_usage(reply.usage, sent, reply)
@@ -283,13 +283,13 @@ class Requests:
         turn.limits.used += usage
         return usage
 
-    def may_drop_clearing(self, turn: Turn, error: ModelRejected, *, elsewhere: bool) -> bool:
+    def may_drop_clearing(self, turn: TurnState, error: ModelRejected, *, elsewhere: bool) -> bool:
         """Return whether a gateway (``elsewhere``) or platform may only have refused to clear old results."""
         undocumented = turn.options.platform != "anthropic" or elsewhere
         asked = turn.transcript.context_management() is not None
         return undocumented and error.details.get("status") == 400 and asked and not self.cleared
 
-    def _thinking_is_stale(self, turn: Turn) -> bool:
+    def _thinking_is_stale(self, turn: TurnState) -> bool:
         """Return whether tools or prompt changed under earlier thinking of a model whose thinking is bound to them."""
         identity = (turn.system, turn.definitions)
         if self._identity and identity != self._identity and turn.info.bound:

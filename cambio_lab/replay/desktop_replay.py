@@ -20,7 +20,6 @@ from ..recording.calls import CLIENT
 if TYPE_CHECKING:
     import numpy as np
 
-Mask = Region
 PATIENCE = 4.0
 """Seconds that the desktop may take to look as recorded: programs do not start equally fast each time."""
 LOOK_AGAIN = 0.1
@@ -29,7 +28,7 @@ LONGEST_GAP = 3.0
 SKIPPED = frozenset({"release_all", "settle", "cursor_position", "get_clipboard"})
 
 
-def clock_mask(size: Size) -> Mask:
+def clock_mask(size: Size) -> Region:
     """The clock of our own desktop image, at the right end of its panel."""
     return Region(size.width - 80, size.height - 36, size.width, size.height)
 
@@ -101,7 +100,7 @@ async def replay_on(
     contents: Contents,
     desktop: Desktop,
     *,
-    masks: Sequence[Mask] = (),
+    masks: Sequence[Region] = (),
     tolerance: float = 0.0,
     stop_at_first: bool = True,
     last_step: int | None = None,
@@ -169,7 +168,7 @@ async def perform(desktop: Desktop, call: Json) -> Any:
 
 
 async def _look(
-    contents: Contents, desktop: Desktop, call: Json, seen: Screenshot, masks: Sequence[Mask], tolerance: float
+    contents: Contents, desktop: Desktop, call: Json, seen: Screenshot, masks: Sequence[Region], tolerance: float
 ) -> Look:
     """Compare; while it differs, look again for a while."""
     recorded: Screenshot = calls.decode(call["result"], contents.find)
@@ -182,7 +181,7 @@ async def _look(
         seen = await perform(desktop, call)
 
 
-def compare(step: int | None, recorded: bytes, seen: bytes, masks: Sequence[Mask], tolerance: float = 0.0) -> Look:
+def compare(step: int | None, recorded: bytes, seen: bytes, masks: Sequence[Region], tolerance: float = 0.0) -> Look:
     """Compare two encoded screenshots, pixel by pixel."""
     first, second = _pixels(recorded), _pixels(seen)
     if first.shape != second.shape:

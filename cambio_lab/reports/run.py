@@ -18,8 +18,8 @@ from ..recording.rows import counted, rows, usage_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..desktop.base import Desktop
-    from ..replay.desktop_replay import DesktopReplay, Mask
+    from ..desktop.base import Desktop, Region
+    from ..replay.desktop_replay import DesktopReplay
     from ..replay.origin import ForkPoint
     from ..replay.playback import Replayed
     from ..store import Store
@@ -168,7 +168,7 @@ class Run:
         return await replay(self.contents, pace=pace)
 
     async def replay_on(
-        self, desktop: Desktop, *, masks: tuple[Mask, ...] = (), tolerance: float = 0.0, stop_at_first: bool = True
+        self, desktop: Desktop, *, masks: tuple[Region, ...] = (), tolerance: float = 0.0, stop_at_first: bool = True
     ) -> DesktopReplay:
         """Perform the recorded actions on a live desktop and compare what it shows with the recorded screenshots."""
         from ..replay.desktop_replay import replay_on

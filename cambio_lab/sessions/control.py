@@ -12,7 +12,7 @@ from cambio_lab.events import ControlChanged, HumanInput
 from .human import HumanSteps, check_answer
 from .interfaces import Viewer
 from .state import Phase, SessionState
-from .turn import Turn
+from .turn import SessionTurn
 
 RELEASE_SECONDS = 2.0
 """For the agent's keys and buttons to come up when a viewer takes control."""
@@ -22,7 +22,7 @@ class ControlledSession(SessionState):
     """Holds the agent before its next action while a viewer has control or a client has paused it."""
 
     human: HumanSteps
-    turn: Turn | None = None
+    turn: SessionTurn | None = None
     """The latest turn."""
     _paused = False
 

@@ -36,7 +36,7 @@ from .human import HumanSteps
 from .interfaces import SessionContext
 from .message import Uploads, checked
 from .state import MOST_QUEUED, Phase
-from .turn import Turn
+from .turn import SessionTurn
 
 logger = logging.getLogger(__name__)
 When = Literal["idle", "next", "now"]
@@ -117,7 +117,7 @@ class Session(ControlledSession):
             self.life.move(Phase.WORKING)
             self.hold()
             self.show("thinking")
-            self.turn = Turn(self, self.agent, message_id, text, asked.options, over=self._turn_over)
+            self.turn = SessionTurn(self, self.agent, message_id, text, asked.options, over=self._turn_over)
             self.turn.start()
             return message_id
 
@@ -258,7 +258,7 @@ class Session(ControlledSession):
                 logger.exception("run file not written: session=%s", self.id)
         self.life.move(Phase.ENDED)
 
-    def _turn_over(self, turn: Turn) -> None:
+    def _turn_over(self, turn: SessionTurn) -> None:
         """The turn has ended: the next message may come, unless the session cannot go on."""
         self.end_pause()
         if turn.fatal is not None:

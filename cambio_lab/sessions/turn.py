@@ -29,7 +29,7 @@ MAX_THINKING = 100_000
 """Characters of the thinking of one reply that are kept."""
 
 
-class Turn:
+class SessionTurn:
     """The work on one user message. ``finished`` is true once its end was kept and shown."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Turn:
         content: str,
         options: TurnOptions,
         *,
-        over: Callable[[Turn], None],
+        over: Callable[[SessionTurn], None],
     ) -> None:
         """``over`` is called when the turn has ended, right before its end is told."""
         self.message_id = message_id
@@ -272,19 +272,19 @@ class Turn:
         session.record_bytes = max(session.record_bytes, results[-1])
 
 
-_HANDLERS: dict[type[events.Event], Callable[[Turn, Any], Awaitable[None]]] = {
-    events.HistoryAppended: Turn._history,
-    events.StatusChanged: Turn._status,
-    events.ApprovalRequested: Turn._asked,
-    events.ApprovalDecided: Turn._decided,
-    events.QuestionAsked: Turn._question,
-    events.QuestionAnswered: Turn._question_answered,
-    events.MessageDelivered: Turn._delivered,
-    events.ModelReplied: Turn._replied,
-    events.ToolStarted: Turn._started,
-    events.ToolFinished: Turn._finished,
-    events.Unseen: Turn._unseen,
-    events.TurnFinished: Turn._answered,
-    events.TurnFailed: Turn._failed,
+_HANDLERS: dict[type[events.Event], Callable[[SessionTurn, Any], Awaitable[None]]] = {
+    events.HistoryAppended: SessionTurn._history,
+    events.StatusChanged: SessionTurn._status,
+    events.ApprovalRequested: SessionTurn._asked,
+    events.ApprovalDecided: SessionTurn._decided,
+    events.QuestionAsked: SessionTurn._question,
+    events.QuestionAnswered: SessionTurn._question_answered,
+    events.MessageDelivered: SessionTurn._delivered,
+    events.ModelReplied: SessionTurn._replied,
+    events.ToolStarted: SessionTurn._started,
+    events.ToolFinished: SessionTurn._finished,
+    events.Unseen: SessionTurn._unseen,
+    events.TurnFinished: SessionTurn._answered,
+    events.TurnFailed: SessionTurn._failed,
 }
 """Events that mean more than a row and a message; the others are posted as they come."""
