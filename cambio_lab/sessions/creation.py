@@ -206,11 +206,6 @@ class Desktops:
             logger.warning("desktop provider not available: kind=%s error=%s", kind, error)
             return None
 
-    @property
-    def unclean(self) -> bool:
-        """Whether a desktop could not be removed, or a provider says that it left one behind."""
-        return bool(self._unreaped) or any(provider.unclean for provider in self._providers)
-
     async def start(self) -> None:
         """Remove desktops that belong to no session, then let the providers fill their pools."""
         for provider in list(self._providers):

@@ -9,23 +9,19 @@ import asyncio
 import json
 import logging
 import urllib.request
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from cambio_lab.errors import ConfigurationError, SessionEnded, StoreUnavailable
 from cambio_lab.events import timestamp
-from cambio_lab.recording.pruning import Quota
-from cambio_lab.store import Store
 
-from .creation import Desktops
-from .interfaces import Clock
 from .session import Session
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-REAP_SECONDS = 5.0
+REAP_SECONDS = 2.0
 """Between attempts to remove desktops that could not be removed."""
 RECORDS_SECONDS = 30.0
 """Between looks at the size of all records."""
@@ -94,6 +90,19 @@ class OwnedTasks:
         task.add_done_callback(self._done)
         return task
 
+    def repeat(self, seconds: float, work: Callable[[], Awaitable[object]], name: str) -> None:
+        """Do ``work`` now and again and again, with ``seconds`` between; a failure costs that one time."""
+
+        async def repeating() -> None:
+            while True:
+                try:
+                    await work()
+                except Exception:
+                    logger.exception("%s failed", name)
+                await asyncio.sleep(seconds)
+
+        self.own(repeating(), name)
+
     async def cancel(self) -> None:
         """Cancel what still runs and wait until it has ended."""
         tasks = list(self._tasks)
@@ -110,51 +119,14 @@ class OwnedTasks:
                 logger.error("%s failed", task.get_name(), exc_info=error)
 
 
-class Periodic:
-    """Work that is due from time to time: in a task of its own, never twice at once."""
-
-    def __init__(self, tasks: OwnedTasks, clock: Clock, seconds: float, name: str) -> None:
-        self._tasks = tasks
-        self._clock = clock
-        self._seconds = seconds
-        self._name = name
-        self._task: asyncio.Task[Any] | None = None
-        self._began = float("-inf")
-
-    def run(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        """Begin ``work`` if the latest has ended and began ``seconds`` ago."""
-        idle, now = self._task is None or self._task.done(), self._clock.monotonic()
-        if idle and now - self._began >= self._seconds:
-            self._began = now
-            self._task = self._tasks.own(work(), self._name)
-
-
-class Housekeeping:
-    """Looks after the sessions of a registry, whatever happens: a problem of one is not the others'."""
-
-    def __init__(self, tasks: OwnedTasks, clock: Clock, desktops: Desktops, quota: Quota, store: Store) -> None:
-        self._desktops = desktops
-        self._quota = quota
-        self._store = store
-        self._reaping = Periodic(tasks, clock, REAP_SECONDS, "removal of orphaned desktops")
-        self._measuring = Periodic(tasks, clock, RECORDS_SECONDS, "size of all records")
-
-    async def run(self, sessions: Callable[[], list[Session]], end: Callable[[str, str], None]) -> None:
-        """``end`` is called with the id of each session whose time is up, and the reason."""
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            try:
-                if self._desktops.unclean:
-                    self._reaping.run(self._desktops.reap)
-                self._measuring.run(lambda: self._quota.look(self._store, sessions()))
-            except Exception:
-                logger.exception("housekeeping failed")
-            for session in sessions():
-                try:
-                    if not session.life.over and (reason := await expired(session)) is not None:
-                        end(session.id, reason)
-                except Exception:
-                    logger.exception("expiry not checked: session=%s", session.id)
+async def expire(sessions: Sequence[Session], end: Callable[[str, str], None]) -> None:
+    """Call ``end`` with the id of each session whose time is up, and the reason; one's trouble is not the others'."""
+    for session in sessions:
+        try:
+            if not session.life.over and (reason := await expired(session)) is not None:
+                end(session.id, reason)
+        except Exception:
+            logger.exception("expiry not checked: session=%s", session.id)
 
 
 WEBHOOK_SECONDS = 10.0

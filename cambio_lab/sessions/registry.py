@@ -28,7 +28,7 @@ from .agent import AgentFactory, build_agent
 from .broadcast import Described, SessionFeed
 from .config import check_creation
 from .creation import Creation, Desktops
-from .housekeeping import Housekeeping, OwnedTasks, Webhook
+from .housekeeping import LOOK_SECONDS, REAP_SECONDS, RECORDS_SECONDS, OwnedTasks, Webhook, expire
 from .interfaces import Clock, Encode, SessionContext
 from .recovery import Recovery
 from .session import Session
@@ -90,8 +90,9 @@ class Registry:
         self.desktops.provider_for(self.settings.desktop)
         await self._recovery.start()
         await self.desktops.start()
-        housekeeping = Housekeeping(self._tasks, self.clock, self.desktops, self.quota, self.store)
-        self._tasks.own(housekeeping.run(lambda: self.sessions, self._end_later), "housekeeping")
+        self._tasks.repeat(LOOK_SECONDS, lambda: expire(self.sessions, self._end_later), "expiry")
+        self._tasks.repeat(REAP_SECONDS, self.desktops.reap, "removal of orphaned desktops")
+        self._tasks.repeat(RECORDS_SECONDS, lambda: self.quota.look(self.store, self.sessions), "size of all records")
         self._tasks.own(self._webhook.run(), "webhook")
 
     async def stop(self) -> frozenset[str]:
