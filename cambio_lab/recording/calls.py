@@ -17,7 +17,7 @@ import base64
 import hashlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -164,50 +164,39 @@ class RecordingDesktop(DelegatingDesktop):
         self._count = count
 
     async def call(self, method: str, **arguments: Any) -> Any:
-        record = self._begin(method, arguments)
-        began = time.perf_counter()
-        try:
+        async with self._noted(method, arguments) as outcome:
             result = await super().call(method, **arguments)
-        except BaseException as error:
-            await self._fail(record, began, error)
-            raise
-        await self._end(record, began, encode(result))
+            outcome["result"] = encode(result)
         return result
 
     def read_file(self, path: str) -> FileContent:
         return FileContent(lambda content: self._read(path))
 
     async def _read(self, path: str) -> AsyncGenerator[bytes, None]:
-        record = self._begin("read_file", {"path": path})
-        began, chunks = time.perf_counter(), []
-        try:
+        async with self._noted("read_file", {"path": path}) as outcome:
+            chunks = []
             async for chunk in self.inner.read_file(path):
                 chunks.append(chunk)
                 yield chunk
+            outcome["result"] = encode(b"".join(chunks))
+
+    @asynccontextmanager
+    async def _noted(self, method: str, arguments: Json) -> AsyncIterator[Json]:
+        """Tell of a call, which puts its ``result`` into what this yields, or of the error that ended it.
+
+        ``at`` is for people; the wall clock may be set back, so calls are ordered by ``number``.
+        """
+        about = {"method": method, "arguments": encode_arguments(arguments), "at": time.time(), "number": self._count()}
+        began, outcome = time.perf_counter(), dict[str, Any]()
+        try:
+            yield outcome
         except BaseException as error:
-            await self._fail(record, began, error)
-            raise
-        await self._end(record, began, encode(b"".join(chunks)))
-
-    def _begin(self, method: str, arguments: Json) -> Json:
-        """``at`` is for people; the wall clock may be set back, so calls are ordered by ``number``."""
-        named = encode_arguments(arguments)
-        return {"method": method, "arguments": named, "at": time.time(), "number": self._count()}
-
-    async def _end(self, record: Json, began: float, result: Json) -> None:
-        await self._note({**record, "ms": _since(began), "result": result})
-
-    async def _fail(self, record: Json, began: float, error: BaseException) -> None:
-        if isinstance(error, DesktopError):
-            told = encode_error(error)
-        else:
             kind = "Unexpected" if isinstance(error, Exception) else "Cancelled"
-            told = {"type": kind, "message": "", "hint": ""}
-        await self._note({**record, "ms": _since(began), "error": told})
-
-
-def _since(began: float) -> float:
-    return round((time.perf_counter() - began) * 1000, 3)
+            told = encode_error(error) if isinstance(error, DesktopError) else {"type": kind, "message": "", "hint": ""}
+            outcome = {"error": told}
+            raise
+        finally:
+            await self._note({**about, "ms": round((time.perf_counter() - began) * 1000, 3), **outcome})
 
 
 class ClientDesktop(DelegatingDesktop):

@@ -155,12 +155,6 @@ class SessionTurn:
         self._session.show("acting")
         await self._session.journal.emit(self._session.stamped(event))
 
-    async def _question(self, event: events.QuestionAsked) -> None:
-        await human.asked(self._session, event, self.message_id)
-
-    async def _question_answered(self, event: events.QuestionAnswered) -> None:
-        await human.answered(self._session, event, self.message_id)
-
     async def _delivered(self, event: events.MessageDelivered) -> None:
         """Add the message to the history, now that the agent gets it, and keep what the agent had said before."""
         session, reply = self._session, self._reply
@@ -277,8 +271,8 @@ _HANDLERS: dict[type[events.Event], Callable[[SessionTurn, Any], Awaitable[None]
     events.StatusChanged: SessionTurn._status,
     events.ApprovalRequested: SessionTurn._asked,
     events.ApprovalDecided: SessionTurn._decided,
-    events.QuestionAsked: SessionTurn._question,
-    events.QuestionAnswered: SessionTurn._question_answered,
+    events.QuestionAsked: lambda turn, event: human.asked(turn._session, event, turn.message_id),
+    events.QuestionAnswered: lambda turn, event: human.answered(turn._session, event, turn.message_id),
     events.MessageDelivered: SessionTurn._delivered,
     events.ModelReplied: SessionTurn._replied,
     events.ToolStarted: SessionTurn._started,
