@@ -9,15 +9,20 @@ import asyncio
 import json
 import logging
 import urllib.request
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from cambio_lab.agent.gate import LimitReached
 from cambio_lab.errors import ConfigurationError, SessionEnded, StoreUnavailable
 from cambio_lab.events import timestamp
+from cambio_lab.recording.pruning import prune, sweep
+from cambio_lab.settings import Settings
+from cambio_lab.store import Store
 
-from .session import Session
+if TYPE_CHECKING:
+    from .session import Session
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -127,6 +132,84 @@ async def expire(sessions: Sequence[Session], end: Callable[[str, str], None]) -
                 end(session.id, reason)
         except Exception:
             logger.exception("expiry not checked: session=%s", session.id)
+
+
+MB = 1_000_000
+WARN_AT = 0.8
+"""Of a session's limit, and of the limit of all records."""
+PRUNE_TO = 0.9
+"""Oldest runs are removed until the records take at most this share of their limit."""
+FRESH_SECONDS = 60.0
+"""Screenshots that were stored this recently are spared: a running session may be about to name them."""
+
+
+class Quota:
+    """The limits of one server. ``full`` is true while all records together take more than they may."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._session_bytes = settings.max_record_mb * MB
+        self._total_bytes = settings.max_records_mb * MB
+        self.full = False
+        self._warned = False
+
+    def problem(self, session_bytes: int) -> LimitReached | None:
+        """Return the limit that a session with this much recorded has reached, or ``None``."""
+        if self._session_bytes and session_bytes >= self._session_bytes:
+            words = f"The recording of this session has reached its limit of {self._session_bytes / MB:g} MB."
+            return LimitReached("max_record_mb", words)
+        if self.full:
+            words = f"All recordings together have reached their limit of {self._total_bytes / MB:g} MB."
+            return LimitReached("max_records_mb", words)
+        return None
+
+    def warning(self, before: int, now: int) -> tuple[str, dict[str, Any]] | None:
+        """Return words, and metadata of a status, when a session's record grew past :data:`WARN_AT` of its limit."""
+        near = self._session_bytes * WARN_AT
+        if not self._session_bytes or not before < near <= now:
+            return None
+        words = f"The recording takes {now / MB:.1f} MB; the turn ends at {self._session_bytes / MB:g} MB."
+        return words, _metadata("max_record_mb", now, self._session_bytes)
+
+    async def look(self, store: Store, sessions: Iterable[Session]) -> None:
+        """Measure all records. Warn when their limit is near; at the limit remove the oldest runs, else end turns."""
+        if not self._total_bytes:
+            return
+        total = await _size(store)
+        if total >= self._total_bytes:
+            await self._prune(store)
+            total = await _size(store)
+            self.full = total >= self._total_bytes
+        else:
+            self.full = False
+        near = total >= self._total_bytes * WARN_AT
+        for session in list(sessions):
+            if self.full:
+                await session.record_grew(session.record_bytes)
+            elif near and not self._warned:
+                await session.warn(*await self._total_warning(store, total))
+        if near and not self._warned:
+            logger.warning("records near their limit: bytes=%d limit=%d", total, self._total_bytes)
+        self._warned = near
+
+    async def _prune(self, store: Store) -> None:
+        removed = await prune(store, most=int(self._total_bytes * PRUNE_TO))
+        freed = await sweep(store, FRESH_SECONDS)
+        logger.warning("records at their limit; oldest runs removed: runs=%d bytes=%s", removed, freed)
+
+    async def _total_warning(self, store: Store, total: int) -> tuple[str, dict[str, Any]]:
+        """Name the run that is removed first, so that a person can pin or export it in time."""
+        first = next((session_id for session_id, _ in await store.sessions.removable()), None)
+        words = f"All recordings take {total / MB:.0f} MB of {self._total_bytes / MB:g} MB; "
+        words += f"the oldest run, {first}, is removed first." if first else "no ended run is left to remove."
+        return words, _metadata("max_records_mb", total, self._total_bytes) | {"next_removed": first}
+
+
+def _metadata(limit: str, now: int, most: float) -> dict[str, Any]:
+    return {"event": "record_limit_near", "limit": limit, "bytes": now, "limit_bytes": int(most)}
+
+
+async def _size(store: Store) -> int:
+    return await store.screenshots.disk_bytes() + await store.database.live_bytes()
 
 
 WEBHOOK_SECONDS = 10.0

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cambio_lab.events import Event, Status, Usage
-from cambio_lab.recording.pruning import Quota
 from cambio_lab.settings import Settings
 from cambio_lab.store import Store
 
 from .agent import AgentFactory
 
 if TYPE_CHECKING:
+    from .housekeeping import Quota
     from .state import SessionState
 
 

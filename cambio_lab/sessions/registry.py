@@ -20,7 +20,6 @@ from cambio_lab.errors import (
     StoreUnavailable,
 )
 from cambio_lab.events import timestamp
-from cambio_lab.recording.pruning import Quota
 from cambio_lab.settings import Settings
 from cambio_lab.store import SessionQuery, SessionStatus, Store
 
@@ -28,7 +27,7 @@ from .agent import AgentFactory, build_agent
 from .broadcast import Described, SessionFeed
 from .config import check_creation
 from .creation import Creation, Desktops
-from .housekeeping import LOOK_SECONDS, REAP_SECONDS, RECORDS_SECONDS, OwnedTasks, Webhook, expire
+from .housekeeping import LOOK_SECONDS, REAP_SECONDS, RECORDS_SECONDS, OwnedTasks, Quota, Webhook, expire
 from .interfaces import Clock, Encode, SessionContext
 from .recovery import Recovery
 from .session import Session
