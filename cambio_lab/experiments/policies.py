@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx2
 
-from ..agent.transports.demo import Chunks, DemoTransport, error_response, message_events
+from ..agent.transports.demo import DemoTransport, error_response, message_response
 from ..agent.transports.script import Block, Message, current_turn, user_words
 from ..desktop.base import Size
 from ..errors import ConfigurationError
@@ -147,14 +147,7 @@ class PolicyTransport(httpx2.AsyncBaseTransport):
             self.failure = error
             return error_response(request, 400, "invalid_request_error", f"The policy raised {type(error).__name__}.")
         digest = hashlib.sha256(body).hexdigest()[:16]
-        for number, block in enumerate(blocks):
-            if block["type"] == "tool_use":
-                block["id"] = f"toolu_policy_{digest}{number:02d}"
-        message = {"id": f"msg_policy_{digest}", "type": "message", "role": "assistant", "model": "demo"}
-        reason = "tool_use" if any(block["type"] == "tool_use" for block in blocks) else "end_turn"
-        events = message_events({**message, "usage": {"input_tokens": 0, "output_tokens": 0}}, blocks, reason)
-        headers = {"content-type": "text/event-stream; charset=utf-8", "request-id": f"req_{digest}"}
-        return httpx2.Response(200, headers=headers, stream=Chunks(_stream(list(events))), request=request)
+        return message_response(request, f"policy_{digest}", blocks)
 
     async def _reply(self, policy: Policy, messages: Sequence[Message]) -> list[Block]:
         """Return the reply's blocks: a first look at the screen, then the policy's actions, each batch with a look."""
@@ -197,8 +190,3 @@ def _results(message: Message) -> tuple[tuple[str, ...], bytes | None]:
             elif part["type"] == "text":
                 texts.append(str(part["text"]))
     return tuple(texts), image
-
-
-async def _stream(events: Sequence[bytes]) -> Any:
-    for event in events:
-        yield event

@@ -18,9 +18,10 @@ from typing import Any
 import httpx2
 
 from ..tools import COMPUTER
-from .script import Reply, next_reply
+from .script import next_reply
 
 IMAGE_TOKENS = 1334  # a 1280x800 screenshot
+NO_USAGE = {"input_tokens": 0, "output_tokens": 0}
 DELTA = 16  # characters of one text delta
 
 
@@ -46,37 +47,19 @@ class DemoTransport(httpx2.AsyncBaseTransport):
         if request.method != "POST" or not request.url.path.endswith("/messages"):
             return error_response(request, 404, "not_found_error", "The demo model answers /v1/messages only.")
         try:
-            message, reply = await asyncio.to_thread(_answer, body)
+            asked, blocks = await asyncio.to_thread(_answer, body)
         except (ValueError, KeyError, TypeError, AttributeError):
             return error_response(request, 400, "invalid_request_error", "The demo model cannot read this request.")
-        headers = {"content-type": "text/event-stream; charset=utf-8", "request-id": f"req_{message['id'][4:]}"}
-        return httpx2.Response(200, headers=headers, stream=Chunks(self._stream(message, reply)), request=request)
-
-    async def _stream(self, message: dict[str, Any], reply: Reply) -> AsyncIterator[bytes]:
-        for chunk in message_events(message, reply.blocks, reply.stop_reason):
-            yield chunk
-            if b"text_delta" in chunk:
-                await asyncio.sleep(self._pace)
+        # Ids follow from the request: the same question has the same answer.
+        name = f"demo_{hashlib.sha256(body).hexdigest()[:20]}"
+        usage = {"input_tokens": _count(asked), "output_tokens": len(json.dumps(blocks)) // 4}
+        return message_response(request, name, blocks, model=asked.get("model", "demo"), usage=usage, pace=self._pace)
 
 
-def _answer(body: bytes) -> tuple[dict[str, Any], Reply]:
-    """The next reply and the message's frame. Ids follow from the request: the same question has the same answer."""
+def _answer(body: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the request and the blocks of the reply."""
     request = json.loads(body)
-    digest = hashlib.sha256(body).hexdigest()
-    reply = next_reply(request["messages"], frozenset(_tools(request)))
-    calls = 0
-    for block in reply.blocks:
-        if block["type"] == "tool_use":
-            block["id"] = f"toolu_demo_{digest[:16]}{calls:02d}"
-            calls += 1
-    message = {
-        "id": f"msg_demo_{digest[:20]}",
-        "type": "message",
-        "role": "assistant",
-        "model": request.get("model", "demo"),
-        "usage": {"input_tokens": _count(request), "output_tokens": len(json.dumps(reply.blocks)) // 4},
-    }
-    return message, reply
+    return request, next_reply(request["messages"], frozenset(_tools(request)))
 
 
 def _tools(request: dict[str, Any]) -> list[str]:
@@ -99,14 +82,34 @@ def _count(value: Any) -> int:
     return len(value) // 4 if isinstance(value, str) else 1
 
 
-def message_events(
-    message: Mapping[str, Any], blocks: Sequence[Mapping[str, Any]], stop_reason: str
-) -> Iterator[bytes]:
-    """The events of a whole message. ``message`` has everything but ``content``; its usage is reported at both ends."""
+def message_response(
+    request: httpx2.Request,
+    name: str,
+    blocks: Sequence[Mapping[str, Any]],
+    *,
+    model: str = "demo",
+    usage: Mapping[str, int] = NO_USAGE,
+    pace: float = 0.0,
+) -> httpx2.Response:
+    """Return a whole reply as the service streams it. ``name`` is in its ids; ``usage`` is reported at both ends."""
+    whole = [
+        {**block, "id": f"toolu_{name}{number:02d}"} if block["type"] == "tool_use" else block
+        for number, block in enumerate(blocks)
+    ]
+    message = {"id": f"msg_{name}", "type": "message", "role": "assistant", "model": model, "usage": usage}
+    headers = {"content-type": "text/event-stream; charset=utf-8", "request-id": f"req_{name}"}
+    return httpx2.Response(200, headers=headers, stream=Chunks(_events(message, whole, pace)), request=request)
+
+
+async def _events(message: dict[str, Any], blocks: list[Mapping[str, Any]], pace: float) -> AsyncIterator[bytes]:
     yield event("message_start", message={**message, "content": [], "stop_reason": None, "stop_sequence": None})
     for index, block in enumerate(blocks):
-        yield from _block_events(index, block)
-    delta = {"stop_reason": stop_reason, "stop_sequence": None}
+        for chunk in _block_events(index, block):
+            yield chunk
+            if pace and b"text_delta" in chunk:
+                await asyncio.sleep(pace)
+    reason = "tool_use" if any(block["type"] == "tool_use" for block in blocks) else "end_turn"
+    delta = {"stop_reason": reason, "stop_sequence": None}
     yield event("message_delta", delta=delta, usage=message["usage"])
     yield event("message_stop")
 
@@ -150,21 +153,10 @@ class DirectedTransport(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         await request.aread()
         blocks, self._blocks = self._blocks, []
-        reason = "tool_use" if blocks else "end_turn"
-        usage = {"input_tokens": 0, "output_tokens": 0}
-        message = {"id": f"msg_{uuid.uuid4().hex}", "type": "message", "role": "assistant", "model": "", "usage": usage}
-        events = message_events(message, blocks or [{"type": "text", "text": DONE}], reason)
-        headers = {"content-type": "text/event-stream; charset=utf-8", "request-id": f"req_{uuid.uuid4().hex}"}
-        return httpx2.Response(200, headers=headers, stream=Chunks(_streamed(events)), request=request)
+        return message_response(request, uuid.uuid4().hex[:24], blocks or [{"type": "text", "text": DONE}], model="")
 
 
 def _directed(call: Mapping[str, Any], toolset: bool) -> dict[str, Any]:
-    block = {"type": "tool_use", "id": f"toolu_{uuid.uuid4().hex[:24]}"}
     if toolset:
-        return {**block, "name": call["name"], "input": call["input"], "toolset_name": COMPUTER}
-    return {**block, "name": COMPUTER, "input": {**call["input"], "action": call["name"]}}
-
-
-async def _streamed(events: Iterator[bytes]) -> Any:
-    for event in events:
-        yield event
+        return {"type": "tool_use", "name": call["name"], "input": call["input"], "toolset_name": COMPUTER}
+    return {"type": "tool_use", "name": COMPUTER, "input": {**call["input"], "action": call["name"]}}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -33,24 +32,13 @@ HELP = (
 )
 
 
-@dataclass(frozen=True)
-class Reply:
-    """Content blocks without ids."""
-
-    blocks: list[Block]
-
-    @property
-    def stop_reason(self) -> str:
-        return "tool_use" if any(block["type"] == "tool_use" for block in self.blocks) else "end_turn"
-
-
-def next_reply(messages: Sequence[Message], tools: frozenset[str]) -> Reply:
-    """Return the next step. ``tools`` has ``computer`` when the computer toolset is offered."""
+def next_reply(messages: Sequence[Message], tools: frozenset[str]) -> list[Block]:
+    """Return the blocks of the next step, without ids. ``computer`` among ``tools`` stands for the computer toolset."""
     turn = current_turn(messages)
     return _sign(turn, tools) or _show_in_terminal(messages, turn, tools)
 
 
-def _show_in_terminal(messages: Sequence[Message], turn: Sequence[Message], tools: frozenset[str]) -> Reply:
+def _show_in_terminal(messages: Sequence[Message], turn: Sequence[Message], tools: frozenset[str]) -> list[Block]:
     words = user_words(turn[0])
     if "computer" not in tools:
         return say(f"{SAYS}You wrote: {words!r}. I was given no desktop, so there is nothing to show. {HELP}")
@@ -70,7 +58,7 @@ def _show_in_terminal(messages: Sequence[Message], turn: Sequence[Message], tool
     return _open_terminal(names, "bash" in tools)
 
 
-def _sign(turn: Sequence[Message], tools: frozenset[str]) -> Reply | None:
+def _sign(turn: Sequence[Message], tools: frozenset[str]) -> list[Block] | None:
     """Return the next step; ``None`` unless the message asks for it, tools and browser are there and all went well."""
     if "guest book" not in user_words(turn[0]).lower() or not tools >= OWN_TOOLS or failure(turn) is not None:
         return None
@@ -161,7 +149,7 @@ def _answers(turn: Sequence[Message], tools: frozenset[str]) -> Iterator[str]:
         yield from (f"{name}: {said}" for said in results(turn, name))
 
 
-def _open_terminal(names: list[str], shell: bool) -> Reply:
+def _open_terminal(names: list[str], shell: bool) -> list[Block]:
     """The desktop's shortcut first; a look or two until the window is there; the shell where no shortcut is bound."""
     look = member("screenshot")
     if "key" not in names:
@@ -176,7 +164,7 @@ def _open_terminal(names: list[str], shell: bool) -> Reply:
     return say(f"{SAYS}I could not open a terminal on this desktop, so I typed nothing. {HELP}")
 
 
-def _type(words: str) -> Reply:
+def _type(words: str) -> list[Block]:
     text = as_comment(words)
     return say("I type your message into the terminal.", member("type", text=text), member("screenshot"))
 
@@ -267,8 +255,8 @@ def _terminal_is_open(messages: Sequence[Message], turn: Sequence[Message]) -> b
     return any(call["input"].get("text") == SHORTCUT for call in calls_of(earlier)) or shots[0] != shots[-1]
 
 
-def say(words: str, *calls: Block) -> Reply:
-    return Reply([{"type": "text", "text": words}, *calls])
+def say(words: str, *calls: Block) -> list[Block]:
+    return [{"type": "text", "text": words}, *calls]
 
 
 def member(name: str, **arguments: Any) -> Block:

@@ -42,10 +42,10 @@ class Conversation:
         self.messages.append({"role": "user", "content": [{"type": "text", "text": words}]})
         for _ in range(20):
             reply = next_reply(self.messages, self.tools)
-            blocks = [{**block, "id": f"t{len(self.calls)}{i}"} for i, block in enumerate(reply.blocks)]
+            blocks = [{**block, "id": f"t{len(self.calls)}{i}"} for i, block in enumerate(reply)]
             self.said.append(blocks[0]["text"])
             self.messages.append({"role": "assistant", "content": blocks})
-            if reply.stop_reason == "end_turn":
+            if not any(block["type"] == "tool_use" for block in reply):
                 return self.said[-1]
             self.messages.append({"role": "user", "content": [self._result(block, fail) for block in blocks[1:]]})
         raise AssertionError("the tour does not end")
