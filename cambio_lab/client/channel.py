@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from ..errors import CambioError, ServerError, SessionEnded
 from .discovery import Address
-from .message import Message, connection, open_socket
+from .message import Message, open_socket
 from .questions import waiting
 from .rest import from_event, refused_upgrade, retry_after, unreachable
 
@@ -275,7 +275,7 @@ class Channel:
             self.pending = None
 
     async def _tell(self, text: str, delay: float, **particulars: Any) -> None:
-        message = connection(text, delay_seconds=delay, **particulars)
+        message = Message("connection", text, {"delay_seconds": delay, **particulars})
         if self._notice is not None and not self.listeners:
             self._notice(text)
         for listener in tuple(self.listeners):

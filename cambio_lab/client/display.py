@@ -124,8 +124,4 @@ class Progress:
 
 host: Host = Terminal()
 
-
-def use(new: Host) -> None:
-    """Show turns and panels through ``new`` from now on."""
-    global host
-    host = new
+"""Shows turns and panels; a notebook puts its own here."""

@@ -88,11 +88,6 @@ class Message:
         return self.type == "agent_response" or (self.type == "error" and not self.refusal)
 
 
-def connection(content: str, **metadata: Any) -> Message:
-    """What this client has to say about its own connection."""
-    return Message("connection", content, metadata)
-
-
 @dataclass(frozen=True)
 class Approval:
     """What wants to run. ``shown`` is exactly that, invisible characters escaped; ``tool`` its name."""

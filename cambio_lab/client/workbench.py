@@ -55,7 +55,7 @@ class Workbench:
         self.address: Address = find_server(url, token)
         self.rest = Rest(self.address, notice=notice)
         # A client that is simply forgotten leaves no socket behind.
-        weakref.finalize(self, _close, self.rest)
+        weakref.finalize(self, lambda rest: portal.submit(rest.aclose()), self.rest)
         self._sessions: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
 
     @spelled_out
@@ -229,10 +229,6 @@ class Workbench:
 def notice(text: str) -> None:
     """Something a person should know while waiting."""
     print(text, file=sys.stderr)
-
-
-def _close(rest: Rest) -> None:
-    portal.submit(rest.aclose())
 
 
 def _is_id(text: str) -> bool:

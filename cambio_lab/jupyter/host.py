@@ -26,7 +26,7 @@ def install(shell: Any) -> None:
     """Register how the client's objects are displayed in ``shell``, a kernel's or a terminal's."""
     shown: dict[int, int] = {}
     kernel = "ipykernel" in sys.modules and type(shell).__module__.startswith("ipykernel")
-    client_display.use(NotebookHost(shown) if kernel else IPythonTerminal(shown))
+    client_display.host = NotebookHost(shown) if kernel else IPythonTerminal(shown)
     formatters = shell.display_formatter
     if kernel:
         formatters.ipython_display_formatter.for_type(Turn, lambda turn: _show_turn(turn, shown))

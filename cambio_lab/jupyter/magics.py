@@ -7,7 +7,6 @@ import ast
 import re
 import shlex
 from collections.abc import Mapping
-from types import CodeType
 from typing import Any, NoReturn
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, needs_local_scope
@@ -127,11 +126,20 @@ def fill(text: str, variables: Mapping[str, Any]) -> str:
         source = match[2]
         if source is None:
             return match[1][0]
-        code, form = _parse(source)
-        if code is None:
-            return match[0]
         try:
-            return _text_form(eval(code, dict(variables)), source, form)
+            whole = ast.parse(f"f'''{{{source}}}'''", mode="eval")
+        except SyntaxError:
+            raise InvalidRequest(f"{{{source}}} is no Python expression.", hint=_BRACES) from None
+        assert isinstance(whole.body, ast.JoinedStr)
+        field = whole.body.values[-1]
+        assert isinstance(field, ast.FormattedValue)
+        if not any(isinstance(node, ast.Name) for node in ast.walk(field.value)):
+            return match[0]
+        plain = field.format_spec is None and field.conversion == -1
+        code = compile(ast.Expression(field.value) if plain else whole, "<agent>", "eval")
+        try:
+            found = eval(code, dict(variables))
+            return _text_form(found, source) if plain else str(found)
         except InvalidRequest:
             raise
         except Exception as error:
@@ -140,26 +148,8 @@ def fill(text: str, variables: Mapping[str, Any]) -> str:
     return _EXPRESSION.sub(value, text)
 
 
-def _parse(source: str) -> tuple[CodeType | None, str]:
-    """Return the expression in ``source`` and its format, as in an f-string; no expression for a constant."""
-    expression, form = source, ""
-    while True:
-        try:
-            tree = ast.parse(expression.strip(), mode="eval")
-            break
-        except SyntaxError:
-            expression, colon, more = expression.rpartition(":")
-            if not colon:
-                raise InvalidRequest(f"{{{source}}} is no Python expression.", hint=_BRACES) from None
-            form = more + (":" + form if form else "")
-    constant = not any(isinstance(node, ast.Name) for node in ast.walk(tree))
-    return (None if constant else compile(tree, "<agent>", "eval")), form
-
-
-def _text_form(value: Any, source: str, form: str) -> str:
+def _text_form(value: Any, source: str) -> str:
     """Return what the agent reads for ``value``; refuse an object that has no text of its own."""
-    if form:
-        return format(value, form)
     if (
         str(value) == object.__repr__(value)
         or isinstance(value, Screenshot | Session | Workbench | Call)

@@ -7,7 +7,6 @@ needs, and the token stays here.
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..client.channel import Channel, Listener
 from ..client.portal import portal
+from ..client.screenshot import Screenshot
 from ..errors import CambioError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -146,8 +146,8 @@ class Relay:
             self._send({"kind": "frame", "same": True}, [])
             return
         self._frame = data
-        size = await asyncio.to_thread(_size, data)
-        self._send({"kind": "frame", "width": size[0], "height": size[1]}, [data])
+        width, height = await asyncio.to_thread(lambda: Screenshot(data).size)
+        self._send({"kind": "frame", "width": width, "height": height}, [data])
 
     async def _module(self, message: Mapping[str, Any]) -> None:
         name = str(message.get("name"))
@@ -161,13 +161,6 @@ class Relay:
         if self._channel is not None:
             await self._channel.close()
         self._channel = self._following = None
-
-
-def _size(data: bytes) -> tuple[int, int]:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data)) as image:
-        return int(image.width), int(image.height)
 
 
 @cache

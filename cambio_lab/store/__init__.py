@@ -79,11 +79,11 @@ class Store:
             path = directory / FILE_NAME
             moved = None
             try:
-                database = await _open(path)
+                database = await Database(path).open()
             except StoreCorrupt as error:
                 moved = await asyncio.to_thread(set_aside, path)
                 logger.error("%s It is kept as %s, and a new database is begun.", error, moved)
-                database = await _open(path)
+                database = await Database(path).open()
             store = cls(directory, lock, database)
             store.set_aside = moved
             await store.screenshots.open()
@@ -145,12 +145,6 @@ class Store:
 
     def _database_bytes(self) -> int:
         return sum(path.stat().st_size for path in self.directory.glob(f"{FILE_NAME}*"))
-
-
-async def _open(path: Path) -> Database:
-    database = Database(path)
-    await database.open()
-    return database
 
 
 def _prepare(directory: Path) -> DirectoryLock:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from cambio_lab.errors import StoreCorrupt, StoreError, StoreUnavailable
 
@@ -66,7 +66,7 @@ class Database:
         self._writer: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def open(self) -> None:
+    async def open(self) -> Self:
         """Create or open the file, check it, bring its schema up to date.
 
         Raises :class:`StoreCorrupt` when the file is damaged and :class:`StoreUnavailable` when the disk is full or
@@ -81,6 +81,7 @@ class Database:
         except BaseException:
             await self.close()
             raise
+        return self
 
     async def close(self) -> None:
         """Commit what waits, fold the log into the file, close; idempotent."""
