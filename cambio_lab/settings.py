@@ -163,16 +163,15 @@ def _checked(name: str, value: Any, kind: type) -> Any:
     return value
 
 
-def read_environment(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+def read_environment() -> dict[str, Any]:
     """The settings that ``CAMBIO_LAB_<NAME>`` variables give, converted to their types.
 
     Raises ``ValueError`` naming the variable when a value does not convert.
     """
-    environment = os.environ if environment is None else environment
     found: dict[str, Any] = {}
     for item in fields(Settings):
         variable = f"CAMBIO_LAB_{item.name.upper()}"
-        if (text := environment.get(variable)) is not None:
+        if (text := os.environ.get(variable)) is not None:
             found[item.name] = convert(variable, text, type(item.default))
     return found
 

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest
-from . import metrics
 from .failure import Refused, timestamp
 from .socket import CONTROLS, EventSocket, unknown_type
 
@@ -53,18 +52,13 @@ class AgentSocket(EventSocket):
         if self.subscription is not None:
             self.tools.withdraw()
             self.subscription.close()
-            metrics.SLOW_READERS.inc(self.subscription.lagged)
-            self.subscription.lagged = 0
 
     def open(self, session_id: str) -> None:
         self.start(self._pump)
 
     async def _pump(self) -> None:
         assert self.subscription is not None
-        now = self.session.snapshot_status()
-        await self.send({"type": "status", **now, "timestamp": timestamp(), "sequence": self.subscription.position})
-        async for _, text in self.subscription:
-            await self.send(text)
+        await self.tell(self.session, self.subscription)
         self.close(1000, "The session is over")
 
     async def handle(self, body: dict[str, Any]) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CambioError, InvalidRequest, SessionNotFound
-from . import messages, metrics
+from . import messages
 from .failure import status_of, timestamp
 from .services import Thumbnails
 from .socket import CONTROLS, EventSocket, unknown_type
@@ -129,16 +128,7 @@ class OverviewSocket(EventSocket):
         follower.add_done_callback(self.followers.discard)
 
     async def _events(self, session: Session, subscription: Subscription) -> None:
-        """The state of now, then every event; ends when the session is over or no longer followed."""
-        try:
-            now = {"type": "status", **session.snapshot_status(), "timestamp": timestamp()}
-            await self.send(now | {"sequence": subscription.position, "session_id": session.id})
-            about = f',"session_id":{json.dumps(session.id)}}}'
-            async for _, text in subscription:
-                await self.send(text[:-1] + about)
-        finally:
-            subscription.close()
-            metrics.SLOW_READERS.inc(subscription.lagged)
+        await self.tell(session, subscription, session_id=session.id)
         if self.followed.get(session.id) is subscription:
             del self.followed[session.id]
             over = self.registry.ended(session.id)

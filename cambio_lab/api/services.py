@@ -50,12 +50,9 @@ class Thumbnails:
         """A JPEG ``width`` pixels wide. Raises what the desktop raises when it is away."""
         revision = desktop.revision
         kept = self._last.setdefault(desktop, {})
-        if revision is not None and width in kept and kept[width][0] == revision:
-            return kept[width][1]
-        image = await desktop.thumbnail(width)
-        if revision is not None:
-            kept[width] = (revision, image.data)
-        return image.data
+        if revision is None or width not in kept or kept[width][0] != revision:
+            kept[width] = (revision, (await desktop.thumbnail(width)).data)
+        return kept[width][1]
 
 
 class Services:

@@ -15,9 +15,10 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 from ..errors import CambioError, InvalidRequest, SessionEnded, StoreUnavailable
 from . import messages, metrics
 from .base import Guarded
-from .failure import SHORT, BadJson, Refused, parse
+from .failure import SHORT, BadJson, Refused, parse, timestamp
 
 if TYPE_CHECKING:
+    from ..sessions.broadcast import Subscription
     from ..sessions.session import Session
     from .schemas import Command
 
@@ -155,6 +156,18 @@ class EventSocket(Socket, WebSocketHandler):
             answer["session_id"] = about[:SHORT]
         with contextlib.suppress(WebSocketClosedError):
             await self.send(answer)
+
+    async def tell(self, session: Session, subscription: Subscription, **about: str) -> None:
+        """Send the session's state, then every event until it is over or no longer followed, with ``about`` added."""
+        try:
+            now = {"type": "status", **session.snapshot_status(), "timestamp": timestamp()}
+            await self.send({**now, "sequence": subscription.position, **about})
+            tail = json.dumps(about, separators=(",", ":"))[1:]
+            async for _, text in subscription:
+                await self.send(f"{text[:-1]},{tail}" if about else text)
+        finally:
+            subscription.close()
+            metrics.SLOW_READERS.inc(subscription.lagged)
 
     async def handle(self, body: dict[str, Any]) -> None:
         """Do what the message says. Deliberate errors become ``error`` messages."""

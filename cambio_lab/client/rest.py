@@ -48,7 +48,7 @@ Notice = Callable[[str], None]
 class Rest:
     """An ``httpx2`` client for one server. Lives on the portal's loop; every method is awaited there."""
 
-    def __init__(self, address: Address, *, notice: Notice, transport: httpx2.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, address: Address, *, notice: Notice) -> None:
         self.address = address
         self.notice = notice
         # A proxy variable must not send a loopback address, and its token, to another machine.
@@ -58,7 +58,6 @@ class Rest:
             timeout=60.0,
             trust_env=not address.loopback,
             verify=address.tls() or True,
-            transport=transport,
         )
 
     async def json(

@@ -123,16 +123,9 @@ class Session:
             kind.read(await Exchange(self, kind.again, metadata, show, **options).follow(approve))
         return kind.value()
 
-    def send_blocking(
-        self,
-        content: str,
-        *,
-        metadata: Mapping[str, Any] | None = None,
-        show: bool | None = None,
-        screenshots: bool | None = None,
-    ) -> Turn:
+    def send_blocking(self, content: str, *, show: bool | None = None) -> Turn:
         """:meth:`send` for code that is not ``async`` (magics, a script's main thread)."""
-        return run_now(Exchange(self, content, metadata, show, screenshots=screenshots, blocking=True).follow(None))
+        return run_now(Exchange(self, content, None, show, blocking=True).follow(None))
 
     async def stream(self, content: str, *, metadata: Mapping[str, Any] | None = None) -> AsyncGenerator[Message, None]:
         """``async for message in session.stream("...")``: every message of the turn, pieces of text included.
