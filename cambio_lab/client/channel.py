@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from websockets.asyncio.client import ClientConnection
@@ -23,6 +23,7 @@ from .message import Message, open_socket
 from .questions import waiting
 from .rest import from_event, refused_upgrade, retry_after, unreachable
 
+T = TypeVar("T")
 QUEUE_MESSAGES = 4096
 """Messages that wait for one reader; beyond it the socket is not read, and the server decides what it still gets."""
 BACKOFF_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -148,35 +149,18 @@ class Channel:
         finally:
             listener.close()
 
-    async def wait_for(self, status: str, timeout: float) -> Message:
-        """The ``status`` message whose state is ``status``; the last one counts. Raises ``TimeoutError``."""
-        async for found in self._statuses(timeout):
-            if found.status == status:
-                return found
-        raise TimeoutError
-
-    async def wait_for_person(self, what: Literal["pending", "question"], timeout: float) -> Mapping[str, Any]:
-        """What waits for approval or for an answer, now or soon. Raises ``TimeoutError``."""
-        async for _ in self._statuses(timeout):
-            if (waits := self.pending if what == "pending" else self.question) is not None:
-                return waits
-        raise TimeoutError
-
-    async def _statuses(self, timeout: float) -> AsyncIterator[Message]:
-        """The last ``status`` message and those that follow, for ``timeout`` seconds."""
+    async def until(self, look: Callable[[Message], T | None], timeout: float) -> T:
+        """What ``look`` finds at the last ``status`` message or at one that follows. Raises ``TimeoutError``."""
         listener = self.listen()
-        ends = asyncio.get_running_loop().time() + timeout
         try:
-            async with asyncio.timeout_at(ends):
+            async with asyncio.timeout(timeout):
                 await self.connect()
-            if self.snapshot is not None:
-                yield self.snapshot
-            while True:
-                async with asyncio.timeout_at(ends):
+                batch = [] if self.snapshot is None else [self.snapshot]
+                while True:
+                    for message in batch:
+                        if message.type == "status" and (found := look(message)) is not None:
+                            return found
                     batch = await listener.get()
-                for message in batch:
-                    if message.type == "status":
-                        yield message
         finally:
             listener.close()
 

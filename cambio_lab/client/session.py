@@ -206,15 +206,15 @@ class Session:
 
     async def wait_for_question(self, *, timeout: float = 60.0) -> Question:
         """What the agent asks, now or soon. Raises ``TimeoutError``."""
-        return Question.parse(self, await portal.call(self.channel.wait_for_person("question", timeout)))
+        return Question.parse(self, await portal.call(self.channel.until(lambda _: self.channel.question, timeout)))
 
     async def wait_for_approval(self, *, timeout: float = 60.0) -> Approval:
         """The call that waits for approval, now or soon. Raises ``TimeoutError``."""
-        return Approval.parse(self, await portal.call(self.channel.wait_for_person("pending", timeout)))
+        return Approval.parse(self, await portal.call(self.channel.until(lambda _: self.channel.pending, timeout)))
 
     async def wait_for(self, status: str, *, timeout: float = 60.0) -> Message:
         """Wait until the session's state is ``status`` (``idle``, ``waiting_approval``, ...); returns its message."""
-        return await portal.call(self.channel.wait_for(status, timeout))
+        return await portal.call(self.channel.until(lambda one: one if one.status == status else None, timeout))
 
     async def refresh(self) -> dict[str, Any]:
         """Ask the server; return and keep ``GET /sessions/{id}``."""

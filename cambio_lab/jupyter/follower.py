@@ -31,7 +31,7 @@ class Handle(Protocol):
 
 
 class Follower:
-    """Lives on the portal's loop; ``start()`` once, ``add()`` outputs, ``close()`` when the session is over."""
+    """Lives on the portal's loop; ``add()`` outputs, ``close()`` when the session is over."""
 
     def __init__(self, address: Address, rest: Rest, session_id: str, name: str) -> None:
         self.turns: list[Turn] = []
@@ -46,12 +46,10 @@ class Follower:
         self._builder: TurnBuilder | None = None
         self._task: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        if self._task is None:
-            self._task = asyncio.create_task(self._follow(), name=f"record of {self._session_id}")
-
     async def add(self, handle: Handle) -> None:
         """Keep ``handle`` up to date from now on."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._follow(), name=f"record of {self._session_id}")
         self._handles.append(handle)
         await self._show()
 
@@ -117,6 +115,10 @@ class Follower:
             self._builder = TurnBuilder(turn)
         if self._builder is None:
             return False
+        if message.event == "usage" and (
+            said := message.metadata.get("said")
+        ):  # before its calls
+            self._builder.turn.items.append(str(said))
         self._builder.feed(message)
         if not message.ends_turn:
             return False
@@ -140,7 +142,6 @@ async def follow(session: Session, handle: Handle) -> None:
     """Keep the output ``handle`` up to date with the whole session's record. Awaited on the portal's loop."""
     if not isinstance(session.observer, Follower):
         session.observer = Follower(session.lab.address, session.lab.rest, session.id, session.name)
-        await session.observer.start()
     await session.observer.add(handle)
 
 

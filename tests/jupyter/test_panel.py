@@ -134,7 +134,6 @@ async def test_the_record_follows_turns_that_the_kernel_did_not_send(lab: Workbe
     output = Output()
     follower = Follower(lab.address, lab.rest, session.id, "Chatted")
     await portal.call(follower.add(output))
-    await portal.call(follower.start())
     await until(lambda: output.contents and "before the panel" in output.contents[-1]["text/plain"])
     async with Workbench(server.url, TOKEN) as browser:
         await (await browser.session(session.id)).send("from the browser")
