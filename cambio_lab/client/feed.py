@@ -43,10 +43,8 @@ class Feed:
         fields: Mapping[str, Any] | None = None,
     ) -> None:
         """``fields`` are the message's others: ``when``, ``answer_schema`` and ``images``."""
-        self.message_id = ""
         self._channel = channel
         self._rest = rest
-        self._content = content
         self.queued = False
         """The message joins the turn that runs: nothing more of it comes here."""
         self._client_id = uuid.uuid4().hex
@@ -73,11 +71,7 @@ class Feed:
         with suppress(TimeoutError):
             async with asyncio.timeout(TICK_SECONDS):
                 batch = await self._listener.get()
-        found: list[Message] = []
-        for message in batch:
-            if not self.over:
-                found.extend(await self._take(message))
-        return found
+        return [message for message in batch if not self.over and await self._take(message)]
 
     async def abandon(self) -> list[Message]:
         """After an interrupt: stop the turn, wait a moment for its end, return what came until then."""
@@ -96,31 +90,22 @@ class Feed:
         if self._listener is not None:
             self._listener.close()
 
-    async def _take(self, message: Message) -> list[Message]:
+    async def _take(self, message: Message) -> bool:
+        """Whether a message belongs to this turn: nothing does before ours was accepted, but the refusal of it."""
         if message.type == "connection":
             if not self._accepted and message.metadata.get("again"):
                 await self._send_again_if_lost()
-            return [message]
-        if not self._accepted:
-            return self._wait_for_acceptance(message)
-        if message.refusal:  # of something else that this client asked for
-            return []
-        self.over = message.ends_turn
-        return [message]
-
-    def _wait_for_acceptance(self, message: Message) -> list[Message]:
-        """Nothing is ours before our message was accepted; the refusal of it names it."""
-        if message.event == "user_message" and self._is_ours(message.metadata):
-            self._accepted = True
+            return True
+        if self._accepted:
+            self.over = message.ends_turn
+            return not message.refusal  # of something else that this client asked for
+        ours = message.metadata.get("client_id") == self._client_id
+        self._accepted = ours and message.event == "user_message"
+        self.queued = ours and message.event == "message_queued"
+        self.over = message.refusal or self.queued
+        if self._accepted or self.over:
             self._settled()
-            self.message_id = str(message.metadata.get("message_id", ""))
-            return [message]
-        self.queued = message.event == "message_queued" and self._is_ours(message.metadata)
-        if message.refusal or self.queued:
-            self.over = True
-            self._settled()
-            return [message] if message.refusal else []
-        return []
+        return self._accepted or message.refusal
 
     def _settled(self) -> None:
         """Accepted, refused or abandoned: the next message may be sent."""
@@ -128,20 +113,11 @@ class Feed:
             self._unsettled = False
             self._channel.admission.release()
 
-    def _is_ours(self, metadata: Mapping[str, Any]) -> bool:
-        inner = metadata.get("metadata")
-        sent = inner.get("client_id") if isinstance(inner, Mapping) else metadata.get("client_id")
-        return sent == self._client_id if sent is not None else metadata.get("message") == self._content
-
     async def _send_again_if_lost(self) -> None:
         """The connection broke before the message was acknowledged: was it stored?"""
         path = f"/sessions/{self._channel.session_id}/history"
-        page = await self._rest.json("GET", path, params={"role": "user", "limit": 200})
-        total = int(page.get("total") or 0)
-        if total > 200:
-            page = await self._rest.json("GET", path, params={"role": "user", "limit": 200, "offset": total - 200})
-        stored = [row for row in page["messages"] if (row.get("metadata") or {}).get("client_id") == self._client_id]
-        if not stored:
+        page = await self._rest.json("GET", path, params={"role": "user", "limit": 200, "sort": "timestamp:desc"})
+        if all(row["metadata"].get("client_id") != self._client_id for row in page["messages"]):
             await self._channel.send(self.message)
 
 

@@ -167,8 +167,7 @@ class Session:
     async def steps(self) -> Table:
         """Every step of the session as the server recorded it."""
         page = await self._json("GET", "/steps")
-        rows = page.get("steps") or page.get("data") or []
-        return Table(rows, ("step", "tool", "status", "text"), total=page.get("total"))
+        return Table(page["steps"], ("step", "tool", "status", "text"), total=page["total"])
 
     async def stop(self) -> None:
         """Stop the running turn; what was said so far is its answer."""
