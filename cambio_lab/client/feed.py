@@ -177,9 +177,10 @@ class Exchange:
             self.leave()
             raise
         except (asyncio.CancelledError, KeyboardInterrupt) as interrupt:
-            words = self.stopped(await self.abandon())
+            self.take(await self.abandon())
+            self.turn.stopped = True
             kind = TurnInterrupted if isinstance(interrupt, KeyboardInterrupt) else TurnCancelled
-            raise kind(words) from None
+            raise kind(f"The turn was stopped: {self.turn.outcome.replace(', stopped', '')}.") from None
         except Exception as error:
             self.failed(error)
             raise
@@ -241,12 +242,6 @@ class Exchange:
             self.turn.error = self.turn.error or (error if isinstance(error, CambioError) else CambioError(str(error)))
             if not isinstance(error, ServerError):
                 self.leave()
-
-    def stopped(self, found: list[Message]) -> str:
-        """Take what came until the turn was left; return what to say about it."""
-        self.take(found)
-        self.turn.stopped = True
-        return f"The turn was stopped: {self.turn.outcome.replace(', stopped', '')}."
 
     def leave(self) -> None:
         """Stop the turn without waiting for it."""
