@@ -27,7 +27,8 @@ carry a path of the server, a secret or a traceback: they travel to clients and 
     │   ├── UnsupportedModel        the table lists no tool version for this pair
     │   ├── ModelRefused            stop_reason ``refusal``
     │   ├── ModelUnavailable        retries are used up
-    │   └── ModelRejected           a 4xx that a retry cannot change
+    │   ├── ModelRejected           a 4xx that a retry cannot change
+    │   └── AnswerDoesNotFit        the final text is not what the message's schema asks for
     ├── StoreError
     │   ├── StoreUnavailable        disk full, database locked: try again later
     │   └── StoreCorrupt
