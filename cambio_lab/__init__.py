@@ -48,7 +48,7 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(_PUBLIC[name], __name__), name)
     globals()[name] = value
     if _PUBLIC[name].startswith(".client") and "IPython" in sys.modules:
-        from .jupyter import install
+        from .jupyter.host import install
 
         install()
     return value
@@ -66,7 +66,7 @@ def _jupyter_labextension_paths() -> list[dict[str, str]]:
 
 def load_ipython_extension(ipython: Any) -> None:
     """``%load_ext cambio_lab``: the magics."""
-    from .jupyter import install
+    from .jupyter.host import install
     from .jupyter.magics import AgentMagics
 
     install(ipython)

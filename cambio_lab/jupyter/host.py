@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any
 
+from IPython.core.getipython import get_ipython
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
@@ -22,8 +23,15 @@ REFRESH_SECONDS = 0.15
 """Shortest time between two updates of a cell: streamed text would otherwise flood the page."""
 
 
-def install(shell: Any) -> None:
-    """Register how the client's objects are displayed in ``shell``, a kernel's or a terminal's."""
+_installed: list[object] = []
+
+
+def install(shell: Any = None) -> None:
+    """Show turns, sessions and panels in the running IPython, a kernel's or a terminal's. May be called again."""
+    shell = shell or get_ipython()  # type: ignore[no-untyped-call]
+    if shell is None or shell in _installed:
+        return
+    _installed.append(shell)
     shown: dict[int, int] = {}
     kernel = "ipykernel" in sys.modules and type(shell).__module__.startswith("ipykernel")
     client_display.host = NotebookHost(shown) if kernel else IPythonTerminal(shown)
