@@ -24,23 +24,24 @@ REFRESH_SECONDS = 0.15
 
 
 _installed: list[object] = []
+_shown: dict[int, int] = {}
+"""Turns by ``id()`` that a cell showed while they ran, and the number of the cell."""
 
 
 def install(shell: Any = None) -> None:
     """Show turns, sessions and panels in the running IPython, a kernel's or a terminal's. May be called again."""
-    shell = shell or get_ipython()  # type: ignore[no-untyped-call]
+    shell = shell or get_ipython()
     if shell is None or shell in _installed:
         return
     _installed.append(shell)
-    shown: dict[int, int] = {}
     kernel = "ipykernel" in sys.modules and type(shell).__module__.startswith("ipykernel")
-    client_display.host = NotebookHost(shown) if kernel else IPythonTerminal(shown)
+    client_display.host = NotebookHost() if kernel else IPythonTerminal()
     formatters = shell.display_formatter
     if kernel:
-        formatters.ipython_display_formatter.for_type(Turn, lambda turn: _show_turn(turn, shown))
+        formatters.ipython_display_formatter.for_type(Turn, _show_turn)
         formatters.ipython_display_formatter.for_type(Session, lambda session: session.panel()._ipython_display_())
     else:
-        formatters.formatters["text/plain"].for_type(Turn, lambda turn, p, cycle: p.text(_turn_as_text(turn, shown)))
+        formatters.formatters["text/plain"].for_type(Turn, lambda turn, p, cycle: p.text(_turn_as_text(turn)))
 
 
 def execution_count() -> int:
@@ -48,37 +49,30 @@ def execution_count() -> int:
     return int(InteractiveShell.instance().execution_count)
 
 
-def _show_turn(turn: Turn, shown: dict[int, int]) -> None:
+def _show_turn(turn: Turn) -> None:
     """Show a turn as a cell's value, unless this cell has shown it while it ran."""
-    if shown.get(id(turn)) != execution_count():
+    if _shown.get(id(turn)) != execution_count():
         show_raw(record.bundle([turn]))
 
 
-def _turn_as_text(turn: Turn, shown: dict[int, int]) -> str:
-    printed = shown.get(id(turn)) == execution_count()
+def _turn_as_text(turn: Turn) -> str:
+    printed = _shown.get(id(turn)) == execution_count()
     return f"<Turn: {turn.outcome}>" if printed else "\n".join(turn.transcript())
 
 
 class IPythonTerminal(Terminal):
     """Text, also where the terminal is not asked for it; a turn that was printed is not printed again as the value."""
 
-    def __init__(self, shown: dict[int, int]) -> None:
-        self._shown = shown
-
     def turn(self, show: bool | None) -> TurnDisplay:
-        return TurnDisplay() if show is False else Printed(self._shown)
+        return TurnDisplay() if show is False else Printed(sys.stdout)
 
 
 class Printed(TextDisplay):
     """A turn that is printed while it runs."""
 
-    def __init__(self, shown: dict[int, int]) -> None:
-        super().__init__(sys.stdout)
-        self._shown = shown
-
     def finished(self, turn: Turn) -> None:
         super().finished(turn)
-        self._shown[id(turn)] = execution_count()
+        _shown[id(turn)] = execution_count()
 
 
 class NotebookHost:
@@ -86,11 +80,8 @@ class NotebookHost:
 
     rich = True
 
-    def __init__(self, shown: dict[int, int]) -> None:
-        self._shown = shown
-
     def turn(self, show: bool | None) -> TurnDisplay:
-        return TurnDisplay() if show is False else CellDisplay(self._shown)
+        return TurnDisplay() if show is False else CellDisplay()
 
     def panel(self, session: Session, **options: Any) -> Any:
         from .panel import SessionPanel
@@ -104,8 +95,7 @@ class CellDisplay(TurnDisplay):
     The screenshot is apart because some renderers of saved notebooks drop images inside HTML, and LaTeX has no HTML.
     """
 
-    def __init__(self, shown: dict[int, int]) -> None:
-        self._shown = shown
+    def __init__(self) -> None:
         self._cell = execution_count()
         self._handle = show_raw({"text/plain": "…"})
         self._last = 0.0
@@ -127,7 +117,7 @@ class CellDisplay(TurnDisplay):
         self._handle.update({"text/html": page, "text/plain": plain}, raw=True)
         if turn.screenshot is not None:
             display(turn.screenshot)  # type: ignore[no-untyped-call]
-        self._shown[id(turn)] = self._cell
+        _shown[id(turn)] = self._cell
 
 
 def _running(builder: TurnBuilder) -> dict[str, Any]:
