@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Reply:
-    """One reply of the model in turn ``turn`` (from 1), whole at ``time`` (epoch seconds)."""
+    """One reply of the model in turn ``turn`` (from 1), whole at ``time`` (epoch seconds).
+
+    With ``human`` it is what a person did on the desktop from ``time`` on, and nothing was said.
+    """
 
     turn: int
     time: float
@@ -25,6 +28,7 @@ class Reply:
     text: str
     usage: Usage
     thought: str = ""
+    human: bool = False
     calls: list[Json] = field(default_factory=list)
     """The rows of its calls, as in ``run.rows``, each with ``id``, ``size``, ``human_input`` and ``approval``.
 
@@ -43,25 +47,37 @@ def replies(run: Run) -> list[Reply]:
     verdicts: dict[str, str] = {}
     seen: set[str] = set()
     turn, touched = 0, False
+    current: Reply | None = None
     for event in run.contents.events:
         match event["kind"]:
             case "UserMessage":
                 turn += 1
             case "ModelReplied":
                 usage = usage_of(event["usage"])
-                found.append(Reply(turn, event["time"], event["model_ms"], event["text"], usage))
+                current = Reply(turn, event["time"], event["model_ms"], event["text"], usage)
+                found.append(current)
             case "HumanInput":
                 touched = True
             case "ApprovalDecided":
                 verdicts[event["tool_use_id"]] = event["verdict"]
-            case "ToolFinished" if found and event["tool_use_id"] in rows and event["tool_use_id"] not in seen:
+            case "ToolFinished" if event["tool_use_id"] in rows and event["tool_use_id"] not in seen:
+                by = _by_a_person(found, turn, event["time"]) if event.get("actor") == "human" else current
+                if by is None:
+                    continue
                 call = event["tool_use_id"]
                 seen.add(call)
                 extra = {"id": call, "human_input": touched, "approval": verdicts.get(call, "")}
-                found[-1].calls.append({**rows[call], **extra})
+                by.calls.append({**rows[call], **extra})
                 touched = False
-    _add_thoughts(found, run.contents.exchanges)
+    _add_thoughts([reply for reply in found if not reply.human], run.contents.exchanges)
     return found
+
+
+def _by_a_person(found: list[Reply], turn: int, time: float) -> Reply:
+    """Return where to add a step that a person made: a person's steps in a row are one."""
+    if not found or not found[-1].human or found[-1].turn != turn:
+        found.append(Reply(turn, time, 0.0, "", Usage(), human=True))
+    return found[-1]
 
 
 def _add_thoughts(found: Sequence[Reply], exchanges: Sequence[Json]) -> None:

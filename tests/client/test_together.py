@@ -27,6 +27,7 @@ from cambio_lab.desktop.sandbox.local import LocalProvider
 from cambio_lab.errors import InvalidRequest, SessionConflict
 from cambio_lab.events import ToolFinished
 from cambio_lab.reports import Run
+from cambio_lab.reports.exporters.dataset import step_rows
 from cambio_lab.settings import Settings
 
 from ..live_server import LiveServer
@@ -232,6 +233,8 @@ async def test_a_demonstration_reaches_the_model_as_text_and_key_frames_within_i
                 await session.send("And that of tomorrow.")
     finally:
         await server.stop()
+    rows = [(row["actor"], row["action"], row["instruction"]) for row in step_rows(run)]
+    assert rows == [("human", action, "File an expense") for action in ("right_click", "left_click", "type")]
     assert messages_api.refusals == [] and len(messages_api.bodies) == 6
     made, first = example(run), messages_api.bodies[0]["messages"]
     assert [(one["role"], [block["type"] for block in one["content"]]) for one in first] == [

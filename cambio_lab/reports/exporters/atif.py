@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...events import Usage
 from ...recording import SUFFIXES, Json
+from ...recording.rows import describe
 from ..replies import Reply, replies
 from . import only
 
@@ -65,7 +66,7 @@ def atif(run: Run, images: str = "images") -> Json:
 
 def _steps(run: Run, images: str) -> list[tuple[float, Json]]:
     """Return user messages, replies with their results, and what people and failures did, by time."""
-    found = [(reply.time, _agent(run, reply, images)) for reply in replies(run)]
+    found = [(reply.time, (_person if reply.human else _agent)(run, reply, images)) for reply in replies(run)]
     for event in run.contents.events:
         if event["kind"] in ("UserMessage", "MessageDelivered"):
             found.append((event["time"], {"source": "user", "message": event["content"]}))
@@ -75,6 +76,12 @@ def _steps(run: Run, images: str) -> list[tuple[float, Json]]:
             found.append((event["time"], {"source": "system", "message": f"{event['error']} {event['details']}"}))
     ordered = sorted(found, key=lambda item: item[0])
     return [(time, step | {"timestamp": _time(time)}) for time, step in ordered]
+
+
+def _person(run: Run, reply: Reply, images: str) -> Json:
+    """What a person did; only an agent's steps have calls."""
+    done = "; ".join(describe(call["action"], call["arguments"]) for call in reply.calls)
+    return {"source": "system", "message": f"A person: {done}"}
 
 
 def _agent(run: Run, reply: Reply, images: str) -> Json:

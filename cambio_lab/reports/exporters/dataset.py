@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 GROUP_ROWS = 200
 _TEXTS = [
-    *("run", "name", "task", "setting", "model", "instruction", "thought", "text", "action", "arguments", "element"),
-    *("result", "status", "approval", "unseen_tree"),
+    *("run", "name", "task", "setting", "model", "instruction", "thought", "text", "actor", "action", "arguments"),
+    *("element", "result", "status", "approval", "unseen_tree"),
 ]
 _COUNTS = ["repeat", "turn", "step", "screen_width", "screen_height", "start_x", "start_y", "x", "y"]
 _TOKENS = ["input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "thinking_tokens"]
@@ -85,6 +85,7 @@ def step_rows(run: Run) -> Iterator[Json]:
     width, height = run.manifest.get("desktop", {}).get("display") or (1280, 800)
     result, before, prompts = run.result, None, run.prompts
     elements: dict[str, str] = {}
+    shown = "" if prompts else run.name  # a demonstration is named after its task
     size = (width, height)  # coordinates are those of the last screenshot: of the screen, reduced, or of a page
     facts: Json = {"run": run.id, "name": run.name, "model": run.model, "screen_width": width, "screen_height": height}
     if result is not None:
@@ -92,9 +93,11 @@ def step_rows(run: Run) -> Iterator[Json]:
     for reply in replies(run):
         for number, call in enumerate(reply.calls):
             arguments = call["arguments"]
-            row = {name: call[name] for name in ("turn", "step", "action", "status", "approval", "human_input")}
+            row = {
+                name: call[name] for name in ("turn", "step", "actor", "action", "status", "approval", "human_input")
+            }
             row |= {name: call[name] for name in (*_TOKENS, *_TIMES, "cost_usd")}
-            row |= {"instruction": prompts[reply.turn - 1] if 0 < reply.turn <= len(prompts) else ""}
+            row |= {"instruction": prompts[reply.turn - 1] if 0 < reply.turn <= len(prompts) else shown}
             row |= {"thought": reply.thought if number == 0 else "", "text": call["said"], "result": call["text"]}
             row |= {"arguments": json.dumps(arguments, ensure_ascii=False), "element": _element(arguments, elements)}
             row |= {"started_at": round(call["started_at"] * 1e6), **_places(call, *size)}
