@@ -42,6 +42,7 @@ NAMES = {name.lower(): symbol for name, symbol in KEYSYMS.items()} | KEYSYMS | M
 # What shift makes of a key on the layout that Xvnc starts with. A server that is told "shift down, then 1" would lift
 # shift to give the 1 that was asked for; a person who says shift+1 means the key.
 _SHIFTED = dict(zip("`1234567890-=[]\\;',./", '~!@#$%^&*()_+{}|:"<>?', strict=True))
+_CONTROLS = {"\r": RETURN, "\n": RETURN, "\t": TAB, "\b": BACKSPACE, "\x1b": ESCAPE}
 
 
 class Combo(NamedTuple):
@@ -53,15 +54,9 @@ class Combo(NamedTuple):
 
 def character(char: str) -> int:
     """The keysym that types one character; newline is Return, tab is Tab. Raises for what is no character."""
+    if char in _CONTROLS:
+        return _CONTROLS[char]
     code = ord(char)
-    if char in "\r\n":
-        return RETURN
-    if char == "\t":
-        return TAB
-    if code == 8:
-        return BACKSPACE
-    if code == 27:
-        return ESCAPE
     if code < 0x20 or 0x7F <= code < 0xA0:
         raise ActionError(f"The control character U+{code:04X} cannot be typed.", hint="Use a key name with `key`.")
     if 0xD800 <= code < 0xE000:

@@ -68,13 +68,9 @@ def presses(sequence: str, repeat: int = 1) -> list[list[dict[str, Any]]]:
 
 def text(character: str) -> list[dict[str, Any]] | None:
     """Return the events that type ``character``, or ``None`` when no key of a US keyboard has it."""
-    if character == "\n":
-        return _events(_KEYS["return"], 0)
-    if character == "\t":
-        return _events(_KEYS["tab"], 0)
-    if not (" " <= character <= "~"):
-        return None
-    return _events(_printable(character), 0)
+    if character in "\n\t":
+        return _events(_KEYS["return" if character == "\n" else "tab"], 0)
+    return _events(_printable(character), 0) if " " <= character <= "~" else None
 
 
 def _chord(text: str) -> list[dict[str, Any]]:
@@ -87,12 +83,9 @@ def _chord(text: str) -> list[dict[str, Any]]:
     if name in _KEYS:
         key = _KEYS[name]
     elif name in _MODIFIERS:
-        shown, code, number = _NAMES[_MODIFIERS[name]]
-        key = (shown, code, number, "")
-    elif len(last) == 1:
-        key = _printable(last)
-    elif len(name) == 1:
-        key = _printable(name)
+        key = (*_NAMES[_MODIFIERS[name]], "")
+    elif len(last) == 1 or len(name) == 1:
+        key = _printable(last if len(last) == 1 else name)
     else:
         raise ActionError(f"Unknown key {last[:30]!r}. Use names such as Return, Tab, Escape, BackSpace or ctrl+a.")
     pressed = [

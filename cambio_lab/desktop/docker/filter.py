@@ -58,6 +58,14 @@ def _above(name: str) -> list[str]:
     return ["." + ".".join(labels[start:]) for start in range(first, len(labels))]
 
 
+def proxy_environment(address: str) -> dict[str, str]:
+    """Return the variables by which programs find the filtering proxy at ``address``."""
+    variables = dict.fromkeys(
+        ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), f"http://{address}:{PROXY_PORT}"
+    )
+    return variables | dict.fromkeys(("no_proxy", "NO_PROXY"), "localhost,127.0.0.1")
+
+
 OPEN, CLOSED = "cambio-open", "cambio-none"
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from cambio_lab.errors import DesktopUnavailable
 
 from . import ROLE_LABEL, SERVER_LABEL, remove, started
 from .engine import Engine, EngineError
-from .filter import CLOSED, OPEN, PROXY_PORT, domains, load_rules, start_proxy
+from .filter import CLOSED, OPEN, domains, load_rules, proxy_environment, start_proxy
 
 log = logging.getLogger(__name__)
 
@@ -127,9 +127,7 @@ class Networks:
                     hint="`docker network prune` removes networks that nothing uses.",
                 ) from error
             raise
-        url = f"http://{address}:{PROXY_PORT}"
-        placement.environment = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), url)
-        placement.environment |= {"no_proxy": "localhost,127.0.0.1", "NO_PROXY": "localhost,127.0.0.1"}
+        placement.environment = proxy_environment(address)
         return placement
 
     async def _create_small(self, name: str, labels: dict[str, str]) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from cambio_lab.errors import DesktopUnavailable
 
-from ..docker.filter import PRIVATE, PROXY_PORT, domains
+from ..docker.filter import PRIVATE, PROXY_PORT, domains, proxy_environment
 from ..provider import DesktopOptions
 from .children import Child
 
@@ -99,10 +99,8 @@ def _linked() -> Link:
 
 
 def _proxied(allow: list[str] | None, names: dict[str, str]) -> Link:
-    url = f"http://127.0.0.1:{PROXY_PORT}"
-    environment = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), url)
-    environment |= dict.fromkeys(("no_proxy", "NO_PROXY"), "localhost,127.0.0.1")
-    return Link("proxy", environment=environment, configuration={"allow": allow, "names": names, "private": PRIVATE})
+    configuration = {"allow": allow, "names": names, "private": PRIVATE}
+    return Link("proxy", environment=proxy_environment("127.0.0.1"), configuration=configuration)
 
 
 def own_addresses() -> list[str]:

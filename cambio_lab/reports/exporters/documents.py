@@ -56,28 +56,18 @@ def markdown(run: Run, path: Path | None = None) -> str:
     folder = path.with_name(f"{path.stem}_images") if path is not None else None
     lines = [f"# {escape(run.name)}", "", *_facts(run), ""]
     scenes = drawing.scenes(run.rows)
-    images: dict[str, str] = {}
+    images = {scene.digest: _drawn(run, folder, scene, f"{scene.index:04d}") for scene in scenes if scene.digest}
     status = {row["tool_use_id"]: row["status"] for row in run.contents.steps}
-    if folder is not None and path is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for scene in scenes:
-            data = drawing.draw_scene(scene, run.contents.find, WIDTH)
-            if data and scene.digest:
-                name = f"{scene.index:04d}.jpg"
-                (folder / name).write_bytes(data)
-                images[scene.digest] = quote(f"{folder.name}/{name}")
     for event in run.contents.events:
         kind = event["kind"]
         if kind in ("UserMessage", "MessageDelivered"):
             title = "## Asked" if kind == "UserMessage" else "## Added during the turn"
             title = "## Told to the agent" if event.get("note") else title
             lines += [title, "", *_quote(event["content"]), ""]
-            for image in images_of(event) if folder is not None else ():
-                data = drawing.draw_scene(drawing.Scene(0, image["sha256"]), run.contents.find, WIDTH)
-                if data and folder is not None:
-                    name = f"sent-{image['sha256'][:12]}.jpg"
-                    (folder / name).write_bytes(data)
-                    lines += [f"![sent with the message]({quote(f'{folder.name}/{name}')})", ""]
+            for image in images_of(event):
+                name = f"sent-{image['sha256'][:12]}"
+                if address := _drawn(run, folder, drawing.Scene(0, image["sha256"]), name):
+                    lines += [f"![sent with the message]({address})", ""]
         elif said := event["text"] if kind == "ModelReplied" else event.get("unfinished"):
             lines += [*_quote(said), ""]
         elif kind == "ToolFinished":
@@ -88,15 +78,24 @@ def markdown(run: Run, path: Path | None = None) -> str:
             lines += [f"{event['step']}. {escape(words)}{f' ({duration(took)})' if took else ''}", ""]
             if event["tool"] in ASKING:
                 lines += [*_quote(event["text"]), ""]
-            digest = (event.get("image") or {}).get("sha256")
-            if digest in images:
-                lines += [f"   ![after step {event['step']}]({images[digest]})", ""]
+            if address := images.get((event.get("image") or {}).get("sha256", ""), ""):
+                lines += [f"   ![after step {event['step']}]({address})", ""]
         elif kind == "TurnFailed":
             lines += ["## Failed", "", *_quote(f"{event['error']} {event['details']}"), ""]
     text = "\n".join(lines)
     if path is not None:
         path.write_text(text, encoding="utf-8")
     return text
+
+
+def _drawn(run: Run, folder: Path | None, scene: drawing.Scene, name: str) -> str:
+    """Write the scene's image into ``folder``; return its address, empty where there is none."""
+    data = drawing.draw_scene(scene, run.contents.find, WIDTH) if folder is not None else b""
+    if folder is None or not data:
+        return ""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.jpg").write_bytes(data)
+    return quote(f"{folder.name}/{name}.jpg")
 
 
 def _facts(run: Run) -> list[str]:
