@@ -2,8 +2,10 @@
 
 import { render } from 'preact';
 import { Roster } from '../shared/roster';
+import { translate as t } from '../shared/language';
 import { followTheme } from '../shared/theme';
 import { Agents, type AgentActions } from '../shared/views/agents';
+import { Boundary } from '../shared/views/boundary';
 import { LiveCell } from '../shared/views/experiments';
 import { Walls, type Cell } from '../shared/walls';
 
@@ -14,7 +16,12 @@ export { Roster, Walls };
 /** Shows the list in `element` until the returned function is called. */
 export function mountAgents(element: HTMLElement, roster: Roster, walls: Walls, actions: AgentActions): () => void {
   const unfollow = followTheme(element);
-  render(<Agents roster={roster} walls={walls} actions={actions} />, element);
+  render(
+    <Boundary what={t('The list of agents')}>
+      <Agents roster={roster} walls={walls} actions={actions} />
+    </Boundary>,
+    element
+  );
   return () => {
     render(null, element);
     unfollow();

@@ -2,8 +2,10 @@
 
 import { render } from 'preact';
 import { RecordedRun, RunRefused } from '../shared/bundle';
+import { translate as t } from '../shared/language';
 import { plain } from '../shared/text';
 import { followTheme } from '../shared/theme';
+import { Boundary } from '../shared/views/boundary';
 import { CompareView } from '../shared/views/compare';
 import { RunView, type RunHost } from '../shared/views/run';
 
@@ -35,7 +37,12 @@ export function mountRun(element: HTMLElement, bytes: Uint8Array, host: RunHost)
     draw();
   };
   const draw = (): void =>
-    render(other ? <CompareView run={run} other={other} single={single} /> : <RunView run={run} host={host} />, element);
+    render(
+      <Boundary what={t('This run')}>
+        {other ? <CompareView run={run} other={other} single={single} /> : <RunView run={run} host={host} />}
+      </Boundary>,
+      element
+    );
   draw();
   return {
     compareWith: more => {

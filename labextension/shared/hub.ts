@@ -13,10 +13,9 @@ import { emptyView, reduce, type Approval, type SessionView } from './state';
 
 export type OpenChannel = (listener: Listener) => Channel;
 
-const NOT_SENT = 'Not sent: there is no connection to the server. Try again when it is back.';
-const STOPPED = 'Stopped.';
-const NOT_STOPPED = 'Not stopped.';
-const UNCONFIRMED = 'The server has not confirmed the stop.';
+/** What a notice is about, which says when it goes: with the next command, with the turn, or with its successor. */
+type About = 'unsent' | 'stopping' | 'unstopped' | 'stopped' | 'other';
+
 /** Events that are read at once. */
 const RECENT = 400;
 /** Messages that are kept while the history cannot be read, before pieces of text are dropped. */
@@ -41,13 +40,14 @@ export function viewerName(storage: Storage | undefined = globalThis.sessionStor
 export class SessionModel {
   view: SessionView;
   connection: ConnectionState = { phase: 'connecting', reason: 'Connecting', retryAt: 0 };
-  /** Seconds that a request waits because of the rate limit, and since when. */
+  /** Words for the person, until they are out of date. */
   notice = '';
+  private about: About = 'other';
   readonly viewer = viewerName();
   private readonly line: Channel;
   private readonly outbox = new Outbox(
     message => this.line.send(message),
-    notice => this.say(notice ?? this.notice)
+    notice => (notice === undefined ? this.changed() : this.say(notice))
   );
   private stopping: ReturnType<typeof setTimeout> | undefined;
   private readonly listeners = new Set<() => void>();
@@ -113,7 +113,7 @@ export class SessionModel {
     clearTimeout(this.stopping);
     this.stopping = setTimeout(() => {
       if (this.closed || !working(this.view.status) || this.view.turn !== turn) return;
-      this.say(UNCONFIRMED);
+      this.say('The server has not confirmed the stop.', 'stopping');
       void this.stopByRest(turn); // the socket may be dead without knowing it
     }, STOP_WITHIN);
   }
@@ -121,16 +121,17 @@ export class SessionModel {
   /** Sends now, or says that nothing was sent: nothing of this is kept for later. */
   private send(message: ClientMessage): void {
     const sent = this.line.send(message);
-    if (!sent) this.say(NOT_SENT);
-    else if ([NOT_SENT, UNCONFIRMED].includes(this.notice) || this.notice.startsWith(NOT_STOPPED)) this.say('');
+    if (!sent) this.say('Not sent: there is no connection to the server. Try again when it is back.', 'unsent');
+    else if (['unsent', 'stopping', 'unstopped'].includes(this.about)) this.say('');
   }
 
   private async stopByRest(turn: string): Promise<void> {
     try {
       await this.api.stop(this.id, turn);
-      this.say(STOPPED);
+      this.say('Stopped.', 'stopped');
     } catch (error) {
-      this.say(`${NOT_STOPPED} ${error instanceof ApiError ? error.message : 'The server cannot be reached; the agent goes on.'}`);
+      const why = error instanceof ApiError ? error.message : 'The server cannot be reached; the agent goes on.';
+      this.say(`Not stopped. ${why}`, 'unstopped');
     }
   }
 
@@ -163,8 +164,9 @@ export class SessionModel {
     return this.view.control === this.viewer;
   }
 
-  say(notice: string): void {
+  say(notice: string, about: About = 'other'): void {
     this.notice = notice;
+    this.about = about;
     this.changed();
   }
 
@@ -181,10 +183,10 @@ export class SessionModel {
       this.view = restore(session, events, this.fresh, this.viewer);
       this.fresh = [];
       this.first = before + 1;
-      this.notice = '';
+      this.say('');
     } catch (error) {
       if (error instanceof ApiError && error.status === 404) this.line.close(MISSING, 'missing');
-      else this.notice = error instanceof ApiError ? error.message : 'The history could not be read.';
+      else this.say(error instanceof ApiError ? error.message : 'The history could not be read.');
     } finally {
       this.loading = false;
     }
@@ -206,7 +208,7 @@ export class SessionModel {
       this.view = prepend(this.view, older);
       this.first = before + 1;
     } catch (error) {
-      this.notice = error instanceof ApiError ? error.message : 'The history could not be read.';
+      this.say(error instanceof ApiError ? error.message : 'The history could not be read.');
     } finally {
       this.loading = false;
     }
@@ -224,8 +226,8 @@ export class SessionModel {
     if (this.fresh.length > MOST_FRESH) this.fresh = this.fresh.filter(one => one.type !== 'agent_delta');
     this.view = reduce(this.view, message);
     this.outbox.hear(message);
-    if (this.notice === STOPPED || (this.notice === UNCONFIRMED && !working(this.view.status))) this.notice = '';
-    this.changed();
+    if (this.about === 'stopped' || (this.about === 'stopping' && !working(this.view.status))) this.say('');
+    else this.changed();
   };
 
   readonly onState = (state: ConnectionState): void => {

@@ -175,7 +175,7 @@ function addForOne(context: CommandContext): void {
     () => true
   );
   add(COMMAND.remove, trans.__('Delete run…'), (row, list) => records.delete(row, list), ended);
-  add(COMMAND.attach, trans.__('Insert code that attaches to it'), row => insertCode(context, row), alive);
+  add(COMMAND.attach, trans.__('Insert code'), row => insertCode(context, row), alive);
 }
 
 function modeOf(args: Args): Mode {

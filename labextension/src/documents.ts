@@ -9,9 +9,10 @@ import type { Mode } from '../shared/views/panel';
 import { address, loadPanel } from './frontend';
 import { agentIcon } from './icon';
 import { COMMAND, NAMESPACE } from './names';
+import type { ISessionContent, SessionTab } from './tokens';
 
 /** Shows the panel while it is attached; a tab that was not opened yet after a reload costs nothing. */
-export class SessionContent extends Widget {
+class SessionContent extends Widget implements ISessionContent {
   private unmount: (() => void) | null = null;
   private mounting = false;
 
@@ -43,7 +44,9 @@ export class SessionContent extends Widget {
     try {
       const panel = await loadPanel();
       const options = { address: address(), sessionId: this.sessionId, mode: this.mode, height: 0 };
-      const unmount = await panel.mountPanel(this.node, options);
+      // An element of its own: the panel sets its height, and the height of the tab's belongs to JupyterLab.
+      const element = this.node.appendChild(document.createElement('div'));
+      const unmount = await panel.mountPanel(element, options);
       if (this.isDisposed) unmount();
       else this.unmount = unmount;
     } catch (error) {
@@ -53,8 +56,6 @@ export class SessionContent extends Widget {
     }
   }
 }
-
-export type SessionTab = MainAreaWidget<SessionContent>;
 
 export class Documents {
   readonly tracker = new WidgetTracker<SessionTab>({ namespace: NAMESPACE });
@@ -102,7 +103,7 @@ export class Documents {
   private make(id: string, mode: Mode): SessionTab {
     const tab = new MainAreaWidget({ content: new SessionContent(id, mode) });
     tab.id = `${NAMESPACE}-${mode}-${id}`;
-    tab.toolbar.hide();
+    tab.toolbar.hide(); // until there is something in it
     tab.title.icon = agentIcon;
     tab.title.closable = true;
     this.label(tab);

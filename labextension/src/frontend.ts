@@ -4,21 +4,20 @@ import { PageConfig } from '@jupyterlab/coreutils';
 import type * as agents from '../panel/agents';
 import type * as panel from '../panel/panel';
 import type * as runs from '../panel/runs';
-import type { Address } from '../shared/address';
+import { makeAddress, moduleUrl, type Address } from '../shared/address';
 
 export type PanelModule = typeof panel;
 export type AgentsModule = typeof agents;
 export type RunsModule = typeof runs;
 
 export function address(): Address {
-  const url = new URL(PageConfig.getBaseUrl(), location.href).href;
-  return { baseUrl: url.endsWith('/') ? url : `${url}/`, token: PageConfig.getToken() };
+  return makeAddress(PageConfig.getBaseUrl(), location.href, PageConfig.getToken());
 }
 
 /** Tries thrice: a browser drops what it is fetching when the computer's networks change. */
 async function load<T>(name: string, tries = 3): Promise<T> {
   // Under the same address a browser may remember that a module could not be had.
-  const url = `${address().baseUrl}cambio/static/${name}${tries < 3 ? `?${tries}` : ''}`;
+  const url = moduleUrl(address(), name) + (tries < 3 ? `?${tries}` : '');
   try {
     return (await import(/* webpackIgnore: true */ url)) as T;
   } catch (error) {

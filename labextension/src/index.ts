@@ -10,6 +10,7 @@ import { onOpen } from '../shared/open';
 import type { Walls } from '../shared/walls';
 import type { Roster } from '../shared/roster';
 import type { AgentActions } from '../shared/views/agents';
+import { working } from '../shared/working';
 import { addCommands } from './commands';
 import type { Defaults } from './dialogs';
 import { Documents } from './documents';
@@ -20,6 +21,10 @@ import { runs } from './runs';
 import { Sidebar } from './sidebar';
 import { Records } from './records';
 import { StatusItem } from './status';
+import { IAgents } from './tokens';
+import { toolbar } from './toolbar';
+
+export { IAgents };
 
 interface Preferences extends Defaults {
   approvals: boolean;
@@ -29,10 +34,11 @@ interface Preferences extends Defaults {
 
 const PREFERENCES: Preferences = { model: '', approval: '', maxSteps: 0, maxCostUsd: 0, approvals: true, turns: true, statusBar: true };
 
-const agents: JupyterFrontEndPlugin<void> = {
+const agents: JupyterFrontEndPlugin<IAgents> = {
   id: PLUGIN.agents,
   description: 'Agents with desktops of their own: list, tabs, notifications.',
   autoStart: true,
+  provides: IAgents,
   optional: [ICommandPalette, ILauncher, ILayoutRestorer, ISettingRegistry, IStatusBar, ITranslator],
   activate: (
     app: JupyterFrontEnd,
@@ -99,13 +105,18 @@ const agents: JupyterFrontEndPlugin<void> = {
         told,
         enabled: () => preferences
       });
+      let known = '';
       const refresh = (): void => {
         item.refresh(loaded);
         documents.retitle();
+        const states = [...loaded.rows.values()].map(row => [row.id, working(row.status), row.status === 'paused', row.ended]).join();
+        if (states !== known) commands.notifyCommandChanged(); // buttons of toolbars rest and wake with their sessions
+        known = states;
       };
       loaded.subscribe(refresh);
       refresh();
     });
+    return { tabs: documents.tracker, roster, open: (id, mode = 'panel') => documents.open(id, mode) };
   }
 };
 
@@ -193,4 +204,4 @@ async function readSettings(registry: ISettingRegistry | null, preferences: Pref
   }
 }
 
-export default [agents, ...runs];
+export default [agents, toolbar, ...runs];

@@ -4,8 +4,12 @@ export const NAMESPACE = 'cambio-lab';
 
 export const PLUGIN = {
   agents: 'cambio-lab:agents',
+  toolbar: 'cambio-lab:toolbar',
   runs: 'cambio-lab:runs'
 } as const;
+
+/** Names under which the settings list the items of our toolbars. */
+export const TOOLBAR = { session: 'Agent session', run: 'Recorded run' } as const;
 
 export const COMMAND = {
   create: 'cambio-lab:new',

@@ -2,18 +2,19 @@
 
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { ILayoutRestorer } from '@jupyterlab/application';
-import { InputDialog, showErrorMessage, WidgetTracker } from '@jupyterlab/apputils';
+import { createToolbarFactory, InputDialog, IToolbarWidgetRegistry, showErrorMessage, WidgetTracker } from '@jupyterlab/apputils';
 import { ABCWidgetFactory, DocumentWidget, type DocumentRegistry } from '@jupyterlab/docregistry';
 import type { Contents } from '@jupyterlab/services';
+import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { ITranslator, nullTranslator, type TranslationBundle } from '@jupyterlab/translation';
+import { CommandToolbarButton } from '@jupyterlab/ui-components';
 import { Widget } from '@lumino/widgets';
-import type { RunViewer } from '../panel/runs';
+import type { RunHost, RunViewer } from '../panel/runs';
 import { address, loadPanel, loadRuns } from './frontend';
 import { runIcon } from './icon';
-import { COMMAND, PLUGIN } from './names';
+import { COMMAND, PLUGIN, TOOLBAR } from './names';
 import { saveVideo } from './records';
 
-const FACTORY = 'Recorded run';
 const FILE_TYPE = 'cambio-run';
 
 function decode(base64: string): Uint8Array {
@@ -26,7 +27,7 @@ export class RunContent extends Widget {
 
   constructor(
     private readonly context: DocumentRegistry.Context,
-    private readonly compare: (content: RunContent) => void
+    private readonly host: RunHost
   ) {
     super();
     this.addClass('jp-Cambio-document');
@@ -61,7 +62,7 @@ export class RunContent extends Widget {
           .pop()
           ?.replace(/\.cambio$/, '') ?? 'run';
       const video = (): Promise<void> => saveVideo(new panel.Api(address()), run, name);
-      this.viewer = runs.mountRun(this.node, run, { compare: () => this.compare(this), video });
+      this.viewer = runs.mountRun(this.node, run, { ...this.host, video });
     } catch (error) {
       this.node.textContent = `The viewer could not be loaded from the server (${String(error)}).`;
     }
@@ -73,13 +74,13 @@ type RunDocument = DocumentWidget<RunContent, DocumentRegistry.ICodeModel>;
 class RunFactory extends ABCWidgetFactory<RunDocument, DocumentRegistry.ICodeModel> {
   constructor(
     options: DocumentRegistry.IWidgetFactoryOptions<RunDocument>,
-    private readonly compare: (content: RunContent) => void
+    private readonly host: (path: string) => RunHost
   ) {
     super(options);
   }
 
   protected override createNewWidget(context: DocumentRegistry.IContext<DocumentRegistry.ICodeModel>): RunDocument {
-    const content = new RunContent(context, this.compare);
+    const content = new RunContent(context, this.host(context.path));
     content.title.icon = runIcon;
     return new DocumentWidget({ content, context });
   }
@@ -89,9 +90,21 @@ const documents: JupyterFrontEndPlugin<void> = {
   id: PLUGIN.runs,
   description: 'Recorded runs (.cambio): filmstrip, transcript, timings, comparison.',
   autoStart: true,
-  optional: [ILayoutRestorer, ITranslator],
-  activate: (app: JupyterFrontEnd, restorer: ILayoutRestorer | null, translator: ITranslator | null) => {
+  optional: [ILayoutRestorer, ITranslator, IToolbarWidgetRegistry, ISettingRegistry],
+  activate: (
+    app: JupyterFrontEnd,
+    restorer: ILayoutRestorer | null,
+    translator: ITranslator | null,
+    toolbars: IToolbarWidgetRegistry | null,
+    settings: ISettingRegistry | null
+  ) => {
     const trans = (translator ?? nullTranslator).load('cambio_lab');
+    const compare = (path: string): void => void app.commands.execute(COMMAND.compare, { path });
+    toolbars?.addFactory<RunDocument>(TOOLBAR.run, 'compare', ({ context }) => {
+      return new CommandToolbarButton({ commands: app.commands, id: COMMAND.compare, args: { path: context.path } });
+    });
+    const toolbarFactory =
+      toolbars && settings && createToolbarFactory(toolbars, settings, TOOLBAR.run, PLUGIN.runs, translator ?? nullTranslator);
     const tracker = new WidgetTracker<RunDocument>({ namespace: 'cambio-lab-runs' });
     app.docRegistry.addFileType({
       name: FILE_TYPE,
@@ -104,26 +117,34 @@ const documents: JupyterFrontEndPlugin<void> = {
     });
     const factory = new RunFactory(
       {
-        name: FACTORY,
+        name: TOOLBAR.run,
         label: trans.__('Recorded run'),
         modelName: 'base64',
         fileTypes: [FILE_TYPE],
         defaultFor: [FILE_TYPE],
-        readOnly: true
+        readOnly: true,
+        ...(toolbarFactory ? { toolbarFactory } : {})
       },
-      content => void app.commands.execute(COMMAND.compare, { path: content.path })
+      path => (toolbarFactory ? {} : { compare: () => compare(path) })
     );
-    factory.widgetCreated.connect((_, widget) => void tracker.add(widget));
+    factory.widgetCreated.connect((_, widget) => {
+      void tracker.add(widget).then(() => app.commands.notifyCommandChanged(COMMAND.compare));
+    });
     app.docRegistry.addWidgetFactory(factory);
     void restorer?.restore(tracker, {
       command: 'docmanager:open',
-      args: widget => ({ path: widget.context.path, factory: FACTORY }),
+      args: widget => ({ path: widget.context.path, factory: TOOLBAR.run }),
       name: widget => widget.context.path
     });
+    const runAt = (path: unknown): RunDocument | null =>
+      path ? (tracker.find(one => one.context.path === path) ?? null) : tracker.currentWidget;
     app.commands.addCommand(COMMAND.compare, {
       label: trans.__('Compare with another run…'),
-      isEnabled: () => tracker.currentWidget !== null,
-      execute: () => tracker.currentWidget && compareWith(app, trans, tracker.currentWidget.content)
+      isEnabled: args => runAt(args['path']) !== null,
+      execute: args => {
+        const document = runAt(args['path']);
+        return document && compareWith(app, trans, document.content);
+      }
     });
   }
 };
@@ -135,10 +156,11 @@ async function compareWith(app: JupyterFrontEnd, trans: TranslationBundle, conte
   try {
     const listing = (await contents.get(folder)).content as Contents.IModel[];
     const names = listing.map(item => item.path).filter(path => path.endsWith('.cambio') && path !== content.path);
-    const answer = await InputDialog.getText({
+    const answer = await InputDialog.getItem({
       title: trans.__('Compare with which run?'),
-      label: names.length ? trans.__('In this folder: %1', names.join(', ')) : trans.__('Path of a .cambio file'),
-      text: names[0] ?? ''
+      label: trans.__('A run of this folder, or the path of another one'),
+      items: names,
+      editable: true
     });
     if (!answer.button.accept || !answer.value) return;
     const file = await contents.get(answer.value, { type: 'file', format: 'base64', content: true });

@@ -9,6 +9,7 @@ import { translate as t } from '../shared/language';
 import { vncScreen } from '../shared/screen';
 import { followTheme } from '../shared/theme';
 import { ApprovalCard } from '../shared/views/approval';
+import { Boundary } from '../shared/views/boundary';
 import { Button, StatusBadge } from '../shared/views/bar';
 import { ConnectionNotice, ControlButton, driver, TurnButtons } from '../shared/views/controls';
 import { Desktop } from '../shared/views/desktop';
@@ -58,7 +59,12 @@ function showDesktop(address: Address, id: string): void {
     document.title = model.view.name ? `${model.view.name} – cambio_lab` : 'cambio_lab';
   };
   model.subscribe(title);
-  render(<Viewer model={model} />, root);
+  render(
+    <Boundary what={t('This desktop')}>
+      <Viewer model={model} />
+    </Boundary>,
+    root
+  );
 }
 
 async function showRun(address: Address, id: string): Promise<void> {

@@ -3,6 +3,7 @@
  * how to reach the server; everything else is loaded from the server, or through the kernel where that cannot be.
  */
 
+import { findServer, headers, moduleUrl, resolve, type Address } from '../shared/address';
 import type { Json } from '../shared/messages';
 
 interface WidgetModel {
@@ -28,20 +29,6 @@ export interface Wire {
 
 const PATIENCE = 8000;
 
-/** The absolute base URL of the Jupyter server that serves this page, or "". */
-function pageServer(): { baseUrl: string; token: string } | null {
-  try {
-    const text = document.getElementById('jupyter-config-data')?.textContent;
-    const config = text ? (JSON.parse(text) as { baseUrl?: string; token?: string }) : {};
-    const path = config.baseUrl ?? document.body.dataset['baseUrl'];
-    if (!path) return null;
-    const url = new URL(path, location.href);
-    return { baseUrl: url.href.endsWith('/') ? url.href : `${url.href}/`, token: config.token ?? '' };
-  } catch {
-    return null;
-  }
-}
-
 /** Tries thrice: a browser drops what it is fetching when the computer's networks change, as each container does. */
 async function persist<T>(work: (tried: number) => Promise<T>): Promise<T> {
   for (let tried = 0; ; tried += 1) {
@@ -55,11 +42,10 @@ async function persist<T>(work: (tried: number) => Promise<T>): Promise<T> {
 }
 
 /** Whether the page's own server has the session: a kernel may use a server elsewhere. */
-async function owns(server: { baseUrl: string; token: string }, id: string): Promise<boolean> {
+async function owns(server: Address, id: string): Promise<boolean> {
   try {
-    const headers: Record<string, string> = server.token ? { Authorization: `token ${server.token}` } : {};
-    const url = `${server.baseUrl}sessions/${encodeURIComponent(id)}`;
-    const response = await persist(() => fetch(url, { headers }));
+    const url = resolve(server, `sessions/${encodeURIComponent(id)}`);
+    const response = await persist(() => fetch(url, { headers: headers(server) }));
     return response.ok || response.status === 429;
   } catch {
     return false;
@@ -76,9 +62,9 @@ function options(model: WidgetModel): { sessionId: string; mode: string; height:
 
 async function mount(model: WidgetModel, element: HTMLElement): Promise<() => void> {
   const wanted = options(model);
-  const server = model.get('relay') ? null : pageServer();
+  const server = model.get('relay') ? null : findServer();
   if (server && (await owns(server, wanted.sessionId))) {
-    const url = `${server.baseUrl}cambio/static/panel.js`;
+    const url = moduleUrl(server, 'panel.js');
     // Under the same address a browser may remember that a module could not be had.
     const panel = (await persist(tried => import(tried ? `${url}?${tried}` : url))) as Frontend;
     return panel.mountPanel(element, { address: server, ...wanted });

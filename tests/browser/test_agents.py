@@ -171,7 +171,7 @@ async def test_a_recorded_run_opens_in_lab_and_in_notebook(
     assert await shown.evaluate("async i => { await i.decode(); return i.naturalWidth }") == 1280
     await expect(run.locator(".jp-Cambio-transcript")).to_contain_text("record this")
     assert await violations(page, ".jp-Cambio-run") == []
-    await run.get_by_role("button", name="Compare").click()
+    await page.locator(".jp-Document > .jp-Toolbar").get_by_role("button", name="Compare").click()
     await page.locator(".jp-Dialog input").fill("other.cambio")
     await page.locator(".jp-Dialog").get_by_role("button", name="Ok").click()
     await expect(run.locator(".jp-Cambio-run-column")).to_have_count(2)
