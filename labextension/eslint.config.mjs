@@ -3,6 +3,7 @@ import reactHooks from 'eslint-plugin-react-hooks';
 import tseslint from 'typescript-eslint';
 
 const NO_HTML = 'Text from the agent must never be parsed as HTML: make elements.';
+const LITERAL = 'A string to be translated must be a literal: tools collect it from the source.';
 
 export default tseslint.config(
   { ignores: ['lib/', 'node_modules/', '.test/'] },
@@ -30,10 +31,13 @@ export default tseslint.config(
       'no-restricted-syntax': [
         'error',
         { selector: 'MemberExpression[property.name=/^(innerHTML|outerHTML|insertAdjacentHTML)$/]', message: NO_HTML },
-        { selector: "JSXAttribute[name.name='dangerouslySetInnerHTML']", message: NO_HTML }
+        { selector: "JSXAttribute[name.name='dangerouslySetInnerHTML']", message: NO_HTML },
+        { selector: "CallExpression[callee.property.name='__'][arguments.0.type!='Literal']", message: LITERAL },
+        { selector: "CallExpression[callee.property.name='_n'][arguments.0.type!='Literal']", message: LITERAL }
       ]
     }
   },
   { files: ['**/*.mjs'], rules: { '@typescript-eslint/explicit-function-return-type': 'off' } },
+  { files: ['shared/language.ts'], rules: { 'no-restricted-syntax': 'off' } }, // hands strings on
   { files: ['tests/**'], rules: { 'no-restricted-syntax': 'off' } }
 );

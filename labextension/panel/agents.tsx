@@ -2,7 +2,7 @@
 
 import { render } from 'preact';
 import { Roster } from '../shared/roster';
-import { translate as t } from '../shared/language';
+import { trans } from '../shared/language';
 import { followTheme } from '../shared/theme';
 import { Agents, type AgentActions } from '../shared/views/agents';
 import { Boundary } from '../shared/views/boundary';
@@ -17,7 +17,7 @@ export { Roster, Walls };
 export function mountAgents(element: HTMLElement, roster: Roster, walls: Walls, actions: AgentActions): () => void {
   const unfollow = followTheme(element);
   render(
-    <Boundary what={t('The list of agents')}>
+    <Boundary what={trans.__('The list of agents')}>
       <Agents roster={roster} walls={walls} actions={actions} />
     </Boundary>,
     element

@@ -4,7 +4,7 @@ import { makeAddress } from '../shared/address';
 import { Api } from '../shared/api';
 import type { ConnectionState } from '../shared/line';
 import { SessionModel, type OpenChannel } from '../shared/hub';
-import { translate as t } from '../shared/language';
+import { trans } from '../shared/language';
 import type { Json, ServerMessage } from '../shared/messages';
 import type { Channel } from '../shared/page';
 import type { ShowScreen } from '../shared/screen';
@@ -35,8 +35,8 @@ export function mountRelay(element: HTMLElement, wire: Wire, options: RelayOptio
   const inside = document.createElement('div');
   element.append(style, inside);
   const remark = options.elsewhere
-    ? t('This session runs on another server: screenshots are relayed by the kernel, and pause while it is busy.')
-    : t('This page is not served by Jupyter: screenshots are relayed by the kernel, and pause while it is busy.');
+    ? trans.__('This session runs on another server: screenshots are relayed by the kernel, and pause while it is busy.')
+    : trans.__('This page is not served by Jupyter: screenshots are relayed by the kernel, and pause while it is busy.');
   const unmount = draw(inside, shared.model, relayScreen(shared.frames), options.mode, options.height, remark);
   return () => {
     unmount();
@@ -59,7 +59,7 @@ function share(wire: Wire, { base, sessionId }: RelayOptions): Shared {
   let shared = all.get(wire);
   if (!shared || shared.sessionId !== sessionId) {
     const address = makeAddress(base, NOWHERE);
-    const waits = (wait: number): void => model.say(t('Too many requests; waiting %1 s as the server asks.', Math.ceil(wait)));
+    const waits = (wait: number): void => model.say(trans.__('Too many requests; waiting %1 s as the server asks.', Math.ceil(wait)));
     const api = new Api(address, waits, relayFetch(wire, address.baseUrl), true);
     const model: SessionModel = new SessionModel(api, sessionId, relayChannel(wire));
     shared = { model, frames: new Frames(wire), sessionId, views: 0 };
@@ -82,7 +82,7 @@ function relayFetch(wire: Wire, base: string): typeof fetch {
   return (input, init) =>
     new Promise((done, fail) => {
       const id = (last += 1);
-      const timer = setTimeout(() => (stop(), fail(new Error('The kernel does not answer.'))), ANSWER_WITHIN);
+      const timer = setTimeout(() => (stop(), fail(new Error(trans.__('The kernel does not answer.')))), ANSWER_WITHIN);
       const stop = wire.listen((message, buffers) => {
         if (message['kind'] !== 'rest' || message['id'] !== id) return;
         clearTimeout(timer);
@@ -121,13 +121,13 @@ function relayChannel(wire: Wire): OpenChannel {
     const stop = wire.listen(message => {
       if (message['kind'] === 'event') {
         const event = message['message'] as ServerMessage;
-        if (!standing) state('open', 'Connected through the kernel');
+        if (!standing) state('open', trans.__('Connected through the kernel'));
         sequence = event.sequence ?? sequence ?? 0;
         onMessage(event);
       } else if (message['kind'] === 'down') {
-        state('waiting', String(message['reason'] ?? 'The connection was lost.'));
+        state('waiting', String(message['reason'] ?? trans.__('The connection was lost.')));
       } else if (message['kind'] === 'up') {
-        state('open', 'Connected through the kernel');
+        state('open', trans.__('Connected through the kernel'));
       }
     });
     open();
@@ -204,16 +204,16 @@ function relayScreen(frames: Frames): ShowScreen {
   return (element, events) => {
     const image = document.createElement('img');
     image.className = 'jp-Cambio-frame';
-    image.alt = t('The desktop, relayed by the kernel');
+    image.alt = trans.__('The desktop, relayed by the kernel');
     element.append(image);
     const state = (phase: ConnectionState['phase'], reason: string): void => events.onState({ phase, reason, retryAt: 0 });
-    state('connecting', 'Waiting for the first screenshot');
+    state('connecting', trans.__('Waiting for the first screenshot'));
     const stop = frames.show(element, (url, width, height) => {
       if (url && image.src !== url) {
         image.src = url;
         events.onSize?.(width, height);
       }
-      state('open', 'Relayed');
+      state('open', trans.__('Relayed'));
     });
     return { interactive: false, focus: () => undefined, retry: frames.ask, close: stop };
   };

@@ -2,7 +2,7 @@
 
 import { render } from 'preact';
 import { RecordedRun, RunRefused } from '../shared/bundle';
-import { translate as t } from '../shared/language';
+import { trans } from '../shared/language';
 import { plain } from '../shared/text';
 import { followTheme } from '../shared/theme';
 import { Boundary } from '../shared/views/boundary';
@@ -38,7 +38,7 @@ export function mountRun(element: HTMLElement, bytes: Uint8Array, host: RunHost)
   };
   const draw = (): void =>
     render(
-      <Boundary what={t('This run')}>
+      <Boundary what={trans.__('This run')}>
         {other ? <CompareView run={run} other={other} single={single} /> : <RunView run={run} host={host} />}
       </Boundary>,
       element
@@ -61,7 +61,7 @@ export function mountRun(element: HTMLElement, bytes: Uint8Array, host: RunHost)
 }
 
 function refuse(element: HTMLElement, error: unknown): void {
-  const words = error instanceof RunRefused ? error.message : `This run cannot be shown: ${String(error)}`;
+  const words = error instanceof RunRefused ? error.message : trans.__('This run cannot be shown: %1', String(error));
   render(
     <section class="jp-Cambio-root jp-Cambio-run">
       <p class="jp-Cambio-notice" role="alert">

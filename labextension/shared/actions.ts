@@ -1,5 +1,6 @@
 /** What a tool call does, in words and as marks on the screenshot. */
 
+import { trans } from './language';
 import type { Json } from './messages';
 import type { Box } from './schema';
 import { plain, shorten } from './text';
@@ -73,19 +74,31 @@ function quoted(value: unknown, length = 60): string {
   return `“${shorten(words(value).replaceAll('\n', '⏎'), length)}”`;
 }
 
-const CLICKS = new Map<string, [string, number]>(
-  Object.entries({
-    left_click: ['Click', 1],
-    right_click: ['Right click', 1],
-    middle_click: ['Middle click', 1],
-    double_click: ['Double click', 2],
-    triple_click: ['Triple click', 3],
-    hover: ['Point at', 0],
-    mouse_move: ['Move the mouse', 0],
-    left_mouse_down: ['Press the button', 1],
-    left_mouse_up: ['Release the button', 1]
-  })
-);
+/** What the pointer does, and how often; null for all else. */
+function pointing(action: string): [string, number] | null {
+  switch (action) {
+    case 'left_click':
+      return [trans.__('Click'), 1];
+    case 'right_click':
+      return [trans.__('Right click'), 1];
+    case 'middle_click':
+      return [trans.__('Middle click'), 1];
+    case 'double_click':
+      return [trans.__('Double click'), 2];
+    case 'triple_click':
+      return [trans.__('Triple click'), 3];
+    case 'hover':
+      return [trans.__('Point at'), 0];
+    case 'mouse_move':
+      return [trans.__('Move the mouse'), 0];
+    case 'left_mouse_down':
+      return [trans.__('Press the button'), 1];
+    case 'left_mouse_up':
+      return [trans.__('Release the button'), 1];
+    default:
+      return null;
+  }
+}
 
 /** A call in words; `result` is what it returned, which names the element that a reference stood for. */
 export function describe(tool: string, input: Json, result = ''): Described {
@@ -93,14 +106,15 @@ export function describe(tool: string, input: Json, result = ''): Described {
   const target = (typeof input['target'] === 'object' && input['target'] !== null ? input['target'] : {}) as Json;
   const at = pair(input['coordinate']) ?? pair(target['coordinate']);
   const named = element(target['ref'] ?? input['ref'], result);
-  const click = CLICKS.get(action);
+  const click = pointing(action);
   if (click) {
-    const label = named ? `${click[0]} ${named}` : at ? `${click[0]} at ${at[0]}, ${at[1]}` : click[0];
+    const label = named ? `${click[0]} ${named}` : at ? trans.__('%1 at %2, %3', click[0], ...at) : click[0];
     return { label, mark: at ? { kind: 'point', x: at[0], y: at[1], times: click[1] } : null };
   }
-  if (action === 'form_input') return { label: `Fill in ${named || 'a field'}: ${quoted(input['value'])}`, mark: null };
-  if (action === 'scroll_to') return { label: `Scroll to ${named || 'an element'}`, mark: null };
-  if (action === 'file_upload') return { label: `Choose files for ${named || 'a field'}`, mark: null };
+  if (action === 'form_input')
+    return { label: trans.__('Fill in %1: %2', named || trans.__('a field'), quoted(input['value'])), mark: null };
+  if (action === 'scroll_to') return { label: trans.__('Scroll to %1', named || trans.__('an element')), mark: null };
+  if (action === 'file_upload') return { label: trans.__('Choose files for %1', named || trans.__('a field')), mark: null };
   switch (action) {
     case 'left_click_drag':
       return describeDrag(at, pair(input['start_coordinate']));
@@ -109,29 +123,30 @@ export function describe(tool: string, input: Json, result = ''): Described {
     case 'zoom':
       return describeZoom(input['region']);
     case 'type':
-      if (typeof input['characters'] === 'number') return { label: `Type ${input['characters']} characters`, mark: null };
-      return { label: `Type ${quoted(input['text'])}`, mark: null };
+      if (typeof input['characters'] === 'number') return { label: trans.__('Type %1 characters', input['characters']), mark: null };
+      return { label: trans.__('Type %1', quoted(input['text'])), mark: null };
     case 'key':
+      return { label: trans.__('Press %1', shorten(words(input['text'] ?? input['key']), 80)), mark: null };
     case 'hold_key':
-      return { label: `${action === 'key' ? 'Press' : 'Hold'} ${shorten(words(input['text'] ?? input['key']), 80)}`, mark: null };
+      return { label: trans.__('Hold %1', shorten(words(input['text'] ?? input['key']), 80)), mark: null };
     case 'wait':
-      return { label: `Wait ${shorten(words(input['duration']), 20)} s`, mark: null };
+      return { label: trans.__('Wait %1 s', shorten(words(input['duration']), 20)), mark: null };
     case 'screenshot':
-      return { label: 'Look at the screen', mark: null };
+      return { label: trans.__('Look at the screen'), mark: null };
     case 'navigate':
-      return { label: `Open ${shorten(words(input['url']), 80)}`, mark: null };
+      return { label: trans.__('Open %1', shorten(words(input['url']), 80)), mark: null };
     case 'find':
-      return { label: `Find ${quoted(input['query'])}`, mark: null };
+      return { label: trans.__('Find %1', quoted(input['query'])), mark: null };
     case 'read_page':
-      return { label: 'Read the page', mark: null };
+      return { label: trans.__('Read the page'), mark: null };
     case 'ask_user':
-      return { label: `Ask ${quoted(input['question'], 80)}`, mark: null };
+      return { label: trans.__('Ask %1', quoted(input['question'], 80)), mark: null };
     case 'hand_over':
-      return { label: `Hand over: ${shorten(words(input['reason']), 80)}`, mark: null };
+      return { label: trans.__('Hand over: %1', shorten(words(input['reason']), 80)), mark: null };
     case 'cursor_position':
-      return { label: 'Ask where the mouse is', mark: null };
+      return { label: trans.__('Ask where the mouse is'), mark: null };
     case 'bash':
-      return { label: input['restart'] ? 'Restart the shell' : `Run ${quoted(input['command'], 80)}`, mark: null };
+      return { label: input['restart'] ? trans.__('Restart the shell') : trans.__('Run %1', quoted(input['command'], 80)), mark: null };
     default:
       return describeOther(action, input);
   }
@@ -156,8 +171,8 @@ export function boxOf(value: unknown): Box | null {
 
 /** A call whose arguments are still being written. */
 export function announce(tool: string): string {
-  if (tool === 'wait') return 'Wait';
-  if (OFF_SCREEN.has(tool) && tool !== 'bash') return 'Work on a file';
+  if (tool === 'wait') return trans.__('Wait');
+  if (OFF_SCREEN.has(tool) && tool !== 'bash') return trans.__('Work on a file');
   return describe(tool, {}).label.replace(/[:\s]*(“”)?\s*$/, '');
 }
 
@@ -181,38 +196,44 @@ function element(ref: unknown, result: string): string {
 }
 
 function describeDrag(to: Pair | null, from: Pair | null): Described {
-  if (!to || !from) return { label: 'Drag', mark: null };
+  if (!to || !from) return { label: trans.__('Drag'), mark: null };
   return {
-    label: `Drag from ${from[0]}, ${from[1]} to ${to[0]}, ${to[1]}`,
+    label: trans.__('Drag from %1, %2 to %3, %4', ...from, ...to),
     mark: { kind: 'line', x: from[0], y: from[1], toX: to[0], toY: to[1] }
   };
 }
 
 function describeScroll(at: Pair | null, input: Json): Described {
   const direction = shorten(words(input['scroll_direction'] ?? input['direction'] ?? 'down'), 20);
-  const label = `Scroll ${direction}${at ? ` at ${at[0]}, ${at[1]}` : ''}`;
+  const label = at ? trans.__('Scroll %1 at %2, %3', direction, ...at) : trans.__('Scroll %1', direction);
   return { label, mark: at ? { kind: 'scroll', x: at[0], y: at[1], direction } : null };
 }
 
 function describeZoom(region: unknown): Described {
   const [x, y, toX, toY] = (Array.isArray(region) ? region : []).map(Number);
-  if (x === undefined || y === undefined || toX === undefined || toY === undefined) return { label: 'Zoom', mark: null };
-  return { label: `Zoom into ${x}, ${y} – ${toX}, ${toY}`, mark: { kind: 'region', x, y, toX, toY } };
+  if (x === undefined || y === undefined || toX === undefined || toY === undefined) return { label: trans.__('Zoom'), mark: null };
+  return { label: trans.__('Zoom into %1, %2 – %3, %4', x, y, toX, toY), mark: { kind: 'region', x, y, toX, toY } };
 }
 
-// Maps, not object literals: a model's argument such as "constructor" must not find what every object inherits.
-const FILE_VERBS = new Map([
-  ['view', 'Read'],
-  ['create', 'Write'],
-  ['str_replace', 'Edit'],
-  ['insert', 'Edit'],
-  ['undo_edit', 'Undo in']
-]);
+function editing(command: string, file: string): string {
+  switch (command) {
+    case 'view':
+      return trans.__('Read %1', file);
+    case 'create':
+      return trans.__('Write %1', file);
+    case 'str_replace':
+    case 'insert':
+      return trans.__('Edit %1', file);
+    case 'undo_edit':
+      return trans.__('Undo in %1', file);
+    default:
+      return `${shorten(command, 60)} ${file}`;
+  }
+}
 
 function describeOther(action: string, input: Json): Described {
   if (typeof input['path'] === 'string') {
-    const command = words(input['command']);
-    return { label: `${FILE_VERBS.get(command) ?? shorten(command, 60)} ${quoted(input['path'])}`, mark: null };
+    return { label: editing(words(input['command']), quoted(input['path'])), mark: null };
   }
   return { label: plain(action).replaceAll('_', ' '), mark: null };
 }

@@ -1,5 +1,6 @@
 /** The documented REST API. One class, no state but the address. */
 
+import { trans } from './language';
 import { headers, resolve, type Address } from './address';
 import type { Json, ServerMessage, Status } from './messages';
 import type { Session, WholeWall } from './schema';
@@ -211,6 +212,6 @@ async function failure(response: Response): Promise<ApiError> {
     // A proxy in between answers in HTML: the status is all there is to say.
   }
   const hint = typeof body.details?.['hint'] === 'string' ? ` ${body.details['hint']}` : '';
-  const message = (body.message ?? body.error ?? `The server answered ${response.status}.`) + hint;
+  const message = (body.message ?? body.error ?? trans.__('The server answered %1.', response.status)) + hint;
   return new ApiError(message, response.status, body.details ?? {}, retryAfter(response));
 }

@@ -1,5 +1,6 @@
 /** A recorded run (`.cambio`), read in the browser: a zip of JSON Lines and screenshots; docs/runs.md has the layout. */
 
+import { trans } from './language';
 import { strFromU8, unzipSync } from 'fflate';
 import { boxOf } from './actions';
 import type { Json } from './messages';
@@ -63,11 +64,11 @@ export class RecordedRun {
   constructor(private readonly bytes: Uint8Array) {
     const files = readText(bytes);
     const manifest = json(files.get('manifest.json') ?? 'null');
-    if (manifest?.['format'] !== 'cambio-run') throw new RunRefused('This file is not a recorded run.');
+    if (manifest?.['format'] !== 'cambio-run') throw new RunRefused(trans.__('This file is not a recorded run.'));
     const version = Number(manifest['version']);
-    if (version !== 1) throw new RunRefused(`This run has format version ${version}; this viewer reads version 1.`);
+    if (version !== 1) throw new RunRefused(trans.__('This run has format version %1; this viewer reads version 1.', version));
     const session = (manifest['session'] ?? {}) as Json;
-    this.name = text(session['name']) || 'Recorded run';
+    this.name = text(session['name']) || trans.__('Recorded run');
     this.model = text(manifest['model']);
     this.complete = manifest['complete'] !== false;
     const events = lines(files.get('events.jsonl'));
@@ -114,14 +115,14 @@ function readText(bytes: Uint8Array): Map<string, string> {
       filter: file => {
         if (!/(^|\/)[\w.-]+\.(json|jsonl)$/.test(file.name) || file.name.includes('exchanges')) return false;
         room -= file.originalSize;
-        if (room < 0) throw new RunRefused('This run is too large to be shown here.');
+        if (room < 0) throw new RunRefused(trans.__('This run is too large to be shown here.'));
         return true;
       }
     });
     return new Map(Object.entries(found).map(([name, data]) => [name.split('/').at(-1) ?? name, strFromU8(data)]));
   } catch (error) {
     if (error instanceof RunRefused) throw error;
-    throw new RunRefused('This file is damaged, or not a recorded run.');
+    throw new RunRefused(trans.__('This file is damaged, or not a recorded run.'));
   }
 }
 
@@ -137,7 +138,7 @@ function json(line: string): Json | null {
   try {
     return JSON.parse(line) as Json;
   } catch {
-    throw new RunRefused('This run is damaged: a line of it is not JSON.');
+    throw new RunRefused(trans.__('This run is damaged: a line of it is not JSON.'));
   }
 }
 

@@ -1,7 +1,7 @@
 /** The page's side of the sandboxed frame that draws a desktop: bytes by the window, and a watchdog. */
 
 import { moduleUrl, type Address } from './address';
-import { translate as t } from './language';
+import { trans } from './language';
 import type { FromFrame, ToFrame } from './wire';
 
 export interface FrameEvents {
@@ -22,9 +22,6 @@ const MISSED = 5;
 /** Milliseconds until a frame that did not load is loaded again. */
 const LOAD_WITHIN = 8000;
 
-const SILENT = 'The viewer does not answer any more. The session goes on.';
-const FLOODED = 'The desktop sends more than this page can draw. The session goes on.';
-
 export class DesktopFrame {
   private readonly element = document.createElement('iframe');
   private port: MessagePort | null = null;
@@ -44,7 +41,7 @@ export class DesktopFrame {
     const { element } = this;
     element.setAttribute('sandbox', 'allow-scripts'); // no origin: neither cookies nor this page are within its reach
     element.tabIndex = -1; // the keyboard goes there with *Take control*, and a person is never caught by Tab
-    element.title = t('Desktop');
+    element.title = trans.__('Desktop');
     element.addEventListener('load', () => this.meet());
     this.pulse = setInterval(() => this.beat(), PING_EVERY);
     this.load(0);
@@ -59,7 +56,7 @@ export class DesktopFrame {
   draw(bytes: ArrayBuffer): void {
     for (let at = 0; at < bytes.byteLength; at += PIECE) this.queue.push(bytes.slice(at, at + PIECE));
     this.queued += bytes.byteLength;
-    if (this.queued > LONGEST_QUEUE) this.events.onStuck(FLOODED);
+    if (this.queued > LONGEST_QUEUE) this.events.onStuck(trans.__('The desktop sends more than this page can draw. The session goes on.'));
     else this.flow();
   }
 
@@ -134,7 +131,7 @@ export class DesktopFrame {
 
   private beat(): void {
     if (!this.ready || document.hidden) return;
-    if (this.missed >= MISSED) return this.events.onStuck(SILENT);
+    if (this.missed >= MISSED) return this.events.onStuck(trans.__('The viewer does not answer any more. The session goes on.'));
     this.missed += 1;
     this.tell({ kind: 'ping' });
   }

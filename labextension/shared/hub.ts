@@ -1,9 +1,10 @@
 /** The sessions that this page shows. All views of one session share one model: they agree by construction. */
 
+import { trans } from './language';
 import { working } from './working';
 import { Api, ApiError } from './api';
 import type { Address } from './address';
-import { MISSING, type ConnectionState } from './line';
+import { missing, type ConnectionState } from './line';
 import type { ClientMessage, ServerMessage } from './messages';
 import { pageOf, type Channel, type Listener } from './page';
 import { prepend, restore } from './history';
@@ -39,7 +40,7 @@ export function viewerName(storage: Storage | undefined = globalThis.sessionStor
 
 export class SessionModel {
   view: SessionView;
-  connection: ConnectionState = { phase: 'connecting', reason: 'Connecting', retryAt: 0 };
+  connection: ConnectionState = { phase: 'connecting', reason: trans.__('Connecting'), retryAt: 0 };
   /** Words for the person, until they are out of date. */
   notice = '';
   private about: About = 'other';
@@ -113,7 +114,7 @@ export class SessionModel {
     clearTimeout(this.stopping);
     this.stopping = setTimeout(() => {
       if (this.closed || !working(this.view.status) || this.view.turn !== turn) return;
-      this.say('The server has not confirmed the stop.', 'stopping');
+      this.say(trans.__('The server has not confirmed the stop.'), 'stopping');
       void this.stopByRest(turn); // the socket may be dead without knowing it
     }, STOP_WITHIN);
   }
@@ -121,17 +122,17 @@ export class SessionModel {
   /** Sends now, or says that nothing was sent: nothing of this is kept for later. */
   private send(message: ClientMessage): void {
     const sent = this.line.send(message);
-    if (!sent) this.say('Not sent: there is no connection to the server. Try again when it is back.', 'unsent');
+    if (!sent) this.say(trans.__('Not sent: there is no connection to the server. Try again when it is back.'), 'unsent');
     else if (['unsent', 'stopping', 'unstopped'].includes(this.about)) this.say('');
   }
 
   private async stopByRest(turn: string): Promise<void> {
     try {
       await this.api.stop(this.id, turn);
-      this.say('Stopped.', 'stopped');
+      this.say(trans.__('Stopped.'), 'stopped');
     } catch (error) {
-      const why = error instanceof ApiError ? error.message : 'The server cannot be reached; the agent goes on.';
-      this.say(`Not stopped. ${why}`, 'unstopped');
+      const why = error instanceof ApiError ? error.message : trans.__('The server cannot be reached; the agent goes on.');
+      this.say(trans.__('Not stopped. %1', why), 'unstopped');
     }
   }
 
@@ -185,8 +186,8 @@ export class SessionModel {
       this.first = before + 1;
       this.say('');
     } catch (error) {
-      if (error instanceof ApiError && error.status === 404) this.line.close(MISSING, 'missing');
-      else this.say(error instanceof ApiError ? error.message : 'The history could not be read.');
+      if (error instanceof ApiError && error.status === 404) this.line.close(missing(), 'missing');
+      else this.say(error instanceof ApiError ? error.message : trans.__('The history could not be read.'));
     } finally {
       this.loading = false;
     }
@@ -208,7 +209,7 @@ export class SessionModel {
       this.view = prepend(this.view, older);
       this.first = before + 1;
     } catch (error) {
-      this.say(error instanceof ApiError ? error.message : 'The history could not be read.');
+      this.say(error instanceof ApiError ? error.message : trans.__('The history could not be read.'));
     } finally {
       this.loading = false;
     }
@@ -264,7 +265,7 @@ export function acquire(address: Address, id: string): [SessionModel, () => void
   let shared = open.get(key);
   if (!shared) {
     const model: SessionModel = new SessionModel(
-      new Api(address, wait => model.say(`Too many requests; waiting ${Math.ceil(wait)} s as the server asks.`)),
+      new Api(address, wait => model.say(trans.__('Too many requests; waiting %1 s as the server asks.', Math.ceil(wait)))),
       id,
       listener => pageOf(address).follow(id, listener)
     );

@@ -1,6 +1,14 @@
-/** Strings are English; a host with translations (JupyterLab) puts its own function here. */
+/**
+ * Strings are English; a host with translations (JupyterLab) puts its own bundle here. Call it as `trans.__('…')` and
+ * `trans._n('…', '…', count)` with literals only: by these names JupyterLab's tools collect what is to be translated.
+ */
 
-export type Translate = (text: string, ...values: unknown[]) => string;
+export interface Translations {
+  /** `text` in the person's language; `%1`, `%2` in it are replaced by `values`. */
+  __(text: string, ...values: unknown[]): string;
+  /** `one` or `many`, as the language wants for `count`, which is `%1` in them. */
+  _n(one: string, many: string, count: number): string;
+}
 
 function fill(text: string, values: unknown[]): string {
   return text.replace(/%(\d)/g, (all, index: string) => {
@@ -9,19 +17,17 @@ function fill(text: string, values: unknown[]): string {
   });
 }
 
-let current: Translate = (text, ...values) => fill(text, values);
+let current: Translations = {
+  __: (text, ...values) => fill(text, values),
+  _n: (one, many, count) => fill(count === 1 ? one : many, [count])
+};
 
-/** `%1`, `%2` in `text` are replaced by `values`, after the translation. */
-export const translate: Translate = (text, ...values) => current(text, ...values);
+/** Follows the host, whenever it comes: so call it when the words are shown, not when a module is loaded. */
+export const trans: Translations = {
+  __: (text, ...values) => current.__(text, ...values),
+  _n: (one, many, count) => current._n(one, many, count)
+};
 
-type TranslatePlural = (one: string, many: string, count: number, ...values: unknown[]) => string;
-
-let currentPlural: TranslatePlural = (one, many, count, ...values) => fill(count === 1 ? one : many, [count, ...values]);
-
-/** `one` or `many`, as the language wants for `count`, which is `%1` in them. */
-export const plural: TranslatePlural = (one, many, count, ...values) => currentPlural(one, many, count, ...values);
-
-export function useTranslation(host: Translate, hostPlural: TranslatePlural): void {
+export function useTranslation(host: Translations): void {
   current = host;
-  currentPlural = hostPlural;
 }

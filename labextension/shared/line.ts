@@ -4,6 +4,7 @@
  * travel over it.
  */
 
+import { trans } from './language';
 import { headers, resolve, socketUrl, type Address } from './address';
 import { retryAfter } from './api';
 
@@ -22,13 +23,21 @@ export interface ConnectionState {
   refusal?: Refusal;
 }
 
+/** In the person's language; read when they are shown. */
+export interface LineWords {
+  readonly first: string;
+  readonly again: string;
+  readonly lost: string;
+  readonly unreachable: string;
+}
+
 export interface LineOptions {
   address: Address;
   /** `ws` or `vnc/ID`. */
   path: string;
   /** The query of the next connection. */
   query: () => URLSearchParams;
-  words: { first: string; again: string; lost: string; unreachable: string };
+  words: LineWords;
   onData: (data: string | ArrayBuffer) => void;
   onState: (state: ConnectionState) => void;
   onOpen?: () => void;
@@ -90,7 +99,7 @@ export class Line {
     socket.onopen = () => {
       opened = true;
       this.openedAt = this.heardAt = Date.now();
-      this.set('open', 'Connected');
+      this.set('open', trans.__('Connected'));
       this.options.onOpen?.();
     };
     socket.onmessage = event => {
@@ -119,7 +128,7 @@ export class Line {
   }
 
   /** Final; `reason` is shown where the view stays. */
-  close(reason = 'Closed', refusal?: Refusal): void {
+  close(reason = trans.__('Closed'), refusal?: Refusal): void {
     this.drop();
     clearInterval(this.heart);
     this.set('closed', reason, 0, refusal);
@@ -135,7 +144,7 @@ export class Line {
     if (this.state.phase === 'closed') return;
     this.drop();
     this.options.onLost?.();
-    this.set('offline', 'This computer is offline. Work on the server goes on.');
+    this.set('offline', trans.__('This computer is offline. Work on the server goes on.'));
   };
 
   private async lost(opened: boolean, code: number): Promise<void> {
@@ -171,7 +180,7 @@ export class Line {
     if (this.state.phase !== 'open' || !(slept || silent)) return;
     this.failures += 1;
     this.options.onLost?.();
-    this.set('waiting', slept ? 'This computer slept.' : 'The server went silent.', now);
+    this.set('waiting', slept ? trans.__('This computer slept.') : trans.__('The server went silent.'), now);
     this.connect();
   }
 
@@ -196,7 +205,8 @@ export function backoff(failures: number, random: number = Math.random()): numbe
   return Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** Math.max(0, failures - 1)) * (0.75 + random / 2);
 }
 
-export const MISSING = 'This session does not exist on this server.';
+export const missing = (): string => trans.__('This session does not exist on this server.');
+export const ended = (): string => trans.__('This session has ended.');
 
 interface Explanation {
   reason: string;
@@ -209,15 +219,15 @@ export function explainRefusal(response: Response): Explanation | null {
   switch (response.status) {
     case 429: {
       const seconds = retryAfter(response) ?? 60;
-      return { reason: 'Too many connections were opened within a minute; waiting as the server asks.', delay: seconds * 1000 };
+      return { reason: trans.__('Too many connections were opened within a minute; waiting as the server asks.'), delay: seconds * 1000 };
     }
     case 401:
     case 403:
-      return { reason: 'Your login has expired. Sign in again and reload this page.', refusal: 'login' };
+      return { reason: trans.__('Your login has expired. Sign in again and reload this page.'), refusal: 'login' };
     case 404:
-      return { reason: MISSING, refusal: 'missing' };
+      return { reason: missing(), refusal: 'missing' };
     case 409:
-      return { reason: 'This session has ended.', refusal: 'ended' };
+      return { reason: ended(), refusal: 'ended' };
     default:
       return null;
   }

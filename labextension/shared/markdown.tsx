@@ -6,7 +6,7 @@
 import { lexer, type Token, type Tokens } from 'marked';
 import type { ComponentChildren, VNode } from 'preact';
 import { useMemo, useState } from 'preact/hooks';
-import { translate as t } from './language';
+import { trans } from './language';
 import { plain } from './text';
 
 /** Characters that are formatted; the rest of a longer text is shown as it is, on request. */
@@ -36,7 +36,7 @@ export function Markdown({ text }: { text: string }): VNode {
       {formatted}
       {left > 0 && !whole && (
         <button type="button" class="jp-Cambio-link" onClick={() => setWhole(true)}>
-          {t('Show the rest as plain text (%1 KB)', Math.ceil(left / 1000))}
+          {trans.__('Show the rest as plain text (%1 KB)', Math.ceil(left / 1000))}
         </button>
       )}
       {left > 0 && whole && <Rest text={text.slice(start)} />}
@@ -136,7 +136,7 @@ function List({ list, depth }: { list: Tokens.List; depth: number }): VNode {
 
 function Table({ table, depth }: { table: Tokens.Table; depth: number }): VNode {
   return (
-    <div class="jp-Cambio-table" tabIndex={0} role="group" aria-label={t('Table')}>
+    <div class="jp-Cambio-table" tabIndex={0} role="group" aria-label={trans.__('Table')}>
       <table>
         <thead>
           <tr>
@@ -182,7 +182,7 @@ function inline(token: Token, depth: number, key: number): ComponentChildren {
       return link(token as Tokens.Link, inner(), key);
     case 'image':
       // A remote image would tell its host that, and what, is read here: its description will do.
-      return <em key={key}>{(token as Tokens.Image).text || t('image')}</em>;
+      return <em key={key}>{(token as Tokens.Image).text || trans.__('image')}</em>;
     case 'text':
     case 'escape':
       return children ? inner() : (token as Tokens.Text).text;

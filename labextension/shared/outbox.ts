@@ -1,5 +1,6 @@
 /** One message on its way to the server: visible while it waits, confirmed by the server's event, else given back. */
 
+import { trans } from './language';
 import type { ClientMessage, ServerMessage } from './messages';
 
 /** An image that goes with a message: uploaded already, under this digest. */
@@ -47,7 +48,7 @@ export class Outbox {
     const { event, message: words } = message.metadata ?? {};
     if ((event === 'user_message' || event === 'message_queued') && words === this.current.text) return this.clear();
     if (this.current.state !== 'waiting') return;
-    if (message.status !== 'idle') return this.giveBack('Not sent: the agent is at work on another message.');
+    if (message.status !== 'idle') return this.giveBack(trans.__('Not sent: the agent is at work on another message.'));
     if (this.transmit(said(this.current.text, 'idle', this.current.images))) this.current = { ...this.current, state: 'sent' };
     this.changed();
   }
@@ -68,8 +69,8 @@ export class Outbox {
 
   private expired(): string {
     return this.current?.state === 'sent'
-      ? 'The server has not confirmed this message. Look whether it arrived before you send it again.'
-      : 'Not sent: there is no connection to the server. Try again when it is back.';
+      ? trans.__('The server has not confirmed this message. Look whether it arrived before you send it again.')
+      : trans.__('Not sent: there is no connection to the server. Try again when it is back.');
   }
 }
 

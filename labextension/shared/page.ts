@@ -3,8 +3,9 @@
  * A session goes on after the last event that came, whatever happened to the socket in between.
  */
 
+import { trans } from './language';
 import type { Address } from './address';
-import { backoff, Line, MISSING, type ConnectionState, type Refusal } from './line';
+import { backoff, Line, missing, ended, type ConnectionState, type Refusal, type LineWords } from './line';
 import { parseMessage, type ClientMessage, type ServerMessage, type UnfollowedMessage } from './messages';
 
 /** What a session's view, or the list, hears and may do. */
@@ -34,13 +35,21 @@ export interface PageOptions {
 
 /** Two and a half heartbeats of the server's default, in milliseconds. */
 const SILENCE = 75_000;
-const WORDS = {
-  first: 'Connecting',
-  again: 'Connecting again',
-  lost: 'The connection was lost.',
-  unreachable: 'The server does not answer.'
+const WORDS: LineWords = {
+  get first() {
+    return trans.__('Connecting');
+  },
+  get again() {
+    return trans.__('Connecting again');
+  },
+  get lost() {
+    return trans.__('The connection was lost.');
+  },
+  get unreachable() {
+    return trans.__('The server does not answer.');
+  }
 };
-const CONNECTING: ConnectionState = { phase: 'connecting', reason: WORDS.first, retryAt: 0 };
+const connecting = (again = false): ConnectionState => ({ phase: 'connecting', reason: again ? WORDS.again : WORDS.first, retryAt: 0 });
 /** The name of the list among the sessions. */
 const LIST = '';
 
@@ -110,7 +119,7 @@ export class Page {
 
 /** One session on the page's socket, or the list. */
 class Member {
-  private state = CONNECTING;
+  private state = connecting();
   private sequence: number | null = null;
   private failures = 0;
   private timer: ReturnType<typeof setTimeout> | undefined;
@@ -131,7 +140,7 @@ class Member {
     if (this.state.phase === 'closed') return;
     if (state.phase !== 'open') return this.set(state);
     if (this.id === LIST) return this.opened(state, false);
-    this.set({ ...CONNECTING, reason: this.sequence === null ? WORDS.first : WORDS.again });
+    this.set(connecting(this.sequence !== null));
     this.transmit({ type: 'follow', session_id: this.id, ...(this.sequence === null ? {} : { after: this.sequence }) });
   }
 
@@ -143,12 +152,12 @@ class Member {
       if (!this.open && !snapshot) return; // of before: it comes again after the snapshot
       const resumed = this.sequence !== null;
       this.sequence = message.sequence;
-      if (!this.open) this.opened({ phase: 'open', reason: 'Connected', retryAt: 0 }, resumed);
+      if (!this.open) this.opened({ phase: 'open', reason: trans.__('Connected'), retryAt: 0 }, resumed);
     }
     this.listener.onMessage(message);
   }
 
-  close(reason = 'Closed', refusal?: Refusal): void {
+  close(reason = trans.__('Closed'), refusal?: Refusal): void {
     clearTimeout(this.timer);
     this.set({ phase: 'closed', reason, retryAt: 0, ...(refusal ? { refusal } : {}) });
   }
@@ -160,8 +169,8 @@ class Member {
   }
 
   private unfollowed({ code, reason }: UnfollowedMessage): void {
-    if (code === 404) return this.close(MISSING, 'missing');
-    if (code === 409) return this.close('This session has ended.', 'ended');
+    if (code === 404) return this.close(missing(), 'missing');
+    if (code === 409) return this.close(ended(), 'ended');
     if (code === 422) this.sequence = null; // the server's record is another one
     this.failures += 1;
     const delay = backoff(this.failures);

@@ -1,5 +1,6 @@
 /** All sessions of a server: listed once over REST, kept up to date by the page's socket. */
 
+import { trans } from './language';
 import { Api, type SessionSummary } from './api';
 import type { Address } from './address';
 import type { ConnectionState } from './line';
@@ -46,7 +47,7 @@ const MOST_WATCHED = 100;
 
 export class Roster {
   rows: ReadonlyMap<string, Row> = new Map();
-  connection: ConnectionState = { phase: 'connecting', reason: 'Connecting', retryAt: 0 };
+  connection: ConnectionState = { phase: 'connecting', reason: trans.__('Connecting'), retryAt: 0 };
   loaded = false;
   notice = '';
   readonly api: Api;
@@ -60,7 +61,7 @@ export class Roster {
   private scheduled = false;
 
   constructor(readonly address: Address) {
-    this.api = new Api(address, seconds => this.say(`Too many requests; waiting ${Math.ceil(seconds)} s as the server asks.`));
+    this.api = new Api(address, seconds => this.say(trans.__('Too many requests; waiting %1 s as the server asks.', Math.ceil(seconds))));
     this.line = pageOf(address).list({
       onMessage: message => this.receive(message),
       onState: state => {
@@ -90,8 +91,8 @@ export class Roster {
     const turn = type === 'stop' ? this.rows.get(id)?.turn : '';
     const names = { ...(toolUseId ? { tool_use_id: toolUseId } : {}), ...(turn ? { message_id: turn } : {}) };
     if (this.line.send({ type, session_id: id, ...names })) return;
-    if (type === 'stop') this.api.stop(id, turn ?? '').catch(error => this.say(`Not stopped. ${String(error)}`));
-    else this.say('Not sent: there is no connection to the server. Try again when it is back.');
+    if (type === 'stop') this.api.stop(id, turn ?? '').catch(error => this.say(trans.__('Not stopped. %1', String(error))));
+    else this.say(trans.__('Not sent: there is no connection to the server. Try again when it is back.'));
   }
 
   /** Answers the request that was shown; one that came since is left for its own answer. */
@@ -101,7 +102,7 @@ export class Roster {
 
   answer(text: string, id: string, shown: Question): void {
     if (this.line.send({ type: 'answer', text, session_id: id, tool_use_id: shown.toolUseId })) return;
-    this.say('Not sent: there is no connection to the server. Try again when it is back.');
+    this.say(trans.__('Not sent: there is no connection to the server. Try again when it is back.'));
   }
 
   retry(): void {

@@ -2,7 +2,8 @@
 
 import { clipboardConsent, rememberConsent } from './clipboard';
 import { DesktopFrame } from './frame';
-import { Line, type ConnectionState } from './line';
+import { trans } from './language';
+import { Line, type ConnectionState, type LineWords } from './line';
 import type { Address } from './address';
 import type { FromFrame } from './wire';
 
@@ -31,11 +32,19 @@ export function vncScreen(address: Address, id: string, viewer: string): ShowScr
   return (element, events) => new VncScreen(address, `vnc/${encodeURIComponent(id)}`, viewer, element, events);
 }
 
-const WORDS = {
-  first: 'Connecting to the desktop',
-  again: 'Connecting to the desktop again',
-  lost: 'The connection to the desktop was lost.',
-  unreachable: 'The desktop cannot be reached.'
+const WORDS: LineWords = {
+  get first() {
+    return trans.__('Connecting to the desktop');
+  },
+  get again() {
+    return trans.__('Connecting to the desktop again');
+  },
+  get lost() {
+    return trans.__('The connection to the desktop was lost.');
+  },
+  get unreachable() {
+    return trans.__('The desktop cannot be reached.');
+  }
 };
 
 class VncScreen implements Screen {
@@ -118,7 +127,7 @@ class VncScreen implements Screen {
         return void this.line.send(message.bytes);
       case 'connected':
         this.events.onSize?.(message.width, message.height);
-        return this.report({ phase: 'open', reason: 'Live', retryAt: 0 });
+        return this.report({ phase: 'open', reason: trans.__('Live'), retryAt: 0 });
       case 'failed':
         return this.line.fail();
       case 'leave':

@@ -1,7 +1,7 @@
 /** What a viewer knows about one session: a pure function of the messages that came. */
 
 import { pendingApproval, type Approval } from './approval';
-import { translate as t } from './language';
+import { trans } from './language';
 import type {
   DeltaMessage,
   ErrorMessage,
@@ -157,7 +157,7 @@ function onStatusEvent(view: SessionView, message: StatusMessage, data: Json): S
         return addEntry(
           view,
           'note',
-          t('The agent is told: %1', text(data['message']).replace(/^Note: /, '')),
+          trans.__('The agent is told: %1', text(data['message']).replace(/^Note: /, '')),
           message.timestamp,
           text(data['message_id'])
         );
@@ -165,7 +165,7 @@ function onStatusEvent(view: SessionView, message: StatusMessage, data: Json): S
     case 'message_withdrawn':
       return unqueue(view, data);
     case 'question': {
-      const words = data['tool'] === 'hand_over' ? t('Hands the desktop over to you') : t('Asks you');
+      const words = data['tool'] === 'hand_over' ? trans.__('Hands the desktop over to you') : trans.__('Asks you');
       const id = text(data['tool_use_id']);
       return addEntry(view, 'agent', text(data['question']), message.timestamp, questionKey(id), words);
     }
@@ -199,7 +199,7 @@ function onAnswer(view: SessionView, message: StatusMessage, data: Json): Sessio
   const answer = text(data['answer']);
   if (data['outcome'] !== 'answered' || !answer) return view; // a note says it
   const by = text(data['by']);
-  const remark = by === view.viewer ? '' : t('Answered by another client');
+  const remark = by === view.viewer ? '' : trans.__('Answered by another client');
   return addEntry(view, 'user', answer, message.timestamp, `answer-${text(data['tool_use_id'])}`, remark);
 }
 
@@ -263,9 +263,9 @@ function settleTurn(view: SessionView, data: Json): SessionView {
 }
 
 function remark(data: Json): string {
-  if (data['stopped'] === true) return 'Stopped';
-  if (typeof data['limit'] === 'string' && data['limit']) return `Ended by the limit ${data['limit']}`;
-  return data['needs_input'] === true ? 'The agent asks you something' : '';
+  if (data['stopped'] === true) return trans.__('Stopped');
+  if (typeof data['limit'] === 'string' && data['limit']) return trans.__('Ended by the limit %1', data['limit']);
+  return data['needs_input'] === true ? trans.__('The agent asks you something') : '';
 }
 
 function onDelta(view: SessionView, message: DeltaMessage): SessionView {

@@ -1,12 +1,23 @@
 /** One tool call, from the message that began it and the one that ended it. */
 
-import { translate as t } from './language';
+import { trans } from './language';
 import type { Json, Step, ToolMessage } from './messages';
 import { moment, number, text } from './values';
 
 /** How a call ended, when it did not do what it was asked; empty otherwise. */
 export function outcome(status: string): string {
-  return ['failed', 'denied', 'skipped', 'interrupted'].includes(status) ? t(status) : '';
+  switch (status) {
+    case 'failed':
+      return trans.__('failed');
+    case 'denied':
+      return trans.__('denied');
+    case 'skipped':
+      return trans.__('skipped');
+    case 'interrupted':
+      return trans.__('interrupted');
+    default:
+      return '';
+  }
 }
 
 export function stepOf(id: string, message: ToolMessage, before?: Step): Step {

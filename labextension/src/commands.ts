@@ -152,7 +152,7 @@ function addForOne(context: CommandContext): void {
   add(
     COMMAND.download,
     trans.__('Download run'),
-    (row, list) => downloadRun(row, list),
+    (row, list) => downloadRun(trans, row, list),
     () => true
   );
   const ended = (row: Row): boolean => row.ended;
@@ -199,11 +199,11 @@ async function end({ trans, documents }: CommandContext, row: Row, list: Roster)
   await list.load();
 }
 
-async function downloadRun(row: Row, list: Roster): Promise<void> {
+async function downloadRun(trans: TranslationBundle, row: Row, list: Roster): Promise<void> {
   try {
     download(await list.api.run(row.id), `${row.name}.cambio`);
   } catch (error) {
-    await showErrorMessage('Download', error as Error);
+    await showErrorMessage(trans.__('The run could not be downloaded'), error as Error);
   }
 }
 

@@ -18,7 +18,8 @@ class SessionContent extends Widget implements ISessionContent {
 
   constructor(
     readonly sessionId: string,
-    readonly mode: Mode
+    readonly mode: Mode,
+    private readonly trans: TranslationBundle
   ) {
     super();
     this.addClass('jp-Cambio-document');
@@ -50,7 +51,7 @@ class SessionContent extends Widget implements ISessionContent {
       if (this.isDisposed) unmount();
       else this.unmount = unmount;
     } catch (error) {
-      this.node.textContent = `The agent's panel could not be loaded from the server (${String(error)}).`;
+      this.node.textContent = this.trans.__("The agent's panel could not be loaded from the server (%1).", String(error));
     } finally {
       this.mounting = false;
     }
@@ -101,7 +102,7 @@ export class Documents {
   }
 
   private make(id: string, mode: Mode): SessionTab {
-    const tab = new MainAreaWidget({ content: new SessionContent(id, mode) });
+    const tab = new MainAreaWidget({ content: new SessionContent(id, mode, this.trans) });
     tab.id = `${NAMESPACE}-${mode}-${id}`;
     tab.toolbar.hide(); // until there is something in it
     tab.title.icon = agentIcon;

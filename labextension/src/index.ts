@@ -6,6 +6,7 @@ import { ILauncher } from '@jupyterlab/launcher';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
 import { ITranslator, nullTranslator, type TranslationBundle } from '@jupyterlab/translation';
+import type { Translations } from '../shared/language';
 import { onOpen } from '../shared/open';
 import type { Walls } from '../shared/walls';
 import type { Roster } from '../shared/roster';
@@ -67,8 +68,8 @@ const agents: JupyterFrontEndPlugin<IAgents> = {
       selected: () => records.selected
     };
     const walls = roster.then(async loaded => new (await loadAgents()).Walls(loaded.api));
-    onCell((id, cell) => void walls.then(found => openCell(found, records, id, cell)));
-    const sidebar = new Sidebar(trans.__('Agents'), roster, walls, actions);
+    onCell((id, cell) => void walls.then(found => openCell(trans, found, records, id, cell)));
+    const sidebar = new Sidebar(trans, roster, walls, actions);
     app.shell.add(sidebar, 'left', { rank: 450 });
     const showList = (): void => app.shell.activateById(sidebar.id);
     addCommands({ app, trans, documents, roster, defaults: () => preferences, showList, records });
@@ -137,12 +138,12 @@ function onCell(open: (id: string, cell: string) => void): void {
 }
 
 /** Opens the run of a cell wherever the experiment's folder lies, or the desktop that it runs on. */
-async function openCell(walls: Walls, records: Records, id: string, cell: string): Promise<void> {
+async function openCell(trans: TranslationBundle, walls: Walls, records: Records, id: string, cell: string): Promise<void> {
   try {
     const found = (await walls.api.experiment(id)).cells.find(one => one.id === cell);
     if (found) records.viewCell(walls, id, found);
   } catch (error) {
-    await showErrorMessage('The run could not be opened', error as Error);
+    await showErrorMessage(trans.__('The run could not be opened'), error as Error);
   }
 }
 
@@ -161,11 +162,12 @@ function isShown(selector: string, fits: (element: Element) => boolean = () => t
 async function loadRoster(app: JupyterFrontEnd, trans: TranslationBundle): Promise<Roster> {
   await app.started;
   const [module, panel] = await Promise.all([loadAgents(), loadPanel()]);
-  const host = (text: string, ...values: unknown[]): string => trans.__(text, ...values);
-  const hostPlural = (one: string, many: string, count: number, ...values: unknown[]): string =>
-    trans._n(one, many, count, count, ...values);
-  module.useTranslation(host, hostPlural);
-  panel.useTranslation(host, hostPlural);
+  // JupyterLab puts the count in front of the values, except where no plural forms are known.
+  /* eslint-disable no-restricted-syntax -- hands on what the views collect */
+  const host: Translations = { __: (...words) => trans.__(...words), _n: (one, many, count) => trans._n(one, many, count, count) };
+  /* eslint-enable no-restricted-syntax */
+  module.useTranslation(host);
+  panel.useTranslation(host);
   void panel.ensureStyle(address()); // so that the list, or a panel, opens without a wait
   return new module.Roster(address());
 }

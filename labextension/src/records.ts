@@ -28,7 +28,8 @@ class RecordContent extends Widget {
 
   constructor(
     private readonly api: Api,
-    private readonly sources: Source[]
+    private readonly sources: Source[],
+    private readonly trans: TranslationBundle
   ) {
     super();
     this.addClass('jp-Cambio-document');
@@ -51,7 +52,7 @@ class RecordContent extends Widget {
       this.viewer = runs.mountRun(this.node, first, { video: () => saveVideo(this.api, first, source.name), labels: source.labels });
       if (second) this.viewer.compareWith(second);
     } catch (error) {
-      this.node.textContent = `The run could not be loaded from the server (${String(error)}).`;
+      this.node.textContent = this.trans.__('The run could not be loaded from the server (%1).', String(error));
     }
   }
 }
@@ -183,7 +184,7 @@ export class Records {
   }
 
   private open(api: Api, sources: Source[]): void {
-    this.add(new RecordContent(api, sources), sources.map(one => one.name).join(' – '));
+    this.add(new RecordContent(api, sources, this.trans), sources.map(one => one.name).join(' – '));
   }
 
   private add(content: Widget, label: string): MainAreaWidget {

@@ -27,7 +27,8 @@ export class RunContent extends Widget {
 
   constructor(
     private readonly context: DocumentRegistry.Context,
-    private readonly host: RunHost
+    private readonly host: RunHost,
+    private readonly trans: TranslationBundle
   ) {
     super();
     this.addClass('jp-Cambio-document');
@@ -64,7 +65,7 @@ export class RunContent extends Widget {
       const video = (): Promise<void> => saveVideo(new panel.Api(address()), run, name);
       this.viewer = runs.mountRun(this.node, run, { ...this.host, video });
     } catch (error) {
-      this.node.textContent = `The viewer could not be loaded from the server (${String(error)}).`;
+      this.node.textContent = this.trans.__('The viewer could not be loaded from the server (%1).', String(error));
     }
   }
 }
@@ -74,13 +75,14 @@ type RunDocument = DocumentWidget<RunContent, DocumentRegistry.ICodeModel>;
 class RunFactory extends ABCWidgetFactory<RunDocument, DocumentRegistry.ICodeModel> {
   constructor(
     options: DocumentRegistry.IWidgetFactoryOptions<RunDocument>,
-    private readonly host: (path: string) => RunHost
+    private readonly host: (path: string) => RunHost,
+    private readonly trans: TranslationBundle
   ) {
     super(options);
   }
 
   protected override createNewWidget(context: DocumentRegistry.IContext<DocumentRegistry.ICodeModel>): RunDocument {
-    const content = new RunContent(context, this.host(context.path));
+    const content = new RunContent(context, this.host(context.path), this.trans);
     content.title.icon = runIcon;
     return new DocumentWidget({ content, context });
   }
@@ -125,7 +127,8 @@ const documents: JupyterFrontEndPlugin<void> = {
         readOnly: true,
         ...(toolbarFactory ? { toolbarFactory } : {})
       },
-      path => (toolbarFactory ? {} : { compare: () => compare(path) })
+      path => (toolbarFactory ? {} : { compare: () => compare(path) }),
+      trans
     );
     factory.widgetCreated.connect((_, widget) => {
       void tracker.add(widget).then(() => app.commands.notifyCommandChanged(COMMAND.compare));

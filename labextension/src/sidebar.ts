@@ -1,3 +1,4 @@
+import type { TranslationBundle } from '@jupyterlab/translation';
 import { Widget } from '@lumino/widgets';
 import type { Roster } from '../shared/roster';
 import type { AgentActions } from '../shared/views/agents';
@@ -10,7 +11,7 @@ export class Sidebar extends Widget {
   private unmount: (() => void) | null = null;
 
   constructor(
-    title: string,
+    private readonly trans: TranslationBundle,
     private readonly roster: Promise<Roster>,
     private readonly walls: Promise<Walls>,
     private readonly actions: AgentActions
@@ -19,6 +20,7 @@ export class Sidebar extends Widget {
     this.id = 'cambio-lab-agents';
     this.addClass('jp-Cambio-sidebar');
     this.title.icon = agentIcon;
+    const title = trans.__('Agents');
     this.title.caption = title;
     this.node.setAttribute('role', 'region');
     this.node.setAttribute('aria-label', title);
@@ -44,7 +46,7 @@ export class Sidebar extends Widget {
       await panel.ensureStyle(address());
       if (!this.unmount && this.isVisible) this.unmount = agents.mountAgents(this.node, roster, walls, this.actions);
     } catch (error) {
-      this.node.textContent = `The list of agents could not be loaded from the server (${String(error)}).`;
+      this.node.textContent = this.trans.__('The list of agents could not be loaded from the server (%1).', String(error));
     }
   }
 }

@@ -5,7 +5,7 @@ import { useMemo } from 'preact/hooks';
 import { makeAddress, type Address } from '../shared/address';
 import { Api } from '../shared/api';
 import { acquire, type SessionModel } from '../shared/hub';
-import { translate as t } from '../shared/language';
+import { trans } from '../shared/language';
 import { vncScreen } from '../shared/screen';
 import { followTheme } from '../shared/theme';
 import { ApprovalCard } from '../shared/views/approval';
@@ -32,12 +32,12 @@ function Viewer({ model }: { model: SessionModel }): VNode {
   return (
     <main class="jp-Cambio-root jp-Cambio-viewer">
       <header class="jp-Cambio-bar">
-        <h1>{view.name || t('Desktop')}</h1>
+        <h1>{view.name || trans.__('Desktop')}</h1>
         <StatusBadge status={view.ended ? 'ended' : view.status} text={view.statusText} />
         <span class="jp-Cambio-space" />
         <TurnButtons model={model} />
         <ControlButton model={model} />
-        <Button icon="expand" label={t('Full screen')} onClick={() => toggleFullScreen(document.documentElement)} />
+        <Button icon="expand" label={trans.__('Full screen')} onClick={() => toggleFullScreen(document.documentElement)} />
       </header>
       <ConnectionNotice model={model} />
       {view.approval && <ApprovalCard approval={view.approval} steps={view.steps} decide={model.decide} />}
@@ -60,7 +60,7 @@ function showDesktop(address: Address, id: string): void {
   };
   model.subscribe(title);
   render(
-    <Boundary what={t('This desktop')}>
+    <Boundary what={trans.__('This desktop')}>
       <Viewer model={model} />
     </Boundary>,
     root
@@ -75,7 +75,7 @@ async function showRun(address: Address, id: string): Promise<void> {
     const run = new Uint8Array(await blob.arrayBuffer());
     mountRun(root, run, { video: async () => download(await api.convert(run, 'video'), `${name}.mp4`) });
   } catch (error) {
-    root.textContent = t('The run could not be opened: %1', String(error));
+    root.textContent = trans.__('The run could not be opened: %1', String(error));
   }
 }
 

@@ -1,7 +1,7 @@
 import type { VNode } from 'preact';
 import { useEffect, useMemo, useReducer, useState } from 'preact/hooks';
 import { fits } from '../filter';
-import { plural, translate as t } from '../language';
+import { trans } from '../language';
 import type { Roster, Row } from '../roster';
 import { age, money } from '../text';
 import type { Cell, Walls } from '../walls';
@@ -28,12 +28,12 @@ export interface AgentActions extends CellActions {
 
 export type Filter = 'active' | 'working' | 'ended' | 'all' | 'experiments';
 
-const FILTERS: [Filter, string][] = [
-  ['active', 'Active'],
-  ['working', 'In a turn'],
-  ['ended', 'Ended'],
-  ['all', 'All'],
-  ['experiments', 'Experiments']
+const filters = (): [Filter, string][] => [
+  ['active', trans.__('Active')],
+  ['working', trans.__('In a turn')],
+  ['ended', trans.__('Ended')],
+  ['all', trans.__('All')],
+  ['experiments', trans.__('Experiments')]
 ];
 
 export function keep(row: Row, filter: Filter, words: string): boolean {
@@ -70,30 +70,30 @@ export function Agents({ roster, walls, actions }: { roster: Roster; walls: Wall
     [roster.rows, filter, words]
   );
   return (
-    <section class="jp-Cambio-root jp-Cambio-agents" aria-label={t('Agents')}>
+    <section class="jp-Cambio-root jp-Cambio-agents" aria-label={trans.__('Agents')}>
       <div class="jp-Cambio-row jp-Cambio-agents-head">
         <input
           type="search"
           value={words}
-          placeholder={t('Name, tag:, cost>0.5')}
-          title={t('Words, and task:… model:… verdict:success tag:… cost>0.5 cost<1')}
-          aria-label={t('Search sessions')}
+          placeholder={trans.__('Name, tag:, cost>0.5')}
+          title={trans.__('Words, and task:… model:… verdict:success tag:… cost>0.5 cost<1')}
+          aria-label={trans.__('Search sessions')}
           onInput={event => setWords(event.currentTarget.value)}
         />
-        <Button icon="plus" label={t('New agent session')} kind="primary" onClick={actions.create} />
+        <Button icon="plus" label={trans.__('New agent session')} kind="primary" onClick={actions.create} />
       </div>
-      <div class="jp-Cambio-filters" role="group" aria-label={t('Filter')}>
-        {FILTERS.map(([name, label]) => (
+      <div class="jp-Cambio-filters" role="group" aria-label={trans.__('Filter')}>
+        {filters().map(([name, label]) => (
           <button key={name} type="button" class="jp-Cambio-filter" aria-pressed={filter === name} onClick={() => setFilter(name)}>
-            {t(label)}
+            {label}
           </button>
         ))}
-        <Button icon="columns" label={t('Compare two runs')} pressed={pairing} onClick={() => setPairing(!pairing)} />
+        <Button icon="columns" label={trans.__('Compare two runs')} pressed={pairing} onClick={() => setPairing(!pairing)} />
       </div>
       <RosterNotice roster={roster} />
       {pairing && (
         <p class="jp-Cambio-notice" role="status">
-          {actions.selected() ? t('Now click the second run.') : t('Click the first run to compare.')}
+          {actions.selected() ? trans.__('Now click the second run.') : trans.__('Click the first run to compare.')}
         </p>
       )}
       {filter === 'experiments' && <Experiments walls={walls} words={words} actions={cells} />}
@@ -116,11 +116,11 @@ export function Agents({ roster, walls, actions }: { roster: Roster; walls: Wall
 }
 
 function Nothing({ all, create }: { all: boolean; create: () => void }): VNode {
-  if (!all) return <p class="jp-Cambio-empty jp-Cambio-dim">{t('No matching sessions')}</p>;
+  if (!all) return <p class="jp-Cambio-empty jp-Cambio-dim">{trans.__('No matching sessions')}</p>;
   return (
     <div class="jp-Cambio-empty">
-      <p>{t('No agents yet. A session is a desktop of its own with an agent that you can talk to.')}</p>
-      <Button icon="plus" label={t('New agent session')} kind="primary" wordy onClick={create} />
+      <p>{trans.__('No agents yet. A session is a desktop of its own with an agent that you can talk to.')}</p>
+      <Button icon="plus" label={trans.__('New agent session')} kind="primary" wordy onClick={create} />
     </div>
   );
 }
@@ -128,15 +128,15 @@ function Nothing({ all, create }: { all: boolean; create: () => void }): VNode {
 function RosterNotice({ roster }: { roster: Roster }): VNode {
   const { phase, reason, retryAt } = roster.connection;
   const left = useCountdown(retryAt);
-  const words = phase !== 'open' && !(phase === 'connecting' && !roster.loaded) ? t(reason) : roster.notice;
+  const words = phase !== 'open' && !(phase === 'connecting' && !roster.loaded) ? reason : roster.notice;
   return (
     <div role="status">
       {words && (
         <p class="jp-Cambio-notice">
-          {words} {left > 0 && t('Next try in %1 s.', left)}
+          {words} {left > 0 && trans.__('Next try in %1 s.', left)}
           {phase === 'waiting' && (
             <button type="button" class="jp-Cambio-link" onClick={() => roster.retry()}>
-              {t('Try now')}
+              {trans.__('Try now')}
             </button>
           )}
         </p>
@@ -153,7 +153,7 @@ function Facts({ row }: { row: Row }): VNode {
         <span class="jp-Cambio-dim"> · {age(row.created).replace(' ', '\u00a0')}</span>
       </span>
       <span class="jp-Cambio-agent-facts jp-Cambio-dim">
-        {plural('%1 step', '%1 steps', row.steps)} · {money(row.cost)}
+        {trans._n('%1 step', '%1 steps', row.steps)} · {money(row.cost)}
       </span>
     </>
   );
@@ -165,7 +165,7 @@ function Starting({ text, fraction }: { text: string; fraction: number | null })
       <span class="jp-Cambio-agent-facts" title={text}>
         {text}
       </span>
-      <progress aria-label={t('Making the desktop')} {...(fraction === null ? {} : { value: fraction })} />
+      <progress aria-label={trans.__('Making the desktop')} {...(fraction === null ? {} : { value: fraction })} />
     </>
   );
 }
@@ -196,7 +196,7 @@ function AgentRow({
         disabled={row.starting !== null}
         aria-pressed={choose ? actions.selected() === row.id : undefined}
         onClick={choose ?? (() => actions.openDesktop(row.id))}
-        title={choose ? t('Compare %1', row.name) : t('Open the desktop of %1', row.name)}
+        title={choose ? trans.__('Compare %1', row.name) : trans.__('Open the desktop of %1', row.name)}
       >
         <span class="jp-Cambio-thumb">
           {row.thumbnail ? <img src={row.thumbnail} alt="" draggable={false} /> : <span class="jp-Cambio-no-thumb" aria-hidden="true" />}
@@ -213,15 +213,15 @@ function AgentRow({
       </button>
       <span class="jp-Cambio-agent-buttons">
         {working(row.status) && (
-          <Button icon="stop" label={t('Stop %1', row.name)} kind="danger" onClick={() => roster.command('stop', row.id)} />
+          <Button icon="stop" label={trans.__('Stop %1', row.name)} kind="danger" onClick={() => roster.command('stop', row.id)} />
         )}
-        <Button icon="chat" label={t('Open the chat of %1', row.name)} onClick={() => actions.openChat(row.id)} />
+        <Button icon="chat" label={trans.__('Open the chat of %1', row.name)} onClick={() => actions.openChat(row.id)} />
         <button
           type="button"
           class="jp-Cambio-button"
           aria-haspopup="menu"
-          aria-label={t('More about %1', row.name)}
-          title={t('More')}
+          aria-label={trans.__('More about %1', row.name)}
+          title={trans.__('More')}
           onClick={menu}
         >
           <span aria-hidden="true">⋮</span>

@@ -1,6 +1,6 @@
 import type { VNode } from 'preact';
 import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
-import { translate as t } from '../language';
+import { trans } from '../language';
 import { elementNamed } from '../actions';
 import type { Approval } from '../approval';
 import type { Step } from '../messages';
@@ -43,20 +43,20 @@ export function ApprovalCard({ approval, steps, decide }: ApprovalProps): VNode 
     approval.arguments,
     [...(steps?.values() ?? [])].map(step => step.text)
   );
-  const minutes = left >= 60 ? t('%1 min %2 s', Math.floor(left / 60), left % 60) : t('%1 s', left);
+  const minutes = left >= 60 ? trans.__('%1 min %2 s', Math.floor(left / 60), left % 60) : trans.__('%1 s', left);
   return (
-    <div class="jp-Cambio-approval" ref={card} role="group" aria-label={t('Approval request')}>
+    <div class="jp-Cambio-approval" ref={card} role="group" aria-label={trans.__('Approval request')}>
       <p role="alert">
-        <strong>{t('The agent asks for permission: %1', escapeInvisible(approval.tool).replaceAll('_', ' '))}</strong>
-        {left > 0 && <span class="jp-Cambio-dim"> {t('Denied in %1 without an answer.', minutes)}</span>}
+        <strong>{trans.__('The agent asks for permission: %1', escapeInvisible(approval.tool).replaceAll('_', ' '))}</strong>
+        {left > 0 && <span class="jp-Cambio-dim"> {trans.__('Denied in %1 without an answer.', minutes)}</span>}
       </p>
-      <pre class="jp-Cambio-shown" tabIndex={0} aria-label={t('What will run')}>
+      <pre class="jp-Cambio-shown" tabIndex={0} aria-label={trans.__('What will run')}>
         {escapeInvisible(approval.shown)}
       </pre>
-      {element && <p class="jp-Cambio-dim">{t('The page calls this element %1.', element)}</p>}
+      {element && <p class="jp-Cambio-dim">{trans.__('The page calls this element %1.', element)}</p>}
       <div class="jp-Cambio-row">
-        <Button icon="check" label={t('Approve')} kind="primary" wordy resting={resting > 0} onClick={() => answer(true)} />
-        <Button icon="cross" label={t('Deny')} wordy resting={resting > 0} onClick={() => answer(false)} />
+        <Button icon="check" label={trans.__('Approve')} kind="primary" wordy resting={resting > 0} onClick={() => answer(true)} />
+        <Button icon="cross" label={trans.__('Deny')} wordy resting={resting > 0} onClick={() => answer(false)} />
       </div>
     </div>
   );

@@ -1,5 +1,5 @@
 import type { VNode } from 'preact';
-import { translate as t } from '../language';
+import { trans } from '../language';
 import { Icon, type IconName } from './icons';
 
 export interface ButtonProps {
@@ -35,21 +35,20 @@ export function Button({ icon, label, onClick, disabled, resting, wordy, kind = 
   );
 }
 
-const WORDS: Record<string, string> = {
-  idle: 'Idle',
-  thinking: 'Thinking',
-  acting: 'Acting',
-  waiting_approval: 'Waiting for approval',
-  waiting: 'Waiting for you',
-  paused: 'Paused',
-  stopped: 'Stopped',
-  ended: 'Ended',
-  missing: 'Not found',
-  error: 'Error'
-};
-
 export function statusWords(status: string): string {
-  return t(WORDS[status] ?? status);
+  const words: Record<string, string> = {
+    idle: trans.__('Idle'),
+    thinking: trans.__('Thinking'),
+    acting: trans.__('Acting'),
+    waiting_approval: trans.__('Waiting for approval'),
+    waiting: trans.__('Waiting for you'),
+    paused: trans.__('Paused'),
+    stopped: trans.__('Stopped'),
+    ended: trans.__('Ended'),
+    missing: trans.__('Not found'),
+    error: trans.__('Error')
+  };
+  return words[status] ?? status;
 }
 
 /** The state in a word and a colour; the colour is never the only sign. */

@@ -1,5 +1,5 @@
 import { Component, type ComponentChildren } from 'preact';
-import { translate as t } from '../language';
+import { trans } from '../language';
 
 interface Props {
   /** What could not be drawn, for example "This step". */
@@ -21,6 +21,6 @@ export class Boundary extends Component<Props, { failed: boolean }> {
 
   override render(): ComponentChildren {
     if (!this.state.failed) return this.props.children;
-    return <p class="jp-Cambio-note jp-Cambio-dim">{t('%1 cannot be shown.', this.props.what)}</p>;
+    return <p class="jp-Cambio-note jp-Cambio-dim">{trans.__('%1 cannot be shown.', this.props.what)}</p>;
   }
 }

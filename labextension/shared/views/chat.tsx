@@ -3,7 +3,7 @@ import { useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { announce, describe } from '../actions';
 import { ownCards } from '../cards';
 import type { SessionModel } from '../hub';
-import { plural, translate as t } from '../language';
+import { trans } from '../language';
 import { Markdown } from '../markdown';
 import type { Step } from '../messages';
 import { questionKey, type Entry } from '../state';
@@ -27,7 +27,7 @@ export interface ChatProps {
 export function Chat({ model, select }: ChatProps): VNode {
   const { view } = model;
   return (
-    <section class="jp-Cambio-chat" aria-label={t('Conversation')}>
+    <section class="jp-Cambio-chat" aria-label={trans.__('Conversation')}>
       <Log model={model} select={select} />
       {view.approval && <ApprovalCard approval={view.approval} steps={view.steps} decide={model.decide} />}
       {view.question && <QuestionCard question={view.question} answer={model.answer} />}
@@ -58,10 +58,10 @@ function Log({ model, select }: ChatProps): VNode {
     if (hidden < SHOWN) void model.loadEarlier();
   };
   return (
-    <div class="jp-Cambio-log" ref={list} onScroll={onScroll} tabIndex={0} role="log" aria-label={t('Messages')}>
+    <div class="jp-Cambio-log" ref={list} onScroll={onScroll} tabIndex={0} role="log" aria-label={trans.__('Messages')}>
       {(hidden > 0 || model.earlier) && (
         <button type="button" class="jp-Cambio-link" onClick={showEarlier}>
-          {t('Show earlier messages')}
+          {trans.__('Show earlier messages')}
         </button>
       )}
       {view.entries.length === 0 && !view.draft && <Welcome model={model} />}
@@ -69,7 +69,7 @@ function Log({ model, select }: ChatProps): VNode {
         .slice(hidden)
         .filter(entry => entry.key !== questionKey(view.question?.toolUseId ?? ''))
         .map(entry => (
-          <Boundary key={entry.key} what={t('This message')}>
+          <Boundary key={entry.key} what={trans.__('This message')}>
             <EntryView entry={entry} model={model} own={own} select={select} />
           </Boundary>
         ))}
@@ -83,8 +83,8 @@ function Welcome({ model }: { model: SessionModel }): VNode | null {
   return (
     <p class="jp-Cambio-empty jp-Cambio-dim">
       {model.view.loaded
-        ? t('Say what the agent shall do on this desktop. You can stop it or take the mouse at any time.')
-        : t('Loading the conversation…')}
+        ? trans.__('Say what the agent shall do on this desktop. You can stop it or take the mouse at any time.')
+        : trans.__('Loading the conversation…')}
     </p>
   );
 }
@@ -101,7 +101,7 @@ function EntryView({ entry, model, own, select }: EntryProps): VNode {
       return <Actions entry={entry} model={model} own={own} select={select} />;
     case 'user':
       return (
-        <article class="jp-Cambio-message jp-Cambio-user" aria-label={t('You')}>
+        <article class="jp-Cambio-message jp-Cambio-user" aria-label={trans.__('You')}>
           <div class="jp-Cambio-plain">{plain(entry.text)}</div>
           {entry.images && (
             <div class="jp-Cambio-attached">
@@ -113,7 +113,7 @@ function EntryView({ entry, model, own, select }: EntryProps): VNode {
                   width={0}
                   height={0}
                   mark={null}
-                  alt={t('An image of this message')}
+                  alt={trans.__('An image of this message')}
                 />
               ))}
             </div>
@@ -123,21 +123,21 @@ function EntryView({ entry, model, own, select }: EntryProps): VNode {
       );
     case 'agent':
       return (
-        <article class="jp-Cambio-message jp-Cambio-reply" aria-label={t('Agent')}>
+        <article class="jp-Cambio-message jp-Cambio-reply" aria-label={trans.__('Agent')}>
           <Markdown text={entry.text} />
-          {entry.remark && <p class="jp-Cambio-remark">{t(entry.remark)}</p>}
+          {entry.remark && <p class="jp-Cambio-remark">{entry.remark}</p>}
         </article>
       );
     case 'error':
       return (
-        <article class="jp-Cambio-message jp-Cambio-error" aria-label={t('Error')}>
+        <article class="jp-Cambio-message jp-Cambio-error" aria-label={trans.__('Error')}>
           <div class="jp-Cambio-plain">{shorten(plain(entry.text), 4000)}</div>
         </article>
       );
     case 'thinking':
       return (
         <details class="jp-Cambio-thinking">
-          <summary class="jp-Cambio-dim">{t('Thinking')}</summary>
+          <summary class="jp-Cambio-dim">{trans.__('Thinking')}</summary>
           <div class="jp-Cambio-plain">{shorten(plain(entry.text), 20_000)}</div>
         </details>
       );
@@ -154,11 +154,11 @@ function Actions({ entry, model, own, select }: EntryProps): VNode {
   if (!steps.length) return <></>;
   const from = all || steps.length <= 8 ? 0 : steps.length - 6;
   return (
-    <ul class="jp-Cambio-actions" aria-label={t('Actions')}>
+    <ul class="jp-Cambio-actions" aria-label={trans.__('Actions')}>
       {from > 0 && (
         <li>
           <button type="button" class="jp-Cambio-link" onClick={() => setAll(true)}>
-            {t('%1 earlier actions', from)}
+            {trans.__('%1 earlier actions', from)}
           </button>
         </li>
       )}
@@ -169,7 +169,7 @@ function Actions({ entry, model, own, select }: EntryProps): VNode {
           <li key={id} data-status={step.status}>
             <button type="button" class="jp-Cambio-action" onClick={() => select(id)}>
               <span class="jp-Cambio-dot" aria-hidden="true" />
-              {step.human && `${t('A person')}: `}
+              {step.human && `${trans.__('A person')}: `}
               {[describe(step.tool, step.arguments, step.text).label, outcome(step.status)].filter(Boolean).join(' – ')}
             </button>
           </li>
@@ -188,7 +188,14 @@ function isTold(step: Step | undefined): boolean {
 function Draft({ model }: { model: SessionModel }): VNode | null {
   const { draft, thinking, announced, status, approval, question } = model.view;
   if (!working(status) && !draft) return null;
-  const hint = approval || question ? '' : announced ? t('About to: %1', announce(announced)) : status === 'thinking' ? t('Thinking…') : '';
+  const hint =
+    approval || question
+      ? ''
+      : announced
+        ? trans.__('About to: %1', announce(announced))
+        : status === 'thinking'
+          ? trans.__('Thinking…')
+          : '';
   return (
     <div aria-live="off" aria-busy="true">
       {thinking && !draft && <p class="jp-Cambio-thinking jp-Cambio-dim">{shorten(plain(thinking.slice(-600)), 600)}</p>}
@@ -214,8 +221,8 @@ function Queued({ model }: { model: SessionModel }): VNode {
       {[...model.view.queued].map(([id, words]) => (
         <div key={id} class="jp-Cambio-outgoing jp-Cambio-queued">
           <span class="jp-Cambio-plain">{shorten(plain(words), 200)}</span>
-          <span class="jp-Cambio-dim">{t('Waits for the agent’s next request')}</span>
-          <Button icon="cross" label={t('Take back')} onClick={() => model.withdraw(id)} />
+          <span class="jp-Cambio-dim">{trans.__('Waits for the agent’s next request')}</span>
+          <Button icon="cross" label={trans.__('Take back')} onClick={() => model.withdraw(id)} />
         </div>
       ))}
     </>
@@ -231,9 +238,9 @@ function Outgoing({ model }: { model: SessionModel }): VNode | null {
     <div class="jp-Cambio-outgoing" role="status">
       <span class="jp-Cambio-spinner" aria-hidden="true" />
       <span class="jp-Cambio-plain">{shorten(plain(outgoing.text), 200)}</span>
-      {outgoing.images.length > 0 && <span class="jp-Cambio-dim">{plural('%1 image', '%1 images', outgoing.images.length)}</span>}
-      <span class="jp-Cambio-dim">{waiting ? t('Waiting for the connection') : t('Sending')}</span>
-      {waiting && <Button icon="cross" label={t('Take back')} onClick={() => model.takeBack()} />}
+      {outgoing.images.length > 0 && <span class="jp-Cambio-dim">{trans._n('%1 image', '%1 images', outgoing.images.length)}</span>}
+      <span class="jp-Cambio-dim">{waiting ? trans.__('Waiting for the connection') : trans.__('Sending')}</span>
+      {waiting && <Button icon="cross" label={trans.__('Take back')} onClick={() => model.takeBack()} />}
     </div>
   );
 }

@@ -3,7 +3,7 @@ import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { describe } from '../actions';
 import { align, differs, type Line } from '../align';
 import type { RecordedRun, RunStep } from '../bundle';
-import { translate as t } from '../language';
+import { trans } from '../language';
 import { outcome } from '../step';
 import { plain } from '../text';
 import { Button } from './bar';
@@ -19,13 +19,13 @@ export function CompareView({ run, other, single }: { run: RecordedRun; other: R
   const more = (
     <>
       {first < 0 ? (
-        <span class="jp-Cambio-dim">{t('Same actions')}</span>
+        <span class="jp-Cambio-dim">{trans.__('Same actions')}</span>
       ) : (
         <button type="button" class="jp-Cambio-link" onClick={() => setAt(first)}>
-          {t('First difference: line %1', first + 1)}
+          {trans.__('First difference: line %1', first + 1)}
         </button>
       )}
-      <Button icon="cross" label={t('Close comparison')} onClick={single} />
+      <Button icon="cross" label={trans.__('Close comparison')} onClick={single} />
     </>
   );
   return (
@@ -35,7 +35,7 @@ export function CompareView({ run, other, single }: { run: RecordedRun; other: R
         <Half run={other} step={line?.right ?? null} />
       </div>
       {line && line.tree.length > 0 && (
-        <pre class="jp-Cambio-tree" tabIndex={0} aria-label={t('How the pages differ')}>
+        <pre class="jp-Cambio-tree" tabIndex={0} aria-label={trans.__('How the pages differ')}>
           {line.tree.map((words, index) => (
             <span key={index} class={words.startsWith('-') ? 'jp-Cambio-gone' : 'jp-Cambio-new'}>
               {`${plain(words)}\n`}
@@ -52,7 +52,7 @@ function Half({ run, step }: { run: RecordedRun; step: RunStep | null }): VNode 
   return (
     <div class="jp-Cambio-run-column">
       <RunHead run={run} />
-      {step ? <Shot run={run} step={step} after /> : <p class="jp-Cambio-empty jp-Cambio-dim">{t('This run has no such step.')}</p>}
+      {step ? <Shot run={run} step={step} after /> : <p class="jp-Cambio-empty jp-Cambio-dim">{trans.__('This run has no such step.')}</p>}
     </div>
   );
 }
@@ -71,15 +71,15 @@ function Lines({ lines, first, at, setAt }: LinesProps): VNode {
     if (line && list.current) list.current.scrollTop = line.offsetTop - list.current.clientHeight / 2;
   }, [at]);
   return (
-    <ol class="jp-Cambio-lines" ref={list} tabIndex={0} aria-label={t('Steps of both runs')}>
+    <ol class="jp-Cambio-lines" ref={list} tabIndex={0} aria-label={trans.__('Steps of both runs')}>
       {lines.map((line, index) => (
         <li key={index} data-differs={differs(line) || undefined} aria-current={index === at ? 'step' : undefined}>
-          {index === first && <span class="jp-Cambio-first">{t('First difference')}</span>}
+          {index === first && <span class="jp-Cambio-first">{trans.__('First difference')}</span>}
           <button type="button" class="jp-Cambio-line" onClick={() => setAt(index)}>
             <span>{words(line.left)}</span>
             <span>
               {words(line.right)}
-              {line.tree.length > 0 && <span class="jp-Cambio-remark"> {t('another page')}</span>}
+              {line.tree.length > 0 && <span class="jp-Cambio-remark"> {trans.__('another page')}</span>}
             </span>
           </button>
         </li>
@@ -91,5 +91,5 @@ function Lines({ lines, first, at, setAt }: LinesProps): VNode {
 function words(step: RunStep | null): string {
   if (!step) return '–';
   const label = [describe(step.tool, step.arguments, step.text).label, outcome(step.status)].filter(Boolean).join(' – ');
-  return `${step.step}. ${step.human ? `${t('A person')}: ` : ''}${label}`;
+  return `${step.step}. ${step.human ? `${trans.__('A person')}: ` : ''}${label}`;
 }

@@ -1,7 +1,7 @@
 import type { VNode } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import type { SessionModel } from '../hub';
-import { translate as t } from '../language';
+import { trans } from '../language';
 import type { Attachment } from '../outbox';
 import { working } from '../working';
 import { Button } from './bar';
@@ -32,7 +32,7 @@ export function Composer({ model }: { model: SessionModel }): VNode {
     setImages(before => [...back.images, ...before]);
   }, [returned, model]);
   const attach = async (files: readonly File[]): Promise<void> => {
-    if (model.api.relayed) return model.say(t('Images cannot be sent from here. Use session.send(text, images=[...]) in a cell.'));
+    if (model.api.relayed) return model.say(trans.__('Images cannot be sent from here. Use session.send(text, images=[...]) in a cell.'));
     try {
       for (const file of files) {
         const digest = await model.api.putImage(model.id, file);
@@ -40,7 +40,7 @@ export function Composer({ model }: { model: SessionModel }): VNode {
         setImages(before => (before.some(one => one.digest === digest) ? before : [...before, added].slice(0, MOST_IMAGES)));
       }
     } catch (error) {
-      model.say(t('The image was not taken: %1', error instanceof Error ? error.message : String(error)));
+      model.say(trans.__('The image was not taken: %1', error instanceof Error ? error.message : String(error)));
     }
   };
   const take = (event: Event, data: DataTransfer | null): void => {
@@ -51,7 +51,8 @@ export function Composer({ model }: { model: SessionModel }): VNode {
   };
   const send = (): void => {
     if (!text.trim() || ended) return;
-    if (busy && images.length) return model.say(t('Images go with a message between turns: wait until the agent is idle, or stop it.'));
+    if (busy && images.length)
+      return model.say(trans.__('Images go with a message between turns: wait until the agent is idle, or stop it.'));
     if (!model.write(text, images)) return; // another message is on its way: the text stays
     last.current = text;
     setText('');
@@ -81,16 +82,16 @@ export function Composer({ model }: { model: SessionModel }): VNode {
         rows={1}
         value={text}
         placeholder={hint(model, ended, busy)}
-        aria-label={t('Message to the agent')}
+        aria-label={trans.__('Message to the agent')}
         disabled={ended}
         onInput={event => setText(event.currentTarget.value)}
         onPaste={event => take(event, event.clipboardData)}
         onKeyDown={onKey}
       />
       {busy && !ended && !text.trim() ? (
-        <Button icon="stop" label={t('Stop')} kind="danger" onClick={() => model.stop()} />
+        <Button icon="stop" label={trans.__('Stop')} kind="danger" onClick={() => model.stop()} />
       ) : (
-        <Button icon="send" label={t('Send')} kind="primary" disabled={ended || !text.trim()} onClick={send} />
+        <Button icon="send" label={trans.__('Send')} kind="primary" disabled={ended || !text.trim()} onClick={send} />
       )}
     </form>
   );
@@ -98,11 +99,11 @@ export function Composer({ model }: { model: SessionModel }): VNode {
 
 function hint(model: SessionModel, ended: boolean, busy: boolean): string {
   const { approval, question } = model.view;
-  if (model.missing) return t(model.connection.reason);
-  if (ended) return t('This session has ended.');
-  if (approval) return t('Answer above, or write');
-  if (question) return t('Answer above');
-  return busy ? t('Say something meanwhile') : t('Message to the agent');
+  if (model.missing) return model.connection.reason;
+  if (ended) return trans.__('This session has ended.');
+  if (approval) return trans.__('Answer above, or write');
+  if (question) return trans.__('Answer above');
+  return busy ? trans.__('Say something meanwhile') : trans.__('Message to the agent');
 }
 
 function imagesIn(data: DataTransfer | null): File[] {
@@ -121,7 +122,7 @@ function Attach({ disabled, choose }: { disabled: boolean; choose: (files: File[
   return (
     <>
       <input ref={input} type="file" accept="image/*" multiple hidden onChange={onChange} />
-      <Button icon="plus" label={t('Add images')} disabled={disabled} onClick={() => input.current?.click()} />
+      <Button icon="plus" label={trans.__('Add images')} disabled={disabled} onClick={() => input.current?.click()} />
     </>
   );
 }
@@ -129,11 +130,11 @@ function Attach({ disabled, choose }: { disabled: boolean; choose: (files: File[
 function Attachments({ images, remove }: { images: readonly Attachment[]; remove: (image: Attachment) => void }): VNode | null {
   if (!images.length) return null;
   return (
-    <ul class="jp-Cambio-attachments" aria-label={t('Images of this message')}>
+    <ul class="jp-Cambio-attachments" aria-label={trans.__('Images of this message')}>
       {images.map(image => (
         <li key={image.digest}>
           <img src={image.url} alt={image.name} />
-          <Button icon="cross" label={t('Remove %1', image.name)} onClick={() => remove(image)} />
+          <Button icon="cross" label={trans.__('Remove %1', image.name)} onClick={() => remove(image)} />
         </li>
       ))}
     </ul>

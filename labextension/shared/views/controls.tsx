@@ -1,16 +1,16 @@
 import type { VNode } from 'preact';
 import type { SessionModel } from '../hub';
-import { translate as t } from '../language';
+import { trans } from '../language';
 import { working } from '../working';
 import { Button } from './bar';
 import { useCountdown } from './hooks';
 
 /** Who holds the mouse, in words. */
 export function driver(model: SessionModel): string {
-  if (model.controls) return t('You have control · Shift+Esc leaves the desktop');
-  if (model.view.question?.handsOver && !model.view.control) return t('The desktop is yours until you hand it back');
-  if (model.view.control) return t('Another viewer has control');
-  return working(model.view.status) ? t('The agent has control') : ''; // idle: the desktop's own corner is seen
+  if (model.controls) return trans.__('You have control · Shift+Esc leaves the desktop');
+  if (model.view.question?.handsOver && !model.view.control) return trans.__('The desktop is yours until you hand it back');
+  if (model.view.control) return trans.__('Another viewer has control');
+  return working(model.view.status) ? trans.__('The agent has control') : ''; // idle: the desktop's own corner is seen
 }
 
 export function TurnButtons({ model, wordy }: { model: SessionModel; wordy?: boolean }): VNode {
@@ -21,7 +21,7 @@ export function TurnButtons({ model, wordy }: { model: SessionModel; wordy?: boo
     <>
       <Button
         icon="stop"
-        label={t('Stop')}
+        label={trans.__('Stop')}
         kind="danger"
         keys="Escape"
         wordy={wordy ?? false}
@@ -30,7 +30,7 @@ export function TurnButtons({ model, wordy }: { model: SessionModel; wordy?: boo
       />
       <Button
         icon={paused ? 'play' : 'pause'}
-        label={paused ? t('Resume') : t('Pause')}
+        label={paused ? trans.__('Resume') : trans.__('Pause')}
         disabled={!busy}
         onClick={() => model.command(paused ? 'resume' : 'pause')}
       />
@@ -44,7 +44,7 @@ export function ControlButton({ model, wordy = true }: { model: SessionModel; wo
   return (
     <Button
       icon={mine ? 'back' : 'mouse'}
-      label={mine ? t('Give back') : t('Take control')}
+      label={mine ? trans.__('Give back') : trans.__('Take control')}
       wordy={wordy}
       kind={mine ? 'primary' : ''}
       disabled={model.view.ended || model.connection.phase !== 'open'}
@@ -64,17 +64,17 @@ export function ConnectionNotice({ model }: { model: SessionModel }): VNode {
       {bad && (
         <p class="jp-Cambio-notice" data-phase={phase}>
           {phase === 'connecting' && <span class="jp-Cambio-spinner" aria-hidden="true" />}
-          {t(reason)} {left > 0 && t('Next try in %1 s.', left)}
+          {reason} {left > 0 && trans.__('Next try in %1 s.', left)}
           {phase === 'waiting' && (
             <button type="button" class="jp-Cambio-link" onClick={() => model.retry()}>
-              {t('Try now')}
+              {trans.__('Try now')}
             </button>
           )}
         </p>
       )}
       {model.view.waiting && (
         <p class="jp-Cambio-notice">
-          {t('The model service is busy (%1).', model.view.waiting.reason)} {wait > 0 && t('Trying again in %1 s.', wait)}
+          {trans.__('The model service is busy (%1).', model.view.waiting.reason)} {wait > 0 && trans.__('Trying again in %1 s.', wait)}
         </p>
       )}
       {model.notice && <p class="jp-Cambio-notice">{model.notice}</p>}

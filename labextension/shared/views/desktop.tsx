@@ -1,6 +1,6 @@
 import type { ComponentChildren, VNode } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { translate as t } from '../language';
+import { trans } from '../language';
 import type { ConnectionState } from '../line';
 import type { Screen, ShowScreen } from '../screen';
 import { useCountdown } from './hooks';
@@ -17,14 +17,16 @@ export interface DesktopProps {
   rest?: ComponentChildren;
 }
 
-const CONNECTING: ConnectionState = { phase: 'connecting', reason: 'Connecting to the desktop', retryAt: 0 };
-
 /** The live desktop, with a veil that says what is wrong when it is not live. */
 export function Desktop({ show, interactive, focused, driver, ended, rest }: DesktopProps): VNode {
   const region = useRef<HTMLElement>(null);
   const holder = useRef<HTMLDivElement>(null);
   const screen = useRef<Screen | null>(null);
-  const [state, setState] = useState<ConnectionState>(CONNECTING);
+  const [state, setState] = useState<ConnectionState>(() => ({
+    phase: 'connecting',
+    reason: trans.__('Connecting to the desktop'),
+    retryAt: 0
+  }));
   const [ratio, setRatio] = useState('1280 / 800');
   const [asked, setAsked] = useState<((yes: boolean) => void) | null>(null);
   useEffect(() => {
@@ -44,7 +46,9 @@ export function Desktop({ show, interactive, focused, driver, ended, rest }: Des
     if (focused) screen.current.focus();
   }, [interactive, focused, show]);
   const live = state.phase === 'open' && !ended;
-  const label = interactive ? t('Live desktop. Mouse and keyboard go to it; Shift+Escape leaves it.') : t('Live desktop, view only');
+  const label = interactive
+    ? trans.__('Live desktop. Mouse and keyboard go to it; Shift+Escape leaves it.')
+    : trans.__('Live desktop, view only');
   return (
     <section
       ref={region}
@@ -64,7 +68,7 @@ export function Desktop({ show, interactive, focused, driver, ended, rest }: Des
       {ended && rest}
       {!live && !(ended && rest) && (
         <Veil
-          state={ended ? { phase: 'closed', reason: t('This session has ended.'), retryAt: 0 } : state}
+          state={ended ? { phase: 'closed', reason: trans.__('This session has ended.'), retryAt: 0 } : state}
           retry={() => screen.current?.retry()}
         />
       )}
@@ -74,15 +78,15 @@ export function Desktop({ show, interactive, focused, driver, ended, rest }: Des
 
 function ClipboardQuestion({ answer }: { answer: (yes: boolean) => void }): VNode {
   return (
-    <div class="jp-Cambio-question" role="alertdialog" aria-label={t('Clipboard')}>
+    <div class="jp-Cambio-question" role="alertdialog" aria-label={trans.__('Clipboard')}>
       <span>
-        {t('Share your clipboard with desktops? Programs there can then read what you paste, and replace it with what you copy.')}
+        {trans.__('Share your clipboard with desktops? Programs there can then read what you paste, and replace it with what you copy.')}
       </span>
       <button type="button" class="jp-Cambio-button jp-Cambio-primary" onClick={() => answer(true)}>
-        {t('Share')}
+        {trans.__('Share')}
       </button>
       <button type="button" class="jp-Cambio-button" onClick={() => answer(false)}>
-        {t('Never')}
+        {trans.__('Never')}
       </button>
     </div>
   );
@@ -94,12 +98,12 @@ function Veil({ state, retry }: { state: ConnectionState; retry: () => void }): 
     <div class="jp-Cambio-veil" role="status">
       <p>
         {state.phase === 'connecting' && <span class="jp-Cambio-spinner" aria-hidden="true" />}
-        {t(state.reason)}
-        {left > 0 && ` ${t('Next try in %1 s.', left)}`}
+        {state.reason}
+        {left > 0 && ` ${trans.__('Next try in %1 s.', left)}`}
       </p>
       {(state.phase === 'waiting' || state.phase === 'stuck') && (
         <button type="button" class="jp-Cambio-button" onClick={retry}>
-          {state.phase === 'stuck' ? t('Reload viewer') : t('Try now')}
+          {state.phase === 'stuck' ? trans.__('Reload viewer') : trans.__('Try now')}
         </button>
       )}
     </div>

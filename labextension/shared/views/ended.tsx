@@ -1,7 +1,7 @@
 import type { VNode } from 'preact';
 import { useState } from 'preact/hooks';
 import type { SessionModel } from '../hub';
-import { translate as t } from '../language';
+import { trans } from '../language';
 import { openRun, openSession } from '../open';
 import { plain } from '../text';
 import { download } from './download';
@@ -33,23 +33,30 @@ export function Ended({ model }: { model: SessionModel }): VNode {
   return (
     <div class="jp-Cambio-ended">
       {last?.image && (
-        <Screenshot api={model.api} path={last.image} width={last.width} height={last.height} mark={null} alt={t('The last screenshot')} />
+        <Screenshot
+          api={model.api}
+          path={last.image}
+          width={last.width}
+          height={last.height}
+          mark={null}
+          alt={trans.__('The last screenshot')}
+        />
       )}
       <div class="jp-Cambio-veil" role="status">
-        <p>{t('This session has ended.')}</p>
-        {endReason && <p>{endReason === 'request' ? t('It was ended on request.') : t('Reason: %1', plain(endReason))}</p>}
+        <p>{trans.__('This session has ended.')}</p>
+        {endReason && <p>{endReason === 'request' ? trans.__('It was ended on request.') : trans.__('Reason: %1', plain(endReason))}</p>}
         {!model.missing && (
           <>
             {!model.api.relayed && (
               <button type="button" class="jp-Cambio-button jp-Cambio-primary" onClick={() => openRun(model.id, page)}>
-                {t('Open run')}
+                {trans.__('Open run')}
               </button>
             )}
             <button type="button" class="jp-Cambio-button" disabled={starting} onClick={() => void goOn()}>
-              {t('Continue in a new session')}
+              {trans.__('Continue in a new session')}
             </button>
             <button type="button" class="jp-Cambio-button" onClick={() => void save()}>
-              {t('Download run')}
+              {trans.__('Download run')}
             </button>
           </>
         )}

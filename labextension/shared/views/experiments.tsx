@@ -2,7 +2,7 @@ import type { VNode } from 'preact';
 import { useEffect, useReducer, useRef, useState } from 'preact/hooks';
 import type { Wall } from '../api';
 import { fits } from '../filter';
-import { translate as t } from '../language';
+import { trans } from '../language';
 import { money, plain } from '../text';
 import type { WholeWall } from '../schema';
 import type { Cell, Walls } from '../walls';
@@ -29,7 +29,7 @@ export function Experiments({ walls, words, actions }: Props): VNode {
     <>
       <div class="jp-Cambio-filters">
         <button type="button" class="jp-Cambio-filter" aria-pressed={failures} onClick={() => setFailures(!failures)}>
-          {t('Failures only')}
+          {trans.__('Failures only')}
         </button>
       </div>
       {walls.notice && (
@@ -38,7 +38,7 @@ export function Experiments({ walls, words, actions }: Props): VNode {
         </p>
       )}
       {walls.loaded && !walls.list.length && !walls.notice && (
-        <p class="jp-Cambio-empty jp-Cambio-dim">{t('No experiments yet: run one in a notebook or script on this computer.')}</p>
+        <p class="jp-Cambio-empty jp-Cambio-dim">{trans.__('No experiments yet: run one in a notebook or script on this computer.')}</p>
       )}
       <ul class="jp-Cambio-rows">
         {walls.list.map((wall, index) => (
@@ -57,9 +57,9 @@ function ExperimentRow({ wall, first, walls, words, failures, actions }: Props &
     <li class="jp-Cambio-experiment">
       <button type="button" class="jp-Cambio-experiment-name" aria-expanded={open} onClick={() => setOpen(!open)} title={wall.directory}>
         <span class="jp-Cambio-agent-name">{plain(wall.name)}</span>
-        <progress value={wall.done + wall.failed} max={Math.max(1, wall.total)} aria-label={t('Progress of %1', wall.name)} />
+        <progress value={wall.done + wall.failed} max={Math.max(1, wall.total)} aria-label={trans.__('Progress of %1', wall.name)} />
         <span class="jp-Cambio-agent-facts jp-Cambio-dim">
-          {wall.ended === 'interrupted' ? `${wall.words} (${t('interrupted')})` : wall.words}
+          {wall.ended === 'interrupted' ? `${wall.words} (${trans.__('interrupted')})` : wall.words}
         </span>
       </button>
       {open && whole && <Grid wall={whole} words={words} failures={failures} actions={actions} />}
@@ -73,13 +73,13 @@ function Grid({ wall, words, failures, actions }: { wall: WholeWall; words: stri
   );
   const columns = [...new Set(wall.cells.map(cell => cell.column))];
   const tasks = [...new Set(shown.map(cell => cell.task))];
-  if (!shown.length) return <p class="jp-Cambio-empty jp-Cambio-dim">{t('No matching cells')}</p>;
+  if (!shown.length) return <p class="jp-Cambio-empty jp-Cambio-dim">{trans.__('No matching cells')}</p>;
   return (
     <div class="jp-Cambio-wall">
       <table>
         <thead>
           <tr>
-            <th scope="col">{t('Task')}</th>
+            <th scope="col">{trans.__('Task')}</th>
             {columns.map(column => (
               <th key={column} scope="col">
                 {plain(column)}
@@ -108,7 +108,7 @@ function Grid({ wall, words, failures, actions }: { wall: WholeWall; words: stri
         {wall.live
           .filter(item => item.thumbnail)
           .map(item => (
-            <img key={item.id} src={`data:image/jpeg;base64,${item.thumbnail}`} alt={t('Desktop of %1', item.id)} title={item.id} />
+            <img key={item.id} src={`data:image/jpeg;base64,${item.thumbnail}`} alt={trans.__('Desktop of %1', item.id)} title={item.id} />
           ))}
       </div>
     </div>
@@ -170,12 +170,12 @@ export function LiveCell({ walls, id, cell, done }: { walls: Walls; id: string; 
     done(now);
   }, [now, done]);
   return (
-    <section class="jp-Cambio-root jp-Cambio-live-cell" aria-label={t('Desktop of %1', cell)}>
+    <section class="jp-Cambio-root jp-Cambio-live-cell" aria-label={trans.__('Desktop of %1', cell)}>
       <p class="jp-Cambio-bar">{plain(`${cell}: ${now?.reason || now?.state || ''}`)}</p>
       {live?.thumbnail ? (
-        <img src={`data:image/jpeg;base64,${live.thumbnail}`} alt={t('Desktop of %1', cell)} />
+        <img src={`data:image/jpeg;base64,${live.thumbnail}`} alt={trans.__('Desktop of %1', cell)} />
       ) : (
-        <p class="jp-Cambio-empty jp-Cambio-dim">{t('No image of its desktop yet.')}</p>
+        <p class="jp-Cambio-empty jp-Cambio-dim">{trans.__('No image of its desktop yet.')}</p>
       )}
     </section>
   );

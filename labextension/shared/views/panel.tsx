@@ -2,7 +2,7 @@ import type { VNode } from 'preact';
 import { useRef, useState } from 'preact/hooks';
 import { policyWords } from '../approval';
 import type { SessionModel } from '../hub';
-import { plural, translate as t } from '../language';
+import { trans } from '../language';
 import type { ShowScreen } from '../screen';
 import { count, money } from '../text';
 import { working } from '../working';
@@ -40,9 +40,9 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
   const onKey = (event: KeyboardEvent): void => {
     if (event.key === 'Escape' && !event.shiftKey && !composing(event) && working(view.status)) model.stop();
   };
-  const name = view.name || t('Agent session');
+  const name = view.name || trans.__('Agent session');
   const detail = step && (
-    <Boundary key={step.id} what={t('This step')}>
+    <Boundary key={step.id} what={trans.__('This step')}>
       <StepDetail model={model} step={step} close={() => setSelected(null)} />
     </Boundary>
   );
@@ -68,18 +68,20 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
       data-session={view.id}
       data-lm-suppress-shortcuts={embedded || undefined}
     >
-      <div class="jp-Cambio-bar" role="toolbar" aria-label={t('Session')}>
+      <div class="jp-Cambio-bar" role="toolbar" aria-label={trans.__('Session')}>
         <span class="jp-Cambio-name" title={view.id}>
           {name}
         </span>
         <StatusBadge status={model.missing ? 'missing' : view.ended ? 'ended' : view.status} text={view.statusText} />
         <span class="jp-Cambio-space" />
         {view.recordsText && !view.ended && (
-          <span class="jp-Cambio-recording" title={t('Mouse, keyboard and the text you type on the desktop are recorded')}>
-            <span aria-hidden="true">●</span> {t('Recording what you type')}
+          <span class="jp-Cambio-recording" title={trans.__('Mouse, keyboard and the text you type on the desktop are recorded')}>
+            <span aria-hidden="true">●</span> {trans.__('Recording what you type')}
           </span>
         )}
-        {view.model === 'demo' && <Words kind="scripted" words={t('scripted demo, not Claude')} about={t('This model is a script')} />}
+        {view.model === 'demo' && (
+          <Words kind="scripted" words={trans.__('scripted demo, not Claude')} about={trans.__('This model is a script')} />
+        )}
         <Isolation desktop={view.desktop} />
         <Policy policy={view.policy} />
         <Meter model={model} />
@@ -87,8 +89,8 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
         {mode !== 'chat' && (
           <>
             <ControlButton model={model} />
-            <Button icon="camera" label={t('Save a screenshot')} disabled={view.ended} onClick={() => void save(model)} />
-            <Button icon="expand" label={t('Full screen')} onClick={() => root.current && void toggleFullScreen(root.current)} />
+            <Button icon="camera" label={trans.__('Save a screenshot')} disabled={view.ended} onClick={() => void save(model)} />
+            <Button icon="expand" label={trans.__('Full screen')} onClick={() => root.current && void toggleFullScreen(root.current)} />
           </>
         )}
       </div>
@@ -110,18 +112,16 @@ export function Panel({ model, show, mode, embedded, remark }: PanelProps): VNod
   );
 }
 
-/** As `/health` and `cambio-lab doctor` say it. */
-const ISOLATION: Record<string, string> = {
-  docker: 'docker (isolated)',
-  sandbox: 'sandbox (isolated)',
-  local: 'local (not isolated)'
-};
-
 /** What keeps the agent's programs from this machine, or that nothing does. */
 function Isolation({ desktop }: { desktop: string }): VNode | null {
-  const words = ISOLATION[desktop];
+  const known: Record<string, string> = {
+    docker: trans.__('docker (isolated)'),
+    sandbox: trans.__('sandbox (isolated)'),
+    local: trans.__('local (not isolated)')
+  };
+  const words = known[desktop]; // as `/health` and `cambio-lab doctor` say it
   if (!words) return null;
-  return <Words kind="isolation" words={t(words)} about={t('Where the programs of this desktop run')} />;
+  return <Words kind="isolation" words={words} about={trans.__('Where the programs of this desktop run')} />;
 }
 
 /** A short text of the bar, which is cut where there is no room; its title has all of it. */
@@ -137,7 +137,7 @@ function Words({ kind, words, about }: { kind: string; words: string; about: str
 function Policy({ policy }: { policy: unknown }): VNode | null {
   const words = policyWords(policy);
   if (!words) return null;
-  return <Words kind="policy" words={t('Approval: %1', words)} about={t('Which actions wait for approval')} />;
+  return <Words kind="policy" words={trans.__('Approval: %1', words)} about={trans.__('Which actions wait for approval')} />;
 }
 
 /** Tokens and money of the session, and how much of the allowance is used. */
@@ -149,13 +149,13 @@ function Meter({ model }: { model: SessionModel }): VNode {
     (usage.cache_read_input_tokens ?? 0) +
     (usage.cache_creation_input_tokens ?? 0);
   const cost = usage.cost_usd ?? 0;
-  const steps = plural('%1 step', '%1 steps', stepCount);
-  const words = t('%1, %2 tokens, %3', steps, count(tokens), money(cost));
-  const title = maxCost ? t('%1 of at most %2', words, money(maxCost)) : words;
+  const steps = trans._n('%1 step', '%1 steps', stepCount);
+  const words = trans.__('%1, %2 tokens, %3', steps, count(tokens), money(cost));
+  const title = maxCost ? trans.__('%1 of at most %2', words, money(maxCost)) : words;
   return (
     <span class="jp-Cambio-meter" title={title} role="img" aria-label={title}>
       <span>{steps}</span>
-      <span>{t('%1 tok', count(tokens))}</span>
+      <span>{trans.__('%1 tok', count(tokens))}</span>
       <span>{money(cost)}</span>
       {maxCost > 0 && (
         <span class="jp-Cambio-gauge">

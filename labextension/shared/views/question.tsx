@@ -1,6 +1,6 @@
 import type { VNode } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { translate as t } from '../language';
+import { trans } from '../language';
 import type { Question } from '../question';
 import { plain, shorten } from '../text';
 import { Button } from './bar';
@@ -28,11 +28,11 @@ export function QuestionCard({ question, answer }: { question: Question; answer:
     <form
       class="jp-Cambio-approval jp-Cambio-asks"
       ref={card}
-      aria-label={t('Question of the agent')}
+      aria-label={trans.__('Question of the agent')}
       onSubmit={event => (event.preventDefault(), send())}
     >
       <p role="alert">
-        <strong>{handsOver ? t('The agent hands the desktop over to you') : t('The agent asks you')}</strong>
+        <strong>{handsOver ? trans.__('The agent hands the desktop over to you') : trans.__('The agent asks you')}</strong>
         <Expiry question={question} />
       </p>
       <p class="jp-Cambio-plain jp-Cambio-asked">{shorten(plain(question.question), 4000)}</p>
@@ -50,14 +50,14 @@ export function QuestionCard({ question, answer }: { question: Question; answer:
           <textarea
             rows={1}
             value={text}
-            aria-label={handsOver ? t('Say something to the agent') : t('Answer')}
-            placeholder={handsOver ? t('Note') : question.choices.length ? t('Another answer') : t('Answer')}
+            aria-label={handsOver ? trans.__('Say something to the agent') : trans.__('Answer')}
+            placeholder={handsOver ? trans.__('Note') : question.choices.length ? trans.__('Another answer') : trans.__('Answer')}
             onInput={event => setText(event.currentTarget.value)}
             onKeyDown={onKey}
           />
           <Button
             icon={handsOver ? 'back' : 'send'}
-            label={handsOver ? t('Hand back') : t('Answer')}
+            label={handsOver ? trans.__('Hand back') : trans.__('Answer')}
             kind="primary"
             wordy
             disabled={!ready}
@@ -72,9 +72,9 @@ export function QuestionCard({ question, answer }: { question: Question; answer:
 function Expiry({ question }: { question: Question }): VNode | null {
   const left = useCountdown(question.expiresAt);
   if (left <= 0) return null;
-  const time = left >= 60 ? t('%1 min', Math.ceil(left / 60)) : t('%1 s', left);
+  const time = left >= 60 ? trans.__('%1 min', Math.ceil(left / 60)) : trans.__('%1 s', left);
   const words = question.fallback
-    ? t('Without an answer it goes on with “%1” in %2.', shorten(plain(question.fallback), 60), time)
-    : t('Without an answer it goes on in %1.', time);
+    ? trans.__('Without an answer it goes on with “%1” in %2.', shorten(plain(question.fallback), 60), time)
+    : trans.__('Without an answer it goes on in %1.', time);
   return <span class="jp-Cambio-dim"> {words}</span>;
 }

@@ -3,7 +3,7 @@
 import type { VNode } from 'preact';
 import { describe, isLook, markOn, screenshotIndex } from '../actions';
 import type { RecordedRun, RunStep } from '../bundle';
-import { translate as t } from '../language';
+import { trans } from '../language';
 import { outcome } from '../step';
 import { count, duration, money, plain, shorten } from '../text';
 import { Overlay } from './screenshot';
@@ -34,7 +34,7 @@ export function Shot({ run, step, after = false }: { run: RecordedRun; step: Run
   const shown = (after ? lookAfter(run, step) : undefined) ?? shownAt(run, run.steps.indexOf(step));
   const mark = markOn(step, shown && onPage(shown));
   const url = run.screenshot(imageOf(shown));
-  const alt = (shown?.step ?? 0) >= step.step ? t('The desktop after: %1', label) : t('The desktop before: %1', label);
+  const alt = (shown?.step ?? 0) >= step.step ? trans.__('The desktop after: %1', label) : trans.__('The desktop before: %1', label);
   const { action, settle, encode, total, model } = step.timing;
   const tool = Math.max(total, action + settle + encode);
   const share = (value: number): { width: string } => ({ width: `${(100 * value) / Math.max(1, model + tool)}%` });
@@ -50,12 +50,12 @@ export function Shot({ run, step, after = false }: { run: RecordedRun; step: Run
         </span>
       ) : (
         <pre class="jp-Cambio-shown" tabIndex={0}>
-          {shorten(plain(step.text), 20_000) || t('no output')}
+          {shorten(plain(step.text), 20_000) || trans.__('no output')}
         </pre>
       )}
       <p class="jp-Cambio-times jp-Cambio-dim">
-        {t('at %1', duration(step.at * 1000))} · {t('model %1', duration(model))} · {t('action %1', duration(action))} ·{' '}
-        {t('settling %1', duration(settle))} · {t('%1 tok', count(Math.round(step.tokens)))} · {money(step.cost)}
+        {trans.__('at %1', duration(step.at * 1000))} · {trans.__('model %1', duration(model))} · {trans.__('action %1', duration(action))}{' '}
+        · {trans.__('settling %1', duration(settle))} · {trans.__('%1 tok', count(Math.round(step.tokens)))} · {money(step.cost)}
       </p>
       <span class="jp-Cambio-shares" aria-hidden="true">
         <i class="jp-Cambio-share-model" style={share(model)} />
@@ -92,7 +92,7 @@ export function Thumb({
       aria-pressed={chosen}
       data-status={step.status}
       title={label}
-      aria-label={t('Step %1: %2', step.step, label)}
+      aria-label={trans.__('Step %1: %2', step.step, label)}
       onClick={choose}
     >
       {url ? (

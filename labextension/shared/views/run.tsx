@@ -2,7 +2,7 @@ import type { ComponentChildren, VNode } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { describe } from '../actions';
 import type { RecordedRun } from '../bundle';
-import { plural, translate as t } from '../language';
+import { trans } from '../language';
 import { Markdown } from '../markdown';
 import { outcome } from '../step';
 import { count, duration, money, plain, shorten } from '../text';
@@ -34,7 +34,7 @@ export function RunView({ run, host }: RunProps): VNode {
   const [at, setAt] = useState(0);
   const more = (
     <>
-      {host.compare && <Button icon="plus" label={t('Compare…')} wordy onClick={host.compare} />}
+      {host.compare && <Button icon="plus" label={trans.__('Compare…')} wordy onClick={host.compare} />}
       {host.video && <Video save={host.video} />}
     </>
   );
@@ -72,12 +72,12 @@ export function Walk({ name, last, at, setAt, more, children }: WalkProps): VNod
     setAt(Math.min(last, Math.max(0, at + by)));
   };
   return (
-    <section class="jp-Cambio-root jp-Cambio-run" aria-label={t('Recorded run %1', name)} onKeyDown={onKey}>
+    <section class="jp-Cambio-root jp-Cambio-run" aria-label={trans.__('Recorded run %1', name)} onKeyDown={onKey}>
       {children}
       <div class="jp-Cambio-run-slider">
         <Button
           icon={playing ? 'pause' : 'play'}
-          label={playing ? t('Pause') : t('Play')}
+          label={playing ? trans.__('Pause') : trans.__('Play')}
           onClick={() => setPlaying(!playing)}
           disabled={last < 1}
         />
@@ -86,11 +86,11 @@ export function Walk({ name, last, at, setAt, more, children }: WalkProps): VNod
           min={0}
           max={Math.max(0, last)}
           value={at}
-          aria-label={t('Step')}
-          aria-valuetext={t('Step %1 of %2', at + 1, last + 1)}
+          aria-label={trans.__('Step')}
+          aria-valuetext={trans.__('Step %1 of %2', at + 1, last + 1)}
           onInput={event => setAt(Number(event.currentTarget.value))}
         />
-        <output class="jp-Cambio-run-at">{last < 0 ? t('no steps') : `${at + 1} / ${last + 1}`}</output>
+        <output class="jp-Cambio-run-at">{last < 0 ? trans.__('no steps') : `${at + 1} / ${last + 1}`}</output>
         {more}
       </div>
     </section>
@@ -109,7 +109,7 @@ function Video({ save }: { save: () => Promise<void> }): VNode {
   const making = state === 'making';
   return (
     <>
-      <Button icon="film" label={making ? t('Making the video…') : t('Video')} wordy resting={making} onClick={start} />
+      <Button icon="film" label={making ? trans.__('Making the video…') : trans.__('Video')} wordy resting={making} onClick={start} />
       {state && !making && (
         <span class="jp-Cambio-remark" role="alert">
           {shorten(plain(state), 200)}
@@ -123,15 +123,15 @@ function LabelFields({ labels }: { labels: Labels }): VNode {
   const [remark, setRemark] = useState('');
   const save = (change: { tags?: string[]; note?: string }): void => {
     labels.save(change).then(
-      () => setRemark(t('Saved')),
+      () => setRemark(trans.__('Saved')),
       error => setRemark(error instanceof Error ? error.message : String(error))
     );
   };
   return (
     <div class="jp-Cambio-labels">
       <input
-        aria-label={t('Tags, separated by commas')}
-        placeholder={t('Tags')}
+        aria-label={trans.__('Tags, separated by commas')}
+        placeholder={trans.__('Tags')}
         defaultValue={labels.tags.join(', ')}
         onChange={event =>
           save({
@@ -143,8 +143,8 @@ function LabelFields({ labels }: { labels: Labels }): VNode {
         }
       />
       <input
-        aria-label={t('Note')}
-        placeholder={t('Note')}
+        aria-label={trans.__('Note')}
+        placeholder={trans.__('Note')}
         defaultValue={labels.note}
         maxLength={2000}
         onChange={event => save({ note: event.currentTarget.value })}
@@ -192,11 +192,11 @@ export function RunHead({ run }: { run: RecordedRun }): VNode {
         <span class="jp-Cambio-dim">{run.model}</span>
         <span class="jp-Cambio-space" />
         <span class="jp-Cambio-meter">
-          {plural('%1 step', '%1 steps', totals.steps)} · {duration(totals.seconds * 1000)} · {t('%1 tok', count(totals.tokens))} ·{' '}
+          {trans._n('%1 step', '%1 steps', totals.steps)} · {duration(totals.seconds * 1000)} · {trans.__('%1 tok', count(totals.tokens))} ·{' '}
           {money(totals.cost)}
         </span>
       </header>
-      {!run.complete && <p class="jp-Cambio-notice">{t('Not finished when this was saved: shown up to the last step.')}</p>}
+      {!run.complete && <p class="jp-Cambio-notice">{trans.__('Not finished when this was saved: shown up to the last step.')}</p>}
     </>
   );
 }
@@ -209,7 +209,7 @@ function Strip({ run, at, setAt }: ColumnProps): VNode {
   }, [at]);
   return (
     <div class="jp-Cambio-timeline">
-      <ol ref={strip} aria-label={t('Steps')}>
+      <ol ref={strip} aria-label={trans.__('Steps')}>
         {run.steps.map((step, index) => (
           <li key={step.step}>
             <Thumb run={run} step={step} chosen={index === at} choose={() => setAt(index)} near={Math.abs(index - at) < 12} />
@@ -227,7 +227,7 @@ function Transcript({ run, at, setAt }: ColumnProps): VNode {
     if (line && list.current) list.current.scrollTop = line.offsetTop - list.current.clientHeight / 2;
   }, [at]);
   return (
-    <div class="jp-Cambio-log jp-Cambio-transcript" ref={list} tabIndex={0} role="region" aria-label={t('Transcript')}>
+    <div class="jp-Cambio-log jp-Cambio-transcript" ref={list} tabIndex={0} role="region" aria-label={trans.__('Transcript')}>
       {run.entries.map((entry, index) => {
         const step = run.steps[entry.step];
         if (entry.kind === 'step') {
@@ -241,7 +241,7 @@ function Transcript({ run, at, setAt }: ColumnProps): VNode {
               onClick={() => setAt(entry.step)}
             >
               <span class="jp-Cambio-dot" aria-hidden="true" />
-              {step.step}. {step.human && `${t('A person')}: `}
+              {step.step}. {step.human && `${trans.__('A person')}: `}
               {[describe(step.tool, step.arguments, step.text).label, outcome(step.status)].filter(Boolean).join(' – ')}
             </button>
           ) : null;

@@ -3,7 +3,7 @@ import { useEffect, useMemo, useRef } from 'preact/hooks';
 import { describe, markOn } from '../actions';
 import { cardsOf, type StepCard } from '../cards';
 import type { SessionModel } from '../hub';
-import { translate as t } from '../language';
+import { trans } from '../language';
 import type { Step } from '../messages';
 import { outcome } from '../step';
 import { duration, money, plain, shorten } from '../text';
@@ -48,12 +48,12 @@ export function Timeline({ model, selected, select }: TimelineProps): VNode {
     buttons[buttons.indexOf(document.activeElement as HTMLButtonElement) + by]?.focus();
   };
   return (
-    <section class="jp-Cambio-timeline" aria-label={t('Steps')}>
-      {cards.length === 0 && <p class="jp-Cambio-empty jp-Cambio-dim">{t('Steps of the agent appear here.')}</p>}
+    <section class="jp-Cambio-timeline" aria-label={trans.__('Steps')}>
+      {cards.length === 0 && <p class="jp-Cambio-empty jp-Cambio-dim">{trans.__('Steps of the agent appear here.')}</p>}
       <ol ref={strip} onKeyDown={walk} onScroll={onScroll}>
         {cards.map(card => (
           <li key={card.step.id}>
-            <Boundary what={t('This step')}>
+            <Boundary what={trans.__('This step')}>
               <Card model={model} {...card} selected={selected === card.step.id} select={select} />
             </Boundary>
           </li>
@@ -79,7 +79,7 @@ function Card({ model, step, shown, selected, select }: CardProps): VNode {
       data-status={step.status}
       data-human={step.human || undefined}
       aria-pressed={selected}
-      aria-label={[t('Step %1: %2', step.step, label), outcome(step.status)].filter(Boolean).join(', ')}
+      aria-label={[trans.__('Step %1: %2', step.step, label), outcome(step.status)].filter(Boolean).join(', ')}
       title={label}
       onClick={() => select(selected ? null : step.id)}
     >
@@ -89,11 +89,11 @@ function Card({ model, step, shown, selected, select }: CardProps): VNode {
         <span class="jp-Cambio-screenshot jp-Cambio-words">{shorten(plain(step.text) || label, 120)}</span>
       )}
       <span class="jp-Cambio-caption">
-        <b>{step.step}</b> {step.human && `${t('A person')}: `}
+        <b>{step.step}</b> {step.human && `${trans.__('A person')}: `}
         {label}
       </span>
       <span class="jp-Cambio-caption jp-Cambio-dim">
-        {step.status === 'started' ? t('running') : outcome(step.status) || (total ? duration(total) : '')}
+        {step.status === 'started' ? trans.__('running') : outcome(step.status) || (total ? duration(total) : '')}
         {step.cost > 0 && ` ${total || outcome(step.status) || step.status === 'started' ? '· ' : ''}${money(step.cost)}`}
       </span>
     </button>
@@ -106,16 +106,16 @@ export function StepDetail({ model, step, close }: { model: SessionModel; step: 
   const { steps } = model.view;
   const cards = useMemo(() => cardsOf([...steps.values()]), [steps]);
   const shown = cards.find(card => card.step.id === step.id)?.shown ?? step;
-  const alt = shown.step >= step.step ? t('The desktop after: %1', label) : t('The desktop before: %1', label);
+  const alt = shown.step >= step.step ? trans.__('The desktop after: %1', label) : trans.__('The desktop before: %1', label);
   const { action_ms: action, settle_ms: settle, encode_ms: encode, total_ms: total } = step.timing;
   return (
-    <section class="jp-Cambio-detail" aria-label={t('Step %1: %2', step.step, label)}>
+    <section class="jp-Cambio-detail" aria-label={trans.__('Step %1: %2', step.step, label)}>
       <header class="jp-Cambio-row">
         <strong>
           {step.step}. {label}
         </strong>
         <span class="jp-Cambio-space" />
-        <Button icon="screen" label={t('Back to live')} wordy onClick={close} />
+        <Button icon="screen" label={trans.__('Back to live')} wordy onClick={close} />
       </header>
       {shown.image && (
         <Screenshot api={model.api} path={shown.image} width={shown.width} height={shown.height} mark={markOn(step, shown)} alt={alt} />
@@ -128,14 +128,14 @@ export function StepDetail({ model, step, close }: { model: SessionModel; step: 
       {!!total && (
         <p class="jp-Cambio-dim">
           {action || settle || encode
-            ? t(
+            ? trans.__(
                 '%1 in all: action %2, settling %3, encoding %4',
                 duration(total),
                 duration(action ?? 0),
                 duration(settle ?? 0),
                 duration(encode ?? 0)
               )
-            : t('%1 in all', duration(total))}
+            : trans.__('%1 in all', duration(total))}
         </p>
       )}
     </section>
