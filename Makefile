@@ -29,9 +29,10 @@ check-code:
 audit: ## known vulnerabilities in what we depend on (asks the advisory databases)
 	@scripts/audit
 
-format: ## put Python in shape
+format: ## put Python and the front end in shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	npm --prefix labextension --silent run format
 
 bench: ## the numbers of DESIGN, measured here, as ratios
 	@scripts/setup test
