@@ -7,15 +7,18 @@ import contextlib
 import inspect
 import re
 import time
+import typing
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 from aiohttp import web
 
 from cambio_lab.client.message import Message
+from cambio_lab.client.options import SessionOptions
 from cambio_lab.client.portal import portal
 from cambio_lab.client.turn import Turn, TurnBuilder
 from cambio_lab.client.workbench import Workbench
+from cambio_lab.desktop import KINDS
 from cambio_lab.errors import (
     AccessDenied,
     CambioError,
@@ -268,6 +271,11 @@ def test_create_session_has_every_option_of_the_api() -> None:
     assert set(parameters) - {"self", "name"} == set(SessionConfig.model_fields)
     documented = set(re.findall(r"^ {4}(\w+): ", inspect.getdoc(Workbench.create_session) or "", re.M))
     assert documented == set(parameters) - {"self"}
+    assert set(inspect.signature(Workbench.demonstrate).parameters) - {"self", "task"} == set(
+        SessionConfig.model_fields
+    )
+    desktop, _ = typing.get_args(typing.get_type_hints(SessionOptions)["desktop"])
+    assert set(typing.get_args(desktop)) == set(KINDS)
 
 
 async def test_create_session_takes_names_of_tools_and_functions(lab: Workbench, server: SmallServer) -> None:
