@@ -115,8 +115,6 @@ class Follower:
             self._builder = TurnBuilder(turn)
         if self._builder is None:
             return False
-        if message.event == "usage" and "said" in message.metadata:  # before the calls that follow
-            self._builder.turn.items.append(str(message.metadata["said"]))
         self._builder.feed(message)
         if not message.ends_turn:
             return False
