@@ -41,10 +41,11 @@ def test_progress_follows_the_servers_news_and_ends(
 def test_the_last_words_of_a_stopped_turn_are_shown_once_and_its_calls_as_what_they_are() -> None:
     builder = TurnBuilder(Turn("sleep"))
     builder.feed(Message("agent_delta", "I run it."))
+    builder.feed(Message("status", metadata={"event": "usage", "said": "I run it."}))
     for number, ended in ((1, "interrupted"), (2, "skipped")):
         call = {"tool": "bash", "status": "failed", "tool_use_id": f"t{number}", "step": number, "arguments": {}}
         builder.feed(Message("tool_execution", raw=call, metadata={"ended": ended}))
-    builder.feed(Message("agent_response", "I run it.", metadata={"stopped": True}))
+    builder.feed(Message("agent_response", "I run it.", metadata={"stopped": True, "unfinished": ""}))
     assert [item if isinstance(item, str) else item.status for item in builder.turn.items] == [
         "I run it.",
         "interrupted",
