@@ -1,8 +1,7 @@
 """What can happen in a session: one small frozen class each.
 
 The agent's loop emits them, ``sessions`` stamps them with a sequence and a time, stores and broadcasts them, and
-``api`` translates them to the documented messages. Nothing here imports anything of ours, so the loop can be
-tested without a database and the notebook can share the vocabulary.
+``api`` translates them to the documented messages.
 
 Times are seconds since the epoch (UTC), durations are milliseconds unless the name says seconds, money is US dollars.
 """
