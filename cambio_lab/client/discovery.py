@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import ssl
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -52,44 +51,41 @@ class Address:
         return {"Authorization": f"token {self.token}"} if self.token else {}
 
 
-def find_server(
-    url: str | None = None, token: str | None = None, *, environment: Mapping[str, str] | None = None
-) -> Address:
+def find_server(url: str | None = None, token: str | None = None) -> Address:
     """The server to use, in the documented order.
 
     Raises :class:`~cambio_lab.errors.ConfigurationError` that says what to set when none or several qualify.
     """
-    environment = os.environ if environment is None else environment
-    running = _running_servers(environment)
+    running = _running_servers()
     if url is not None:
-        return _from_url(url, token, "arguments", running, environment)
-    if named := environment.get("CAMBIO_LAB_URL"):
-        return _from_url(named, token, "CAMBIO_LAB_URL", running, environment)
-    found = _default(running, environment)
+        return _from_url(url, token, "arguments", running)
+    if named := os.environ.get("CAMBIO_LAB_URL"):
+        return _from_url(named, token, "CAMBIO_LAB_URL", running)
+    found = _default(running)
     if found is None:
         raise _nothing_found(running)
-    given = token if token is not None else environment.get("CAMBIO_LAB_TOKEN")
+    given = token if token is not None else os.environ.get("CAMBIO_LAB_TOKEN")
     return found if given is None else replace(found, token=given)
 
 
-def _default(running: list[Address], environment: Mapping[str, str]) -> Address | None:
+def _default(running: list[Address]) -> Address | None:
     """Return the server that is used when no address is given."""
-    service, token = environment.get("JUPYTERHUB_SERVICE_URL"), environment.get("JUPYTERHUB_API_TOKEN")
+    service, token = os.environ.get("JUPYTERHUB_SERVICE_URL"), os.environ.get("JUPYTERHUB_API_TOKEN")
     if service and token:  # a single-user server of JupyterHub lends its token to its kernels
-        return Address(_usable(service, environment.get("JUPYTERHUB_SERVICE_PREFIX")), token, "JupyterHub", True)
+        return Address(_usable(service, os.environ.get("JUPYTERHUB_SERVICE_PREFIX")), token, "JupyterHub", True)
     for server in running:
         if server.parent:
             return replace(server, found_by="JPY_PARENT_PID")
     return replace(running[0], found_by="the only running server") if len(running) == 1 else None
 
 
-def _token_of(url: str, running: list[Address], environment: Mapping[str, str]) -> str | None:
+def _token_of(url: str, running: list[Address]) -> str | None:
     """Return the environment's token for ``url``; ``None`` if that token belongs to another server."""
-    default = _default(running, environment)
-    owner = environment.get("CAMBIO_LAB_URL") or (default.url if default else "")
+    default = _default(running)
+    owner = os.environ.get("CAMBIO_LAB_URL") or (default.url if default else "")
     if not owner or not _belongs(url, owner):
         return None
-    token = environment.get("CAMBIO_LAB_TOKEN")
+    token = os.environ.get("CAMBIO_LAB_TOKEN")
     if token is None and default is not None and _belongs(url, default.url):
         return default.token
     return token
@@ -108,9 +104,7 @@ def _origin(url: str) -> tuple[str, str, int | None]:
     return parts.scheme, host, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
-def _from_url(
-    url: str, token: str | None, source: str, running: list[Address], environment: Mapping[str, str]
-) -> Address:
+def _from_url(url: str, token: str | None, source: str, running: list[Address]) -> Address:
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ConfigurationError(f"{_without_secrets(url)!r} is no address of a server.", hint="Use http://HOST:PORT/.")
@@ -118,16 +112,18 @@ def _from_url(
     plain = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
     known = next((server for server in running if _same(server.url, plain)), None)
     if token is None:
-        token = in_query or _token_of(plain, running, environment)
+        token = in_query or _token_of(plain, running)
     if token is None:
         token = known.token if known else ""
     return Address(plain, token, source, known is not None and known.parent)
 
 
-def _running_servers(environment: Mapping[str, str]) -> list[Address]:
+def _running_servers() -> list[Address]:
     """What ``jpserver-PID.json`` files say, newest first; those of dead processes and unreadable ones are left out."""
+    from jupyter_core.paths import jupyter_runtime_dir
+
     found: list[tuple[float, Address]] = []
-    for path in _runtime_directory(environment).glob("jpserver-*.json"):
+    for path in Path(jupyter_runtime_dir()).glob("jpserver-*.json"):
         try:
             server = json.loads(path.read_text(encoding="utf-8"))
             changed = path.stat().st_mtime
@@ -135,17 +131,9 @@ def _running_servers(environment: Mapping[str, str]) -> list[Address]:
             continue  # being written or removed at this moment, or not ours to read
         if isinstance(server, dict) and server.get("url") and not server.get("sock") and _alive(server.get("pid")):
             url = _usable(str(server["url"]), str(server.get("base_url") or ""))
-            parent = str(server["pid"]) == environment.get("JPY_PARENT_PID")
+            parent = str(server["pid"]) == os.environ.get("JPY_PARENT_PID")
             found.append((changed, Address(url, str(server.get("token") or ""), "a running server", parent)))
     return [server for _, server in sorted(found, key=lambda item: item[0], reverse=True)]
-
-
-def _runtime_directory(environment: Mapping[str, str]) -> Path:
-    if directory := environment.get("JUPYTER_RUNTIME_DIR"):
-        return Path(directory)
-    from jupyter_core.paths import jupyter_runtime_dir
-
-    return Path(jupyter_runtime_dir())
 
 
 def _alive(pid: Any) -> bool:

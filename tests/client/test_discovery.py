@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from cambio_lab.client.discovery import find_server
 from cambio_lab.errors import ConfigurationError
+
+from .environment import find_server
 
 
 def running(directory: Path, pid: int, port: int, **more: Any) -> None:

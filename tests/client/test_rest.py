@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from cambio_lab.client.discovery import find_server
 from cambio_lab.client.workbench import Workbench
 from cambio_lab.errors import AccessDenied, CambioError, ServerError, ServerUnreachable
 
+from .environment import find_server
 from .small_server import TOKEN, SmallServer
 
 Pump = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

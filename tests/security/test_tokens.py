@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from cambio_lab.client.discovery import find_server
 from cambio_lab.client.message import NoRedirect
+from tests.client.environment import find_server
 
 
 @pytest.fixture
