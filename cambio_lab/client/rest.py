@@ -21,15 +21,10 @@ from .discovery import Address
 PATIENCE_SECONDS = 120.0
 """Longest sum of waits that ``Retry-After`` may cause in one call."""
 _BY_STATUS: dict[int, type[CambioError]] = {
-    400: errors.InvalidRequest,
-    401: errors.AccessDenied,
-    403: errors.AccessDenied,
+    **dict.fromkeys((400, 405, 413, 415, 422), errors.InvalidRequest),
+    **dict.fromkeys((401, 403), errors.AccessDenied),
     404: errors.SessionNotFound,
-    405: errors.InvalidRequest,
     409: errors.SessionConflict,
-    413: errors.InvalidRequest,
-    415: errors.InvalidRequest,
-    422: errors.InvalidRequest,
     429: errors.RateLimited,
     503: errors.DesktopUnavailable,
 }

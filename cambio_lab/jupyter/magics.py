@@ -7,6 +7,7 @@ import ast
 import re
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, needs_local_scope
@@ -15,7 +16,6 @@ from ..client.portal import Call, portal
 from ..client.screenshot import Screenshot
 from ..client.session import Session
 from ..client.text import Table
-from ..client.turn import Turn
 from ..client.workbench import Workbench
 from ..errors import InvalidRequest, SessionNotFound
 
@@ -69,11 +69,10 @@ class AgentMagics(Magics):
         message = fill(cell.strip(), {**self._variables, **(local_ns or {})})
         session = self._session(options)
         try:
-            turn: Turn = session.send_blocking(message, show=True)
+            session.send_blocking(message, show=True)
         finally:
             if session.turns:
                 self._variables[options.out] = session.turns[-1]
-        self._variables[options.out] = turn
 
     @line_magic
     def agent_stop(self, line: str) -> None:
@@ -108,11 +107,10 @@ class AgentMagics(Magics):
         return session
 
     async def _attach_or_create(self, lab: Workbench, name: str, config: dict[str, Any]) -> Session:
-        try:
-            session = await lab.session(name)
-        except SessionNotFound:
-            return await lab.create_session(name, **config)
-        return session if session.status == "active" else await lab.create_session(name, **config)
+        with suppress(SessionNotFound):
+            if (session := await lab.session(name)).status == "active":
+                return session
+        return await lab.create_session(name, **config)
 
 
 def fill(text: str, variables: Mapping[str, Any]) -> str:
