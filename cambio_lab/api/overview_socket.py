@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CambioError, InvalidRequest, SessionNotFound
 from . import messages
 from .failure import status_of, timestamp
-from .services import Thumbnails
 from .socket import CONTROLS, EventSocket, unknown_type
 
 if TYPE_CHECKING:
@@ -152,11 +151,10 @@ class OverviewSocket(EventSocket):
 
     async def _look(self) -> None:
         """Send each watched desktop's thumbnail whenever it has changed, one after the other."""
-        thumbnails = self.services.thumbnails
         sent: dict[str, str] = {}
         while True:
             for session_id in self.watched:
-                data = await self._thumbnail(thumbnails, session_id)
+                data = await self._thumbnail(session_id)
                 if data is not None and sent.get(session_id) != data:
                     sent[session_id] = data
                     image = f"data:image/jpeg;base64,{data}"
@@ -165,9 +163,9 @@ class OverviewSocket(EventSocket):
             sent = {session_id: data for session_id, data in sent.items() if session_id in self.watched}
             await asyncio.sleep(PERIOD)
 
-    async def _thumbnail(self, thumbnails: Thumbnails, session_id: str) -> str | None:
+    async def _thumbnail(self, session_id: str) -> str | None:
         try:
-            data = await thumbnails.get(self.registry.get(session_id).desktop, self.width)
+            data = await self.services.thumbnails.get(self.registry.get(session_id).desktop, self.width)
         except CambioError:  # ended, or its desktop is away for a moment: the status says so
             return None
         return base64.b64encode(data).decode("ascii")

@@ -47,7 +47,7 @@ async def examine(say: Say, resolve: Callable[[], Settings]) -> int:
         sandbox,
         local,
         await _within("model service", _model(settings), MODEL_SECONDS),
-        await _within("database", _database(settings)),
+        await _within("database", asyncio.to_thread(_database, data_directory(settings))),
         _front_end(),
         await _within("redis", _redis(settings)),
     ]
@@ -116,11 +116,7 @@ async def _model(settings: Settings) -> ProviderHealth:
     return ProviderHealth("model service", True, f"answers for {settings.model} ({settings.platform})")
 
 
-async def _database(settings: Settings) -> ProviderHealth:
-    return await asyncio.to_thread(_data_directory, data_directory(settings))
-
-
-def _data_directory(directory: Path) -> ProviderHealth:
+def _database(directory: Path) -> ProviderHealth:
     """Looked at from outside: a running server holds the directory's lock, and that is no fault."""
     place = directory
     while not place.exists():

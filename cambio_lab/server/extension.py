@@ -50,15 +50,15 @@ RETRY_SECONDS = 3.0
 _TRAITS: dict[type, type[TraitType[Any, Any]]] = {bool: Bool, int: Int, float: Float, str: Unicode}
 
 
-def _traits() -> dict[str, TraitType[Any, Any]]:
-    """One configurable trait for each setting: ``c.CambioLab.<name>``."""
-    return {
+Configured = type(
+    "Configured",
+    (Configurable,),
+    {
         item.name: _TRAITS[type(item.default)](item.default, help=item.metadata["help"]).tag(config=True)
         for item in fields(Settings)
-    }
-
-
-Configured = type("Configured", (Configurable,), _traits())
+    },
+)
+"""One configurable trait for each setting: ``c.CambioLab.<name>``."""
 
 
 class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
