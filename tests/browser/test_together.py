@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from pathlib import Path
@@ -29,6 +30,7 @@ from .lab import (
     until,
     violations,
 )
+from .test_agents import say
 
 pytestmark = [pytest.mark.browser, pytest.mark.docker, pytest.mark.asyncio(loop_scope="session")]
 
@@ -234,6 +236,77 @@ async def test_two_browsers_and_a_notebook_agree_also_after_a_lost_network(
     assert told[0] == told[1] and "of today" in told[0] and "Written without a network" not in told[0]
     for context in contexts[1:]:
         await context.close()
+
+
+HIDE = """hidden => {  // as a browser does it, which a headless one cannot: no frame is drawn until the tab is shown
+  globalThis.drawLater ??= requestAnimationFrame.bind(globalThis);
+  globalThis.waiting ??= [];
+  const state = { hidden, visibilityState: hidden ? 'hidden' : 'visible' };
+  for (const [name, value] of Object.entries(state))
+    Object.defineProperty(document, name, { configurable: true, value });
+  globalThis.requestAnimationFrame = hidden ? draw => waiting.push(draw) : drawLater;
+  if (!hidden) for (const draw of waiting.splice(0)) drawLater(draw);
+  document.dispatchEvent(new Event('visibilitychange'));
+}"""
+BUSY = "import time\ntime.sleep(80)"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+async def test_a_busy_kernel_a_hidden_tab_and_a_lost_network_lose_nothing(
+    page: Page, lab: LiveServer, make_session: MakeSession, client: httpx2.AsyncClient, notebooks: Path
+) -> None:
+    """The panel of a cell while the next cell keeps the kernel busy; then its tab is hidden and offline for 20 s."""
+    session = (await make_session("Busy", ask_user=True, approval="never"))["id"]
+    name = f"busy-{session[:8]}.ipynb"
+    notebook(notebooks / name, CELL.format(session), BUSY)
+    await open_lab(page, lab, f"tree/{name}")
+    await kernel_ready(page)
+    await run_cell(page, 0)
+    await page.locator(LIVE).first.wait_for(timeout=30_000)
+    await run_cell(page, 1)
+    busy = page.locator(".jp-Cell").nth(1).locator(".jp-InputPrompt")
+    await expect(busy).to_have_text("[*]:")
+    card = page.locator(".jp-Cambio-asks")
+
+    # Stop works at once, whatever the kernel does.
+    await ask(page, f"ask_user {json.dumps(QUESTION)}")
+    await expect(card).to_contain_text("Which rate shall I use?", timeout=30_000)
+    began = time.monotonic()
+    await page.locator(".jp-Cambio-bar").get_by_role("button", name="Stop").click()
+    await until(client, session, "idle", 5)
+    print(f"Stop with a busy kernel: {time.monotonic() - began:.2f} s")
+    await idle(page)
+
+    # While the tab is hidden and has no network, another client answers and sends a message.
+    await ask(page, f"ask_user {json.dumps(LAST)}")
+    await expect(card).to_contain_text(LAST["question"], timeout=30_000)
+    await page.context.set_offline(True)
+    await page.evaluate(HIDE, True)
+    began = time.monotonic()
+    (await client.post(f"/sessions/{session}/answer", json={"text": "On Friday"})).raise_for_status()
+    await until(client, session, "idle", 60)
+    await say(lab, session, "Said meanwhile")
+    await until(client, session, "idle", 60)
+    await asyncio.sleep(max(0.0, 20 - (time.monotonic() - began)))
+    await page.context.set_offline(False)
+    await page.evaluate(HIDE, False)
+    log = page.locator(".jp-Cambio-log").first
+    await expect(log.get_by_text("Said meanwhile", exact=True)).to_have_count(1, timeout=60_000)
+    await idle(page)
+    await expect(card).to_have_count(0)
+    await expect(page.locator(".jp-Cambio-outgoing")).to_have_count(0)
+    told = await log.locator(":scope > *").all_inner_texts()
+    assert told.index("On Friday\n\nAnswered by another client") < told.index("Said meanwhile")
+    await expect(busy).to_have_text("[*]:")  # all of this without the kernel
+
+    # The kernel's record has it as well, and a page that comes later tells the same.
+    await expect(busy).to_have_text("[2]:", timeout=120_000)
+    record = page.locator(".jp-OutputArea").first
+    await expect(record).to_contain_text("Said meanwhile", timeout=30_000)
+    await open_panel(page, lab, session)
+    await expect(log.get_by_text("Said meanwhile", exact=True)).to_have_count(1)
+    assert await log.locator(":scope > *").all_inner_texts() == told
 
 
 async def test_an_ended_session_goes_on_in_a_new_one(
