@@ -46,6 +46,16 @@ class Follower:
         self._builder: TurnBuilder | None = None
         self._task: asyncio.Task[None] | None = None
 
+    async def read(self) -> None:
+        """Take the events of a session that has ended: its socket tells nothing."""
+        path, position, more = f"/sessions/{self._session_id}/events", 0, True
+        while more:
+            page = await self._rest.json("GET", path, params={"after": position, "limit": 200})
+            for event in page["events"]:
+                position = event["sequence"]
+                await self._take(Message.parse(event))
+            more = page["has_next"]
+
     async def add(self, handle: Handle) -> None:
         """Keep ``handle`` up to date from now on."""
         if self._task is None:
@@ -138,6 +148,8 @@ async def follow(session: Session, handle: Handle) -> None:
     """Keep the output ``handle`` up to date with the whole session's record. Awaited on the portal's loop."""
     if not isinstance(session.observer, Follower):
         session.observer = Follower(session.lab.address, session.lab.rest, session.id, session.name)
+        if session.status != "active":
+            await session.observer.read()
     await session.observer.add(handle)
 
 

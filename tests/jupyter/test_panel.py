@@ -13,11 +13,12 @@ import pytest
 from cambio_lab.client.portal import portal
 from cambio_lab.client.session import Session
 from cambio_lab.client.workbench import Workbench
-from cambio_lab.jupyter.follower import Follower
+from cambio_lab.jupyter.follower import Follower, follow
 from cambio_lab.jupyter.panel import DesktopView
 from cambio_lab.jupyter.relay import Relay
 
 from ..client.small_server import TOKEN, SmallServer, endless
+from ..live_server import LiveServer
 
 Sent = list[tuple[dict[str, Any], list[bytes]]]
 
@@ -126,6 +127,19 @@ class Output:
 
     def update(self, content: dict[str, Any], *, raw: bool) -> None:
         self.contents.append(content)
+
+
+async def test_the_record_of_a_session_that_has_ended_is_whole(live: LiveServer) -> None:
+    async with Workbench(live.url, live.token) as lab:
+        async with await lab.create_session("Over", model="demo", ask_user=True) as session:
+            session.on_question(lambda question: "the red one")
+            await session.send('ask_user {"question": "Which?"}')
+        again, output = await lab.session(session.id), Output()
+        await portal.call(follow(again, output))
+        await again.detach()
+    assert output.contents[0]["text/plain"].startswith("Record of Over: 1 turn\n")
+    for words in ("Your message names the function ask_user, so I call it.", "The user answered: the red one"):
+        assert output.contents[0]["text/html"].count(words) == 1
 
 
 async def test_the_record_follows_turns_that_the_kernel_did_not_send(lab: Workbench, server: SmallServer) -> None:
