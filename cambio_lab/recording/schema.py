@@ -276,7 +276,7 @@ ROWS: dict[str, type[BaseModel]] = {
 }
 
 
-ADDED_LATER = frozenset({"thinking", "actor", "note", "ended"})
+ADDED_LATER = frozenset({"thinking", "actor", "note", "ended", "unfinished"})
 """Fields that the first version-one files lacked; they stay absent, so that a file is written back to the byte."""
 
 
