@@ -20,7 +20,7 @@ from .models import TOOLSET, ModelInfo
 from .options import AgentOptions, TurnOptions
 from .reply import Piece, Reader, Sent, Slices
 from .service_errors import checked_base_url, classify, key_problem, proxy_error
-from .transcript import OUTGOING, Body, Outgoing
+from .transcript import OUTGOING, Body
 
 if TYPE_CHECKING:
     import httpx2
@@ -122,7 +122,7 @@ class ModelClient:
 
     async def _begin(self, request: ModelRequest, sent: asyncio.Future[Sent]) -> Any:
         """Send the request; runs as a task of its own, so the variable is set for this request alone."""
-        OUTGOING.set(Outgoing(request.body, lambda found: None if sent.done() else sent.set_result(found)))
+        OUTGOING.set((request.body, lambda found: None if sent.done() else sent.set_result(found)))
         return await self._client.beta.messages.create(messages=[], stream=True, **request.parameters)
 
     def in_place(self, transport: httpx2.AsyncBaseTransport) -> ModelClient:

@@ -82,15 +82,15 @@ def http_class(base: type[Any]) -> Any:
             super().__init__(**options)
 
         def build_request(self, method: Any, url: Any, *, content: Any = None, **options: Any) -> httpx2.Request:
-            outgoing = OUTGOING.get()
-            if outgoing is not None and isinstance(content, bytes):
-                whole, sent = fill(content, outgoing.body)
+            if (outgoing := OUTGOING.get()) is not None and isinstance(content, bytes):
+                body, tell = outgoing
+                whole, sent = fill(content, body)
                 if self._cambio_signed:  # AWS signs the body, so it must be there in one piece
                     content = bytes(whole)
                 else:
                     content, options["headers"]["content-length"] = whole, str(whole.size)
                     options["extensions"] = {**(options.get("extensions") or {}), PIECES: whole.pieces}
-                outgoing.sent(sent)
+                tell(sent)
             request: httpx2.Request = super().build_request(method, url, content=content, **options)
             return request
 

@@ -88,15 +88,8 @@ class Body:
     hasher: PrefixDigest
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """What the request that is being made is to carry; ``sent`` is told when it leaves."""
-
-    body: Body
-    sent: Callable[[Sent], None]
-
-
-OUTGOING: ContextVar[Outgoing | None] = ContextVar("outgoing", default=None)
+OUTGOING: ContextVar[tuple[Body, Callable[[Sent], None]] | None] = ContextVar("outgoing", default=None)
+"""What the request that is being made is to carry, and who is told when it leaves."""
 
 
 class Transcript:

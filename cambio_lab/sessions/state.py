@@ -94,13 +94,13 @@ class SessionState:
         began: float,
     ) -> None:
         """``began`` is the monotonic time at which its life began (before a restart: earlier than this process)."""
+        self._row = row
         self.id = row.id
         self.name = row.name
         self.config = config
         self.mask = config.mask()
         self.status: SessionStatus = "active"
         self.state: Status = "idle"
-        self.created_at = row.created_at
         self.began = began
         self.ended_at: float | None = None
         self.end_reason: str | None = None
@@ -263,15 +263,11 @@ class SessionState:
 
     def row(self) -> SessionRow:
         """Return the session as it is listed once it has ended."""
-        return SessionRow(
-            id=self.id,
+        return replace(
+            self._row,
             name=self.name,
             status=self.status,
-            created_at=self.created_at,
             config=self.config.given(),
-            model=self.model,
-            desktop_kind=self.desktop_kind,
-            container_id=self.desktop.container_id,
             ended_at=self.ended_at,
             end_reason=self.end_reason,
             steps=self.steps,
