@@ -66,8 +66,7 @@ class Playback:
         self.desktop.cut = self.stops.reached
         self._verdicts = _by_call(contents, "ApprovalDecided")
         self._finished = _by_call(contents, "ToolFinished")
-        self._model_ms = [event["model_ms"] for event in contents.events if event["kind"] == "ModelReplied"]
-        self._replies = 0
+        self._model_ms = deque(event["model_ms"] for event in contents.events if event["kind"] == "ModelReplied")
         self._said = _said_during(contents)
         self._appended = 0
         self._humans = _done_by_people(contents)
@@ -148,10 +147,8 @@ class Playback:
         """Return the event with its recorded times and, of a turn that was cut off, the text that had been shown."""
         if isinstance(event, ToolFinished) and event.tool_use_id in self._finished:
             return replace(event, timing=Timing(**self._finished[event.tool_use_id]["timing"]))
-        if isinstance(event, ModelReplied):
-            self._replies += 1
-            if self._replies <= len(self._model_ms):
-                return replace(event, model_ms=self._model_ms[self._replies - 1])
+        if isinstance(event, ModelReplied) and self._model_ms:
+            return replace(event, model_ms=self._model_ms.popleft())
         if isinstance(event, TurnFinished) and (event.stopped or event.limit) and self._ends_alike(event):
             end = self._ends[self.stops.turn]
             return replace(event, text=end["text"], unfinished=end.get("unfinished", ""))
