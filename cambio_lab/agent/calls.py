@@ -157,8 +157,8 @@ class Calls:
     async def _ask(self, call: Call, member: str) -> str:
         """Return a person's verdict on the call."""
         tool = self._turn.tool_for(call)
-        page = tool.page(call) if isinstance(tool, BrowserTool) else ""
-        request = self._gate.request(call.id, member, call.arguments, page)
+        address = tool.address(call) if isinstance(tool, BrowserTool) else ""
+        request = self._gate.request(call.id, member, call.arguments, address)
         await self._turn.emit(StatusChanged("waiting_approval", f"Waiting for approval: {request.shown}"))
         await self._turn.emit(request)
         try:

@@ -208,13 +208,13 @@ class Gate:
         if self.paused:
             await self.race(self._resumed.wait())
 
-    def request(self, tool_use_id: str, tool: str, arguments: dict[str, Any], page: str = "") -> ApprovalRequested:
-        """Open a request for approval; :meth:`verdict` waits for its answer. ``page``: what a browser call acts on."""
+    def request(self, tool_use_id: str, tool: str, arguments: dict[str, Any], address: str = "") -> ApprovalRequested:
+        """Open a request for approval; :meth:`verdict` waits for its answer. ``address``: of the page acted on."""
         self.pending = ApprovalRequested(
             tool_use_id=tool_use_id,
             tool=tool,
             arguments=arguments,
-            shown=shown(tool, arguments) + (f" on {json.dumps(page)}" if page else ""),
+            shown=shown(tool, arguments) + (f" on {json.dumps(address)}" if address else ""),
             expires_at=time.time() + self.timeout,
         )
         self._verdict = asyncio.get_running_loop().create_future()

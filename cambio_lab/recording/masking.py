@@ -116,10 +116,10 @@ def _longest_first(known: Iterable[Any]) -> list[Any]:
     return sorted(known, key=len, reverse=True)
 
 
-def _without_beginning(text: AnyStr, whole: AnyStr, placeholders: Mapping[AnyStr, AnyStr]) -> AnyStr:
-    """``whole`` with its end replaced where that is the first part of a value; ``text`` where it is none."""
+def _without_beginning(text: AnyStr, shown: AnyStr, placeholders: Mapping[AnyStr, AnyStr]) -> AnyStr:
+    """``shown`` with its end replaced where that is the first part of a value; ``text`` where it is none."""
     for value in _longest_first(placeholders):
-        for length in range(min(len(value) - 1, len(whole)), 0, -1):
-            if whole.endswith(value[:length]):
-                return whole[:-length] + placeholders[value]
+        for length in range(min(len(value) - 1, len(shown)), 0, -1):
+            if shown.endswith(value[:length]):
+                return shown[:-length] + placeholders[value]
     return text

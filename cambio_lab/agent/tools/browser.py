@@ -42,7 +42,7 @@ class BrowserTool(ToolsetTool):
     def time_limit(self, call: Call) -> float:
         return LONG.get(call.name, _SECONDS)
 
-    def page(self, call: Call) -> str:
+    def address(self, call: Call) -> str:
         """Return the address of the page that a call is for, as last reported; empty before the first report."""
         return self._pages.get(str(call.arguments.get("tab_id") or ""), "")
 
