@@ -40,9 +40,7 @@ class AgentSocket(EventSocket):
         stream, after = self._stream(), self._after()
         self.session = await self.find(session_id)
         try:
-            self.subscription = self.session.subscribe(
-                after=after, stream=stream, max_bytes=self.services.settings.queue_bytes
-            )
+            self.subscription = self.session.subscribe(after=after, stream=stream)
         except InvalidRequest as error:  # `after` beyond the last event: a bad query value
             raise Refused(400, error.describe(), error.details) from None
         self.viewer = f"socket-{uuid.uuid4().hex[:8]}"

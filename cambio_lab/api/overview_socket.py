@@ -109,13 +109,13 @@ class OverviewSocket(EventSocket):
         """Begin to send the session's events; what speaks against it is said, and the connection stays."""
         from . import schemas  # loaded by the start hook, off the loop
 
-        after, limit = schemas.parse(schemas.Follow, body).after, self.services.settings.queue_bytes
+        after = schemas.parse(schemas.Follow, body).after
         self._close(session_id)
         try:
             if len(self.followed) >= MOST_FOLLOWED:
                 raise InvalidRequest(f"One connection follows at most {MOST_FOLLOWED} sessions.")
             session = await self.registry.find(session_id)
-            subscription = session.subscribe(after=after, stream=True, max_bytes=limit)
+            subscription = session.subscribe(after=after, stream=True)
         except CambioError as error:
             await self._unfollowed(session_id, status_of(error), error.describe())
             return

@@ -224,12 +224,10 @@ class SessionState:
         results = await self.journal.emit(finished, operations=operations)
         await self.record_grew(results[-1])
 
-    def subscribe(
-        self, *, after: int | None = None, stream: bool = False, max_bytes: int | None = None
-    ) -> Subscription:
+    def subscribe(self, *, after: int | None = None, stream: bool = False) -> Subscription:
         """Return a reader of this session's events, from the one after ``after`` on (default: from now)."""
         self.touch()
-        most = self.context.settings.queue_bytes if max_bytes is None else max_bytes
+        most = self.context.settings.queue_bytes
         return self.journal.broadcast.subscribe(after=after, stream=stream, max_bytes=most)
 
     @property

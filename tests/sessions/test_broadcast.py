@@ -74,7 +74,8 @@ async def test_without_after_nothing_old_is_told(bench: Bench) -> None:
 
 async def test_a_slow_reader_holds_little_and_misses_nothing(bench: Bench) -> None:
     session = await bench.registry.create()
-    reader, quick = session.subscribe(max_bytes=2000), session.subscribe()
+    reader, quick = session.subscribe(), session.subscribe()
+    reader._max_bytes = 2000
     await tell(session, 3000, stream_every=10**9)  # the first is a piece of text
     assert reader.lagged > 0
     assert reader._bytes <= 2000
