@@ -169,7 +169,7 @@ async def assemble(
     )
     request = AgentRequest(row.id, config, desktop, gate, history or [], Usage(**row.usage), row.steps)
     agent = await context.make_agent(request)
-    return Session(row, config, desktop, agent, gate, context, began)
+    return Session(row, config, desktop, agent, context, began)
 
 
 async def _fork(store: Store, config: SessionConfig, desktop: Desktop) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from cambio_lab import events
-from cambio_lab.agent.gate import Gate, QueuedMessage
+from cambio_lab.agent.gate import QueuedMessage
 from cambio_lab.agent.models import resolve
 from cambio_lab.agent.tools import parse_policy
 from cambio_lab.agent.tools.named import ExtraTools
@@ -61,12 +61,11 @@ class Session(ControlledSession):
         config: SessionConfig,
         desktop: Desktop,
         agent: RecordedAgent,
-        gate: Gate,
         context: SessionContext,
         began: float,
     ) -> None:
         """``desktop`` is the bare one; clients get it as the agent's record wants it."""
-        super().__init__(row, config, agent.client_desktop(desktop, config.mask()), gate, context, began)
+        super().__init__(row, config, agent.client_desktop(desktop, config.mask()), agent.gate, context, began)
         self.agent = agent
         self.extra_tools: ExtraTools | None = None
         """Functions that a client offers to the agent from its next turn on."""
