@@ -60,7 +60,6 @@ class Creation:
         self._config = config
         self._options = options
         self._tell = tell
-        self._began = context.clock.monotonic()
         self._desktop: Desktop | None = None
         self._session: Session | None = None
 
@@ -82,7 +81,7 @@ class Creation:
             vnc_port=desktop.vnc_port,
         )
         history = await _fork(store, config, desktop)
-        session = await assemble(self._context, row, config, desktop, began=self._began, history=history)
+        session = await assemble(self._context, row, config, desktop, history)
         self._session = session
         if history and config.fork is not None and config.fork.step is None:
             session.gate.note = QueuedMessage(new_message_id(), NOTE + CONTINUED, note=True)
@@ -157,9 +156,7 @@ async def assemble(
     row: SessionRow,
     config: SessionConfig,
     desktop: Desktop,
-    *,
-    began: float,
-    history: list[dict[str, Any]] | None = None,
+    history: list[dict[str, Any]],
 ) -> Session:
     """Put the parts of a session together; nothing runs yet."""
     settings, timeout = context.settings, config.approval_timeout
@@ -167,9 +164,9 @@ async def assemble(
         parse_policy(settings.approval if config.approval is None else config.approval),
         settings.approval_timeout if timeout is None else timeout,
     )
-    request = AgentRequest(row.id, config, desktop, gate, history or [], Usage(**row.usage), row.steps)
+    request = AgentRequest(row.id, config, desktop, gate, history, Usage(**row.usage), row.steps)
     agent = await context.make_agent(request)
-    return Session(row, config, desktop, agent, context, began)
+    return Session(row, config, desktop, agent, context)
 
 
 async def _fork(store: Store, config: SessionConfig, desktop: Desktop) -> list[dict[str, Any]]:

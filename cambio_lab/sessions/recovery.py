@@ -178,9 +178,7 @@ class Recovery:
         session: Session | None = None
         try:
             history = await stored_conversation(self._store, row.id)
-            lived = max(0.0, self._clock.time() - row.created_at)
-            began = self._clock.monotonic() - lived
-            session = await assemble(self._context, row, config, desktop, began=began, history=history)
+            session = await assemble(self._context, row, config, desktop, history)
             await self._close_turn(session, row)
             if self._stopping or row.id in self._ending:
                 raise DesktopUnavailable("The server is stopping, or the session is being ended.")

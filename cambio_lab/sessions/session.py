@@ -62,10 +62,9 @@ class Session(ControlledSession):
         desktop: Desktop,
         agent: RecordedAgent,
         context: SessionContext,
-        began: float,
     ) -> None:
         """``desktop`` is the bare one; clients get it as the agent's record wants it."""
-        super().__init__(row, config, agent.client_desktop(desktop, config.mask()), agent.gate, context, began)
+        super().__init__(row, config, agent.client_desktop(desktop, config.mask()), agent.gate, context)
         self.agent = agent
         self.extra_tools: ExtraTools | None = None
         """Functions that a client offers to the agent from its next turn on."""

@@ -91,9 +91,7 @@ class SessionState:
         desktop: Desktop,
         gate: Gate,
         context: SessionContext,
-        began: float,
     ) -> None:
-        """``began`` is the monotonic time at which its life began (before a restart: earlier than this process)."""
         self._row = row
         self.id = row.id
         self.name = row.name
@@ -101,7 +99,6 @@ class SessionState:
         self.mask = config.mask()
         self.status: SessionStatus = "active"
         self.state: Status = "idle"
-        self.began = began
         self.ended_at: float | None = None
         self.end_reason: str | None = None
         self.model = row.model
@@ -118,6 +115,8 @@ class SessionState:
         self.quota = context.quota
         self.store = context.store
         self.clock = context.clock
+        self.began = self.clock.monotonic() - max(0.0, self.clock.time() - row.created_at)
+        """In monotonic time; before a restart, its life began earlier than this process."""
         self.journal = Journal(
             row.id, context.store, sequence=row.last_sequence, stream_sequence=row.last_stream_sequence
         )
