@@ -96,9 +96,10 @@ class OwnedTasks:
         return task
 
     def repeat(self, seconds: float, work: Callable[[], Awaitable[object]], name: str) -> None:
-        """Do ``work`` now and again and again, with ``seconds`` between; a failure costs that one time."""
+        """Do ``work`` again and again, with ``seconds`` between; a failure costs that one time."""
 
         async def repeating() -> None:
+            await asyncio.sleep(LOOK_SECONDS)
             while True:
                 try:
                     await work()
