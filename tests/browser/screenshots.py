@@ -216,7 +216,9 @@ async def browsing(browser: Browser, folder: Path) -> None:
 async def lab_itself(browser: Browser, server: LiveServer, work: Path, folder: Path) -> None:
     session = await make(server, "Flights to Oslo", approval="never", max_cost_usd=2)
     asking = await make(server, "Hotels in Rome", approval="always")
+    await say(server, session, "Find a flight")
     async with server.client() as client:
+        await until(client, session, "idle", 60)
         (work / "run.cambio").write_bytes((await client.get(f"/sessions/{session}/run")).raise_for_status().content)
     for theme in ("Light", "Dark"):
         page = await browser.new_page(viewport={"width": 1440, "height": 900})
