@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -190,21 +191,17 @@ class Chromium:
 
     async def _prepare(self, tab: Tab) -> None:
         """Set a new tab up before its page runs, then let it run."""
-        wanted: dict[str, dict[str, Any]] = {
-            "Page.enable": {},
-            "Network.enable": {"maxTotalBufferSize": 0, "maxResourceBufferSize": 0},
-            "Inspector.enable": {},
-            **({"Runtime.enable": {}} if self._console else {}),
-            "Fetch.enable": {"patterns": [{"resourceType": "Document"}]},
-            # Keys reach the page whatever has the window's focus: a new window begins with its address bar.
-            "Emulation.setFocusEmulationEnabled": {"enabled": True},
-            "Runtime.runIfWaitingForDebugger": {},
-        }
+        send = partial(self._devtools.send, session=tab.session)
         try:
             await asyncio.gather(
-                *(self._devtools.send(name, told, session=tab.session) for name, told in wanted.items())
+                *map(send, ["Page.enable", "Inspector.enable"] + ["Runtime.enable"] * self._console),
+                send("Network.enable", {"maxTotalBufferSize": 0, "maxResourceBufferSize": 0}),
+                send("Fetch.enable", {"patterns": [{"resourceType": "Document"}]}),
+                # Keys reach the page whatever has the window's focus: a new window begins with its address bar.
+                send("Emulation.setFocusEmulationEnabled", {"enabled": True}),
+                send("Runtime.runIfWaitingForDebugger"),
             )
-            tree = await self._devtools.send("Page.getFrameTree", session=tab.session)
+            tree = await send("Page.getFrameTree")
             tab.main_frame = tab.main_frame or str(tree["frameTree"]["frame"]["id"])
         finally:
             self.tabs[tab.tab_id] = tab

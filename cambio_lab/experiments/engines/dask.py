@@ -65,12 +65,11 @@ class DaskEngine:
         await self._look(force=True)
         found = await self._ask_all("check")
         answers = {address: answer.get("missing", ["is not set up"]) for address, answer in found.items()}
-        wrong = {address: missing for address, missing in answers.items() if missing}
+        wrong = {address: "; ".join(missing) for address, missing in answers.items() if missing}
         for address, missing in wrong.items():
-            logger.warning("worker %s takes no runs: %s", address, "; ".join(missing))
+            logger.warning("worker %s takes no runs: %s", address, missing)
         if found and len(wrong) == len(found):
-            listed = "\n".join(f"  {address}: {'; '.join(missing)}" for address, missing in wrong.items())
-            raise ConfigurationError(f"No worker can run desktops:\n{listed}")
+            raise ConfigurationError("\n  ".join(("No worker can run desktops:", *map(": ".join, wrong.items()))))
 
     async def slots(self) -> int:
         """A little more than there are desktops, so that no worker waits for the driver's next look."""
