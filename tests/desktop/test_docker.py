@@ -21,6 +21,8 @@ from cambio_lab.desktop.base import Size
 from cambio_lab.desktop.connected import ConnectedDesktop
 from cambio_lab.desktop.docker import remove
 from cambio_lab.desktop.docker.engine import Engine, EngineError
+from cambio_lab.desktop.docker.filter import load_rules
+from cambio_lab.desktop.docker.image import image_tag
 from cambio_lab.desktop.docker.provider import DockerProvider
 from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.desktop.rfb.client import RfbClient
@@ -80,6 +82,28 @@ async def test_a_creation_that_is_cancelled_leaves_nothing(docker_host: str, eng
             assert ours(engine, provider) == []
             assert engine.networks(filters={"label": f"org.cambio-lab.server={provider.server_id}"}) == []
     await provider.stop()
+
+
+async def test_rules_whose_loading_is_cancelled_leave_no_container(
+    docker_host: str, engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cancelled while the helper container is being removed: the removal ends first."""
+    ours_only, removing = Engine(), asyncio.Event()
+    server = name()
+
+    async def slow(engine: Engine, container: str) -> None:
+        removing.set()
+        await asyncio.sleep(0.2)
+        await remove(engine, container)
+
+    monkeypatch.setattr("cambio_lab.desktop.docker.filter.remove", slow)
+    loading = asyncio.create_task(load_rules(ours_only, server, image_tag(Settings().image), []))
+    await removing.wait()
+    loading.cancel()
+    await asyncio.wait([loading])
+    assert loading.cancelled()
+    assert engine.containers(all=True, filters={"label": f"org.cambio-lab.server={server}"}) == []
+    ours_only.close()
 
 
 @pytest.mark.parametrize(("status", "quiet"), [(404, True), (409, True), (500, False), (0, False)])

@@ -11,7 +11,7 @@ import queue
 import socket
 import struct
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from functools import partial
@@ -103,6 +103,18 @@ class EngineError(Exception):
         self.status = status
 
 
+async def finished(work: Coroutine[Any, Any, T]) -> T:
+    """Await ``work``, also when the caller is cancelled meanwhile: it ends first."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
+        raise
+
+
 class _PerThread(threading.local):
     client: Any = None
 
@@ -162,15 +174,8 @@ class Engine:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, action)
 
     async def finish(self, action: Callable[[Any], T]) -> T:
-        """Like :meth:`call`; when the caller is cancelled, the call ends first: what it made can be removed then."""
-        work = asyncio.create_task(self.call(action))
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            await asyncio.wait([work])
-            if not work.cancelled():
-                work.exception()
-            raise
+        """Like :meth:`call`, but :func:`finished`: what the call made can be removed then."""
+        return await finished(self.call(action))
 
     async def lines(self, action: Callable[[Any], Any]) -> AsyncIterator[dict[str, Any]]:
         """The JSON objects of a streaming call (a build, a pull), as they come."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Template
 
 from . import ROLE_LABEL, SEALED, SERVER_LABEL, create, memory_folder, remove, start_attached
-from .engine import Engine, EngineError
+from .engine import Engine, EngineError, finished
 
 PROXY_PORT = 3128
 PRIVATE = (
@@ -105,7 +105,7 @@ async def load_rules(engine: Engine, server_id: str, image: str, subnets: Sequen
         result = await engine.call(lambda client: client.wait(name))
         output = await engine.call(lambda client: client.logs(name, stdout=True, stderr=True))
     finally:
-        await remove(engine, name)
+        await finished(remove(engine, name))
     text = output.decode("utf-8", "replace").strip()
     if result["StatusCode"] != 0 or "cambio-none" not in text:
         raise EngineError(text.splitlines()[-1] if text else "the rules were not accepted")
