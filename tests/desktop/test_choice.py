@@ -90,7 +90,7 @@ async def test_an_experiment_does_not_begin_without_isolation(
 async def test_panel_health_doctor_and_docs_say_the_same_words(docker_host: str, kind: str) -> None:
     words = ISOLATION[kind]
     root = Path(__file__).parents[2]
-    assert f"{kind}: '{words}'" in (root / "labextension/shared/views/panel.tsx").read_text()
+    assert f"{kind}: trans.__('{words}')" in (root / "labextension/shared/views/panel.tsx").read_text()
     assert f"| {words}: " in (root / "docs/desktop.md").read_text()
     provider = await make_provider(Settings(), server_id="words", kind=kind)
     health = await provider.health()

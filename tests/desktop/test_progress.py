@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from cambio_lab.desktop.docker.engine import Engine
 from cambio_lab.desktop.docker.provider import DockerProvider
 from cambio_lab.desktop.provider import DesktopOptions, Progress
 from cambio_lab.settings import Settings
@@ -17,13 +19,13 @@ async def test_everybody_who_waits_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     provider = DockerProvider(Settings(pool_size=0), server_id=uuid.uuid4().hex)
     begun, go_on = asyncio.Event(), asyncio.Event()
 
-    async def build(report: Callable[[Progress], None]) -> str:
+    async def build(engine: Engine, image: str, report: Callable[[Progress], None], *, dockerfile: Path | None) -> str:
         begun.set()
         await go_on.wait()
         report(Progress("Step 2/9 : RUN apt-get", 0.2))
         return "image:1"
 
-    monkeypatch.setattr(provider, "build", build)
+    monkeypatch.setattr("cambio_lab.desktop.docker.provider.build_image", build)
     told: list[str] = []
     pool = asyncio.create_task(provider._image(DesktopOptions()))
     await begun.wait()
