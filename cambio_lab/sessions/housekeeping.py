@@ -87,6 +87,7 @@ class OwnedTasks:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._cancelled = False
 
     def own(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Start ``work``; the task may be awaited, and need not be."""
@@ -100,17 +101,18 @@ class OwnedTasks:
 
         async def repeating() -> None:
             await asyncio.sleep(LOOK_SECONDS)
-            while True:
+            while not self._cancelled:  # also when what ran took no notice of being cancelled
                 try:
                     await work()
                 except Exception:
                     logger.exception("%s failed", name)
-                await asyncio.sleep(seconds)
+                await asyncio.sleep(0 if self._cancelled else seconds)
 
         self.own(repeating(), name)
 
     async def cancel(self) -> None:
         """Cancel what still runs and wait until it has ended."""
+        self._cancelled = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
