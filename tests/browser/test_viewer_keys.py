@@ -105,10 +105,11 @@ async def test_command_is_control_on_a_mac(page: Page, local: LiveServer) -> Non
     await page.reload()
     await page.locator(LIVE).wait_for()
     await canvas(page, VIEWER).click(position={"x": 5, "y": 5})
-    await page.keyboard.type("sleep 1000\n")
-    await page.keyboard.press("Meta+c")
-    await page.keyboard.type("echo interrupted > mac.txt\n")
     async with local.client() as client:
+        await page.keyboard.type("sh -c 'echo on > on.txt; exec sleep 1000'\n")
+        await written(client, session_id, "on.txt", "on\n")  # a shell that is about to start it is not interrupted
+        await page.keyboard.press("Meta+c")
+        await page.keyboard.type("echo interrupted > mac.txt\n")
         await written(client, session_id, "mac.txt", "interrupted\n")
 
 
