@@ -23,11 +23,11 @@ from pathlib import Path
 
 from cambio_lab.desktop.base import Point
 from cambio_lab.desktop.docker.desktop import DockerDesktop
-from cambio_lab.desktop.docker.network import OPEN
+from cambio_lab.desktop.docker.filter import OPEN
 from cambio_lab.desktop.docker.provider import DockerProvider
 from cambio_lab.desktop.machine import STDOUT, Process
 from cambio_lab.desktop.provider import DesktopOptions
-from cambio_lab.desktop.screen import encode as png
+from cambio_lab.desktop.screen import encode
 from cambio_lab.settings import Settings
 from tests.desktop.programs import launch, launch_window, wait_for_window
 
@@ -140,10 +140,10 @@ async def compare(desktop: DockerDesktop, repeat: int, reference: int, quiet: fl
 
         await our_way(0)
         mine = await timed(repeat, our_way)
-        encode = statistics.median([png.encode(desktop.frame()).encode_ms for _ in range(5)])
+        encoding = statistics.median([encode(desktop.frame()).encode_ms for _ in range(5)])
         theirs = await timed(reference, their_way)
         exec_way = await timed(reference, outside)
-        least = [await ask(floor, line(number)) + encode for number in range(repeat)]
+        least = [await ask(floor, line(number)) + encoding for number in range(repeat)]
         beyond = statistics.median(mine) - quiet
         print(name)
         row("ours", mine, f"{statistics.median(theirs) / statistics.median(mine):.0f} x faster than the reference")
@@ -151,7 +151,7 @@ async def compare(desktop: DockerDesktop, repeat: int, reference: int, quiet: fl
         row("ours, without quiet period", [value - quiet for value in mine], f"{ratio:.1f} x floor")
         row("reference (xdotool, 2 s, scrot)", theirs)
         row("docker exec xdotool", exec_way)
-        row("floor (XTest, shm) + encoding", least, f"encoding alone {encode:.1f}")
+        row("floor (XTest, shm) + encoding", least, f"encoding alone {encoding:.1f}")
     floor.abandon()
 
 
