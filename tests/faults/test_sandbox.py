@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,12 @@ def parts_of(server: LiveServer) -> list[psutil.Process]:
 
 
 def living(processes: list[psutil.Process]) -> list[str]:
-    return [process.name() for process in processes if process.is_running() and process.status() != "zombie"]
+    found = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # it ended while it was looked at
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.name())
+    return found
 
 
 def folders() -> set[str]:
