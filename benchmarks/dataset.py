@@ -37,7 +37,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10_000)
     wanted = parser.parse_args().steps
     loaded = itertools.cycle([Run.load(path).contents for path in RECORDINGS])
-    runs, steps = [], 0
+    runs: list[Run] = []
+    steps = 0
     while steps < wanted:
         runs.append(varied(next(loaded), len(runs)))
         steps += len(runs[-1].rows)
@@ -48,7 +49,7 @@ def main() -> None:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         began = time.perf_counter()
         query = f"select count(*), count(distinct sha256(screenshot_after.bytes)) from '{path}'"
-        found = duckdb.sql(query).fetchall()[0]
+        found = duckdb.connect().execute(query).fetchone()
         duck = time.perf_counter() - began
         began = time.perf_counter()
         read = datasets.Dataset.from_parquet(str(path), cache_dir=folder)

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def width(view: View) -> int | None:
     if image is None:
         return None
     near = (np.abs(image.astype(np.int16) - np.array([0xD5, 0, 0xF9], dtype=np.int16)) <= 12).all(axis=2)
-    rows, columns = near.nonzero()
+    rows, columns = np.nonzero(near)
     return int(columns.max() - columns.min() + 1) if len(rows) > 60 else None
 
 
@@ -120,7 +121,7 @@ def tabs_by_reference(view: View) -> Reply:
     return reply(str(max(map(int, re.findall(r"Price (\d+)", view.result_text())))))
 
 
-def checked(policy: Any) -> Any:
+def checked(policy: Callable[[View], Reply]) -> Callable[[View], Reply]:
     """Both toolsets: the browser's for the work, then a look at the screen before the answer."""
 
     def both(view: View) -> Reply:
@@ -184,7 +185,7 @@ async def one(workshop: Workshop, task: str, way: str, observe: list[str]) -> tu
     definitions = sum(tool_tokens(body["tools"]) for body in bodies)
     used = {"requests": len(bodies), "calls": session.steps, "input": total - definitions}
     used["looks"] = [
-        json.loads(row.record) for row in await session.store.events.records(session.id, kinds=("Unseen",))
+        json.loads(row.record or "null") for row in await session.store.events.records(session.id, kinds=("Unseen",))
     ]
     for look in used["looks"]:
         found = await session.store.screenshots.read(look["image"]) if look["image"] else None

@@ -1,0 +1,1 @@
+"""Measurements of the product; run each as ``python -m benchmarks.NAME``."""
