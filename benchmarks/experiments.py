@@ -17,8 +17,7 @@ from typing import Any
 
 from cambio_lab.events import Usage
 from cambio_lab.experiments import Experiment
-from cambio_lab.experiments.engines.base import Job, Plan
-from cambio_lab.experiments.outcome import AttemptProgress, Outcome
+from cambio_lab.experiments.engine import AttemptProgress, Job, Outcome, Plan
 from tests.experiments.conftest import GOOD, word_task, write_word
 from tests.experiments.instant import make_instant
 from tests.messages_api import MessagesApi

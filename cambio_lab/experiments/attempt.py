@@ -1,11 +1,11 @@
-"""One attempt at a cell: session, setup, turns, check, record. The same on this machine and on a worker."""
+"""One attempt at a cell: session, setup, turns, check, record; and the engine that runs attempts on this machine."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,10 @@ from ..desktop.base import Desktop
 from ..errors import CambioError, DesktopError
 from ..events import QuestionAnswered, QuestionAsked, TurnFailed, TurnFinished
 from . import live
-from .engines.base import Job
+from .engine import AttemptLost, AttemptProgress, Job, Judgement, Outcome, Plan, Stage, judge_exception, judge_turn
 from .evidence import Witness, judge
-from .live import Live
-from .outcome import AttemptProgress, Judgement, Outcome, Stage, judge_exception, judge_turn
-from .policies import human_policy
+from .limits import default_concurrency
+from .live import Live, human_policy
 from .task import Verdict
 from .workplace import Meter, Workplace
 
@@ -207,3 +206,59 @@ async def _bounded(work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
     except (TimeoutError, CambioError, OSError) as error:
         logger.error("a session could not be wound up: %s", error)
         return {}
+
+
+class LocalEngine:
+    """The default engine; ``concurrency`` overrides the measured one."""
+
+    name = "local"
+
+    def __init__(self) -> None:
+        self._place: Workplace | None = None
+        self._attempts: dict[str, Attempt] = {}
+        self._slots = 1
+
+    async def start(self, plan: Plan) -> None:
+        assert plan.store is not None, "the local engine works in the experiment's own store"
+        self._slots = plan.wanted or default_concurrency(plan.settings.max_desktops)
+        self._place = Workplace(
+            plan.store,
+            plan.settings,
+            owner=plan.experiment_id,
+            runs=plan.directory / "runs",
+            make=plan.make_provider,
+        )
+        await self._place.open(plan.models)
+
+    async def slots(self) -> int:
+        return self._slots
+
+    async def recover(self, attempts: Sequence[AttemptProgress]) -> tuple[list[Outcome], set[str]]:
+        """Charge what attempts had spent: they die with their process, and the store has their counts."""
+        found = [await self._running.lost(attempt) for attempt in attempts]
+        return [outcome for outcome in found if outcome is not None], set()
+
+    async def run(self, job: Job) -> Outcome:
+        attempt = self._attempts[job.attempt] = Attempt(self._running, job)
+        try:
+            return await attempt.run()
+        finally:
+            del self._attempts[job.attempt]
+
+    async def settled(self, outcome: Outcome) -> None:
+        """Nothing was kept for it."""
+
+    async def progress(self, *, thumbnails: bool) -> list[AttemptProgress]:
+        found = await asyncio.gather(*(one.progress(thumbnails=thumbnails) for one in list(self._attempts.values())))
+        return list(found)
+
+    async def stop(self) -> None:
+        place, self._place = self._place, None
+        if place is not None:
+            await place.close()
+
+    @property
+    def _running(self) -> Workplace:
+        if self._place is None:
+            raise AttemptLost("The engine has been stopped.")
+        return self._place

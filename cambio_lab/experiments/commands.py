@@ -78,7 +78,7 @@ async def _run(arguments: argparse.Namespace) -> int:
 
 def _asked(arguments: argparse.Namespace) -> Any:
     """The experiment of the file, or of the benchmark that is named."""
-    from .catalogue import benchmark
+    from . import benchmark
     from .experiment import Experiment
 
     if (arguments.file is None) == (arguments.benchmark is None):
@@ -100,7 +100,7 @@ def _asked(arguments: argparse.Namespace) -> Any:
 
 def benchmarks_command(arguments: argparse.Namespace) -> int:
     """Name, version, size and title of each."""
-    from .catalogue import benchmarks
+    from . import benchmarks
 
     print(benchmarks())
     return COMPLETE

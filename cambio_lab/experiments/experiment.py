@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,18 +16,16 @@ from ..errors import ConfigurationError
 from ..recording import walls
 from ..sessions import SessionConfig
 from ..store import FILE_NAME, Store
-from . import display, evidence, plots, results
-from .budget import Budget
-from .engines import choose as choose_engine
-from .engines import recover
-from .engines.base import Engine, Plan
+from . import evidence, report, results, wall
+from .attempt import LocalEngine
+from .engine import Engine, Plan
+from .evidence import Recording
 from .grid import Grid, lab_settings, name_settings
 from .ledger import CellRow, Ledger, load_cells, open_row
-from .policies import Policy, name_models
-from .recording import Recording
+from .limits import Budget
+from .live import Policy, name_models
 from .scheduler import Scheduler, Tally
 from .task import Task
-from .wall import as_html, describe, tally_of, words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,12 +89,12 @@ class Experiment:
     @classmethod
     def from_inspect(cls, task: Any, **options: Any) -> Experiment:
         """The samples of an Inspect task as tasks: input, files, set-up and scorers; the solver is ours."""
-        from ..interop.inspect_tasks import tasks
+        from ..interop.inspect_registry import tasks
 
         return cls([Task(**one) for one in tasks(task)], **options)
 
     async def run(
-        self, *, concurrency: int | None = None, engine: Any = None, progress: bool | display.Display = True
+        self, *, concurrency: int | None = None, engine: Any = None, progress: bool | wall.Display = True
     ) -> Tally:
         """Run every cell that is not done yet; run it again after any interruption and it goes on.
 
@@ -111,7 +110,7 @@ class Experiment:
             replays = recording is not None and recording.replays
             # The output of a recorded notebook is the same whenever it is replayed, so it has no identity.
             identity = "" if recording else (await self._facts(ledger))["id"]
-            shown = display.choose(progress, identity=identity, name=self.name, directory=self.directory)
+            shown = wall.choose(progress, identity=identity, name=self.name, directory=self.directory)
             try:
                 if recording and replays:
                     self._tally = await recording.replay(ledger, self.grid, self.directory / "runs")
@@ -123,7 +122,7 @@ class Experiment:
             finally:
                 shown.close(self.tally)
 
-    async def _run_on(self, engine: Engine, ledger: Ledger, shown: display.Display, concurrency: int | None) -> Tally:
+    async def _run_on(self, engine: Engine, ledger: Ledger, shown: wall.Display, concurrency: int | None) -> Tally:
         try:
             await engine.start(await self._plan(ledger, concurrency))
             return await self._schedule(ledger, engine, shown, await recover(engine, ledger))
@@ -153,9 +152,7 @@ class Experiment:
         """Whether :meth:`stop` was called and the run has not ended yet."""
         return self._scheduler is not None and self._scheduler.stopping
 
-    async def _schedule(
-        self, ledger: Ledger, engine: Engine, shown: display.Display, alive: Mapping[str, str]
-    ) -> Tally:
+    async def _schedule(self, ledger: Ledger, engine: Engine, shown: wall.Display, alive: Mapping[str, str]) -> Tally:
         await ledger.forget(failed_only=True)  # a new call is a new chance for what the infrastructure spoiled
         cells = {cell.cell_id: cell for cell in self.grid}
         known = [row for row in await ledger.cells() if row.cell_id in cells]
@@ -170,7 +167,7 @@ class Experiment:
         )
         try:
             still_open = [cells[row.cell_id] for row in known if row.state == "open"]
-            return await scheduler.run(still_open, tally_of(self.grid, known), alive)
+            return await scheduler.run(still_open, wall.tally_of(self.grid, known), alive)
         finally:
             self._tally = scheduler.tally
 
@@ -228,9 +225,9 @@ class Experiment:
 
     def plot(self, kind: str = "success") -> Any:
         """A matplotlib figure: ``success`` (rates with intervals), ``tasks`` (task x model) or ``cost``."""
-        if kind not in plots.KINDS:
-            raise ConfigurationError(f"There is no plot {kind!r}.", hint=f"Choose {', '.join(plots.KINDS)}.")
-        return plots.success_rates(self.summary()) if kind == "success" else plots.KINDS[kind](self.results)
+        if kind not in report.KINDS:
+            raise ConfigurationError(f"There is no plot {kind!r}.", hint=f"Choose {', '.join(report.KINDS)}.")
+        return report.success_rates(self.summary()) if kind == "success" else report.KINDS[kind](self.results)
 
     def open(self, task: str, model: str, setting: str = "default", repeat: int = 0) -> Run:
         """The recorded run of a cell: read it, replay it, compare it with another, fork it."""
@@ -251,8 +248,6 @@ class Experiment:
 
         ``results.csv`` is written beside it, and ``results.parquet`` where pandas and pyarrow are installed.
         """
-        from . import report
-
         return report.write(self, Path(path) if path else self.directory / "report.html")
 
     async def rescore(self) -> list[dict[str, Any]]:
@@ -282,7 +277,41 @@ class Experiment:
         return len(self.grid)
 
     def __repr__(self) -> str:
-        return f"<Experiment {self.name}: {self.grid!r}; {words(tally_of(self.grid, self.cells))}>"
+        return f"<Experiment {self.name}: {self.grid!r}; {wall.words(wall.tally_of(self.grid, self.cells))}>"
 
     def _repr_html_(self) -> str:
-        return as_html(describe(tally_of(self.grid, self.cells), name=self.name, directory=self.directory))
+        return wall.as_html(
+            wall.describe(wall.tally_of(self.grid, self.cells), name=self.name, directory=self.directory)
+        )
+
+
+def choose_engine(engine: Any) -> Engine:
+    """An engine for what the user gave: ``None``, a ``dask.distributed.Client``, or an engine."""
+    if engine is None:
+        return LocalEngine()
+    distributed = sys.modules.get("distributed")  # who holds a client has imported it
+    if distributed is not None and isinstance(engine, distributed.Client):
+        from .dask import DaskEngine
+
+        return DaskEngine(engine)
+    if isinstance(engine, Engine):
+        return engine
+    raise ConfigurationError(
+        f"{type(engine).__name__} is no engine.", hint="Give a dask.distributed.Client, or None for this machine."
+    )
+
+
+async def recover(engine: Engine, ledger: Ledger) -> dict[str, str]:
+    """Settle attempts that a killed process left: count what finished unseen, charge and reopen the rest.
+
+    Returns the attempts that still run on a worker, by cell: they are gone on with.
+    """
+    running = await ledger.running()
+    outcomes, alive = await engine.recover(running)
+    for outcome in outcomes:
+        await ledger.finish(outcome, final=outcome.failure != "infrastructure" and not outcome.fatal)
+        await engine.settled(outcome)
+    for attempt in running:  # no effect on those that were just finished
+        if attempt.attempt not in alive:
+            await ledger.lose(attempt.attempt, "the process that ran it died")
+    return {attempt.cell_id: attempt.attempt for attempt in running if attempt.attempt in alive}

@@ -12,7 +12,7 @@ from ..agent.models import DEMO
 from ..errors import ConfigurationError
 from ..recording.rows import counted
 from .fingerprint import fingerprint
-from .policies import Policy, human_policy
+from .live import Policy, human_policy
 from .task import Task
 
 Settings = Mapping[str, Mapping[str, Any]]

@@ -19,9 +19,9 @@ from typing import Any
 from ..errors import ConfigurationError, StoreError
 from ..store import FILE_NAME, Store
 from ..store.sessions import execute, select
+from .engine import NO_VERDICT, AttemptProgress, Outcome
 from .fingerprint import comparable
 from .grid import Cell
-from .outcome import NO_VERDICT, AttemptProgress, Outcome
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS experiment_facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);

@@ -1,18 +1,34 @@
-"""What ``setup`` and ``check`` are given: the desktop of the running session, in few words."""
+"""A running session as the author of a task sees it: for ``setup`` and ``check``, and for policies in a model's place.
+
+A policy is ``async def policy(observation)``. It returns a list of :func:`action`, or a text, which ends the turn.
+It answers the agent's requests as a transport under the SDK, so that loop, desktop, limits, recorder and results are
+the same, and a recorded run of it can be replayed like any other.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import functools
+import hashlib
 import inspect
+import json
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from ..desktop.base import Desktop, Screenshot
+import httpx2
+
+from ..agent.transports.demo import DemoTransport, error_response, message_response
+from ..agent.transports.script import Block, Message, current_turn, user_words
+from ..desktop.base import Desktop, Screenshot, Size
 from ..desktop.machine import CommandResult, FileInfo
-from ..errors import ActionError
+from ..errors import ActionError, ConfigurationError
 from ..events import Usage
+from .task import Task
 
 if TYPE_CHECKING:
     from ..sessions import Session
@@ -136,3 +152,169 @@ async def call(function: Callable[..., Any], live: Live, *arguments: Any) -> Any
     blocking = BlockingLive(live, asyncio.get_running_loop())
     result = await asyncio.to_thread(function, blocking, *arguments)
     return await result if inspect.isawaitable(result) else result
+
+
+OWN = frozenset({"bash", "str_replace_based_edit_tool"})
+"""Tools of their own; every other action is a member of the computer toolset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a policy sees before each of its replies. ``screenshot`` is an encoded image, ``size`` its pixels.
+
+    ``results`` are the texts of the last actions, ``random`` is seeded by the cell. ``task`` and ``live`` are for
+    reference solutions and baselines: they know more than a model is told.
+    """
+
+    message: str
+    step: int
+    """Replies with actions before this one, in this turn."""
+    screenshot: bytes
+    size: Size
+    results: tuple[str, ...]
+    random: random.Random
+    task: Task
+    live: Live
+
+
+Policy = Callable[[Observation], Awaitable["Sequence[Block] | str"]]
+
+
+def action(name: str, **arguments: Any) -> Block:
+    """Return one action: a member of the computer toolset (``left_click``, coordinate=[x, y]) or ``bash``."""
+    block: Block = {"type": "tool_use", "name": name, "input": arguments}
+    return block if name in OWN else {**block, "toolset_name": "computer"}
+
+
+async def random_policy(observation: Observation) -> Sequence[Block] | str:
+    """Click, double-click, type or press keys at random, ten times, within ``live.values["area"]`` if there is one."""
+    draw = observation.random
+    if observation.step >= 10:
+        return "I stop after ten actions."
+    left, top, right, bottom = observation.live.values.get("area", (0, 0, *observation.size))
+    kind = draw.choices(("left_click", "double_click", "type", "key"), (7, 1, 1, 1))[0]
+    if kind == "type":
+        words = observation.message.split() or ["hello"]
+        return [action("type", text=draw.choice(words).strip(".,:;\"'") or "a")]
+    if kind == "key":
+        return [action("key", text=draw.choice(("Tab", "Return", "Down", "space")))]
+    return [action(kind, coordinate=[draw.randrange(left, right), draw.randrange(top, bottom)])]
+
+
+async def oracle_policy(observation: Observation) -> Sequence[Block] | str:
+    """Follow the task's reference solution, itself a policy; give up where there is none."""
+    solution = observation.task.solution
+    return "This task has no reference solution." if solution is None else await solution(observation)
+
+
+async def human_policy(observation: Observation) -> Sequence[Block] | str:
+    """Do again, a step at a time, what a person did in the task's demonstration; give up where there is none."""
+    task = observation.task
+    if task.demonstration is None:
+        return "No person has shown how to do this task."
+    digest = await asyncio.to_thread(task.demonstrated)
+    steps = await asyncio.to_thread(_demonstrated, str(task.demonstration), digest)
+    if observation.step >= len(steps):
+        return "I did what I was shown."
+    name, arguments = steps[observation.step]
+    return [action(name, **arguments)]
+
+
+@lru_cache(maxsize=16)
+def _demonstrated(path: str, digest: str) -> tuple[tuple[str, dict[str, Any]], ...]:
+    from ..reports import Run
+
+    steps = Run.load(path).human_steps
+    if any("characters" in step["arguments"] for step in steps):
+        raise ConfigurationError(f"{path} does not have the typed text.", hint="Record it with record_human='full'.")
+    return tuple((step["action"], step["arguments"]) for step in steps)
+
+
+BASELINES: Mapping[str, Policy] = {"random": random_policy, "oracle": oracle_policy, "human": human_policy}
+
+
+def name_models(models: Sequence[str | Policy] | Mapping[str, str | Policy]) -> dict[str, str | Policy]:
+    """Models by the name of their column. A function is named after itself; :data:`BASELINES` have names.
+
+    Give a mapping to name them otherwise. :class:`ConfigurationError` when two have the same name.
+    """
+    pairs = list(models.items()) if isinstance(models, Mapping) else [(_name(model), model) for model in models]
+    names = [name for name, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigurationError(f"Two models have the same name: {', '.join(twice)}.")
+    return {name: BASELINES.get(model, model) if isinstance(model, str) else model for name, model in pairs}
+
+
+def _name(model: str | Policy) -> str:
+    if isinstance(model, str):
+        return model
+    known = next((name for name, policy in BASELINES.items() if policy is model), None)
+    return known or (model.__name__ if isinstance(model, FunctionType) else type(model).__name__)
+
+
+class PolicyTransport(httpx2.AsyncBaseTransport):
+    """Answers with the policy that is bound to it; with none it is the demo model."""
+
+    def __init__(self) -> None:
+        self._demo = DemoTransport()
+        self._policy: Policy | None = None
+        self.failure: Exception | None = None
+        """What the policy raised: the author's mistake, no evidence about anything."""
+
+    def bind(self, policy: Policy, task: Task, live: Live) -> None:
+        self._policy, self._task, self._live = policy, task, live
+        self._random = random.Random(live.seed)
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if self._policy is None:
+            return await self._demo.handle_async_request(request)
+        body = await request.aread()
+        try:
+            blocks = await self._reply(self._policy, json.loads(body)["messages"])
+        except Exception as error:
+            self.failure = error
+            return error_response(request, 400, "invalid_request_error", f"The policy raised {type(error).__name__}.")
+        digest = hashlib.sha256(body).hexdigest()[:16]
+        return message_response(request, f"policy_{digest}", blocks)
+
+    async def _reply(self, policy: Policy, messages: Sequence[Message]) -> list[Block]:
+        """Return the reply's blocks: a first look at the screen, then the policy's actions, each batch with a look."""
+        turn = current_turn(messages)
+        texts, screenshot = _results(turn[-1])
+        look = action("screenshot")
+        if screenshot is None:
+            return [look]
+        replies = sum(message["role"] == "assistant" for message in turn) - 1
+        said = await policy(
+            Observation(
+                message=user_words(turn[0]),
+                step=replies,
+                screenshot=screenshot,
+                size=self._live.desktop.size,
+                results=texts,
+                random=self._random,
+                task=self._task,
+                live=self._live,
+            )
+        )
+        if isinstance(said, str) or not said:
+            return [{"type": "text", "text": said or "Done."}]
+        return [*({**block} for block in said), look]
+
+
+def _results(message: Message) -> tuple[tuple[str, ...], bytes | None]:
+    """Return texts and the last screenshot of the tool results in ``message``."""
+    texts: list[str] = []
+    image = None
+    content = message["content"]
+    for block in content if isinstance(content, list) else ():
+        if block["type"] != "tool_result":
+            continue
+        parts = block.get("content") or []
+        pieces: list[Block] = [{"type": "text", "text": parts}] if isinstance(parts, str) else parts
+        for part in pieces:
+            if part["type"] == "image":
+                image = base64.b64decode(part["source"]["data"])
+            elif part["type"] == "text":
+                texts.append(str(part["text"]))
+    return tuple(texts), image

@@ -12,11 +12,10 @@ from typing import Any
 from uuid import uuid4
 
 from ..errors import CambioError
-from .budget import Budget
-from .engines.base import AttemptLost, Engine, Job
+from .engine import NO_VERDICT, AttemptLost, AttemptProgress, Engine, Job, Mark, Outcome
 from .grid import Cell
 from .ledger import Ledger
-from .outcome import NO_VERDICT, AttemptProgress, Mark, Outcome
+from .limits import Budget
 
 logger = logging.getLogger(__name__)
 TICK = 0.25

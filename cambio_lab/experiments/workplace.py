@@ -31,10 +31,9 @@ from ..recording.run_file import save
 from ..sessions import AgentRequest, RecordedAgent, Registry, Session, SessionView, build_agent
 from ..settings import Settings
 from ..store import SessionQuery, Store
-from .engines.base import Job
-from .outcome import AttemptProgress, Outcome
-from .pace import Pace, PacedClient
-from .policies import PolicyTransport
+from .engine import AttemptProgress, Job, Outcome
+from .limits import Pace, PacedClient
+from .live import PolicyTransport
 
 logger = logging.getLogger(__name__)
 KEY_FILE = "ANTHROPIC_API_KEY_FILE"

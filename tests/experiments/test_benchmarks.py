@@ -12,8 +12,7 @@ import pytest
 
 from cambio_lab import benchmark, benchmarks
 from cambio_lab.errors import ConfigurationError
-from cambio_lab.experiments import Benchmark, Experiment, Task, miniwob
-from cambio_lab.experiments.catalogue import Benchmarks
+from cambio_lab.experiments import Benchmark, Benchmarks, Experiment, Task, miniwob
 from cambio_lab.experiments.suite import TASKS
 
 MINE = Benchmark(

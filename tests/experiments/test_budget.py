@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cambio_lab.experiments.budget import Budget
+from cambio_lab.experiments.limits import Budget
 
 
 def test_what_runs_at_once_cannot_pass_the_cap_together() -> None:

@@ -16,7 +16,7 @@ from distributed import Client, LocalCluster, Worker
 from cambio_lab.desktop.provider import ProviderHealth
 from cambio_lab.errors import ConfigurationError
 from cambio_lab.experiments import Experiment, Task
-from cambio_lab.experiments.engines.site import Site, SiteSpec
+from cambio_lab.experiments.site import Site, SiteSpec
 from cambio_lab.recording.run_file import unpack
 from tests.messages_api import MessagesApi
 

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from cambio_lab.events import Usage
-from cambio_lab.experiments import plots, results
-from cambio_lab.experiments.display import Page, Terminal
+from cambio_lab.experiments import report, results
+from cambio_lab.experiments.engine import AttemptProgress, Mark, Outcome
 from cambio_lab.experiments.ledger import CellRow
-from cambio_lab.experiments.outcome import AttemptProgress, Mark, Outcome
 from cambio_lab.experiments.scheduler import Tally
-from cambio_lab.experiments.wall import as_html, describe, duration, words
+from cambio_lab.experiments.wall import Page, Terminal, as_html, describe, duration, words
 
 
 def test_the_line_says_done_failed_running_spend_and_time_left() -> None:
@@ -121,10 +120,10 @@ def test_models_are_compared_task_by_task() -> None:
 def test_plots_are_drawn(tmp_path: Path) -> None:
     table = results.frame(cells(), Path())
     for figure in (
-        plots.success_rates(results.summarise(results.rows(cells(), Path()))),
-        plots.heat(table),
-        plots.cost_and_time(table),
+        report.success_rates(results.summarise(results.rows(cells(), Path()))),
+        report.heat(table),
+        report.cost_and_time(table),
     ):
         figure.savefig(tmp_path / "plot.png")
         assert (tmp_path / "plot.png").stat().st_size > 5_000
-    assert [text.get_text() for text in plots.heat(table).axes[0].texts].count("50%") == 1
+    assert [text.get_text() for text in report.heat(table).axes[0].texts].count("50%") == 1

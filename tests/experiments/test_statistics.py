@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from cambio_lab.experiments.statistics import (
+from cambio_lab.experiments.results import (
     bootstrap,
     mean_pass_at_k,
     paired_difference,

@@ -12,8 +12,8 @@ import pytest
 
 from cambio_lab.errors import ConfigurationError, InvalidRequest, RunError
 from cambio_lab.experiments import Experiment
-from cambio_lab.experiments.display import Display, Published
 from cambio_lab.experiments.scheduler import Tally
+from cambio_lab.experiments.wall import Display, Published
 from cambio_lab.recording import walls
 from cambio_lab.reports import Run, Runs
 

@@ -198,7 +198,7 @@ async def _check_button(live: Live) -> Verdict:
     return Verdict(right, float(right), f"pressed {pressed}")
 
 
-TASKS: tuple[Task, ...] = (
+DESKTOP_TASKS: tuple[Task, ...] = (
     Task(
         "make folders",
         _ask_folders,

@@ -24,15 +24,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from ..._version import __version__
-from ...desktop.docker.context import find_endpoint
-from ...errors import CambioError, ConfigurationError
-from ...settings import resolve
-from ...store import Store
-from ..attempt import Attempt
-from ..outcome import Outcome
-from ..workplace import Workplace
-from .base import Job
+from .._version import __version__
+from ..desktop.docker.context import find_endpoint
+from ..errors import CambioError, ConfigurationError
+from ..settings import resolve
+from ..store import Store
+from .attempt import Attempt
+from .engine import Job, Outcome
+from .workplace import Workplace
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
