@@ -36,7 +36,7 @@ from tests.live_server import LiveServer
 
 PROBE = """
 import asyncio, json, os, random
-from cambio_lab.agent.transports.demo import DemoTransport
+from cambio_lab.agent.demo import DemoTransport
 lags = []
 answer = DemoTransport.handle_async_request
 async def think_first(self, request):

@@ -23,9 +23,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cambio_lab.agent import Agent
 from cambio_lab.agent.client import ModelClient
 from cambio_lab.agent.gate import Gate
-from cambio_lab.agent.loop import Agent
 from cambio_lab.agent.options import AgentOptions
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.desktop.sandbox.local import LocalProvider

@@ -12,10 +12,13 @@ from ..desktop.base import Desktop, Screenshot
 from ..errors import ActionError, DesktopLost
 from ..events import ApprovalDecided, QuestionAnswered, StatusChanged, Timing, ToolFinished, ToolStarted
 from .client import ToolsetParts
+from .computer import ComputerTool, LegacyComputerTool
+from .extras import AskTool, BrowserTool
 from .gate import Gate, LimitReached, Stopped, TurnHalted
 from .models import TOOLSET, ModelInfo
 from .options import AgentOptions
 from .reply import Reply
+from .shell import BashTool, EditorTool
 from .tools import (
     BROWSER,
     COMPUTER,
@@ -36,10 +39,6 @@ from .tools import (
     result_block,
     valid_image,
 )
-from .tools.browser import BrowserTool
-from .tools.computer import ComputerTool, LegacyComputerTool
-from .tools.editor import EditorTool
-from .tools.named import AskTool, BashTool
 from .turn import TurnState
 
 DENIED = "The user did not grant permission to run '{}'. Do not retry it unless the user asks you to."

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import httpx2
 
     from ..settings import Settings
+    from .http import DirectedTransport
     from .tools import Call
-    from .transports.demo import DirectedTransport
 
 KEY_VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 
@@ -177,7 +177,7 @@ class ModelClient:
 
         transport = self.transport
         if transport is None and model == models.DEMO:
-            from .transports.demo import DemoTransport
+            from .demo import DemoTransport
 
             transport = DemoTransport()
         url = self.base_url or (os.environ.get("ANTHROPIC_BASE_URL", "") if self.platform == "anthropic" else "")
@@ -281,7 +281,7 @@ class Speaker:
         self.client = self._model
         if asked is None or not asked.calls:
             return
-        from .transports.demo import DirectedTransport  # with httpx2
+        from .http import DirectedTransport  # with httpx2
 
         if self._direct is None:
             transport = DirectedTransport()

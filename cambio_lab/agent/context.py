@@ -43,24 +43,6 @@ CONTENT_TYPES = ("invalid_request_error", "request_too_large")
 HINT = "This turn was taken out of the conversation, so the next message is not affected; put the request differently."
 
 
-async def follow(turn: TurnState, reply: Reply) -> None:
-    """Decide by the stop reason whether the turn goes on; may append a message. See the table in docs/agent.md."""
-    reason = reply.stop_reason
-    if reason == "model_context_window_exceeded":
-        await summarise(turn)
-    elif reason == "max_tokens":  # also of a reply that only thought
-        raise_max_tokens(turn)
-        if reply.says_anything and not reply.calls:
-            await turn.append(user_text(CUT_REPLY))
-    elif not reply.says_anything:
-        turn.nudges += 1
-        turn.done = turn.nudges > MAX_NUDGES
-        if not turn.done:
-            await turn.append(user_text(NUDGE))
-    else:
-        turn.done = not (reason in ("pause_turn", "compaction") or (reason == "tool_use" and reply.calls))
-
-
 async def take_answer(turn: TurnState, schema: AnswerSchema, reply: Reply) -> None:
     """Read the turn's value from its last reply; ask once more, with what is wrong, when it does not fit."""
     try:

@@ -1,8 +1,11 @@
-"""The HTTP client under the SDK: prepared bodies out, bounded replies in."""
+"""The HTTP client under the SDK: prepared bodies out, bounded replies in; and replies that no service made."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,6 +13,7 @@ import httpx2
 
 from .reply import Sent, Slices, too_long
 from .service_errors import BrokenReply, not_messages
+from .tools import COMPUTER
 from .transcript import OUTGOING, Body
 
 PIECES = "cambio_lab.pieces"
@@ -22,6 +26,8 @@ BOM = b"\xef\xbb\xbf"
 BLANK = BOM + b" \r\n\t"
 NO_MESSAGES = b'"messages":[]'
 COMMA = b","
+NO_USAGE = {"input_tokens": 0, "output_tokens": 0}
+DELTA = 16  # characters of one text delta
 
 
 def fill(content: bytes, body: Body) -> tuple[Chunks, Sent]:
@@ -192,3 +198,91 @@ class Bounded(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+# Replies of transports of ours: the demo model, a client in the place of the model, a policy
+class MadeReply(httpx2.AsyncByteStream):
+    """A response body from an iterator of bytes."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._chunks:
+            yield chunk
+
+
+def message_response(
+    request: httpx2.Request,
+    name: str,
+    blocks: Sequence[Mapping[str, Any]],
+    *,
+    model: str = "demo",
+    usage: Mapping[str, int] = NO_USAGE,
+    pace: float = 0.0,
+) -> httpx2.Response:
+    """Return a whole reply as the service streams it. ``name`` is in its ids; ``usage`` is reported at both ends."""
+    whole = [
+        {**block, "id": f"toolu_{name}{number:02d}"} if block["type"] == "tool_use" else block
+        for number, block in enumerate(blocks)
+    ]
+    message = {"id": f"msg_{name}", "type": "message", "role": "assistant", "model": model, "usage": usage}
+    headers = {"content-type": "text/event-stream; charset=utf-8", "request-id": f"req_{name}"}
+    return httpx2.Response(200, headers=headers, stream=MadeReply(_events(message, whole, pace)), request=request)
+
+
+async def _events(message: dict[str, Any], blocks: list[Mapping[str, Any]], pace: float) -> AsyncIterator[bytes]:
+    yield event("message_start", message={**message, "content": [], "stop_reason": None, "stop_sequence": None})
+    for index, block in enumerate(blocks):
+        for chunk in _block_events(index, block):
+            yield chunk
+            if pace and b"text_delta" in chunk:
+                await asyncio.sleep(pace)
+    reason = "tool_use" if any(block["type"] == "tool_use" for block in blocks) else "end_turn"
+    delta = {"stop_reason": reason, "stop_sequence": None}
+    yield event("message_delta", delta=delta, usage=message["usage"])
+    yield event("message_stop")
+
+
+def _block_events(index: int, block: Mapping[str, Any]) -> Iterator[bytes]:
+    if block["type"] == "text":
+        yield event("content_block_start", index=index, content_block={"type": "text", "text": ""})
+        for start in range(0, len(block["text"]), DELTA):
+            delta = {"type": "text_delta", "text": block["text"][start : start + DELTA]}
+            yield event("content_block_delta", index=index, delta=delta)
+    else:
+        yield event("content_block_start", index=index, content_block={**block, "input": {}})
+        delta = {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
+        yield event("content_block_delta", index=index, delta=delta)
+    yield event("content_block_stop", index=index)
+
+
+def event(name: str, **body: Any) -> bytes:
+    return f"event: {name}\ndata: {json.dumps({'type': name, **body}, ensure_ascii=False)}\n\n".encode()
+
+
+def error_response(request: httpx2.Request, status: int, kind: str, message: str) -> httpx2.Response:
+    """Return the service's error envelope; ``x-should-retry: false`` because a transport's answer does not change."""
+    body = {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_local"}
+    return httpx2.Response(status, json=body, headers={"x-should-retry": "false"}, request=request)
+
+
+class DirectedTransport(httpx2.AsyncBaseTransport):
+    """Answers the first request of a turn with the calls, the next with "Done.". Costs nothing."""
+
+    def __init__(self) -> None:
+        self._blocks: list[dict[str, Any]] = []
+
+    def direct(self, calls: Sequence[Mapping[str, Any]], *, toolset: bool) -> None:
+        """Set the calls of the next turn, ``{name, input}`` each; ``toolset``: the model knows the newer tool."""
+        self._blocks = [
+            {"type": "tool_use", "name": call["name"], "input": call["input"], "toolset_name": COMPUTER}
+            if toolset
+            else {"type": "tool_use", "name": COMPUTER, "input": {**call["input"], "action": call["name"]}}
+            for call in calls
+        ]
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        await request.aread()
+        blocks, self._blocks = self._blocks, []
+        return message_response(request, uuid.uuid4().hex[:24], blocks or [{"type": "text", "text": "Done."}], model="")

@@ -13,7 +13,7 @@ from ..settings import Settings
 from . import models
 
 if TYPE_CHECKING:
-    from .tools.named import ExtraTools
+    from .extras import ExtraTools
 
 TOOLS = ("computer", "browser", "bash", "editor")
 OPTIONAL_MEMBERS = ("javascript_exec", "file_upload", "read_console", "read_network")

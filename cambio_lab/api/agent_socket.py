@@ -13,7 +13,7 @@ from .failure import Refused, timestamp
 from .socket import CONTROLS, EventSocket, unknown_type
 
 if TYPE_CHECKING:
-    from ..agent.tools.named import ExtraResult
+    from ..agent.extras import ExtraResult
     from ..desktop.base import Screenshot
     from ..sessions.broadcast import Subscription
     from ..sessions.session import Session
@@ -108,7 +108,7 @@ class OfferedTools:
 
     async def offer(self, body: dict[str, Any]) -> list[str]:
         """Replace the offer; the names. :class:`InvalidRequest` for what cannot be offered."""
-        from ..agent.tools.named import check_names  # loaded by the start hook, off the loop
+        from ..agent.extras import check_names  # loaded by the start hook, off the loop
         from . import schemas
 
         tools = schemas.parse(schemas.OfferTools, body).tools
@@ -169,6 +169,6 @@ class OfferedTools:
     def _answer(
         waiting: asyncio.Future[ExtraResult], text: str, is_error: bool, image: Screenshot | None = None
     ) -> None:
-        from ..agent.tools.named import ExtraResult  # as above
+        from ..agent.extras import ExtraResult  # as above
 
         waiting.set_result(ExtraResult(text, is_error, image))

@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
+from ..agent import Agent
 from ..agent.client import ModelClient
 from ..agent.gate import Gate, QueuedMessage
-from ..agent.loop import Agent
 from ..agent.options import AgentOptions, TurnOptions
 from ..agent.turn import Emit
 from ..errors import BundleRefused, CambioError, ReplayDiverged

@@ -8,9 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from ..agent.extras import NAME, RESERVED, ExtraResult
 from ..agent.gate import Gate, LimitReached
 from ..agent.tools import LIMIT, STOPPED
-from ..agent.tools.named import NAME, RESERVED, ExtraResult
 from ..desktop.base import Screenshot
 from ..events import Event, ToolFinished
 from ..recording import Contents, Json

@@ -10,8 +10,7 @@ from typing import Any
 
 import httpx2
 
-from ..agent.http import pieces_of
-from ..agent.transports.demo import Chunks
+from ..agent.http import MadeReply, pieces_of
 from ..errors import BundleRefused, ReplayDiverged
 from ..recording import Contents, Json, parse_request, readable
 from ..recording.bounds import check, check_json
@@ -191,7 +190,7 @@ class ReplayTransport(httpx2.AsyncBaseTransport):
             if recorded.get("error") == "cancelled":
                 await self._stopped()
             raise httpx2.ConnectError(recorded.get("error") or "no reply", request=request)
-        stream = Chunks(self._body(recorded, request))
+        stream = MadeReply(self._body(recorded, request))
         return httpx2.Response(recorded["status"], headers=recorded["headers"], stream=stream, request=request)
 
     async def _difference(self, body: Sequence[bytes]) -> str | None:

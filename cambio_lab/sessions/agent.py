@@ -8,9 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from cambio_lab.agent import Agent
 from cambio_lab.agent.client import ModelClient
 from cambio_lab.agent.gate import Gate
-from cambio_lab.agent.loop import Agent
 from cambio_lab.agent.options import AgentOptions, TurnOptions
 from cambio_lab.agent.transcript import close_open_batch
 from cambio_lab.agent.turn import Emit

@@ -10,9 +10,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from cambio_lab.agent.extras import LONGEST_ANSWER
 from cambio_lab.agent.gate import QueuedMessage
 from cambio_lab.agent.tools import COMPUTER, HAND_OVER, NOTE, image_fields
-from cambio_lab.agent.tools.named import LONGEST_ANSWER
 from cambio_lab.desktop.base import Point, Size
 from cambio_lab.desktop.rfb.human import HumanAction
 from cambio_lab.errors import CambioError, InvalidRequest

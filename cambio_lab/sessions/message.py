@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from cambio_lab.agent.extras import ExtraTools
 from cambio_lab.agent.models import ImageLimits
 from cambio_lab.agent.options import AnswerSchema, TurnOptions
 from cambio_lab.agent.tools import MEMBERS
-from cambio_lab.agent.tools.named import ExtraTools
 from cambio_lab.desktop.base import Screenshot, Size
 from cambio_lab.desktop.screen import fit_model
 from cambio_lab.errors import InvalidRequest

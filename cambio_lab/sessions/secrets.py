@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from cambio_lab.agent.tools.named import ExtraResult, ExtraTools
+from cambio_lab.agent.extras import ExtraResult, ExtraTools
 from cambio_lab.desktop.base import Desktop, Settled
 from cambio_lab.desktop.delegating import DelegatingDesktop
 from cambio_lab.desktop.machine import CommandResult, FileContent, Listing

@@ -12,10 +12,10 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from cambio_lab import events
+from cambio_lab.agent.extras import ExtraTools
 from cambio_lab.agent.gate import QueuedMessage
 from cambio_lab.agent.models import resolve
 from cambio_lab.agent.tools import parse_policy
-from cambio_lab.agent.tools.named import ExtraTools
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.errors import (
     CambioError,

@@ -6,7 +6,7 @@ import codecs
 
 import pytest
 
-from cambio_lab.agent.tools.editor import Document, _home
+from cambio_lab.agent.shell import Document, _home
 from cambio_lab.errors import ActionError
 
 TEXT = "first\nsecond ü\nthird\n"

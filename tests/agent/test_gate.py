@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from cambio_lab.agent import Gate, parse_policy
-from cambio_lab.agent.tools import MEMBERS, needs_approval, shown
-from cambio_lab.agent.tools.actions import ACTIONS
+from cambio_lab.agent import Gate
+from cambio_lab.agent.computer import ACTIONS
+from cambio_lab.agent.tools import MEMBERS, needs_approval, parse_policy, shown
 from cambio_lab.errors import InvalidRequest
 from cambio_lab.events import ApprovalDecided, ApprovalRequested, StatusChanged, ToolFinished, ToolStarted, TurnFinished
 from tests.messages_api import MessagesApi, Script, member, screenshot, tool

@@ -8,9 +8,8 @@ from typing import Any, get_args
 import httpx2
 import pytest
 
-from cambio_lab.agent import AgentOptions, Gate, models
+from cambio_lab.agent import Agent, AgentOptions, Gate, models
 from cambio_lab.agent.client import ModelClient, sdk_client_name
-from cambio_lab.agent.loop import Agent
 from cambio_lab.agent.options import thinking_parameters
 from cambio_lab.agent.reply import price
 from cambio_lab.errors import ConfigurationError, InvalidRequest, UnsupportedModel

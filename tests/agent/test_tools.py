@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from cambio_lab.agent import ExtraResult
-from cambio_lab.agent.tools.actions import ACTIONS
-from cambio_lab.agent.tools.named import cut
+from cambio_lab.agent.computer import ACTIONS
+from cambio_lab.agent.extras import ExtraResult
+from cambio_lab.agent.shell import cut
 from cambio_lab.desktop.base import Point, Region
 from cambio_lab.desktop.machine import CommandResult
 from cambio_lab.errors import DesktopLost, InvalidRequest

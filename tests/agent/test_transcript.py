@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from cambio_lab.agent import close_open_batch, models
+from cambio_lab.agent import models
 from cambio_lab.agent.context import summary_of
 from cambio_lab.agent.http import Chunks, fill
-from cambio_lab.agent.transcript import Body, PrefixDigest, Transcript, latest_image, user_text
+from cambio_lab.agent.transcript import Body, PrefixDigest, Transcript, close_open_batch, latest_image, user_text
 from cambio_lab.desktop.base import Size
 from cambio_lab.events import HistoryAppended, HistoryDropped, TurnFinished
 from tests.messages_api import MessagesApi, Steps

@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from cambio_lab.agent.tools.actions import ACTIONS
+from cambio_lab.agent.computer import ACTIONS
 from cambio_lab.experiments import Live, Observation, action
 from cambio_lab.experiments.miniwob import evaluate
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import docker  # noqa: F401
 
-from cambio_lab.agent import loop  # noqa: F401
+import cambio_lab.agent  # noqa: F401
 from cambio_lab.desktop.docker import provider  # noqa: F401
 from tests.messages_api import MessagesApi
 from tests.messages_api.service import Service

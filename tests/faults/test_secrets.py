@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cambio_lab.agent.tools.named import ExtraResult
+from cambio_lab.agent.extras import ExtraResult
 from cambio_lab.desktop.machine import CommandResult
 from cambio_lab.errors import ActionError, InvalidRequest
 from cambio_lab.recording.masking import Mask

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from cambio_lab.agent.transports.demo import Chunks
+from cambio_lab.agent.http import MadeReply
 from cambio_lab.errors import ReplayDiverged
 from cambio_lab.recording.recorder import Exchange, RecordingTransport
 from cambio_lab.replay.requests import ReplayTransport
@@ -33,7 +33,7 @@ class Service(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         headers = {"content-type": "text/event-stream", "set-cookie": "secret=1", "request-id": "req_1"}
-        return httpx2.Response(200, headers=headers, stream=Chunks(self.body()), request=request)
+        return httpx2.Response(200, headers=headers, stream=MadeReply(self.body()), request=request)
 
 
 async def whole() -> AsyncIterator[bytes]:

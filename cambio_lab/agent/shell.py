@@ -1,19 +1,21 @@
-"""``text_editor_20250728``: view, create, str_replace and insert on files inside the desktop's environment."""
+"""Tools that are called by a name of their own, and the two that work on the desktop's files: shell and editor."""
 
 from __future__ import annotations
 
 import codecs
 import re
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...desktop.base import Desktop
-from ...errors import ActionError
-from . import EDITOR, Call, Outcome, failed, text_argument
-from .named import NamedTool, cut
+from ..desktop.base import Desktop
+from ..desktop.machine import CommandResult
+from ..errors import ActionError
+from ..events import Timing
+from .tools import EDITOR, SHELL, Call, Outcome, failed, text_argument
 
 MOST_BYTES = 2_000_000
 CONTEXT_LINES = 4
@@ -25,6 +27,77 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 LINE_END = (re.compile("\r?\n"), re.compile("\r"))
+
+
+class NamedTool:
+    """All the time that a call takes is its action's."""
+
+    def __init__(self, *definitions: dict[str, Any]) -> None:
+        self.definitions = list(definitions)
+
+    def serves(self, call: Call) -> bool:
+        return call.toolset is None and any(entry["name"] == call.name for entry in self.definitions)
+
+    def member(self, call: Call) -> str:
+        return call.name
+
+    async def run(self, call: Call) -> Outcome:
+        started = time.perf_counter()
+        try:
+            outcome = await self.carry_out(call)
+        except ActionError as error:
+            outcome = failed(error.message)
+        total = (time.perf_counter() - started) * 1000
+        outcome.timing = Timing(action=total, total=total)
+        return outcome
+
+    async def carry_out(self, call: Call) -> Outcome:
+        """Run one call; an :class:`ActionError` is for the model to read."""
+        raise NotImplementedError
+
+
+class BashTool(NamedTool):
+    """``bash_20250124``: the session's one persistent shell, inside the desktop's own environment.
+
+    ``timeout`` is seconds for one command, ``limit`` characters of output that the model sees.
+    """
+
+    def __init__(self, desktop: Desktop, *, timeout: float, limit: int) -> None:
+        super().__init__({"type": "bash_20250124", "name": SHELL})
+        self._desktop = desktop
+        self._timeout = timeout
+        self._limit = limit
+
+    def time_limit(self, call: Call) -> float:
+        return self._timeout + 30.0  # the desktop's own limit comes first, and restarts the shell
+
+    async def carry_out(self, call: Call) -> Outcome:
+        command, restart = call.arguments.get("command"), call.arguments.get("restart")
+        if restart is True:
+            await self._desktop.restart_shell()
+            return Outcome(text="The shell was restarted.", changed=True)
+        if not isinstance(command, str) or not command.strip():
+            return failed("Give a command, or restart: true.")
+        result = await self._desktop.run_command(command, self._timeout)
+        return Outcome(text=self._words(result), is_error=result.timed_out, changed=True)
+
+    def _words(self, result: CommandResult) -> str:
+        parts = []
+        if result.stdout:
+            parts.append(cut(result.stdout, self._limit))
+        if result.stderr:
+            parts.append("stderr:\n" + cut(result.stderr, max(self._limit // 4, 1000)))
+        if result.truncated:
+            parts.append("(The output was longer than what is kept; the middle or end is missing.)")
+        if result.timed_out:
+            parts.append(
+                f"The command ran longer than {self._timeout:g} seconds and was killed; the shell is a new one now."
+            )
+        elif result.exit_code:
+            parts.append(f"(exit code {result.exit_code})")
+        if result.shell_ended:
+            parts.append("(The command ended the shell; the next command gets a new shell.)")
+        return "\n".join(parts) or "(no output)"
 
 
 class EditorTool(NamedTool):
@@ -207,3 +280,11 @@ def _view_range(value: object, count: int) -> tuple[int, int]:
     if not 1 <= first <= count or last < first:
         raise ActionError(f"view_range must lie within lines 1 to {count}.")
     return first, min(last, count)
+
+
+def cut(text: str, limit: int) -> str:
+    """``text`` within ``limit`` characters, the middle left out: the ends of an output matter most."""
+    if len(text) <= limit:
+        return text
+    head, tail = limit * 2 // 3, limit // 3
+    return f"{text[:head]}\n[... {len(text) - head - tail} characters left out ...]\n{text[len(text) - tail :]}"

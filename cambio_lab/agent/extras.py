@@ -1,4 +1,8 @@
-"""Tools that are called by a name of their own: the shell, and functions that a client offers, such as a notebook's."""
+"""Tools beside computer, shell and editor: functions of a client, questions to people, the browser toolset.
+
+The toolset ``browser_toolset_20260801`` works on the Chromium of the session's desktop: the SDK's class parses the
+input, keeps the browser's state and renders the results; what a member does is :mod:`cambio_lab.desktop.browser`.
+"""
 
 from __future__ import annotations
 
@@ -6,90 +10,22 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ...desktop.base import Desktop, Screenshot
-from ...desktop.machine import CommandResult
-from ...errors import ActionError, InvalidRequest
-from ...events import QuestionAnswered, QuestionAsked, Timing
-from . import ASK_USER, COMPUTER, EDITOR, HAND_OVER, SHELL, Call, Outcome, failed, text_argument
+from ..desktop.base import Desktop, Region, Screenshot
+from ..errors import ActionError, DesktopError, DesktopLost, InvalidRequest
+from ..events import Box, QuestionAnswered, QuestionAsked, Timing
+from .client import ToolsetParts
+from .computer import ToolsetTool
+from .options import OPTIONAL_MEMBERS
+from .shell import NamedTool, cut
+from .tools import ASK_USER, BROWSER, COMPUTER, EDITOR, HAND_OVER, SHELL, Call, Outcome, failed, refusing, text_argument
 
 log = logging.getLogger(__name__)
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}\Z")
 RESERVED = frozenset({COMPUTER, SHELL, EDITOR, ASK_USER, HAND_OVER})
-
-
-class NamedTool:
-    """All the time that a call takes is its action's."""
-
-    def __init__(self, *definitions: dict[str, Any]) -> None:
-        self.definitions = list(definitions)
-
-    def serves(self, call: Call) -> bool:
-        return call.toolset is None and any(entry["name"] == call.name for entry in self.definitions)
-
-    def member(self, call: Call) -> str:
-        return call.name
-
-    async def run(self, call: Call) -> Outcome:
-        started = time.perf_counter()
-        try:
-            outcome = await self.carry_out(call)
-        except ActionError as error:
-            outcome = failed(error.message)
-        total = (time.perf_counter() - started) * 1000
-        outcome.timing = Timing(action=total, total=total)
-        return outcome
-
-    async def carry_out(self, call: Call) -> Outcome:
-        """Run one call; an :class:`ActionError` is for the model to read."""
-        raise NotImplementedError
-
-
-class BashTool(NamedTool):
-    """``bash_20250124``: the session's one persistent shell, inside the desktop's own environment.
-
-    ``timeout`` is seconds for one command, ``limit`` characters of output that the model sees.
-    """
-
-    def __init__(self, desktop: Desktop, *, timeout: float, limit: int) -> None:
-        super().__init__({"type": "bash_20250124", "name": SHELL})
-        self._desktop = desktop
-        self._timeout = timeout
-        self._limit = limit
-
-    def time_limit(self, call: Call) -> float:
-        return self._timeout + 30.0  # the desktop's own limit comes first, and restarts the shell
-
-    async def carry_out(self, call: Call) -> Outcome:
-        command, restart = call.arguments.get("command"), call.arguments.get("restart")
-        if restart is True:
-            await self._desktop.restart_shell()
-            return Outcome(text="The shell was restarted.", changed=True)
-        if not isinstance(command, str) or not command.strip():
-            return failed("Give a command, or restart: true.")
-        result = await self._desktop.run_command(command, self._timeout)
-        return Outcome(text=self._words(result), is_error=result.timed_out, changed=True)
-
-    def _words(self, result: CommandResult) -> str:
-        parts = []
-        if result.stdout:
-            parts.append(cut(result.stdout, self._limit))
-        if result.stderr:
-            parts.append("stderr:\n" + cut(result.stderr, max(self._limit // 4, 1000)))
-        if result.truncated:
-            parts.append("(The output was longer than what is kept; the middle or end is missing.)")
-        if result.timed_out:
-            parts.append(
-                f"The command ran longer than {self._timeout:g} seconds and was killed; the shell is a new one now."
-            )
-        elif result.exit_code:
-            parts.append(f"(exit code {result.exit_code})")
-        if result.shell_ended:
-            parts.append("(The command ended the shell; the next command gets a new shell.)")
-        return "\n".join(parts) or "(no output)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +87,6 @@ def check_names(entries: Sequence[dict[str, Any]]) -> None:
             hint=f"Use letters, digits, _ and -, each name once, none of {', '.join(sorted(RESERVED))}.",
             details={"tools": "names that are taken, malformed or double"},
         )
-
-
-def cut(text: str, limit: int) -> str:
-    """``text`` within ``limit`` characters, the middle left out: the ends of an output matter most."""
-    if len(text) <= limit:
-        return text
-    head, tail = limit * 2 // 3, limit // 3
-    return f"{text[:head]}\n[... {len(text) - head - tail} characters left out ...]\n{text[len(text) - tail :]}"
 
 
 MOST_CHOICES, LONGEST_CHOICE, LONGEST_QUESTION = 20, 200, 4_000
@@ -245,3 +173,119 @@ class AskTool(NamedTool):
 
 def _is_choice(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value.strip()) <= LONGEST_CHOICE
+
+
+LONG = {"navigate": 60.0, "wait": 45.0, "hold_key": 45.0, "javascript_exec": 45.0}
+_SECONDS = 60.0
+TABS = frozenset({"new_tab", "list_tabs", "switch_tab"})
+
+
+class BrowserTool(ToolsetTool):
+    """Carries out member calls on the desktop's browser."""
+
+    def __init__(
+        self, desktop: Desktop, admitted: Callable[[str], bool], parts: ToolsetParts, members: frozenset[str]
+    ) -> None:
+        tool = self
+
+        class Toolset(parts.browser.BetaAsyncAbstractBrowserToolset20260801):  # type: ignore[misc, name-defined]
+            async def _browser_state(self, context: Any) -> Any:
+                return await tool.state()
+
+        configs = {name: {"enabled": True} for name in sorted(members & frozenset(OPTIONAL_MEMBERS))}
+        super().__init__(Toolset, admitted, parts, configs=configs or None, file_policy=_Files())
+        self._desktop = desktop
+        self._results = parts.browser
+        self._image: Screenshot | None = None
+        self._box: Box | None = None
+        self._pages: dict[str, str] = {}
+        """Address of each tab, as last reported; the active one also under the empty name."""
+
+    def serves(self, call: Call) -> bool:
+        return call.toolset == BROWSER
+
+    def time_limit(self, call: Call) -> float:
+        return LONG.get(call.name, _SECONDS)
+
+    def address(self, call: Call) -> str:
+        """Return the address of the page that a call is for, as last reported; empty before the first report."""
+        return self._pages.get(str(call.arguments.get("tab_id") or ""), "")
+
+    async def run(self, call: Call) -> Outcome:
+        self._image = self._box = None
+        blocks, is_error, total = await self.result(call)
+        lines = [block["text"] for block in blocks if block["type"] == "text"]
+        if is_error:
+            return failed("\n".join(lines))
+        image = self._image
+        return Outcome(
+            text="\n".join(lines),
+            image=image,
+            timing=Timing(encode=image.encode_ms if image else 0.0, total=total),
+            lines=lines,
+            box=self._box,
+            state=next((block for block in blocks if block["type"] == "browser_state"), None),
+        )
+
+    async def perform(self, name: str, arguments: dict[str, Any]) -> Any:
+        with refusing(name, "browser", self._parts.error, self.note_loss):
+            if name in ("screenshot", "zoom"):
+                return await self._capture(arguments)
+            answer = await self._desktop.browse(name, arguments)
+        self._box = _box(answer.get("box"))
+        if name == "navigate":
+            return self._results.BetaBrowserNavigateResult(**answer)
+        if name in TABS:
+            return answer["tabs"] if name == "list_tabs" else answer
+        return answer.get("text") or None if name not in _READS else answer["text"]
+
+    async def _capture(self, arguments: Mapping[str, Any]) -> Any:
+        region = arguments.get("region")
+        if region is not None and len(region) != 4:
+            raise ActionError("region is [x0, y0, x1, y1].")
+        corners = None if region is None else Region(*region)
+        self._image = await self._desktop.browser_screenshot(arguments.get("tab_id"), corners)
+        # The SDK only needs to see that there is one: the block is made from the screenshot itself, once.
+        return self._parts.computer.BetaScreenshotResult(data="", media_type=self._image.media_type)
+
+    async def state(self) -> Any:
+        """Return the browser's state in the SDK's form; nothing is open when it cannot be asked."""
+        found: dict[str, Any] = {"tabs": [], "state_changes": []}
+        try:
+            found = await self._desktop.browse("state", {})
+        except DesktopLost as error:
+            self.note_loss(error)
+        except DesktopError:
+            pass
+        self._pages = {tab["tab_id"]: tab["url"] for tab in found["tabs"]}
+        self._pages[""] = next((tab["url"] for tab in found["tabs"] if tab.get("active")), "")
+        changes = [self._change(change) for change in found["state_changes"]]
+        return self._results.BetaBrowserState(tabs=found["tabs"], state_changes=changes)
+
+    def _change(self, change: dict[str, Any]) -> Any:
+        if change["type"] == "dialog_dismissed":
+            return self._results.BetaDialogDismissed(kind=change["kind"], message=change["message"])
+        return self._results.BetaNavigationRefused() if change["type"] == "navigation_refused" else change
+
+
+_READS = frozenset({"read_page", "get_page_text", "find", "read_console", "read_network", "javascript_exec"})
+
+
+def _box(found: object) -> Box | None:
+    """Return what the desktop, or a run file, says of an element's place; ``None`` where that is no place."""
+    if isinstance(found, list) and len(found) == 6 and all(isinstance(n, int) and abs(n) <= 100_000 for n in found):
+        return Box(*found)
+    return None
+
+
+class _Files:
+    """Which files of the desktop a page may be given: the desktop itself checks that they lie in its home."""
+
+    def resolve_upload_paths(self, context: Any, paths: Any) -> list[str]:
+        return list(paths)
+
+    def resolve_upload_documents(self, context: Any, document_ids: Any) -> list[str]:
+        return []
+
+    def is_path_visible(self, path: str) -> bool:
+        return True  # shell and editor read the same files

@@ -1,10 +1,13 @@
-"""What the demo model does: sign the guest book where it is asked to, else show the user's words in a terminal.
+"""The demo model (``model="demo"``): a fixed script as an HTTP transport under the real SDK, without key and network.
 
-The next step follows from the conversation alone.
+It signs the guest book where it is asked to, else it shows the user's words in a terminal. What comes next follows from
+the request alone, so it can be sent again, stopped, and continued after a restart.
 """
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,8 +15,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ..tools import NOTE
+import httpx2
 
+from .http import error_response, message_response
+from .tools import NOTE
+
+IMAGE_TOKENS = 1334  # a 1280x800 screenshot
 Block = dict[str, Any]
 Message = dict[str, Any]
 MAX_LINES = 20
@@ -30,6 +37,47 @@ SAYS = "I am the demo model, a fixed script and not Claude. "
 HELP = (
     "To work with Claude, set ANTHROPIC_API_KEY in the server's environment and create a session with a Claude model."
 )
+
+
+class DemoTransport(httpx2.AsyncBaseTransport):
+    """``pace`` is the pause in seconds between two pieces of text, so that streaming can be seen."""
+
+    def __init__(self, pace: float = 0.004) -> None:
+        self._pace = pace
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        body = await request.aread()
+        if request.method != "POST" or not request.url.path.endswith("/messages"):
+            return error_response(request, 404, "not_found_error", "The demo model answers /v1/messages only.")
+        try:
+            asked, blocks = await asyncio.to_thread(_answer, body)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return error_response(request, 400, "invalid_request_error", "The demo model cannot read this request.")
+        # Ids follow from the request: the same question has the same answer.
+        name = f"demo_{hashlib.sha256(body).hexdigest()[:20]}"
+        usage = {"input_tokens": _count(asked), "output_tokens": len(json.dumps(blocks)) // 4}
+        return message_response(request, name, blocks, model=asked.get("model", "demo"), usage=usage, pace=self._pace)
+
+
+def _answer(body: bytes) -> tuple[dict[str, Any], list[Block]]:
+    """Return the request and the blocks of the reply."""
+    request = json.loads(body)
+    tools = frozenset(
+        "computer" if str(entry.get("type", "")).startswith("computer_toolset_") else str(entry.get("name", ""))
+        for entry in request.get("tools") or ()
+    )
+    return request, next_reply(request["messages"], tools)
+
+
+def _count(value: Any) -> int:
+    """Input tokens, roughly: four characters each, and an image as the model would count it."""
+    if isinstance(value, dict):
+        if value.get("type") == "image":
+            return IMAGE_TOKENS
+        return sum(_count(inner) for inner in value.values())
+    if isinstance(value, list):
+        return sum(_count(inner) for inner in value)
+    return len(value) // 4 if isinstance(value, str) else 1
 
 
 def next_reply(messages: Sequence[Message], tools: frozenset[str]) -> list[Block]:
@@ -54,7 +102,9 @@ def _show_in_terminal(messages: Sequence[Message], turn: Sequence[Message], tool
     if "type" in names:
         return say(_report(words, opened="key" in names))
     if _terminal_is_open(messages, turn):
-        return _type("\n".join([words, *_answers(turn, tools)]))
+        answers = (f"{name}: {said}" for name in sorted(tools - OWN_TOOLS) for said in results(turn, name))
+        typed = as_comment("\n".join([words, *answers]))
+        return say("I type your message into the terminal.", member("type", text=typed), member("screenshot"))
     return _open_terminal(names, "bash" in tools)
 
 
@@ -143,12 +193,6 @@ def _function(words: str, tools: frozenset[str]) -> Block | None:
     return None
 
 
-def _answers(turn: Sequence[Message], tools: frozenset[str]) -> Iterator[str]:
-    """Yield what the offered functions said, a line each."""
-    for name in sorted(tools - OWN_TOOLS):
-        yield from (f"{name}: {said}" for said in results(turn, name))
-
-
 def _open_terminal(names: list[str], shell: bool) -> list[Block]:
     """The desktop's shortcut first; a look or two until the window is there; the shell where no shortcut is bound."""
     look = member("screenshot")
@@ -164,11 +208,6 @@ def _open_terminal(names: list[str], shell: bool) -> list[Block]:
     return say(f"{SAYS}I could not open a terminal on this desktop, so I typed nothing. {HELP}")
 
 
-def _type(words: str) -> list[Block]:
-    text = as_comment(words)
-    return say("I type your message into the terminal.", member("type", text=text), member("screenshot"))
-
-
 def as_comment(words: str) -> str:
     """``words`` as shell comments, a line each: readable, and nothing in them can run.
 
@@ -176,14 +215,10 @@ def as_comment(words: str) -> str:
     line's start also keeps ``!`` from being expanded.
     """
     cut = words if len(words) <= MAX_CHARACTERS else words[:MAX_CHARACTERS] + " …"
-    lines = [_plain(line) for line in cut.splitlines()] or [""]
+    lines = ["".join(c if c.isprintable() else " " for c in line).rstrip() for line in cut.splitlines()] or [""]
     if len(lines) > MAX_LINES:
         lines = [*lines[:MAX_LINES], "…"]
     return "".join(f"# {line}\n" for line in lines)
-
-
-def _plain(line: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in line).rstrip()
 
 
 def _report(words: str, *, opened: bool) -> str:

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from ...desktop.base import Desktop, Screenshot
-from ...errors import ActionError, DesktopError, DesktopLost, InvalidRequest
-from ...events import Box, Timing, Unseen
+from ..desktop.base import Desktop, Screenshot
+from ..errors import ActionError, DesktopError, DesktopLost, InvalidRequest
+from ..events import Box, Timing, Unseen
 
 log = logging.getLogger(__name__)
 

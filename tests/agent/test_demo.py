@@ -11,8 +11,7 @@ import httpx2
 import pytest
 from PIL import Image
 
-from cambio_lab.agent.transports.demo import DemoTransport
-from cambio_lab.agent.transports.script import as_comment, next_reply
+from cambio_lab.agent.demo import DemoTransport, as_comment, next_reply
 
 TOOLSET = {"type": "computer_toolset_20260801"}
 BASH = {"type": "bash_20250124", "name": "bash"}

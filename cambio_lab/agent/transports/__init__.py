@@ -1,1 +1,0 @@
-"""Replies that no service makes: the demo model, its script, and a client in the place of the model."""
