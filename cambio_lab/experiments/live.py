@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import httpx2
 
-from ..agent.transports.demo import DemoTransport, error_response, message_response
-from ..agent.transports.script import Block, Message, current_turn, user_words
+from ..agent.demo import Block, DemoTransport, Message, current_turn, user_words
+from ..agent.http import error_response, message_response
 from ..desktop.base import Desktop, Screenshot, Size
 from ..desktop.machine import CommandResult, FileInfo
 from ..errors import ActionError, ConfigurationError
