@@ -66,8 +66,7 @@ def _jupyter_labextension_paths() -> list[dict[str, str]]:
 
 def load_ipython_extension(ipython: Any) -> None:
     """``%load_ext cambio_lab``: the magics."""
-    from .jupyter.host import install
-    from .jupyter.magics import AgentMagics
+    from .jupyter.host import AgentMagics, install
 
     install(ipython)
     ipython.register_magics(AgentMagics)

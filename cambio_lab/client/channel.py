@@ -19,8 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from ..errors import CambioError, ServerError, SessionEnded
 from .discovery import Address
-from .message import Message, open_socket
-from .questions import waiting
+from .message import Message, open_socket, waiting
 from .rest import from_event, refused_upgrade, retry_after, unreachable
 
 T = TypeVar("T")

@@ -10,10 +10,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import CambioError, InvalidRequest, ServerError
-from . import display
+from . import display, portal
 from .channel import Channel, Listener
 from .message import Approve, Message, decide
-from .portal import portal
 from .rest import Rest
 from .screenshot import ImageSource, fetch, put_image
 from .turn import Step, Turn, TurnBuilder, TurnCancelled, TurnInterrupted, thin

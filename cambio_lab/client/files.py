@@ -1,22 +1,26 @@
-"""Files and the clipboard of a session's desktop."""
+"""Files, programs and the clipboard of a session's desktop, and the recorded runs of a server."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..errors import InvalidRequest
-from .display import Progress
-from .portal import calls, portal
-from .text import Table
+from . import calls, portal
+from .display import Progress, Table
 
 if TYPE_CHECKING:
+    from ..reports import Run, Runs
+    from ..reports.browser import Entry
     from .session import Session
+    from .workbench import Workbench
 
 CHUNK = 256 * 1024
 COLUMNS = ("path", "type", "size", "modified")
@@ -139,3 +143,49 @@ async def _chunks(source: bytes | Path, bar: Progress) -> AsyncIterator[bytes]:
         while chunk := file.read(CHUNK):
             yield chunk
             bar.to(bar.value + len(chunk))
+
+
+PAGE = 200
+
+
+async def recorded(lab: Workbench, limit: int) -> Runs:
+    """Return the newest ``limit`` sessions; belongs to the portal's loop."""
+    from ..reports.browser import Runs
+
+    rows: list[dict[str, Any]] = []
+    while len(rows) < limit:
+        params = {"limit": min(PAGE, limit - len(rows)), "offset": len(rows)}
+        page = await lab.rest.json("GET", "/sessions", params=params)
+        rows += page["sessions"]
+        if not page["sessions"] or len(rows) >= page["total"]:
+            break
+    return Runs([_entry(lab, row) for row in rows])
+
+
+def _entry(lab: Workbench, row: dict[str, Any]) -> Entry:
+    from ..reports.browser import Entry, row_of
+
+    facts = {name: row.get(name) for name in ("id", "name", "model", "status", "steps", "created_at")}
+    cost = float((row.get("usage") or {}).get("cost_usd") or 0.0)
+    path = f"/sessions/{row['id']}/run"
+    facts |= {"tags": tuple(row.get("tags") or ()), "note": row.get("note") or ""}
+    change = partial(_change, lab, f"/sessions/{row['id']}")
+    return Entry(row_of(**facts, cost_usd=cost), partial(load_run, lab, path), partial(_delete, lab, path), change)
+
+
+async def load_run(lab: Workbench, path: str) -> Run:
+    """Return the run file at a path of the server, unpacked."""
+    from ..reports.run import Run
+
+    data, _ = await portal.call(lab.rest.bytes(path))
+    run = await asyncio.to_thread(Run.load, data)
+    run.lab = lab
+    return run
+
+
+async def _change(lab: Workbench, path: str, said: dict[str, Any]) -> None:
+    await portal.call(lab.rest.json("PATCH", path, body=said))
+
+
+async def _delete(lab: Workbench, path: str) -> None:
+    await portal.call(lab.rest.json("DELETE", path))

@@ -1,15 +1,19 @@
-"""Messages of the agent socket, the connection that carries them, and the approval that one may ask for."""
+"""Messages of the agent socket, the connection that carries them, and what one may ask for: approvals and questions."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from websockets.asyncio.client import connect
 
-from ..errors import InvalidRequest
+from ..errors import CambioError, InvalidRequest, SessionConflict
+from . import UserFunction, calls, portal
 from .discovery import Address
 
 if TYPE_CHECKING:
@@ -130,3 +134,85 @@ async def decide(session: Session, message: Message, approve: Approve) -> None:
         await request.deny()
         raise InvalidRequest(f"approve returned {allowed!r}.", hint="Return True or False.")
     await (request.approve() if allowed else request.deny())
+
+
+@calls
+@dataclass(frozen=True)
+class Question:
+    """A question (``tool`` is ``"ask_user"``), or a request to take over the desktop (``"hand_over"``).
+
+    Without ``free_text`` the answer is one of ``choices``. ``default`` is what the agent goes on with when no answer
+    comes until ``expires_at``.
+    """
+
+    session: Session
+    tool_use_id: str
+    tool: str
+    question: str
+    choices: list[str]
+    free_text: bool
+    default: str
+    expires_at: str
+
+    @classmethod
+    def parse(cls, session: Session, metadata: Mapping[str, Any]) -> Question:
+        names = ("tool_use_id", "tool", "question", "choices", "free_text", "default", "expires_at")
+        return cls(session, *(metadata[name] for name in names))
+
+    async def answer(self, text: str = "") -> None:
+        """Answer; empty hands the desktop back. Raises ``SessionConflict`` when it was answered meanwhile."""
+        await self.session.answer(text, self.tool_use_id)
+
+
+Answer = Callable[[Question], Any]
+"""Returns the answer as text, or ``None`` to leave it to a person; may be ``async``."""
+
+
+class Questions:
+    """Calls a function of the program for each question, once. Belongs to the portal's loop."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._function: UserFunction | None = None
+        self._asked = ""
+        self._running: set[asyncio.Task[None]] = set()
+        session.channel.asked = self._take
+
+    def answer_with(self, function: Answer) -> None:
+        """Call ``function`` from now on."""
+        self._function = UserFunction(function)
+        portal.submit(self._connect())
+
+    async def _connect(self) -> None:
+        with suppress(CambioError):  # the sender of a message is told
+            await self._session.channel.connect()
+            self._take(self._session.channel.question)
+
+    def _take(self, metadata: Mapping[str, Any] | None) -> None:
+        """Answer a question that waits. The same one comes again when the connection does."""
+        if metadata is None or self._function is None or metadata.get("tool_use_id") == self._asked:
+            return
+        self._asked = str(metadata.get("tool_use_id", ""))
+        task = asyncio.create_task(self._answer(self._function, Question.parse(self._session, metadata)))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _answer(self, function: UserFunction, question: Question) -> None:
+        try:
+            text = await function(question)
+        except Exception:
+            self._session.lab.rest.notice(f"on_question failed; a person may answer.\n{traceback.format_exc(limit=3)}")
+            return
+        if text is not None:
+            with suppress(SessionConflict):  # a person was faster
+                await question.answer(str(text))
+
+
+def waiting(message: Message, before: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return the question that waits after ``message``, when ``before`` waited so far."""
+    if message.event == "question":
+        return message.metadata
+    if message.event == "snapshot":
+        found = message.metadata.get("question")
+        return found if isinstance(found, Mapping) else None
+    return None if message.event == "question_answered" or message.ends_turn else before

@@ -10,17 +10,14 @@ import uuid
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from . import display
-from .answer import AnswerType
+from . import calls, display, portal
 from .channel import Channel
-from .example import example
+from .display import Table
 from .feed import Exchange, run_now
 from .files import Clipboard, Files, Programs
-from .message import Approval, Approve, Message
-from .portal import calls, portal
-from .questions import Answer, Question, Questions
-from .screenshot import ImageSource, Screenshot
-from .text import Table
+from .functions import AnswerType
+from .message import Answer, Approval, Approve, Message, Question, Questions
+from .screenshot import ImageSource, Screenshot, example
 from .tools import Tools
 from .turn import Observer, Turn
 
@@ -249,7 +246,7 @@ class Session:
 
     async def load_run(self) -> Run:
         """The recorded run so far."""
-        from .runs import load_run  # imports the reports
+        from .files import load_run  # imports the reports
 
         return await load_run(self.lab, f"{self.path}/run")
 

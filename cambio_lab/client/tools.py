@@ -1,130 +1,140 @@
-"""Python functions of the notebook, offered to the agent: called here, in the kernel, with a time limit."""
+"""Functions and MCP servers of this program, offered to the agent: called here, with a time limit."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
+import base64
 import json
 import re
-import typing
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import CambioError, InvalidRequest
+from ..errors import CambioError, ConfigurationError, InvalidRequest, ServerUnreachable
+from . import UserFunction, portal
 from .channel import Channel
-from .mcp import McpServer
+from .display import shorten, visible
+from .functions import Description, describe_function
 from .message import Message
-from .portal import UserFunction, portal
 from .rest import Rest
 from .screenshot import is_image, put_image
-from .text import shorten, visible
 
-if typing.TYPE_CHECKING:
-    from pydantic import BaseModel
+if TYPE_CHECKING:
+    from mcp.client import Client
+
+CONNECT_SECONDS = 60.0
+_INVALID = re.compile(r"[^a-zA-Z0-9_-]")
+
+
+class ToolFailed(Exception):
+    """The server says that the call failed; its words are for the agent."""
+
+
+McpTool = tuple[str, str, dict[str, Any], Callable[..., Awaitable[Any]]]
+"""Name, description and schema of one tool as a Messages API function, and how to call it."""
+
+
+class McpServer:
+    """``where`` is the URL of a server, or the command that starts one on standard input and output.
+
+    A task of its own enters and leaves the connection, because the client's scopes belong to one task.
+    """
+
+    def __init__(
+        self, where: str | Sequence[str], *, headers: Mapping[str, str] | None, env: Mapping[str, str] | None
+    ) -> None:
+        self._where = where
+        self._headers = dict(headers or {})
+        self._env = dict(env or {})
+        self._client: Client | None = None
+        self._leave = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self, prefix: str) -> list[McpTool]:
+        """Connect; return the tools, their names made such as the service takes them, after ``prefix``."""
+        try:
+            await asyncio.to_thread(__import__, "mcp.client")
+        except ModuleNotFoundError as error:
+            raise ConfigurationError("MCP needs the package mcp.", hint='pip install "cambio-lab[mcp]"') from error
+        ready: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._serve(ready), name="MCP client")
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                return [self._offered(tool, prefix) for tool in await ready]
+        except BaseException:
+            await self.aclose()
+            raise
+
+    def _offered(self, tool: Any, prefix: str) -> McpTool:
+        name = _INVALID.sub("_", prefix + tool.name)[:64]
+        schema = {"type": "object", **tool.input_schema}
+        return name, tool.description or tool.title or name, schema, partial(self.call, tool.name)
+
+    async def call(self, name: str, /, **arguments: Any) -> str | bytes:
+        """Return what the tool says, or the one image that it shows. :class:`ToolFailed` has the server's words."""
+        if self._client is None:
+            raise ToolFailed("The connection to the MCP server is closed.")
+        result = await self._client.call_tool(name, arguments)
+        words = "\n".join(block.text if block.type == "text" else f"[{block.type}]" for block in result.content)
+        if result.is_error:
+            raise ToolFailed(words)
+        only = result.content[0] if len(result.content) == 1 else None
+        return base64.b64decode(only.data) if only is not None and only.type == "image" else words
+
+    async def aclose(self) -> None:
+        """Leave the server; a command that was started ends."""
+        self._leave.set()
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=5)
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def _serve(self, ready: asyncio.Future[list[Any]]) -> None:
+        from mcp.client import Client
+
+        try:
+            async with AsyncExitStack() as stack:
+                client = await stack.enter_async_context(Client(await self._transport(stack)))
+                found = await client.list_tools()
+                self._client = client
+                if not ready.done():
+                    ready.set_result(found.tools)
+                await self._leave.wait()
+        except Exception as error:
+            if ready.done():
+                raise
+            where = self._where if isinstance(self._where, str) else " ".join(self._where)
+            words = visible(str(_innermost(error)) or type(error).__name__)
+            ready.set_exception(ServerUnreachable(f"The MCP server {where} cannot be used: {words}"))
+        finally:
+            self._client = None
+
+    async def _transport(self, stack: AsyncExitStack) -> Any:
+        if not isinstance(self._where, str):
+            from mcp.client.stdio import StdioServerParameters
+
+            command, *arguments = self._where
+            return StdioServerParameters(command=command, args=arguments, env=self._env)
+        if not self._where.startswith(("http://", "https://")):
+            raise InvalidRequest(f"{self._where!r} is no URL.", hint="A command is a list: [program, argument, ...].")
+        import httpx2
+        from mcp.client.streamable_http import streamable_http_client
+
+        http = await stack.enter_async_context(httpx2.AsyncClient(headers=self._headers, timeout=600))
+        return streamable_http_client(self._where, http_client=http)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    return _innermost(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_SECONDS = 60.0
 LONGEST_RESULT = 30_000
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_GOOGLE = re.compile(r"^\s*(?:Args|Arguments|Parameters):\s*$", re.MULTILINE)
-_ITEM = re.compile(r"^\s*(?::param\s+)?(?:\w+\s+)?(\w+)(?:\s*\([^)]*\))?\s*:\s*(.+)$")
-
-
-@dataclass(frozen=True)
-class Description:
-    """``name``, ``description``, ``input_schema`` as in a Messages API tool; ``model``, if any, checks arguments."""
-
-    name: str
-    description: str
-    input_schema: dict[str, Any]
-    model: type[BaseModel] | None = None
-
-    def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return ``given`` as the function wants it; raise ``TypeError`` in words for the agent."""
-        from pydantic import ValidationError
-
-        if self.model is None:  # the other side checks
-            return dict(given)
-        try:
-            checked = self.model.model_validate_json(json.dumps(dict(given)), strict=True)
-        except ValidationError as error:
-            wrong = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
-            raise TypeError("; ".join(wrong)) from None
-        fields = type(checked).model_fields
-        return {str(fields[name].alias): getattr(checked, name) for name in checked.model_fields_set}
-
-
-def describe_function(function: Callable[..., Any], *, name: str = "", description: str = "") -> Description:
-    """Return what the agent is told about ``function``.
-
-    Raises :class:`~cambio_lab.errors.InvalidRequest` when a parameter has no type or one that JSON cannot carry, or
-    when the function has no docstring and no ``description`` is given.
-    """
-    from pydantic import ConfigDict, create_model
-    from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
-
-    name = name or function.__name__
-    if not _NAME.fullmatch(name):
-        raise InvalidRequest(f"{name!r} cannot be a tool's name.", hint="Letters, digits, _ and -, at most 64.")
-    document = inspect.getdoc(function) or ""
-    description = description or _GOOGLE.split(document)[0].partition(":param")[0].strip()
-    if not description:
-        raise InvalidRequest(f"{name} has no docstring.", hint="The agent needs to know what it does: write one line.")
-    try:
-        model = create_model(name, __config__=ConfigDict(extra="forbid"), **_fields(function, name, document))
-        schema = _untitled(model.model_json_schema())
-    except (PydanticSchemaGenerationError, PydanticInvalidForJsonSchema) as error:
-        raise InvalidRequest(
-            f"{name} has a parameter of a type that JSON cannot carry: {str(error).splitlines()[0]}",
-            hint="Use str, int, float, bool, list, dict, Literal, an Enum, a dataclass, or a union of these.",
-        ) from None
-    return Description(name, description, {"type": "object", "properties": {}, "required": [], **schema}, model)
-
-
-def _fields(function: Callable[..., Any], name: str, document: str) -> dict[str, Any]:
-    """Return pydantic fields for the parameters; aliases, because a parameter may have any name."""
-    from pydantic import Field
-
-    about = _parameters(document)
-    hints = typing.get_type_hints(function, include_extras=True)
-    fields: dict[str, Any] = {}
-    for number, parameter in enumerate(inspect.signature(function).parameters.values()):
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise InvalidRequest(f"{name}({parameter}) cannot be offered.", hint="Use named parameters only.")
-        if parameter.name not in hints:
-            raise InvalidRequest(f"{name}: the parameter {parameter.name} has no type.", hint="Annotate it.")
-        hint = hints[parameter.name]
-        said = [word for word in typing.get_args(hint)[1:] if isinstance(word, str)]
-        text = about.get(parameter.name) or (said[0] if typing.get_origin(hint) is Annotated and said else None)
-        default = ... if parameter.default is parameter.empty else parameter.default
-        fields[f"field_{number}"] = (hint, Field(default, alias=parameter.name, description=text))
-    return fields
-
-
-def _untitled(schema: Any) -> Any:
-    """Return the schema without pydantic's titles, which repeat the names; a property may be called ``title``."""
-    if isinstance(schema, list):
-        return [_untitled(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    kept = {key: value for key, value in schema.items() if not (key == "title" and isinstance(value, str))}
-    return {key: _untitled(value) for key, value in kept.items()}
-
-
-def _parameters(document: str) -> dict[str, str]:
-    """Return the descriptions in a Google-style ``Args:`` section or in ``:param name:`` lines."""
-    section = _GOOGLE.split(document, maxsplit=1)
-    lines = section[1].splitlines() if len(section) == 2 else [x for x in document.splitlines() if ":param" in x]
-    found: dict[str, str] = {}
-    for line in lines:
-        if line and not line[0].isspace() and not line.startswith(":param"):
-            break  # the next section
-        if match := _ITEM.match(line):
-            found[match[1]] = match[2].strip()
-    return found
 
 
 @dataclass(frozen=True)

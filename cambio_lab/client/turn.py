@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..errors import CambioError
+from .display import clip, describe
 from .message import Message
 from .rest import from_event
 from .screenshot import Screenshot
-from .text import clip, describe
 
 
 @dataclass

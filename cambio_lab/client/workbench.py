@@ -18,14 +18,13 @@ from urllib.parse import urljoin
 from websockets.exceptions import WebSocketException
 
 from ..errors import SessionNotFound
+from . import calls, portal
 from .discovery import Address, find_server
-from .display import Progress
+from .display import Progress, Table
 from .message import Message, open_socket
 from .options import SessionOptions, spelled_out
-from .portal import calls, portal
 from .rest import Rest
 from .session import Session
-from .text import Table
 
 if TYPE_CHECKING:
     from ..reports import Runs
@@ -160,7 +159,7 @@ class Workbench:
 
         ``text`` and ``filters`` are those of :meth:`Runs.filter <cambio_lab.reports.Runs.filter>`.
         """
-        from .runs import recorded
+        from .files import recorded
 
         return (await portal.call(recorded(self, limit))).filter(text, **filters)
 

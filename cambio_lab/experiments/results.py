@@ -214,11 +214,11 @@ def load_run(cells: Sequence[CellRow], folder: Path, wanted: str) -> Run:
 
 def export(experiment: str, cells: Sequence[CellRow], folder: Path, target: Path, format: str | None) -> None:
     """Write the run of every cell to one file. :class:`ConfigurationError` when there is none."""
-    from ..reports import exporters
+    from ..reports import write
 
     if not (runs := recorded_runs(experiment, cells, folder)):
         raise ConfigurationError("The experiment has no recorded runs yet.")
-    exporters.write(runs, target, format)
+    write(runs, target, format)
 
 
 def frame(cells: Sequence[CellRow], runs: Path) -> pd.DataFrame:

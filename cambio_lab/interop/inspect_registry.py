@@ -34,7 +34,7 @@ from ..client.session import Session
 from ..client.workbench import Workbench
 from ..errors import ConfigurationError, InvalidRequest
 from ..reports import Run
-from ..reports.exporters.inspect_sample import Transcript, usage_json
+from ..reports.inspect_sample import Transcript, usage_json
 from .inspect_sandbox import LONGEST_SECONDS, CambioSandbox, DesktopSandbox, SandboxConfig, unique_name
 
 __all__ = ["CambioSandbox", "cambio_agent"]

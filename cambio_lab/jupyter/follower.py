@@ -11,17 +11,17 @@ from typing import Any, Protocol
 
 from IPython.display import display
 
+from ..client import portal
 from ..client.channel import Channel
 from ..client.discovery import Address
 from ..client.feed import fetch_steps
 from ..client.message import Message
-from ..client.portal import portal
 from ..client.rest import Rest
 from ..client.screenshot import fetch
 from ..client.session import Session
 from ..client.turn import Turn, TurnBuilder
 from ..errors import CambioError
-from . import record
+from . import bundle, escape
 
 
 class Handle(Protocol):
@@ -162,10 +162,10 @@ def show_all(handles: list[Handle], content: dict[str, Any]) -> None:
 def folded(turns: list[Turn], name: str, *, unfold: bool = False) -> dict[str, Any]:
     """The record of a whole session: folded away below a live panel, readable everywhere."""
     title = f"Record of {name}: {len(turns)} turn{'' if len(turns) == 1 else 's'}"
-    page = record.bundle(turns)
+    page = bundle(turns)
     state = " open" if unfold else ""
     return {
-        "text/html": f"<details{state}><summary>{record.escape(title, 300)}</summary>\n{page['text/html']}\n</details>",
+        "text/html": f"<details{state}><summary>{escape(title, 300)}</summary>\n{page['text/html']}\n</details>",
         "text/plain": f"{title}\n{page['text/plain']}".rstrip(),
     }
 

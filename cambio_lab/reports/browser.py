@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigurationError
 from ..recording import Json
 from ..recording.rows import load_pandas
+from . import choose, write
 from .comparison import Comparison, compare
 from .run import Run
 
@@ -89,15 +90,13 @@ class Runs:
 
     async def export(self, path: str | Path, *which: int | str, format: str | None = None) -> Path:
         """Write runs (all, unless some are named) to one file in the format of its ending; see docs/runs.md."""
-        from . import exporters
-
         target = Path(path)
-        exporters.choose(target, format)  # refuse a wrong ending before anything is loaded
+        choose(target, format)  # refuse a wrong ending before anything is loaded
         chosen = [self._entry(one) for one in which] or self.entries
         if not chosen:
             raise ConfigurationError("There is no run to export.")
         found = [await entry.load() for entry in chosen]
-        await asyncio.to_thread(exporters.write, found, target, format)
+        await asyncio.to_thread(write, found, target, format)
         return target
 
     async def delete(self, *which: int | str) -> None:

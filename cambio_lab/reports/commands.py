@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigurationError, DirectoryInUse, RunError, StoreError
 from ..recording.rows import counted, describe, printable
 from ..settings import data_directory
-from . import replay_command
+from . import available, choose, load, replay_command, write
 
 if TYPE_CHECKING:
     from ..store import Store
@@ -163,8 +163,6 @@ def _print_steps(runs: list[Run]) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from . import exporters
-
     if arguments.formats:
         return _print_formats()
     names, target = [*arguments.names], arguments.target
@@ -172,10 +170,10 @@ def _export(arguments: argparse.Namespace) -> int:
         target = Path(names.pop())
     if target is None or not names:
         raise ConfigurationError("Name at least one run and the file to write.", hint="See runs export --help.")
-    exporters.choose(target, arguments.format)  # refuse a wrong ending before anything is read
+    choose(target, arguments.format)  # refuse a wrong ending before anything is read
 
     def export(runs: list[Run]) -> int:
-        exporters.write(runs, target, arguments.format)
+        write(runs, target, arguments.format)
         print(target)
         return 0
 
@@ -183,11 +181,9 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _print_formats() -> int:
-    from . import exporters
-
-    for name in sorted(exporters.available()):
+    for name in sorted(available()):
         try:
-            exporter = exporters.load(name)
+            exporter = load(name)
         except ConfigurationError as error:
             print(f"{name:12} {printable(error.message)}")
         else:

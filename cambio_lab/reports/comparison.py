@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..recording import Json, drawing
 from ..recording.rows import counted, describe, load_pandas
-from .viewer import shorten
+from .documents import shorten
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,6 +14,7 @@ from ..events import Usage
 from ..recording import Contents, Json
 from ..recording import run_file as bundle
 from ..recording.rows import counted, rows, usage_of
+from . import load, write
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,7 +118,7 @@ class Run:
     @cached_property
     def seconds(self) -> float:
         """From the first event to the last."""
-        from .viewer import seconds
+        from .documents import seconds
 
         return seconds(self.contents)
 
@@ -209,15 +210,13 @@ class Run:
 
     def export(self, path: str | Path, format: str | None = None) -> Path:
         """Write the run to ``path`` in ``format``, or in the one that its ending names; see docs/runs.md."""
-        from . import exporters
-
         target = Path(path)
-        exporters.write([self], target, format)
+        write([self], target, format)
         return target
 
     def to_html(self, path: str | Path | None = None) -> str:
         """A page that needs nothing else; written to ``path`` if given."""
-        from .viewer import page
+        from .documents import page
 
         text = page(self.contents, whole=True)
         if path is not None:
@@ -226,13 +225,13 @@ class Run:
 
     def to_markdown(self, path: str | Path | None = None) -> str:
         """A report; with a ``path``, its screenshots lie in a folder beside it."""
-        from .exporters.documents import markdown
+        from .documents import markdown
 
         return markdown(self, Path(path) if path else None)
 
     def to_inspect(self, path: str | Path | None = None) -> Json:
         """An inspect_ai log with this run as its one sample; written to ``path`` (.eval, .json, a folder) if given."""
-        from .exporters.inspect_log import InspectExporter, inspect_log
+        from .inspect_log import InspectExporter, inspect_log
 
         if path is not None:
             InspectExporter().write([self], Path(path))
@@ -240,12 +239,12 @@ class Run:
 
     def to_video(self, path: str | Path, *, speed: float = 1.0) -> Path:
         """A film (.mp4, .gif, .webp) with pointer, keys and words drawn in, waits shortened; ``speed`` 2: faster."""
-        from .exporters.video import to_video
+        from .video import to_video
 
         return to_video(self, Path(path), speed=speed)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        from .viewer import page
+        from .documents import page
 
         return {"text/html": page(self.contents), "text/plain": repr(self)}
 
@@ -268,13 +267,11 @@ class Run:
 
 def export(contents: Contents, name: str) -> tuple[str, bytes]:
     """Return a run in a format: the ending of its file, and the file. A format of several files is a zip."""
-    from . import exporters
-
-    exporter = exporters.load(name)
+    exporter = load(name)
     ending = exporter.suffixes[0] if exporter.suffixes else ""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / f"run{ending}"
-        exporters.write([Run(contents)], target, name)
+        write([Run(contents)], target, name)
         files = [path for path in Path(folder).rglob("*") if path.is_file()]
         if files == [target]:
             return ending, target.read_bytes()

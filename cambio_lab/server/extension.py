@@ -166,10 +166,10 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
         await self._registry.start()
         self.services.health = HealthCheck(self.services, default)
         self.services.desktop_kind = default.name
-        from ..reports import exporters
+        from ..reports import formats
         from ..reports.run import export
 
-        self.services.export, self.services.formats = export, exporters.formats
+        self.services.export, self.services.formats = export, formats
         if find_spec("mcp") is not None:
             self.services.mcp = self._mcp = Endpoint(self._registry)
         self.services.ready(self._registry, self._store)

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
+from cambio_lab.client import portal
 from cambio_lab.client.message import Approval
-from cambio_lab.client.portal import portal
 from cambio_lab.client.workbench import Workbench
 from cambio_lab.errors import InvalidRequest, SessionConflict, SessionEnded
 from cambio_lab.jupyter.follower import follow

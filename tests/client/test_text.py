@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cambio_lab.client.text import describe, visible
+from cambio_lab.client.display import describe, visible
 
 
 def test_a_step_in_a_few_words() -> None:

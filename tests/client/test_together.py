@@ -15,10 +15,8 @@ import pytest
 from PIL import ImageChops, ImageStat
 
 from benchmarks.vnc import Viewer
-from cambio_lab.client.example import TOKENS, example
-from cambio_lab.client.message import Message
-from cambio_lab.client.questions import Question
-from cambio_lab.client.screenshot import Screenshot
+from cambio_lab.client.message import Message, Question
+from cambio_lab.client.screenshot import TOKENS, Screenshot, example
 from cambio_lab.client.session import Session
 from cambio_lab.client.workbench import Workbench
 from cambio_lab.desktop.base import Size
@@ -27,7 +25,7 @@ from cambio_lab.desktop.sandbox.local import LocalProvider
 from cambio_lab.errors import InvalidRequest, SessionConflict
 from cambio_lab.events import ToolFinished
 from cambio_lab.reports import Run
-from cambio_lab.reports.exporters.dataset import step_rows
+from cambio_lab.reports.dataset import step_rows
 from cambio_lab.settings import Settings
 
 from ..live_server import LiveServer

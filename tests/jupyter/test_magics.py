@@ -13,7 +13,7 @@ from IPython.testing.globalipapp import start_ipython
 from cambio_lab.client.turn import Turn
 from cambio_lab.client.workbench import Workbench
 from cambio_lab.errors import InvalidRequest
-from cambio_lab.jupyter.magics import fill
+from cambio_lab.jupyter.host import fill
 
 from ..client.small_server import TOKEN, SmallServer
 

@@ -10,12 +10,11 @@ from typing import Any
 import ipywidgets
 import pytest
 
-from cambio_lab.client.portal import portal
+from cambio_lab.client import portal
 from cambio_lab.client.session import Session
 from cambio_lab.client.workbench import Workbench
 from cambio_lab.jupyter.follower import Follower, follow
-from cambio_lab.jupyter.panel import DesktopView
-from cambio_lab.jupyter.relay import Relay
+from cambio_lab.jupyter.panel import DesktopView, Relay
 
 from ..client.small_server import TOKEN, SmallServer, endless
 from ..live_server import LiveServer

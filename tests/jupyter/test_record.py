@@ -13,10 +13,10 @@ import numpy
 import pytest
 from PIL import Image
 
+from cambio_lab import jupyter as record
 from cambio_lab.client.screenshot import Screenshot
 from cambio_lab.client.turn import Step, Turn
 from cambio_lab.errors import ConfigurationError, MissingKey
-from cambio_lab.jupyter import record
 
 from ..client.small_server import png
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from cambio_lab.client.text import Table
+from cambio_lab.client.display import Table
 from cambio_lab.errors import ConfigurationError
 from cambio_lab.recording.rows import load_pandas
 

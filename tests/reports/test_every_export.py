@@ -19,8 +19,9 @@ import imageio_ffmpeg
 import pytest
 from inspect_ai.log import read_eval_log
 
+from cambio_lab import reports as exporters
 from cambio_lab.experiments import Experiment
-from cambio_lab.reports import Run, exporters
+from cambio_lab.reports import Run
 from tests.experiments.conftest import BAD, GOOD, api, experiment, provider, word_task  # noqa: F401  (fixtures)
 from tests.recording.parts import Workshop
 

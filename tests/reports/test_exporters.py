@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from cambio_lab import reports as exporters
 from cambio_lab.cli import main
 from cambio_lab.errors import ConfigurationError
-from cambio_lab.reports import Run, exporters
+from cambio_lab.reports import Run
 from tests.recording.parts import Workshop
 
 from .kinds import failed_run

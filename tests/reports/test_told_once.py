@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from cambio_lab import jupyter as record
 from cambio_lab.client.message import Message
 from cambio_lab.client.turn import Turn, TurnBuilder
-from cambio_lab.jupyter import record
 from cambio_lab.reports import Run
-from cambio_lab.reports.exporters.dataset import conversation, step_rows
+from cambio_lab.reports.dataset import conversation, step_rows
 from cambio_lab.sessions import Session
 from tests.messages_api import MessagesApi, Script, member, reply, tool
 from tests.recording.parts import Workshop

@@ -11,8 +11,7 @@ from PIL import Image
 
 from cambio_lab.errors import ConfigurationError
 from cambio_lab.recording import drawing
-from cambio_lab.reports import Run
-from cambio_lab.reports.exporters import video
+from cambio_lab.reports import Run, video
 from tests.messages_api import Script, click, member, reply, screenshot
 from tests.recording.parts import Workshop
 

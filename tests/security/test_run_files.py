@@ -26,9 +26,9 @@ from cambio_lab.replay.desktop_replay import DesktopReplay, Look
 from cambio_lab.replay.origin import ForkPoint
 from cambio_lab.replay.playback import replay
 from cambio_lab.reports import Run, compare
-from cambio_lab.reports.exporters.atif import atif
-from cambio_lab.reports.exporters.dataset import DatasetExporter, conversation, step_rows
-from cambio_lab.reports.exporters.video import Film
+from cambio_lab.reports.atif import atif
+from cambio_lab.reports.dataset import DatasetExporter, conversation, step_rows
+from cambio_lab.reports.video import Film
 from tests.browser.lab import lab_server, open_lab
 from tests.conftest import CHROMIUM, CHROMIUM_FLAGS
 

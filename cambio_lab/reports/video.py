@@ -15,15 +15,15 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import BundleRefused, ConfigurationError, RunError
-from ...recording import Json, drawing
-from ...recording.rows import describe, points
-from . import only
+from ..errors import BundleRefused, ConfigurationError, RunError
+from ..recording import Json, drawing
+from ..recording.rows import describe, points
+from .exporters import only
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ..run import Run
+    from .run import Run
 
 RATE = 20
 """Frames of an MP4 in a second."""

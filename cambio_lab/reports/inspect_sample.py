@@ -10,12 +10,12 @@ import datetime
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ...events import Usage
-from ...recording import Json
-from ...recording.rows import usage_of
+from ..events import Usage
+from ..recording import Json
+from ..recording.rows import usage_of
 
 if TYPE_CHECKING:
-    from ..run import Run
+    from .run import Run
 
 _STOP_REASONS = {"end_turn": "stop", "tool_use": "tool_calls", "max_tokens": "max_tokens", "refusal": "content_filter"}
 _DECISIONS = {"approved": "approve", "denied": "reject", "timeout": "reject", "stopped": "terminate"}

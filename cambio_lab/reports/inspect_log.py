@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import ConfigurationError
-from ...events import Usage
-from ...recording import Json
+from ..errors import ConfigurationError
+from ..events import Usage
+from ..recording import Json
 from .inspect_sample import Transcript, error_json, time_text, usage_json
 
 if TYPE_CHECKING:
-    from ..run import Run
+    from .run import Run
 
 _LIMITS = {"max_steps": "turn", "max_cost_usd": "cost", "max_tokens": "token", "max_seconds": "time"}
 

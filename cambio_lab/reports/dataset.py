@@ -13,13 +13,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import ConfigurationError
-from ...recording import SUFFIXES, Json
-from ...recording.rows import points
-from ..replies import replies
+from ..errors import ConfigurationError
+from ..recording import SUFFIXES, Json
+from ..recording.rows import points
+from .atif import replies
 
 if TYPE_CHECKING:
-    from ..run import Run
+    from .run import Run
 
 GROUP_ROWS = 200
 _TEXTS = [
