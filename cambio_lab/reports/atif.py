@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..events import Usage
 from ..recording import SUFFIXES, Json
 from ..recording.rows import describe, usage_of
-from .exporters import only
+from . import only
 
 if TYPE_CHECKING:
     from .run import Run

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from ..recording import Contents, Json, drawing, images_of
 from ..recording.rows import counted, describe, rows, usage_of
 from ..usage import duration
-from .exporters import only
+from . import only
 
 if TYPE_CHECKING:
     from .run import Run

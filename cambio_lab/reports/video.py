@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BundleRefused, ConfigurationError, RunError
 from ..recording import Json, drawing
 from ..recording.rows import describe, points
-from .exporters import only
+from . import only
 
 if TYPE_CHECKING:
     from PIL import Image
