@@ -26,7 +26,7 @@ import psutil
 from cambio_lab.desktop import make_provider
 from cambio_lab.desktop.base import VncEndpoint
 from cambio_lab.desktop.provider import DesktopOptions
-from cambio_lab.desktop.rfb.authentication import answer
+from cambio_lab.desktop.rfb.stream import answer
 from cambio_lab.settings import Settings
 from tests.live_server import LiveServer, free_port
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 from ..desktop.base import Desktop
-from ..desktop.machine import Listing
+from ..desktop.files import Listing
 from ..errors import CambioError, InvalidRequest
 from .failure import Refused, encode, timestamp
 from .rest import Rest

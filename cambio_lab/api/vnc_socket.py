@@ -16,13 +16,11 @@ from jupyter_server_proxy.rawsocket import RawSocketHandler
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError
 
-from ..desktop.rfb.authentication import Greeting, authenticate
-from ..desktop.rfb.budget import Budget
+from ..desktop.keys import PAUSE_SECONDS
+from ..desktop.rfb import Budget, parse_provided
 from ..desktop.rfb.desktop_filter import DesktopOutput
-from ..desktop.rfb.human import PAUSE_SECONDS
-from ..desktop.rfb.messages import parse_provided
-from ..desktop.rfb.stream import ByteStream
-from ..desktop.rfb.viewer_filter import ViewerInput
+from ..desktop.rfb.stream import ByteStream, authenticate
+from ..desktop.rfb.viewer_filter import Greeting, ViewerInput
 from ..errors import DesktopLost, SessionEnded
 from ..events import HumanInput
 from . import metrics, pages

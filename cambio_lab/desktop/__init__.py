@@ -10,11 +10,12 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Literal, get_args
 
-from cambio_lab.errors import ConfigurationError
+from cambio_lab.errors import ConfigurationError, DesktopUnavailable
 from cambio_lab.settings import Settings
 
+from .base import Desktop
 from .docker.engine import START_DOCKER, Engine
-from .provider import ISOLATION, DesktopOptions, DesktopProvider, ProviderHealth, UnavailableProvider
+from .provider import ISOLATION, DesktopOptions, DesktopProvider, ProviderHealth
 
 Kind = Literal["docker", "sandbox", "local", "auto"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -126,3 +127,24 @@ async def probe_local() -> ProviderHealth:
 
     health = await LocalProvider(Settings(), server_id="doctor").health()
     return replace(health, name="local desktop")
+
+
+class UnavailableProvider(DesktopProvider):
+    """Refuses every desktop. The rest of the server (history, records) works."""
+
+    name = "none"
+
+    def __init__(self, sandbox: ProviderHealth) -> None:
+        self._health = ProviderHealth(
+            self.name,
+            False,
+            f"no Docker Engine answers, and no sandbox can be made ({sandbox.summary})",
+            f"Start Docker and then this server again. Or, for a sandbox: {sandbox.fix} "
+            "A desktop without isolation must be asked for by name: desktop=local.",
+        )
+
+    async def acquire(self, session_id: str, options: DesktopOptions) -> Desktop:
+        raise DesktopUnavailable(f"No isolated desktop: {self._health.summary}.", hint=self._health.fix)
+
+    async def health(self) -> ProviderHealth:
+        return self._health

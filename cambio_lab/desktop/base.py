@@ -18,7 +18,8 @@ from typing import Any, Literal, NamedTuple
 
 from cambio_lab.errors import ActionError
 
-from .machine import CommandResult, FileContent, Listing
+from .files import FileContent, Listing
+from .machine import CommandResult
 
 Button = Literal["left", "middle", "right"]
 Direction = Literal["up", "down", "left", "right"]

@@ -14,12 +14,12 @@ from cambio_lab.settings import Settings
 from . import files, keys
 from .base import Button, Desktop, Direction, Point, Region, Screenshot, Settled, Size, VncEndpoint
 from .browser.members import Browser
-from .devices import InputDevices, Pointer
-from .keymap import Keymap, expected_wait
-from .machine import CommandResult, FileContent, Listing, Machine, run, until_managed
+from .devices import InputDevices
+from .files import FileContent, Listing
+from .machine import CommandResult, Machine, Shell, run, until_managed
 from .rfb.connection import Connection
 from .screen import Frame, View, encode, fit_inside, fit_model, thumbnail
-from .shell import Shell
+from .xserver import Keymap, Pointer, expected_wait
 
 _ENCODERS = ThreadPoolExecutor(2, thread_name_prefix="encode")
 

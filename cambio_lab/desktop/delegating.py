@@ -10,7 +10,7 @@ from operator import methodcaller
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from .base import Desktop, Screenshot, Size, VncEndpoint
-from .machine import FileContent
+from .files import FileContent
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from cambio_lab.errors import ActionError, DesktopUnavailable
 
-from .machine import MOST_HELPERS, STDOUT, FileContent, FileInfo, Listing, Machine, Process, helper_source
+from .machine import MOST_HELPERS, STDOUT, Machine, Process, helper_source
 
 _CHUNK = 64 * 1024
 _MOST_ANSWER = 2_000_000
@@ -28,6 +29,42 @@ _EARLIEST, _LATEST = -62135596800, 253402300799
 """The years 1 to 9999, in seconds since 1970."""
 _LAST_WORD = 3.0
 """Seconds for the helper to clear up after an upload that was cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """One entry of a listing; ``path`` is relative to the desktop's home."""
+
+    path: str
+    size: int
+    modified: float
+    is_dir: bool
+
+
+class FileContent(AsyncIterator[bytes]):
+    """A file's content in pieces; close it (``aclose``) if it is not read to its end.
+
+    ``read`` generates the pieces; it sets ``size`` to the bytes in total where the desktop tells them.
+    """
+
+    def __init__(self, read: Callable[[FileContent], AsyncGenerator[bytes, None]]) -> None:
+        self.size: int | None = None
+        """Known once the first piece was read, if at all."""
+        self._pieces = read(self)
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._pieces)
+
+    async def aclose(self) -> None:
+        await self._pieces.aclose()
+
+
+class Listing(list[FileInfo]):
+    """The entries of a folder by name; ``truncated`` when it has more than a desktop tells."""
+
+    def __init__(self, entries: Iterable[FileInfo] = (), truncated: bool = False) -> None:
+        super().__init__(entries)
+        self.truncated = truncated
 
 
 def read(machine: Machine, path: str, limit: int) -> FileContent:

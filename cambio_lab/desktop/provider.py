@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
-from cambio_lab.errors import CambioError, DesktopUnavailable, InvalidRequest
+from cambio_lab.errors import CambioError, InvalidRequest
 from cambio_lab.settings import Settings
 
 from .base import Desktop, Size
@@ -17,7 +17,6 @@ from .base import Desktop, Size
 if TYPE_CHECKING:
     from .connected import ConnectedDesktop
 
-BY_NAME = "A desktop without isolation must be asked for by name: desktop=local."
 ISOLATION = {"docker": "docker (isolated)", "sandbox": "sandbox (isolated)", "local": "local (not isolated)"}
 """What health, doctor, panel and docs say of a kind of desktop: the same words everywhere."""
 
@@ -81,26 +80,6 @@ class DesktopProvider(Protocol):
     async def stop(self, *, keep: frozenset[str] = frozenset()) -> None:
         """Remove the pool and every desktop but ``keep``; within 10 seconds."""
         return
-
-
-class UnavailableProvider(DesktopProvider):
-    """Refuses every desktop. The rest of the server (history, records) works."""
-
-    name = "none"
-
-    def __init__(self, sandbox: ProviderHealth) -> None:
-        self._health = ProviderHealth(
-            self.name,
-            False,
-            f"no Docker Engine answers, and no sandbox can be made ({sandbox.summary})",
-            f"Start Docker and then this server again. Or, for a sandbox: {sandbox.fix} {BY_NAME}",
-        )
-
-    async def acquire(self, session_id: str, options: DesktopOptions) -> Desktop:
-        raise DesktopUnavailable(f"No isolated desktop: {self._health.summary}.", hint=self._health.fix)
-
-    async def health(self) -> ProviderHealth:
-        return self._health
 
 
 D = TypeVar("D", bound="ConnectedDesktop")

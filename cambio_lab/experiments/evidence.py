@@ -22,7 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from ..desktop.machine import FileContent
+from ..desktop.files import FileContent
 from ..errors import ActionError, BundleRefused, CambioError, RecordingMissing, ReplayDiverged
 from ..recording import Contents, calls
 from ..recording.calls import RecordingDesktop

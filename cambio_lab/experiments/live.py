@@ -25,7 +25,8 @@ import httpx2
 from ..agent.demo import Block, DemoTransport, Message, current_turn, user_words
 from ..agent.http import error_response, message_response
 from ..desktop.base import Desktop, Screenshot, Size
-from ..desktop.machine import CommandResult, FileInfo
+from ..desktop.files import FileInfo
+from ..desktop.machine import CommandResult
 from ..errors import ActionError, ConfigurationError
 from ..events import Usage
 from .task import Task

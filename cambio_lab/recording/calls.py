@@ -23,7 +23,8 @@ from typing import Any
 
 from ..desktop.base import Desktop, Point, Region, Screenshot, Settled, Size
 from ..desktop.delegating import DelegatingDesktop
-from ..desktop.machine import CommandResult, FileContent, FileInfo, Listing
+from ..desktop.files import FileContent, FileInfo, Listing
+from ..desktop.machine import CommandResult
 from ..errors import ActionError, BundleRefused, DesktopError, DesktopLost, DesktopUnavailable
 from . import Json
 from .masking import Mask

@@ -14,7 +14,8 @@ from pydantic import model_validator as validator
 
 from .. import events as event_types
 from ..agent.options import AgentOptions, TurnOptions
-from ..desktop.machine import CommandResult, FileInfo
+from ..desktop.files import FileInfo
+from ..desktop.machine import CommandResult
 from ..errors import BundleRefused
 from ..events import Event, Usage
 from ..store import ExchangeRow, StepRow

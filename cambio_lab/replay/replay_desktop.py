@@ -11,7 +11,7 @@ from typing import Any
 
 from ..desktop.base import Desktop, Screenshot, Settled, Size, VncEndpoint
 from ..desktop.delegating import CallDesktop, DelegatingDesktop
-from ..desktop.machine import FileContent, Listing
+from ..desktop.files import FileContent, Listing
 from ..errors import ActionError, DesktopLost, ReplayDiverged
 from ..recording import Contents, Json, calls
 from ..recording.calls import CLIENT

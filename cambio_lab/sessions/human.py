@@ -14,7 +14,7 @@ from cambio_lab.agent.extras import LONGEST_ANSWER
 from cambio_lab.agent.gate import QueuedMessage
 from cambio_lab.agent.tools import COMPUTER, HAND_OVER, NOTE, image_fields
 from cambio_lab.desktop.base import Point, Size
-from cambio_lab.desktop.rfb.human import HumanAction
+from cambio_lab.desktop.keys import HumanAction
 from cambio_lab.errors import CambioError, InvalidRequest
 from cambio_lab.events import Event, QuestionAnswered, QuestionAsked, Status, ToolFinished
 from cambio_lab.recording.recorder import HumanCall

@@ -21,7 +21,8 @@ from typing import Any
 from cambio_lab.agent.extras import ExtraResult, ExtraTools
 from cambio_lab.desktop.base import Desktop, Settled
 from cambio_lab.desktop.delegating import DelegatingDesktop
-from cambio_lab.desktop.machine import CommandResult, FileContent, Listing
+from cambio_lab.desktop.files import FileContent, Listing
+from cambio_lab.desktop.machine import CommandResult
 from cambio_lab.errors import ActionError, DesktopError
 from cambio_lab.recording.masking import NAME as NAMES
 from cambio_lab.recording.masking import Mask

@@ -12,7 +12,8 @@ import numpy
 from PIL import Image
 
 from cambio_lab.desktop.base import Button, Desktop, Direction, Point, Region, Screenshot, Settled, Size, VncEndpoint
-from cambio_lab.desktop.machine import CommandResult, FileContent, Listing
+from cambio_lab.desktop.files import FileContent, Listing
+from cambio_lab.desktop.machine import CommandResult
 from cambio_lab.errors import ActionError, DesktopLost
 
 

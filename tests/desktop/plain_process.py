@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from cambio_lab.desktop.machine import Streams
+from cambio_lab.desktop.sandbox.machine import Streams
 from cambio_lab.errors import DesktopLost
 
 

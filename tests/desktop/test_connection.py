@@ -11,8 +11,8 @@ import pytest
 
 from cambio_lab.desktop.base import Size, VncEndpoint
 from cambio_lab.desktop.connected import ConnectedDesktop
+from cambio_lab.desktop.rfb import EXTENDED_SIZE
 from cambio_lab.desktop.rfb.client import RfbClient
-from cambio_lab.desktop.rfb.messages import EXTENDED_SIZE
 from cambio_lab.desktop.rfb.reader import is_acceptable
 from cambio_lab.errors import DesktopLost
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cambio_lab.desktop.rfb.human import MOST_WAITING, HumanActions
+from cambio_lab.desktop.keys import MOST_WAITING, HumanActions
 from cambio_lab.desktop.rfb.viewer_filter import ViewerInput
 
 SHIFT, CTRL, RETURN = 0xFFE1, 0xFFE3, 0xFF0D
@@ -42,7 +42,7 @@ def test_clicks_that_follow_at_once_are_one_double_click(monkeypatch: pytest.Mon
     ]
     click(person, 10, 20)
     now = time.monotonic()
-    monkeypatch.setattr("cambio_lab.desktop.rfb.human.time.monotonic", lambda: now + 2)
+    monkeypatch.setattr("cambio_lab.desktop.keys.time.monotonic", lambda: now + 2)
     click(person, 10, 20)
     assert [tool for tool, _ in actions(person)] == ["left_click", "left_click"]
 

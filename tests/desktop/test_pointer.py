@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from cambio_lab.desktop.base import Point
-from cambio_lab.desktop.devices import Pointer
 from cambio_lab.desktop.machine import STDOUT, Machine
+from cambio_lab.desktop.xserver import Pointer
 from cambio_lab.errors import DesktopError
 
 

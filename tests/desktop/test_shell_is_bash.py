@@ -13,8 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cambio_lab.desktop.machine import Machine
-from cambio_lab.desktop.shell import Shell
+from cambio_lab.desktop.machine import Machine, Shell
 
 from .plain_process import PlainProcess
 

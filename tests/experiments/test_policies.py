@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cambio_lab.desktop.rfb.human import HumanAction
+from cambio_lab.desktop.keys import HumanAction
 from cambio_lab.errors import ConfigurationError
 from cambio_lab.experiments import Experiment, ExperimentStopped, Observation, action, benchmark
 from cambio_lab.reports import Run

@@ -12,9 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
-from cambio_lab.desktop.browser import actions
+from cambio_lab.desktop.browser import BrowserClosed, DevToolsError, actions
 from cambio_lab.desktop.browser.chromium import MOST_TABS, Chromium
-from cambio_lab.desktop.browser.devtools import BrowserClosed, DevToolsError
 from cambio_lab.desktop.browser.tab import MOST_URL
 from cambio_lab.desktop.machine import STDOUT
 from cambio_lab.errors import ActionError

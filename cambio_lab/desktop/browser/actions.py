@@ -15,8 +15,7 @@ from cambio_lab.errors import ActionError
 
 from ..base import Region, Screenshot
 from ..rfb.reader import LARGEST_AREA
-from . import keys
-from .devtools import DevToolsError
+from . import DevToolsError, key_modifiers, key_presses, key_text
 from .tab import Element, Tab
 
 _BUTTONS = {"left": 1, "right": 2, "middle": 4}
@@ -85,7 +84,7 @@ async def _mouse(tab: Tab, kind: str, x: float, y: float, **more: Any) -> None:
 
 async def click(tab: Tab, target: dict[str, Any], button: str, count: int, modifiers: str | None = None) -> str:
     """Click ``count`` times; returns what was clicked."""
-    bits = keys.modifiers(modifiers)
+    bits = key_modifiers(modifiers)
     x, y, name = await place(tab, target)
     await _mouse(tab, "mouseMoved", x, y, modifiers=bits)
     for number in range(1, count + 1):
@@ -149,7 +148,7 @@ async def type_text(tab: Tab, text: str) -> None:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if len(text) <= _TYPED_BY_KEYS:
         for character in text:
-            events = keys.text(character)
+            events = key_text(character)
             if events is None:
                 await tab.send("Input.insertText", text=character)
             else:
@@ -157,14 +156,14 @@ async def type_text(tab: Tab, text: str) -> None:
     else:
         for number, line in enumerate(text.split("\n")):
             if number:
-                await _keys(tab, keys.presses("Return")[0])
+                await _keys(tab, key_presses("Return")[0])
             for start in range(0, len(line), 10_000):
                 await tab.send("Input.insertText", text=line[start : start + 10_000])
     await tab.settle()
 
 
 async def press(tab: Tab, sequence: str, repeat: int) -> None:
-    for chord in keys.presses(sequence, repeat):
+    for chord in key_presses(sequence, repeat):
         await _keys(tab, chord)
     await tab.settle()
 
@@ -173,7 +172,7 @@ async def hold(tab: Tab, chord: str, seconds: float) -> None:
     """Hold a chord for at most 30 seconds; released whatever happens."""
     if not 0 <= seconds <= 30:
         raise ActionError("duration must be from 0 to 30 seconds.")
-    events = keys.presses(chord)
+    events = key_presses(chord)
     if len(events) != 1:
         raise ActionError("hold_key takes one key or chord.")
     down = [event for event in events[0] if event["type"] != "keyUp"]

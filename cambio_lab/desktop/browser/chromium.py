@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from cambio_lab.errors import ActionError, DesktopError
 
 from ..machine import Machine
-from .devtools import BrowserClosed, DevTools
+from . import BrowserClosed, DevTools
 from .tab import MOST_URL, Tab
 
 log = logging.getLogger(__name__)

@@ -16,9 +16,8 @@ from cambio_lab.errors import ActionError
 
 from ..base import Region, Screenshot
 from ..machine import Machine
-from . import actions
+from . import BrowserClosed, actions
 from .chromium import Chromium
-from .devtools import BrowserClosed
 from .tab import MOST_TEXT, MOST_URL, Tab
 
 T = TypeVar("T")

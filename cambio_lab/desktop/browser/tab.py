@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from cambio_lab.errors import ActionError
 
-from .devtools import DevTools, DevToolsError, network_error
+from . import DevTools, DevToolsError, network_error
 from .search import rank
 
 MOST_TEXT = 50_000

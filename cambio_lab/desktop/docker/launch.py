@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import secrets
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from cambio_lab.errors import DesktopLost, DesktopUnavailable
@@ -15,7 +17,7 @@ from ..base import VncEndpoint
 from ..connected import Forget
 from ..machine import run
 from ..provider import DesktopOptions
-from ..rfb import authentication
+from ..rfb import stream as rfb
 from . import ROLE_LABEL, SEALED, SERVER_LABEL, create, memory_folder, remove, start_attached
 from .desktop import DockerDesktop, ScriptOutput, abandon
 from .engine import Engine, EngineError
@@ -51,7 +53,7 @@ class Launcher:
 
     async def prepare(self, image: str) -> None:
         """Make what all containers of ``image`` need before a caller waits for the first."""
-        await asyncio.to_thread(authentication.load)
+        await asyncio.to_thread(import_module, "Crypto.Cipher.DES")
         await self._networks.prepare(image)
         await self._digest(image)
 
@@ -116,13 +118,13 @@ class Launcher:
 
     async def _boot(self, container: str, image: str) -> DockerDesktop:
         """Start it, tell it its password, and connect as soon as it says that Xvnc listens."""
-        password = authentication.new_password()
+        password = secrets.token_urlsafe(6)  # eight characters: all that VncAuth can use
         server = await start_attached(self._engine, container)
         said = ScriptOutput(server)
         session: asyncio.Task[ExecProcess] | None = None
         listening = asyncio.Event()
         try:
-            server.writer.write(base64.b64encode(authentication.obfuscate(password)) + b"\n")
+            server.writer.write(base64.b64encode(rfb.obfuscate(password)) + b"\n")
             session = asyncio.create_task(self._start_session(container, listening), name="desktop-session")
             port, digest, _ = await asyncio.gather(self._port(container), self._digest(image), said.need("listening"))
             listening.set()
@@ -210,4 +212,4 @@ class Launcher:
         """Read the VNC password inside the container, as the user who alone may; ``None`` if there is none."""
         machine = ContainerMachine(self._engine, container, XVNC)
         code, secret, _ = await run(machine, ["head", "-c8", "/run/xvnc/password"], timeout=_PASSWORD_TIMEOUT, limit=8)
-        return authentication.reveal(secret) if code == 0 and len(secret) == 8 else None
+        return rfb.reveal(secret) if code == 0 and len(secret) == 8 else None

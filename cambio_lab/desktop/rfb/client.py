@@ -16,15 +16,13 @@ from cambio_lab.errors import DesktopError, DesktopLost
 
 from ..base import Size, VncEndpoint
 from ..screen import Screen
-from . import messages
-from .authentication import authenticate, read_text
-from .budget import Budget
-from .messages import Clipboard
+from . import FENCE_BLOCK_BEFORE, FENCE_REQUEST, Budget, Clipboard, fence, first_messages, set_size
 from .reader import ServerReader, Updated, is_acceptable
-from .stream import ByteStream
+from .stream import ByteStream, authenticate, read_text
 
 _RESIZE_ERRORS = {1: "resizing is not allowed", 2: "out of memory", 3: "this size is not possible"}
 _KEYS_AT_ONCE = 1000
+_KEY = struct.Struct(">BBxxI")
 
 T = TypeVar("T")
 
@@ -75,7 +73,7 @@ class RfbClient(ServerReader):
             stream.close()
             raise
         client = cls(stream, size, name, screen, updated, budget)
-        stream.write(messages.start())
+        stream.write(first_messages())
         client._task = asyncio.create_task(client._read(), name="rfb-reader")
         return client
 
@@ -92,14 +90,14 @@ class RfbClient(ServerReader):
 
     def pointer(self, x: int, y: int, buttons: int = 0) -> None:
         """Move to ``x``, ``y`` with ``buttons`` down (bit 0 left, 1 middle, 2 right, 3-6 wheel up/down/left/right)."""
-        self._stream.write(messages.pointer(x, y, buttons))
+        self._stream.write(struct.pack(">BBHH", 5, buttons, x, y))
 
     def key(self, keysym: int, down: bool) -> None:
-        self._stream.write(messages.key(keysym, down=down))
+        self._stream.write(_KEY.pack(4, down, keysym))
 
     def keys(self, keysyms: list[int]) -> None:
         """Press and release each of ``keysyms`` in order, in one write."""
-        self._stream.write(b"".join(messages.key(keysym, down=down) for keysym in keysyms for down in (True, False)))
+        self._stream.write(b"".join(_KEY.pack(4, down, keysym) for keysym in keysyms for down in (True, False)))
 
     async def type(self, keysyms: list[int]) -> None:
         """Press and release any number of keys, as fast as the server reads them."""
@@ -114,9 +112,9 @@ class RfbClient(ServerReader):
         self._fence_count += 1
         number = self._fence_count
         future = self.fences[number] = asyncio.get_running_loop().create_future()
-        flags = messages.FENCE_REQUEST | messages.FENCE_BLOCK_BEFORE
+        flags = FENCE_REQUEST | FENCE_BLOCK_BEFORE
         try:
-            self._stream.write(messages.fence(flags, struct.pack(">I", number)))
+            self._stream.write(fence(flags, struct.pack(">I", number)))
             await self._answered(future)
         finally:
             self.fences.pop(number, None)
@@ -130,7 +128,7 @@ class RfbClient(ServerReader):
         self.allow(size)
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.resizes.append(future)
-        self._stream.write(messages.set_size(self.layout_id, size))
+        self._stream.write(set_size(self.layout_id, size))
         try:
             status = await self._answered(future)
         finally:

@@ -12,7 +12,7 @@ from cambio_lab.errors import DesktopLost
 from ..base import Settled, Size, VncEndpoint
 from ..screen import Rect, Screen
 from ..settle import Watch
-from .budget import Bucket, Budget, LimitExceeded
+from . import Bucket, Budget, LimitExceeded
 from .client import RfbClient
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Generator
 
-from .authentication import LONGEST_TEXT
-from .budget import Bucket
-from .messages import (
+from . import (
     CAPS,
     CLIPBOARD,
     COPY_RECT,
@@ -23,8 +21,10 @@ from .messages import (
     LEDS,
     PROVIDE,
     RAW,
+    Bucket,
 )
 from .reader import LARGEST_AREA, LARGEST_SIDE
+from .stream import LONGEST_TEXT
 
 TIGHT, ZRLE, CURSOR, NAME, CONTINUOUS_UPDATES, VMWARE_CURSOR = 7, 16, -239, -307, -313, 0x574D5664
 _EMPTY = {DESKTOP_SIZE, -258, -316}

@@ -1,6 +1,6 @@
 """Read what an RFB server sends: framebuffer updates, sizes, fences, clipboards.
 
-The server is hostile: every length is checked before it is read, every kind of message has a rate (:mod:`.budget`),
+The server is hostile: every length is checked before it is read, every kind of message has a rate (:data:`LIMITS`),
 and a message that began must end.
 """
 
@@ -15,9 +15,22 @@ from cambio_lab.errors import DesktopLost
 
 from ..base import Size
 from ..screen import Rect, Screen, bounding
-from . import messages
-from .budget import Budget, LimitExceeded
-from .messages import COPY_RECT, DESKTOP_SIZE, EXTENDED_SIZE, FENCE_REQUEST, LARGEST, LAST_RECT, LEDS, RAW, Clipboard
+from . import (
+    COPY_RECT,
+    DESKTOP_SIZE,
+    EXTENDED_SIZE,
+    FENCE_REQUEST,
+    LARGEST,
+    LAST_RECT,
+    LEDS,
+    RAW,
+    Budget,
+    Clipboard,
+    LimitExceeded,
+    fence,
+    set_size,
+    update_request,
+)
 from .stream import ByteStream
 
 log = logging.getLogger(__name__)
@@ -78,7 +91,7 @@ class ServerReader:
     def request_update(self, *, incremental: bool = True) -> None:
         """Request one framebuffer update; an incremental one comes when something changes."""
         self.requests = min(self.requests + 1, 8)
-        self._stream.write(messages.update_request(self.screen.size, incremental=incremental))
+        self._stream.write(update_request(self.screen.size, incremental=incremental))
 
     async def run(self) -> Exception | None:
         """Follow the stream to its end and return the reason."""
@@ -207,7 +220,7 @@ class ServerReader:
             raise DesktopLost(f"The desktop's screen became {size} pixels, more than this server accepts.")
         log.debug("screen too large, size restored: size=%s", size)
         self._oversized = True
-        self._stream.write(messages.set_size(self.layout_id, self.screen.size))
+        self._stream.write(set_size(self.layout_id, self.screen.size))
 
     async def _colour_map(self) -> None:
         _, _, count = struct.unpack(">BHH", await self._stream.read(5))
@@ -218,7 +231,7 @@ class ServerReader:
         payload = await self._stream.read(length)
         if flags & FENCE_REQUEST:
             self.can_fence = True
-            self._stream.write(messages.fence(flags & 0x7, payload))
+            self._stream.write(fence(flags & 0x7, payload))
             await self._stream.drain()
         elif length == 4:
             future = self.fences.get(struct.unpack(">I", payload)[0])

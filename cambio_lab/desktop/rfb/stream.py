@@ -1,14 +1,20 @@
-"""Exact reads from a socket without copies: large pixel data goes from the kernel straight to its place."""
+"""The connection to a VNC server: exact reads without copies, and the handshake up to where both are authenticated.
+
+The handshake is RFB 3.8 (RFC 6143, sections 7.1 and 7.2).
+VNC's password scheme is DES with each key byte's bits reversed; only the first eight characters count.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Callable
+from typing import Any
 
 from cambio_lab.errors import DesktopLost
 
 from ..base import VncEndpoint
-from .budget import Budget, LimitExceeded
+from . import Budget, LimitExceeded
 
 _BUFFER = 512 * 1024
 LARGEST_QUEUE = 4 * 1024 * 1024
@@ -45,17 +51,13 @@ class ByteStream(asyncio.BufferedProtocol):
     async def connect(cls, endpoint: VncEndpoint, timeout: float = 5.0, budget: Budget | None = None) -> ByteStream:
         """Connect to ``endpoint``. :class:`~cambio_lab.errors.DesktopLost` when nothing listens."""
         loop = asyncio.get_running_loop()
-
-        def make() -> ByteStream:
-            return cls(budget)
-
         try:
             async with asyncio.timeout(timeout):
                 if endpoint.unix_path is not None:
-                    _, stream = await loop.create_unix_connection(make, endpoint.unix_path)
+                    _, stream = await loop.create_unix_connection(lambda: cls(budget), endpoint.unix_path)
                 else:
                     assert endpoint.host is not None and endpoint.port is not None
-                    _, stream = await loop.create_connection(make, endpoint.host, endpoint.port)
+                    _, stream = await loop.create_connection(lambda: cls(budget), endpoint.host, endpoint.port)
         except (OSError, TimeoutError) as error:
             raise DesktopLost("The desktop's VNC server does not answer.") from error
         return stream
@@ -219,9 +221,6 @@ class ByteStream(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._writable.set()
 
-    def eof_received(self) -> bool:
-        return False
-
     def connection_lost(self, exc: Exception | None) -> None:
         if self._lost is None:
             self._lost = DesktopLost("The connection to the desktop was closed.")
@@ -232,3 +231,67 @@ class ByteStream(asyncio.BufferedProtocol):
     def _end_wait(self, reason: DesktopLost) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(reason)
+
+
+VERSION = b"RFB 003.008\n"
+NONE, VNC_AUTH = 1, 2
+LONGEST_TEXT = 4096
+"""Bytes of a reason or a name that a server may send."""
+
+_FILE_KEY = bytes([23, 82, 107, 6, 35, 78, 88, 7])
+"""The fixed key under which ``vncpasswd`` files are obfuscated (it hides nothing, it is a format)."""
+
+
+def answer(challenge: bytes, password: str) -> bytes:
+    """The 16-byte answer to a server's 16-byte ``challenge``."""
+    return bytes(_cipher(password.encode("latin-1")).encrypt(challenge))
+
+
+def obfuscate(password: str) -> bytes:
+    """The eight bytes of a ``vncpasswd`` file."""
+    return bytes(_cipher(_FILE_KEY).encrypt(password.encode("latin-1")[:8].ljust(8, b"\0")))
+
+
+def reveal(obfuscated: bytes) -> str:
+    """The password in the eight bytes of a ``vncpasswd`` file."""
+    return bytes(_cipher(_FILE_KEY).decrypt(obfuscated[:8])).rstrip(b"\0").decode("latin-1")
+
+
+def _cipher(key: bytes) -> Any:
+    from Crypto.Cipher import DES  # imported on first use: a third of this package's import time
+
+    # The protocol fixes cipher and mode; the password is random and the port is on loopback.
+    return DES.new(bytes(int(f"{byte:08b}"[::-1], 2) for byte in key[:8].ljust(8, b"\0")), DES.MODE_ECB)
+
+
+async def authenticate(stream: ByteStream, password: str | None) -> None:
+    """Agree on 3.8, answer VncAuth if a password is known (else None), and read the result.
+
+    Raises :class:`~cambio_lab.errors.DesktopLost` with the server's reason when it refuses. The caller bounds the time.
+    """
+    if not (await stream.read(12)).startswith(b"RFB "):
+        raise DesktopLost("What listens on the desktop's port is not a VNC server.")
+    stream.write(VERSION)
+    offered = await stream.read((await stream.read(1))[0])
+    if not offered:
+        raise DesktopLost(f"The VNC server refused: {await read_text(stream)}")
+    if password and VNC_AUTH in offered:
+        stream.write(bytes([VNC_AUTH]))
+        stream.write(answer(await stream.read(16), password))
+    elif NONE in offered:
+        stream.write(bytes([NONE]))
+    elif VNC_AUTH in offered:
+        raise DesktopLost("VNC authentication is required but no password is set.")
+    else:
+        raise DesktopLost(f"Unsupported VNC security types {sorted(set(offered))}.")
+    (result,) = struct.unpack(">I", await stream.read(4))
+    if result != 0:
+        raise DesktopLost(f"The VNC server refused the session's password: {await read_text(stream)}")
+
+
+async def read_text(stream: ByteStream) -> str:
+    """Read a length and so many bytes of text. :class:`~cambio_lab.errors.DesktopLost` when it is too long."""
+    (length,) = struct.unpack(">I", await stream.read(4))
+    if length > LONGEST_TEXT:
+        raise DesktopLost(f"The VNC server sent a text of {length} bytes.")
+    return (await stream.read(length)).decode("utf-8", "replace")

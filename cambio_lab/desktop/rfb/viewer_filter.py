@@ -1,12 +1,13 @@
-"""Filter a viewer's messages to the desktop: viewing always passes, input passes while the viewer may act."""
+"""Answer a viewer in the desktop's place, then filter its messages: viewing passes, input while it may act."""
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
 
+from ..keys import HumanActions
 from .desktop_filter import ENCODINGS, DesktopOutput
-from .human import HumanActions
+from .stream import NONE, VERSION
 
 _FORMAT, _ENCODINGS = 0, 2
 _REQUEST, _KEY, _POINTER, _CUT_TEXT, _EXTENDED_KEY = 3, 4, 5, 6, 255
@@ -214,3 +215,37 @@ _NEGOTIATES = 0b0011
 _DOWN = {_KEY: slice(1, 2), _EXTENDED_KEY: slice(2, 4)}
 """Where a key's message says that it went down."""
 _ACTS = {*_DOWN, _POINTER, _CUT_TEXT, 250, 251}
+
+
+class Greeting:
+    """Answer a viewer in place of the desktop: RFB 3.8, no authentication, accepted.
+
+    Send :attr:`first`, then :meth:`feed` the viewer's bytes; when :attr:`done`, the rest belongs to the desktop.
+    """
+
+    first = VERSION
+
+    def __init__(self) -> None:
+        self.done = False
+        self._received = bytearray()
+        self._agreed = False
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """Return what the viewer and what the desktop gets. ``ValueError`` when the viewer does not speak RFB 3.8."""
+        if self.done:
+            return b"", data
+        self._received += data
+        reply = b""
+        if not self._agreed and len(self._received) >= len(VERSION):
+            if not self._received.startswith(VERSION):
+                raise ValueError("the viewer does not speak RFB 3.8")
+            del self._received[: len(VERSION)]
+            self._agreed, reply = True, bytes([1, NONE])
+        if self._agreed and self._received:
+            if self._received.pop(0) != NONE:
+                raise ValueError("the viewer chose a security type that was not offered")
+            self.done = True
+            rest = bytes(self._received)
+            self._received.clear()
+            return reply + bytes(4), rest
+        return reply, b""

@@ -16,11 +16,13 @@ from typing import Any
 
 from cambio_lab.errors import DesktopLost, DesktopUnavailable
 
-from ..machine import Machine, Streams, until_managed
+from ..machine import STDERR, STDOUT, Machine, until_managed
 from .bubblewrap import HOME
 
 _MAX_FRAME = 1 << 16
 _KILL_TIMEOUT = 5.0
+_PIECES = 16
+"""Pieces of output read ahead of the consumer; then the program has to wait."""
 EVENTS = ("listening", "ready", "managed")
 """What process 1 says of a desktop's start, in this order."""
 _CREDENTIALS = struct.Struct("3i")
@@ -77,6 +79,45 @@ class Control:
 
     def close(self) -> None:
         self._writer.close()
+
+
+class Streams:
+    """The three pipes of a :class:`Process`; output is read ahead, bounded."""
+
+    def __init__(self, stdin: asyncio.StreamWriter, stdout: asyncio.StreamReader, stderr: asyncio.StreamReader) -> None:
+        self._stdin = stdin
+        self._pieces: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue(_PIECES)
+        self._open = 2
+        self._readers = [
+            asyncio.create_task(self._pump(STDOUT, stdout)),
+            asyncio.create_task(self._pump(STDERR, stderr)),
+        ]
+
+    async def _pump(self, number: int, stream: asyncio.StreamReader) -> None:
+        try:
+            while data := await stream.read(65536):
+                await self._pieces.put((number, data))
+        finally:
+            self._open -= 1
+            if self._open == 0:
+                with suppress(asyncio.QueueFull):
+                    self._pieces.put_nowait(None)
+
+    async def write(self, data: bytes) -> None:
+        self._stdin.write(data)
+        await self._stdin.drain()
+
+    async def close_stdin(self) -> None:
+        self._stdin.close()
+
+    async def read(self) -> tuple[int, bytes] | None:
+        if self._open == 0 and self._pieces.empty():
+            return None
+        return await self._pieces.get()
+
+    def abandon(self) -> None:
+        for reader in self._readers:
+            reader.cancel()
 
 
 class SandboxProcess(Streams):
