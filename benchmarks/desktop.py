@@ -23,7 +23,7 @@ from pathlib import Path
 
 from cambio_lab.desktop.base import Point
 from cambio_lab.desktop.docker.desktop import DockerDesktop
-from cambio_lab.desktop.docker.filter import OPEN
+from cambio_lab.desktop.docker.network import OPEN
 from cambio_lab.desktop.docker.provider import DockerProvider
 from cambio_lab.desktop.machine import STDOUT, Process
 from cambio_lab.desktop.provider import DesktopOptions

@@ -28,7 +28,7 @@ from cambio_lab.agent.client import ModelClient
 from cambio_lab.agent.gate import Gate
 from cambio_lab.agent.options import AgentOptions
 from cambio_lab.desktop.base import Desktop
-from cambio_lab.desktop.sandbox.local import LocalProvider
+from cambio_lab.desktop.sandbox.provider import LocalProvider
 from cambio_lab.events import Event, RequestSent, TextDelta, ThinkingDelta, TurnFailed
 from cambio_lab.recording.recorder import Recorder
 from cambio_lab.replay.requests import ReplayTransport

@@ -18,7 +18,7 @@ from typing import Any
 import httpx2
 
 from benchmarks.desktop import bare_run
-from cambio_lab.desktop.docker import SERVER_LABEL
+from cambio_lab.desktop.docker.containers import SERVER_LABEL
 from cambio_lab.desktop.docker.engine import Engine, EngineError
 from cambio_lab.desktop.docker.image import context_digest
 from tests.live_server import LiveServer

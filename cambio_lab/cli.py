@@ -99,7 +99,7 @@ def _add_image(commands: Any) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from .server.serving import LOOPBACK, serve
+    from .server.extension import LOOPBACK, serve
 
     elsewhere = any(option.startswith(("--ip", "--ServerApp.ip", "--QuietServer.ip")) for option in arguments.rest)
     if arguments.no_token and (elsewhere or arguments.host not in (None, *LOOPBACK)):
@@ -111,7 +111,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def jupyter_options(arguments: argparse.Namespace) -> list[str]:
     """What ``serve`` means in Jupyter Server's own options: only what was asked for, the rest is configuration."""
-    from .server.serving import host_names
+    from .server.extension import host_names
 
     host = arguments.host
     options = []
@@ -137,7 +137,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _build_image(arguments: argparse.Namespace) -> int:
     from .desktop.docker.engine import Engine
     from .desktop.docker.image import build_image
-    from .desktop.sandbox.rootfs import build_rootfs
+    from .desktop.sandbox.probe import build_rootfs
 
     async def build() -> str:
         if arguments.rootfs:

@@ -33,7 +33,7 @@ async def make_provider(settings: Settings, *, server_id: str, kind: str | None 
     """
     kind = kind or settings.desktop
     if kind == "auto":
-        from .docker.context import engine_is_named
+        from .docker import engine_is_named
         from .sandbox.probe import examine
 
         # A named engine that does not answer is reported by health and by each session; nothing replaces it.
@@ -57,7 +57,7 @@ def build_provider(settings: Settings, server_id: str, kind: str) -> DesktopProv
 
         return SandboxProvider(settings, server_id=server_id)
     if kind == "local":
-        from .sandbox.local import LocalProvider
+        from .sandbox.provider import LocalProvider
 
         return LocalProvider(settings, server_id=server_id)
     raise ConfigurationError(f"The desktop kind {kind!r} is unknown.", hint="Use docker, sandbox, local or auto.")
@@ -123,7 +123,7 @@ async def probe_sandbox(settings: Settings) -> ProviderHealth:
 
 async def probe_local() -> ProviderHealth:
     """Are the programs of the local desktop there?"""
-    from .sandbox.local import LocalProvider
+    from .sandbox.provider import LocalProvider
 
     health = await LocalProvider(Settings(), server_id="doctor").health()
     return replace(health, name="local desktop")

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import ConfigurationError, StoreError
 from ..store import FILE_NAME, Store
-from ..store.sessions import execute, select
+from ..store.database import execute, select
 from .engine import NO_VERDICT, AttemptProgress, Outcome
 from .fingerprint import comparable
 from .grid import Cell

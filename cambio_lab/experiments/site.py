@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from .._version import __version__
-from ..desktop.docker.context import find_endpoint
+from ..desktop.docker import find_endpoint
 from ..errors import CambioError, ConfigurationError
 from ..settings import resolve
 from ..store import Store

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ..desktop.docker.context import engine_is_named
+from ..desktop.docker import engine_is_named
 from ..desktop.provider import ProviderHealth
 from ..errors import CambioError, ConfigurationError
 from ..settings import Settings, data_directory

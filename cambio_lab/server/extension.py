@@ -1,23 +1,28 @@
 """The composition root: configuration becomes settings, settings become objects, objects are given to the routes.
 
 Loading adds routes and nothing else, so Jupyter Server's start is not held up; everything that takes time is imported
-and opened by the start hook, in threads. Requests that come earlier wait for it.
+and opened by the start hook, in threads. Requests that come earlier wait for it. ``cambio-lab serve`` is a Jupyter
+Server with our extension and as little else as possible.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
+import socket
 import threading
 from dataclasses import fields
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from jupyter_server.extension.application import ExtensionApp
-from traitlets import Bool, Float, Int, TraitType, Unicode
+from jupyter_server.serverapp import ServerApp
+from traitlets import Bool, Float, Int, TraitType, Unicode, default
 from traitlets.config import Configurable
 
 from .. import api
@@ -29,8 +34,8 @@ from ..desktop import build_provider, make_provider
 from ..desktop.provider import DesktopProvider
 from ..errors import CambioError, ConfigurationError, DirectoryInUse, StoreUnavailable
 from ..settings import SECTION, Settings, data_directory, identity, resolve
+from . import bound_arenas, freeze, keep_trimmed, throttle
 from .bounds import bound
-from .upkeep import bound_arenas, freeze, keep_trimmed, throttle
 
 if TYPE_CHECKING:
     from ..interop.mcp_transports import Endpoint
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
     from ..sessions import Registry
     from ..store import Store
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 STOP_SECONDS = 8.0
 HEAVY = (
     *("cambio_lab.agent.client", "cambio_lab.interop.otel", "cambio_lab.sessions", "cambio_lab.store"),
@@ -72,9 +78,9 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
     services: Services
     _store: Store | None = None
     _registry: Registry | None = None
-    _providers: Providers | None = None
     _traces: Traced | None = None
     _mcp: Endpoint | None = None
+    _providers: dict[str, DesktopProvider]
     _tasks: tuple[asyncio.Task[None], ...] = ()
 
     def _data_dir_default(self) -> str:
@@ -97,6 +103,7 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
             self.services = Services(Settings(rate_general="", rate_create="", rate_websocket="", rate_refused=""))
             self.services.failed(error)
         self.settings[KEY] = self.services
+        self._providers = {}
         # Our modules log by name; the server's log is where people look. ServerApp does the same with Tornado's.
         logger = logging.getLogger("cambio_lab")
         logger.parent = self.log
@@ -153,14 +160,14 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
         await self.services.limiter.start()
         self._store = await Store.open(directory)
         server_id = await asyncio.to_thread(identity, directory)
-        self._providers = Providers(settings, server_id)
-        default = await self._providers.open()
+        default = await make_provider(settings, server_id=server_id)
+        self._providers = {"auto": default, default.name: default}
         encoder = Encoder(self.settings["base_url"])
         self._traces = await asyncio.to_thread(traced, encoder)
         self._registry = Registry(
             settings=settings,
             store=self._store,
-            provider_for=self._providers.provider_for,
+            provider_for=partial(self._provider_for, server_id),
             encode=self._traces or encoder,
         )
         await self._registry.start()
@@ -181,6 +188,12 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
             asyncio.create_task(_load_the_rest(), name="cambio_lab SDK"),
             asyncio.create_task(self._report_activity(self._registry), name="cambio_lab activity"),
         )
+
+    def _provider_for(self, server_id: str, kind: str) -> DesktopProvider:
+        """One provider of each kind, made when it is first needed; for ``auto`` the engine was asked at the start."""
+        if kind not in self._providers:
+            self._providers[kind] = build_provider(self.services.settings, server_id, kind)
+        return self._providers[kind]
 
     async def stop_extension(self) -> None:
         """End or keep the sessions as ``keep_sessions`` says, within ten seconds."""
@@ -203,15 +216,16 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
             self._mcp = None
         if self._registry is not None:
             keep = await self._registry.stop()
-        if self._providers is not None:
-            await self._providers.stop(keep)
+        for provider in set(self._providers.values()):
+            await provider.stop(keep=keep)
         await self.services.limiter.stop()
         if self._store is not None:
             await self._store.close()
         if self._traces is not None:
             await asyncio.to_thread(self._traces.shutdown)
             self._traces = None
-        self._registry = self._providers = self._store = None
+        self._providers = {}
+        self._registry = self._store = None
 
     async def _report_activity(self, registry: Registry) -> None:
         """An agent at work is activity as Jupyter reports it, so that JupyterHub does not stop its server as idle."""
@@ -246,34 +260,57 @@ def _stop_worker_threads() -> None:
             thread.stop()
 
 
-main = launch = CambioLab.launch_instance
+class QuietServer(ServerApp):
+    """Without kernels, terminals, files and notebooks: who may drive an agent need not run code on the server.
+
+    What differs from Jupyter's defaults is a default here, too: the user's configuration files, ``JUPYTER_PORT`` and
+    the command line are stronger.
+    """
+
+    default_services: tuple[str, ...] = ("auth", "api", "security", "shutdown")  # type: ignore[assignment]
+    port_default_value = 8000
+    port_retries_default_value = 0
+
+    @default("ip")
+    def _ip_of_this_machine(self) -> str:
+        return "127.0.0.1"
+
+    @default("answer_yes")
+    def _no_questions(self) -> bool:
+        return True
+
+    @default("allow_root")
+    def _as_the_user_that_started_it(self) -> bool:
+        return os.geteuid() == 0
+
+    @default("allow_remote_access")
+    def _checked_host(self) -> bool:
+        """Listening on every address turns Jupyter's check of the Host header off, and with it what keeps a page
+        elsewhere from reaching this server under a name of its own (DNS rebinding)."""
+        return False
+
+    @default("local_hostnames")
+    def _own_names(self) -> list[str]:
+        return host_names(self.ip)
 
 
-class Providers:
-    """One provider of each kind, made when it is first needed."""
+def host_names(ip: str) -> list[str]:
+    """The names by which clients may call a server that listens on ``ip``."""
+    return ["localhost"] if ip in LOOPBACK else ["localhost", socket.gethostname(), socket.getfqdn()]
 
-    def __init__(self, settings: Settings, server_id: str) -> None:
-        self._settings = settings
-        self._server_id = server_id
-        self._made: dict[str, DesktopProvider] = {}
-        self._default: DesktopProvider | None = None
 
-    async def open(self) -> DesktopProvider:
-        """The default provider; for ``auto`` the engine is asked once, now."""
-        self._default = await make_provider(self._settings, server_id=self._server_id)
-        self._made[self._default.name] = self._default
-        return self._default
+class Serve(CambioLab):
+    """Our extension as the only one."""
 
-    def provider_for(self, kind: str) -> DesktopProvider:
-        """``auto``, ``docker``, ``sandbox`` or ``local`` as a provider, the same one each time."""
-        assert self._default is not None
-        if kind == "auto":
-            return self._default
-        if kind not in self._made:
-            self._made[kind] = build_provider(self._settings, self._server_id, kind)
-        return self._made[kind]
+    load_other_extensions = False
+    serverapp_class = QuietServer
 
-    async def stop(self, keep: frozenset[str]) -> None:
-        """Remove what is left of any kind but ``keep``."""
-        for provider in self._made.values():
-            await provider.stop(keep=keep)
+    @default("open_browser")
+    def _no_browser(self) -> bool:
+        assert self.serverapp is not None
+        return bool(self.serverapp.config["ServerApp"].get("open_browser", False))
+
+
+def serve(options: list[str]) -> None:
+    """Run until SIGTERM, SIGINT or ``POST /api/shutdown``. ``options`` are Jupyter's."""
+    Serve.launch_instance(options)  # type: ignore[no-untyped-call]

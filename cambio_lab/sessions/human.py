@@ -19,7 +19,7 @@ from cambio_lab.errors import CambioError, InvalidRequest
 from cambio_lab.events import Event, QuestionAnswered, QuestionAsked, Status, ToolFinished
 from cambio_lab.recording.recorder import HumanCall
 from cambio_lab.store import new_message_id
-from cambio_lab.store.conversation import Role
+from cambio_lab.store.record import Role
 
 if TYPE_CHECKING:
     from .control import ControlledSession

@@ -1,4 +1,4 @@
-"""Connections: one writer thread that groups commits, readers of their own.
+"""Connections: one writer thread that groups commits, readers of their own; how rows become objects.
 
 A write is an :data:`Operation`, a function of the connection. Those that wait together are committed together: one
 ``fsync`` for all of them. When the caller of :meth:`Database.write` goes on, its rows are on disk (WAL with
@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from cambio_lab.errors import StoreCorrupt, StoreError, StoreUnavailable
 
@@ -27,6 +28,7 @@ from .migrations import check, migrate, suspicion, translate
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+Row = TypeVar("Row")
 Operation = Callable[[sqlite3.Connection], T]
 
 BUSY_SECONDS = 5.0
@@ -285,3 +287,50 @@ def _settle(done: asyncio.Future[Any], result: Any, error: Exception | None) -> 
 def _settle_all(jobs: list[_Job], outcomes: list[tuple[Any, Exception | None]]) -> None:
     for job, (result, error) in zip(jobs, outcomes, strict=True):
         _settle(job.done, result, error)
+
+
+class Columns(Generic[Row]):
+    """How a dataclass lies in a table whose columns have the names of its fields; ``json`` names those with JSON."""
+
+    def __init__(self, kind: type[Row], table: str, json: Collection[str] = ()) -> None:
+        self.names = tuple(item.name for item in fields(kind))  # type: ignore[arg-type]
+        self.columns, self.marks = ", ".join(self.names), ", ".join("?" * len(self.names))
+        self.insert = f"INSERT INTO {table} ({self.columns}) VALUES ({self.marks})"
+        self.json = frozenset(json)
+        self._select = f"SELECT {self.columns} FROM {table}"
+        self._kind = kind
+
+    def encode(self, row: Row) -> list[Any]:
+        values = ((name, getattr(row, name)) for name in self.names)
+        return [dump(value) if name in self.json else value for name, value in values]
+
+    def find(self, which: str, *values: Any) -> Operation[list[Row]]:
+        """Return the operation that reads the rows that ``which`` (``WHERE``, ``ORDER BY``, ``LIMIT``) asks for."""
+        sql = f"{self._select} {which}"
+        return lambda connection: [self._decode(row) for row in connection.execute(sql, values)]
+
+    def _decode(self, values: Sequence[Any]) -> Row:
+        pairs = zip(self.names, values, strict=True)
+        return self._kind(*[json.loads(value) if name in self.json else value for name, value in pairs])
+
+
+def execute(sql: str, *values: Any) -> Operation[int]:
+    """Return the operation that runs one statement; it gives how many rows that changed."""
+    return lambda connection: connection.execute(sql, values).rowcount
+
+
+def select(sql: str, *values: Any) -> Operation[list[Any]]:
+    """Return the operation that reads all rows of a query."""
+    return lambda connection: connection.execute(sql, values).fetchall()
+
+
+def dump(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Row]):
+    """Some rows and how many there are in all that match."""
+
+    rows: list[Row]
+    total: int

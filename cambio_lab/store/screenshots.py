@@ -1,28 +1,37 @@
 """Screenshots as files named by the SHA-256 of their bytes: written once, never changed, shared by all sessions.
 
-The table ``session_screenshots`` says which sessions name which.
+The table ``session_screenshots`` says which sessions name which. The conversation as the model is sent it names them,
+too: its images are these files.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import re
 import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cambio_lab.errors import StoreUnavailable
 
+from .database import Database, Operation, execute, select
+
 T = TypeVar("T")
+Message = dict[str, Any]
+_STORED_AS_FILE = "cambio_picture"
 MEDIA_TYPES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_KNOWN = 4096
@@ -168,3 +177,84 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+class TranscriptTable:
+    """The ``transcript`` table. What is loaded equals what was appended, to the byte."""
+
+    def __init__(self, database: Database, screenshots: ScreenshotFiles) -> None:
+        self._database = database
+        self._screenshots = screenshots
+
+    async def appending(self, session_id: str, message: Message) -> Operation[Any]:
+        """Put the message's screenshots on disk; return the operation that adds the message itself."""
+        digests: list[str] = []
+        stored = await _map_images(message, partial(self._put, digests))
+        text = json.dumps(stored, separators=(",", ":"), ensure_ascii=False)
+        return partial(_append_transcript, session_id, text, tuple(digests))
+
+    async def load(self, session_id: str) -> list[Message]:
+        """Return the whole conversation, screenshots inline. One whose file is gone becomes a line of text."""
+        return [await _map_images(message, self._get) for message in await self.stored(session_id)]
+
+    async def stored(self, session_id: str) -> list[Message]:
+        """Return the conversation as it is in the table: ``source`` of an image is its digest and media type."""
+        sql = "SELECT message FROM transcript WHERE session_id = ? ORDER BY position"
+        return [json.loads(text) for (text,) in await self._database.read(select(sql, session_id))]
+
+    def dropping(self, session_id: str, count: int) -> Operation[int]:
+        """Remove the last ``count`` messages."""
+        last = "SELECT max(position) FROM transcript WHERE session_id = ?"
+        sql = f"DELETE FROM transcript WHERE session_id = ? AND position > ({last}) - ?"
+        return execute(sql, session_id, session_id, count)
+
+    def clearing(self, session_id: str) -> Operation[int]:
+        return execute("DELETE FROM transcript WHERE session_id = ?", session_id)
+
+    async def _put(self, digests: list[str], block: Message) -> Message:
+        source = block.get("source")
+        if (
+            not isinstance(source, dict)
+            or source.get("type") != "base64"
+            or source.get("media_type") not in MEDIA_TYPES
+        ):
+            return block
+        try:
+            data = base64.b64decode(source["data"], validate=True)
+        except (binascii.Error, ValueError):
+            return block
+        if base64.b64encode(data).decode() != source["data"]:
+            return block  # written in an unusual way: it would not come back to the byte
+        sha256 = await self._screenshots.put(data, source["media_type"])
+        digests.append(sha256)
+        return {**block, "source": {"type": _STORED_AS_FILE, "sha256": sha256, "media_type": source["media_type"]}}
+
+    async def _get(self, block: Message) -> Message:
+        source = block.get("source")
+        if not isinstance(source, dict) or source.get("type") != _STORED_AS_FILE:
+            return block
+        found = await self._screenshots.read(source["sha256"])
+        if found is None:
+            return {"type": "text", "text": "[the screenshot was removed]"}
+        data = base64.b64encode(found[0]).decode()
+        return {**block, "source": {"type": "base64", "media_type": source["media_type"], "data": data}}
+
+
+async def _map_images(value: Any, change: Callable[[Message], Awaitable[Message]]) -> Any:
+    """A copy of ``value`` in which ``change`` was applied to each image block, however deep; key order is kept."""
+    if isinstance(value, list):
+        return [await _map_images(item, change) for item in value]
+    if isinstance(value, dict):
+        if value.get("type") == "image":
+            return await change(value)
+        return {key: await _map_images(item, change) for key, item in value.items()}
+    return value
+
+
+def _append_transcript(session_id: str, text: str, digests: tuple[str, ...], connection: sqlite3.Connection) -> None:
+    connection.execute(
+        "INSERT INTO transcript (session_id, position, message)"
+        " SELECT ?, coalesce(max(position), 0) + 1, ? FROM transcript WHERE session_id = ?",
+        (session_id, text, session_id),
+    )
+    name_screenshots(session_id, digests, connection)

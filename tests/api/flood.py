@@ -7,8 +7,7 @@ import sys
 
 from cambio_lab.cli import _parser, jupyter_options
 from cambio_lab.events import StatusChanged
-from cambio_lab.server.extension import CambioLab
-from cambio_lab.server.serving import serve
+from cambio_lab.server.extension import CambioLab, serve
 
 opened = CambioLab._open
 

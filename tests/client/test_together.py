@@ -21,7 +21,7 @@ from cambio_lab.client.session import Session
 from cambio_lab.client.workbench import Workbench
 from cambio_lab.desktop.base import Size
 from cambio_lab.desktop.provider import DesktopOptions
-from cambio_lab.desktop.sandbox.local import LocalProvider
+from cambio_lab.desktop.sandbox.provider import LocalProvider
 from cambio_lab.errors import InvalidRequest, SessionConflict
 from cambio_lab.events import ToolFinished
 from cambio_lab.reports import Run

@@ -8,8 +8,7 @@ import pytest
 
 from cambio_lab import desktop as doctor
 from cambio_lab.api import system
-from cambio_lab.desktop import make_provider
-from cambio_lab.desktop.docker import context
+from cambio_lab.desktop import docker, make_provider
 from cambio_lab.desktop.provider import ISOLATION, DesktopOptions
 from cambio_lab.desktop.sandbox import probe
 from cambio_lab.errors import ConfigurationError, DesktopUnavailable
@@ -24,7 +23,7 @@ def no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DOCKER_HOST", "DOCKER_CONTEXT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    monkeypatch.setattr(context, "DEFAULT_HOST", f"unix://{tmp_path}/nothing")
+    monkeypatch.setattr(docker, "DEFAULT_HOST", f"unix://{tmp_path}/nothing")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cambio_lab.desktop import make_provider, probe_engine
-from cambio_lab.desktop.docker.context import DEFAULT_HOST, find_endpoint
+from cambio_lab.desktop.docker import DEFAULT_HOST, find_endpoint
 from cambio_lab.errors import ConfigurationError
 from cambio_lab.experiments.site import _root as engine_folder
 from cambio_lab.settings import Settings

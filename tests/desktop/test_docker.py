@@ -19,10 +19,10 @@ import pytest
 from cambio_lab.desktop import make_provider
 from cambio_lab.desktop.base import Size
 from cambio_lab.desktop.connected import ConnectedDesktop
-from cambio_lab.desktop.docker import remove
+from cambio_lab.desktop.docker.containers import remove
 from cambio_lab.desktop.docker.engine import Engine, EngineError
-from cambio_lab.desktop.docker.filter import load_rules
 from cambio_lab.desktop.docker.image import image_tag
+from cambio_lab.desktop.docker.network import load_rules
 from cambio_lab.desktop.docker.provider import DockerProvider
 from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.desktop.rfb.client import RfbClient
@@ -96,7 +96,7 @@ async def test_rules_whose_loading_is_cancelled_leave_no_container(
         await asyncio.sleep(0.2)
         await remove(engine, container)
 
-    monkeypatch.setattr("cambio_lab.desktop.docker.filter.remove", slow)
+    monkeypatch.setattr("cambio_lab.desktop.docker.network.remove", slow)
     loading = asyncio.create_task(load_rules(ours_only, server, image_tag(Settings().image), []))
     await removing.wait()
     loading.cancel()

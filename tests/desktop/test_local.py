@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from cambio_lab.desktop.provider import DesktopOptions
-from cambio_lab.desktop.sandbox.local import LocalProvider
-from cambio_lab.desktop.sandbox.provider import SandboxDesktop
+from cambio_lab.desktop.sandbox.provider import LocalProvider, SandboxDesktop
 from cambio_lab.settings import Settings
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from cambio_lab.desktop import make_provider
 from cambio_lab.desktop.provider import DesktopOptions
-from cambio_lab.desktop.sandbox.rootfs import HOST, build_rootfs, find_root, packages, rootfs_folder
+from cambio_lab.desktop.sandbox.probe import HOST, build_rootfs, find_root, packages, rootfs_folder
 from cambio_lab.errors import DesktopUnavailable
 from cambio_lab.settings import Settings
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cambio_lab.desktop.provider import DesktopOptions
-from cambio_lab.desktop.sandbox import limits, network
+from cambio_lab.desktop.sandbox import RLIMITS, network
 from cambio_lab.desktop.sandbox.provider import SandboxDesktop, SandboxProvider
 from cambio_lab.errors import DesktopUnavailable
 from cambio_lab.settings import Settings
@@ -216,4 +216,4 @@ async def test_a_hostile_request_ends_its_own_connection(sandboxes: SandboxProvi
     assert code == 0, error
     assert b" 200" not in out
     assert await fetch(desktop, "http://example.test/") == "hello from example.test"
-    assert limits.RLIMITS in (await sandboxes.health()).summary
+    assert RLIMITS in (await sandboxes.health()).summary

@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from cambio_lab.server.upkeep import bound_arenas, keep_trimmed, trim
+from cambio_lab.server import bound_arenas, keep_trimmed, trim
 
 from .test_leaks import cycle, held
 from .workbench import Workbench

@@ -19,9 +19,9 @@ from typing import Any
 import psutil
 import pytest
 
+from cambio_lab.desktop import sandbox as programs
 from cambio_lab.desktop.base import Point
 from cambio_lab.desktop.provider import DesktopOptions
-from cambio_lab.desktop.sandbox import children
 from cambio_lab.desktop.sandbox import provider as sandbox
 from cambio_lab.desktop.sandbox.machine import SandboxMachine
 from cambio_lab.desktop.sandbox.provider import SandboxProvider
@@ -158,7 +158,7 @@ async def test_a_helper_whose_start_is_cancelled_is_ended(monkeypatch: pytest.Mo
     """A cell that is stopped while its desktop starts: the process that a thread is just starting has no owner."""
     started: list[subprocess.Popen[bytes]] = []
     begun = threading.Event()
-    real = children._start
+    real = programs._start
 
     def slow(*arguments: Any) -> subprocess.Popen[bytes]:
         started.append(real(*arguments))
@@ -166,8 +166,8 @@ async def test_a_helper_whose_start_is_cancelled_is_ended(monkeypatch: pytest.Mo
         time.sleep(0.2)
         return started[0]
 
-    monkeypatch.setattr(children, "_start", slow)
-    starting = asyncio.create_task(children.Child.start(["sleep", "60"], (), None))
+    monkeypatch.setattr(programs, "_start", slow)
+    starting = asyncio.create_task(programs.Child.start(["sleep", "60"], (), None))
     await asyncio.to_thread(begun.wait)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -53,7 +53,7 @@ class Workbench:
             from cambio_lab.desktop.docker.provider import DockerProvider
 
             return DockerProvider(self.settings, server_id=self.server_id)
-        from cambio_lab.desktop.sandbox.local import LocalProvider
+        from cambio_lab.desktop.sandbox.provider import LocalProvider
 
         return LocalProvider(self.settings, server_id=self.server_id)
 

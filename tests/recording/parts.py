@@ -12,7 +12,7 @@ import pytest
 
 from cambio_lab.api.messages import Encoder
 from cambio_lab.desktop.provider import DesktopProvider
-from cambio_lab.desktop.sandbox.local import LocalProvider
+from cambio_lab.desktop.sandbox.provider import LocalProvider
 from cambio_lab.reports import Run
 from cambio_lab.sessions import Registry, Session
 from cambio_lab.settings import Settings

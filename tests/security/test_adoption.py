@@ -9,7 +9,7 @@ import time
 import pytest
 
 from cambio_lab.desktop import make_provider
-from cambio_lab.desktop.docker.exec import XVNC, start_exec
+from cambio_lab.desktop.docker.containers import XVNC, start_exec
 from cambio_lab.desktop.docker.provider import DockerProvider
 from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.errors import DesktopUnavailable

@@ -16,8 +16,8 @@ from jupyter_server.base.handlers import JupyterHandler
 from tornado.iostream import IOStream
 from tornado.web import Application
 
+from cambio_lab.server import Throttle
 from cambio_lab.server.bounds import HEADER_LINES, BoundedServer, Pace
-from cambio_lab.server.upkeep import Throttle
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

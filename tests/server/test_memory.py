@@ -8,7 +8,7 @@ import sys
 
 PROGRAM = """
 import ctypes, sys, threading
-from cambio_lab.server.upkeep import bound_arenas
+from cambio_lab.server import bound_arenas
 taken = bound_arenas() if sys.argv[1] == "bound" else None
 barrier = threading.Barrier(6)
 def work():
@@ -44,7 +44,7 @@ def test_what_the_environment_says_is_left_alone() -> None:
 
 
 TRIMMING = """
-from cambio_lab.server.upkeep import trim
+from cambio_lab.server import trim
 import re
 def resident():
     return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1])

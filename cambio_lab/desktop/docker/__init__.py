@@ -1,125 +1,116 @@
-"""Containers of this server in a Docker Engine: created, removed, and those that an earlier process left reaped."""
+"""Desktops in containers of a Docker Engine; where that is, found as the ``docker`` command finds it.
+
+``DOCKER_HOST`` goes before ``DOCKER_CONTEXT``, and that before ``currentContext`` of the CLI's ``config.json``. The
+``docker`` package reads contexts too, but takes a broken file for the default engine and does not read the variable.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
-from operator import methodcaller
-from typing import Any, TypeVar
+import hashlib
+import json
+import os
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from cambio_lab.errors import DesktopUnavailable
+from cambio_lab.errors import ConfigurationError
 
-from .engine import Engine, EngineError, HijackedStream
-
-log = logging.getLogger(__name__)
-
-SERVER_LABEL = "org.cambio-lab.server"
-ROLE_LABEL = "org.cambio-lab.role"
-_NOT_STARTED = "OCI runtime create failed"
-T = TypeVar("T")
-SEALED: Mapping[str, Any] = {
-    "init": True,
-    "read_only": True,
-    "cap_drop": ["ALL"],
-    "security_opt": ["no-new-privileges"],
-    "cpu_shares": 512,  # when processors are short, the server and its clients come first
-    "log_config": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}},
-}
-"""The host configuration of every container that lives as long as a desktop."""
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+CHOOSE_CONTEXT = "See `docker context ls`, then run `docker context use NAME`, or set DOCKER_HOST."
 
 
-async def create(engine: Engine, arguments: Callable[[Any], Mapping[str, Any]]) -> str:
-    """A new container's id; ``arguments(client)`` are those of ``create_container``.
+@dataclass(frozen=True)
+class Endpoint:
+    """The address of an engine, and the certificates it wants."""
 
-    When the caller is cancelled meanwhile, the engine makes it all the same: then it is removed.
+    host: str
+    secure: bool = False
+    certificates: Path | None = None
+    verify: bool = True
+
+    def tls_config(self) -> Any:
+        """The same for the ``docker`` package."""
+        from docker.tls import TLSConfig
+
+        authority, *pair = (self._certificate(name) for name in ("ca", "cert", "key"))
+        verify = authority if authority and self.verify else self.verify
+        return TLSConfig(client_cert=tuple(pair) if all(pair) else None, ca_cert=authority, verify=verify)
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """The same for a connection of asyncio."""
+        authority, certificate, key = (self._certificate(name) for name in ("ca", "cert", "key"))
+        context = ssl.create_default_context(cafile=authority)
+        if not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if certificate and key:
+            context.load_cert_chain(certificate, key)
+        return context
+
+    def _certificate(self, name: str) -> str | None:
+        path = self.certificates / f"{name}.pem" if self.certificates else None
+        return str(path) if path and path.exists() else None
+
+
+def find_endpoint() -> Endpoint:
+    """Return the engine that the environment or the CLI's current context names.
+
+    Raises :class:`~cambio_lab.errors.ConfigurationError` for a context that is unknown or cannot be read.
     """
+    if host := os.environ.get("DOCKER_HOST"):
+        return _from_environment(host)
+    name = os.environ.get("DOCKER_CONTEXT") or _current_context()
+    return _from_environment(DEFAULT_HOST) if name == "default" else _from_context(name)
 
-    def make(client: Any) -> str:
-        identity: str = client.create_container(**arguments(client))["Id"]
-        return identity
 
-    creating = asyncio.create_task(engine.call(make))
+def engine_is_named() -> bool:
+    """Whether the environment or a context names the engine, so that the default one is not meant."""
+    return bool(os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT")) or _current_context() != "default"
+
+
+def _from_environment(host: str) -> Endpoint:
+    secure = host.startswith("https://") or bool(os.environ.get("DOCKER_TLS_VERIFY"))
+    secure = secure and not host.startswith("unix://")
+    folder = os.environ.get("DOCKER_CERT_PATH")
+    return Endpoint(host, secure, Path(folder) if folder else _folder() if secure else None)
+
+
+def _from_context(name: str) -> Endpoint:
+    identity = hashlib.sha256(name.encode()).hexdigest()
+    meta = _read(_folder() / "contexts" / "meta" / identity / "meta.json")
+    if meta is None:
+        raise ConfigurationError(f"The Docker context {name!r} is unknown.", hint=CHOOSE_CONTEXT)
+    endpoints = meta.get("Endpoints")
+    endpoint = endpoints.get("docker") if isinstance(endpoints, dict) else None
+    if not isinstance(endpoint, dict) or not isinstance(host := endpoint.get("Host", DEFAULT_HOST), str):
+        raise ConfigurationError(f"The Docker context {name!r} has no Docker endpoint.", hint=CHOOSE_CONTEXT)
+    folder = _folder() / "contexts" / "tls" / identity / "docker"
+    secure = not host.startswith("unix://") and (folder.is_dir() or host.startswith("https://"))
+    return Endpoint(
+        host, secure, folder if secure and folder.is_dir() else None, verify=not endpoint.get("SkipTLSVerify")
+    )
+
+
+def _current_context() -> str:
+    name = (_read(_folder() / "config.json") or {}).get("currentContext") or "default"
+    if not isinstance(name, str):
+        raise ConfigurationError("currentContext in Docker's config.json is not a name.", hint=CHOOSE_CONTEXT)
+    return name
+
+
+def _folder() -> Path:
+    return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; ``None`` if there is no such file."""
     try:
-        return await asyncio.shield(creating)
-    except asyncio.CancelledError:
-        with suppress(EngineError, DesktopUnavailable):
-            await remove(engine, await creating)
-        raise
-
-
-async def started(make: Callable[[], Awaitable[T]]) -> T:
-    """Await ``make()``, which makes and starts a container; once more when the engine's runtime could not start it.
-
-    With Docker 20.10 and runc 1.1.5, 3 of 1,600 containers on a busy machine were started before their files were
-    mounted: "stat /sbin/docker-init: permission denied". They differed in nothing from the others.
-    """
-    try:
-        return await make()
-    except (EngineError, DesktopUnavailable) as error:
-        if _NOT_STARTED not in str(error):
-            raise
-        log.warning("a container was not started; another one is made: %s", error)
-    return await make()
-
-
-async def start_attached(engine: Engine, container: str) -> HijackedStream:
-    """Start a created container; its standard streams.
-
-    Attached to before, so that no output is lost; Podman refuses that, so there the program must wait for input first.
-    """
-    late = bool(await engine.podman())
-    path = f"/containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1"
-    stream = None if late else await engine.hijack(path, {})
-    try:
-        await engine.finish(lambda client: client.start(container))
-    except BaseException:
-        if stream is not None:
-            stream.close()
-        raise
-    return stream or await engine.hijack(path, {})
-
-
-def memory_folder(podman: str, size: int | str, owner: int, *flags: str) -> str:
-    """The mount options of a folder in memory. Podman knows no owner: there any user of the container may write."""
-    rights = ("notmpcopyup",) if podman else (f"uid={owner}", f"gid={owner}", "mode=0700")
-    return ",".join((f"size={size}", *rights, "nosuid", "nodev", *flags))
-
-
-async def remove(engine: Engine, container: str) -> None:
-    """Kill and remove; quiet when it is gone already or being removed, else :class:`EngineError`."""
-    try:
-        await engine.call(lambda client: client.remove_container(container, force=True, v=True))
-    except EngineError as error:
-        if error.status not in (404, 409):
-            raise
-
-
-async def reap(engine: Engine, server_id: str, keep: frozenset[str]) -> list[str]:
-    """Remove containers and networks with this server's label, except ``keep`` and what serves them.
-
-    Returns the ids of the removed containers.
-    """
-    ours = {"label": f"{SERVER_LABEL}={server_id}"}
-    containers = await engine.call(lambda client: client.containers(all=True, filters=ours))
-    kept_networks = {name for item in containers if item["Id"] in keep for name in _networks(item)}
-    gone: list[str] = [item["Id"] for item in containers if item["Id"] not in keep and not _serves(item, kept_networks)]
-    await asyncio.gather(*(remove(engine, name) for name in gone))
-    for network in await engine.call(lambda client: client.networks(filters=ours)):
-        if network["Name"] not in kept_networks:
-            try:
-                await engine.call(methodcaller("remove_network", network["Name"]))
-            except EngineError as error:
-                log.warning("a network of an earlier run could not be removed: %s", error)
-    return gone
-
-
-def _networks(item: dict[str, Any]) -> list[str]:
-    return list(item["NetworkSettings"]["Networks"])
-
-
-def _serves(item: dict[str, Any], kept_networks: set[str]) -> bool:
-    """Whether a proxy stands on the inner network of a desktop that stays."""
-    inner = [name for name in _networks(item) if name.startswith("cambio-a") and name in kept_networks]
-    return item["Labels"].get(ROLE_LABEL) == "proxy" and bool(inner)
+        value = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"Docker's file {path} cannot be read: {error}", hint=CHOOSE_CONTEXT) from error
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"Docker's file {path} is not a JSON object.", hint=CHOOSE_CONTEXT)
+    return value

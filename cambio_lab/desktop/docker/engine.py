@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from cambio_lab.errors import DesktopUnavailable
 
-from .context import Endpoint, find_endpoint
+from . import Endpoint, find_endpoint
 
 T = TypeVar("T")
 

@@ -13,11 +13,10 @@ from cambio_lab.errors import CambioError, DesktopUnavailable
 from cambio_lab.settings import Settings
 
 from ..provider import ISOLATION, DesktopOptions, Pool, Progress, ProviderHealth
-from . import reap, started
-from .desktop import DockerDesktop
+from .containers import reap, started
+from .desktop import DockerDesktop, Launcher
 from .engine import START_DOCKER, Engine, EngineError
 from .image import build_image, image_exists, image_tag
-from .launch import Launcher
 from .network import Networks
 
 log = logging.getLogger(__name__)

@@ -1,1 +1,167 @@
-"""Desktops in a sandbox of this machine's kernel: no engine, no root. ``docs/sandbox.md`` describes the walls."""
+"""Programs of this machine that sandboxes need: started, kept and limited.
+
+A sandbox is limited by a control group that the user's systemd delegates (cgroup v2), else by rlimits and process 1.
+Helper processes (bubblewrap, slirp4netns, the proxy) outlive the server. They are not asyncio's: it kills its children
+when the event loop ends, and a kept sandbox must not lose its network then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from cambio_lab.settings import Settings
+
+RLIMITS = "rlimits; memory counted and enforced by process 1"
+CONTROL_GROUP = "control group (memory, processes, processor)"
+_CONTROLLERS = "/sys/fs/cgroup/cgroup.controllers"
+_TRIAL_SECONDS = 5.0
+_TRIAL = 'd=/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup); cat "$d/memory.max" "$d/pids.max" "$d/cpu.max"'
+BUS = ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")
+"""Where systemd-run finds the user's systemd."""
+_found: str | None = None
+
+
+def scope(settings: Settings) -> list[str]:
+    """The command that runs what follows it in a control group of its own; it ends with its last process."""
+    limits = {
+        "MemoryMax": settings.desktop_memory,
+        "MemorySwapMax": 0,
+        "TasksMax": settings.desktop_pids,
+        "CPUQuota": f"{settings.desktop_cpus:.0%}",
+    }
+    properties = [f"--property={name}={value}" for name, value in limits.items()]
+    return ["systemd-run", "--user", "--scope", "--quiet", "--collect", *properties, "--"]
+
+
+async def find_limits() -> str:
+    """Which of the two it is on this machine, in the words of health and doctor; tried once."""
+    global _found
+    if _found is None:
+        _found = CONTROL_GROUP if await _delegated() else RLIMITS
+    return _found
+
+
+async def _delegated() -> bool:
+    """Whether limits that are asked for are there in the group. A server that is root gives sandboxes other users."""
+    if os.geteuid() == 0 or not os.access(_CONTROLLERS, os.R_OK) or shutil.which("systemd-run") is None:
+        return False
+    settings = Settings()
+    _, said, _ = await try_program(*scope(settings), "sh", "-c", _TRIAL, environment=os.environ)
+    return said.split()[:2] == [str(settings.desktop_memory), str(settings.desktop_pids)]
+
+
+async def try_program(*argv: str, environment: Mapping[str, str]) -> tuple[int | None, str, str]:
+    """Run a program of this machine: exit code, output and errors; the code is ``None`` when it does not end."""
+    child = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(_TRIAL_SECONDS):
+            out, errors = await child.communicate()
+    except TimeoutError:
+        child.kill()
+        await child.wait()
+        return None, "", ""
+    return child.returncode, out.decode("utf-8", "replace"), errors.decode("utf-8", "replace")
+
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Child:
+    """A process in a session of its own, reaped when it ends."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._ended = asyncio.Event()
+        self._pidfd = os.pidfd_open(process.pid)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._pidfd, self._reap)
+
+    @classmethod
+    async def start(
+        cls, argv: Sequence[str], fds: Sequence[int], user: int | None, stdin: bytes = b"", *, heard: bool = False
+    ) -> Child:
+        """Start ``argv`` as ``user`` (``None``: this one) with ``fds`` open and ``stdin`` to read.
+
+        ``heard`` keeps its standard error for :meth:`last_words`; only for what writes nothing while all is well.
+        """
+        starting = asyncio.create_task(asyncio.to_thread(_start, argv, fds, user, stdin, heard))
+        try:
+            return cls(await asyncio.shield(starting))
+        except asyncio.CancelledError:  # the thread goes on: what it starts would have no owner
+            await asyncio.wait([starting])
+            if starting.exception() is None:
+                await asyncio.to_thread(_end, starting.result())
+            raise
+
+    def _reap(self) -> None:
+        self._process.wait()
+        self._stop_watching()
+        self._ended.set()
+
+    def _stop_watching(self) -> None:
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+            if self._process.stderr is not None:
+                self._process.stderr.close()
+
+    async def last_words(self) -> str:
+        """What a process that has just failed wrote to its standard error, last line."""
+        assert self._process.stderr is not None
+        said = await asyncio.to_thread(self._process.stderr.read, 4096)
+        lines = said.decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else "it ended at once"
+
+    async def wait(self) -> None:
+        """Until it has ended; others may wait too."""
+        await self._ended.wait()
+
+    def detach(self) -> None:
+        """Let it live on after this process."""
+        if not self._ended.is_set():
+            self._stop_watching()
+            self._process.returncode = 0  # else `Popen` warns that it was forgotten
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    if process.stderr is not None:
+        process.stderr.close()
+
+
+def _start(
+    argv: Sequence[str], fds: Sequence[int], user: int | None, stdin: bytes, heard: bool
+) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE if heard else subprocess.DEVNULL,
+        bufsize=0,
+        pass_fds=fds,
+        env={"PATH": _PATH, "LANG": "C.UTF-8"} | {name: os.environ[name] for name in BUS if name in os.environ},
+        cwd="/",
+        start_new_session=True,
+        user=user,
+        group=user,
+        extra_groups=None if user is None else [],
+    )
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):  # it has ended; its last words say why
+        process.stdin.write(stdin)
+    process.stdin.close()
+    return process

@@ -21,19 +21,16 @@ _IMAGE = Path(__file__).resolve().parent.parent / "image"
 """The container's configuration files: both kinds of desktop look and behave alike."""
 _LOADER = """
 import sys, types
-package = sys.modules["inside"] = types.ModuleType("inside")
-package.__path__ = []
 def load(name):
-    module = package.__dict__[name] = sys.modules["inside." + name] = types.ModuleType("inside." + name)
+    module = sys.modules[name] = types.ModuleType(name)
     module.__package__ = "inside"
-    exec(compile(SOURCES[name], name + ".py", "exec"), module.__dict__)
+    exec(compile(SOURCES[name], name, "exec"), module.__dict__)
     return module
 try:
-    started = load("walls").build(CONFIG)
+    started = load("inside").build(CONFIG)
 except OSError as error:
     sys.exit(str(error))
-load("memory")
-load("init").main(CONFIG, started)
+load("inside.init").main(CONFIG, started)
 """
 _ETC = (
     *("alternatives", "bash.bashrc", "ca-certificates.conf", "debian_version", "fonts", "gtk-2.0", "gtk-3.0"),
@@ -87,7 +84,8 @@ def program(configuration: dict[str, Any]) -> bytes:
 @cache
 def _sources() -> bytes:
     folder = Path(__file__).with_name("inside")
-    sources = {name: (folder / f"{name}.py").read_text("utf-8") for name in ("walls", "memory", "init")}
+    files = {"inside": "__init__.py", "inside.init": "init.py"}
+    sources = {name: (folder / file).read_text("utf-8") for name, file in files.items()}
     return f"SOURCES = {sources!r}\n{_LOADER}".encode()
 
 

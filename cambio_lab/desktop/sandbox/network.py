@@ -22,9 +22,9 @@ from typing import Any
 
 from cambio_lab.errors import DesktopUnavailable
 
-from ..docker.filter import PRIVATE, PROXY_PORT, domains, proxy_environment
+from ..docker.network import PRIVATE, PROXY_PORT, domains, proxy_environment
 from ..provider import DesktopOptions
-from .children import Child
+from . import Child
 
 _RESOLVER = "10.0.2.3"
 """slirp4netns passes what is sent there to this machine's resolver: on any port, so the rules open only that of DNS."""

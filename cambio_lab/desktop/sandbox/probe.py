@@ -1,22 +1,35 @@
-"""Whether this machine can make sandboxes: the programs are there, and a trial passes.
+"""The system that sandboxes run, and whether this machine can make them: programs are there, and a trial passes.
 
-``python -m cambio_lab.desktop.sandbox.probe`` says it in a line, and by its exit status, to ``scripts/run``.
+That system is this machine's own, or the files of the desktop's image in the cache: then sandboxes show the same
+desktop as containers. ``cambio-lab image build --rootfs`` puts them there, from the image where a Docker Engine
+answers, else with mmdebstrap, which needs no root. Sandboxes mount them read-only in place of this machine's own.
+
+``python -m cambio_lab.desktop.sandbox.probe`` says in a line, and by its exit status, whether sandboxes can be made.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import secrets
+import shlex
 import shutil
 import sys
+from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
+from cambio_lab.errors import DesktopUnavailable
 from cambio_lab.settings import Settings
 
-from ..provider import ISOLATION, ProviderHealth
+from ..docker.containers import create, remove
+from ..docker.engine import Engine
+from ..docker.image import CONTEXT, SUITE, Report, build_image, context_digest, run_reported
+from ..provider import ISOLATION, Progress, ProviderHealth
+from . import find_limits, try_program
 from .bubblewrap import has_program
-from .limits import find_limits, try_program
 from .network import describe_open
-from .rootfs import describe_root, find_root
 
 PROGRAMS = ("Xvnc", "openbox", "xterm", "xkbcomp", "/usr/bin/python3")
 """Of the system that sandboxes run."""
@@ -61,6 +74,128 @@ async def _examine(root: Path) -> ProviderHealth:
         f"this machine lets no user make namespaces ({reason[:200]})",
         "See docs/sandbox.md: user namespaces may be switched off by a sysctl, AppArmor or the container's profile.",
     )
+
+
+HOST = Path("/")
+_LEFT_OUT = (
+    *("boot", "dev", "home", "media", "mnt", "opt", "proc", "root", "run", "srv", "sys", "tmp"),
+    *("var/lib", "var/log"),
+)
+
+_PACKAGES = re.compile(r"--no-install-recommends([^&]+)&&")
+
+
+def rootfs_folder() -> Path:
+    """Where this version's files belong. A root server's sandboxes run as other users, who cannot enter root's home."""
+    usual = Path("/var/cache") if os.geteuid() == 0 else Path.home() / ".cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or usual) / "cambio-lab" / f"rootfs-{context_digest()}"
+
+
+def find_root(settings: Settings) -> Path:
+    """The root whose programs sandboxes run: the unpacked image where it is there and wanted, else this machine's."""
+    folder = rootfs_folder()
+    return folder if settings.sandbox_rootfs and folder.is_dir() else HOST
+
+
+def describe_root(root: Path) -> str:
+    """The same in words, for health and doctor."""
+    return "programs of this machine" if root == HOST else "programs of the desktop image"
+
+
+async def build_rootfs(settings: Settings, report: Report, *, force: bool = False) -> Path:
+    """Make sure that the files are there; their folder. :class:`DesktopUnavailable` says why they cannot be made."""
+    folder = rootfs_folder()
+    if await asyncio.to_thread(folder.is_dir) and not force:
+        report(Progress(f"{folder} is already there", 1.0))
+        return folder
+    new = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}")
+    await asyncio.to_thread(new.mkdir, 0o755, parents=True)
+    try:
+        with closing(Engine()) as engine:
+            if await engine.answers():
+                await _export(engine, settings, new, report)
+            else:
+                await _bootstrap(new, report)
+        await run_reported(_clean(new), new, report, "unpacking")
+        await asyncio.to_thread(_replace, folder, new)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, new, ignore_errors=True)
+    report(Progress(f"unpacked to {folder}", 1.0))
+    return folder
+
+
+def _replace(folder: Path, new: Path) -> None:
+    old = new.with_suffix(".old")
+    if folder.is_dir():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _tar(folder: Path) -> list[str]:
+    left_out = [f"--exclude={start}{name}/*" for name in _LEFT_OUT for start in ("", "./")]
+    return ["tar", "-x", "-p", "-f", "-", "-C", str(folder), "--no-same-owner", "--anchored", *left_out]
+
+
+def _clean(folder: Path) -> str:
+    """The command after which no file is set-user-id, and a later version can replace every folder."""
+    find = f"find {shlex.quote(str(folder))} -xdev"
+    return f"{find} -type f -perm /6000 -exec chmod a-s {{}} + && {find} -type d ! -perm -700 -exec chmod u+rwx {{}} +"
+
+
+async def _export(engine: Engine, settings: Settings, folder: Path, report: Report) -> None:
+    """Unpack a container of the image that is never started."""
+    extension = Path(settings.dockerfile) if settings.dockerfile else None
+    image = await build_image(engine, settings.image, report, dockerfile=extension)
+    container = await create(engine, lambda client: {"image": image, "command": ["true"]})
+    try:
+        report(Progress(f"unpacking {image}"))
+        pieces = iter(await engine.call(lambda client: client.export(container)))
+
+        async def read() -> AsyncIterator[bytes]:
+            while piece := await engine.call(lambda _: next(pieces, b"")):
+                yield piece
+
+        await _unpack(read(), folder)
+    finally:
+        await remove(engine, container)
+
+
+async def _unpack(pieces: AsyncIterator[bytes], folder: Path) -> None:
+    tar = await asyncio.create_subprocess_exec(*_tar(folder), stdin=asyncio.subprocess.PIPE)
+    assert tar.stdin is not None
+    try:
+        async for piece in pieces:
+            tar.stdin.write(piece)
+            await tar.stdin.drain()
+        tar.stdin.close()
+        code = await tar.wait()
+    finally:
+        if tar.returncode is None:
+            tar.kill()
+            await tar.wait()
+    if code:
+        raise DesktopUnavailable(f"The image cannot be unpacked to {folder}: tar ended with {code}.")
+
+
+async def _bootstrap(folder: Path, report: Report) -> None:
+    """Install the image's packages with mmdebstrap; an ordinary user needs a range in /etc/subuid for it."""
+    if shutil.which("mmdebstrap") is None:
+        raise DesktopUnavailable(
+            "No Docker Engine answers, and mmdebstrap is not installed.", hint="apt install mmdebstrap uidmap"
+        )
+    make = [
+        *("mmdebstrap", "--variant=minbase", f"--include={','.join(packages())}"),
+        *('--customize-hook=chroot "$1" fc-cache -f', SUITE, "-"),
+    ]
+    command = f"set -o pipefail; {shlex.join(make)} | {shlex.join(_tar(folder))}"
+    await run_reported(command, folder, report, "mmdebstrap")
+
+
+def packages() -> list[str]:
+    """What the image's Dockerfile installs."""
+    found = _PACKAGES.findall((CONTEXT / "Dockerfile").read_text("utf-8"))
+    return [word for group in found for word in group.split() if word != "\\"]
 
 
 if __name__ == "__main__":

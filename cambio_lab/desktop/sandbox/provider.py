@@ -1,4 +1,4 @@
-"""Desktops in bubblewrap sandboxes of this machine: isolated, without an engine and without root."""
+"""Desktops of this machine: in bubblewrap sandboxes, isolated without an engine and without root; or without walls."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import hashlib
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
+import struct
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +24,19 @@ from ..base import VncEndpoint
 from ..browser.chromium import PROGRAMS as BROWSERS
 from ..connected import ConnectedDesktop, Forget
 from ..provider import ISOLATION, DesktopOptions, Pool, ProviderHealth
-from . import bubblewrap
-from .children import Child
-from .folders import choose_user, end_sandbox, is_ours, make_folder, parent_folder, remove_folder
-from .limits import RLIMITS, find_limits, scope
-from .machine import SandboxMachine, Supervision
+from . import RLIMITS, Child, bubblewrap, find_limits, scope
+from .machine import (
+    SandboxMachine,
+    Supervision,
+    choose_user,
+    end_sandbox,
+    is_ours,
+    make_folder,
+    parent_folder,
+    remove_folder,
+)
 from .network import Link, plan_link, start_helper
-from .probe import describe, examine
-from .rootfs import HOST, find_root
+from .probe import HOST, describe, examine, find_root
 
 log = logging.getLogger(__name__)
 
@@ -257,3 +265,67 @@ class SandboxProvider:
         for task, child in list(self._children.items()):
             task.cancel()
             child.detach()
+
+
+_LOCAL_PROGRAMS = ("Xvnc", "openbox", "xterm", "xkbcomp")
+_INSTALL_LOCAL = "apt install tigervnc-standalone-server openbox xterm x11-xkb-utils"
+
+
+class LocalDesktop(SandboxDesktop):
+    """Without walls: the sandbox's programs as this server's user, gone with the server. It is NOT isolated."""
+
+    isolated = False
+    outlives_server = False
+
+
+class LocalProvider(SandboxProvider):
+    """Makes :class:`LocalDesktop`."""
+
+    name = "local"
+    desktop = LocalDesktop
+    end_signal = signal.SIGTERM
+    lease = 1.0
+
+    async def start(self) -> None:
+        log.warning("desktops are local: programs in them run as this server's user, they are NOT isolated")
+        await super().start()
+
+    async def plan(self, folder: Path, options: DesktopOptions) -> Plan:
+        if options.network != "open":
+            raise DesktopUnavailable(
+                "A local desktop cannot restrict the network.", hint="Use the Docker desktop, or network: open."
+            )
+        if not (health := await self.health()).up:
+            raise DesktopUnavailable(f"No local desktop: {health.summary}.", hint=health.fix)
+        make_folder(folder, None)
+        places = bubblewrap.Places(*(str(folder / name) for name in ("home", "desktop", "share", "run/rfb")))
+        cookie = _prepare_home(folder)
+        told = bubblewrap.common(self.settings, places)
+        told["environment"] |= {"XAUTHORITY": cookie, "TMPDIR": f"{places.home}/tmp"}
+        told["x"] = ["Xvnc", "-auth", cookie, *bubblewrap.x_server(options.size, places.rfb)]
+        return Plan(bubblewrap.interpreter(sys.executable), told | {"lease": self.lease}, self.machine(folder))
+
+    def machine(self, folder: Path) -> SandboxMachine:
+        home = str(folder / "home")
+        return SandboxMachine(folder, home, (home,), sys.executable)
+
+    async def adopt(self, desktop_id: str, session_id: str) -> None:
+        """Nothing to adopt: local desktops end with their server."""
+
+    async def health(self) -> ProviderHealth:
+        if missing := [program for program in _LOCAL_PROGRAMS if shutil.which(program) is None]:
+            return ProviderHealth(self.name, False, f"missing: {', '.join(missing)}", _INSTALL_LOCAL)
+        return ProviderHealth(self.name, True, self.counts())
+
+
+def _prepare_home(folder: Path) -> str:
+    """Make the home, and an Xauthority file for any host: without it every user of this machine could open the display.
+
+    Returns that file's path.
+    """
+    for name in ("home/tmp", "desktop"):
+        (folder / name).mkdir(parents=True)
+    kind, data = b"MIT-MAGIC-COOKIE-1", secrets.token_bytes(16)
+    cookie = folder / "cookie"
+    cookie.write_bytes(struct.pack(">HHHH", 0xFFFF, 0, 0, len(kind)) + kind + struct.pack(">H", len(data)) + data)
+    return str(cookie)

@@ -25,8 +25,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from . import walls
-from .memory import descendants, limit_memory, processes
+from . import (
+    Started,
+    confine,
+    descendants,
+    finish_rules,
+    hide_from_debuggers,
+    limit_memory,
+    processes,
+    run_program,
+)
 
 TOKEN = "CAMBIO_LAB_PROCESS"
 _TICK, _SHORT_TICK = 0.25, 0.05
@@ -85,7 +93,7 @@ class Connection:
 class Init:
     """The event loop of process 1."""
 
-    def __init__(self, config: Frame, control: socket.socket, started: walls.Started) -> None:
+    def __init__(self, config: Frame, control: socket.socket, started: Started) -> None:
         self._config = config
         self._control = control
         self._x, self._display, self._x_status, self._rules = started
@@ -107,13 +115,13 @@ class Init:
             with socket.create_server(("127.0.0.1", self._config["proxy_port"]), backlog=64) as listener:
                 socket.send_fds(lifeline, [b"\n"], [listener.fileno()])
         if self._rules:  # before there is a link, and before any program of the desktop's user
-            walls.finish_rules(self._rules)
+            finish_rules(self._rules)
             spaces = [os.open(f"/proc/self/ns/{name}", os.O_RDONLY) for name in ("user", "net")]
             socket.send_fds(lifeline, [b"\n"], spaces)
             for fd in spaces:
                 os.close(fd)
-        walls.confine(self._config, self._config["processes"] + _SPARE_PROCESSES)
-        walls.hide_from_debuggers()
+        confine(self._config, self._config["processes"] + _SPARE_PROCESSES)
+        hide_from_debuggers()
 
     def serve(self) -> None:
         """Serve connections until the end."""
@@ -210,7 +218,7 @@ class Init:
             os.umask(0o022)
             with suppress(OSError):
                 os.chdir(folder)
-            walls.run_program(self._config, argv, environment, quiet=quiet)
+            run_program(self._config, argv, environment, quiet=quiet)
         finally:
             os._exit(126)
 
@@ -286,7 +294,7 @@ class Init:
         connection.send({"killed": True})
 
 
-def main(config: Frame, started: walls.Started) -> None:
+def main(config: Frame, started: Started) -> None:
     """Be process 1, after the walls were put up and the X server was started."""
     control, lifeline = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
     init = Init(config, control, started)
