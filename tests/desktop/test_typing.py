@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import cambio_lab
-from cambio_lab.desktop import keymap as typist
+from cambio_lab.desktop import xserver as typist
 from cambio_lab.desktop.base import Point
 from cambio_lab.desktop.connected import ConnectedDesktop
 from cambio_lab.errors import ActionError
