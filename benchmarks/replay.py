@@ -31,7 +31,7 @@ from cambio_lab.desktop.base import Desktop
 from cambio_lab.desktop.sandbox.provider import LocalProvider
 from cambio_lab.events import Event, RequestSent, TextDelta, ThinkingDelta, TurnFailed
 from cambio_lab.recording.recorder import Recorder
-from cambio_lab.replay.requests import ReplayTransport
+from cambio_lab.replay import ReplayTransport
 from cambio_lab.reports import Run
 from cambio_lab.sessions import Registry
 from cambio_lab.settings import Settings

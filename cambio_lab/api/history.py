@@ -169,7 +169,7 @@ class Run(Rest):
     methods = ("GET", "HEAD", "DELETE")
 
     async def get(self, session_id: str) -> None:
-        from ..recording.collect import collect
+        from ..recording import collect
         from ..recording.run_file import packed
 
         name = self.argument("format", "")
@@ -184,7 +184,7 @@ class Run(Rest):
 
     async def delete(self, session_id: str) -> None:
         """Delete the record of a session that has ended, for good."""
-        from ..recording.pruning import sweep
+        from ..recording import sweep
 
         store = await self.services.store()
         if (await stored(store, session_id)).status == "active":

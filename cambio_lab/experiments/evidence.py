@@ -27,7 +27,7 @@ from ..errors import ActionError, BundleRefused, CambioError, RecordingMissing, 
 from ..recording import Contents, calls
 from ..recording.calls import RecordingDesktop
 from ..recording.run_file import unpack
-from ..replay.replay_desktop import ReplayDesktop
+from ..replay.recorded import ReplayDesktop
 from . import live
 from .engine import NO_VERDICT, Failure, Outcome
 from .fingerprint import comparable

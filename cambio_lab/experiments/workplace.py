@@ -25,8 +25,7 @@ from ..desktop.provider import DesktopProvider
 from ..errors import ConfigurationError, MissingKey, SessionError
 from ..events import Event, ModelReplied, ToolFinished, ToolStarted, TurnFailed, TurnFinished, Usage
 from ..interop.otel import Traced, traced
-from ..recording import Contents
-from ..recording.collect import collect
+from ..recording import Contents, collect
 from ..recording.run_file import save
 from ..sessions import AgentRequest, RecordedAgent, Registry, Session, SessionView, build_agent
 from ..settings import Settings

@@ -1,180 +1,27 @@
-"""What a run consists of, whether it comes from a store or from a run file, and its requests without their screenshots.
-
-Every request repeats the conversation, so recorded bodies would grow with the square of its length. Two steps keep
-them small, comparable, and restored to the byte: the base64 of an image is replaced by a reference (``\x01`` + SHA-256
-in hex; JSON cannot contain a raw control character), and only what differs from the previous request is stored.
-"""
+"""A run: what it consists of, whether it comes from a store or from a run file; collected from a store, and removed."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import binascii
-import hashlib
 import itertools
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..errors import BundleRefused
+from ..errors import BundleRefused, SessionNotFound
+from .placeholders import FindScreenshot, bodies, check_sizes, expand, named_in_requests
 
-LARGEST_BODY = 64 * 1024**2
-"""Bytes of one request with its screenshots; the service takes 32 MB."""
-LARGEST_TOTAL = 4 * 1024**3
-"""Bytes of all requests of a run together, without screenshots."""
+if TYPE_CHECKING:
+    from ..store import EventRow, ExchangeRow, SessionRow, StepRow, Store
+    from ..store.screenshots import ScreenshotFiles
+
 Json = dict[str, Any]
-FindScreenshot = Callable[[str], bytes | None]
-"""The bytes of a screenshot by digest, or ``None``."""
-_MARK = b"\x01"
-_DATA = b'"data":"'
-_SHORTEST = 64  # characters of base64 that are worth a reference
-_REFERENCE = re.compile(rb"\x01([0-9a-f]{64})")
-
-
-class BodyEncoder:
-    """Replaces screenshots by references. Each screenshot is decoded once, however often it is sent."""
-
-    def __init__(self) -> None:
-        self._known: dict[bytes, bytes] = {}
-
-    def encode(self, pieces: Sequence[bytes]) -> bytes:
-        """Return the body in ``pieces`` with references, or as it is when it contains a control character."""
-        body = b"".join(pieces)
-        if _MARK in body:
-            return body
-        parts, at, used = [], 0, {}
-        while (found := body.find(_DATA, at)) >= 0:
-            start = found + len(_DATA)
-            end = body.find(b'"', start)
-            if end < 0:
-                break
-            parts.append(body[at:start])
-            text = body[start:end]
-            if len(text) >= _SHORTEST:
-                key = hashlib.sha256(text).digest()
-                used[key] = text = self._known.get(key) or _reference(text)
-            parts.append(text)
-            at = end
-        self._known = {key: text for key, text in used.items() if text.startswith(_MARK)}
-        return b"".join([*parts, body[at:]])
-
-
-def _reference(text: bytes) -> bytes:
-    """Return the reference to what this base64 encodes, or ``text`` if encoding again would change a byte."""
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        return text
-    return _MARK + hashlib.sha256(data).hexdigest().encode() if base64.b64encode(data) == text else text
-
-
-def references(body: bytes) -> list[str]:
-    """Return the digests in order, repetitions included."""
-    return [digest.decode() for digest in _REFERENCE.findall(body)]
-
-
-def named_in_requests(exchanges: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Yield the digests that the requests refer to; what a request shares with the one before is not read again."""
-    for exchange, body in zip(exchanges, bodies(exchanges), strict=True):
-        change = exchange["request"]
-        end = len(body) - max(0, change["suffix"] - 64)
-        yield from references(body[max(0, change["prefix"] - 64) : end])
-
-
-def readable(body: bytes) -> bytes:
-    """Return the body as valid JSON that still has references."""
-    return body.replace(_MARK, b"sha256:")
-
-
-def expand(body: bytes, find: FindScreenshot) -> bytes:
-    """Return the body with its screenshots.
-
-    :class:`~cambio_lab.errors.BundleRefused` when one is missing or the result exceeds :data:`LARGEST_BODY`.
-    """
-    encoded: dict[bytes, bytes] = {}
-    size = len(body)
-    for digest in _REFERENCE.findall(body):
-        if digest not in encoded:
-            data = find(digest.decode())
-            if data is None:
-                raise BundleRefused(f"the screenshot {digest[:12].decode()}… is missing")
-            encoded[digest] = base64.b64encode(data)
-        size += len(encoded[digest])
-        if size > LARGEST_BODY:
-            raise BundleRefused(f"a recorded request expands to more than {LARGEST_BODY} bytes")
-    return _REFERENCE.sub(lambda match: encoded[match[1]], body)
-
-
-def difference(base: int | None, before: bytes, after: bytes) -> dict[str, Any]:
-    """Return ``after`` as what it shares with ``before`` (request number ``base``) at both ends and the rest."""
-    prefix = _shared(before, after)
-    shortest = min(len(before), len(after)) - prefix
-    suffix = _shared(before[len(before) - shortest :], after[len(after) - shortest :], at_end=True)
-    # never inside a character: the middle is text
-    while prefix and _continues(after, prefix):
-        prefix -= 1
-    while suffix and _continues(after, len(after) - suffix):
-        suffix -= 1
-    middle = after[prefix : len(after) - suffix]
-    return {"base": base, "prefix": prefix, "suffix": suffix, "middle": middle.decode()}
-
-
-def _shared(one: bytes, other: bytes, *, at_end: bool = False) -> int:
-    """Return how many bytes are equal at the start (or end), by bisection: the comparison runs in C."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        same = one[len(one) - middle :] == other[len(other) - middle :] if at_end else one[:middle] == other[:middle]
-        low, high = (middle, high) if same else (low, middle - 1)
-    return low
-
-
-def _continues(text: bytes, at: int) -> bool:
-    return at < len(text) and text[at] & 0xC0 == 0x80
-
-
-def dump_change(change: dict[str, Any]) -> bytes:
-    """Return a difference as it is stored."""
-    return json.dumps(change, separators=(",", ":")).encode()
-
-
-def check_sizes(exchanges: Sequence[dict[str, Any]]) -> None:
-    """Refuse requests that do not build on the one before, or that would expand beyond the limits.
-
-    Only lengths are added up: a small file can describe requests of any size.
-    """
-    previous: int | None = None
-    length = total = 0
-    for exchange in exchanges:
-        number, change = exchange["number"], exchange["request"]
-        base = change["base"]
-        if base is not None and base != previous:
-            raise BundleRefused(f"request {number} builds on request {base}, which is missing")
-        before = length if base is not None else 0
-        if change["prefix"] > before or change["suffix"] > before:
-            raise BundleRefused(f"request {number} does not fit the one before it")
-        length = change["prefix"] + change["suffix"] + len(change["middle"].encode())
-        total += length
-        if length > LARGEST_BODY:
-            raise BundleRefused(f"request {number} expands to {length} bytes; the limit is {LARGEST_BODY}")
-        if total > LARGEST_TOTAL:
-            raise BundleRefused(f"the requests expand to more than {LARGEST_TOTAL} bytes; the limit is {LARGEST_TOTAL}")
-        previous = number
-
-
-def bodies(exchanges: Sequence[dict[str, Any]]) -> Iterator[bytes]:
-    """Yield each request's body with references, in order. Only one body is held at a time."""
-    before = b""
-    for exchange in exchanges:
-        change = exchange["request"]
-        if change["base"] is None:
-            before = b""
-        end = before[len(before) - change["suffix"] :] if change["suffix"] else b""
-        before = before[: change["prefix"]] + change["middle"].encode() + end
-        yield before
-
-
+STARTED, OBSERVED = "RecordingStarted", "Observed"
+"""Kinds of the rows that a recorder adds to a session's events."""
 FORMAT = "cambio-run"
 VERSION = 1
 LISTS = ("events", "messages", "steps", "exchanges", "observations")
@@ -215,17 +62,6 @@ class Contents:
     def conversation(self) -> list[Json]:
         """Return the messages with their screenshots inline, as the model was sent them."""
         return inlined(self.messages, self.find)
-
-
-def parse_request(body: bytes) -> Json:
-    """Return the JSON of a request. :class:`~cambio_lab.errors.BundleRefused` when it is not one."""
-    try:
-        request = json.loads(body)
-    except (ValueError, RecursionError):
-        raise BundleRefused("a recorded request is not JSON") from None
-    if not isinstance(request, dict) or not isinstance(request.get("messages", []), list):
-        raise BundleRefused("a recorded request is not one to the Messages API")
-    return request
 
 
 def inlined(messages: list[Json], find: FindScreenshot) -> list[Json]:
@@ -284,3 +120,180 @@ def named_screenshots(lists: list[list[Json]]) -> dict[str, str]:
                 found[value["sha256"]] = value["media_type"]
             waiting.extend(value.values())
     return found
+
+
+async def collect(store: Store, session_id: str) -> Contents:
+    """Return everything recorded of a session. :class:`~cambio_lab.errors.SessionNotFound` when there is none."""
+    row = await store.sessions.get(session_id)
+    if row is None:
+        raise SessionNotFound("No such session.", details={"session_id": session_id})
+    rows = await store.events.records(session_id)
+    steps = await store.steps.of(session_id)
+    exchanges = await store.exchanges.of(session_id)
+    messages = await store.transcript.stored(session_id)
+    return await asyncio.to_thread(_assemble, store.screenshots, row, rows, steps, exchanges, messages)
+
+
+def _assemble(
+    stored: ScreenshotFiles,
+    row: SessionRow,
+    rows: Sequence[EventRow],
+    step_rows: Sequence[StepRow],
+    exchange_rows: Sequence[ExchangeRow],
+    messages: list[Json],
+) -> Contents:
+    """Put the rows together; runs in a thread."""
+    steps = [_step(step) for step in step_rows]
+    every = [_exchange(exchange) for exchange in exchange_rows]
+    exchanges = list(_usable(every))
+    observations = _observations(rows)
+    events = [_event(r) for r in rows if r.kind not in (OBSERVED, STARTED)]
+    lists: list[list[Json]] = [events, messages, steps, observations]
+    named = named_screenshots(lists)
+    for digest in named_in_requests(exchanges):
+        named.setdefault(digest, "image/png")
+    present = {digest: media_type for digest, media_type in sorted(named.items()) if stored.path(digest) is not None}
+    environments = [json.loads(r.record or "{}") for r in rows if r.kind == STARTED]
+    manifest = _manifest(row, environments, exchanges)
+    sizes = map(len, (events, messages, steps, every, observations))
+    manifest["counts"] = dict(zip(LISTS, sizes, strict=True))
+    whole = len(exchanges) == len(every) and len(present) == len(named)
+    manifest["complete"] = row.status != "active" and whole
+
+    def find(digest: str) -> bytes | None:
+        found = stored.read_now(digest)
+        return found and found[0]
+
+    return Contents(manifest, events, messages, steps, exchanges, observations, present, find)
+
+
+def _usable(exchanges: Sequence[Json]) -> Iterator[Json]:
+    """Yield the exchanges whose request can be rebuilt: it stands alone, or the one that it builds on is there."""
+    previous: int | None = None
+    for exchange in exchanges:
+        base = exchange["request"]["base"]
+        if base is None or base == previous:
+            previous = exchange["number"]
+            yield exchange
+
+
+def _manifest(row: SessionRow, environments: list[Json], exchanges: Sequence[Json]) -> Json:
+    body = exchanges[0]["request"]["middle"] if exchanges else ""
+    request = json.loads(body, strict=False) if body.startswith("{") else {}
+    environment = environments[0] if environments else {}
+    session = {name: getattr(row, name) for name in ("id", "name", "status", "created_at", "ended_at", "end_reason")}
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "session": session,
+        "environment": environment,
+        "restarts": environments[1:],
+        "model": request.get("model") or row.model,
+        # without the path of its run file on this machine
+        "config": {name: Path(v).name if name == "record" and v else v for name, v in row.config.items()},
+        "desktop": {"kind": row.desktop_kind, **environment.get("desktop", {})},
+        "request": {name: value for name, value in request.items() if name != "messages"},
+        "usage": row.usage,
+    }
+
+
+def _observations(rows: Sequence[EventRow]) -> list[Json]:
+    """Return the calls to the desktop as they began, each with the number of its step or ``None``.
+
+    Calls are stored as they end, before the event that ends their step; ``number`` counts them as they begin, from
+    each start of the session.
+    """
+    placed: list[tuple[int, int, Json]] = []
+    pending: list[Json] = []
+    start = 0
+    for row in rows:
+        if row.kind == STARTED:
+            start += 1
+        elif row.kind in ("ToolFinished", "Unseen"):  # a look after a step is part of it
+            finished = json.loads(row.record or "{}")
+            if finished.get("actor") != "human":
+                for call in pending:
+                    call["step"] = finished.get("step")
+                pending = []
+        elif row.kind == OBSERVED:
+            call = {"step": None, **json.loads(row.record or "{}")}
+            placed.append((start, call.pop("number", 0), call))
+            if call.get("by") is None and call["method"] != "release_all":
+                pending.append(call)
+    calls = [call for _, _, call in sorted(placed, key=lambda item: item[:2])]
+    latest = 0.0
+    for call in calls:  # where the wall clock was set back, times stand still
+        latest = call["at"] = max(latest, call["at"])
+    return calls
+
+
+def _event(row: EventRow) -> Json:
+    record = json.loads(row.record or "{}")
+    if isinstance(record.get("image"), str):
+        record["image"] = {"sha256": record["image"], "media_type": record.get("media_type", "image/png")}
+    if "kind" in record:  # a failed turn says what kind of error it was
+        record["error_kind"] = record.pop("kind")
+    return {"time": row.time, "sequence": row.sequence, "kind": row.kind, **record}
+
+
+def _step(row: StepRow) -> Json:
+    values: dict[str, Any] = asdict(row)
+    del values["session_id"]
+    if values["sha256"] is None:
+        del values["sha256"], values["media_type"]
+    return values
+
+
+def _exchange(row: ExchangeRow) -> Json:
+    values: dict[str, Any] = asdict(row)
+    del values["session_id"]
+    values["request"] = json.loads(row.request)
+    try:
+        values["response"] = row.response.decode()
+    except UnicodeDecodeError:  # compressed, or cut inside a character
+        values["response"] = {"base64": base64.b64encode(row.response).decode()}
+    return values
+
+
+DAY = 86_400
+
+
+async def prune(store: Store, *, days: float = 0.0, most: int = 0) -> int:
+    """Remove runs that ended more than ``days`` ago, then the oldest until the rest takes at most ``most`` bytes.
+
+    0 is no limit; an active or pinned run is never removed. Returns how many were removed; their space
+    is given back by :func:`sweep` and ``store.database.compact``.
+    """
+    ended = await store.sessions.removable()
+    old = [session_id for session_id, end in ended if days and end < time.time() - days * DAY]
+    for session_id in old:
+        await store.sessions.remove(session_id)
+    if not most:
+        return len(old)
+    return len(old) + await _shrink(store, [session_id for session_id, _ in ended[len(old) :]], most)
+
+
+async def sweep(store: Store, fresh: float = 0.0) -> int | None:
+    """Remove screenshots that no session names any more; return the bytes that this freed.
+
+    ``None``, and nothing is removed, while a damaged database lies beside ours: what can be saved of it names
+    screenshots. While sessions run, ``fresh`` spares what they stored within that many seconds.
+    """
+    if store.damaged():
+        return None
+    return await store.screenshots.sweep(await store.screenshot_uses(), fresh)
+
+
+async def _shrink(store: Store, ended: list[str], most: int) -> int:
+    """Remove the first of ``ended`` until the rest fits; return how many. Deleted rows count as free at once."""
+    sizes, uses = await store.screenshots.sizes(), await store.screenshot_uses()
+    size = sum(sizes.get(digest, 0) for digest in uses)
+    for number, session_id in enumerate(ended):
+        if size + await store.database.live_bytes() <= most:
+            return number
+        for digest in await store.screenshots_of(session_id):
+            uses[digest] -= 1
+            if not uses[digest]:
+                size -= sizes.get(digest, 0)
+        await store.sessions.remove(session_id)
+    return len(ended)

@@ -27,7 +27,7 @@ from ..desktop.files import FileContent, FileInfo, Listing
 from ..desktop.machine import CommandResult
 from ..errors import ActionError, BundleRefused, DesktopError, DesktopLost, DesktopUnavailable
 from . import Json
-from .masking import Mask
+from .placeholders import Mask
 
 ERRORS: dict[str, type[DesktopError]] = {
     kind.__name__: kind for kind in (ActionError, DesktopLost, DesktopUnavailable, DesktopError)

@@ -23,17 +23,15 @@ from ..agent.http import pieces_of
 from ..desktop.base import Desktop, Screenshot
 from ..errors import StoreError
 from ..store import EventRow, ExchangeRow, Store
-from . import BodyEncoder, calls, difference, dump_change, references
+from . import OBSERVED, STARTED, calls
 from .calls import HUMAN, ClientDesktop, RecordingDesktop
-from .masking import Mask
+from .placeholders import BodyEncoder, Mask, difference, dump_change, references
 
 if TYPE_CHECKING:
     from ..agent.options import AgentOptions
     from ..agent.tools import ApprovalPolicy
 
 log = logging.getLogger(__name__)
-STARTED = "RecordingStarted"
-OBSERVED = "Observed"
 KEPT_HEADERS = frozenset(
     {"content-type", "content-encoding", "request-id", "retry-after", "retry-after-ms", "x-should-retry"}
 )

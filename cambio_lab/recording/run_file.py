@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import BundleRefused
-from . import FORMAT, LISTS, SUFFIXES, VERSION, Contents, Json, bounds, check_sizes, dump, schema
-from .drawing import check_image
+from . import FORMAT, LISTS, SUFFIXES, VERSION, Contents, Json, bounds, dump, schema
+from .placeholders import check_sizes
+from .rows import check_image
 
 MANIFEST = "manifest.json"
 CHECKSUMS = "checksums.sha256"

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from ..agent.options import OPTIONAL_MEMBERS
 from ..desktop.base import Desktop, Region, Screenshot, Size
 from ..errors import BundleRefused, DesktopError, DesktopLost
-from ..recording import Contents, Json, calls, drawing
+from ..recording import Contents, Json, calls
 from ..recording.calls import CLIENT
+from ..recording.rows import data_uri, draw, render
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,8 +92,8 @@ class DesktopReplay:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         look = self.divergence
         images = look and (("recorded", look.recorded), ("now", look.seen), ("difference", look.difference()))
-        figures = [(drawing.data_uri(drawing.draw(data, (), 640)), title) for title, data in images or ()]
-        page = drawing.render("replay", "desktop_replay", summary=repr(self), figures=figures)
+        figures = [(data_uri(draw(data, (), 640)), title) for title, data in images or ()]
+        page = render("replay", "desktop_replay", summary=repr(self), figures=figures)
         return {"text/html": page, "text/plain": repr(self)}
 
 

@@ -1,37 +1,27 @@
-"""Recorded replay: the real loop over recorded replies and observations. No desktop, no network, no key."""
+"""One replay of a run: the real loop over recorded replies and observations, stopped where it was stopped."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from contextlib import suppress
+from dataclasses import replace
+from typing import NamedTuple
 
+from .. import events
 from ..agent import Agent
-from ..agent.client import ModelClient
-from ..agent.gate import Gate, QueuedMessage
+from ..agent.gate import Gate, LimitReached, QueuedMessage
 from ..agent.options import AgentOptions, TurnOptions
+from ..agent.tools import LIMIT, STOPPED
 from ..agent.turn import Emit
-from ..errors import BundleRefused, CambioError, ReplayDiverged
-from ..events import (
-    ApprovalRequested,
-    Event,
-    HistoryAppended,
-    ModelReplied,
-    QuestionAnswered,
-    QuestionAsked,
-    Timing,
-    ToolFinished,
-    TurnFailed,
-    TurnFinished,
-)
-from ..recording import BodyEncoder, Contents, Json, expand, images_of
-from ..recording.bounds import check
-from ..recording.schema import TURN_OPTIONS
-from . import requests
-from .recorded import COUNTED, RecordedGate, RecordedStops, RecordedTools
-from .replay_desktop import ReplayDesktop
+from ..errors import ReplayDiverged
+from ..recording import Contents, Json
+from ..recording.placeholders import BodyEncoder
+from . import Bodies, ReplayTransport, difference, given
+from .recorded import ReplayDesktop
+
+COUNTED = frozenset({"RequestSent", "ModelReplied", "HistoryAppended", "ToolStarted", "ToolFinished"})
 
 
 class Playback:
@@ -53,15 +43,15 @@ class Playback:
         self.contents = contents
         self.gate = gate
         self._encoder = BodyEncoder()
-        kept = requests.given(contents, every=bool(pace))
-        self._recorded = requests.Bodies(contents, kept)
+        kept = given(contents, every=bool(pace))
+        self._recorded = Bodies(contents, kept)
         replies = [contents.exchanges[index] for index in kept]
         self.stops = RecordedStops(contents, gate, patience)
         self._patience = patience
         gate.answering = self._answered
         self._answers = _by_call(contents, "QuestionAnswered")
         self._deciding: asyncio.Task[None] | None = None
-        self.transport = requests.ReplayTransport(replies, self._compare, pace=pace, cut=self.stops.reached)
+        self.transport = ReplayTransport(replies, self._compare, pace=pace, cut=self.stops.reached)
         self.desktop = desktop or ReplayDesktop(contents, pace=pace)
         self.desktop.cut = self.stops.reached
         self._verdicts = _by_call(contents, "ApprovalDecided")
@@ -89,10 +79,10 @@ class Playback:
     async def run(self, agent: Agent, content: str, emit: Emit, options: TurnOptions | None = None) -> None:
         """Carry one turn out with the approvals, stops, messages and times of the recording."""
 
-        async def play(event: Event) -> None:
-            if isinstance(event, ApprovalRequested):
+        async def play(event: events.Event) -> None:
+            if isinstance(event, events.ApprovalRequested):
                 self._deciding = asyncio.create_task(self._decide(event))
-            self._appended += isinstance(event, HistoryAppended)  # says where the recording is
+            self._appended += isinstance(event, events.HistoryAppended)  # says where the recording is
             await emit(self._with_recorded_times(event))
             self._counted += type(event).__name__ in COUNTED
             await self._repeat_people(agent, emit)
@@ -104,7 +94,7 @@ class Playback:
         await Agent.run(agent, content, play, options=options)  # the loop itself, whatever calls this
         self.stops.end()
 
-    async def _decide(self, request: ApprovalRequested) -> None:
+    async def _decide(self, request: events.ApprovalRequested) -> None:
         """Answer a request for approval as it was recorded, unless a client does within the patience."""
         recorded = self._verdicts.get(request.tool_use_id)
         verdict = recorded["verdict"] if recorded else "denied"
@@ -117,13 +107,13 @@ class Playback:
         else:
             self.gate.decide(request.tool_use_id, verdict == "approved", recorded["by"] if recorded else "")
 
-    async def _answered(self, asked: QuestionAsked) -> QuestionAnswered:
+    async def _answered(self, asked: events.QuestionAsked) -> events.QuestionAnswered:
         """Answer a question as it was recorded: a replay asks no person."""
         recorded = self._answers.get(asked.tool_use_id)
         while recorded is None or recorded["outcome"] == "stopped":
             self.stops.press()
             await asyncio.sleep(1)  # the stop ends it
-        return QuestionAnswered(asked.tool_use_id, recorded["outcome"], recorded["answer"], recorded["by"])
+        return events.QuestionAnswered(asked.tool_use_id, recorded["outcome"], recorded["answer"], recorded["by"])
 
     async def _repeat_people(self, agent: Agent, emit: Emit) -> None:
         """Tell of the steps that people made at this place of the recording."""
@@ -133,7 +123,7 @@ class Playback:
             names = ("tool_use_id", "tool", "toolset", "arguments", "is_error", "text", "media_type", "width", "height")
             given = {name: event[name] for name in names}
             data = self.contents.find(image["sha256"]) if image else None
-            await emit(ToolFinished(**given, step=step, image=data, actor="human"))
+            await emit(events.ToolFinished(**given, step=step, image=data, actor="human"))
 
     def check_options(self, options: AgentOptions) -> None:
         """A session that was given another ``system`` text asks something else, whatever its messages say."""
@@ -143,20 +133,17 @@ class Playback:
                 f"the session's system text is {options.system[:120]!r} instead of {recorded[:120]!r}"
             )
 
-    def _with_recorded_times(self, event: Event) -> Event:
+    def _with_recorded_times(self, event: events.Event) -> events.Event:
         """Return the event with its recorded times and, of a turn that was cut off, the text that had been shown."""
-        if isinstance(event, ToolFinished) and event.tool_use_id in self._finished:
-            return replace(event, timing=Timing(**self._finished[event.tool_use_id]["timing"]))
-        if isinstance(event, ModelReplied) and self._model_ms:
+        if isinstance(event, events.ToolFinished) and event.tool_use_id in self._finished:
+            return replace(event, timing=events.Timing(**self._finished[event.tool_use_id]["timing"]))
+        if isinstance(event, events.ModelReplied) and self._model_ms:
             return replace(event, model_ms=self._model_ms.popleft())
-        if isinstance(event, TurnFinished) and (event.stopped or event.limit) and self._ends_alike(event):
-            end = self._ends[self.stops.turn]
-            return replace(event, text=end["text"], unfinished=end.get("unfinished", ""))
+        if isinstance(event, events.TurnFinished) and (event.stopped or event.limit):
+            end = self._ends[self.stops.turn] if self.stops.turn < len(self._ends) else {}
+            if (event.stopped, event.limit) == (end.get("stopped"), end.get("limit")):
+                return replace(event, text=end["text"], unfinished=end.get("unfinished", ""))
         return event
-
-    def _ends_alike(self, event: TurnFinished) -> bool:
-        end = self._ends[self.stops.turn] if self.stops.turn < len(self._ends) else {}
-        return (event.stopped, event.limit) == (end.get("stopped"), end.get("limit"))
 
     def _next_message(self, *, notes: bool = True) -> QueuedMessage | None:
         """Give the message that was delivered at this place of the recording: the client's, if it sent one."""
@@ -173,66 +160,7 @@ class Playback:
 
     def _compare(self, index: int, body: Sequence[bytes]) -> str | None:
         made, recorded = self._encoder.encode(body), self._recorded[index]
-        return None if made == recorded else requests.difference(recorded, made)
-
-
-@dataclass(frozen=True)
-class Replayed:
-    """A finished replay. ``messages`` is the conversation, images inline; ``seconds`` what it took."""
-
-    messages: list[Json]
-    events: list[Event]
-    identical: bool
-    seconds: float
-
-
-def _build(contents: Contents, pace: float) -> tuple[Agent, ModelClient, Playback]:
-    """Return the real agent over a recording, set up as it was recorded."""
-    environment = contents.manifest.get("environment", {})
-    try:
-        options = _options(environment.get("options") or {"model": contents.manifest.get("model", "demo")})
-    except CambioError as error:
-        raise BundleRefused(f"the recorded options are not valid: {error.describe()}") from None
-    gate = RecordedGate(contents)
-    playback = Playback(contents, gate, pace=pace)
-    client = ModelClient(options.platform, options.base_url, options.model_stall, transport=playback.transport)
-    agent = Agent(
-        desktop=playback.desktop.for_agent,
-        options=options,
-        gate=gate,
-        client=client,
-        history=_history_before(contents),
-    )
-    return agent, client, playback
-
-
-async def replay(contents: Contents, *, pace: float = 0.0) -> Replayed:
-    """Replay a whole run. :class:`~cambio_lab.errors.ReplayDiverged` when the result is not the recorded one."""
-    loop, happened = asyncio.get_running_loop(), list[Event]()
-    (agent, client, playback), tools = _build(contents, pace), RecordedTools(contents)
-
-    async def emit(event: Event) -> None:
-        happened.append(event)
-
-    try:
-        await client.open(agent.options.model)  # loads the SDK, which does not count
-        await client.parts()
-        began = loop.time()
-        for event in contents.events:
-            if event["kind"] == "ConversationCleared":
-                agent.clear()
-            if event["kind"] != "UserMessage":
-                continue
-            await playback.run(agent, event["content"], emit, _turn_options(event, tools, contents))
-            if isinstance(happened[-1], TurnFailed) and playback.divergence is not None:
-                raise playback.divergence
-        playback.check_exhausted()
-        messages = agent.history
-    finally:
-        await playback.aclose()
-        await agent.aclose()
-    identical = _bytes(messages) == _bytes(await asyncio.to_thread(contents.conversation))
-    return Replayed(messages, happened, identical, loop.time() - began)
+        return None if made == recorded else difference(recorded, made)
 
 
 def _by_call(contents: Contents, kind: str) -> dict[str, Json]:
@@ -261,36 +189,107 @@ def _done_by_people(contents: Contents) -> deque[tuple[int, Json]]:
     return found
 
 
-def _history_before(contents: Contents) -> list[Json]:
-    """Return the conversation before the first message: that of the run it was forked from, or nothing."""
-    own = 0  # messages of this run before its first request: turns can be stopped before they ask anything
+class StopPoint(NamedTuple):
+    """Where a turn was cut off, by a person or its time limit (``timed_out``).
+
+    It was after ``events`` of the :data:`COUNTED` ones, or ``inside`` a call or a reply.
+    """
+
+    events: int
+    inside: bool
+    timed_out: bool
+
+
+class RecordedStops:
+    """Decides when a stop of the replaying client takes effect.
+
+    An early stop takes effect at its recorded place; there, a late one is waited for, at most ``patience`` seconds. A
+    turn that was not stopped in the recording is stopped at once.
+    """
+
+    def __init__(self, contents: Contents, gate: Gate, patience: float) -> None:
+        self._points = _points(contents)
+        self._gate = gate
+        self._patience = patience
+        self._wanted = asyncio.Event()
+        self.turn = -1
+        """Number of the turn that runs, from 0."""
+        self._count = 0
+        self._running = False
+        self._waiting: asyncio.Task[None] | None = None
+        gate.on_stop = self.wanted
+
+    @property
+    def _point(self) -> StopPoint | None:
+        return self._points[self.turn] if 0 <= self.turn < len(self._points) else None
+
+    def wanted(self) -> None:
+        """A client pressed stop."""
+        self._wanted.set()
+        if self._running and self._point is None:
+            self.press()
+
+    def press(self) -> None:
+        """Cut the turn off now."""
+        if self._point is not None and self._point.timed_out:
+            self._gate.halt(LimitReached("max_seconds", "The turn's time limit was reached."))
+        else:
+            self._gate.stop_now()
+
+    def begin(self) -> None:
+        """A turn begins."""
+        self.turn += 1
+        self._count, self._running = 0, True
+        self._wanted.clear()
+
+    def end(self) -> None:
+        self._running = False
+
+    def reached(self) -> None:
+        """The place inside a call or a reply where it was stopped."""
+        if self._waiting is None or self._waiting.done():
+            self._waiting = asyncio.create_task(self._wait_and_press())
+
+    async def shown(self, event: events.Event) -> None:
+        """An event was shown; if the turn was stopped right after it, so it is now."""
+        if type(event).__name__ not in COUNTED:
+            return
+        if isinstance(event, events.ToolFinished) and event.text in (STOPPED, LIMIT):
+            return  # the answer to a call that the stop kept from running
+        self._count += 1
+        point = self._point
+        if point is not None and not point.inside and self._count == point.events:
+            await self._wait_and_press()
+
+    async def _wait_and_press(self) -> None:
+        if self._patience and self._point is not None and not self._point.timed_out:
+            with suppress(TimeoutError):  # the client that stopped it may not be here
+                await asyncio.wait_for(self._wanted.wait(), self._patience)
+        self.press()
+
+    def close(self) -> None:
+        """Nothing waits any more; a stop is a stop."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._gate.stop_now()
+
+
+def _points(contents: Contents) -> list[StopPoint | None]:
+    """For each turn, where it was cut off, or ``None``."""
+    points: list[StopPoint | None] = []
+    calls = [call for call in contents.observations if call.get("by") is None and call.get("error")]
+    cancelled = [call["at"] for call in calls if call["error"]["type"] == "Cancelled"]
+    cancelled += [one.get("started_at", 0.0) for one in contents.exchanges if one.get("error") == "cancelled"]
+    begin, count, over = 0.0, 0, False
     for event in contents.events:
-        own += event["kind"] == "HistoryAppended"
-        if event["kind"] == "RequestSent" and contents.exchanges:
-            body = expand(next(contents.bodies()), contents.find)
-            messages = requests.conversation(body)
-            return messages[: max(0, len(messages) - own)]
-        if event["kind"] == "ConversationCleared":
-            break
-    return []
-
-
-def _bytes(messages: list[Json]) -> bytes:
-    return json.dumps(messages, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _options(values: Json) -> AgentOptions:
-    names = {item.name for item in fields(AgentOptions)}
-    return AgentOptions(**{name: value for name, value in values.items() if name in names})
-
-
-def _turn_options(event: Json, tools: RecordedTools, contents: Contents) -> TurnOptions:
-    metadata = event.get("metadata") or {}
-    values = metadata.get("options") or {}
-    check(TURN_OPTIONS, values, "the options of a message")
-    images = []
-    for image in images_of(event):
-        if (data := contents.find(image["sha256"])) is None:
-            raise BundleRefused(f"the image {image['sha256'][:12]}… of a message is missing")
-        images.append((data, image["media_type"]))
-    return TurnOptions(**values, extra_tools=tools or None, images=images)
+        kind = event["kind"]
+        if kind == "UserMessage":
+            begin, count, over = event["time"], 0, False
+        elif kind in COUNTED and event.get("actor") != "human":
+            over = over or (kind == "ToolFinished" and event["text"] in (STOPPED, LIMIT))
+            count += not over
+        elif kind in ("TurnFinished", "TurnFailed"):
+            timed_out = event.get("limit") == "max_seconds"
+            inside = any(begin <= at <= event["time"] for at in cancelled)
+            points.append(StopPoint(count, inside, timed_out) if timed_out or event.get("stopped") else None)
+    return points

@@ -1,22 +1,241 @@
-"""What surrounded the agent in a recording, given to it again: approvals, client tools, and stops where they were."""
+"""What surrounds the agent in a replay: a desktop, approvals and client tools that exist only as a recording."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+import hashlib
+import io
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from ..agent.extras import NAME, RESERVED, ExtraResult
-from ..agent.gate import Gate, LimitReached
-from ..agent.tools import LIMIT, STOPPED
-from ..desktop.base import Screenshot
-from ..events import Event, ToolFinished
-from ..recording import Contents, Json
+from ..agent.gate import Gate
+from ..desktop.base import Desktop, Screenshot, Settled, Size, VncEndpoint
+from ..desktop.delegating import CallDesktop, DelegatingDesktop
+from ..desktop.files import FileContent, Listing
+from ..errors import ActionError, DesktopLost, ReplayDiverged
+from ..recording import Contents, Json, calls
+from ..recording.calls import CLIENT
+from ..recording.placeholders import Mask
+
+RECORDING = "recording"
+"""The kind of a desktop that is a recording."""
+NOT_LIVE = "This is a recorded desktop: it can be looked at, not touched."
+UNMATCHED = frozenset({"release_all", "resize"})
+"""Housekeeping: whether it happens depends on timing, and nothing is seen of it."""
+
+
+class ReplayDesktop(CallDesktop):
+    """What clients see of a replayed session. :attr:`for_agent` is what its agent works with."""
+
+    isolated = True
+    recorded = True
+
+    def __init__(
+        self,
+        contents: Contents,
+        *,
+        pace: float = 0.0,
+        cut: Callable[[], None] | None = None,
+        mask: Mask | None = None,
+    ) -> None:
+        """``pace`` 0 takes no time, 1 the recorded time; ``cut`` is called where a person stopped a call.
+
+        Clients give the values of secrets as they did then; ``mask`` turns them into the recorded placeholders.
+        """
+        self.desktop_id = f"recording-{contents.manifest['session'].get('id', '')}"
+        self.image_digest = contents.manifest.get("desktop", {}).get("image_digest")
+        self.contents = contents
+        self.divergence: ReplayDiverged | None = None
+        self.cut = cut
+        self._mask = mask or Mask()
+        self._size = _size(contents)
+        self._find = contents.find
+        self._client_calls = [call for call in contents.observations if call.get("by") == CLIENT]
+        """Each is answered once."""
+        self._calls: list[Json] = []
+        self._looks: deque[tuple[int, Json]] = deque()
+        """What clients saw: after how many of the agent's calls, and the screenshot."""
+        for call in contents.observations:
+            if call.get("by") is None:
+                self._calls += [call] if call["method"] not in UNMATCHED else []
+            elif call["method"] == "screenshot":
+                self._looks.append((len(self._calls), call["result"]))
+        self._position = 0
+        self._pace = pace
+        self._screenshot: Screenshot | None = None
+        self._closed = asyncio.Event()
+
+    @property
+    def for_agent(self) -> Desktop:
+        return _AgentSide(self)
+
+    @property
+    def has_browser(self) -> bool:
+        return bool(self.contents.manifest.get("desktop", {}).get("browser", False))
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every recorded call was made."""
+        return self._position == len(self._calls)
+
+    @property
+    def size(self) -> Size:
+        return self._size
+
+    async def screenshot(self) -> Screenshot:
+        """What a client saw at this point of the recording; else what the agent saw last, or sees first."""
+        while self._looks and self._looks[0][0] <= self._position:
+            after, result = self._looks.popleft()
+            if after == self._position:
+                self._screenshot = calls.decode(result, self._find)
+                break
+        return self._now()
+
+    def _now(self) -> Screenshot:
+        if self._screenshot is None:
+            recorded = (call["result"]["picture"] for call in self._calls if "picture" in call.get("result", {}))
+            if (first := next(recorded, None)) is None:
+                raise ActionError(NOT_LIVE)
+            self._screenshot = calls.decode({"picture": first}, self._find)
+        return self._screenshot
+
+    async def thumbnail(self, width: int = 320) -> Screenshot:
+        return await asyncio.to_thread(_shrink, self._now(), width)
+
+    async def call(self, method: str, **arguments: Any) -> Any:
+        raise ActionError(NOT_LIVE)
+
+    async def settle(self) -> Settled:
+        return Settled()
+
+    def endpoint(self) -> VncEndpoint:
+        raise ActionError(NOT_LIVE)
+
+    async def alive(self) -> bool:
+        return not self._closed.is_set()
+
+    async def lost(self) -> str:
+        await asyncio.Event().wait()  # it never dies by itself
+        raise AssertionError
+
+    async def release_all(self) -> None:
+        """Nothing is held."""
+
+    async def close(self) -> None:
+        self._closed.set()
+
+    # What clients did when it was recorded, they may do again
+    async def get_clipboard(self) -> str:
+        return str(self._again("get_clipboard", {}))
+
+    async def set_clipboard(self, text: str) -> None:
+        self._again("set_clipboard", {"text": self._mask.text(text)})
+
+    async def list_files(self, path: str = "") -> Listing:
+        return Listing(self._again("list_files", {"path": self._mask.text(path)}))
+
+    async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
+        digest, masked = hashlib.sha256(), self._mask.stream()
+        if isinstance(chunks, bytes):
+            digest.update(masked.feed(chunks))
+        else:
+            async for chunk in chunks:
+                digest.update(masked.feed(chunk))
+        digest.update(masked.end())
+        arguments = {"path": self._mask.text(path), "content": digest.hexdigest()}
+        return int(self._again("write_file", arguments))
+
+    def read_file(self, path: str) -> FileContent:
+        return FileContent(lambda content: self._read(path))
+
+    async def _read(self, path: str) -> AsyncGenerator[bytes, None]:
+        yield self._again("read_file", {"path": self._mask.text(path)})
+
+    def _again(self, method: str, arguments: Json) -> Any:
+        """Return the result of the first such call of a client that was not answered yet."""
+        for index, call in enumerate(self._client_calls):
+            if (call["method"], call["arguments"]) == (method, arguments):
+                return calls.decode(self._client_calls.pop(index)["result"], self._find)
+        raise ActionError(f"{NOT_LIVE} The recording has no such {method}.")
+
+    async def replay(self, method: str, arguments: Json) -> Any:
+        """The recorded result of the next call, which must be this one."""
+        if self.divergence is None:
+            self._check(method, arguments)
+        if self.divergence is not None:
+            raise DesktopLost(self.divergence.message)
+        call = self._calls[self._position]
+        self._position += 1
+        await asyncio.sleep(self._pace * call["ms"] / 1000)
+        if "error" in call:
+            if call["error"].get("type") == "Cancelled":
+                if self.cut is not None:
+                    self.cut()
+                await asyncio.Event().wait()  # until the stop cancels it
+            if call["error"].get("type") == "Unexpected":
+                raise RuntimeError("recorded failure")
+            raise calls.decode_error(call["error"])
+        result = calls.decode(call["result"], self._find)
+        if isinstance(result, Screenshot):
+            self._screenshot = result
+        return result
+
+    def _check(self, method: str, arguments: Json) -> None:
+        said = f"{method}({', '.join(f'{name}={value!r}' for name, value in arguments.items() if value is not None)})"
+        if self.exhausted:
+            self.divergence = ReplayDiverged(f"the run calls {said}, the recording ends after {self._position} calls")
+            return
+        call = self._calls[self._position]
+        if (call["method"], call["arguments"]) != (method, arguments):
+            step = f"step {call['step']}" if call.get("step") else f"call {self._position + 1}"
+            self.divergence = ReplayDiverged(
+                f"at {step} the run calls {said[:300]}, the recording has {call['method']} {call['arguments']!r:.300}"
+            )
+
+
+class _AgentSide(DelegatingDesktop):
+    """The recorded calls of the agent, one after the other."""
+
+    def __init__(self, desktop: ReplayDesktop) -> None:
+        super().__init__(desktop)
+        self._replay = desktop.replay
+
+    async def call(self, method: str, **arguments: Any) -> Any:
+        return await self._replay(method, calls.encode_arguments(arguments))
+
+    async def release_all(self) -> None:
+        await self.inner.release_all()
+
+    async def resize(self, size: Size) -> None:
+        await self.inner.resize(size)
+
+    def read_file(self, path: str) -> FileContent:
+        return FileContent(lambda content: self._read(path))
+
+    async def _read(self, path: str) -> AsyncGenerator[bytes, None]:
+        yield await self._replay("read_file", {"path": path})
+
+
+def _size(contents: Contents) -> Size:
+    display = contents.manifest.get("desktop", {}).get("display")
+    if isinstance(display, list) and len(display) == 2:
+        return Size(*display)
+    return Size(1280, 800)
+
+
+def _shrink(screenshot: Screenshot, width: int) -> Screenshot:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(screenshot.data)) as image:
+        height = max(1, round(image.height * width / image.width))
+        out = io.BytesIO()
+        image.convert("RGB").resize((width, height)).save(out, "JPEG", quality=80)
+    return Screenshot(out.getvalue(), "image/jpeg", width, height)
+
 
 TIMEOUT = 300.0
-COUNTED = frozenset({"RequestSent", "ModelReplied", "HistoryAppended", "ToolStarted", "ToolFinished"})
 
 
 class RecordedGate(Gate):
@@ -67,122 +286,3 @@ def _offered(contents: Contents) -> list[Json]:
     """Return the definitions of functions in the first request; the service's own tools have a type."""
     tools = contents.manifest.get("request", {}).get("tools")
     return [tool for tool in tools if isinstance(tool, dict) and "type" not in tool] if isinstance(tools, list) else []
-
-
-@dataclass(frozen=True)
-class StopPoint:
-    """Where a turn was cut off, by a person or its time limit (``timed_out``).
-
-    It was after ``events`` of the :data:`COUNTED` ones, or ``inside`` a call or a reply.
-    """
-
-    events: int
-    inside: bool
-    timed_out: bool
-
-
-class RecordedStops:
-    """Decides when a stop of the replaying client takes effect.
-
-    An early stop takes effect at its recorded place; there, a late one is waited for, at most ``patience`` seconds. A
-    turn that was not stopped in the recording is stopped at once.
-    """
-
-    def __init__(self, contents: Contents, gate: Gate, patience: float) -> None:
-        self._points = _points(contents)
-        self._gate = gate
-        self._patience = patience
-        self._wanted = asyncio.Event()
-        self.turn = -1
-        """Number of the turn that runs, from 0."""
-        self._count = 0
-        self._running = False
-        self._waiting: asyncio.Task[None] | None = None
-        gate.on_stop = self.wanted
-
-    @property
-    def _point(self) -> StopPoint | None:
-        return self._points[self.turn] if 0 <= self.turn < len(self._points) else None
-
-    def wanted(self) -> None:
-        """A client pressed stop."""
-        self._wanted.set()
-        if self._running and self._point is None:
-            self.press()
-
-    def press(self) -> None:
-        """Cut the turn off now."""
-        if self._point is not None and self._point.timed_out:
-            self._gate.halt(LimitReached("max_seconds", "The turn's time limit was reached."))
-        else:
-            self._gate.stop_now()
-
-    def begin(self) -> None:
-        """A turn begins."""
-        self.turn += 1
-        self._count, self._running = 0, True
-        self._wanted.clear()
-
-    def end(self) -> None:
-        self._running = False
-
-    def reached(self) -> None:
-        """The place inside a call or a reply where it was stopped."""
-        if self._waiting is None or self._waiting.done():
-            self._waiting = asyncio.create_task(self._wait_and_press())
-
-    async def shown(self, event: Event) -> None:
-        """An event was shown; if the turn was stopped right after it, so it is now."""
-        if type(event).__name__ not in COUNTED or _came_later(event):
-            return
-        self._count += 1
-        point = self._point
-        if point is not None and not point.inside and self._count == point.events:
-            await self._wait_and_press()
-
-    async def _wait_and_press(self) -> None:
-        if self._patience and self._point is not None and not self._point.timed_out:
-            with suppress(TimeoutError):  # the client that stopped it may not be here
-                await asyncio.wait_for(self._wanted.wait(), self._patience)
-        self.press()
-
-    def close(self) -> None:
-        """Nothing waits any more; a stop is a stop."""
-        if self._waiting is not None:
-            self._waiting.cancel()
-        self._gate.stop_now()
-
-
-def _came_later(event: Event) -> bool:
-    """The answer to a call that the stop kept from running."""
-    return isinstance(event, ToolFinished) and event.text in (STOPPED, LIMIT)
-
-
-def _points(contents: Contents) -> list[StopPoint | None]:
-    """For each turn, where it was cut off, or ``None``."""
-    points: list[StopPoint | None] = []
-    begin, count, over = 0.0, 0, False
-    for event in contents.events:
-        kind = event["kind"]
-        if kind == "UserMessage":
-            begin, count, over = event["time"], 0, False
-        elif kind in COUNTED and event.get("actor") != "human":
-            over = over or (kind == "ToolFinished" and event["text"] in (STOPPED, LIMIT))
-            count += not over
-        elif kind in ("TurnFinished", "TurnFailed"):
-            timed_out = event.get("limit") == "max_seconds"
-            inside = _was_inside(contents, begin, event["time"])
-            points.append(StopPoint(count, inside, timed_out) if timed_out or event.get("stopped") else None)
-    return points
-
-
-def _was_inside(contents: Contents, begin: float, end: float) -> bool:
-    def cut(item: Json, at: float) -> bool:
-        error = item.get("error")
-        kind = error.get("type") if isinstance(error, dict) else error
-        return begin <= at <= end and kind in ("Cancelled", "cancelled")
-
-    calls = (call for call in contents.observations if call.get("by") is None)
-    return any(cut(call, call["at"]) for call in calls) or any(
-        cut(exchange, exchange.get("started_at", 0.0)) for exchange in contents.exchanges
-    )

@@ -212,7 +212,7 @@ def _remove(arguments: argparse.Namespace) -> int:
 
 
 async def _remove_session(name: str, store: Store) -> int:
-    from ..recording.pruning import sweep
+    from ..recording import sweep
 
     row = await store.sessions.get(name)
     if row is None:
@@ -233,7 +233,7 @@ def _prune(arguments: argparse.Namespace) -> int:
 
 
 async def _prune_store(days: float, most: int, store: Store) -> int:
-    from ..recording.pruning import prune, sweep
+    from ..recording import prune, sweep
 
     deleted = await prune(store, days=days, most=most)
     freed = await sweep(store)

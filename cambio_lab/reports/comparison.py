@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any
 
-from ..recording import Json, drawing
-from ..recording.rows import counted, describe, load_pandas
+from ..recording import Json
+from ..recording.rows import Scene, counted, data_uri, describe, draw_scene, load_pandas, render
 from .documents import shorten
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Comparison:
             }
             for index, pair in enumerate(self.pairs[:MAX_PAIRS])
         ]
-        return drawing.render(
+        return render(
             "reports",
             "comparison",
             summary=repr(self),
@@ -131,8 +131,8 @@ class _Side:
         digest = self._after[row["step"]] if row is not None and with_image else None
         if row is None or digest is None:
             return "", _numbered(row)
-        image = drawing.draw_scene(drawing.Scene(0, digest, [row]), self._find, 420)
-        return (image and drawing.data_uri(image)) or "", _numbered(row)
+        image = draw_scene(Scene(0, digest, [row]), self._find, 420)
+        return (image and data_uri(image)) or "", _numbered(row)
 
 
 _TOTALS = (

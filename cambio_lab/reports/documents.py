@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from ..recording import Contents, Json, drawing, images_of
-from ..recording.rows import counted, describe, rows, usage_of
+from ..recording import Contents, Json, images_of
+from ..recording.rows import Scene, counted, data_uri, describe, draw_scene, draw_scenes, render, rows, scenes, usage_of
 from ..usage import duration
 from . import only
 
@@ -29,9 +29,9 @@ CHART_WIDTH, CHART_HEIGHT = 460, 110
 def page(contents: Contents, *, whole: bool = False) -> str:
     """Return the viewer as a fragment of HTML, or as a ``whole`` page."""
     steps = rows(contents)
-    found = drawing.scenes(steps)[:MAX_SCENES]
-    images = drawing.draw_scenes(found, contents.find)
-    return drawing.render(
+    found = scenes(steps)[:MAX_SCENES]
+    images = draw_scenes(found, contents.find)
+    return render(
         "reports",
         "run",
         whole=whole,
@@ -39,9 +39,7 @@ def page(contents: Contents, *, whole: bool = False) -> str:
         name=str(contents.manifest["session"].get("name", "")),
         facts=_facts(contents, len(steps)),
         charts=_charts(steps),
-        scenes=[
-            (image and drawing.data_uri(image), _caption(scene)) for scene, image in zip(found, images, strict=True)
-        ],
+        shown_scenes=[(image and data_uri(image), _caption(scene)) for scene, image in zip(found, images, strict=True)],
         steps=_steps(found),
         transcript=_transcript(contents),
     )
@@ -61,14 +59,14 @@ def _facts(contents: Contents, steps: int) -> list[str]:
     return facts + unfinished
 
 
-def _caption(scene: drawing.Scene) -> str:
+def _caption(scene: Scene) -> str:
     words = "; ".join(
         f"{step['step']}. {describe(step['action'], step['arguments'], step['status'])}" for step in scene.steps
     )
     return shorten(words, 300) or "The last screenshot"
 
 
-def _steps(found: Sequence[drawing.Scene]) -> list[Json]:
+def _steps(found: Sequence[Scene]) -> list[Json]:
     return [
         {
             "step": step["step"],
@@ -93,8 +91,8 @@ def _transcript(contents: Contents) -> list[Json]:
             continue
         images = images_of(event)[: MAX_SENT - drawn] if event["kind"] == "UserMessage" else []
         drawn += len(images)
-        scenes = [drawing.Scene(0, image["sha256"]) for image in images]
-        shown = [drawing.data_uri(image) for image in drawing.draw_scenes(scenes, contents.find) if image]
+        sent = [Scene(0, image["sha256"]) for image in images]
+        shown = [data_uri(image) for image in draw_scenes(sent, contents.find) if image]
         found.append({"who": who, "text": shorten(text, MAX_WORDS if who else 500), "images": shown})
     return found
 
@@ -137,8 +135,8 @@ def _chart(title: str, values: Sequence[tuple[float, float]]) -> tuple[str, str]
         bars.append({**place, "y": CHART_HEIGHT - lower, "height": lower, "color": "#24527a"})
         bars.append({**place, "y": CHART_HEIGHT - lower - upper, "height": upper, "color": "#8fb8de"})
     label = f"{title}; highest {highest:.4g}"
-    image = drawing.render("reports", "chart", label=label, bars=bars, width=CHART_WIDTH, height=CHART_HEIGHT)
-    return label, drawing.data_uri(image.encode(), "image/svg+xml")
+    image = render("reports", "chart", label=label, bars=bars, width=CHART_WIDTH, height=CHART_HEIGHT)
+    return label, data_uri(image.encode(), "image/svg+xml")
 
 
 def shorten(words: str, longest: int) -> str:
@@ -185,8 +183,8 @@ def markdown(run: Run, path: Path | None = None) -> str:
     """Return the report; with a ``path`` it is written there, its screenshots into ``<name>_images`` beside it."""
     folder = path.with_name(f"{path.stem}_images") if path is not None else None
     lines = [f"# {escape(run.name)}", "", *_table(run), ""]
-    scenes = drawing.scenes(run.rows)
-    images = {scene.digest: _drawn(run, folder, scene, f"{scene.index:04d}") for scene in scenes if scene.digest}
+    shown_scenes = scenes(run.rows)
+    images = {scene.digest: _drawn(run, folder, scene, f"{scene.index:04d}") for scene in shown_scenes if scene.digest}
     status = {row["tool_use_id"]: row["status"] for row in run.contents.steps}
     for event in run.contents.events:
         kind = event["kind"]
@@ -196,7 +194,7 @@ def markdown(run: Run, path: Path | None = None) -> str:
             lines += [title, "", *_quote(event["content"]), ""]
             for image in images_of(event):
                 name = f"sent-{image['sha256'][:12]}"
-                if address := _drawn(run, folder, drawing.Scene(0, image["sha256"]), name):
+                if address := _drawn(run, folder, Scene(0, image["sha256"]), name):
                     lines += [f"![sent with the message]({address})", ""]
         elif said := event["text"] if kind == "ModelReplied" else event.get("unfinished"):
             lines += [*_quote(said), ""]
@@ -218,9 +216,9 @@ def markdown(run: Run, path: Path | None = None) -> str:
     return text
 
 
-def _drawn(run: Run, folder: Path | None, scene: drawing.Scene, name: str) -> str:
+def _drawn(run: Run, folder: Path | None, scene: Scene, name: str) -> str:
     """Write the scene's image into ``folder``; return its address, empty where there is none."""
-    data = drawing.draw_scene(scene, run.contents.find, REPORT_WIDTH) if folder is not None else b""
+    data = draw_scene(scene, run.contents.find, REPORT_WIDTH) if folder is not None else b""
     if folder is None or not data:
         return ""
     folder.mkdir(parents=True, exist_ok=True)

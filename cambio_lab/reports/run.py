@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     from ..desktop.base import Desktop, Region
     from ..replay.desktop_replay import DesktopReplay
-    from ..replay.origin import ForkPoint
-    from ..replay.playback import Replayed
+    from ..replay.runs import ForkPoint, Replayed
     from ..store import Store
 
 
@@ -65,7 +64,7 @@ class Run:
     @classmethod
     async def from_store(cls, store: Store, session_id: str) -> Run:
         """The run of a session, as far as it has come. :class:`~cambio_lab.errors.SessionNotFound`."""
-        from ..recording.collect import collect
+        from ..recording import collect
 
         return cls(await collect(store, session_id))
 
@@ -164,7 +163,7 @@ class Run:
         ``pace`` 0: at once, 1: as slowly as it went. :class:`~cambio_lab.errors.ReplayDiverged` when it does not come
         out as recorded.
         """
-        from ..replay.playback import replay
+        from ..replay.runs import replay
 
         return await replay(self.contents, pace=pace)
 
@@ -178,7 +177,7 @@ class Run:
 
     def fork_point(self, step: int) -> ForkPoint:
         """The point after ``step``: the conversation up to there, and how to bring a desktop there."""
-        from ..replay.origin import ForkPoint
+        from ..replay.runs import ForkPoint
 
         return ForkPoint.at_step(self.contents, step)
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleRefused, ConfigurationError, RunError
-from ..recording import Json, drawing
-from ..recording.rows import describe, points
+from ..recording import Json
+from ..recording.rows import ACCENT, HALO, describe, opened, points
 from . import only
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Film:
         if data is None:
             return None
         try:
-            with drawing.opened(data) as encoded:
+            with opened(data) as encoded:
                 image = encoded.convert("RGB")
         except BundleRefused:
             return None
@@ -212,9 +212,9 @@ def _font(size: int) -> Any:
 def _draw_pointer(pen: Any, place: tuple[float, float], ring: float) -> None:
     x, y = place
     if ring:
-        pen.ellipse((x - ring, y - ring, x + ring, y + ring), outline=drawing.ACCENT, width=3)
+        pen.ellipse((x - ring, y - ring, x + ring, y + ring), outline=ACCENT, width=3)
     arrow = [(0, 0), (0, 20), (5, 15), (9, 23), (12, 21), (8, 14), (15, 14)]
-    pen.polygon([(x + dx, y + dy) for dx, dy in arrow], fill=drawing.ACCENT, outline=drawing.HALO)
+    pen.polygon([(x + dx, y + dy) for dx, dy in arrow], fill=ACCENT, outline=HALO)
 
 
 def _write_animation(frames: Iterator[Frame], path: Path) -> None:

@@ -17,10 +17,10 @@ from cambio_lab.agent.turn import Emit
 from cambio_lab.desktop.base import Desktop, Screenshot
 from cambio_lab.errors import CambioError
 from cambio_lab.events import Usage
-from cambio_lab.recording.masking import Mask
+from cambio_lab.recording.placeholders import Mask
 from cambio_lab.recording.recorder import HumanCall, Recorder
 from cambio_lab.replay.playback import Playback
-from cambio_lab.replay.replay_desktop import ReplayDesktop
+from cambio_lab.replay.recorded import ReplayDesktop
 from cambio_lab.settings import Settings
 from cambio_lab.store import Store
 

@@ -20,7 +20,7 @@ from cambio_lab.desktop.base import Size
 from cambio_lab.desktop.docker.network import domains
 from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.errors import InvalidRequest
-from cambio_lab.recording.masking import Mask
+from cambio_lab.recording.placeholders import Mask
 from cambio_lab.settings import Settings
 
 from .message import NO_SECRETS, Checked, invalid, listed

@@ -15,8 +15,8 @@ from cambio_lab.desktop.base import Desktop
 from cambio_lab.desktop.provider import DesktopProvider, Progress
 from cambio_lab.errors import CambioError, DesktopUnavailable
 from cambio_lab.events import Status, Usage, timestamp
-from cambio_lab.replay.origin import fork_point, to_replay
-from cambio_lab.replay.replay_desktop import RECORDING, ReplayDesktop
+from cambio_lab.replay.recorded import RECORDING, ReplayDesktop
+from cambio_lab.replay.runs import fork_point, to_replay
 from cambio_lab.store import SessionRow, Store, new_message_id
 
 from .agent import AgentRequest

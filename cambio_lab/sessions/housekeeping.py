@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from cambio_lab.agent.gate import LimitReached
 from cambio_lab.errors import ConfigurationError, SessionEnded, StoreUnavailable
 from cambio_lab.events import timestamp
-from cambio_lab.recording.pruning import prune, sweep
+from cambio_lab.recording import prune, sweep
 from cambio_lab.settings import Settings
 from cambio_lab.store import Store
 

@@ -24,7 +24,7 @@ from cambio_lab.agent.tools import MEMBERS
 from cambio_lab.desktop.base import Screenshot, Size
 from cambio_lab.desktop.screen import fit_model
 from cambio_lab.errors import InvalidRequest
-from cambio_lab.recording.masking import Mask
+from cambio_lab.recording.placeholders import Mask
 from cambio_lab.store import Store
 
 from .secrets import SecretTools

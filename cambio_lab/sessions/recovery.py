@@ -16,7 +16,7 @@ from typing import Any
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.errors import CambioError, DesktopUnavailable, InvalidRequest, SessionEnded, StoreUnavailable
 from cambio_lab.events import MessageWithdrawn, Status, StatusChanged, TurnFailed, Usage
-from cambio_lab.replay.replay_desktop import RECORDING
+from cambio_lab.replay.recorded import RECORDING
 from cambio_lab.store import SessionRow, SessionStatus
 
 from .agent import stored_conversation

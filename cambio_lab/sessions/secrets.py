@@ -6,7 +6,7 @@ back as text. Values live in this process's memory alone: after a restart a sess
 neither put values in nor recognise them.
 
 Not covered: what the screen shows (a secret typed into a field that shows it is in the next screenshot), and what a
-program made of a value; see :mod:`cambio_lab.recording.masking`.
+program made of a value; see :mod:`cambio_lab.recording.placeholders`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from cambio_lab.desktop.delegating import DelegatingDesktop
 from cambio_lab.desktop.files import FileContent, Listing
 from cambio_lab.desktop.machine import CommandResult
 from cambio_lab.errors import ActionError, DesktopError
-from cambio_lab.recording.masking import NAME as NAMES
-from cambio_lab.recording.masking import Mask
+from cambio_lab.recording.placeholders import NAME as NAMES
+from cambio_lab.recording.placeholders import Mask
 
 NAME = re.compile(NAMES)
 SHORTEST, LONGEST, MOST = 4, 1000, 50

@@ -26,7 +26,7 @@ from cambio_lab.errors import (
     SessionEnded,
     TurnRunning,
 )
-from cambio_lab.replay.origin import keep
+from cambio_lab.replay.runs import keep
 from cambio_lab.store import SessionRow, SessionStatus, new_message_id
 
 from .agent import AgentRequest, RecordedAgent, stored_conversation

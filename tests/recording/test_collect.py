@@ -12,7 +12,7 @@ import httpx2
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from cambio_lab.replay.origin import ForkPoint
+from cambio_lab.replay.runs import ForkPoint
 from cambio_lab.reports import Run
 from cambio_lab.store import Store
 from tests.live_server import LiveServer

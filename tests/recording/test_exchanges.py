@@ -12,7 +12,7 @@ import pytest
 from cambio_lab.agent.http import MadeReply
 from cambio_lab.errors import ReplayDiverged
 from cambio_lab.recording.recorder import Exchange, RecordingTransport
-from cambio_lab.replay.requests import ReplayTransport
+from cambio_lab.replay import ReplayTransport
 
 
 class Notes:

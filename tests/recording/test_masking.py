@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cambio_lab.recording.masking import Mask
+from cambio_lab.recording.placeholders import Mask
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from cambio_lab.cli import main
 from cambio_lab.errors import StoreUnavailable
-from cambio_lab.recording import difference, dump_change
+from cambio_lab.recording.placeholders import difference, dump_change
 from cambio_lab.store import ExchangeRow, SessionQuery, SessionRow, Store
 from cambio_lab.store.database import Database
 

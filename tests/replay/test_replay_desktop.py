@@ -13,8 +13,8 @@ import pytest
 from cambio_lab.desktop.base import Point
 from cambio_lab.errors import ActionError
 from cambio_lab.recording.calls import CLIENT
-from cambio_lab.recording.masking import Mask
-from cambio_lab.replay.replay_desktop import ReplayDesktop
+from cambio_lab.recording.placeholders import Mask
+from cambio_lab.replay.recorded import ReplayDesktop
 
 
 def recorded(*calls: tuple[str, dict[str, Any], dict[str, Any]]) -> Any:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cambio_lab.errors import ConfigurationError
-from cambio_lab.recording import drawing
+from cambio_lab.recording.rows import ACCENT
 from cambio_lab.reports import Run, video
 from tests.messages_api import Script, click, member, reply, screenshot
 from tests.recording.parts import Workshop
@@ -31,7 +31,7 @@ def seconds(path: Path) -> float:
 def accent(image: Image.Image) -> np.ndarray:
     """Rows and columns of what has the pointer's colour."""
     pixels = np.asarray(image.convert("RGB")).astype(int)
-    return np.argwhere((abs(pixels - drawing.ACCENT) < 30).all(axis=2))
+    return np.argwhere((abs(pixels - ACCENT) < 30).all(axis=2))
 
 
 async def test_the_pointer_goes_where_the_agent_clicked(workshop: Workshop) -> None:

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cambio_lab.recording import drawing
-from cambio_lab.recording.rows import COLUMNS, describe, points
+from cambio_lab.recording.rows import COLUMNS, describe, draw, points, scenes
 from cambio_lab.reports import Run, compare
 from cambio_lab.reports.comparison import align
 from cambio_lab.reports.notebooks import difference, normal
@@ -67,10 +66,10 @@ async def test_the_transcript_has_what_was_said_before_each_call_once(run: Run) 
 
 
 async def test_actions_are_drawn_where_they_were(run: Run) -> None:
-    scene = drawing.scenes(run.rows)[1]
+    scene = scenes(run.rows)[1]
     assert [step["action"] for step in scene.steps] == ["left_click", "left_click_drag"]
     plain, drawn = (
-        np.asarray(Image.open(__import__("io").BytesIO(drawing.draw(run.screenshot(1), steps, 1280))).convert("RGB"))
+        np.asarray(Image.open(__import__("io").BytesIO(draw(run.screenshot(1), steps, 1280))).convert("RGB"))
         for steps in ([], scene.steps[:1])
     )
     changed = (np.abs(plain.astype(int) - drawn) > 60).any(axis=2).nonzero()

@@ -23,8 +23,7 @@ from cambio_lab.errors import BundleRefused, ConfigurationError, InvalidRequest,
 from cambio_lab.recording import Contents
 from cambio_lab.recording.run_file import packed, unpack
 from cambio_lab.replay.desktop_replay import DesktopReplay, Look
-from cambio_lab.replay.origin import ForkPoint
-from cambio_lab.replay.playback import replay
+from cambio_lab.replay.runs import ForkPoint, replay
 from cambio_lab.reports import Run, compare
 from cambio_lab.reports.atif import atif
 from cambio_lab.reports.dataset import DatasetExporter, conversation, step_rows

@@ -30,7 +30,7 @@ from cambio_lab.events import (
     TurnFinished,
     Usage,
 )
-from cambio_lab.recording.masking import Mask
+from cambio_lab.recording.placeholders import Mask
 from cambio_lab.sessions import AgentRequest, Registry
 from cambio_lab.settings import Settings
 from cambio_lab.store import Store

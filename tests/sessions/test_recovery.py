@@ -13,7 +13,7 @@ import pytest
 from cambio_lab.desktop.provider import DesktopProvider
 from cambio_lab.errors import ConfigurationError, DesktopUnavailable
 from cambio_lab.events import Event, StatusChanged
-from cambio_lab.replay.replay_desktop import RECORDING
+from cambio_lab.replay.recorded import RECORDING
 from cambio_lab.sessions import Registry
 from cambio_lab.sessions.housekeeping import expired
 from cambio_lab.sessions.session import Session

@@ -1,25 +1,128 @@
-"""What a session starts from: a run file that it is bound to, with VCR's modes, or a point in another run.
+"""Runs again: a whole one without desktop, network or key; one that a session is bound to; one up to a step of it.
 
-``once`` (the default) replays when the file is there and records otherwise, ``none`` only replays, ``all`` records
-again. The file is written when the session ends.
+A session is bound to a file with VCR's modes: ``once`` (the default) replays when the file is there and records
+otherwise, ``none`` only replays, ``all`` records again. The file is written when the session ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+from ..agent import Agent
+from ..agent.client import ModelClient
+from ..agent.options import AgentOptions, TurnOptions
 from ..agent.tools import ENDED_EARLY
 from ..agent.transcript import close_open_batch, unexecuted
 from ..desktop.base import Desktop
-from ..errors import InvalidRequest, RecordingMissing
-from ..recording import Contents, Json, expand, run_file
-from ..recording.collect import collect
+from ..errors import BundleRefused, CambioError, InvalidRequest, RecordingMissing
+from ..events import Event, TurnFailed
+from ..recording import Contents, Json, collect, images_of, run_file
+from ..recording.bounds import check
+from ..recording.placeholders import expand
+from ..recording.schema import TURN_OPTIONS
 from ..store import Store
-from . import requests
+from . import conversation
 from .desktop_replay import DesktopReplay, replay_on
+from .playback import Playback
+from .recorded import RecordedGate, RecordedTools
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A finished replay. ``messages`` is the conversation, images inline; ``seconds`` what it took."""
+
+    messages: list[Json]
+    events: list[Event]
+    identical: bool
+    seconds: float
+
+
+def _build(contents: Contents, pace: float) -> tuple[Agent, ModelClient, Playback]:
+    """Return the real agent over a recording, set up as it was recorded."""
+    environment = contents.manifest.get("environment", {})
+    try:
+        options = _options(environment.get("options") or {"model": contents.manifest.get("model", "demo")})
+    except CambioError as error:
+        raise BundleRefused(f"the recorded options are not valid: {error.describe()}") from None
+    gate = RecordedGate(contents)
+    playback = Playback(contents, gate, pace=pace)
+    client = ModelClient(options.platform, options.base_url, options.model_stall, transport=playback.transport)
+    agent = Agent(
+        desktop=playback.desktop.for_agent,
+        options=options,
+        gate=gate,
+        client=client,
+        history=_history_before(contents),
+    )
+    return agent, client, playback
+
+
+async def replay(contents: Contents, *, pace: float = 0.0) -> Replayed:
+    """Replay a whole run. :class:`~cambio_lab.errors.ReplayDiverged` when the result is not the recorded one."""
+    loop, happened = asyncio.get_running_loop(), list[Event]()
+    (agent, client, playback), tools = _build(contents, pace), RecordedTools(contents)
+
+    async def emit(event: Event) -> None:
+        happened.append(event)
+
+    try:
+        await client.open(agent.options.model)  # loads the SDK, which does not count
+        await client.parts()
+        began = loop.time()
+        for event in contents.events:
+            if event["kind"] == "ConversationCleared":
+                agent.clear()
+            if event["kind"] != "UserMessage":
+                continue
+            await playback.run(agent, event["content"], emit, _turn_options(event, tools, contents))
+            if isinstance(happened[-1], TurnFailed) and playback.divergence is not None:
+                raise playback.divergence
+        playback.check_exhausted()
+        messages = agent.history
+    finally:
+        await playback.aclose()
+        await agent.aclose()
+    identical = _bytes(messages) == _bytes(await asyncio.to_thread(contents.conversation))
+    return Replayed(messages, happened, identical, loop.time() - began)
+
+
+def _history_before(contents: Contents) -> list[Json]:
+    """Return the conversation before the first message: that of the run it was forked from, or nothing."""
+    own = 0  # messages of this run before its first request: turns can be stopped before they ask anything
+    for event in contents.events:
+        own += event["kind"] == "HistoryAppended"
+        if event["kind"] == "RequestSent" and contents.exchanges:
+            body = expand(next(contents.bodies()), contents.find)
+            messages = conversation(body)
+            return messages[: max(0, len(messages) - own)]
+        if event["kind"] == "ConversationCleared":
+            break
+    return []
+
+
+def _bytes(messages: list[Json]) -> bytes:
+    return json.dumps(messages, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _options(values: Json) -> AgentOptions:
+    names = {item.name for item in fields(AgentOptions)}
+    return AgentOptions(**{name: value for name, value in values.items() if name in names})
+
+
+def _turn_options(event: Json, tools: RecordedTools, contents: Contents) -> TurnOptions:
+    metadata = event.get("metadata") or {}
+    values = metadata.get("options") or {}
+    check(TURN_OPTIONS, values, "the options of a message")
+    images = []
+    for image in images_of(event):
+        if (data := contents.find(image["sha256"])) is None:
+            raise BundleRefused(f"the image {image['sha256'][:12]}… of a message is missing")
+        images.append((data, image["media_type"]))
+    return TurnOptions(**values, extra_tools=tools or None, images=images)
+
 
 SUFFIX = ".cambio"
 
@@ -125,7 +228,7 @@ def _history(contents: Contents, row: Json) -> list[Json]:
     body = next((body for body in contents.bodies() if answer in body), None)
     if body is None:
         return _cut(contents.conversation(), wanted)
-    return _cut(requests.conversation(expand(body, contents.find)), wanted)
+    return _cut(conversation(expand(body, contents.find)), wanted)
 
 
 def _cut(messages: list[Json], wanted: str) -> list[Json]:
