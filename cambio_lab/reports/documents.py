@@ -39,7 +39,7 @@ def page(contents: Contents, *, whole: bool = False) -> str:
         name=str(contents.manifest["session"].get("name", "")),
         facts=_facts(contents, len(steps)),
         charts=_charts(steps),
-        shown_scenes=[(image and data_uri(image), _caption(scene)) for scene, image in zip(found, images, strict=True)],
+        scenes=[(image and data_uri(image), _caption(scene)) for scene, image in zip(found, images, strict=True)],
         steps=_steps(found),
         transcript=_transcript(contents),
     )
@@ -183,8 +183,8 @@ def markdown(run: Run, path: Path | None = None) -> str:
     """Return the report; with a ``path`` it is written there, its screenshots into ``<name>_images`` beside it."""
     folder = path.with_name(f"{path.stem}_images") if path is not None else None
     lines = [f"# {escape(run.name)}", "", *_table(run), ""]
-    shown_scenes = scenes(run.rows)
-    images = {scene.digest: _drawn(run, folder, scene, f"{scene.index:04d}") for scene in shown_scenes if scene.digest}
+    shown = scenes(run.rows)
+    images = {scene.digest: _drawn(run, folder, scene, f"{scene.index:04d}") for scene in shown if scene.digest}
     status = {row["tool_use_id"]: row["status"] for row in run.contents.steps}
     for event in run.contents.events:
         kind = event["kind"]
