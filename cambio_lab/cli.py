@@ -26,7 +26,7 @@ from .settings import read_flags, resolve
 if TYPE_CHECKING:
     from .desktop.provider import Progress
 
-MOUNTED = ("cambio_lab.reports.commands", "cambio_lab.experiments.commands", "cambio_lab.interop.mcp_transports")
+MOUNTED = ("cambio_lab.reports.commands", "cambio_lab.experiments.commands", "cambio_lab.interop")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

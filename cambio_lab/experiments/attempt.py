@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -195,17 +195,15 @@ class Attempt:
         session = self._session
         if session is None:
             return {}
-        record: dict[str, Any] = await asyncio.shield(_bounded(self._place.close_session(session.id, self.job)))
-        return record
+        return await asyncio.shield(self._wind_up(session.id))
 
-
-async def _bounded(work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
-    try:
-        async with asyncio.timeout(ENDING):
-            return await work
-    except (TimeoutError, CambioError, OSError) as error:
-        logger.error("a session could not be wound up: %s", error)
-        return {}
+    async def _wind_up(self, session_id: str) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(ENDING):
+                return await self._place.close_session(session_id, self.job)
+        except (TimeoutError, CambioError, OSError) as error:
+            logger.error("a session could not be wound up: %s", error)
+            return {}
 
 
 class LocalEngine:

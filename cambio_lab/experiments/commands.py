@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import signal
 import sys
-from contextlib import closing
+from contextlib import closing, nullcontext
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ..errors import ConfigurationError
@@ -36,32 +35,23 @@ def add_commands(subcommands: Any) -> None:
     run.add_argument("--max-cost-usd", type=float, metavar="USD", help="for the whole experiment")
     run.add_argument("--dask", metavar="ADDRESS", help="scheduler (tcp://HOST:PORT), or the path of its file")
     run.add_argument("--concurrency", type=int, help="cells at once (default: what memory and cores allow)")
-    run.set_defaults(run=run_command)
+    run.set_defaults(run=lambda arguments: asyncio.run(run_command(arguments)))
 
     commands.add_parser("benchmarks", help="list the benchmarks").set_defaults(run=benchmarks_command)
 
     status = commands.add_parser("status", help="how far an experiment is, also while it runs")
-    status.add_argument("folder", type=Path, help="the experiment's folder, or the file that made it")
-    status.set_defaults(run=status_command)
-
     results = commands.add_parser("results", help="one line for each cell")
-    results.add_argument("folder", type=Path, help="the experiment's folder, or the file that made it")
-    results.add_argument("--csv", type=Path, metavar="FILE", help="write all columns there (- for standard output)")
-    results.set_defaults(run=results_command)
-
     export = commands.add_parser("export", help="write every recorded run to one file, such as x.eval or x.parquet")
-    export.add_argument("folder", type=Path, help="the experiment's folder, or the file that made it")
+    for command, function in ((status, status_command), (results, results_command), (export, export_command)):
+        command.add_argument("folder", type=Path, help="the experiment's folder, or the file that made it")
+        command.set_defaults(run=function)
+    results.add_argument("--csv", type=Path, metavar="FILE", help="write all columns there (- for standard output)")
     export.add_argument("target", type=Path, help="the file; its ending says the format")
     export.add_argument("--format", help="the format where the ending does not say it; see runs export --formats")
-    export.set_defaults(run=export_command)
 
 
-def run_command(arguments: argparse.Namespace) -> int:
+async def run_command(arguments: argparse.Namespace) -> int:
     """Run the file's experiment; SIGTERM and SIGINT stop it in order, a second one at once."""
-    return asyncio.run(_run(arguments))
-
-
-async def _run(arguments: argparse.Namespace) -> int:
     experiment = _asked(arguments)
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(_engine_and_run(experiment, arguments))
@@ -152,11 +142,8 @@ def results_command(arguments: argparse.Namespace) -> int:
             words = printable((row["error"] or row["reason"] or "")[:80])
             print(f"{verdict:6} {row['steps'] or 0:4} steps ${row['cost_usd'] or 0:.4f}  {name}  {words}")
         return COMPLETE
-    if str(arguments.csv) == "-":
-        write_csv(sys.stdout, table)
-    else:
-        with arguments.csv.open("w", newline="") as file:
-            write_csv(file, table)
+    with nullcontext(sys.stdout) if str(arguments.csv) == "-" else arguments.csv.open("w", newline="") as file:
+        write_csv(file, table)
     return COMPLETE
 
 
@@ -180,29 +167,21 @@ def load(path: Path) -> Any:
 
     if not path.is_file():
         raise ConfigurationError(f"There is no file {path}.")
-    spec = importlib.util.spec_from_file_location(f"cambio_lab_experiment_{path.stem}", path.resolve())
+    spec = spec_from_file_location(f"cambio_lab_experiment_{path.stem}", path.resolve())
     assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = module_from_spec(spec)
     sys.modules[spec.name] = module
     sys.path.insert(0, str(path.resolve().parent))
     spec.loader.exec_module(module)
-    _by_value(module)
+    if find_spec("cloudpickle"):  # else there is no Dask here, and nothing travels
+        import cloudpickle
+
+        cloudpickle.register_pickle_by_value(module)
     experiment = vars(module).get("experiment")
     if not isinstance(experiment, Experiment):
         raise ConfigurationError(f"{path.name} makes no experiment.", hint="It needs: experiment = Experiment(...)")
     return experiment
 
 
-def _by_value(module: ModuleType) -> None:
-    try:
-        import cloudpickle
-    except ImportError:  # no Dask here: nothing travels
-        return
-    cloudpickle.register_pickle_by_value(module)
-
-
 def _folder(path: Path) -> Path:
-    if path.suffix == ".py":
-        folder: Path = load(path).directory
-        return folder
-    return path
+    return Path(load(path).directory) if path.suffix == ".py" else path

@@ -16,7 +16,7 @@ import os
 import platform
 import random
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,17 +30,15 @@ from ..recording.run_file import unpack
 from ..replay.recorded import ReplayDesktop
 from . import live
 from .engine import NO_VERDICT, Failure, Outcome
-from .fingerprint import comparable
 from .grid import Cell, Grid
 from .ledger import CellRow, Ledger
 from .live import Live, Observation, oracle_policy
 from .scheduler import ExperimentStopped, Tally
-from .task import Task, Verdict
+from .task import Task, Verdict, comparable
 from .wall import tally_of
 
 if TYPE_CHECKING:
     from .experiment import Experiment
-    from .ledger import Ledger
 
 Json = dict[str, Any]
 LARGEST = 500_000
@@ -222,15 +220,15 @@ class Recording:
 
     async def keep(self, cells: Iterable[Cell], rows: Iterable[CellRow], runs: Path) -> None:
         """Write what came of the cells that are done; names of machines stay out."""
-        digests = {cell.cell_id: cell.digest for cell in cells}
-        done = [row.outcome for row in rows if row.outcome is not None and row.cell_id in digests]
-        await asyncio.to_thread(self._write, done, digests, runs)
+        await asyncio.to_thread(self._write, {cell.cell_id: cell.digest for cell in cells}, rows, runs)
 
-    def _write(self, outcomes: Sequence[Outcome], digests: dict[str, str], runs: Path) -> None:
+    def _write(self, digests: Mapping[str, str], rows: Iterable[CellRow], runs: Path) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         lines = []
-        for outcome in outcomes:
+        for outcome in (row.outcome for row in rows):
+            if outcome is None or outcome.cell_id not in digests:
+                continue
             known = {name: value for name, value in outcome.environment.items() if name != "host"}
             told = replace(outcome, worker="", environment=known).to_json()
             line = {"cell_id": outcome.cell_id, "digest": digests[outcome.cell_id], "python": PYTHON, "outcome": told}

@@ -20,11 +20,11 @@ from . import evidence, report, results, wall
 from .attempt import LocalEngine
 from .engine import Engine, Plan
 from .evidence import Recording
-from .grid import Grid, lab_settings, name_settings
+from .grid import Grid, Models, cell_id, lab_settings, name_models, name_settings
 from .ledger import CellRow, Ledger, load_cells, open_row
 from .limits import Budget
-from .live import Policy, name_models
-from .scheduler import Scheduler, Tally
+from .live import Policy
+from .scheduler import Scheduler, Tally, recover
 from .task import Task
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Experiment:
         self,
         tasks: Sequence[Task],
         *,
-        models: Sequence[str | Policy] | Mapping[str, str | Policy],
+        models: Sequence[str | Policy] | Models,
         settings: Sequence[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]] | None = None,
         repeats: int = 5,
         seed: int = 1,
@@ -71,11 +71,7 @@ class Experiment:
         self.name = name
         self.source = tasks
         self.directory = Path(directory) / name
-        self.caps: dict[str, Any] = {
-            "max_cost_usd": max_cost_usd,
-            "max_steps": max_steps,
-            "max_seconds": max_seconds,
-        }
+        self.caps: dict[str, Any] = {"max_cost_usd": max_cost_usd, "max_steps": max_steps, "max_seconds": max_seconds}
         self.retries = retries
         self.lab = dict(lab or {})
         self.settings = lab_settings(self.lab)
@@ -107,28 +103,19 @@ class Experiment:
         recording = self._recording
         async with self._store() as ledger:  # held by this process alone; another is named in the error
             await ledger.prepare(self.grid)
-            replays = recording is not None and recording.replays
             # The output of a recorded notebook is the same whenever it is replayed, so it has no identity.
-            identity = "" if recording else (await self._facts(ledger))["id"]
+            identity = "" if recording else await self._identity(ledger)
             shown = wall.choose(progress, identity=identity, name=self.name, directory=self.directory)
             try:
-                if recording and replays:
-                    self._tally = await recording.replay(ledger, self.grid, self.directory / "runs")
+                if recording and recording.replays:
+                    self._tally = await recording.replay(ledger, self.grid, self._runs)
                     return self._tally
-                tally = await self._run_on(choose_engine(engine), ledger, shown, concurrency)
+                tally = await self._schedule(choose_engine(engine), ledger, shown, concurrency)
                 if recording:
-                    await recording.keep(self.grid, await ledger.cells(), self.directory / "runs")
+                    await recording.keep(self.grid, await ledger.cells(), self._runs)
                 return tally
             finally:
                 shown.close(self.tally)
-
-    async def _run_on(self, engine: Engine, ledger: Ledger, shown: wall.Display, concurrency: int | None) -> Tally:
-        try:
-            await engine.start(await self._plan(ledger, concurrency))
-            return await self._schedule(ledger, engine, shown, await recover(engine, ledger))
-        finally:
-            self._scheduler = None
-            await engine.stop()
 
     def start(self, **options: Any) -> asyncio.Task[Tally]:
         """:meth:`run` in the background: the cell ends at once, and :meth:`stop` works from the next one."""
@@ -152,30 +139,14 @@ class Experiment:
         """Whether :meth:`stop` was called and the run has not ended yet."""
         return self._scheduler is not None and self._scheduler.stopping
 
-    async def _schedule(self, ledger: Ledger, engine: Engine, shown: wall.Display, alive: Mapping[str, str]) -> Tally:
-        await ledger.forget(failed_only=True)  # a new call is a new chance for what the infrastructure spoiled
-        cells = {cell.cell_id: cell for cell in self.grid}
-        known = [row for row in await ledger.cells() if row.cell_id in cells]
-        spent_usd, spent_steps = await ledger.spent()
-        scheduler = self._scheduler = Scheduler(
-            engine=engine,
-            ledger=ledger,
-            budget=Budget(**self.caps, spent_usd=spent_usd, spent_steps=spent_steps),
-            retries=self.retries,
-            show=shown.show,
-            thumbnails=shown.thumbnails,
-        )
-        try:
-            still_open = [cells[row.cell_id] for row in known if row.state == "open"]
-            return await scheduler.run(still_open, wall.tally_of(self.grid, known), alive)
-        finally:
-            self._tally = scheduler.tally
+    @property
+    def _runs(self) -> Path:
+        return self.directory / "runs"
 
-    async def _plan(self, ledger: Ledger, concurrency: int | None) -> Plan:
-        facts = await self._facts(ledger)
-        (self.directory / "runs").mkdir(exist_ok=True)
-        return Plan(
-            experiment_id=facts["id"],
+    async def _schedule(self, engine: Engine, ledger: Ledger, shown: wall.Display, concurrency: int | None) -> Tally:
+        self._runs.mkdir(exist_ok=True)
+        plan = Plan(
+            experiment_id=await self._identity(ledger),
             directory=self.directory,
             settings=self.settings,
             lab=self.lab,
@@ -184,10 +155,27 @@ class Experiment:
             wanted=concurrency,
             make_provider=self.make_provider,
         )
+        try:
+            await engine.start(plan)
+            alive = await recover(engine, ledger)
+            await ledger.forget(failed_only=True)  # a new call is a new chance for what the infrastructure spoiled
+            cells = {cell.cell_id: cell for cell in self.grid}
+            known = [row for row in await ledger.cells() if row.cell_id in cells]
+            spent_usd, spent_steps = await ledger.spent()
+            budget = Budget(**self.caps, spent_usd=spent_usd, spent_steps=spent_steps)
+            scheduler = self._scheduler = Scheduler(engine, ledger, budget, self.retries, shown)
+            try:
+                still_open = [cells[row.cell_id] for row in known if row.state == "open"]
+                return await scheduler.run(still_open, wall.tally_of(self.grid, known), alive)
+            finally:
+                self._tally = scheduler.tally
+        finally:
+            self._scheduler = None
+            await engine.stop()
 
-    async def _facts(self, ledger: Ledger) -> dict[str, str]:
+    async def _identity(self, ledger: Ledger) -> str:
         facts = await ledger.facts()
-        return facts if "id" in facts else await ledger.facts(id=uuid4().hex, name=self.name)
+        return facts.get("id") or (await ledger.facts(id=uuid4().hex, name=self.name))["id"]
 
     @asynccontextmanager
     async def _store(self) -> AsyncIterator[Ledger]:
@@ -213,11 +201,11 @@ class Experiment:
     @property
     def results(self) -> pd.DataFrame:
         """One row for each cell; ``docs/experiments.md`` lists the columns."""
-        return results.frame(self.cells, self.directory / "runs")
+        return results.frame(self.cells, self._runs)
 
     def summary(self, by: Sequence[str] = ("model", "setting"), *, k: Sequence[int] = ()) -> pd.DataFrame:
         """Success rate with intervals, pass@k, cost and time per success, for each group of ``by``."""
-        return results.summarise(results.rows(self.cells, self.directory / "runs"), by, k=k)
+        return results.summarise(results.rows(self.cells, self._runs), by, k=k)
 
     def difference(self, column: str, first: str, second: str) -> dict[str, Any]:
         """The difference of two success rates, paired by task, with its interval."""
@@ -231,16 +219,21 @@ class Experiment:
 
     def open(self, task: str, model: str, setting: str = "default", repeat: int = 0) -> Run:
         """The recorded run of a cell: read it, replay it, compare it with another, fork it."""
-        wanted = "/".join((task, model, setting, str(repeat)))
-        return results.load_run(self.cells, self.directory / "runs", wanted)
+        from ..reports import Run
+
+        wanted = cell_id(task, model, setting, repeat)
+        for cell in self.cells:
+            if cell.cell_id == wanted and cell.outcome is not None and cell.outcome.bundle:
+                return Run.load(self._runs / cell.outcome.bundle)
+        raise ConfigurationError(f"There is no recorded run of {wanted!r}.", hint="See experiment.results.")
 
     def runs(self) -> list[Run]:
         """Return the recorded run of every cell that has one, with its outcome in ``run.result``."""
-        return results.recorded_runs(self.directory.name, self.cells, self.directory / "runs")
+        return results.recorded_runs(self.directory.name, self.cells, self._runs)
 
     def export(self, path: str | Path, format: str | None = None) -> Path:
         """Write all recorded runs to one file, such as ``x.eval`` or ``x.parquet``; see docs/runs.md."""
-        results.export(self.directory.name, self.cells, self.directory / "runs", Path(path), format)
+        results.export(self.directory.name, self.cells, self._runs, Path(path), format)
         return Path(path)
 
     def report(self, path: str | Path | None = None) -> Path:
@@ -263,7 +256,7 @@ class Experiment:
         self, task: str, model: str, setting: str = "default", repeat: int = 0, *, tags: Any = None, note: Any = None
     ) -> None:
         """Tag a cell (a list of words), or note something; both are columns of :attr:`results` and in the sidebar."""
-        cell = "/".join((task, model, setting, str(repeat)))
+        cell = cell_id(task, model, setting, repeat)
         if cell not in {row.cell_id for row in self.cells}:
             raise ConfigurationError(f"There is no cell {cell!r}.", hint="See experiment.results.")
         walls.annotate(self.directory, cell, tags, note)
@@ -299,19 +292,3 @@ def choose_engine(engine: Any) -> Engine:
     raise ConfigurationError(
         f"{type(engine).__name__} is no engine.", hint="Give a dask.distributed.Client, or None for this machine."
     )
-
-
-async def recover(engine: Engine, ledger: Ledger) -> dict[str, str]:
-    """Settle attempts that a killed process left: count what finished unseen, charge and reopen the rest.
-
-    Returns the attempts that still run on a worker, by cell: they are gone on with.
-    """
-    running = await ledger.running()
-    outcomes, alive = await engine.recover(running)
-    for outcome in outcomes:
-        await ledger.finish(outcome, final=outcome.failure != "infrastructure" and not outcome.fatal)
-        await engine.settled(outcome)
-    for attempt in running:  # no effect on those that were just finished
-        if attempt.attempt not in alive:
-            await ledger.lose(attempt.attempt, "the process that ran it died")
-    return {attempt.cell_id: attempt.attempt for attempt in running if attempt.attempt in alive}

@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from types import FunctionType
 from typing import Any
 
 from .. import settings
 from ..agent.models import DEMO
 from ..errors import ConfigurationError
 from ..recording.rows import counted
-from .fingerprint import fingerprint
-from .live import Policy, human_policy
-from .task import Task
+from .live import BASELINES, Policy, human_policy
+from .task import Task, fingerprint
 
 Settings = Mapping[str, Mapping[str, Any]]
 """Name of a setting -> what it changes in the session's configuration."""
+Models = Mapping[str, str | Policy]
+"""Name of a column -> model or policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,12 @@ class Cell:
 
     @property
     def cell_id(self) -> str:
-        return "/".join((self.task.name, self.model, self.setting, str(self.repeat)))
+        return cell_id(self.task.name, self.model, self.setting, self.repeat)
+
+
+def cell_id(task: str, model: str, setting: str, repeat: int) -> str:
+    """Return what a cell is called everywhere."""
+    return "/".join((task, model, setting, str(repeat)))
 
 
 def name_settings(settings: Sequence[Mapping[str, Any]] | Settings | None) -> dict[str, dict[str, Any]]:
@@ -54,13 +61,34 @@ def name_settings(settings: Sequence[Mapping[str, Any]] | Settings | None) -> di
     return named
 
 
+def name_models(models: Sequence[str | Policy] | Models) -> dict[str, str | Policy]:
+    """Models by the name of their column. A function is named after itself; :data:`BASELINES` have names.
+
+    Give a mapping to name them otherwise. :class:`ConfigurationError` when two have the same name.
+    """
+    pairs = list(models.items()) if isinstance(models, Mapping) else [(_name(model), model) for model in models]
+    _refuse_twice("models", [name for name, _ in pairs])
+    return {name: BASELINES.get(model, model) if isinstance(model, str) else model for name, model in pairs}
+
+
+def _name(model: str | Policy) -> str:
+    if isinstance(model, str):
+        return model
+    known = next((name for name, policy in BASELINES.items() if policy is model), None)
+    return known or (model.__name__ if isinstance(model, FunctionType) else type(model).__name__)
+
+
+def _refuse_twice(kind: str, names: Sequence[str]) -> None:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigurationError(f"Two {kind} have the same name: {', '.join(twice)}.")
+
+
 @dataclass(frozen=True, repr=False)
 class Grid:
     """Every cell of an experiment, in an order that shows all of the grid early: repeats are the outermost."""
 
     tasks: Sequence[Task]
-    models: Mapping[str, str | Policy]
-    """Name of a column -> model or policy."""
+    models: Models
     settings: Settings
     repeats: int
     seed: int
@@ -70,8 +98,7 @@ class Grid:
         names = [task.name for task in self.tasks]
         if not names or not self.models:
             raise ConfigurationError(f"An experiment needs {'models' if names else 'tasks'}.")
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ConfigurationError(f"Two tasks have the same name: {', '.join(twice)}.")
+        _refuse_twice("tasks", names)
         if self.repeats < 1:
             raise ConfigurationError(f"repeats is {self.repeats}: it must be at least 1.")
 

@@ -20,8 +20,8 @@ from ..errors import ConfigurationError, StoreError
 from ..store import FILE_NAME, Store
 from ..store.database import execute, select
 from .engine import NO_VERDICT, AttemptProgress, Outcome
-from .fingerprint import comparable
 from .grid import Cell
+from .task import comparable
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS experiment_facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -191,15 +191,13 @@ def _prepare(rows: list[tuple[Any, ...]], connection: sqlite3.Connection) -> lis
 
 
 def _begin(attempt: str, cell_id: str, now: float, connection: sqlite3.Connection) -> None:
-    connection.execute(
+    begun = connection.execute(
         "INSERT OR IGNORE INTO experiment_attempts (attempt, cell_id, state, started_at) VALUES (?, ?, 'running', ?)",
         (attempt, cell_id, now),
     )
-    if connection.execute("SELECT changes()").fetchone()[0] == 0:
-        return  # resumed: a worker continued it while no driver was connected
-    connection.execute(
-        "UPDATE experiment_cells SET attempt = ?, attempts = attempts + 1 WHERE cell_id = ?", (attempt, cell_id)
-    )
+    if begun.rowcount:  # else a worker continued it while no driver was connected
+        sql = "UPDATE experiment_cells SET attempt = ?, attempts = attempts + 1 WHERE cell_id = ?"
+        connection.execute(sql, (attempt, cell_id))
 
 
 def _finish(outcome: Outcome, final: bool, now: float, connection: sqlite3.Connection) -> bool:
@@ -207,13 +205,8 @@ def _finish(outcome: Outcome, final: bool, now: float, connection: sqlite3.Conne
     if final:
         state = "failed" if outcome.failure in NO_VERDICT else "done"
         text = json.dumps(outcome.to_json(), separators=(",", ":"))
-        counted = (
-            connection.execute(
-                "UPDATE experiment_cells SET state = ?, outcome = ?, attempt = ? WHERE cell_id = ? AND state = 'open'",
-                (state, text, outcome.attempt, outcome.cell_id),
-            ).rowcount
-            == 1
-        )
+        sql = "UPDATE experiment_cells SET state = ?, outcome = ?, attempt = ? WHERE cell_id = ? AND state = 'open'"
+        counted = connection.execute(sql, (state, text, outcome.attempt, outcome.cell_id)).rowcount == 1
     attempt_state = "done" if counted else ("discarded" if final else "failed")
     connection.execute(
         "INSERT INTO experiment_attempts"

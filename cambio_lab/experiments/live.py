@@ -17,7 +17,6 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from types import FunctionType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import httpx2
@@ -232,25 +231,6 @@ def _demonstrated(path: str, digest: str) -> tuple[tuple[str, dict[str, Any]], .
 
 
 BASELINES: Mapping[str, Policy] = {"random": random_policy, "oracle": oracle_policy, "human": human_policy}
-
-
-def name_models(models: Sequence[str | Policy] | Mapping[str, str | Policy]) -> dict[str, str | Policy]:
-    """Models by the name of their column. A function is named after itself; :data:`BASELINES` have names.
-
-    Give a mapping to name them otherwise. :class:`ConfigurationError` when two have the same name.
-    """
-    pairs = list(models.items()) if isinstance(models, Mapping) else [(_name(model), model) for model in models]
-    names = [name for name, _ in pairs]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigurationError(f"Two models have the same name: {', '.join(twice)}.")
-    return {name: BASELINES.get(model, model) if isinstance(model, str) else model for name, model in pairs}
-
-
-def _name(model: str | Policy) -> str:
-    if isinstance(model, str):
-        return model
-    known = next((name for name, policy in BASELINES.items() if policy is model), None)
-    return known or (model.__name__ if isinstance(model, FunctionType) else type(model).__name__)
 
 
 class PolicyTransport(httpx2.AsyncBaseTransport):

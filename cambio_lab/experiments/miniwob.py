@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ActionError, ConfigurationError, DesktopError
+from . import Benchmark, Published
 from .live import Live
-from .task import Benchmark, Published, Task, Verdict
+from .task import Task, Verdict
 
 SCALE = 3
 EPISODE_SECONDS = 600.0

@@ -21,6 +21,7 @@ from jinja2 import Environment
 
 from ..errors import ConfigurationError
 from ..recording.run_file import unpack
+from . import Benchmark
 from .results import Row, frame, grouped, rates, rows, write_csv
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ FRAMES, FRAME_WIDTH, MOST_STRIPS = 4, 160, 400
 
 def write(experiment: Experiment, path: Path) -> Path:
     """Write the page to ``path``, ``results.csv`` and ``results.parquet`` beside it; links are relative to the page."""
-    from .task import Benchmark
-
     path.parent.mkdir(parents=True, exist_ok=True)
     table = rows(experiment.cells, experiment.directory / "runs")
     tasks = {task.name: task for task in experiment.grid.tasks}

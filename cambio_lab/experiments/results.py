@@ -202,16 +202,6 @@ def recorded_runs(experiment: str, cells: Sequence[CellRow], folder: Path) -> li
     return found
 
 
-def load_run(cells: Sequence[CellRow], folder: Path, wanted: str) -> Run:
-    """Return the run of the cell ``wanted``. :class:`ConfigurationError` when it left none in ``folder``."""
-    from ..reports import Run
-
-    for cell in cells:
-        if cell.cell_id == wanted and cell.outcome is not None and cell.outcome.bundle:
-            return Run.load(folder / cell.outcome.bundle)
-    raise ConfigurationError(f"There is no recorded run of {wanted!r}.", hint="See experiment.results.")
-
-
 def export(experiment: str, cells: Sequence[CellRow], folder: Path, target: Path, format: str | None) -> None:
     """Write the run of every cell to one file. :class:`ConfigurationError` when there is none."""
     from ..reports import write

@@ -6,9 +6,9 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from ..errors import CambioError
@@ -16,6 +16,9 @@ from .engine import NO_VERDICT, AttemptLost, AttemptProgress, Engine, Job, Mark,
 from .grid import Cell
 from .ledger import Ledger
 from .limits import Budget
+
+if TYPE_CHECKING:
+    from .wall import Display
 
 logger = logging.getLogger(__name__)
 TICK = 0.25
@@ -56,24 +59,15 @@ class Tally:
 
 
 class Scheduler:
-    """One call of ``run``. ``show`` is told of changes a few times a second."""
+    """One call of ``run``. ``shown`` is told of changes a few times a second."""
 
-    def __init__(
-        self,
-        *,
-        engine: Engine,
-        ledger: Ledger,
-        budget: Budget,
-        retries: int,
-        show: Callable[[Tally], None],
-        thumbnails: bool = False,
-    ) -> None:
+    def __init__(self, engine: Engine, ledger: Ledger, budget: Budget, retries: int, shown: Display) -> None:
         self._engine, self._ledger, self._budget = engine, ledger, budget
-        self._retries, self._show, self._thumbnails = retries, show, thumbnails
+        self._retries, self._shown = retries, shown
         self._queue: deque[Cell] = deque()
         self._later: list[tuple[float, Cell]] = []
         self._running: dict[asyncio.Task[Outcome], Job] = {}
-        self._tries: dict[str, int] = {}
+        self._tries: Counter[str] = Counter()
         self._failures_in_a_row = 0
         self._task_faults: Counter[str] = Counter()
         self._last_note = 0.0
@@ -93,16 +87,20 @@ class Scheduler:
         Raises :class:`ExperimentStopped`. Cancelling it cancels what runs; nothing that ended is lost.
         """
         self._alive = dict(alive)
-        self._queue.extend(sorted(cells, key=lambda cell: cell.cell_id not in self._alive))
+        self._queue = deque(sorted(cells, key=lambda cell: cell.cell_id not in self._alive))
         self.tally = tally
         watcher = asyncio.create_task(self._watch())
         try:
             while not self.tally.ended:
                 await self._fill()
-                if not self._running and not self._later:
-                    self.tally.ended = self._why_idle()
-                    break
-                await self._collect()
+                if self._running:
+                    await self._collect()
+                elif self._later:
+                    await asyncio.sleep(TICK)
+                elif self.stopping:
+                    self.tally.ended = "stopped"
+                else:
+                    self.tally.ended = (self._budget.reached or "max_cost_usd") if self._queue else "complete"
         finally:
             watcher.cancel()
             await self._abandon()
@@ -110,11 +108,6 @@ class Scheduler:
             self.tally.live = []
             self._refresh()
         return self.tally
-
-    def _why_idle(self) -> str:
-        if self.stopping:
-            return "stopped"
-        return (self._budget.reached or "max_cost_usd") if self._queue else "complete"
 
     async def _fill(self) -> None:
         """Start attempts while there is room, money and a cell."""
@@ -140,25 +133,21 @@ class Scheduler:
 
     def _admit(self, cell: Cell) -> Job | None:
         """A job with an allowance of its own, or ``None`` while others hold what is left."""
-        attempt = self._alive.get(cell.cell_id) or uuid4().hex
-        limits: Mapping[str, Any] = cell.config
+        attempt, config, message = self._alive.get(cell.cell_id) or uuid4().hex, dict(cell.config), cell.task.message
+        turns = 1 if isinstance(message, str) or callable(message) else len(message)
         allowance = self._budget.admit(
             attempt,
-            cost_usd=float(limits.get("max_cost_usd") or 0),
-            steps=int(limits.get("max_steps") or 0) * max(1, _turns(cell)),
+            cost_usd=float(config.get("max_cost_usd") or 0),
+            steps=int(config.get("max_steps") or 0) * max(1, turns),
         )
         if allowance is None:
             return None
-        config = dict(limits)
         if allowance.cost_usd:
             config["max_cost_usd"] = allowance.cost_usd
         return Job(attempt, cell, config, allowance.steps, allowance.short)
 
     async def _collect(self) -> None:
         """Wait a moment for attempts to end and settle those that did."""
-        if not self._running:
-            await asyncio.sleep(TICK)
-            return
         done, _ = await asyncio.wait(self._running, timeout=TICK, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             job = self._running[task]
@@ -170,7 +159,8 @@ class Scheduler:
     async def _settle(self, job: Job, outcome: Outcome) -> None:
         cell = job.cell
         infrastructure = outcome.failure == "infrastructure"
-        tries = self._tries[cell.cell_id] = self._tries.get(cell.cell_id, 0) + 1
+        self._tries[cell.cell_id] += 1
+        tries = self._tries[cell.cell_id]
         again = infrastructure and not outcome.fatal and tries <= self._retries
         cut_short = job.short and outcome.failure == "limit"  # by the experiment's cap: no result, the cell stays open
         counted = await self._ledger.finish(outcome, final=not (again or outcome.fatal or cut_short))
@@ -232,7 +222,7 @@ class Scheduler:
         """Look at what runs, tell the display, and note what attempts have spent so far."""
         while True:
             try:
-                self.tally.live = await self._engine.progress(thumbnails=self._thumbnails)
+                self.tally.live = await self._engine.progress(thumbnails=self._shown.thumbnails)
                 if time.monotonic() - self._last_note >= NOTE_SECONDS:
                     self._last_note = time.monotonic()
                     await self._note()
@@ -256,27 +246,31 @@ class Scheduler:
         tally.spent_steps = self._budget.spent_steps + sum(item.steps for item in tally.live)
         left = tally.total - tally.done - tally.failed
         tally.left_seconds = tally.seconds / self._finished_here * left if self._finished_here else None
-        self._show(tally)
-
-
-def _turns(cell: Cell) -> int:
-    message = cell.task.message
-    return 1 if isinstance(message, str) or callable(message) else len(message)
+        self._shown.show(tally)
 
 
 def _outcome(task: asyncio.Task[Outcome], job: Job) -> Outcome:
-    """The attempt's own outcome, or what its loss means."""
-    if task.cancelled():
-        return _lost(job, "the attempt was cancelled")
-    error = task.exception()
-    if error is None:
+    """The attempt's own outcome, or what its loss means; a mistake of ours is raised, never hidden in a table."""
+    try:
         return task.result()
-    if isinstance(error, AttemptLost):
-        return _lost(job, error.describe())
-    raise error  # a mistake of ours: never hide it in a table
+    except asyncio.CancelledError:
+        error = "the attempt was cancelled"
+    except AttemptLost as lost:
+        error = lost.describe()
+    return Outcome(job.attempt, job.cell.cell_id, failure="infrastructure", error=error, started_at=time.time())
 
 
-def _lost(job: Job, error: str) -> Outcome:
-    return Outcome(
-        job.attempt, job.cell.cell_id, failure="infrastructure", error=error, started_at=time.time(), wall_seconds=0.0
-    )
+async def recover(engine: Engine, ledger: Ledger) -> dict[str, str]:
+    """Settle attempts that a killed process left: count what finished unseen, charge and reopen the rest.
+
+    Returns the attempts that still run on a worker, by cell: they are gone on with.
+    """
+    running = await ledger.running()
+    outcomes, alive = await engine.recover(running)
+    for outcome in outcomes:
+        await ledger.finish(outcome, final=outcome.failure != "infrastructure" and not outcome.fatal)
+        await engine.settled(outcome)
+    for attempt in running:  # no effect on those that were just finished
+        if attempt.attempt not in alive:
+            await ledger.lose(attempt.attempt, "the process that ran it died")
+    return {attempt.cell_id: attempt.attempt for attempt in running if attempt.attempt in alive}

@@ -1,4 +1,4 @@
-"""One worker's place for one experiment: runs attempts, keeps their results until they are fetched.
+"""One Dask worker's place for one experiment: runs attempts, keeps their results until they are fetched.
 
 The sessions live in an event loop and a thread of their own: an author's slow check must not delay the worker's
 heartbeats, nor the worker's work a click. Results wait in an outbox on this worker's disk, so that neither a lost
@@ -17,12 +17,15 @@ import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
+
+import cloudpickle
+from distributed import Worker, WorkerPlugin, get_worker
 
 from .._version import __version__
 from ..desktop.docker import find_endpoint
@@ -31,10 +34,13 @@ from ..settings import resolve
 from ..store import Store
 from .attempt import Attempt
 from .engine import Job, Outcome
+from .limits import default_concurrency
 from .workplace import Workplace
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+OPERATION = "cambio_lab"
+RESOURCE = "desktop"
 PIECE = 4 * 1024 * 1024
 """Bytes of a bundle in one reply."""
 
@@ -56,9 +62,8 @@ class Site:
     def __init__(self, spec: SiteSpec, worker: str) -> None:
         self.spec = spec
         self.worker = worker
-        self._root = _root(spec.experiment_id)
-        self._name = f"{spec.experiment_id[:8]}-{uuid4().hex}"
-        self.folder = self._root / self._name
+        self.folder = _root(spec.experiment_id) / f"{spec.experiment_id[:8]}-{uuid4().hex}"
+        self._outbox = self.folder / "outbox"
         self._attempts: dict[str, tuple[Attempt, asyncio.Task[Outcome]]] = {}
         self._place: Workplace | None = None
         self._store: Store | None = None
@@ -98,10 +103,9 @@ class Site:
         """What runs (with progress), what waits to be fetched, and how long the model service wants us to wait."""
         if self._place is not None and hold > self._place.pace.hold_seconds + 1.0:
             self._place.pace.hold(hold)
-        running = await asyncio.gather(*(one.progress(thumbnails=thumbnails) for one, _ in self._attempts.values()))
+        running = [one.progress(thumbnails=thumbnails) for one, _ in self._attempts.values()]
         return {
-            "worker": self.worker,
-            "running": [asdict(item) for item in running],
+            "running": [asdict(item) for item in await asyncio.gather(*running)],
             "finished": [path.stem for path in self._outbox.glob("*.json")],
             "hold": self._place.pace.hold_seconds if self._place else 0.0,
         }
@@ -116,7 +120,8 @@ class Site:
 
     async def piece(self, attempt: str, offset: int) -> bytes:
         """The part of an attempt's bundle that begins at ``offset``; empty at its end."""
-        return await asyncio.to_thread(_read_piece, self._outbox / f"{_plain(attempt)}.cambio", offset)
+        with (self._outbox / f"{_plain(attempt)}.cambio").open("rb") as file:
+            return await asyncio.to_thread(os.pread, file.fileno(), PIECE, offset)
 
     async def forget(self, attempt: str) -> None:
         """The driver has it: the result and its bundle may go."""
@@ -129,11 +134,10 @@ class Site:
             found[1].cancel()
             await asyncio.wait({found[1]})
 
-    async def sweep(self) -> list[str]:
+    async def sweep(self) -> None:
         """Clear up after workers of this machine that died: their desktops go, their results are ours now."""
-        swept = []
-        for folder in await asyncio.to_thread(lambda: sorted(self._root.iterdir()) if self._root.is_dir() else []):
-            if folder.name == self._name or not (folder / "lock").exists():
+        for lock in await asyncio.to_thread(lambda: sorted(self.folder.parent.glob("*/lock"))):
+            if (folder := lock.parent) == self.folder:
                 continue
             try:
                 store = await Store.open(folder)
@@ -145,17 +149,21 @@ class Site:
                 await place.close()
             finally:
                 await store.close()
-            await asyncio.to_thread(_inherit, folder / "outbox", self._outbox)
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-            swept.append(folder.name)
-        return swept
+            await asyncio.to_thread(self._inherit, folder)
+
+    def _inherit(self, folder: Path) -> None:
+        """Take over results, each bundle before the file that announces it."""
+        for pattern in ("*.cambio", "*.json"):
+            for path in (folder / "outbox").glob(pattern):
+                shutil.move(path, self._outbox / path.name)
+        shutil.rmtree(folder, ignore_errors=True)
 
     async def _open(self) -> Workplace:
         async with self._opening:
             if self._place is None:
                 self._store = self._store or await Store.open(self.folder)
                 self._outbox.mkdir(exist_ok=True)
-                place = self._workplace(self._store, self._name, self._outbox)
+                place = self._workplace(self._store, self.folder.name, self._outbox)
                 await place.open(self.spec.models, need_image=True)
                 self._place = place
                 await self.sweep()
@@ -163,7 +171,7 @@ class Site:
 
     async def _carry_out(self, attempt: Attempt) -> Outcome:
         try:
-            outcome = replace(await attempt.run(), worker=self.worker)
+            outcome = await attempt.run()
             path = self._outbox / f"{outcome.attempt}.json"
             await asyncio.to_thread(_write, path, json.dumps(outcome.to_json()))
             return outcome
@@ -171,10 +179,10 @@ class Site:
             del self._attempts[attempt.job.attempt]
 
     async def _close(self) -> None:
-        for _, task in list(self._attempts.values()):
+        tasks = [task for _, task in self._attempts.values()]
+        for task in tasks:
             task.cancel()
-        if tasks := [task for _, task in self._attempts.values()]:
-            await asyncio.wait(tasks)
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._place is not None:
             await self._place.close()
         if self._store is not None:
@@ -188,13 +196,72 @@ class Site:
         self._loop.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    @property
-    def _outbox(self) -> Path:
-        return self.folder / "outbox"
-
     def _workplace(self, store: Store, owner: str, runs: Path) -> Workplace:
         settings = resolve(self.spec.lab)  # defaults, then this worker's own, then what the experiment says
         return Workplace(store, settings, owner=owner, runs=runs, make=self.spec.make_provider)
+
+
+class SitePlugin(WorkerPlugin):
+    """One for each experiment; present and future workers get it."""
+
+    idempotent = True  # a driver that comes back finds its sites, and the results in them
+
+    def __init__(self, spec: SiteSpec) -> None:
+        self.name = plugin_name(spec.experiment_id)
+        self._spec = spec
+        self.site: Site | None = None
+        self.missing: list[str] = []
+
+    async def setup(self, worker: Worker) -> None:
+        """Check this worker; one that lacks something gets no desktops to give away, and says why when asked."""
+        self.site = await asyncio.to_thread(Site, self._spec, worker.address)
+        worker.handlers[OPERATION] = _handler(worker)
+        self.missing = await asyncio.wrap_future(self.site.submit(self.site.check()))
+        for problem in self.missing:
+            logger.error("this worker takes no runs: %s", problem)
+        if self.missing:
+            await worker.set_resources(**{RESOURCE: 0})
+        elif RESOURCE not in worker.state.total_resources:
+            await worker.set_resources(**{RESOURCE: min(worker.state.nthreads, default_concurrency())})
+
+    async def teardown(self, worker: Worker) -> None:
+        """End what runs here, remove its desktops and files."""
+        site, self.site = self.site, None
+        if site is not None:
+            await asyncio.to_thread(site.close)
+
+
+def plugin_name(experiment_id: str) -> str:
+    return f"cambio-lab-{experiment_id}"
+
+
+def work(experiment_id: str, payload: bytes) -> dict[str, Any]:
+    """The task that Dask schedules: one whole attempt; its small result. The record stays on the worker's disk.
+
+    ``payload`` is a pickled :class:`Job`, opaque to the scheduler.
+    """
+    plugin: Any = get_worker().plugins[plugin_name(experiment_id)]
+    site = plugin.site
+    if site is None or plugin.missing:
+        raise RuntimeError(f"this worker takes no runs: {'; '.join(plugin.missing) or 'it is closing'}")
+    result: dict[str, Any] = site.submit(site.perform(cloudpickle.loads(payload))).result()
+    return result
+
+
+def _handler(worker: Worker) -> Callable[..., Any]:
+    async def cambio_lab(experiment: str, action: str, **arguments: Any) -> Any:
+        """Answers the driver, directly: nothing of it passes the scheduler."""
+        plugin: Any = worker.plugins.get(plugin_name(experiment))
+        if plugin is None or plugin.site is None:
+            return {"absent": True}
+        if action == "check":
+            return {"missing": plugin.missing}
+        site = plugin.site
+        known = (site.status, site.result, site.piece, site.forget, site.cancel, site.sweep)
+        method: Callable[..., Any] = {one.__name__: one for one in known}[action]
+        return {"answer": await asyncio.wrap_future(site.submit(method(**arguments)))}
+
+    return cambio_lab
 
 
 def _root(experiment_id: str) -> Path:
@@ -235,20 +302,7 @@ def _plain(name: str) -> str:
     return name
 
 
-def _read_piece(path: Path, offset: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read(PIECE)
-
-
 def _write(path: Path, text: str) -> None:
     partial = path.with_suffix(".part")
     partial.write_text(text)
     partial.replace(path)
-
-
-def _inherit(source: Path, target: Path) -> None:
-    """Take over results, each bundle before the file that announces it."""
-    for pattern in ("*.cambio", "*.json"):
-        for path in source.glob(pattern):
-            shutil.move(path, target / path.name)

@@ -1,4 +1,4 @@
-"""A task, and benchmarks of tasks: what the agent is told, how its desktop is prepared, and how the result is checked.
+"""A task, and its fingerprint: what the agent is told, how its desktop is prepared, and how the result is checked.
 
 ``setup`` and ``check`` are plain or async functions of one argument, the :class:`~cambio_lab.experiments.live.Live`
 session. A plain function runs in a thread and is given the same object with blocking methods::
@@ -14,21 +14,22 @@ session. A plain function runs in a thread and is given the same object with blo
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from hashlib import sha256
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, overload
-
-from jinja2 import Environment
+from typing import Any
 
 from ..errors import ConfigurationError
-from ..recording.rows import counted
-from .fingerprint import fingerprint
 
 Message = str | Sequence[str] | Callable[[Any], str | Sequence[str]]
+VERSION = "2"
+"""Changes with this module: fingerprints of different versions are not comparable."""
+PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,79}")
 
 
@@ -111,7 +112,7 @@ class Task:
 
     def demonstrated(self) -> str:
         """Return a fingerprint of the demonstration; empty where there is none."""
-        return "" if self.demonstration is None else sha256(Path(self.demonstration).read_bytes()).hexdigest()
+        return "" if self.demonstration is None else hashlib.sha256(Path(self.demonstration).read_bytes()).hexdigest()
 
     @property
     def question(self) -> str:
@@ -122,112 +123,113 @@ class Task:
     def _asked(self) -> list[Any]:
         return [self.name, self.message, self.setup, *([] if self.answer is None else [self.answer])]
 
-    @cached_property
+    @functools.cached_property
     def _digest(self) -> str:
         # Once: what a closure holds may change while the task runs.
         return fingerprint([*self._asked, self.check, dict(self.config), self.timeout])
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A result that others published; ``rate`` is a share from 0 to 1."""
+def fingerprint(value: object) -> str:
+    """Return 16 hexadecimal digits after the version, such as ``2-0123456789abcdef``; equal in every process.
 
-    system: str
-    rate: float | None
-    source: str
-    remark: str = ""
-
-
-@dataclass(frozen=True)
-class Benchmark(Sequence[Task]):
-    """Tasks with what a reader of a score must know. Loaded when they are first asked for.
-
-    ``metric`` is the authors' own definition, ``differences`` is everything in which this harness is not theirs.
-    ``needs`` says how to get what it runs on (extra, image, data).
+    ``repr`` and pickles are not enough: the order of a set follows the process's hash seed, and the default ``repr`` of
+    an object holds its address.
     """
-
-    name: str
-    title: str
-    version: str
-    load: Callable[[str], Sequence[Task]]
-    """Makes the tasks of a split."""
-    metric: str
-    licence: str
-    citation: str
-    url: str = ""
-    needs: str = "nothing"
-    seeds: str = "One for each task and repeat, drawn from the experiment's seed; the same for every model."
-    splits: tuple[str, ...] = ("all",)
-    split: str = ""
-    published: tuple[Published, ...] = ()
-    differences: tuple[str, ...] = ()
-    names: frozenset[str] | None = None
-    """The tasks that :meth:`filter` kept; ``None`` is all."""
-
-    @cached_property
-    def tasks(self) -> tuple[Task, ...]:
-        """:class:`ConfigurationError` says how to get what is missing."""
-        tasks = tuple(self.load(self.split or self.splits[0]))
-        return tasks if self.names is None else tuple(task for task in tasks if task.name in self.names)
-
-    @property
-    def tags(self) -> list[str]:
-        return sorted({tag for task in self.tasks for tag in task.tags})
-
-    def filter(
-        self, names: Iterable[str] | None = None, *, tags: Iterable[str] | None = None, split: str | None = None
-    ) -> Benchmark:
-        """Keep the tasks that are named and have one of ``tags``, of one split; nothing given keeps all.
-
-        Raises :class:`ConfigurationError` for a task, tag or split that does not exist.
-        """
-        if split is not None and split not in self.splits:
-            raise ConfigurationError(f"{self.name} has no split {split!r}.", hint=f"It has {', '.join(self.splits)}.")
-        chosen = replace(self, split=split or self.split)
-        wanted = None if names is None else frozenset(names)
-        groups = None if tags is None else frozenset(tags)
-        known = {task.name for task in chosen.tasks}
-        if unknown := sorted((wanted or frozenset()) - known) + sorted((groups or frozenset()) - set(chosen.tags)):
-            raise ConfigurationError(f"{self.name} has no {', '.join(unknown)}.", hint=f"See benchmark({self.name!r}).")
-        kept = [
-            task.name
-            for task in chosen.tasks
-            if (wanted is None or task.name in wanted) and (groups is None or groups & set(task.tags))
-        ]
-        return replace(chosen, names=frozenset(kept))
-
-    def __len__(self) -> int:
-        return len(self.tasks)
-
-    def __iter__(self) -> Iterator[Task]:
-        return iter(self.tasks)
-
-    @overload
-    def __getitem__(self, index: int) -> Task: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Task]: ...
-    def __getitem__(self, index: int | slice) -> Task | Sequence[Task]:
-        return self.tasks[index]
-
-    def __repr__(self) -> str:
-        return f"<Benchmark {self.name} {self.version}: {count_of(self)}, licence {self.licence}>"
-
-    def _repr_html_(self) -> str:
-        return _ONE.render(benchmark=self, tasks=self.tasks)
+    digest = hashlib.sha256("\0".join(_describe(value, ())).encode("utf-8", "surrogatepass"))
+    return f"{VERSION}-{digest.hexdigest()[:16]}"
 
 
-def count_of(one: Benchmark) -> str:
-    """How many tasks it has, or that they are not installed."""
-    try:
-        return counted(len(one), "task")
-    except ConfigurationError:
-        return "not installed"
+def comparable(first: str, second: str) -> bool:
+    """Return whether both fingerprints were made by the same version of this module."""
+    return first.partition("-")[0] == second.partition("-")[0]
 
 
-_ONE = Environment(autoescape=True).from_string(
-    "<p><b>{{ benchmark.title }}</b> {{ benchmark.version }}, {{ benchmark.licence }}. {{ benchmark.metric }}"
-    "<br>{{ benchmark.citation }} {{ benchmark.url }}</p>"
-    "<ul>{% for line in benchmark.differences %}<li>{{ line }}{% endfor %}</ul>"
-    "<table><tr><th>Task<th>Tags<th>What</tr>{% for task in tasks %}<tr><td>{{ task.name }}"
-    "<td>{{ task.tags | join(', ') }}<td>{{ task.description }}</tr>{% endfor %}</table>"
-)
+def _describe(value: Any, outer: tuple[int, ...]) -> Iterator[str]:
+    """Yield ``value`` piece by piece; ``outer`` holds the ids of the objects that contain it."""
+    yield type(value).__qualname__
+    if isinstance(value, PLAIN):
+        yield repr(value)
+    elif id(value) in outer:
+        yield f"cycle {len(outer) - outer.index(id(value))}"
+    else:
+        yield from _parts(value, (*outer, id(value)))
+
+
+def _parts(value: Any, outer: tuple[int, ...]) -> Iterator[str]:
+    if isinstance(value, types.FunctionType):
+        yield from _function(value, outer)
+    elif isinstance(value, types.CodeType):
+        yield from _code(value, outer)
+    elif isinstance(value, functools.partial):
+        yield from _each((value.func, value.args, value.keywords), outer)
+    elif isinstance(value, types.MethodType):
+        yield from _each((value.__func__, value.__self__), outer)
+    elif isinstance(value, Set):
+        yield from sorted("\0".join(_describe(item, outer)) for item in value)
+    elif isinstance(value, Mapping):
+        yield from sorted("\0".join(_each(pair, outer)) for pair in value.items())
+    elif isinstance(value, Sequence):
+        yield from _each(value, outer)
+    elif isinstance(value, type):
+        yield from _class(value, outer)
+    elif isinstance(value, types.ModuleType | types.BuiltinFunctionType):
+        yield value.__name__
+    else:
+        yield from _class(type(value), outer)
+        yield from _each((_state(value),), outer)
+
+
+def _each(values: Any, outer: tuple[int, ...]) -> Iterator[str]:
+    for value in values:
+        yield from _describe(value, outer)
+
+
+def _function(function: types.FunctionType, outer: tuple[int, ...]) -> Iterator[str]:
+    yield from _code(function.__code__, outer)
+    yield from _each((function.__defaults__, function.__kwdefaults__), outer)
+    for cell in function.__closure__ or ():
+        try:
+            yield from _describe(cell.cell_contents, outer)
+        except ValueError:
+            yield "empty cell"
+    for name in sorted(_names(function.__code__)):
+        used = function.__globals__.get(name)
+        own = isinstance(used, types.FunctionType | type) and used.__module__ == function.__module__
+        if own or (isinstance(used, (*PLAIN, tuple, frozenset)) and used is not None):
+            yield name
+            yield from _describe(used, outer)
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """Return the global names of a function and of the functions that it defines."""
+    found = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found |= _names(constant)
+    return found
+
+
+def _code(code: types.CodeType, outer: tuple[int, ...]) -> Iterator[str]:
+    """Describe what the code does; its name, file and lines are left out."""
+    yield code.co_code.hex()
+    yield from _each((code.co_names, code.co_varnames, code.co_consts), outer)
+
+
+def _class(kind: type, outer: tuple[int, ...]) -> Iterator[str]:
+    yield f"{kind.__module__}.{kind.__qualname__}"
+    for name, member in sorted(vars(kind).items()):
+        if isinstance(member, types.FunctionType | staticmethod | classmethod | property):
+            inner = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+            yield name
+            if isinstance(inner, types.FunctionType):
+                yield from _describe(inner, outer)
+
+
+def _state(value: object) -> object:
+    """Return the fields of a dataclass, or of an object that is itself the check; other objects count by their class.
+
+    A captured object (a client, a lock) may hold ports, times and connections, which differ in every process.
+    """
+    if dataclasses.is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return dict(vars(value)) if callable(value) and hasattr(value, "__dict__") else None

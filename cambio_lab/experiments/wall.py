@@ -10,16 +10,16 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 from jinja2 import Environment
 
 from ..recording import walls
-from .engine import AttemptProgress, Mark
+from .engine import Mark
 from .grid import Grid
 from .ledger import CellRow
 from .scheduler import Tally
@@ -38,23 +38,17 @@ _MARKS = {  # the state of a cell: how a bar's share is called, and a sign for w
 }
 
 
-def marks(grid: Grid, rows: Iterable[CellRow]) -> dict[str, Mark]:
-    """Return how each cell of the grid looks on the wall."""
-    known = {row.cell_id: row.outcome for row in rows}
-    one = len(grid.settings) == 1
-    found = {}
-    for cell in grid:
-        column = cell.model if one else f"{cell.model}, {cell.setting}"
-        found[cell.cell_id] = Mark(cell.cell_id, cell.task.name, column).ended(known.get(cell.cell_id))
-    return found
-
-
 def tally_of(grid: Grid, rows: Sequence[CellRow]) -> Tally:
     """Return the counts of cells as they stand, with what their counted attempts cost."""
+    known, one = {row.cell_id: row.outcome for row in rows}, len(grid.settings) == 1
+    marks = {}
+    for cell in grid:
+        mark = Mark(cell.cell_id, cell.task.name, cell.model if one else f"{cell.model}, {cell.setting}")
+        marks[mark.id] = mark.ended(known.get(mark.id))
     done = [row.outcome for row in rows if row.outcome is not None and row.state == "done"]
     success, failed = sum(outcome.success for outcome in done), sum(row.state == "failed" for row in rows)
     dollars, steps = sum(outcome.usage.cost_usd for outcome in done), sum(outcome.steps for outcome in done)
-    return Tally(len(grid), len(done), success, failed, 0, dollars, steps, cells=marks(grid, rows))
+    return Tally(len(grid), len(done), success, failed, 0, dollars, steps, cells=marks)
 
 
 def words(tally: Tally) -> str:
@@ -89,7 +83,8 @@ def describe(tally: Tally, *, identity: str = "", name: str = "", directory: Pat
 
     ``directory`` is the experiment's; ``identity`` and ``name`` are what it is known by.
     """
-    live = {item.cell_id: item for item in tally.live}
+    marks = tally.cells.values()
+    running = {item.cell_id: {"state": "running", "reason": f"{item.state}, step {item.steps}"} for item in tally.live}
     return {
         "id": identity,
         "name": name,
@@ -101,22 +96,19 @@ def describe(tally: Tally, *, identity: str = "", name: str = "", directory: Pat
         "success": tally.success,
         "failed": tally.failed,
         "running": tally.running,
-        "cells": [asdict(_running(mark, live.get(mark.id))) for mark in tally.cells.values()],
-        "live": [_desktop(item) for item in tally.live[:WALL]],
+        "cells": [asdict(mark) | (running.get(mark.id, {}) if mark.state == "open" else {}) for mark in marks],
+        "live": [
+            {
+                "id": item.cell_id,
+                "state": item.state,
+                "steps": item.steps,
+                "cost_usd": item.cost_usd,
+                "thumbnail": base64.b64encode(item.thumbnail or b"").decode(),
+            }
+            for item in tally.live[:WALL]
+        ],
         "more": max(0, len(tally.live) - WALL),
     }
-
-
-def _running(mark: Mark, live: AttemptProgress | None) -> Mark:
-    if live is None or mark.state != "open":
-        return mark
-    return replace(mark, state="running", reason=f"{live.state}, step {live.steps}")
-
-
-def _desktop(item: AttemptProgress) -> Json:
-    thumbnail = base64.b64encode(item.thumbnail or b"").decode()
-    told = {"id": item.cell_id, "state": item.state, "steps": item.steps, "cost_usd": item.cost_usd}
-    return {**told, "thumbnail": thumbnail}
 
 
 def as_html(wall: Json) -> str:
@@ -125,14 +117,9 @@ def as_html(wall: Json) -> str:
     A cell links to its run file relative to the working directory (a notebook's own); in JupyterLab a click opens it
     wherever it lies.
     """
-    left = wall["total"] - wall["done"] - wall["failed"] - wall["running"]
-    shares = (
-        ("success", wall["success"]),
-        ("other", wall["done"] - wall["success"]),
-        ("failed", wall["failed"]),
-        ("running", wall["running"]),
-        ("open", max(0, left)),
-    )
+    failed, running, success = wall["failed"], wall["running"], wall["success"]
+    left = max(0, wall["total"] - wall["done"] - failed - running)
+    shares = {"success": success, "other": wall["done"] - success, "failed": failed, "running": running, "open": left}
     cells = [_linked(cell, wall["directory"]) for cell in wall["cells"]]
     columns = list(dict.fromkeys(cell["column"] for cell in cells))
     grid: dict[str, dict[str, list[Json]]] = {}
@@ -140,7 +127,7 @@ def as_html(wall: Json) -> str:
         grid.setdefault(cell["task"], {name: [] for name in columns})[cell["column"]].append(cell)
     return _PAGE.render(
         wall=wall,
-        shares=shares,
+        shares=shares.items(),
         colours=_COLOURS,
         marks=_MARKS,
         grid=grid,
@@ -188,15 +175,15 @@ class Terminal(Display):
         if now - self._last < (LINE_SECONDS if self._rewrites else 30.0):
             return
         self._last = now
-        self._write(tally, last=False)
+        self._write(tally, end="" if self._rewrites else "\n")
 
     def close(self, tally: Tally) -> None:
-        self._write(tally, last=True)
+        self._write(tally, end="\n")
 
-    def _write(self, tally: Tally, *, last: bool) -> None:
-        text = f"{_bar(tally)} {words(tally)}"
-        end = "\n" if last or not self._rewrites else ""
-        self._stream.write(("\r\x1b[K" if self._rewrites else "") + text + end)
+    def _write(self, tally: Tally, end: str) -> None:
+        done = (tally.done + tally.failed) * 24 // max(1, tally.total)
+        start = "\r\x1b[K" if self._rewrites else ""
+        self._stream.write(f"{start}[{'#' * done}{'.' * (24 - done)}] {words(tally)}{end}")
         self._stream.flush()
 
 
@@ -212,7 +199,7 @@ class Page(Display):
 
     def show(self, tally: Tally) -> None:
         if self._due(tally):
-            self._update(as_html(describe(tally, **self._about)))
+            self.close(tally)
 
     def _due(self, tally: Tally) -> bool:
         now = time.monotonic()
@@ -277,8 +264,3 @@ def _kernel() -> Any:
     module = sys.modules.get("IPython")
     shell = module.get_ipython() if module is not None else None
     return shell if getattr(shell, "kernel", None) is not None else None
-
-
-def _bar(tally: Tally) -> str:
-    done = (tally.done + tally.failed) * 24 // max(1, tally.total)
-    return f"[{'#' * done}{'.' * (24 - done)}]"

@@ -57,11 +57,10 @@ class Meter:
         self.model_seconds = 0.0
         self.desktop_seconds = 0.0
         self.end: TurnFinished | TurnFailed | None = None
-        """How the last turn ended."""
+        """How the last turn ended; ``None`` while one runs."""
         self.out_of_steps = asyncio.Event()
 
     def begin(self) -> None:
-        """A turn begins."""
         self.end = None
 
     def see(self, event: Event) -> None:
@@ -148,8 +147,7 @@ class Workplace:
 
     async def create(self, job: Job) -> tuple[Session, Meter]:
         """A session for an attempt, and the meter on its agent. Raises what ``Registry.create`` raises."""
-        session = await self._running.create(job.attempt, dict(job.config))
-        cell = job.cell
+        session, cell = await self._running.create(job.attempt, dict(job.config)), job.cell
         named = {"cell": cell.cell_id, "task": cell.task.name, "setting": cell.setting, "attempt": job.attempt}
         self._facts[session.id] = {f"cambio.experiment.{name}": value for name, value in named.items()}
         return session, self._meters[session.id]
@@ -171,19 +169,19 @@ class Workplace:
 
     async def lost(self, attempt: AttemptProgress) -> Outcome | None:
         """An attempt whose process died, as far as its session is on disk; ``None`` when it is not."""
-        rows = (await self.store.sessions.page(SessionQuery(limit=200))).rows
-        if (row := next((row for row in rows if row.name == attempt.attempt), None)) is None:
-            return None
-        return Outcome(
-            attempt.attempt,
-            attempt.cell_id,
-            failure="infrastructure",
-            error="the process that ran it died",
-            steps=row.steps,
-            usage=Usage(**row.usage),
-            started_at=row.created_at,
-            run_id=row.id,
-        )
+        for row in (await self.store.sessions.page(SessionQuery(limit=200))).rows:
+            if row.name == attempt.attempt:
+                return Outcome(
+                    attempt.attempt,
+                    attempt.cell_id,
+                    failure="infrastructure",
+                    error="the process that ran it died",
+                    steps=row.steps,
+                    usage=Usage(**row.usage),
+                    started_at=row.created_at,
+                    run_id=row.id,
+                )
+        return None
 
     @property
     def _running(self) -> Registry:
@@ -226,13 +224,12 @@ class Workplace:
             meter.see(event)
 
 
-def read_key_file(environment: Mapping[str, str] | None = None) -> str | None:
+def read_key_file() -> str | None:
     """The key in the file that :data:`KEY_FILE` names; ``None`` without the variable.
 
     Raises :class:`ConfigurationError` when the file cannot be read, never with its content.
     """
-    path = (os.environ if environment is None else environment).get(KEY_FILE)
-    if not path:
+    if not (path := os.environ.get(KEY_FILE)):
         return None
     try:
         key = Path(path).read_text().strip()

@@ -38,7 +38,7 @@ from . import bound_arenas, freeze, keep_trimmed, throttle
 from .bounds import bound
 
 if TYPE_CHECKING:
-    from ..interop.mcp_transports import Endpoint
+    from ..interop import Endpoint
     from ..interop.otel import Traced
     from ..sessions import Registry
     from ..store import Store
@@ -150,7 +150,7 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
     async def _open(self) -> None:
         for name in HEAVY:
             await asyncio.to_thread(import_module, name)
-        from ..interop.mcp_transports import Endpoint
+        from ..interop import Endpoint
         from ..interop.otel import traced
         from ..sessions import Registry
         from ..store import Store

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cambio_lab import Task, Verdict
-from cambio_lab.experiments.fingerprint import comparable, fingerprint
+from cambio_lab.experiments.task import comparable, fingerprint
 
 PROGRAM = """
 from cambio_lab import Task

@@ -10,8 +10,7 @@ from typing import Any
 
 import pandas
 
-from cambio_lab.experiments import Benchmark, Experiment, Live, Observation, Task, action
-from cambio_lab.experiments.task import Published
+from cambio_lab.experiments import Benchmark, Experiment, Live, Observation, Published, Task, action
 from cambio_lab.reports import Run
 
 from .conftest import BAD, GOOD, ask, check, draw, word_task

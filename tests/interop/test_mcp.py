@@ -22,10 +22,10 @@ from mcp.client.streamable_http import streamable_http_client
 from PIL import Image
 
 import cambio_lab
+from cambio_lab import interop
 from cambio_lab.client.message import Approval
 from cambio_lab.client.workbench import Workbench
 from cambio_lab.errors import ServerUnreachable
-from cambio_lab.interop import mcp_transports
 from cambio_lab.reports import Run
 
 from ..api.conftest import running
@@ -238,8 +238,8 @@ async def test_an_endpoint_that_cannot_start_says_so_and_tries_again(monkeypatch
                 raise RuntimeError("no task group")
             yield
 
-    monkeypatch.setattr(mcp_transports, "_manager", lambda registry: Manager())
-    endpoint = mcp_transports.Endpoint(cast(Any, None))
+    monkeypatch.setattr(interop, "_manager", lambda registry: Manager())
+    endpoint = interop.Endpoint(cast(Any, None))
     with pytest.raises(RuntimeError, match="no task group"):
         await asyncio.wait_for(endpoint.application(), 10)
     assert await asyncio.wait_for(endpoint.application(), 10) == "the application"

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 
 from ..._version import __version__
+from .. import Benchmark
 from ..live import Live
-from ..task import Benchmark, Task, Verdict
+from ..task import Task, Verdict
 from .desktop import DESKTOP_TASKS, LIMITS, WORDS
 
 SERVER = """\
