@@ -1,23 +1,112 @@
-"""What every handler of ours has in common: checks in order, rate limits, request ids, the error envelope."""
+"""What every handler of ours has: the services it works with, checks in order, request ids, the error envelope."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
-from collections.abc import Mapping
+import weakref
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jupyter_server.base.call_context import CallContext
+from prometheus_client import Counter, Gauge, Histogram
 from tornado.web import HTTPError
 
-from . import metrics
-from .access import Access
-from .failure import Refused, describe, encode
-from .services import KEY, LimitName, Services, Verdict
+from ..desktop.base import Desktop
+from ..errors import CambioError
+from ..settings import Settings
+from . import Refused, describe, encode
+from .access import Access, LimitName, RateLimiter, Verdict
 
 if TYPE_CHECKING:
+    from ..recording import Contents
+    from ..sessions.registry import Registry
     from ..sessions.session import Session
+    from ..store import Store
+    from .system import HealthCheck
+
+REQUESTS = Counter("http_requests_total", "Total HTTP requests", ["method", "endpoint"])
+RESPONSES = Counter("http_responses_total", "HTTP responses by status", ["method", "endpoint", "status"])
+REQUEST_SECONDS = Histogram(
+    "cambio_lab_http_request_seconds",
+    "Time from a request's headers to its answer",
+    ["method", "endpoint"],
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+RATE_LIMITED = Counter("cambio_lab_rate_limited_total", "Requests refused with 429", ["limit"])
+SESSIONS = Gauge("cambio_lab_sessions_active", "Sessions that are active now")
+KEY = "cambio_lab_services"
+
+
+class Thumbnails:
+    """The last small image of each desktop's screen and width, made once for all viewers; it goes with its desktop."""
+
+    def __init__(self) -> None:
+        self._last: weakref.WeakKeyDictionary[Any, dict[int, tuple[object, bytes]]] = weakref.WeakKeyDictionary()
+
+    async def get(self, desktop: Desktop, width: int) -> bytes:
+        """A JPEG ``width`` pixels wide. Raises what the desktop raises when it is away."""
+        revision = desktop.revision
+        kept = self._last.setdefault(desktop, {})
+        if revision is None or width not in kept or kept[width][0] != revision:
+            kept[width] = (revision, (await desktop.thumbnail(width)).data)
+        return kept[width][1]
+
+
+class Services:
+    """Settings, rate limiter, and the registry once the start hook has built it.
+
+    Requests that come before that wait for it; when it could not be built they are answered with the reason (503).
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.limiter = RateLimiter(settings)
+        self.failure: CambioError | None = None
+        self.health: HealthCheck | None = None
+        self.thumbnails = Thumbnails()
+        self.mcp: Callable[[], Awaitable[Any]] | None = None
+        """Returns the ASGI application that ``/mcp`` answers with, running."""
+        self.export: Callable[[Contents, str], tuple[str, bytes]] | None = None
+        """Writes a run in a format by name: the file's ending and content. Blocks."""
+        self.formats: Callable[[], list[dict[str, Any]]] | None = None
+        self.desktop_kind = settings.desktop
+        """``docker``, ``sandbox`` or ``local``, once the start hook knows."""
+        self._registry: Registry | None = None
+        self.settled = asyncio.Event()
+        """The start hook is done, well or badly."""
+
+    def ready(self, registry: Registry) -> None:
+        """The start hook is done, whatever kept it from that before."""
+        self._registry = registry
+        self.failure = None
+        SESSIONS.set_function(lambda: len(registry.sessions))
+        self.settled.set()
+
+    def failed(self, error: CambioError) -> None:
+        """The start hook gave up, or tries again; every request that needs a session is answered with ``error``."""
+        self.failure = error
+        self.settled.set()
+
+    async def registry(self) -> Registry:
+        """The registry, once it exists. Raises what kept it from existing."""
+        if self.failure is not None:
+            raise self.failure
+        if self._registry is None:
+            await self.settled.wait()
+            return await self.registry()
+        return self._registry
+
+    def session_ended(self, session_id: str) -> bool:
+        """Whether this session was live once and is no longer."""
+        return self._registry is not None and self._registry.ended(session_id)
+
+    async def store(self) -> Store:
+        """The store, once it is open. Raises what kept it from opening."""
+        return (await self.registry()).store
+
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
@@ -36,7 +125,7 @@ class Guarded(Access):
     _bad_path = False
 
     def initialize(self, endpoint: str = "unknown") -> None:
-        """``endpoint`` is the route's template, for metrics."""
+        """``endpoint`` is the route's template, for"""
         self.endpoint = endpoint
 
     # What handlers use
@@ -132,7 +221,7 @@ class Guarded(Access):
             return
         self.set_rate_headers()
         if not self._verdict.allowed and not (self.always and self.current_user):
-            metrics.RATE_LIMITED.labels(self._verdict.name).inc()
+            RATE_LIMITED.labels(self._verdict.name).inc()
             seconds = self._verdict.retry_after
             raise Refused(429, f"Too many requests from this address: try again in {seconds} s.")
 
@@ -203,8 +292,8 @@ class Guarded(Access):
 
     def on_finish(self) -> None:
         method = self.request.method if self.request.method in METHODS else "OTHER"
-        metrics.REQUESTS.labels(method, self.endpoint).inc()
-        metrics.RESPONSES.labels(method, self.endpoint, str(self.get_status())).inc()
+        REQUESTS.labels(method, self.endpoint).inc()
+        RESPONSES.labels(method, self.endpoint, str(self.get_status())).inc()
         seconds = time.time() - self.request._start_time
-        metrics.REQUEST_SECONDS.labels(method, self.endpoint).observe(max(0.0, seconds))
+        REQUEST_SECONDS.labels(method, self.endpoint).observe(max(0.0, seconds))
         super().on_finish()

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from ..desktop.base import Desktop
 from ..desktop.files import Listing
 from ..errors import CambioError, InvalidRequest
-from .failure import Refused, encode, timestamp
+from . import Refused, encode, timestamp
 from .rest import Rest
 
 SMALLEST, LARGEST = 16, 4096
@@ -38,7 +38,7 @@ def outside(path: str) -> str | None:
 
 
 def file_time(seconds: float) -> str:
-    """As :func:`~.failure.timestamp`, with four digits for the year whatever a file claims."""
+    """As :func:`timestamp`, with four digits for the year whatever a file claims."""
     return timestamp(seconds).rjust(len("2024-01-15T10:30:00Z"), "0")
 
 

@@ -1,30 +1,35 @@
-"""What a session said, did and saw: messages, events, steps, screenshots and the recorded run."""
+"""What a session said, did and saw: messages, events, steps, screenshots, the recorded run; runs of experiments."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import (
     BundleRefused,
     ConfigurationError,
     InvalidRequest,
     MessageNotFound,
+    RunError,
     SessionConflict,
     SessionNotFound,
 )
-from . import pages
-from .failure import timestamp
+from ..recording import walls
+from . import timestamp
 from .messages import screenshot_path
-from .rest import FARTHEST, Rest, limits, list_body, one_of, sorting, time_after, time_argument, whole_number
+from .rest import FARTHEST, Rest, list_body, viewer_page
 
 if TYPE_CHECKING:
     from ..recording import Contents
     from ..store import MessageRow, SessionRow, StepRow, Store
-    from .services import Services
+    from .base import Services
 
+Found = TypeVar("Found")
+MAX_RUN = 256 * 1024**2
+"""Bytes of a run file that the server exports for a viewer; larger ones by the command line."""
 ROLES = ("user", "assistant")
 YEAR = 31_536_000
 FRESH_SECONDS = 3600.0
@@ -49,12 +54,12 @@ class History(Rest):
         store = await self.services.store()
         from ..store import MessageQuery  # loaded by the start hook, off the loop
 
-        limit, offset = limits(self, 100)
-        sort = sorting(self, ("created_at", "timestamp"))
+        limit, offset = self.page(100)
+        sort = self.sorting(("created_at", "timestamp"))
         query = MessageQuery(
-            role=one_of(self, "role", ROLES),  # type: ignore[arg-type]
-            created_after=time_after(self, "created_after"),
-            created_before=time_argument(self, "created_before"),
+            role=self.one_of("role", ROLES),  # type: ignore[arg-type]
+            created_after=self.time_after("created_after"),
+            created_before=self.time_argument("created_before"),
             newest_first=bool(sort) and not sort[0][1],
             limit=limit,
             offset=offset,
@@ -77,7 +82,7 @@ class Events(Rest):
     """``/sessions/{session_id}/events``: the whole story by sequence, as ``/ws/{session_id}`` told it."""
 
     async def get(self, session_id: str) -> None:
-        limit, position = limits(self, 100)[0], whole_number(self, "after", 0, least=0)
+        limit, position = self.page(100)[0], self.whole_number("after", 0, least=0)
         store = await self.services.store()
         row = await stored(store, session_id)
         found = await store.events.after(session_id, min(position, FARTHEST), stream=False, limit=limit)
@@ -125,8 +130,8 @@ class Steps(Rest):
     """``/sessions/{session_id}/steps``: the agent's tool calls, oldest first."""
 
     async def get(self, session_id: str) -> None:
-        limit, offset = limits(self, 200)
-        sort = sorting(self, ("step",))
+        limit, offset = self.page(200)
+        sort = self.sorting(("step",))
         store = await self.services.store()
         row = await stored(store, session_id)
         if sort and not sort[0][1]:
@@ -210,7 +215,7 @@ class RunPage(Rest):
 
     async def get(self, session_id: str) -> None:
         await stored(await self.services.store(), session_id)
-        pages.viewer(self, session_id, run=True)
+        viewer_page(self, session_id, run=True)
 
 
 class Formats(Rest):
@@ -220,3 +225,69 @@ class Formats(Rest):
         await self.services.registry()
         found = [] if self.services.formats is None else await asyncio.to_thread(self.services.formats)
         self.write_json({"formats": found})
+
+
+class Experiments(Rest):
+    """``/cambio/experiments``"""
+
+    async def get(self) -> None:
+        self.write_json({"experiments": await asyncio.to_thread(walls.listed)})
+
+
+class OneExperiment(Rest):
+    """``/cambio/experiments/{id}``"""
+
+    methods = ("GET", "HEAD", "PATCH")
+
+    async def get(self, identity: str) -> None:
+        self.write_json(await found(walls.load, identity))
+
+    async def patch(self, identity: str) -> None:
+        """Change tags or note of a cell."""
+        await self.services.registry()
+        from . import schemas  # loaded by the start hook, off the loop
+
+        said = self.parse(schemas.CellChange)
+        wall = await found(walls.load, identity)
+        if all(cell["id"] != said.cell for cell in wall["cells"]):
+            raise MessageNotFound("The experiment has no such cell.")
+        directory = Path(wall["directory"])
+        self.write_json(await asyncio.to_thread(walls.annotate, directory, said.cell, said.tags, said.note))
+
+
+class ExperimentRun(Rest):
+    """``/cambio/experiments/{id}/runs/{run}``: the run file of a cell."""
+
+    async def get(self, identity: str, run: str) -> None:
+        path = await found(walls.run_file, identity, run)
+        try:
+            data = await asyncio.to_thread(path.read_bytes)
+        except OSError:
+            raise MessageNotFound("The run file is gone.") from None
+        self.set_header("Content-Type", "application/zip")
+        self.finish(data)
+
+
+class Export(Rest):
+    """``/cambio/export``: a run file, sent, in another format."""
+
+    methods = ("PUT",)
+    max_body = MAX_RUN
+    body_seconds = 120.0
+
+    async def put(self) -> None:
+        await self.services.registry()
+        from ..recording.run_file import unpack
+
+        file = self.body
+        _, data = await exported(self.services, lambda: unpack(file), self.argument("format", "cambio"))
+        self.set_header("Content-Type", "application/octet-stream")
+        self.finish(data)
+
+
+async def found(look: Callable[..., Found], *values: str) -> Found:
+    """Return what ``look`` finds, in a thread; what is not there is 404."""
+    try:
+        return await asyncio.to_thread(look, *values)
+    except RunError as error:
+        raise MessageNotFound(error.message) from None

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from prometheus_client import Counter, Histogram
+
 from .. import events
-from . import metrics
-from .failure import timestamp
+from . import timestamp
 
 if TYPE_CHECKING:
     from ..sessions.interfaces import SessionView
@@ -239,6 +240,24 @@ _TRANSLATIONS: dict[type[events.Event], Translation] = {
     events.TurnFinished: _turn_finished,
     events.TurnFailed: _turn_failed,
 }
+SESSIONS_ENDED = Counter("cambio_lab_sessions_ended_total", "Sessions ended", ["status"])
+TURNS = Counter("cambio_lab_turns_total", "Turns by how they ended", ["result"])
+TURN_SECONDS = Histogram(
+    "cambio_lab_turn_seconds", "Wall time of a turn", buckets=(0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)
+)
+TOOL_CALLS = Counter("cambio_lab_tool_calls_total", "Tool calls", ["tool", "status"])
+TOOL_SECONDS = Histogram(
+    "cambio_lab_tool_seconds",
+    "Where the time of tool calls goes",
+    ["part"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 30),
+)
+MODEL_SECONDS = Histogram(
+    "cambio_lab_model_seconds", "Time of one model reply", buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+)
+TOKENS = Counter("cambio_lab_tokens_total", "Tokens by kind", ["kind"])
+COST = Counter("cambio_lab_cost_usd_total", "Money spent on models, in US dollars")
+RETRIES = Counter("cambio_lab_model_retries_total", "Waits for the model's service")
 KNOWN_TOOLS = 64
 """Distinct names of tools with a label of their own; functions from notebooks beyond that share one."""
 _tools: set[str] = set()
@@ -248,26 +267,26 @@ def _count(event: events.Event) -> None:
     """Count what a session does, for ``/metrics``."""
     match event:
         case events.ToolFinished():
-            metrics.TOOL_CALLS.labels(_label(event.tool), "failed" if event.is_error else "completed").inc()
+            TOOL_CALLS.labels(_label(event.tool), "failed" if event.is_error else "completed").inc()
             for part, milliseconds in asdict(event.timing).items():
-                metrics.TOOL_SECONDS.labels(part).observe(milliseconds / 1000)
+                TOOL_SECONDS.labels(part).observe(milliseconds / 1000)
         case events.ModelReplied():
-            metrics.MODEL_SECONDS.observe(event.model_ms / 1000)
+            MODEL_SECONDS.observe(event.model_ms / 1000)
             usage = event.usage.describe()
-            metrics.COST.inc(max(0.0, usage.pop("cost_usd")))
+            COST.inc(max(0.0, usage.pop("cost_usd")))
             usage.pop("requests")
             for kind, count in usage.items():
-                metrics.TOKENS.labels(kind.removesuffix("_tokens")).inc(count)
+                TOKENS.labels(kind.removesuffix("_tokens")).inc(count)
         case events.TurnFinished():
-            metrics.TURNS.labels("stopped" if event.stopped else "limit" if event.limit else "finished").inc()
-            metrics.TURN_SECONDS.observe(event.processing_time)
+            TURNS.labels("stopped" if event.stopped else "limit" if event.limit else "finished").inc()
+            TURN_SECONDS.observe(event.processing_time)
         case events.TurnFailed():
-            metrics.TURNS.labels("failed").inc()
-            metrics.TURN_SECONDS.observe(event.processing_time)
+            TURNS.labels("failed").inc()
+            TURN_SECONDS.observe(event.processing_time)
         case events.StatusChanged() if event.metadata.get("event") == "ended":
-            metrics.SESSIONS_ENDED.labels(event.status).inc()
+            SESSIONS_ENDED.labels(event.status).inc()
         case events.Retrying():
-            metrics.RETRIES.inc()
+            RETRIES.inc()
 
 
 def _label(tool: str) -> str:

@@ -7,8 +7,7 @@ import base64
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CambioError, InvalidRequest, SessionNotFound
-from . import messages
-from .failure import status_of, timestamp
+from . import messages, status_of, timestamp
 from .socket import CONTROLS, EventSocket, unknown_type
 
 if TYPE_CHECKING:

@@ -7,14 +7,17 @@ import math
 import re
 from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from jinja2 import Environment, PackageLoader
 from tornado.http1connection import HTTP1Connection
 from tornado.web import HTTPError, stream_request_body
 
 from ..errors import CambioError, DesktopError, InvalidRequest, SessionEnded
-from .base import METHODS, Guarded
-from .failure import MESSAGES, BadJson, Refused, parse
+from . import BadJson, Refused, parse
+from .base import Guarded
 
 if TYPE_CHECKING:
     from .schemas import Asked
@@ -28,6 +31,14 @@ were not read resets it, and the reset may overtake the answer."""
 
 BODY_SECONDS = 20.0
 """In which a body must have arrived."""
+MAX_LIMIT = 200
+FARTHEST = 2**53
+"""A larger offset is beyond every list, and SQLite would not take it."""
+_NUMBER = re.compile(r"[+-]?\d{1,1000}\Z", re.ASCII)
+_TIMES = (
+    re.compile(r"\d{4}-\d{2}-\d{2}\Z", re.ASCII),
+    re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:?\d{2})?\Z", re.ASCII),
+)
 
 
 @stream_request_body
@@ -158,95 +169,67 @@ class Rest(Guarded):
 
         return checked(model, self.json_object(optional=optional))
 
+    # Query parameters
 
-class NotFound(Rest):
-    """Every address below ours that nothing answers to."""
+    def page(self, default: int) -> tuple[int, int]:
+        """``(limit, offset)``: a larger ``limit`` than 200 is 200, anything below 1 or not a number is 400."""
+        limit = self.whole_number("limit", default, least=1)
+        return min(limit, MAX_LIMIT), min(self.whole_number("offset", 0, least=0), FARTHEST)
 
-    methods = METHODS[:-1]
+    def whole_number(self, name: str, default: int, least: int) -> int:
+        """A whole number, at least ``least``; anything else is 400."""
+        text = self.argument(name, str(default))
+        if not _NUMBER.match(text) or int(text) < least:
+            raise Refused(400, f"The query parameter {name} must be a whole number.", {name: f"at least {least}"})
+        return int(text)
 
-    def _answer(self, *args: str, **kwargs: str) -> None:
-        raise Refused(404, MESSAGES[404])
+    def one_of(self, name: str, allowed: Sequence[str]) -> str | None:
+        """A filter with a fixed set of values; absent is ``None``, another value is 400."""
+        value = self.argument(name, "")
+        if not value and name not in self.request.query_arguments:
+            return None
+        if value not in allowed:
+            raise Refused(400, f"The query parameter {name} has no such value.", {name: "one of " + ", ".join(allowed)})
+        return value
 
-    get = post = put = patch = delete = _answer
-
-    def check_xsrf_cookie(self) -> None:
-        """Nothing happens here that could be forged."""
-
-
-MAX_LIMIT = 200
-FARTHEST = 2**53
-"""A larger offset is beyond every list, and SQLite would not take it."""
-_NUMBER = re.compile(r"[+-]?\d{1,1000}\Z", re.ASCII)
-_TIMES = (
-    re.compile(r"\d{4}-\d{2}-\d{2}\Z", re.ASCII),
-    re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:?\d{2})?\Z", re.ASCII),
-)
-
-
-def limits(handler: Guarded, default: int) -> tuple[int, int]:
-    """``(limit, offset)``: a larger ``limit`` than 200 is 200, anything below 1 or not a number is 400."""
-    limit = whole_number(handler, "limit", default, least=1)
-    return min(limit, MAX_LIMIT), min(whole_number(handler, "offset", 0, least=0), FARTHEST)
-
-
-def whole_number(handler: Guarded, name: str, default: int, least: int) -> int:
-    """A whole number, at least ``least``; anything else is 400."""
-    text = handler.argument(name, str(default))
-    if not _NUMBER.match(text) or int(text) < least:
-        raise Refused(400, f"The query parameter {name} must be a whole number.", {name: f"at least {least}"})
-    return int(text)
-
-
-def one_of(handler: Guarded, name: str, allowed: Sequence[str]) -> str | None:
-    """A filter with a fixed set of values; absent is ``None``, another value is 400."""
-    value = handler.argument(name, "")
-    if not value and name not in handler.request.query_arguments:
-        return None
-    if value not in allowed:
-        raise Refused(400, f"The query parameter {name} has no such value.", {name: "one of " + ", ".join(allowed)})
-    return value
-
-
-def time_argument(handler: Guarded, name: str) -> float | None:
-    """A date (its first second, UTC) or a time, as seconds since the epoch; without a zone it is UTC."""
-    text = handler.argument(name, "")
-    if name not in handler.request.query_arguments:
-        return None
-    try:
-        if not any(pattern.match(text) for pattern in _TIMES):
-            raise ValueError
-        found = datetime.fromisoformat(text)
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        raise Refused(
-            400, f"The query parameter {name} must be a date or a time.", {name: "like 2024-01-15T10:30:00Z"}
-        ) from None
-
-
-def time_after(handler: Guarded, name: str) -> float | None:
-    """A :func:`time_argument`; rows of that second are out, because times are shown in whole seconds.
-
-    Else who asks for what came after the last row is given that row again.
-    """
-    found = time_argument(handler, name)
-    return None if found is None else math.nextafter(math.floor(found) + 1.0, 0.0)
-
-
-def sorting(handler: Guarded, keys: Sequence[str]) -> list[tuple[str, bool]]:
-    """``sort=created_at:desc,name:asc`` as ``[(key, ascending)]``; no direction means ascending, absent is empty."""
-    if "sort" not in handler.request.query_arguments:
-        return []
-    found: list[tuple[str, bool]] = []
-    for part in handler.argument("sort", "").split(","):
-        key, _, direction = part.strip().partition(":")
-        if key not in keys or direction not in {"", "asc", "desc"} or key in {known for known, _ in found}:
+    def time_argument(self, name: str) -> float | None:
+        """A date (its first second, UTC) or a time, as seconds since the epoch; without a zone it is UTC."""
+        text = self.argument(name, "")
+        if name not in self.request.query_arguments:
+            return None
+        try:
+            if not any(pattern.match(text) for pattern in _TIMES):
+                raise ValueError
+            found = datetime.fromisoformat(text)
+            return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, OverflowError):
             raise Refused(
-                400,
-                "The query parameter sort cannot be used like this.",
-                {"sort": f"key:asc or key:desc, separated by commas, each key once: {', '.join(sorted(keys))}"},
-            )
-        found.append((key, direction != "desc"))
-    return found
+                400, f"The query parameter {name} must be a date or a time.", {name: "like 2024-01-15T10:30:00Z"}
+            ) from None
+
+    def time_after(self, name: str) -> float | None:
+        """A :meth:`time_argument`; rows of that second are out, because times are shown in whole seconds.
+
+        Else who asks for what came after the last row is given that row again.
+        """
+        found = self.time_argument(name)
+        return None if found is None else math.nextafter(math.floor(found) + 1.0, 0.0)
+
+    def sorting(self, keys: Sequence[str]) -> list[tuple[str, bool]]:
+        """``sort=created_at:desc,name:asc`` as ``[(key, ascending)]``; ascending unless it says ``desc``."""
+        if "sort" not in self.request.query_arguments:
+            return []
+        found: list[tuple[str, bool]] = []
+        for part in self.argument("sort", "").split(","):
+            key, _, direction = part.strip().partition(":")
+            if key not in keys or direction not in {"", "asc", "desc"} or key in {known for known, _ in found}:
+                raise Refused(
+                    400,
+                    "The query parameter sort cannot be used like this.",
+                    {"sort": f"key:asc or key:desc, separated by commas, each key once: {', '.join(sorted(keys))}"},
+                )
+            found.append((key, direction != "desc"))
+        return found
 
 
 def list_body(name: str, rows: list[dict[str, Any]], total: int, limit: int, offset: int) -> dict[str, Any]:
@@ -265,3 +248,36 @@ def list_body(name: str, rows: list[dict[str, Any]], total: int, limit: int, off
             "has_prev": offset > 0,
         },
     }
+
+
+STATIC = Path(__file__).resolve().parent.parent / "static"
+VIEWER_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "connect-src 'self'; font-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+)
+"""``style-src`` has 'unsafe-inline' because views are sized with style attributes."""
+
+
+@cache
+def templates() -> Environment:
+    """Return the pages' templates, which escape."""
+    return Environment(loader=PackageLoader("cambio_lab.api"), autoescape=True)
+
+
+def viewer_page(handler: Guarded, session_id: str, *, run: bool = False) -> None:
+    """Answer with the page that shows one desktop, or its ``run``."""
+    if not (STATIC / "viewer.js").exists():
+        raise Refused(503, "The front end is not built. Run: npm --prefix labextension install && make setup")
+    config = {
+        "base_url": handler.url(),
+        "session_id": session_id,
+        "run": run,
+        "ws_path": handler.url("ws", session_id),
+        "vnc_path": handler.url("vnc", session_id),
+    }
+    # The page may be opened without having seen the cookie that its own requests must echo.
+    handler.xsrf_token  # noqa: B018
+    handler.set_header("Content-Security-Policy", VIEWER_POLICY)
+    handler.set_header("Content-Type", "text/html; charset=utf-8")
+    template = templates().get_template("viewer.html.j2")
+    handler.finish(template.render(static=handler.url("cambio", "static", ""), config=config))

@@ -7,15 +7,20 @@ start hook has, off the event loop: pydantic takes a tenth of a second.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from ..agent.extras import ExtraResult, check_names
 from ..errors import InvalidRequest
 from ..sessions.config import SessionConfig
 from ..sessions.message import Checked, listed, words
-from .failure import SHORT
+from . import SHORT, timestamp
+
+if TYPE_CHECKING:
+    from ..sessions.session import Session
 
 MOST_TOOLS, MOST_WATCHED = 64, 100
 LONGEST_SECONDS = 3600.0
@@ -197,3 +202,72 @@ class Follow(Said):
     after: Annotated[
         int | None, Field(ge=0, le=2**53, description="The last `sequence` of the session that this client has seen.")
     ] = None
+
+
+GONE = "The notebook or program that offered this function has gone."
+
+
+class OfferedTools:
+    """The functions that one socket offers. The last socket that offers is the one the agent calls."""
+
+    def __init__(self, session: Session, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+        self._session = session
+        self._send = send
+        self._entries: list[dict[str, Any]] = []
+        self._seconds: dict[str, float] = {}
+        self._waiting: dict[str, asyncio.Future[ExtraResult]] = {}
+
+    @property
+    def timeout(self) -> float:
+        """The longest of the offered functions' limits; each has its own below that."""
+        return max(self._seconds.values(), default=60.0)
+
+    def schemas(self) -> Sequence[dict[str, Any]]:
+        return self._entries
+
+    def offer(self, body: dict[str, Any]) -> list[str]:
+        """Replace the offer; return the names. :class:`InvalidRequest` for what cannot be offered."""
+        tools = parse(OfferTools, body).tools
+        for number, tool in enumerate(tools):
+            if tool.input_schema.get("type") != "object":
+                where = f"tools.{number}.input_schema"
+                raise InvalidRequest(f"{where} must have the type object.", details={where: 'needs "type": "object"'})
+        entries = [tool.model_dump(exclude={"timeout"}) for tool in tools]
+        check_names(entries)
+        self._seconds = {tool.name: tool.timeout for tool in tools}
+        self._entries = entries
+        if entries:
+            self._session.extra_tools = self
+        else:
+            self.withdraw()
+        return [tool.name for tool in tools]
+
+    async def call(self, name: str, arguments: dict[str, Any], *, tool_use_id: str) -> ExtraResult:
+        """Ask the client; an answer that does not come in time is a ``TimeoutError``."""
+        answer: asyncio.Future[ExtraResult] = asyncio.get_running_loop().create_future()
+        self._waiting[tool_use_id] = answer
+        asked = {"type": "tool_call", "tool": name, "tool_use_id": tool_use_id, "arguments": arguments}
+        try:
+            async with asyncio.timeout(self._seconds.get(name, 60.0)):
+                await self._send({**asked, "timestamp": timestamp()})
+                return await answer
+        finally:
+            self._waiting.pop(tool_use_id, None)
+
+    async def result(self, body: dict[str, Any]) -> None:
+        """Take a client's answer to a call."""
+        found = parse(ToolResult, body)
+        waiting = self._waiting.get(found.tool_use_id)
+        if waiting is None or waiting.done():
+            raise InvalidRequest("No call waits for this result.", hint="It took too long, or the turn was stopped.")
+        image = await self._session.uploads.screenshot(found.image) if found.image else None
+        if not waiting.done():
+            waiting.set_result(ExtraResult(found.text, found.is_error, image))
+
+    def withdraw(self) -> None:
+        """The client left: what waits for it fails now, and the agent is no longer offered its functions."""
+        if self._session.extra_tools is self:
+            self._session.extra_tools = None
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_result(ExtraResult(GONE, is_error=True))

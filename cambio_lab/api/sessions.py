@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from prometheus_client import Counter, Histogram
+
 from ..errors import InvalidRequest
 from ..recording.walls import check_tags
-from . import metrics
+from .access import LimitName
 from .base import Guarded
-from .rest import Rest, limits, list_body, one_of, sorting, time_after, time_argument
-from .services import LimitName
+from .rest import Rest, list_body
 
 if TYPE_CHECKING:
     from ..store import SessionRow
 
+SESSIONS_CREATED = Counter("cambio_lab_sessions_created_total", "Sessions created")
+CREATE_SECONDS = Histogram(
+    "cambio_lab_session_create_seconds",
+    "Time until a new session's desktop is usable",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120),
+)
 SORT_KEYS = ("created_at", "ended_at", "id", "model", "name", "status", "steps")
 STATUSES = ("active", "inactive", "error")
 LISTED = (
@@ -45,12 +52,12 @@ class Sessions(Rest):
         registry = await self.services.registry()
         from ..store import SessionQuery  # loaded by the start hook, off the loop
 
-        limit, offset = limits(self, 50)
+        limit, offset = self.page(50)
         query = SessionQuery(
-            status=one_of(self, "status", STATUSES),
-            created_after=time_after(self, "created_after"),
-            created_before=time_argument(self, "created_before"),
-            sort=tuple(sorting(self, SORT_KEYS)) or (("created_at", False),),
+            status=self.one_of("status", STATUSES),
+            created_after=self.time_after("created_after"),
+            created_before=self.time_argument("created_before"),
+            sort=tuple(self.sorting(SORT_KEYS)) or (("created_at", False),),
             limit=limit,
             offset=offset,
         )
@@ -72,12 +79,12 @@ class Sessions(Rest):
     async def _create(self, name: object, config: dict[str, Any]) -> None:
         """Create a session for the waiting client; undo the creation when the client has left."""
         registry = await self.services.registry()
-        with metrics.CREATE_SECONDS.time():
+        with CREATE_SECONDS.time():
             session = await registry.create(name, config)  # type: ignore[arg-type]
         if self.client_left:  # while the last step of the creation was on its way
             await registry.end(session.id, "The client left before the session was ready")
             return
-        metrics.SESSIONS_CREATED.inc()
+        SESSIONS_CREATED.inc()
         self.write_json(described(self, session.describe()))
 
     def _check_desktop(self, config: dict[str, Any]) -> None:

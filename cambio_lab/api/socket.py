@@ -1,4 +1,4 @@
-"""What the WebSockets share: everything is decided before the upgrade, dead peers are dropped, frames are answered."""
+"""WebSockets: all is decided before the upgrade, dead peers are dropped, frames are answered; that of a session."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ import contextlib
 import json
 import logging
 import re
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from prometheus_client import Counter, Gauge
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from ..errors import CambioError, InvalidRequest, SessionEnded, StoreUnavailable
-from . import messages, metrics
+from . import SHORT, BadJson, Refused, messages, parse, timestamp
 from .base import Guarded
-from .failure import SHORT, BadJson, Refused, parse, timestamp
 
 if TYPE_CHECKING:
     from ..sessions.broadcast import Subscription
     from ..sessions.session import Session
-    from .schemas import Command
+    from .schemas import Command, OfferedTools
 
 logger = logging.getLogger(__name__)
+SOCKETS = Gauge("cambio_lab_websocket_connections", "Open WebSockets", ["endpoint"])
+SOCKET_MESSAGES = Counter("cambio_lab_websocket_messages_total", "Messages on /ws", ["direction"])
+SLOW_READERS = Counter("cambio_lab_slow_readers_total", "Times that a reader of /ws was sent to the store to catch up")
 _CONTROLS: dict[str, Callable[[Session, Command, str], Awaitable[None]]] = {
     "stop": lambda session, command, viewer: session.stop(command.message_id),
     "take_back": lambda session, command, viewer: session.take_back(command.message_id or ""),
@@ -36,10 +40,10 @@ _CONTROLS: dict[str, Callable[[Session, Command, str], Awaitable[None]]] = {
 }
 WHEN = ("next", "idle", "now")
 """When a message is read: before the agent's next request, or only while no turn runs (else it is refused)."""
-FIELDS = ("answer_schema", "images")
-"""What a message may have besides its text and metadata."""
 CONTROLS = tuple(_CONTROLS)
 """What a person does to a turn: the types of :class:`.schemas.Command`."""
+COMMANDS = (*CONTROLS, "offer_tools", "tool_result")
+TRUE, FALSE = {"true", "1", "yes"}, {"false", "0", "no", ""}
 
 
 class Socket(Guarded):
@@ -86,15 +90,13 @@ class Socket(Guarded):
         """Seconds; Tornado drops a peer that has not answered one ping when the next is due."""
         return self.services.settings.heartbeat
 
-    @property
-    def ping_timeout(self) -> float:
-        return self.services.settings.heartbeat
+    ping_timeout = ping_interval
 
     def count_open(self, opened: bool) -> None:
         """Keep the gauge of open sockets true, however often the end is reported."""
         if opened != self._counted:
             self._counted = opened
-            metrics.SOCKETS.labels(self.endpoint).inc(1 if opened else -1)
+            SOCKETS.labels(self.endpoint).inc(1 if opened else -1)
 
 
 class EventSocket(Socket, WebSocketHandler):
@@ -131,20 +133,26 @@ class EventSocket(Socket, WebSocketHandler):
     async def send(self, body: messages.Body | str) -> None:
         """Send, and wait until the peer has taken it: what a slow peer cannot take waits in the store."""
         text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-        metrics.SOCKET_MESSAGES.labels("out").inc()
+        SOCKET_MESSAGES.labels("out").inc()
         await self.write_message(text)
 
     async def on_message(self, message: str | bytes) -> None:
         """One frame; whatever is wrong with it is answered with an ``error`` and the connection stays."""
-        metrics.SOCKET_MESSAGES.labels("in").inc()
+        SOCKET_MESSAGES.labels("in").inc()
         body: dict[str, Any] = {}
         try:
-            body = parse_frame(message)
+            if isinstance(message, bytes):
+                raise InvalidRequest("Binary frames are not understood: send JSON as text.")
+            frame = parse(message)
+            if not isinstance(frame, dict):
+                raise InvalidRequest('A message is a JSON object such as {"content": "..."}.')
+            body = frame
             await self.handle(body)
         except BadJson as error:
             answer = messages.failure("Message not understood", f"The frame is not JSON: {error}")
         except CambioError as error:
-            answer = messages.failure(title(error), error.describe(), dict(error.details))
+            words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).capitalize()  # "Turn running"
+            answer = messages.failure(words, error.describe(), dict(error.details))
         except WebSocketClosedError:
             return
         except Exception:
@@ -167,7 +175,7 @@ class EventSocket(Socket, WebSocketHandler):
                 await self.send(f"{text[:-1]},{tail}" if about else text)
         finally:
             subscription.close()
-            metrics.SLOW_READERS.inc(subscription.lagged)
+            SLOW_READERS.inc(subscription.lagged)
 
     async def handle(self, body: dict[str, Any]) -> None:
         """Do what the message says. Deliberate errors become ``error`` messages."""
@@ -178,7 +186,7 @@ class EventSocket(Socket, WebSocketHandler):
         when = body.get("when", "next")
         if when not in WHEN:
             raise InvalidRequest("when must be next, idle or now.", details={"when": f"one of {', '.join(WHEN)}"})
-        fields = {name: body[name] for name in FIELDS if name in body}
+        fields = {name: body[name] for name in ("answer_schema", "images") if name in body}
         await session.send(body.get("content"), body.get("metadata"), when=when, **fields)
 
     async def control(self, session: Session, body: dict[str, Any], viewer: str) -> None:
@@ -225,20 +233,68 @@ class EventSocket(Socket, WebSocketHandler):
             self.close(1011, "Something went wrong inside the server")
 
 
-def parse_frame(frame: str | bytes) -> dict[str, Any]:
-    """A frame as a JSON object."""
-    if isinstance(frame, bytes):
-        raise InvalidRequest("Binary frames are not understood: send JSON as text.")
-    body = parse(frame)
-    if not isinstance(body, dict):
-        raise InvalidRequest('A message is a JSON object such as {"content": "..."}.')
-    return body
+class AgentSocket(EventSocket):
+    """``/ws/{session_id}``"""
+
+    what = "the WebSocket of a session"
+    session: Session
+    subscription: Subscription | None = None
+
+    async def plain(self, session_id: str) -> None:  # type: ignore[override]
+        """Says what speaks against the session: a browser cannot read why an upgrade was refused, and asks again."""
+        await self.find(session_id)
+        await super().plain(session_id)
+
+    async def admit(self, session_id: str) -> None:  # type: ignore[override]
+        """Find the session and begin to collect its events, so that none is missed during the handshake."""
+        stream = self.argument("stream", "").lower()
+        if stream not in TRUE | FALSE:
+            raise Refused(400, "The query parameter stream must be true or false.", {"stream": "true or false"})
+        after = None
+        if "after" in self.request.query_arguments:
+            if not re.fullmatch(r"[0-9]{1,18}", text := self.argument("after", "")):
+                raise Refused(400, "The query parameter after must be a sequence number.", {"after": "a whole number"})
+            after = int(text)
+        self.session = await self.find(session_id)
+        try:
+            self.subscription = self.session.subscribe(after=after, stream=stream in TRUE)
+        except InvalidRequest as error:  # `after` beyond the last event: a bad query value
+            raise Refused(400, error.describe(), error.details) from None
+        self.viewer = f"socket-{uuid.uuid4().hex[:8]}"
+        self.tools: OfferedTools | None = None
+
+    def released(self) -> None:
+        if self.subscription is not None:
+            if self.tools is not None:
+                self.tools.withdraw()
+            self.subscription.close()
+
+    def open(self, session_id: str) -> None:
+        self.start(self._pump)
+
+    async def _pump(self) -> None:
+        assert self.subscription is not None
+        await self.tell(self.session, self.subscription)
+        self.close(1000, "The session is over")
+
+    async def handle(self, body: dict[str, Any]) -> None:
+        kind = body.get("type", "message")
+        if kind == "message":
+            await self.message(self.session, body)
+        elif kind in CONTROLS:
+            await self.control(self.session, body, self.viewer)
+        elif kind in ("offer_tools", "tool_result"):
+            from . import schemas  # loaded by the start hook, off the loop
+
+            self.tools = self.tools or schemas.OfferedTools(self.session, self.send)
+            if kind == "tool_result":
+                await self.tools.result(body)
+            else:
+                names = self.tools.offer(body)
+                await self.send({"type": "tools_offered", "tools": names, "timestamp": timestamp()})
+        else:
+            raise unknown_type(kind, ["message", *COMMANDS])
 
 
 def unknown_type(kind: object, known: list[str]) -> InvalidRequest:
     return InvalidRequest(f"There is no message of this type: {str(kind)[:60]!r}.", hint=f"Known: {', '.join(known)}.")
-
-
-def title(error: CambioError) -> str:
-    """``TurnRunning`` as "Turn running": the short form of a deliberate error."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).capitalize()

@@ -10,15 +10,17 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
+from prometheus_client import Gauge
+
 from .._version import __version__
 from ..desktop.provider import ISOLATION, ProviderHealth
 from ..errors import ConfigurationError
 from ..settings import Settings
-from . import metrics
-from .failure import timestamp
+from . import timestamp
+from .base import Services
 from .rest import Rest
-from .services import Services
 
+DISK_BYTES = Gauge("cambio_lab_disk_bytes", "Bytes of the database and the screenshots")
 PATIENCE = 2.0
 """Seconds that one service may take to answer."""
 FRESH = 1.0
@@ -97,7 +99,7 @@ class Health(Rest):
 
     async def get(self) -> None:
         services = self.services
-        await services.settled()
+        await services.settled.wait()
         if services.health is None:
             down = {"database": "down", "redis": "disabled", "docker": "down", "desktop": "down"}
             answer: dict[str, Any] = {"status": "unhealthy", "services": down, "version": __version__}
@@ -132,7 +134,7 @@ async def watch_disk(services: Services, period: float = 60.0) -> None:
     """Keep the disk gauge current until cancelled."""
     while True:
         store = await services.store()
-        metrics.DISK_BYTES.set(await store.disk_bytes())
+        DISK_BYTES.set(await store.disk_bytes())
         await asyncio.sleep(period)
 
 
@@ -152,7 +154,7 @@ class Mcp(Rest):
         await self.services.registry()
         if self.services.mcp is None:
             raise ConfigurationError("This server has no MCP.", hint='pip install "cambio-lab[mcp]" and restart it.')
-        application = await self.services.mcp.application()
+        application = await self.services.mcp()
         self.json_object()  # refuses what is no JSON object, is too large or says that it is something else
         await self.while_connected(self._answer(application))
 

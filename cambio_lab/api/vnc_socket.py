@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from jupyter_server_proxy.rawsocket import RawSocketHandler
+from prometheus_client import Counter
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError
 
@@ -23,8 +24,8 @@ from ..desktop.rfb.stream import ByteStream, authenticate
 from ..desktop.rfb.viewer_filter import Greeting, ViewerInput
 from ..errors import DesktopLost, SessionEnded
 from ..events import HumanInput
-from . import metrics, pages
-from .failure import SHORT, Refused
+from . import SHORT, Refused
+from .rest import viewer_page
 from .socket import Socket
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ MOST_VIEWERS = 64
 """Of one session: each costs a connection to its X server, which draws the screen for it."""
 REPORT_SECONDS = 1.0
 """A viewer's input is reported to the session at most this often."""
-_FROM_VIEWER, _TO_VIEWER = metrics.VNC_BYTES.labels("from_viewer"), metrics.VNC_BYTES.labels("to_viewer")
+VNC_BYTES = Counter("cambio_lab_vnc_bytes_total", "Bytes through /vnc", ["direction"])
+_FROM_VIEWER, _TO_VIEWER = VNC_BYTES.labels("from_viewer"), VNC_BYTES.labels("to_viewer")
 
 
 class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
@@ -60,7 +62,7 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
     async def plain(self, session_id: str) -> None:  # type: ignore[override]
         """The page with noVNC, for people who open ``vnc_url`` in a browser."""
         await self._find(session_id)
-        pages.viewer(self, session_id)
+        viewer_page(self, session_id)
 
     async def admit(self, session_id: str) -> None:  # type: ignore[override]
         """Connect to the desktop while a refusal can still be an HTTP answer."""

@@ -26,7 +26,7 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 from tornado.web import RequestHandler
 
-from ..api.failure import malformed
+from ..api import malformed
 
 FIRST_SECONDS = 10.0
 """From a connection to the end of its first request's headers."""

@@ -142,7 +142,7 @@ def _front_end() -> ProviderHealth:
 async def _redis(settings: Settings) -> ProviderHealth:
     if not settings.redis_url:
         return ProviderHealth("redis", True, "not used: rate limits are counted in memory")
-    from ..api.services import RateLimiter
+    from ..api.access import RateLimiter
 
     limiter = RateLimiter(settings)
     try:

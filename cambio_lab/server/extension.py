@@ -25,10 +25,10 @@ from jupyter_server.serverapp import ServerApp
 from traitlets import Bool, Float, Int, TraitType, Unicode, default
 from traitlets.config import Configurable
 
-from .. import api
 from .._version import __version__
+from ..api.base import KEY, Services
 from ..api.messages import Encoder
-from ..api.services import KEY, Services
+from ..api.routes import handlers
 from ..api.system import HealthCheck, watch_disk
 from ..desktop import build_provider, make_provider
 from ..desktop.provider import DesktopProvider
@@ -113,7 +113,7 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
         bound(self.settings)  # the HTTP server is made after the extensions
 
     def initialize_handlers(self) -> None:
-        self.handlers.extend(api.handlers())
+        self.handlers.extend(handlers())
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         """Jupyter waits for all extensions' hooks together, so ours only begins the work."""
@@ -178,8 +178,9 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
 
         self.services.export, self.services.formats = export, formats
         if find_spec("mcp") is not None:
-            self.services.mcp = self._mcp = Endpoint(self._registry)
-        self.services.ready(self._registry, self._store)
+            self._mcp = Endpoint(self._registry)
+            self.services.mcp = self._mcp.application
+        self.services.ready(self._registry)
         health = await default.health()
         self.log.info("cambio_lab %s: %s; data in %s", __version__, health.summary, directory)
         self._tasks += (
@@ -197,7 +198,7 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
 
     async def stop_extension(self) -> None:
         """End or keep the sessions as ``keep_sessions`` says, within ten seconds."""
-        self.services.stopping()
+        self.services.failed(StoreUnavailable("The server is shutting down."))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from cambio_lab.api import metrics
-from cambio_lab.api.agent_socket import COMMANDS
+from cambio_lab.api.base import REQUESTS
+from cambio_lab.api.socket import COMMANDS
 from cambio_lab.cli import main
 from cambio_lab.server.extension import CambioLab
 from cambio_lab.settings import Settings
@@ -33,7 +33,7 @@ def test_each_setting_is_a_trait() -> None:
 
 
 def test_each_metric_of_the_dashboard_exists() -> None:
-    assert metrics.REQUESTS
+    assert REQUESTS
     known = {sample.name for family in REGISTRY.collect() for sample in family.samples}
     known |= {f"{family.name}{suffix}" for family in REGISTRY.collect() for suffix in ("", "_total", "_bucket")}
     for panel in json.loads((DOCS / "grafana.json").read_text())["panels"]:

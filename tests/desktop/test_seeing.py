@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cambio_lab.api.services import Thumbnails
+from cambio_lab.api.base import Thumbnails
 from cambio_lab.desktop import screen as png
 from cambio_lab.desktop.base import Point, Region, Size
 from cambio_lab.desktop.connected import ConnectedDesktop

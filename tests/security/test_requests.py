@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cambio_lab.api.failure import BadJson, parse
+from cambio_lab.api import BadJson, parse
 from tests.live_server import LiveServer
 
 LENGTHS = {

@@ -17,8 +17,8 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from cambio_lab.api import ROUTES, agent_socket, messages
-from cambio_lab.api.failure import NAMES
+from cambio_lab.api import NAMES, messages, socket
+from cambio_lab.api.routes import ROUTES
 from tests.live_server import LiveServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -80,7 +80,7 @@ async def test_each_message_type_is_described(kind: str) -> None:
 
 async def test_every_message_we_know_is_described() -> None:
     described = ASYNCAPI["components"]["messages"]
-    assert set(agent_socket.COMMANDS) == {*described["command"]["payload"]["properties"]["type"]["enum"],
+    assert set(socket.COMMANDS) == {*described["command"]["payload"]["properties"]["type"]["enum"],
                                           "offer_tools", "tool_result"}  # fmt: skip
 
 

@@ -1,4 +1,7 @@
-"""What a browser loads: the viewer's page, front-end modules, the API's description and its rendered page."""
+"""The map of all URLs, and what a browser loads: front-end modules, the API's description and its rendered page.
+
+Trailing slashes work too; the base URL is put in front by Jupyter.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from tornado.web import StaticFileHandler
 
-from .base import Guarded
-from .failure import Refused
-from .rest import Rest
+from . import MESSAGES, Refused, desktop, history, sessions, system
+from .base import METHODS, Guarded
+from .overview_socket import OverviewSocket
+from .rest import STATIC, Rest, templates
+from .socket import AgentSocket
+from .vnc_socket import VncSocket
 
 Json = dict[str, Any]
-PACKAGE = Path(__file__).resolve().parent.parent
-STATIC = PACKAGE / "static"
 HERE = Path(__file__).resolve().parent
-VIEWER_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-    "connect-src 'self'; font-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
-)
-"""``style-src`` has 'unsafe-inline' because views are sized with style attributes."""
 FRAME_POLICY = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
@@ -36,25 +34,6 @@ DOCS_POLICY = (
 
 _SHOWN = ("type", "enum", "format", "minimum", "maximum", "pattern")
 _METHODS = ("get", "post", "put", "patch", "delete")
-
-
-def viewer(handler: Guarded, session_id: str, *, run: bool = False) -> None:
-    """Answer with the page that shows one desktop, or its ``run``."""
-    if not (STATIC / "viewer.js").exists():
-        raise Refused(503, "The front end is not built. Run: npm --prefix labextension install && make setup")
-    config = {
-        "base_url": handler.url(),
-        "session_id": session_id,
-        "run": run,
-        "ws_path": handler.url("ws", session_id),
-        "vnc_path": handler.url("vnc", session_id),
-    }
-    # The page may be opened without having seen the cookie that its own requests must echo.
-    handler.xsrf_token  # noqa: B018
-    handler.set_header("Content-Security-Policy", VIEWER_POLICY)
-    handler.set_header("Content-Type", "text/html; charset=utf-8")
-    template = _environment().get_template("viewer.html.j2")
-    handler.finish(template.render(static=handler.url("cambio", "static", ""), config=config))
 
 
 class Static(Guarded, StaticFileHandler):
@@ -115,15 +94,9 @@ def _docs() -> str:
     import yaml
 
     rest, sockets = (yaml.safe_load(_text(name)) for name in ("openapi.yaml", "asyncapi.yaml"))
-    page = _environment().get_template("docs.html.j2")
-    return page.render(rest=rest, sockets=sockets, methods=_METHODS, resolve=_resolve)
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(loader=PackageLoader("cambio_lab.api"), autoescape=True)
-    environment.filters |= {"markdown": _markdown, "short": _short, "pretty": _pretty}
-    return environment
+    page = templates().overlay()
+    page.filters |= {"markdown": _markdown, "short": _short, "pretty": _pretty}
+    return page.get_template("docs.html.j2").render(rest=rest, sockets=sockets, methods=_METHODS, resolve=_resolve)
 
 
 def _markdown(text: str) -> Markup:
@@ -149,3 +122,64 @@ def _short(schema: Json | None) -> str:
 
 def _pretty(schema: Json) -> str:
     return json.dumps(schema, indent=2, ensure_ascii=False)
+
+
+class NotFound(Rest):
+    """Every address below ours that nothing answers to."""
+
+    methods = METHODS[:-1]
+
+    def _answer(self, *args: str, **kwargs: str) -> None:
+        raise Refused(404, MESSAGES[404])
+
+    get = post = put = patch = delete = _answer
+
+    def check_xsrf_cookie(self) -> None:
+        """Nothing happens here that could be forged."""
+
+
+ID = r"([^/]+)"
+
+ROUTES: tuple[tuple[str, str, type[Any]], ...] = (
+    # (template, pattern, handler)
+    ("/sessions", r"/sessions/?", sessions.Sessions),
+    ("/sessions/{session_id}", rf"/sessions/{ID}/?", sessions.OneSession),
+    ("/sessions/{session_id}/stop", rf"/sessions/{ID}/stop/?", sessions.Stop),
+    ("/sessions/{session_id}/answer", rf"/sessions/{ID}/answer/?", sessions.Answer),
+    ("/sessions/{session_id}/history", rf"/sessions/{ID}/history/?", history.History),
+    ("/sessions/{session_id}/events", rf"/sessions/{ID}/events/?", history.Events),
+    ("/sessions/{session_id}/steps", rf"/sessions/{ID}/steps/?", history.Steps),
+    ("/sessions/{session_id}/screenshot", rf"/sessions/{ID}/screenshot/?", desktop.Screenshot),
+    (
+        "/sessions/{session_id}/screenshots/{name}",
+        rf"/sessions/{ID}/screenshots/([0-9a-f]{{64}})(?:\.\w{{1,5}})?",
+        history.Recorded,
+    ),
+    ("/sessions/{session_id}/files/{path}", rf"/sessions/{ID}/files/(.*)", desktop.Files),
+    ("/sessions/{session_id}/images", rf"/sessions/{ID}/images/?", desktop.Images),
+    ("/sessions/{session_id}/exec", rf"/sessions/{ID}/exec/?", desktop.Exec),
+    ("/sessions/{session_id}/clipboard", rf"/sessions/{ID}/clipboard/?", desktop.Clipboard),
+    ("/sessions/{session_id}/run", rf"/sessions/{ID}/run/?", history.Run),
+    ("/health", r"/health/?", system.Health),
+    ("/ws", r"/ws/?", OverviewSocket),
+    ("/ws/{session_id}", rf"/ws/{ID}/?", AgentSocket),
+    ("/vnc/{session_id}", rf"/vnc/{ID}/?", VncSocket),
+    ("/mcp", r"/mcp/?", system.Mcp),
+    ("/cambio/formats", r"/cambio/formats/?", history.Formats),
+    ("/cambio/export", r"/cambio/export/?", history.Export),
+    ("/cambio/experiments", r"/cambio/experiments/?", history.Experiments),
+    ("/cambio/experiments/{id}", rf"/cambio/experiments/{ID}/?", history.OneExperiment),
+    ("/cambio/experiments/{id}/runs/{run}", rf"/cambio/experiments/{ID}/runs/{ID}/?", history.ExperimentRun),
+    ("/cambio/run/{session_id}", rf"/cambio/run/{ID}/?", history.RunPage),
+    ("/cambio/models", r"/cambio/models/?", system.Models),
+    ("/cambio/defaults", r"/cambio/defaults/?", system.Defaults),
+    ("/cambio/{name}.yaml", r"/cambio/((?:openapi|asyncapi)\.yaml)", Description),
+    ("/cambio/docs", r"/cambio/docs/?", Docs),
+    ("/cambio/static/{path}", r"/cambio/static/(.+)", Static),
+    ("unknown", r"/(?:sessions|health|ws|vnc|mcp|cambio)(?:/.*)?", NotFound),
+)
+
+
+def handlers() -> list[tuple[str, type[Any], dict[str, Any]]]:
+    """For Tornado. The last one answers every address below ours that nothing else does, with the envelope."""
+    return [(pattern, handler, {"endpoint": template}) for template, pattern, handler in ROUTES]
