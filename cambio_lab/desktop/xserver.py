@@ -20,7 +20,7 @@ from cambio_lab.errors import DesktopError
 from . import keys
 from .base import Point
 from .machine import STDOUT, Machine, Process, run, until_managed
-from .rfb.connection import Connection
+from .rfb.client import Connection
 
 if TYPE_CHECKING:
     from .devices import InputDevices

@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from cambio_lab.desktop.base import VncEndpoint
+from cambio_lab.desktop.rfb import client as rfb_client
 from cambio_lab.desktop.rfb import reader as rfb_reader
-from cambio_lab.desktop.rfb.client import RfbClient
-from cambio_lab.desktop.rfb.connection import Connection
+from cambio_lab.desktop.rfb.client import Connection, RfbClient
 from cambio_lab.errors import DesktopLost
 
 from .hostile_rfb import ATTACKS
@@ -83,7 +83,8 @@ async def test_an_attack_costs_only_its_own_session(
         assert len(caplog.records) <= 100
 
 
-async def test_a_handshake_that_never_ends_is_bounded(tmp_path: Path) -> None:
+async def test_a_handshake_that_never_ends_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rfb_client, "CONNECT_SECONDS", 1.0)
     async with hostile(tmp_path / "rfb", "endless_handshake") as endpoint:
         with pytest.raises(DesktopLost, match="handshake"):
-            await RfbClient.connect(endpoint, lambda damage: None, timeout=1.0)
+            await RfbClient.connect(endpoint, lambda damage: None)

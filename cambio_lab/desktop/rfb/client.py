@@ -1,28 +1,46 @@
-"""An RFB 3.8 client (RFC 6143 and TigerVNC's extensions) for a server on the same machine.
+"""An RFB 3.8 client (RFC 6143, TigerVNC's extensions) for a server on the same machine, connected again when dropped.
 
 One reader task follows the stream (:mod:`.reader`) and is never cancelled in the middle of a message; callers wait on
 futures that the reader resolves. Pixels come raw, because over loopback nothing is cheaper; the Cursor encoding is not
 requested, so the server draws the pointer into the pixels and screenshots show it. What is written to a server that
-does not read ends the connection.
+does not read ends the connection. Screen and settling survive a reconnect.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
+from collections.abc import Awaitable, Callable
+from itertools import count
 from typing import Any, TypeVar
 
 from cambio_lab.errors import DesktopError, DesktopLost
 
-from ..base import Size, VncEndpoint
-from ..screen import Screen
-from . import FENCE_BLOCK_BEFORE, FENCE_REQUEST, Budget, Clipboard, fence, first_messages, set_size
+from ..base import Settled, Size, VncEndpoint
+from ..screen import Rect, Screen
+from ..settle import Watch
+from . import FENCE_BLOCK_BEFORE, FENCE_REQUEST, Bucket, Budget, LimitExceeded, fence, first_messages, set_size
 from .reader import ServerReader, Updated, is_acceptable
 from .stream import ByteStream, authenticate, read_text
+
+log = logging.getLogger(__name__)
 
 _RESIZE_ERRORS = {1: "resizing is not allowed", 2: "out of memory", 3: "this size is not possible"}
 _KEYS_AT_ONCE = 1000
 _KEY = struct.Struct(">BBxxI")
+CONNECT_SECONDS = 10.0
+"""Seconds for the connection, and again for its handshake."""
+_FIRST_UPDATE = 15.0
+"""Seconds within which a desktop that accepted us shows itself."""
+_PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""Seconds before each attempt to reconnect to a desktop that still lives."""
+_RECONNECT_SECONDS = 20.0
+"""Seconds in which all attempts must end."""
+_RECONNECTS = (1 / 30, 20)
+"""Attempts for one desktop: per second, and at once."""
+_VIOLATIONS = (1 / 600, 1)
+"""How often a desktop may exceed a limit before it is lost: per second, and at once."""
 
 T = TypeVar("T")
 
@@ -30,63 +48,43 @@ T = TypeVar("T")
 class RfbClient(ServerReader):
     """One connection. :meth:`connect` makes it; ``closed`` resolves with the reason when it ends."""
 
-    def __init__(
-        self, stream: ByteStream, size: Size, name: str, screen: Screen | None, updated: Updated, budget: Budget
-    ) -> None:
-        self.name = name
-        screen = screen or Screen(size)
-        screen.resize(size)
-        super().__init__(stream, screen, Clipboard(stream), updated, budget)
-        self.closed: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-        self._fence_count = 0
-        self._task: asyncio.Task[None] | None = None
+    def __init__(self, stream: ByteStream, screen: Screen, updated: Updated) -> None:
+        super().__init__(stream, screen, updated)
+        self._numbers = count(1)
+        self.closed = asyncio.create_task(self.run(), name="rfb-reader")
 
     @classmethod
     async def connect(
-        cls,
-        endpoint: VncEndpoint,
-        updated: Updated,
-        *,
-        screen: Screen | None = None,
-        timeout: float = 10.0,
-        budget: Budget | None = None,
+        cls, endpoint: VncEndpoint, updated: Updated, screen: Screen | None = None, budget: Budget | None = None
     ) -> RfbClient:
         """Connect, authenticate, share the desktop with other viewers and start reading.
 
         ``updated`` is called after each framebuffer update with the damaged rectangles. Give the old ``screen`` and
         ``budget`` when reconnecting. Raises :class:`~cambio_lab.errors.DesktopLost`, also when the screen is too large.
         """
-        budget = budget or Budget()
-        stream = await ByteStream.connect(endpoint, timeout, budget)
+        stream = await ByteStream.connect(endpoint, CONNECT_SECONDS, budget)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(CONNECT_SECONDS):
                 await authenticate(stream, endpoint.password)
                 stream.write(b"\x01")
                 size = Size(*struct.unpack(">HH", (await stream.read(20))[:4]))
                 if not is_acceptable(size):
                     raise DesktopLost(f"The desktop's screen of {size} pixels is larger than this server accepts.")
-                name = await read_text(stream)
-        except TimeoutError as error:
+                await read_text(stream)  # the desktop's name
+                stream.write(first_messages())
+            screen = screen or Screen(size)
+            screen.resize(size)
+        except BaseException as error:
             stream.close()
-            raise DesktopLost("The desktop's VNC server does not finish its handshake.") from error
-        except BaseException:
-            stream.close()
+            if isinstance(error, TimeoutError):
+                raise DesktopLost("The desktop's VNC server does not finish its handshake.") from error
             raise
-        client = cls(stream, size, name, screen, updated, budget)
-        stream.write(first_messages())
-        client._task = asyncio.create_task(client._read(), name="rfb-reader")
-        return client
+        return cls(stream, screen, updated)
 
     @property
     def usable(self) -> bool:
         """False as soon as the connection is known to be gone, before the reader has seen it."""
         return self._stream.open and not self.closed.done()
-
-    async def _read(self) -> None:
-        reason = await self.run()
-        self._stream.close()
-        if not self.closed.done():
-            self.closed.set_result(reason)
 
     def pointer(self, x: int, y: int, buttons: int = 0) -> None:
         """Move to ``x``, ``y`` with ``buttons`` down (bit 0 left, 1 middle, 2 right, 3-6 wheel up/down/left/right)."""
@@ -109,12 +107,10 @@ class RfbClient(ServerReader):
         """Wait until the server has processed everything written so far (TigerVNC's fence)."""
         if not self.can_fence:
             return
-        self._fence_count += 1
-        number = self._fence_count
+        number = next(self._numbers)
         future = self.fences[number] = asyncio.get_running_loop().create_future()
-        flags = FENCE_REQUEST | FENCE_BLOCK_BEFORE
         try:
-            self._stream.write(fence(flags, struct.pack(">I", number)))
+            self._stream.write(fence(FENCE_REQUEST | FENCE_BLOCK_BEFORE, struct.pack(">I", number)))
             await self._answered(future)
         finally:
             self.fences.pop(number, None)
@@ -127,13 +123,12 @@ class RfbClient(ServerReader):
             return
         self.allow(size)
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.resizes.append(future)
+        self.resizes.add(future)
         self._stream.write(set_size(self.layout_id, size))
         try:
             status = await self._answered(future)
         finally:
-            if future in self.resizes:
-                self.resizes.remove(future)
+            self.resizes.discard(future)
         if status:
             raise DesktopError(f"The desktop was not resized: {_RESIZE_ERRORS.get(status, f'status {status}')}.")
 
@@ -146,8 +141,7 @@ class RfbClient(ServerReader):
     async def close(self) -> None:
         """Close the connection and wait for the reader to end."""
         self._stream.close()
-        if self._task is not None:
-            await asyncio.wait([self._task])
+        await asyncio.wait([self.closed])
 
     async def _answered(self, future: asyncio.Future[T], timeout: float = 5.0) -> T:
         either: list[asyncio.Future[Any]] = [future, self.closed]
@@ -157,3 +151,148 @@ class RfbClient(ServerReader):
         if self.closed.done():
             raise DesktopLost("The connection to the desktop was closed.")
         raise DesktopError("The desktop's VNC server does not answer.")
+
+
+class Connection:
+    """``alive`` is asked when the connection drops: is there still a desktop to reconnect to? ``cause``: why not?"""
+
+    def __init__(
+        self,
+        endpoint: VncEndpoint,
+        alive: Callable[[], Awaitable[bool]],
+        cause: Callable[[], Awaitable[str]],
+        *,
+        quiet: float,
+        cap: float,
+    ) -> None:
+        self._endpoint, self._alive, self._cause = endpoint, alive, cause
+        self._client: RfbClient | None = None
+        self._closed = False
+        self._budget = Budget()
+        self._allowed = Bucket(*_RECONNECTS)
+        self._violations = Bucket(*_VIOLATIONS)
+        self._failure = self._complaint = ""
+        self._ready = asyncio.Event()
+        self._supervisor: asyncio.Task[None] | None = None
+        loop = asyncio.get_running_loop()
+        self._seen: asyncio.Future[None] = loop.create_future()
+        self._reason: asyncio.Future[str] = loop.create_future()
+        self.screen = Screen(Size(1, 1))
+        self.watch = Watch(self._request, self.screen.size, quiet, cap)
+        self.reconnects = 0
+
+    async def open(self) -> None:
+        """Connect for the first time and receive the whole screen once."""
+        await self._connect()
+        self._supervisor = asyncio.create_task(self._supervise(), name="rfb-supervisor")
+
+    async def _connect(self) -> None:
+        client = self._client = await RfbClient.connect(self._endpoint, self._updated, self.screen, self._budget)
+        try:
+            self._seen = asyncio.get_running_loop().create_future()
+            client.request_update(incremental=False)
+            self.watch.connected()
+            # A screenshot before the first update would be black.
+            either: list[asyncio.Future[Any]] = [self._seen, client.closed]
+            await asyncio.wait(either, timeout=_FIRST_UPDATE, return_when=asyncio.FIRST_COMPLETED)
+            if not self._seen.done():
+                raise DesktopLost("The desktop's VNC server sends no framebuffer update.")
+        except BaseException:
+            await client.close()
+            raise
+        self._ready.set()
+
+    def _request(self) -> None:
+        if self._client is not None and self._client.usable:
+            self._client.request_update()
+
+    def _updated(self, damage: list[Rect]) -> None:
+        if not self._seen.done():
+            self._seen.set_result(None)
+        self.watch.resize(self.screen.size)
+        self.watch.updated(damage)
+
+    async def _supervise(self) -> None:
+        while True:
+            assert self._client is not None
+            await asyncio.wait([self._client.closed])
+            self._ready.clear()
+            self._note_failure(self._client.closed.result())
+            if not await self._reconnect():
+                break
+        self._reason.set_result(self._failure or self._complaint or await self._cause())
+        self._ready.set()
+
+    def _note_failure(self, error: Exception | None) -> None:
+        if isinstance(error, DesktopLost):
+            self._complaint = str(error)
+        if isinstance(error, LimitExceeded) and self._violations.take():
+            self._failure = str(error)
+            log.warning("desktop lost: %s", error)
+
+    async def _reconnect(self) -> bool:
+        """Connect again, with growing pauses; return false when the desktop is lost."""
+        try:
+            async with asyncio.timeout(_RECONNECT_SECONDS):
+                for pause in _PAUSES:
+                    await asyncio.sleep(pause)
+                    if self._failure or self._allowed.take():
+                        return False
+                    # What its VNC server did is the reason only while the desktop itself lives.
+                    complaint, self._complaint = self._complaint, ""
+                    if not await self._alive():
+                        return False
+                    self._complaint = complaint
+                    try:
+                        await self._connect()
+                    except DesktopLost as error:
+                        self._note_failure(error)
+                        log.info("reconnecting to a desktop failed: %s", error)
+                    except Exception:  # of a hostile desktop: without a supervisor every action would wait
+                        log.exception("reconnecting to a desktop failed")
+                    else:
+                        self.reconnects += 1
+                        log.info("the connection to a desktop was dropped and restored")
+                        return True
+        except TimeoutError:
+            log.info("reconnecting to a desktop timed out")
+        return False
+
+    @property
+    def connected(self) -> bool:
+        """Whether the desktop answered last."""
+        return self._client is not None and self._client.usable and not self._reason.done()
+
+    async def client(self) -> RfbClient:
+        """The living client; waits while it reconnects. :class:`~cambio_lab.errors.DesktopLost` when that is over."""
+        while True:
+            await self._ready.wait()
+            if self._closed:
+                raise DesktopLost("The desktop was closed.")
+            if self._reason.done():
+                raise DesktopLost(self._reason.result())
+            assert self._client is not None
+            if self._client.usable:
+                return self._client
+            await asyncio.sleep(0.001)  # the supervisor is about to notice
+
+    async def settle(self, expect: float = 0.0, calm: Callable[[], None] | None = None) -> Settled:
+        """Wait until the screen is quiet and not in the middle of an update; see :meth:`Watch.settle`."""
+        client = await self.client()
+        settled = await self.watch.settle(expect=expect, calm=calm)
+        await client.whole.wait()
+        return settled
+
+    async def lost(self) -> str:
+        """Wait until the desktop is gone for good; the reason."""
+        return await asyncio.shield(self._reason)
+
+    async def close(self) -> None:
+        self._closed = True
+        self._ready.set()  # callers that wait for a client get their error
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.wait([self._supervisor])
+        self.watch.close()
+        if self._client is not None:
+            await self._client.close()

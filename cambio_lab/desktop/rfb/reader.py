@@ -24,7 +24,6 @@ from . import (
     LAST_RECT,
     LEDS,
     RAW,
-    Budget,
     Clipboard,
     LimitExceeded,
     fence,
@@ -63,7 +62,7 @@ class ServerReader:
     is not in the middle of an update. ``fences`` and ``resizes`` are the answers that the writing half waits for.
     """
 
-    def __init__(self, stream: ByteStream, screen: Screen, clipboard: Clipboard, updated: Updated, budget: Budget):
+    def __init__(self, stream: ByteStream, screen: Screen, updated: Updated) -> None:
         self.screen = screen
         self.caps_lock = self.num_lock = False
         self.can_fence = self.can_resize = False
@@ -71,13 +70,13 @@ class ServerReader:
         self.requests = 0
         """Framebuffer updates that were requested and have not come."""
         self.fences: dict[int, asyncio.Future[None]] = {}
-        self.resizes: list[asyncio.Future[int]] = []
+        self.resizes: set[asyncio.Future[int]] = set()
         self.whole = asyncio.Event()
         self.whole.set()
         self._stream = stream
-        self.clipboard = clipboard
+        self.clipboard = Clipboard(stream)
         self._updated = updated
-        self._budget = budget
+        self._budget = stream.budget
         self._area = UNREQUESTED_AREA
         self.allow(screen.size)
         self._oversized = False
@@ -110,6 +109,7 @@ class ServerReader:
             assert self._watchdog is not None
             self._watchdog.cancel()
             self.whole.set()
+            self._stream.close()
 
     async def _message(self) -> None:
         kind = (await self._stream.read(1))[0]

@@ -31,7 +31,7 @@ class ByteStream(asyncio.BufferedProtocol):
     """
 
     def __init__(self, budget: Budget | None = None) -> None:
-        self._budget = budget or Budget()
+        self.budget = budget or Budget()
         self._reads = 0
         self._buffer = bytearray(_BUFFER)
         self._view = memoryview(self._buffer)
@@ -67,7 +67,7 @@ class ByteStream(asyncio.BufferedProtocol):
         """Return exactly ``count`` bytes (at most :data:`_BUFFER`)."""
         self._reads += 1
         if not self._reads % 16:
-            await self._budget.pace()
+            await self.budget.pace()
         while self._end - self._start < count:
             self._make_room(count)
             await self._wait(count)
@@ -93,7 +93,7 @@ class ByteStream(asyncio.BufferedProtocol):
 
     async def readinto(self, target: memoryview) -> None:
         """Fill ``target`` (bytes, contiguous) entirely."""
-        await self._budget.pace()
+        await self.budget.pace()
         have = min(self._end - self._start, len(target))
         target[:have] = self._view[self._start : self._start + have]
         self._start += have
@@ -111,12 +111,12 @@ class ByteStream(asyncio.BufferedProtocol):
             raise self._lost
         self._wanted = wanted
         self._waiter = asyncio.get_running_loop().create_future()
-        running = self._budget.stop_clock()
+        running = self.budget.stop_clock()
         try:
             await self._waiter
         finally:
             self._waiter = None
-            self._budget.start_clock(running)
+            self.budget.start_clock(running)
 
     def _make_room(self, count: int) -> None:
         if self._start == self._end:
@@ -146,14 +146,14 @@ class ByteStream(asyncio.BufferedProtocol):
         """Wait until the server has read enough; close the connection when that takes too long."""
         if self._writable.is_set() and self._lost is None:
             return
-        running = self._budget.stop_clock()
+        running = self.budget.stop_clock()
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self._writable.wait()
         except TimeoutError:
             raise self.fail(LimitExceeded("The desktop's VNC server does not read what it is sent.")) from None
         finally:
-            self._budget.start_clock(running)
+            self.budget.start_clock(running)
         if self._lost is not None:
             raise self._lost
 
@@ -192,7 +192,7 @@ class ByteStream(asyncio.BufferedProtocol):
         return self._view[self._end :]
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._budget.received(nbytes)
+        self.budget.received(nbytes)
         if self._target is not None and len(self._target):
             self._target = self._target[nbytes:]
             if not len(self._target):
