@@ -33,7 +33,7 @@ from cambio_lab.events import Event, RequestSent, TextDelta, ThinkingDelta, Turn
 from cambio_lab.recording.recorder import Recorder
 from cambio_lab.replay import ReplayTransport
 from cambio_lab.reports import Run
-from cambio_lab.sessions import Registry
+from cambio_lab.sessions.registry import Registry
 from cambio_lab.settings import Settings
 from cambio_lab.store import Store
 from tests.agent.fake_desktop import FakeDesktop

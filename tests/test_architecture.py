@@ -118,7 +118,7 @@ def test_only_the_edge_knows_the_web_server() -> None:
 
 def test_the_core_runs_without_jupyter() -> None:
     """A run can execute in a script or on a worker: the core loads neither Tornado nor Jupyter."""
-    parts = "cambio_lab.sessions, cambio_lab.agent, cambio_lab.desktop, cambio_lab.store, cambio_lab.reports"
+    parts = "cambio_lab.sessions.registry, cambio_lab.agent, cambio_lab.desktop, cambio_lab.store, cambio_lab.reports"
     code = f"import sys, {parts}\nprint(*[m for m in ('tornado', 'jupyter_server', 'jupyterlab') if m in sys.modules])"
     assert loaded(code) == []
 

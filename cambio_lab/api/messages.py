@@ -17,7 +17,7 @@ from .. import events
 from . import timestamp
 
 if TYPE_CHECKING:
-    from ..sessions.interfaces import SessionView
+    from ..sessions import SessionView
 
 Body = dict[str, Any]
 

@@ -11,8 +11,8 @@ from . import messages, status_of, timestamp
 from .socket import CONTROLS, EventSocket, unknown_type
 
 if TYPE_CHECKING:
-    from ..sessions import Registry, SessionFeed
-    from ..sessions.broadcast import Subscription
+    from ..sessions import SessionFeed, Subscription
+    from ..sessions.registry import Registry
     from ..sessions.session import Session
 
 PERIOD = 1.0

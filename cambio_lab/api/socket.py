@@ -19,7 +19,7 @@ from . import SHORT, BadJson, Refused, messages, parse, timestamp
 from .base import Guarded
 
 if TYPE_CHECKING:
-    from ..sessions.broadcast import Subscription
+    from ..sessions import Subscription
     from ..sessions.session import Session
     from .schemas import Command, OfferedTools
 

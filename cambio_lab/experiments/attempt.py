@@ -21,7 +21,7 @@ from .task import Verdict
 from .workplace import Meter, Workplace
 
 if TYPE_CHECKING:
-    from ..sessions import Session
+    from ..sessions.session import Session
 
 logger = logging.getLogger(__name__)
 ENDING = 30.0

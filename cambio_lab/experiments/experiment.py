@@ -14,7 +14,7 @@ from uuid import uuid4
 from ..agent.options import AgentOptions
 from ..errors import ConfigurationError
 from ..recording import walls
-from ..sessions import SessionConfig
+from ..sessions.config import SessionConfig
 from ..store import FILE_NAME, Store
 from . import evidence, report, results, wall
 from .attempt import LocalEngine

@@ -31,7 +31,7 @@ from ..events import Usage
 from .task import Task
 
 if TYPE_CHECKING:
-    from ..sessions import Session
+    from ..sessions.session import Session
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -27,7 +27,10 @@ from ..events import Event, ModelReplied, ToolFinished, ToolStarted, TurnFailed,
 from ..interop.otel import Traced, traced
 from ..recording import Contents, collect
 from ..recording.run_file import save
-from ..sessions import AgentRequest, RecordedAgent, Registry, Session, SessionView, build_agent
+from ..sessions import SessionView
+from ..sessions.agent import AgentRequest, RecordedAgent, build_agent
+from ..sessions.registry import Registry
+from ..sessions.session import Session
 from ..settings import Settings
 from ..store import SessionQuery, Store
 from .engine import AttemptProgress, Job, Outcome

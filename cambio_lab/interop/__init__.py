@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mcp.server.lowlevel import Server
 
     from ..client.discovery import Address
-    from ..sessions import Registry
+    from ..sessions.registry import Registry
 
 Block = dict[str, Any]
 

@@ -21,7 +21,8 @@ from ..sessions.message import Checked
 from ..store import MessageQuery, SessionQuery, StepRow
 
 if TYPE_CHECKING:
-    from ..sessions import Registry, Session
+    from ..sessions.registry import Registry
+    from ..sessions.session import Session
 
 log = logging.getLogger(__name__)
 WAIT_SECONDS = 50

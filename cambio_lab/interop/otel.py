@@ -21,7 +21,7 @@ from .._version import __version__
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
-    from ..sessions.interfaces import SessionView
+    from ..sessions import SessionView
 
 log = logging.getLogger(__name__)
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")

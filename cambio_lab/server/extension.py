@@ -40,13 +40,13 @@ from .bounds import bound
 if TYPE_CHECKING:
     from ..interop import Endpoint
     from ..interop.otel import Traced
-    from ..sessions import Registry
+    from ..sessions.registry import Registry
     from ..store import Store
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 STOP_SECONDS = 8.0
 HEAVY = (
-    *("cambio_lab.agent.client", "cambio_lab.interop.otel", "cambio_lab.sessions", "cambio_lab.store"),
+    *("cambio_lab.agent.client", "cambio_lab.interop.otel", "cambio_lab.sessions.registry", "cambio_lab.store"),
     "cambio_lab.api.schemas",
 )
 """Modules that take long to import: loaded by the start hook, in a thread. Handlers import from them after that."""
@@ -152,7 +152,7 @@ class CambioLab(Configured, ExtensionApp):  # type: ignore[misc, valid-type]
             await asyncio.to_thread(import_module, name)
         from ..interop import Endpoint
         from ..interop.otel import traced
-        from ..sessions import Registry
+        from ..sessions.registry import Registry
         from ..store import Store
 
         settings = self.services.settings

@@ -1,22 +1,37 @@
-"""The agent of a session: recorded as it works, or repeating a recorded run. Either way the same loop."""
+"""The agent of a session: recorded as it works, or repeating a recorded run. Either way the same loop.
+
+It types secrets without ever seeing them. ``config.secrets`` maps names to values. The model, the history, the records
+and the logs know ``{{NAME}}``; the value is put in at the last moment, where a key is pressed, a command starts or a
+file is written, and taken out of what comes back as text. Values live in this process's memory alone: after a restart a
+session knows their names only, and can neither put values in nor recognise them.
+
+Not covered: what the screen shows (a secret typed into a field that shows it is in the next screenshot), and what a
+program made of a value; see :mod:`cambio_lab.recording.placeholders`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from cambio_lab.agent import Agent
 from cambio_lab.agent.client import ModelClient
+from cambio_lab.agent.extras import ExtraResult, ExtraTools
 from cambio_lab.agent.gate import Gate
 from cambio_lab.agent.options import AgentOptions, TurnOptions
 from cambio_lab.agent.transcript import close_open_batch
 from cambio_lab.agent.turn import Emit
-from cambio_lab.desktop.base import Desktop, Screenshot
-from cambio_lab.errors import CambioError
+from cambio_lab.desktop.base import Desktop, Screenshot, Settled
+from cambio_lab.desktop.delegating import DelegatingDesktop
+from cambio_lab.desktop.files import FileContent, Listing
+from cambio_lab.desktop.machine import CommandResult
+from cambio_lab.errors import ActionError, CambioError, DesktopError
 from cambio_lab.events import Usage
+from cambio_lab.recording.placeholders import NAME as NAMES
 from cambio_lab.recording.placeholders import Mask
 from cambio_lab.recording.recorder import HumanCall, Recorder
 from cambio_lab.replay.playback import Playback
@@ -24,9 +39,11 @@ from cambio_lab.replay.recorded import ReplayDesktop
 from cambio_lab.settings import Settings
 from cambio_lab.store import Store
 
-from .config import SessionConfig
-from .secrets import SecretDesktop, introduction
+if TYPE_CHECKING:
+    from .config import SessionConfig
 
+_PLACEHOLDER = re.compile(rf"\{{\{{({NAMES})\}}\}}")
+_PLACEHOLDER_BYTES = re.compile(_PLACEHOLDER.pattern.encode())
 WARM_AFTER = 0.1
 PATIENCE = 3.0
 """Seconds that a replayed session waits for its client to stop or decide as it did, before the record does."""
@@ -144,3 +161,137 @@ async def stored_conversation(store: Store, session_id: str) -> list[dict[str, A
     if added := closed[len(history) :]:
         await store.write(*[await store.transcript.appending(session_id, message) for message in added])
     return closed
+
+
+def introduction(names: list[str]) -> str:
+    """What the model is told about them."""
+    listed = ", ".join(f"{{{{{name}}}}}" for name in names)
+    return (
+        f"The user gave you secrets that you cannot see: {listed}. To type one, write its placeholder, braces "
+        "included, in a type action or a shell command; the value is put in for you. Do not try to find it out."
+    )
+
+
+FILLED = {"type": ("text",), "form_input": ("value",)}
+"""Members of the browser toolset, and their arguments, that take a secret's value for its placeholder."""
+
+
+def _deep(value: Any, change: Callable[[str], str]) -> Any:
+    """Apply ``change`` to every text in JSON."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _deep(item, change) for key, item in value.items()}
+    return [_deep(item, change) for item in value] if isinstance(value, list) else value
+
+
+class SecretDesktop(DelegatingDesktop):
+    """A desktop as the agent gets it: placeholders go in, values do not come out. The rest is the desktop's own."""
+
+    def __init__(self, inner: Desktop, secrets: Mapping[str, str] | list[str]) -> None:
+        super().__init__(inner)
+        self._names = frozenset(secrets)
+        self._values = dict(secrets) if isinstance(secrets, Mapping) else {}
+        self._mask = Mask(secrets)
+
+    async def type_text(self, text: str) -> Settled:
+        with self._masked_errors():
+            return await self.inner.type_text(self._fill(text))
+
+    async def get_clipboard(self) -> str:
+        with self._masked_errors():
+            return self._mask.text(await self.inner.get_clipboard())
+
+    async def set_clipboard(self, text: str) -> None:
+        with self._masked_errors():
+            await self.inner.set_clipboard(self._fill(text))
+
+    async def run_command(self, command: str, timeout: float = 120.0) -> CommandResult:
+        with self._masked_errors():
+            result = await self.inner.run_command(self._fill(command), timeout)
+        cut = result.truncated or result.timed_out
+        out, err = (self._mask.text(text, cut=cut) for text in (result.stdout, result.stderr))
+        return replace(result, stdout=out, stderr=err)
+
+    async def execute(
+        self, argv: Sequence[str], *, stdin: bytes | None = None, timeout: float = 30.0, limit: int = 10_000_000
+    ) -> tuple[int, bytes, bytes]:
+        filled, given = [self._fill(word) for word in argv], None if stdin is None else self._fill_bytes(stdin)
+        with self._masked_errors():
+            code, *outputs = await self.inner.execute(filled, stdin=given, timeout=timeout, limit=limit)
+        out, err = (self._mask.data(output, cut=len(output) >= limit) for output in outputs)
+        return code, out, err
+
+    def read_file(self, path: str) -> FileContent:
+        return FileContent(lambda content: self._read(path))
+
+    async def _read(self, path: str) -> AsyncGenerator[bytes, None]:
+        with self._masked_errors():
+            async for piece in self._mask.stream().over(self.inner.read_file(self._fill(path))):
+                yield piece
+
+    async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
+        data = chunks if isinstance(chunks, bytes) else b"".join([chunk async for chunk in chunks])
+        with self._masked_errors():
+            return await self.inner.write_file(self._fill(path), self._fill_bytes(data))
+
+    async def list_files(self, path: str = "") -> Listing:
+        with self._masked_errors():
+            found = await self.inner.list_files(self._fill(path))
+        return await asyncio.to_thread(self._masked, found)
+
+    def _masked(self, found: Listing) -> Listing:
+        return Listing((replace(entry, path=self._mask.text(entry.path)) for entry in found), found.truncated)
+
+    async def browse(self, member: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        given = dict(arguments)
+        for name in FILLED.get(member, ()):
+            if isinstance(given.get(name), str):
+                given[name] = self._fill(given[name])
+        with self._masked_errors():
+            answer = await self.inner.browse(member, given)
+        masked: dict[str, Any] = _deep(answer, self._mask.text)
+        return masked
+
+    @contextmanager
+    def _masked_errors(self) -> Iterator[None]:
+        """An error that quotes a path or a text that we filled in."""
+        try:
+            yield
+        except DesktopError as error:
+            message, hint = self._mask.text(error.message), self._mask.text(error.hint)
+            if (message, hint) == (error.message, error.hint):
+                raise
+            raise type(error)(message, hint=hint) from None
+
+    def _fill(self, text: str) -> str:
+        return _PLACEHOLDER.sub(lambda found: self._value(found[1], found[0]), text)
+
+    def _fill_bytes(self, data: bytes) -> bytes:
+        return _PLACEHOLDER_BYTES.sub(lambda found: self._value(found[1].decode(), found[0].decode()).encode(), data)
+
+    def _value(self, name: str, placeholder: str) -> str:
+        if name not in self._names:
+            return placeholder  # not one of ours: braces that belong to the text
+        if name not in self._values:
+            raise ActionError(f"The value of {placeholder} was lost when the server was restarted; ask the user.")
+        return self._values[name]
+
+
+class SecretTools:
+    """Functions that a client offers, as the agent gets them: neither what describes them nor a result has a value."""
+
+    def __init__(self, tools: ExtraTools, mask: Mask) -> None:
+        self._tools = tools
+        self._mask = mask
+
+    @property
+    def timeout(self) -> float:
+        return self._tools.timeout
+
+    def schemas(self) -> list[dict[str, Any]]:
+        return [{**self._mask.json(entry), "name": entry["name"]} for entry in self._tools.schemas()]
+
+    async def call(self, name: str, arguments: dict[str, Any], *, tool_use_id: str) -> ExtraResult:
+        result = await self._tools.call(name, arguments, tool_use_id=tool_use_id)
+        return replace(result, text=self._mask.text(result.text))

@@ -20,15 +20,15 @@ from cambio_lab.desktop.base import Size
 from cambio_lab.desktop.docker.network import domains
 from cambio_lab.desktop.provider import DesktopOptions
 from cambio_lab.errors import InvalidRequest
-from cambio_lab.recording.placeholders import Mask
+from cambio_lab.recording.placeholders import NAME, Mask
 from cambio_lab.settings import Settings
 
 from .message import NO_SECRETS, Checked, invalid, listed
-from .secrets import check_secrets
 
 MIN_SIDE, MAX_SIDE = 320, 4096
 MAX_SECONDS = 10 * 365 * 86_400
 MAX_NAME = 200
+SHORTEST_SECRET, LONGEST_SECRET, MOST_SECRETS = 4, 1000, 50
 _DISPLAY = re.compile(r"([1-9]\d{2,3})x([1-9]\d{2,3})")
 
 
@@ -104,6 +104,25 @@ def _fork_problem(value: Any) -> str | None:
     except ValidationError:
         return 'must be {"run": a session\'s id or a .cambio file, "step": a number from 0, or none}'
     return None
+
+
+def check_secrets(value: Any) -> str | None:
+    """What is wrong with ``config.secrets``, never quoting a value. A list of names stands for lost values."""
+    if isinstance(value, list):
+        value = {name: "x" * SHORTEST_SECRET if isinstance(name, str) else "" for name in map(_hashable, value)}
+    if not isinstance(value, dict) or len(value) > MOST_SECRETS:
+        return f"must be an object of at most {MOST_SECRETS} names and values"
+    if any(not isinstance(name, str) or not re.fullmatch(NAME, name) for name in value):
+        return "names must be letters, digits and underscores"
+    if any(not isinstance(text, str) or not SHORTEST_SECRET <= len(text) <= LONGEST_SECRET for text in value.values()):
+        return f"values must be text of {SHORTEST_SECRET} to {LONGEST_SECRET} characters"
+    if any(0xD800 <= ord(character) <= 0xDFFF for text in value.values() for character in text):
+        return "values must be valid Unicode"
+    return None
+
+
+def _hashable(name: Any) -> Any:
+    return name if isinstance(name, str) else repr(name) + "!"
 
 
 def about(description: str, *examples: Any, **schema: Any) -> Any:
@@ -191,7 +210,7 @@ class SessionConfig(Checked):
     secrets: Annotated[
         dict[str, str] | list[str] | None, Refuses(check_secrets), about("Values by name that the agent never sees.")
     ] = Field(default=None, repr=False)
-    """See :mod:`.secrets`."""
+    """See :mod:`.agent`."""
 
     @classmethod
     def parse(cls, given: Mapping[str, Any] | None) -> SessionConfig:

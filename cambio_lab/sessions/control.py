@@ -1,21 +1,38 @@
-"""What people do to a session while its agent works: stop, pause, approve, take mouse and keyboard."""
+"""What people do to a session while its agent works: stop, pause, approve, take mouse and keyboard; or leave it.
+
+A session that no client uses, or whose time is up, expires. Durations are measured with the monotonic clock: setting
+the wall clock ends nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from cambio_lab.agent.tools import HAND_OVER
 from cambio_lab.errors import CambioError, SessionConflict, SessionEnded
-from cambio_lab.events import ControlChanged, HumanInput
+from cambio_lab.events import ControlChanged, HumanInput, timestamp
 
+from . import Viewer
 from .human import HumanSteps, check_answer
-from .interfaces import Viewer
 from .state import Phase, SessionState
 from .turn import SessionTurn
 
+logger = logging.getLogger(__name__)
 RELEASE_SECONDS = 2.0
 """For the agent's keys and buttons to come up when a viewer takes control."""
+LOOK_SECONDS = 1.0
+"""How often each session is looked at."""
+WARNING_SECONDS = 60.0
+WARNING_FRACTION = 0.2
+"""A session that lives less than five minutes is warned this fraction of its life before its end..."""
+MIN_WARNING_SECONDS = 1.5 * LOOK_SECONDS
+"""...but early enough that one look falls between the warning's time and the end..."""
+MAX_WARNING_FRACTION = 0.9
+"""...and not at its start: a session that is in use has all of its idle time left."""
 
 
 class ControlledSession(SessionState):
@@ -182,3 +199,54 @@ class ControlledSession(SessionState):
     def require_live(self) -> None:
         if self.life.over:
             raise SessionEnded(f"The session is over: {self.end_reason or 'it ended'}.", hint="Start a new one.")
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A reason to end, and how many seconds are left until it does (negative: over), of how many."""
+
+    reason: str
+    left: float
+    span: float
+
+    @property
+    def warn(self) -> bool:
+        least = min(MIN_WARNING_SECONDS, self.span * MAX_WARNING_FRACTION)
+        return self.left <= max(least, min(WARNING_SECONDS, self.span * WARNING_FRACTION))
+
+
+def deadlines(session: SessionState) -> list[Due]:
+    """Return each limit of the session's life."""
+    settings, config, now = session.context.settings, session.config, session.clock.monotonic()
+    life = settings.session_timeout if config.timeout is None else config.timeout
+    idle = settings.idle_timeout if config.idle_timeout is None else config.idle_timeout
+    found = [Due("timeout", session.began + life - now, life), Due("idle", session.active_at + idle - now, idle)]
+    return [due for due in found if due.span]
+
+
+async def expired(session: SessionState) -> str | None:
+    """Return the reason to end ``session`` now, if there is one; warn its readers when that is near."""
+    if session.in_use:
+        session.touch()
+    for due in deadlines(session):
+        if due.left <= 0:
+            return due.reason
+        if not due.warn:
+            session.warned.discard(due.reason)  # a client came back: it may become due again
+        elif due.reason not in session.warned:
+            session.warned.add(due.reason)
+            why = "its time is up" if due.reason == "timeout" else "no client uses it"
+            ends_at = timestamp(session.now() + due.left)
+            particulars = {"reason": due.reason, "seconds_left": round(due.left), "ends_at": ends_at}
+            await session.warn(f"This session ends in {due.left:.0f} s: {why}", {"event": "expiring", **particulars})
+    return None
+
+
+async def expire(sessions: Sequence[SessionState], end: Callable[[str, str], None]) -> None:
+    """Call ``end`` with the id of each session whose time is up, and the reason; one's trouble is not the others'."""
+    for session in sessions:
+        try:
+            if not session.life.over and (reason := await expired(session)) is not None:
+                end(session.id, reason)
+        except Exception:
+            logger.exception("expiry not checked: session=%s", session.id)

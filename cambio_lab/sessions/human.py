@@ -1,13 +1,17 @@
-"""What people do, as part of the session: steps on the desktop, and answers to the agent's questions."""
+"""What people do, as part of the session: steps on the desktop, answers to the agent's questions; the webhook."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from cambio_lab.agent.extras import LONGEST_ANSWER
@@ -15,7 +19,7 @@ from cambio_lab.agent.gate import QueuedMessage
 from cambio_lab.agent.tools import COMPUTER, HAND_OVER, NOTE, image_fields
 from cambio_lab.desktop.base import Point, Size
 from cambio_lab.desktop.keys import HumanAction
-from cambio_lab.errors import CambioError, InvalidRequest
+from cambio_lab.errors import CambioError, ConfigurationError, InvalidRequest
 from cambio_lab.events import Event, QuestionAnswered, QuestionAsked, Status, ToolFinished
 from cambio_lab.recording.recorder import HumanCall
 from cambio_lab.store import new_message_id
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from .control import ControlledSession
     from .session import Session
 
+logger = logging.getLogger(__name__)
 KEEP_SECONDS = 5.0
 VERBS = {
     "left_click": "clicked", "double_click": "clicked", "triple_click": "clicked", "right_click": "clicked",
@@ -184,3 +189,51 @@ def check_answer(question: QuestionAsked, text: str) -> str:
     if problem:
         raise InvalidRequest(f"The answer {problem}.", details={"text": problem})
     return words
+
+
+WEBHOOK_SECONDS = 10.0
+MOST_NOTIFICATIONS = 20
+"""Messages that wait for a slow service; more are dropped, with a line in the log."""
+LONGEST_NOTIFICATION = 3_000
+
+
+class Webhook:
+    """Posts ``{"text": ...}``, as Slack, Mattermost and Discord's Slack address take it; :meth:`run` sends."""
+
+    def __init__(self, url: str) -> None:
+        """``url`` may be a secret: it is in no log."""
+        if url and urlsplit(url).scheme not in ("http", "https"):
+            raise ConfigurationError("webhook_url must begin with https:// or http://.")
+        self._url = url
+        self._waiting: asyncio.Queue[str] = asyncio.Queue(MOST_NOTIFICATIONS)
+
+    def notify(self, session: str, question: str, choices: Sequence[str] = ()) -> None:
+        """Say that the agent of ``session`` asks ``question``. Without a URL, nothing happens."""
+        if not self._url:
+            return
+        offered = f" ({' / '.join(choices)})" if choices else ""
+        text = f"{escape(session)} asks: {escape(question + offered)[:LONGEST_NOTIFICATION]}"
+        try:
+            self._waiting.put_nowait(text)
+        except asyncio.QueueFull:
+            logger.warning("webhook too slow; message dropped")
+
+    async def run(self) -> None:
+        """Send what there is to say, one message after the other, until cancelled. A failure costs its message."""
+        while True:
+            text = await self._waiting.get()
+            try:
+                await asyncio.to_thread(self._post, text)
+            except (OSError, ValueError) as error:  # urllib's errors name the URL's host at most
+                logger.warning("webhook not reached: error=%s", type(error).__name__)
+
+    def _post(self, text: str) -> None:
+        body, headers = json.dumps({"text": text}).encode(), {"Content-Type": "application/json"}
+        request = urllib.request.Request(self._url, body, headers, method="POST")
+        with urllib.request.urlopen(request, timeout=WEBHOOK_SECONDS) as response:
+            response.read(65_536)
+
+
+def escape(text: str) -> str:
+    """Return ``text`` without what Slack reads as links or as mentions: it may come from a desktop."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,4 +1,4 @@
-"""Stamp, store, publish: the one way by which anything a session does becomes visible.
+"""Stamp, store, publish: the one way by which anything a session does becomes visible; and how much may be stored.
 
 Events wait in a queue; a task takes all that wait, numbers them, writes them and the rows that belong to them in one
 transaction, and only then shows them to readers. When the disk does not take them they stay queued, in order and
@@ -11,23 +11,35 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
+from cambio_lab.agent.gate import LimitReached
 from cambio_lab.errors import SessionEnded, StoreError
 from cambio_lab.events import Event, HistoryAppended, TextDelta, ThinkingDelta, ToolAnnounced
+from cambio_lab.recording import prune, sweep
+from cambio_lab.settings import Settings
 from cambio_lab.store import EventRow, Operation, Store
 
-from .broadcast import Broadcast
+from . import Broadcast
+
+if TYPE_CHECKING:
+    from .session import Session
 
 logger = logging.getLogger(__name__)
 
 STREAM_ONLY = (TextDelta, ThinkingDelta, ToolAnnounced)
 """What only readers with ``?stream=true`` see; the record has the whole text elsewhere."""
-MAX_WAITING = 512
-"""Entries that may wait before :meth:`Journal.post` waits too."""
+MAX_WAITING = 512  # entries before :meth:`Journal.post` waits too
 FIRST_RETRY, LONGEST_RETRY = 0.25, 2.0
+MB = 1_000_000
+WARN_AT = 0.8  # of a session's limit, and of the limit of all records
+PRUNE_TO = 0.9  # oldest runs are removed until the records take at most this share of their limit
+FRESH_SECONDS = 60.0
+"""Screenshots that were stored this recently are spared: a running session may be about to name them."""
 
 
 @dataclass(slots=True)
@@ -42,7 +54,7 @@ class Journal:
     """One session's events, in order. ``sequence`` and ``stream_sequence`` are the last numbers that were given."""
 
     def __init__(self, session_id: str, store: Store, *, sequence: int = 0, stream_sequence: int = 0) -> None:
-        self.broadcast = Broadcast(self._fetch, sequence, stream_sequence)
+        self.broadcast = Broadcast(partial(store.events.after, session_id), sequence, stream_sequence)
         self.failure: StoreError | None = None
         """Why nothing can be stored at the moment."""
         self._session_id = session_id
@@ -154,9 +166,9 @@ class Journal:
             for row in entry.rows:
                 if row.body is not None:
                     stream_sequence += 1
-                    seen_by_all = row.record is not None
-                    sequence += seen_by_all
-                    number = sequence if seen_by_all else None
+                    number = None
+                    if row.record is not None:  # seen by all
+                        sequence = number = sequence + 1
                     row = replace(row, sequence=number, stream_sequence=stream_sequence)
                 rows.append(row)
             numbered.append(rows)
@@ -164,27 +176,22 @@ class Journal:
 
     def _done(self, entries: Sequence[_Entry], numbered: Sequence[list[EventRow]], results: list[Any]) -> None:
         self.broadcast.publish(row for rows in numbered for row in rows)
-        at = 0
+        rest = iter(results)
         for entry in entries:
             self._queue.popleft()
-            at += 1  # the events themselves
+            _of_events, *found = islice(rest, 1 + len(entry.operations))
             if not entry.stored.done():
-                entry.stored.set_result(results[at : at + len(entry.operations)])
-            at += len(entry.operations)
+                entry.stored.set_result(found)
 
     def _refuse(self, error: StoreError) -> None:
         """Drop what may be refused; the rest has happened and must be told some day."""
         self.failure = error
-        kept = [entry for entry in self._queue if not entry.refusable]
         for entry in self._queue:
             if entry.refusable:
                 _fail(entry, error)
-        self._queue = deque(kept)
-        if not kept:
+        self._queue = deque(entry for entry in self._queue if not entry.refusable)
+        if not self._queue:
             self.failure = None  # nothing waits: the next one finds out for itself
-
-    async def _fetch(self, position: int, stream: bool) -> list[tuple[int, str]]:
-        return await self._store.events.after(self._session_id, position, stream=stream)
 
 
 def event_row(
@@ -194,7 +201,7 @@ def event_row(
 
     Its record has screenshots by digest, and leaves the messages of the model to the transcript.
     """
-    values = {item.name: _plain(getattr(event, item.name)) for item in fields(event)}
+    values = {item.name: getattr(event, item.name) for item in fields(event)}
     if isinstance(event, HistoryAppended):
         values["message"] = {"role": event.message.get("role")}
     if "image" in values:
@@ -210,14 +217,12 @@ def event_row(
     )
 
 
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {item.name: getattr(value, item.name) for item in fields(value)}
-    return value
-
-
 def _dump(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    return {item.name: getattr(value, item.name) for item in fields(value)} if is_dataclass(value) else str(value)
 
 
 def _fail(entry: _Entry, error: Exception) -> None:
@@ -229,3 +234,67 @@ def _forget(stored: asyncio.Future[list[Any]]) -> None:
     """Mark the error as seen: without a waiting caller, the journal's ``failure`` tells it."""
     if not stored.cancelled():
         stored.exception()
+
+
+class Quota:
+    """The limits of one server. ``full`` is true while all records together take more than they may."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._session_bytes = settings.max_record_mb * MB
+        self._total_bytes = settings.max_records_mb * MB
+        self.full = False
+        self._warned = False
+
+    def problem(self, session_bytes: int) -> LimitReached | None:
+        """Return the limit that a session with this much recorded has reached, or ``None``."""
+        if self._session_bytes and session_bytes >= self._session_bytes:
+            words = f"The recording of this session has reached its limit of {self._session_bytes / MB:g} MB."
+            return LimitReached("max_record_mb", words)
+        if self.full:
+            words = f"All recordings together have reached their limit of {self._total_bytes / MB:g} MB."
+            return LimitReached("max_records_mb", words)
+        return None
+
+    def warning(self, before: int, now: int) -> tuple[str, dict[str, Any]] | None:
+        """Return words, and metadata of a status, when a session's record grew past :data:`WARN_AT` of its limit."""
+        near = self._session_bytes * WARN_AT
+        if not self._session_bytes or not before < near <= now:
+            return None
+        words = f"The recording takes {now / MB:.1f} MB; the turn ends at {self._session_bytes / MB:g} MB."
+        return words, _metadata("max_record_mb", now, self._session_bytes)
+
+    async def look(self, store: Store, sessions: Iterable[Session]) -> None:
+        """Measure all records. Warn when their limit is near; at the limit remove the oldest runs, else end turns."""
+        if not self._total_bytes:
+            return
+        total = await _size(store)
+        if total >= self._total_bytes:
+            removed = await prune(store, most=int(self._total_bytes * PRUNE_TO))
+            freed = await sweep(store, FRESH_SECONDS)
+            logger.warning("records at their limit; oldest runs removed: runs=%d bytes=%s", removed, freed)
+            total = await _size(store)
+        self.full = total >= self._total_bytes
+        near = total >= self._total_bytes * WARN_AT
+        for session in list(sessions):
+            if self.full:
+                await session.record_grew(session.record_bytes)
+            elif near and not self._warned:
+                await session.warn(*await self._total_warning(store, total))
+        if near and not self._warned:
+            logger.warning("records near their limit: bytes=%d limit=%d", total, self._total_bytes)
+        self._warned = near
+
+    async def _total_warning(self, store: Store, total: int) -> tuple[str, dict[str, Any]]:
+        """Name the run that is removed first, so that a person can pin or export it in time."""
+        first = next((session_id for session_id, _ in await store.sessions.removable()), None)
+        words = f"All recordings take {total / MB:.0f} MB of {self._total_bytes / MB:g} MB; "
+        words += f"the oldest run, {first}, is removed first." if first else "no ended run is left to remove."
+        return words, _metadata("max_records_mb", total, self._total_bytes) | {"next_removed": first}
+
+
+def _metadata(limit: str, now: int, most: float) -> dict[str, Any]:
+    return {"event": "record_limit_near", "limit": limit, "bytes": now, "limit_bytes": int(most)}
+
+
+async def _size(store: Store) -> int:
+    return await store.screenshots.disk_bytes() + await store.database.live_bytes()

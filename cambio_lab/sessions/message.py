@@ -27,7 +27,7 @@ from cambio_lab.errors import InvalidRequest
 from cambio_lab.recording.placeholders import Mask
 from cambio_lab.store import Store
 
-from .secrets import SecretTools
+from .agent import SecretTools
 
 if TYPE_CHECKING:
     from PIL import Image

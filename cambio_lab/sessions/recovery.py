@@ -19,11 +19,10 @@ from cambio_lab.events import MessageWithdrawn, Status, StatusChanged, TurnFaile
 from cambio_lab.replay.recorded import RECORDING
 from cambio_lab.store import SessionRow, SessionStatus
 
+from . import SessionContext, SessionView
 from .agent import stored_conversation
 from .config import SessionConfig
-from .creation import Desktops, assemble
-from .housekeeping import OwnedTasks
-from .interfaces import SessionContext, SessionView
+from .creation import Desktops, OwnedTasks, assemble
 from .journal import Journal, event_row
 from .session import Session
 

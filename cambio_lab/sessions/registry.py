@@ -23,16 +23,19 @@ from cambio_lab.events import timestamp
 from cambio_lab.settings import Settings
 from cambio_lab.store import SessionQuery, SessionStatus, Store
 
+from . import Clock, Described, Encode, SessionContext, SessionFeed
 from .agent import AgentFactory, build_agent
-from .broadcast import Described, SessionFeed
 from .config import check_creation
-from .creation import Creation, Desktops
-from .housekeeping import LOOK_SECONDS, REAP_SECONDS, RECORDS_SECONDS, OwnedTasks, Quota, Webhook, expire
-from .interfaces import Clock, Encode, SessionContext
+from .control import LOOK_SECONDS, expire
+from .creation import Creation, Desktops, OwnedTasks
+from .human import Webhook
+from .journal import Quota
 from .recovery import Recovery
 from .session import Session
 
 logger = logging.getLogger(__name__)
+REAP_SECONDS = 2.0  # between attempts to remove desktops that could not be removed
+RECORDS_SECONDS = 30.0  # between looks at the size of all records
 STOP_SECONDS = 8.5
 RETRY_STOP_SECONDS = 0.5
 """The two together, and what is cancelled then, take less than ten seconds."""

@@ -29,11 +29,11 @@ from cambio_lab.errors import (
 from cambio_lab.replay.runs import keep
 from cambio_lab.store import SessionRow, SessionStatus, new_message_id
 
+from . import SessionContext
 from .agent import AgentRequest, RecordedAgent, stored_conversation
 from .config import SessionConfig, check_name, parse_display
 from .control import ControlledSession
 from .human import HumanSteps
-from .interfaces import SessionContext
 from .message import Uploads, checked
 from .state import MOST_QUEUED, Phase
 from .turn import SessionTurn

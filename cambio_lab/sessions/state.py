@@ -16,9 +16,8 @@ from cambio_lab.errors import StoreUnavailable
 from cambio_lab.events import Event, Status, StatusChanged, ToolFinished, ToolStarted, Usage, timestamp
 from cambio_lab.store import EventRow, Operation, SessionRow, SessionStatus, StepRow
 
-from .broadcast import Subscription
+from . import SessionContext, SessionView, Subscription, Viewer
 from .config import SessionConfig
-from .interfaces import SessionContext, SessionView, Viewer
 from .journal import Journal, event_row
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from cambio_lab.desktop.docker.engine import Engine
 from cambio_lab.desktop.docker.image import image_tag
 from cambio_lab.desktop.docker.network import Networks
 from cambio_lab.errors import DesktopUnavailable
-from cambio_lab.sessions import Session
+from cambio_lab.sessions.session import Session
 from cambio_lab.settings import Settings
 from cambio_lab.store import MessageQuery
 from tests.messages_api import MessagesApi

@@ -17,8 +17,8 @@ from cambio_lab.agent.extras import ExtraResult
 from cambio_lab.desktop.machine import CommandResult
 from cambio_lab.errors import ActionError, InvalidRequest
 from cambio_lab.recording.placeholders import Mask
+from cambio_lab.sessions.agent import SecretDesktop, SecretTools
 from cambio_lab.sessions.config import SessionConfig
-from cambio_lab.sessions.secrets import SecretDesktop, SecretTools
 from tests.agent.fake_desktop import FakeDesktop
 from tests.messages_api import MessagesApi
 from tests.messages_api.policies import Script

@@ -10,9 +10,9 @@ from typing import Any
 
 from cambio_lab.api.messages import Encoder
 from cambio_lab.desktop.provider import DesktopProvider
-from cambio_lab.sessions import Registry, Session
-from cambio_lab.sessions.broadcast import Subscription
-from cambio_lab.sessions.interfaces import Clock
+from cambio_lab.sessions import Clock, Subscription
+from cambio_lab.sessions.registry import Registry
+from cambio_lab.sessions.session import Session
 from cambio_lab.settings import Settings
 from cambio_lab.store import Store
 from tests.messages_api import MessagesApi

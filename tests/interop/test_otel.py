@@ -28,7 +28,7 @@ from cambio_lab.events import (
 )
 from cambio_lab.experiments import Experiment
 from cambio_lab.interop.otel import ENDPOINTS, Traced, configured, traced
-from cambio_lab.sessions.interfaces import SessionView
+from cambio_lab.sessions import SessionView
 
 from ..experiments.conftest import GOOD, api, experiment, provider  # noqa: F401  (fixtures)
 

@@ -14,7 +14,8 @@ from cambio_lab.api.messages import Encoder
 from cambio_lab.desktop.provider import DesktopProvider
 from cambio_lab.desktop.sandbox.provider import LocalProvider
 from cambio_lab.reports import Run
-from cambio_lab.sessions import Registry, Session
+from cambio_lab.sessions.registry import Registry
+from cambio_lab.sessions.session import Session
 from cambio_lab.settings import Settings
 from cambio_lab.store import Store
 from tests.messages_api import MessagesApi

@@ -11,7 +11,7 @@ from typing import Any
 
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.events import ApprovalRequested
-from cambio_lab.sessions import Session
+from cambio_lab.sessions.session import Session
 from tests.messages_api import Reply, Script, View, browse, member, reply, screenshot
 from tests.recording.parts import Workshop
 

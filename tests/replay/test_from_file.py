@@ -9,7 +9,7 @@ import pytest
 
 from cambio_lab.cli import main
 from cambio_lab.reports import Run
-from cambio_lab.sessions import Session
+from cambio_lab.sessions.session import Session
 from tests.agent.test_tools import Functions
 from tests.messages_api import Script, click, member, reply, screenshot, tool
 from tests.recording.parts import Workshop

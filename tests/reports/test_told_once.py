@@ -14,7 +14,7 @@ from cambio_lab.client.message import Message
 from cambio_lab.client.turn import Turn, TurnBuilder
 from cambio_lab.reports import Run
 from cambio_lab.reports.dataset import conversation, step_rows
-from cambio_lab.sessions import Session
+from cambio_lab.sessions.session import Session
 from tests.messages_api import MessagesApi, Script, member, reply, tool
 from tests.recording.parts import Workshop
 from tests.sessions.parts import until

@@ -31,7 +31,8 @@ from cambio_lab.events import (
     Usage,
 )
 from cambio_lab.recording.placeholders import Mask
-from cambio_lab.sessions import AgentRequest, Registry
+from cambio_lab.sessions.agent import AgentRequest
+from cambio_lab.sessions.registry import Registry
 from cambio_lab.settings import Settings
 from cambio_lab.store import Store
 from tests.agent.fake_desktop import FakeDesktop

@@ -11,8 +11,8 @@ import pytest
 
 from cambio_lab.errors import InvalidRequest, StoreUnavailable
 from cambio_lab.events import StatusChanged, TextDelta
-from cambio_lab.sessions import Session
-from cambio_lab.sessions.broadcast import Subscription
+from cambio_lab.sessions import Subscription
+from cambio_lab.sessions.session import Session
 from cambio_lab.store import MessageQuery
 
 from .parts import Bench, kinds, until, within, work

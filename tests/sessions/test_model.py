@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from cambio_lab.agent.transcript import close_open_batch
 from cambio_lab.errors import CapacityReached, SessionConflict, SessionNotFound
-from cambio_lab.sessions import Session
+from cambio_lab.sessions.session import Session
 from cambio_lab.store import MessageQuery
 
 from .parts import Bench, until, work

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cambio_lab.errors import RecordFull
-from cambio_lab.sessions import Session
+from cambio_lab.sessions.session import Session
 from cambio_lab.store import MessageQuery, SessionQuery
 
 from .parts import Bench, kinds, until, work

@@ -14,8 +14,8 @@ from cambio_lab.desktop.provider import DesktopProvider
 from cambio_lab.errors import ConfigurationError, DesktopUnavailable
 from cambio_lab.events import Event, StatusChanged
 from cambio_lab.replay.recorded import RECORDING
-from cambio_lab.sessions import Registry
-from cambio_lab.sessions.housekeeping import expired
+from cambio_lab.sessions.control import expired
+from cambio_lab.sessions.registry import Registry
 from cambio_lab.sessions.session import Session
 
 from .parts import Bench, MemoryDesktop, ScriptedAgent, until, within, work
@@ -213,7 +213,7 @@ async def test_the_housekeeping_survives_the_trouble_of_one_session(
             raise RuntimeError("odd")
         return await expired(session)
 
-    monkeypatch.setattr("cambio_lab.sessions.housekeeping.expired", broken)
+    monkeypatch.setattr("cambio_lab.sessions.control.expired", broken)
     await asyncio.sleep(1.2)
     bench.clock.pass_time(31)
     await until(lambda: other.life.over, 3)

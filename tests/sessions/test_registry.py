@@ -21,7 +21,8 @@ from cambio_lab.errors import (
     UnsupportedModel,
 )
 from cambio_lab.events import Event
-from cambio_lab.sessions import RecordedAgent, SessionFeed
+from cambio_lab.sessions import SessionFeed
+from cambio_lab.sessions.agent import RecordedAgent
 from cambio_lab.sessions.config import SessionConfig
 from cambio_lab.store import MessageQuery, SessionQuery
 

@@ -36,8 +36,8 @@ from cambio_lab.events import (
     TurnFinished,
     Usage,
 )
-from cambio_lab.sessions import Session
-from cambio_lab.sessions.broadcast import Subscription
+from cambio_lab.sessions import Subscription
+from cambio_lab.sessions.session import Session
 from cambio_lab.sessions.state import MOST_QUEUED
 from cambio_lab.store import MessageQuery
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from cambio_lab.errors import ConfigurationError
-from cambio_lab.sessions.housekeeping import MOST_NOTIFICATIONS, Webhook
+from cambio_lab.sessions.human import MOST_NOTIFICATIONS, Webhook
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cambio_lab.sessions.housekeeping import LOOK_SECONDS, Due
+from cambio_lab.sessions.control import LOOK_SECONDS, Due
 
 
 @pytest.mark.parametrize("span", [2.0, 3.0, 10.0, 100.0, 3600.0])
