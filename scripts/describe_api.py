@@ -1,11 +1,12 @@
 #!/usr/bin/env python
-"""Write ``openapi.yaml``, ``asyncapi.yaml`` and the front end's types from pydantic models.
+"""Write ``openapi.yaml``, ``asyncapi.yaml``, their page and the front end's types from pydantic models.
 
 ``--check`` writes nothing and fails where the committed files differ.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from typing import Any
 import described_answers as answers
 import described_messages as messages
 import yaml
+from jinja2 import Environment, FileSystemLoader
+from markdown_it import MarkdownIt
+from markupsafe import Markup
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
@@ -548,6 +552,43 @@ def type_of(schema: Json) -> str:
     return "Json" if kind == "object" else TYPES.get(str(kind), "unknown")
 
 
+# The rendered page
+
+_SHOWN = ("type", "enum", "format", "minimum", "maximum", "pattern")
+
+
+def page(rest: Json, sockets: Json) -> str:
+    """Both descriptions as one page without scripts or outside resources."""
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
+    environment.filters |= {"markdown": markdown, "short": short, "pretty": pretty}
+    methods = ("get", "post", "put", "patch", "delete")
+    template = environment.get_template("docs.html.j2")
+    return template.render(rest=rest, sockets=sockets, methods=methods, resolve=resolve) + "\n"
+
+
+def markdown(text: str) -> Markup:
+    # The descriptions are ours, and still HTML in them stays text.
+    return Markup(MarkdownIt("commonmark", {"html": False}).render(text or ""))
+
+
+def resolve(document: Json, value: Json) -> Json:
+    if "$ref" not in value:
+        return value
+    found: Any = document
+    for part in value["$ref"].removeprefix("#/").split("/"):
+        found = found[part.replace("~1", "/")]
+    return resolve(document, found)
+
+
+def short(schema: Json | None) -> str:
+    kept = {key: value for key, value in (schema or {}).items() if key in _SHOWN}
+    return str((schema or {}).get("$ref", "")).rpartition("/")[2] or json.dumps(kept, ensure_ascii=False)
+
+
+def pretty(schema: Json) -> str:
+    return json.dumps(schema, indent=2, ensure_ascii=False)
+
+
 class Plain(yaml.SafeDumper):
     """YAML without anchors."""
 
@@ -561,10 +602,11 @@ def written(document: Json) -> str:
 
 
 def main() -> int:
-    differing = 0
+    rest, sockets, differing = written(openapi()), written(asyncapi()), 0
     made = {
-        API / "openapi.yaml": written(openapi()),
-        API / "asyncapi.yaml": written(asyncapi()),
+        API / "openapi.yaml": rest,
+        API / "asyncapi.yaml": sockets,
+        API / "docs.html": page(yaml.safe_load(rest), yaml.safe_load(sockets)),
         ROOT / "labextension" / "shared" / "schema.ts": typescript(),
     }
     for path, text in made.items():

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..sessions.registry import Registry
     from ..sessions.session import Session
     from ..store import Store
-    from .system import HealthCheck
+    from .routes import HealthCheck
 
 REQUESTS = Counter("http_requests_total", "Total HTTP requests", ["method", "endpoint"])
 RESPONSES = Counter("http_responses_total", "HTTP responses by status", ["method", "endpoint", "status"])

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, PackageLoader, Template
 from tornado.http1connection import HTTP1Connection
 from tornado.web import HTTPError, stream_request_body
 
@@ -259,9 +259,9 @@ VIEWER_POLICY = (
 
 
 @cache
-def templates() -> Environment:
-    """Return the pages' templates, which escape."""
-    return Environment(loader=PackageLoader("cambio_lab.api"), autoescape=True)
+def _viewer() -> Template:
+    environment = Environment(loader=PackageLoader("cambio_lab.api"), autoescape=True)
+    return environment.get_template("viewer.html.j2")
 
 
 def viewer_page(handler: Guarded, session_id: str, *, run: bool = False) -> None:
@@ -279,5 +279,4 @@ def viewer_page(handler: Guarded, session_id: str, *, run: bool = False) -> None
     handler.xsrf_token  # noqa: B018
     handler.set_header("Content-Security-Policy", VIEWER_POLICY)
     handler.set_header("Content-Type", "text/html; charset=utf-8")
-    template = templates().get_template("viewer.html.j2")
-    handler.finish(template.render(static=handler.url("cambio", "static", ""), config=config))
+    handler.finish(_viewer().render(static=handler.url("cambio", "static", ""), config=config))

@@ -1,4 +1,4 @@
-"""The map of all URLs, and what a browser loads: front-end modules, the API's description and its rendered page.
+"""The server itself, and the map of all URLs: health, models, MCP, what a browser loads, unknown addresses.
 
 Trailing slashes work too; the base URL is put in front by Jupyter.
 """
@@ -6,22 +6,36 @@ Trailing slashes work too; the base URL is put in front by Jupyter.
 from __future__ import annotations
 
 import asyncio
-import json
-from functools import cache
+import logging
+import time
+from collections.abc import Awaitable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
+from prometheus_client import Gauge
 from tornado.web import StaticFileHandler
 
-from . import MESSAGES, Refused, desktop, history, sessions, system
-from .base import METHODS, Guarded
+from .._version import __version__
+from ..desktop.provider import ISOLATION, ProviderHealth
+from ..errors import ConfigurationError
+from . import MESSAGES, Refused, desktop, history, sessions, timestamp
+from .base import METHODS, Guarded, Services
 from .overview_socket import OverviewSocket
-from .rest import STATIC, Rest, templates
+from .rest import STATIC, Rest
 from .socket import AgentSocket
 from .vnc_socket import VncSocket
 
-Json = dict[str, Any]
+DISK_BYTES = Gauge("cambio_lab_disk_bytes", "Bytes of the database and the screenshots")
+PATIENCE, FRESH = 2.0, 1.0
+"""Seconds that one service may take to answer about its health, and for which an answer is good."""
+logger = logging.getLogger(__name__)
+SHOWN = (
+    *("model", "platform", "effort", "approval", "approval_timeout", "desktop", "display", "network", "image_format"),
+    *("max_steps", "max_cost_usd", "max_turn_seconds", "max_turn_tokens", "session_timeout", "idle_timeout"),
+    *("max_desktops", "max_file_bytes", "heartbeat", "record"),
+)
+"""Settings that a client may see; the others concern the server alone."""
 HERE = Path(__file__).resolve().parent
 FRAME_POLICY = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -31,9 +45,6 @@ FRAME_POLICY = (
 DOCS_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
-
-_SHOWN = ("type", "enum", "format", "minimum", "maximum", "pattern")
-_METHODS = ("get", "post", "put", "patch", "delete")
 
 
 class Static(Guarded, StaticFileHandler):
@@ -65,8 +76,9 @@ class Description(Rest):
     public = True
 
     async def get(self, name: str) -> None:
+        text = await asyncio.to_thread((HERE / name).read_text, encoding="utf-8")
         self.set_header("Content-Type", "application/yaml; charset=utf-8")
-        self.finish(await asyncio.to_thread(_description, name, self.url().rstrip("/") or "/"))
+        self.finish(text.replace("url: /\n", f"url: {self.url().rstrip('/') or '/'}\n", 1))
 
 
 class Docs(Rest):
@@ -77,51 +89,154 @@ class Docs(Rest):
     async def get(self) -> None:
         self.set_header("Content-Security-Policy", DOCS_POLICY)
         self.set_header("Content-Type", "text/html; charset=utf-8")
-        self.finish(await asyncio.to_thread(_docs))
+        self.finish(await asyncio.to_thread((HERE / "docs.html").read_text, encoding="utf-8"))
 
 
-@cache
-def _text(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")
+class HealthCheck:
+    """Asks everything a session needs. Simultaneous callers share one round of questions."""
+
+    def __init__(self, services: Services, provider: Any) -> None:
+        self._services = services
+        self._provider = provider
+        self._answer: dict[str, Any] = {}
+        self._asked_at = float("-inf")
+        self._round: asyncio.Task[dict[str, Any]] | None = None
+
+    async def ask(self) -> dict[str, Any]:
+        """The documented body without the time; ``status`` is healthy, degraded or unhealthy."""
+        if time.monotonic() - self._asked_at < FRESH:
+            return self._answer
+        if self._round is None or self._round.done():
+            self._round = asyncio.create_task(self._ask(), name="cambio_lab health")
+        return await asyncio.shield(self._round)
+
+    async def _ask(self) -> dict[str, Any]:
+        database, redis, screen = await asyncio.gather(
+            _within(self._database()), _within(self._services.limiter.ping()), _within(self._provider.health())
+        )
+        screen = screen or ProviderHealth(str(self._provider.name), False, "no answer")
+        services = {"database": database or "down", "redis": redis or "down", **_desktop(screen)}
+        down = services["database"] != "up" or "down" in (services["docker"], services["desktop"])
+        status = "unhealthy" if down else "degraded" if services["redis"] == "down" else "healthy"
+        self._answer = {"status": status, "services": services, "version": __version__}
+        self._asked_at = time.monotonic()
+        return self._answer
+
+    async def _database(self) -> str:
+        store = await self._services.store()
+        return "down" if await store.health() is not None else "up"
 
 
-def _description(name: str, base: str) -> str:
-    return _text(name).replace("url: /\n", f"url: {base}\n", 1)
+def _desktop(health: ProviderHealth) -> dict[str, str]:
+    answers = "up" if health.up else "down"
+    state = answers if health.name in ("docker", "none") else "disabled"
+    return {"docker": state, "desktop": ISOLATION[health.name] if health.up else "down"}
 
 
-@cache
-def _docs() -> str:
-    import yaml
-
-    rest, sockets = (yaml.safe_load(_text(name)) for name in ("openapi.yaml", "asyncapi.yaml"))
-    page = templates().overlay()
-    page.filters |= {"markdown": _markdown, "short": _short, "pretty": _pretty}
-    return page.get_template("docs.html.j2").render(rest=rest, sockets=sockets, methods=_METHODS, resolve=_resolve)
-
-
-def _markdown(text: str) -> Markup:
-    from markdown_it import MarkdownIt
-
-    # The descriptions are ours, and still HTML in them stays text.
-    return Markup(MarkdownIt("commonmark", {"html": False}).render(text or ""))
+async def _within(question: Awaitable[Any]) -> Any:
+    """The answer, or ``None`` when there is none in time: a health check must not fail itself."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await question
+    except Exception as error:
+        logger.warning("health: %s", str(error) or type(error).__name__)
+        return None
 
 
-def _resolve(document: Json, value: Json) -> Json:
-    if "$ref" not in value:
-        return value
-    found: Any = document
-    for part in value["$ref"].removeprefix("#/").split("/"):
-        found = found[part.replace("~1", "/")]
-    return _resolve(document, found)
+class Health(Rest):
+    """``/health``: open to all callers and not rate limited, for load balancers."""
+
+    public = True
+    limits = ()
+
+    async def get(self) -> None:
+        services = self.services
+        await services.settled.wait()
+        if services.health is None:
+            down = {"database": "down", "redis": "disabled", "docker": "down", "desktop": "down"}
+            answer: dict[str, Any] = {"status": "unhealthy", "services": down, "version": __version__}
+        else:
+            answer = await services.health.ask()
+        if answer["status"] == "unhealthy":
+            self.set_status(503)
+        self.write_json({"status": answer["status"], "timestamp": timestamp(), **answer})
 
 
-def _short(schema: Json | None) -> str:
-    kept = {key: value for key, value in (schema or {}).items() if key in _SHOWN}
-    return str((schema or {}).get("$ref", "")).rpartition("/")[2] or json.dumps(kept, ensure_ascii=False)
+class Models(Rest):
+    """``/cambio/models``"""
+
+    async def get(self) -> None:
+        from ..agent.models import describe  # the agent's modules are loaded by the start hook, off the loop
+
+        await self.services.registry()
+        self.write_json({"models": describe(datetime.now(UTC).date()), "default": self.services.settings.model})
 
 
-def _pretty(schema: Json) -> str:
-    return json.dumps(schema, indent=2, ensure_ascii=False)
+class Defaults(Rest):
+    """``/cambio/defaults``"""
+
+    async def get(self) -> None:
+        await self.services.registry()
+        found = {name: getattr(self.services.settings, name) for name in SHOWN}
+        self.write_json({**found, "desktop_kind": self.services.desktop_kind})
+
+
+async def watch_disk(services: Services, period: float = 60.0) -> None:
+    """Keep the disk gauge current until cancelled."""
+    while True:
+        DISK_BYTES.set(await (await services.store()).disk_bytes())
+        await asyncio.sleep(period)
+
+
+class Mcp(Rest):
+    """``/mcp``: the Model Context Protocol over streamable HTTP, without sessions: each request is one POST."""
+
+    methods = ("POST",)
+
+    async def post(self) -> None:
+        await self.services.registry()
+        if self.services.mcp is None:
+            raise ConfigurationError("This server has no MCP.", hint='pip install "cambio-lab[mcp]" and restart it.')
+        application = await self.services.mcp()
+        self.json_object()  # refuses what is no JSON object, is too large or says that it is something else
+        await self.while_connected(self._answer(application))
+
+    async def _answer(self, application: Any) -> None:
+        request, body = self.request, [self.body]
+
+        async def receive() -> dict[str, Any]:
+            if body:
+                return {"type": "http.request", "body": body.pop(), "more_body": False}
+            await asyncio.Event().wait()  # a client that leaves cancels this
+            raise AssertionError
+
+        async def send(event: dict[str, Any]) -> None:
+            if event["type"] == "http.response.start":
+                self.set_status(event["status"])
+                for name, value in event.get("headers", ()):
+                    if name.lower() != b"content-length":
+                        self.set_header(name.decode("latin-1"), value.decode("latin-1"))
+            else:
+                self.write(event.get("body", b""))
+
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": request.method,
+            "scheme": request.protocol,
+            "path": self.url("mcp"),
+            "raw_path": self.url("mcp").encode(),
+            "root_path": str(self.base_url).rstrip("/"),
+            "query_string": b"",
+            "headers": [
+                (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in request.headers.get_all()
+            ],
+            "client": (request.remote_ip, 0),
+            "server": None,
+        }
+        await application(scope, receive, send)
+        await self.finish()
 
 
 class NotFound(Rest):
@@ -160,19 +275,19 @@ ROUTES: tuple[tuple[str, str, type[Any]], ...] = (
     ("/sessions/{session_id}/exec", rf"/sessions/{ID}/exec/?", desktop.Exec),
     ("/sessions/{session_id}/clipboard", rf"/sessions/{ID}/clipboard/?", desktop.Clipboard),
     ("/sessions/{session_id}/run", rf"/sessions/{ID}/run/?", history.Run),
-    ("/health", r"/health/?", system.Health),
+    ("/health", r"/health/?", Health),
     ("/ws", r"/ws/?", OverviewSocket),
     ("/ws/{session_id}", rf"/ws/{ID}/?", AgentSocket),
     ("/vnc/{session_id}", rf"/vnc/{ID}/?", VncSocket),
-    ("/mcp", r"/mcp/?", system.Mcp),
+    ("/mcp", r"/mcp/?", Mcp),
     ("/cambio/formats", r"/cambio/formats/?", history.Formats),
     ("/cambio/export", r"/cambio/export/?", history.Export),
     ("/cambio/experiments", r"/cambio/experiments/?", history.Experiments),
     ("/cambio/experiments/{id}", rf"/cambio/experiments/{ID}/?", history.OneExperiment),
     ("/cambio/experiments/{id}/runs/{run}", rf"/cambio/experiments/{ID}/runs/{ID}/?", history.ExperimentRun),
     ("/cambio/run/{session_id}", rf"/cambio/run/{ID}/?", history.RunPage),
-    ("/cambio/models", r"/cambio/models/?", system.Models),
-    ("/cambio/defaults", r"/cambio/defaults/?", system.Defaults),
+    ("/cambio/models", r"/cambio/models/?", Models),
+    ("/cambio/defaults", r"/cambio/defaults/?", Defaults),
     ("/cambio/{name}.yaml", r"/cambio/((?:openapi|asyncapi)\.yaml)", Description),
     ("/cambio/docs", r"/cambio/docs/?", Docs),
     ("/cambio/static/{path}", r"/cambio/static/(.+)", Static),

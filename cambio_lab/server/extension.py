@@ -28,8 +28,7 @@ from traitlets.config import Configurable
 from .._version import __version__
 from ..api.base import KEY, Services
 from ..api.messages import Encoder
-from ..api.routes import handlers
-from ..api.system import HealthCheck, watch_disk
+from ..api.routes import HealthCheck, handlers, watch_disk
 from ..desktop import build_provider, make_provider
 from ..desktop.provider import DesktopProvider
 from ..errors import CambioError, ConfigurationError, DirectoryInUse, StoreUnavailable

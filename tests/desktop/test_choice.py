@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cambio_lab import desktop as doctor
-from cambio_lab.api import system
+from cambio_lab.api import routes
 from cambio_lab.desktop import docker, make_provider
 from cambio_lab.desktop.provider import ISOLATION, DesktopOptions
 from cambio_lab.desktop.sandbox import probe
@@ -95,7 +95,7 @@ async def test_panel_health_doctor_and_docs_say_the_same_words(docker_host: str,
     health = await provider.health()
     await provider.stop()
     assert health.summary.startswith(words)
-    assert system._desktop(health)["desktop"] == words
+    assert routes._desktop(health)["desktop"] == words
     probes = {
         "docker": doctor.probe_engine,
         "sandbox": lambda: doctor.probe_sandbox(Settings()),
