@@ -23,7 +23,7 @@ from cambio_lab.errors import CambioError, ConfigurationError, InvalidRequest
 from cambio_lab.events import Event, QuestionAnswered, QuestionAsked, Status, ToolFinished
 from cambio_lab.recording.recorder import HumanCall
 from cambio_lab.store import new_message_id
-from cambio_lab.store.record import Role
+from cambio_lab.store.sessions import Role
 
 if TYPE_CHECKING:
     from .control import ControlledSession

@@ -18,7 +18,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
@@ -40,16 +40,8 @@ WAITING_READS = 256
 SECONDS_FOR_ROOM = 10.0
 CACHE_KILOBYTES = 512
 """Of pages, for each of the five connections; the system caches the file as well. SQLite would take 2,000."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    operation: Operation[Any]
-    done: asyncio.Future[Any]
-
-
-class _PerThread(threading.local):
-    connection: sqlite3.Connection | None = None
+_WRITING = ("journal_mode = WAL", "synchronous = FULL", f"journal_size_limit = {64 * 1024 * 1024}")
+Job = tuple[Operation[Any], asyncio.Future[Any]]
 
 
 class Database:
@@ -59,12 +51,12 @@ class Database:
         self.path = path
         self.failure: StoreError | None = None
         """Why the last write failed, or that damage was met; ``None`` as long as the disk takes what it is given."""
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._room = asyncio.Semaphore(WAITING_WRITES)
         self._read_room = asyncio.Semaphore(WAITING_READS)
         self._readers = ThreadPoolExecutor(READERS, "cambio-store-read")
-        self._local = _PerThread()
-        self._open_readers: list[sqlite3.Connection] = []
+        self._connections: dict[int, sqlite3.Connection] = {}
+        """Of each reader's thread."""
         self._writer: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -92,8 +84,8 @@ class Database:
             self._jobs.put(None)
             await asyncio.get_running_loop().run_in_executor(None, writer.join)
         self._readers.shutdown(wait=True)
-        while self._open_readers:
-            self._open_readers.pop().close()
+        while self._connections:
+            self._connections.popitem()[1].close()
 
     async def write(self, operation: Operation[T]) -> T:
         """Run ``operation`` in a transaction and return its result once that is on disk.
@@ -108,10 +100,10 @@ class Database:
                 await self._room.acquire()
         except TimeoutError:
             raise StoreUnavailable("The store cannot keep up.", hint="Try again in a moment.") from None
-        job = _Job(operation, self._loop.create_future())
-        job.done.add_done_callback(lambda _: self._room.release())
-        self._jobs.put(job)
-        result: T = await asyncio.shield(job.done)
+        done = self._loop.create_future()
+        done.add_done_callback(lambda _: self._room.release())
+        self._jobs.put((operation, done))
+        result: T = await asyncio.shield(done)
         return result
 
     async def write_all(self, *operations: Operation[Any]) -> list[Any]:
@@ -135,67 +127,54 @@ class Database:
 
         Raises :class:`StoreUnavailable` when the disk has no room for the copy that this makes.
         """
-        return await asyncio.to_thread(self._compact)
 
-    def _compact(self) -> int:
-        try:
-            with contextlib.closing(self._connect()) as connection:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the file is as large as what it holds
-                before = self.path.stat().st_size
-                if before == _live_bytes(connection):
-                    return 0
-                connection.execute("VACUUM")
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                return before - self.path.stat().st_size
-        except sqlite3.Error as error:
-            raise translate(error) from error
+        def vacuum() -> int:
+            try:
+                with contextlib.closing(self._connect()) as connection:
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the file is as large as what it holds
+                    before = self.path.stat().st_size
+                    if before == _live_bytes(connection):
+                        return 0
+                    connection.execute("VACUUM")
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    return before - self.path.stat().st_size
+            except sqlite3.Error as error:
+                raise translate(error) from error
+
+        return await asyncio.to_thread(vacuum)
 
     # The writer's thread
 
     def _write_all(self, ready: asyncio.Future[None]) -> None:
         assert self._loop is not None
-        try:
-            connection = self._connect()
+        with contextlib.ExitStack() as stack:
             try:
+                connection = stack.enter_context(contextlib.closing(self._connect()))
                 check(connection, self.path)
                 migrate(connection)
-            except BaseException:
-                connection.close()
-                raise
-        except Exception as error:
-            failure = translate(error) if isinstance(error, sqlite3.Error) else error
-            self._loop.call_soon_threadsafe(_settle, ready, None, failure)
-            return
-        self._loop.call_soon_threadsafe(_settle, ready, None, None)
-        try:
-            while jobs := self._take():
+                failure = None
+            except Exception as error:
+                failure = translate(error)
+            self._loop.call_soon_threadsafe(_settle, [ready], [(None, failure)])
+            while failure is None and (jobs := self._take()):
                 outcomes = self._commit(connection, jobs)
-                self._loop.call_soon_threadsafe(_settle_all, jobs, outcomes)
-        finally:
-            connection.close()
+                self._loop.call_soon_threadsafe(_settle, [done for _, done in jobs], outcomes)
 
-    def _take(self) -> list[_Job]:
+    def _take(self) -> list[Job]:
         """Everything that waits now, at least one job; empty when the database closes."""
-        first = self._jobs.get()
-        if first is None:
-            return []
-        jobs = [first]
-        while len(jobs) < LARGEST_GROUP:
-            try:
-                job = self._jobs.get_nowait()
-            except queue.Empty:
-                break
-            if job is None:
+        jobs: list[Job] = []
+        with contextlib.suppress(queue.Empty):
+            while len(jobs) < LARGEST_GROUP and (job := self._jobs.get(block=not jobs)) is not None:
+                jobs.append(job)
+            if jobs and job is None:
                 self._jobs.put(None)  # close() comes after these
-                break
-            jobs.append(job)
         return jobs
 
-    def _commit(self, connection: sqlite3.Connection, jobs: list[_Job]) -> list[tuple[Any, Exception | None]]:
+    def _commit(self, connection: sqlite3.Connection, jobs: list[Job]) -> list[tuple[Any, Exception | None]]:
         """Run ``jobs`` in one transaction; a result or an error for each, in order."""
         try:
             connection.execute("BEGIN IMMEDIATE")
-            outcomes: list[tuple[Any, Exception | None]] = [(job.operation(connection), None) for job in jobs]
+            outcomes: list[tuple[Any, Exception | None]] = [(operation(connection), None) for operation, _ in jobs]
             connection.execute("COMMIT")
         except Exception as error:
             if connection.in_transaction:
@@ -203,11 +182,9 @@ class Database:
             failure = translate(error)
             if isinstance(failure, StoreError):
                 self._failed(failure)
-            if isinstance(failure, StoreUnavailable):  # the disk, not the operation: each alone would fail as well
-                return [(None, failure)] * len(jobs)
-            if len(jobs) > 1:
-                return [self._commit(connection, [job])[0] for job in jobs]
-            return [(None, failure)]
+            if isinstance(failure, StoreUnavailable) or len(jobs) == 1:
+                return [(None, failure)] * len(jobs)  # the disk, not the operation: each alone would fail as well
+            return [self._commit(connection, [job])[0] for job in jobs]
         if isinstance(self.failure, StoreUnavailable):  # damage stays: other pages can still be written
             logger.warning("the store takes writes again")
             self.failure = None
@@ -226,14 +203,13 @@ class Database:
             except OSError as error:
                 logger.error("the next start will not check the database for damage: %s", error)
 
-    def _connect(self) -> sqlite3.Connection:
-        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    def _connect(self, *, reading: bool = False) -> sqlite3.Connection:
+        if not reading:
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute(f"PRAGMA cache_size = -{CACHE_KILOBYTES}")
-            connection.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
+            for pragma in (f"cache_size = -{CACHE_KILOBYTES}", *(("query_only = ON",) if reading else _WRITING)):
+                connection.execute(f"PRAGMA {pragma}")
         except BaseException:
             connection.close()
             raise
@@ -243,28 +219,21 @@ class Database:
 
     def _read(self, operation: Operation[T], snapshot: bool) -> T:
         try:
-            return self._run(operation, snapshot)
+            thread = threading.get_ident()
+            if (connection := self._connections.get(thread)) is None:
+                connection = self._connections[thread] = self._connect(reading=True)
+            if not snapshot:
+                return operation(connection)
+            connection.execute("BEGIN")  # a page and its total agree
+            try:
+                return operation(connection)
+            finally:
+                connection.execute("ROLLBACK")
         except sqlite3.Error as error:
             failure = translate(error)
             if isinstance(failure, StoreCorrupt):
                 self._failed(failure)
             raise failure from error
-
-    def _run(self, operation: Operation[T], snapshot: bool) -> T:
-        connection = self._local.connection
-        if connection is None:
-            connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA query_only = ON")
-            connection.execute(f"PRAGMA cache_size = -{CACHE_KILOBYTES}")
-            self._local.connection = connection
-            self._open_readers.append(connection)
-        if not snapshot:
-            return operation(connection)
-        connection.execute("BEGIN")  # a page and its total agree
-        try:
-            return operation(connection)
-        finally:
-            connection.execute("ROLLBACK")
 
 
 def _live_bytes(connection: sqlite3.Connection) -> int:
@@ -274,19 +243,22 @@ def _live_bytes(connection: sqlite3.Connection) -> int:
     return int((pages - free) * size)
 
 
-def _settle(done: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
-    if done.done():
-        return
-    if error is None:
-        done.set_result(result)
-    else:
-        done.set_exception(error)
-        done.exception()  # the caller may have been cancelled and never ask
+def _settle(futures: list[Any], outcomes: Sequence[tuple[Any, Exception | None]]) -> None:
+    for done, (result, error) in zip(futures, outcomes, strict=True):
+        if done.done():
+            continue
+        if error is None:
+            done.set_result(result)
+        else:
+            done.set_exception(error)
+            done.exception()  # the caller may have been cancelled and never ask
 
 
-def _settle_all(jobs: list[_Job], outcomes: list[tuple[Any, Exception | None]]) -> None:
-    for job, (result, error) in zip(jobs, outcomes, strict=True):
-        _settle(job.done, result, error)
+class Table:
+    """A table of the database. Methods without ``async`` give an operation to combine in one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
 
 class Columns(Generic[Row]):
@@ -306,12 +278,12 @@ class Columns(Generic[Row]):
 
     def find(self, which: str, *values: Any) -> Operation[list[Row]]:
         """Return the operation that reads the rows that ``which`` (``WHERE``, ``ORDER BY``, ``LIMIT``) asks for."""
-        sql = f"{self._select} {which}"
-        return lambda connection: [self._decode(row) for row in connection.execute(sql, values)]
 
-    def _decode(self, values: Sequence[Any]) -> Row:
-        pairs = zip(self.names, values, strict=True)
-        return self._kind(*[json.loads(value) if name in self.json else value for name, value in pairs])
+        def decode(row: Sequence[Any]) -> Row:
+            pairs = zip(self.names, row, strict=True)
+            return self._kind(*[json.loads(value) if name in self.json else value for name, value in pairs])
+
+        return lambda connection: [decode(row) for row in connection.execute(f"{self._select} {which}", values)]
 
 
 def execute(sql: str, *values: Any) -> Operation[int]:
@@ -326,11 +298,3 @@ def select(sql: str, *values: Any) -> Operation[list[Any]]:
 
 def dump(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[Row]):
-    """Some rows and how many there are in all that match."""
-
-    rows: list[Row]
-    total: int

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import re
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,24 +14,17 @@ from cambio_lab.errors import StoreCorrupt, StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
-    from sqlite_utils.migrations import Migrations
 
 
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the database to the newest schema; each step commits together with the record that it ran."""
     from sqlite_utils import Database  # 90 ms: on the writer's thread, not in the server's start
-
-    _migrations().apply(Database(connection))
-
-
-@cache
-def _migrations() -> Migrations:
     from sqlite_utils.migrations import Migrations
 
     migrations = Migrations("cambio_lab")
     for step in STEPS:
         migrations(name=step.__name__)(step)
-    return migrations
+    migrations.apply(Database(connection))
 
 
 def _run(db: Database, script: str) -> None:
@@ -283,7 +274,7 @@ _REASONS = {
 
 def set_aside(path: Path) -> Path:
     """Move the file and its log away; never onto anything."""
-    stamp = datetime.datetime.fromtimestamp(time.time(), datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     target = path.with_name(f"{path.name}.damaged-{stamp}")
     number = 1
     while target.exists():

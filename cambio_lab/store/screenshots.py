@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 
 from cambio_lab.errors import StoreUnavailable
 
-from .database import Database, Operation, execute, select
+from .database import Database, Operation, Table, dump, execute, select
 
 T = TypeVar("T")
 Message = dict[str, Any]
@@ -52,7 +52,13 @@ class ScreenshotFiles:
 
     async def open(self) -> None:
         """Create the directory and remove what a crash left half written."""
-        await self._in_thread(self._open)
+
+        def prepare() -> None:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for left in self._directory.glob("*/.writing-*"):
+                left.unlink()
+
+        await self._in_thread(prepare)
 
     async def put(self, data: bytes, media_type: str = "image/png") -> str:
         """Store a screenshot; return its digest once the file is on disk under its name.
@@ -83,12 +89,32 @@ class ScreenshotFiles:
 
     async def sweep(self, keep: Iterable[str], fresh: float = 0.0) -> int:
         """Remove what is not in ``keep`` and was not put within ``fresh`` seconds; return the bytes that this freed."""
-        wanted = frozenset(keep)
-        return await self._in_thread(lambda: self._sweep(wanted, fresh))
+        wanted, latest = frozenset(keep), time.monotonic() - fresh
+
+        def unlink() -> int:
+            freed = 0
+            for path in self._files():
+                with self._lock:
+                    if path.stem not in wanted and self._known.get(path.stem, float("-inf")) < latest:
+                        freed += path.stat().st_size
+                        self._known.pop(path.stem, None)
+                        path.unlink()
+            with self._lock:
+                self._bytes = None if self._bytes is None else self._bytes - freed
+            return freed
+
+        return await self._in_thread(unlink)
 
     async def disk_bytes(self) -> int:
         """Return what the screenshots take on disk."""
-        return await self._in_thread(self._count)
+
+        def count() -> int:
+            with self._lock:
+                if self._bytes is None:
+                    self._bytes = sum(path.stat().st_size for path in self._files())
+                return self._bytes
+
+        return await self._in_thread(count)
 
     async def sizes(self) -> dict[str, int]:
         """Return the bytes of every screenshot by its digest."""
@@ -111,11 +137,6 @@ class ScreenshotFiles:
     def _place(self, sha256: str, suffix: str) -> Path:
         return self._directory / sha256[:2] / f"{sha256}{suffix}"
 
-    def _open(self) -> None:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for left in self._directory.glob("*/.writing-*"):
-            left.unlink()
-
     def _put(self, data: bytes, suffix: str) -> str:
         sha256 = hashlib.sha256(data).hexdigest()
         with self._lock:  # a sweep removes nothing between the look and the note
@@ -130,32 +151,14 @@ class ScreenshotFiles:
             self._known[sha256] = time.monotonic()
         return sha256
 
-    def _count(self) -> int:
-        with self._lock:
-            if self._bytes is None:
-                self._bytes = sum(path.stat().st_size for path in self._files())
-            return self._bytes
-
     def _files(self) -> list[Path]:
         return [path for path in self._directory.glob("??/*") if not path.name.startswith(".")]
-
-    def _sweep(self, keep: frozenset[str], fresh: float) -> int:
-        freed, latest = 0, time.monotonic() - fresh
-        for path in self._files():
-            with self._lock:
-                if path.stem not in keep and self._known.get(path.stem, float("-inf")) < latest:
-                    freed += path.stat().st_size
-                    self._known.pop(path.stem, None)
-                    path.unlink()
-        with self._lock:
-            self._bytes = None if self._bytes is None else self._bytes - freed
-        return freed
 
 
 def name_screenshots(session_id: str, digests: Iterable[str], connection: sqlite3.Connection) -> None:
     """Note that the session names these screenshots: they stay on disk as long as its row does."""
-    rows = [(session_id, digest) for digest in digests]
-    connection.executemany("INSERT OR IGNORE INTO session_screenshots VALUES (?, ?)", rows)
+    sql = "INSERT OR IGNORE INTO session_screenshots VALUES (?, ?)"
+    connection.executemany(sql, [(session_id, digest) for digest in digests])
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -179,19 +182,28 @@ def _write(path: Path, data: bytes) -> None:
         os.close(directory)
 
 
-class TranscriptTable:
+class TranscriptTable(Table):
     """The ``transcript`` table. What is loaded equals what was appended, to the byte."""
 
     def __init__(self, database: Database, screenshots: ScreenshotFiles) -> None:
-        self._database = database
+        super().__init__(database)
         self._screenshots = screenshots
 
     async def appending(self, session_id: str, message: Message) -> Operation[Any]:
         """Put the message's screenshots on disk; return the operation that adds the message itself."""
         digests: list[str] = []
         stored = await _map_images(message, partial(self._put, digests))
-        text = json.dumps(stored, separators=(",", ":"), ensure_ascii=False)
-        return partial(_append_transcript, session_id, text, tuple(digests))
+        text = dump(stored)
+
+        def operation(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT INTO transcript (session_id, position, message)"
+                " SELECT ?, coalesce(max(position), 0) + 1, ? FROM transcript WHERE session_id = ?",
+                (session_id, text, session_id),
+            )
+            name_screenshots(session_id, digests, connection)
+
+        return operation
 
     async def load(self, session_id: str) -> list[Message]:
         """Return the whole conversation, screenshots inline. One whose file is gone becomes a line of text."""
@@ -249,12 +261,3 @@ async def _map_images(value: Any, change: Callable[[Message], Awaitable[Message]
             return await change(value)
         return {key: await _map_images(item, change) for key, item in value.items()}
     return value
-
-
-def _append_transcript(session_id: str, text: str, digests: tuple[str, ...], connection: sqlite3.Connection) -> None:
-    connection.execute(
-        "INSERT INTO transcript (session_id, position, message)"
-        " SELECT ?, coalesce(max(position), 0) + 1, ? FROM transcript WHERE session_id = ?",
-        (session_id, text, session_id),
-    )
-    name_screenshots(session_id, digests, connection)
