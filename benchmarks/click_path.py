@@ -2,8 +2,9 @@
 
     .venv/bin/python -m benchmarks.click_path [--files]
 
-A real server process with a local desktop and the stand-in model service. A first turn loads what is loaded once;
-the second turn (one click, one answer) is the one that counts. ``--files`` lists the files with their functions.
+A real server process with a local desktop and the stand-in model service. A first turn loads what is loaded once; of
+three later ones (one click, one answer each) that counts what ran in all of them: the server's timers tick in some.
+``--files`` lists the files with their functions.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def profile(frame, event, argument):
 def toggle(number, frame):
     global watching
     watching = not watching
-    if not watching:
+    if watching:
+        seen.clear()
+    else:
         with open(os.environ["CAMBIO_SEEN"] + ".part", "w") as file:
             json.dump(list(seen), file)
         os.replace(os.environ["CAMBIO_SEEN"] + ".part", os.environ["CAMBIO_SEEN"])
@@ -69,8 +72,8 @@ async def turn(server: LiveServer, session_id: str) -> None:
 
 
 async def measure(folder: Path) -> list[str]:
-    """Return ``file:function`` of everything of ours that ran during the second turn."""
-    seen = folder / "seen.json"
+    """Return ``file:function`` of everything of ours that ran in each of the turns after the first."""
+    seen, found = folder / "seen.json", list[set[str]]()
     with MessagesApi(policy=click_then_answer) as api:
         environment = {**api.environment, "CAMBIO_SEEN": str(seen)}
         server = ProfiledServer(data_dir=folder, model="claude-sonnet-5-5", env=environment)
@@ -80,14 +83,16 @@ async def measure(folder: Path) -> list[str]:
                 session_id = (await client.post("/sessions", json={})).raise_for_status().json()["id"]
             await turn(server, session_id)
             assert server.process is not None
-            server.process.send_signal(signal.SIGUSR2)
-            await turn(server, session_id)
-            server.process.send_signal(signal.SIGUSR2)
-            await _wait_for(seen, server)
+            for _ in range(3):
+                server.process.send_signal(signal.SIGUSR2)
+                await turn(server, session_id)
+                server.process.send_signal(signal.SIGUSR2)
+                await _wait_for(seen, server)
+                found.append(set(json.loads(seen.read_text())))
+                seen.unlink()
         finally:
             await server.stop()
-    found: list[str] = json.loads(seen.read_text())
-    return found
+    return sorted(set.intersection(*found))
 
 
 async def _wait_for(path: Path, server: LiveServer) -> None:
