@@ -122,7 +122,7 @@ class Broadcast:
             raise InvalidRequest(
                 f"after is {after}, and the last event is {newest}.", details={"after": f"between 0 and {newest}"}
             )
-        reader = Subscription(self, self._fetch, newest if after is None else after, stream, max_bytes)
+        reader = Subscription(self, newest if after is None else after, stream, max_bytes)
         self._readers.add(reader)
         return reader
 
@@ -151,14 +151,13 @@ class Broadcast:
 class Subscription:
     """One reader: an asynchronous iterator of ``(sequence, JSON text)``. Close it with :meth:`close`."""
 
-    def __init__(self, source: Broadcast, fetch: Fetch, position: int, stream: bool, max_bytes: int) -> None:
+    def __init__(self, source: Broadcast, position: int, stream: bool, max_bytes: int) -> None:
         self.position = position
         """The number of the last event that was handed out (at first: the one to continue from)."""
         self.stream = stream
         self.lagged = 0
         """How often the queue was full and the reader was sent to the store."""
         self._source = source
-        self._fetch = fetch
         self._max_bytes = max_bytes
         self._queue: deque[tuple[int, str]] = deque()
         self._bytes = 0
@@ -216,7 +215,7 @@ class Subscription:
 
     async def _catch_up(self) -> None:
         """Read one page of what was missed; the reader is live again once it has the newest."""
-        rows = await self._fetch(self.position, stream=self.stream)
+        rows = await self._source._fetch(self.position, stream=self.stream)
         for sequence, body in rows:
             text = with_sequence(body, sequence)
             self._queue.append((sequence, text))

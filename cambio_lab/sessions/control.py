@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from cambio_lab.agent.tools import HAND_OVER
-from cambio_lab.errors import CambioError, SessionConflict, SessionEnded
+from cambio_lab.errors import CambioError, SessionConflict, SessionEnded, StoreUnavailable
 from cambio_lab.events import ControlChanged, HumanInput, timestamp
 
 from . import Viewer
@@ -22,10 +23,9 @@ from .state import Phase, SessionState
 from .turn import SessionTurn
 
 logger = logging.getLogger(__name__)
-RELEASE_SECONDS = 2.0
-"""For the agent's keys and buttons to come up when a viewer takes control."""
-LOOK_SECONDS = 1.0
-"""How often each session is looked at."""
+T = TypeVar("T")
+RELEASE_SECONDS = 2.0  # for the agent's keys and buttons to come up when a viewer takes control
+LOOK_SECONDS = 1.0  # how often each session is looked at
 WARNING_SECONDS = 60.0
 WARNING_FRACTION = 0.2
 """A session that lives less than five minutes is warned this fraction of its life before its end..."""
@@ -186,15 +186,21 @@ class ControlledSession(SessionState):
         for viewer in list(self.viewers):
             viewer.may_act_changed()
 
-    def end_pause(self) -> None:
-        """A pause ends with its turn; control stays with who has it."""
+    def turn_over(self, turn: SessionTurn) -> None:
+        """End the pause, not the control, and let the next message come; called right before the end is told."""
         self._paused = False
         self.hold()
+        if turn.fatal is not None:
+            self.show("error")
+            self.context.failed(self.id, turn.fatal)
+        elif not self.life.over:
+            self.life.move(Phase.READY)
+            self.show("idle")
+        self.touch()
 
     def close_viewers(self, reason: str) -> None:
-        for viewer in list(self.viewers):
-            viewer.session_ended(reason)
-        self.viewers.clear()
+        while self.viewers:
+            self.viewers.pop().session_ended(reason)
 
     def require_live(self) -> None:
         if self.life.over:
@@ -215,20 +221,17 @@ class Due:
         return self.left <= max(least, min(WARNING_SECONDS, self.span * WARNING_FRACTION))
 
 
-def deadlines(session: SessionState) -> list[Due]:
-    """Return each limit of the session's life."""
-    settings, config, now = session.context.settings, session.config, session.clock.monotonic()
-    life = settings.session_timeout if config.timeout is None else config.timeout
-    idle = settings.idle_timeout if config.idle_timeout is None else config.idle_timeout
-    found = [Due("timeout", session.began + life - now, life), Due("idle", session.active_at + idle - now, idle)]
-    return [due for due in found if due.span]
-
-
 async def expired(session: SessionState) -> str | None:
     """Return the reason to end ``session`` now, if there is one; warn its readers when that is near."""
     if session.in_use:
         session.touch()
-    for due in deadlines(session):
+    settings, config, now = session.context.settings, session.config, session.clock.monotonic()
+    life = settings.session_timeout if config.timeout is None else config.timeout
+    idle = settings.idle_timeout if config.idle_timeout is None else config.idle_timeout
+    limits = Due("timeout", session.began + life - now, life), Due("idle", session.active_at + idle - now, idle)
+    for due in limits:
+        if not due.span:
+            continue
         if due.left <= 0:
             return due.reason
         if not due.warn:
@@ -250,3 +253,48 @@ async def expire(sessions: Sequence[SessionState], end: Callable[[str, str], Non
                 end(session.id, reason)
         except Exception:
             logger.exception("expiry not checked: session=%s", session.id)
+
+
+class OwnedTasks:
+    """The tasks of one owner. A failure is logged as soon as it happens."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._cancelled = False
+
+    def own(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """Start ``work``; the task may be awaited, and need not be."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def repeat(self, seconds: float, work: Callable[[], Awaitable[object]], name: str) -> None:
+        """Do ``work`` again and again, with ``seconds`` between; a failure costs that one time."""
+
+        async def repeating() -> None:
+            await asyncio.sleep(LOOK_SECONDS)
+            while not self._cancelled:  # also when what ran took no notice of being cancelled
+                try:
+                    await work()
+                except Exception:
+                    logger.exception("%s failed", name)
+                await asyncio.sleep(0 if self._cancelled else seconds)
+
+        self.own(repeating(), name)
+
+    async def cancel(self) -> None:
+        """Cancel what still runs and wait until it has ended."""
+        self._cancelled = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            if isinstance(error, SessionEnded | StoreUnavailable):
+                logger.info("%s: %s", task.get_name(), error)
+            else:
+                logger.error("%s failed", task.get_name(), exc_info=error)

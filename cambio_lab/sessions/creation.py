@@ -1,19 +1,19 @@
-"""Where sessions and their desktops come from: creations, the providers of desktops, the tasks that look after both."""
+"""Where sessions and their desktops come from: creations, and the providers that desktops are taken from."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from cambio_lab.agent.gate import Gate, QueuedMessage
 from cambio_lab.agent.options import AgentOptions
 from cambio_lab.agent.tools import NOTE, parse_policy
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.desktop.provider import DesktopProvider, Progress
-from cambio_lab.errors import CambioError, DesktopUnavailable, SessionEnded, StoreUnavailable
+from cambio_lab.errors import CambioError, DesktopUnavailable
 from cambio_lab.events import Status, Usage, timestamp
 from cambio_lab.replay.recorded import RECORDING, ReplayDesktop
 from cambio_lab.replay.runs import fork_point, to_replay
@@ -25,9 +25,6 @@ from .config import SessionConfig
 from .session import Session
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
-FIRST_SECONDS = 1.0
-"""Before work that is repeated is done for the first time."""
 CONTINUED = (
     "This conversation goes on in a new session, on a fresh desktop: nothing of the earlier desktop is there. "
     "Look at the screen before you act."
@@ -245,48 +242,3 @@ class Desktops:
             logger.exception("orphaned desktops not listed")
         else:
             self._unreaped.discard(provider)
-
-
-class OwnedTasks:
-    """The tasks of one owner. A failure is logged as soon as it happens."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._cancelled = False
-
-    def own(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-        """Start ``work``; the task may be awaited, and need not be."""
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def repeat(self, seconds: float, work: Callable[[], Awaitable[object]], name: str) -> None:
-        """Do ``work`` again and again, with ``seconds`` between; a failure costs that one time."""
-
-        async def repeating() -> None:
-            await asyncio.sleep(FIRST_SECONDS)
-            while not self._cancelled:  # also when what ran took no notice of being cancelled
-                try:
-                    await work()
-                except Exception:
-                    logger.exception("%s failed", name)
-                await asyncio.sleep(0 if self._cancelled else seconds)
-
-        self.own(repeating(), name)
-
-    async def cancel(self) -> None:
-        """Cancel what still runs and wait until it has ended."""
-        self._cancelled = True
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            if isinstance(error, SessionEnded | StoreUnavailable):
-                logger.info("%s: %s", task.get_name(), error)
-            else:
-                logger.error("%s failed", task.get_name(), exc_info=error)

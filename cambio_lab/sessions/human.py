@@ -17,7 +17,7 @@ from uuid import uuid4
 from cambio_lab.agent.extras import LONGEST_ANSWER
 from cambio_lab.agent.gate import QueuedMessage
 from cambio_lab.agent.tools import COMPUTER, HAND_OVER, NOTE, image_fields
-from cambio_lab.desktop.base import Point, Size
+from cambio_lab.desktop.base import Size
 from cambio_lab.desktop.keys import HumanAction
 from cambio_lab.errors import CambioError, ConfigurationError, InvalidRequest
 from cambio_lab.events import Event, QuestionAnswered, QuestionAsked, Status, ToolFinished
@@ -99,7 +99,7 @@ class HumanSteps:
         screen, image = session.bare_desktop.true_size, session.bare_desktop.size
         for name in ("coordinate", "start_coordinate"):
             if name in arguments:
-                arguments[name] = list(_scaled(arguments[name], screen, image))
+                arguments[name] = _scaled(arguments[name], screen, image)
         if action.tool == "type":
             arguments["text"] = session.mask.text(arguments["text"])
             if not full:
@@ -113,7 +113,8 @@ class HumanSteps:
         if session.gate.note is None:
             self._verbs.clear()
         self._verbs.update(VERBS[action.tool] for action in actions)
-        done = [_words(verb, count) for verb, count in self._verbs.items()]
+        times = {verb: f" {count} times" if count > 1 else " once" for verb, count in self._verbs.items()}
+        done = [verb + (count if verb in COUNTED else "") for verb, count in times.items()]
         listed = done[0] if len(done) == 1 else f"{', '.join(done[:-1])} and {done[-1]}"
         when = "While you were paused" if session.life.working else "Since your last turn"
         session.gate.note = QueuedMessage(
@@ -138,18 +139,9 @@ def _performed(tool: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any
     return "click", {"button": button, "point": point, "count": {"double_click": 2, "triple_click": 3}.get(tool, 1)}
 
 
-def _words(verb: str, count: int) -> str:
-    if verb not in COUNTED:
-        return verb
-    return f"{verb} once" if count == 1 else f"{verb} {count} times"
-
-
-def _scaled(point: Sequence[int], screen: Size, image: Size) -> Point:
-    x, y = point
-    return Point(
-        max(0, min(image.width - 1, x * image.width // screen.width)),
-        max(0, min(image.height - 1, y * image.height // screen.height)),
-    )
+def _scaled(point: Sequence[int], screen: Size, image: Size) -> list[int]:
+    scaled = ((at * most // of, most) for at, of, most in zip(point, screen, image, strict=True))
+    return [max(0, min(most - 1, at)) for at, most in scaled]
 
 
 WITHOUT_WORDS = {"answered": "Handed back", "timeout": "No answer came in time", "stopped": "The turn was stopped"}

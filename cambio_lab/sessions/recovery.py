@@ -22,7 +22,8 @@ from cambio_lab.store import SessionRow, SessionStatus
 from . import SessionContext, SessionView
 from .agent import stored_conversation
 from .config import SessionConfig
-from .creation import Desktops, OwnedTasks, assemble
+from .control import OwnedTasks
+from .creation import Desktops, assemble
 from .journal import Journal, event_row
 from .session import Session
 

@@ -26,8 +26,8 @@ from cambio_lab.store import SessionQuery, SessionStatus, Store
 from . import Clock, Described, Encode, SessionContext, SessionFeed
 from .agent import AgentFactory, build_agent
 from .config import check_creation
-from .control import LOOK_SECONDS, expire
-from .creation import Creation, Desktops, OwnedTasks
+from .control import LOOK_SECONDS, OwnedTasks, expire
+from .creation import Creation, Desktops
 from .human import Webhook
 from .journal import Quota
 from .recovery import Recovery

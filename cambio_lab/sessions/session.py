@@ -115,7 +115,7 @@ class Session(ControlledSession):
             self.life.move(Phase.WORKING)
             self.hold()
             self.show("thinking")
-            self.turn = SessionTurn(self, self.agent, message_id, text, asked.options, over=self._turn_over)
+            self.turn = SessionTurn(self, self.agent, message_id, text, asked.options)
             self.turn.start()
             return message_id
 
@@ -255,17 +255,6 @@ class Session(ControlledSession):
             except (CambioError, OSError):
                 logger.exception("run file not written: session=%s", self.id)
         self.life.move(Phase.ENDED)
-
-    def _turn_over(self, turn: SessionTurn) -> None:
-        """The turn has ended: the next message may come, unless the session cannot go on."""
-        self.end_pause()
-        if turn.fatal is not None:
-            self.show("error")
-            self.context.failed(self.id, turn.fatal)
-        elif not self.life.over:
-            self.life.move(Phase.READY)
-            self.show("idle")
-        self.touch()
 
     async def _renew_agent(self) -> None:
         """Replace an agent that may remember more than what is stored."""

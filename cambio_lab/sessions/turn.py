@@ -39,10 +39,7 @@ class SessionTurn:
         message_id: str,
         content: str,
         options: TurnOptions,
-        *,
-        over: Callable[[SessionTurn], None],
     ) -> None:
-        """``over`` is called when the turn has ended, right before its end is told."""
         self.message_id = message_id
         self.task: asyncio.Task[None] | None = None
         self.finished = False
@@ -52,7 +49,6 @@ class SessionTurn:
         """The agent's memory may differ from what is stored; the next turn begins with what is stored."""
         self._session = session
         self._agent = agent
-        self._over = over
         self._store = session.store
         self._content = content
         self._options = options
@@ -255,7 +251,7 @@ class SessionTurn:
         while (message := session.gate.next_message(notes=False)) is not None:
             withdrawn = events.MessageWithdrawn(message.message_id, "The turn ended before the agent read it")
             rows.insert(-1, session.stamped(withdrawn))
-        self._over(self)
+        session.turn_over(self)
         if session.state == "idle":
             rows.append(session.stamped(events.StatusChanged("idle", "Waiting for a message")))
         self.finished = True
