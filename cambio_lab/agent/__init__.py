@@ -19,7 +19,7 @@ from ..errors import CambioError, DesktopError, DesktopLost, ModelRejected, Turn
 from ..events import StatusChanged, TextDelta, ThinkingDelta, ToolAnnounced, TurnFailed, TurnFinished, Usage
 from . import context, models
 from .calls import Calls, browses, make_tools
-from .client import ModelClient, Speaker
+from .client import ModelClient, Speaker, load_sdk
 from .extras import ExtraTool, ExtraTools
 from .gate import Gate, LimitReached, QueuedMessage, Stopped
 from .options import AgentOptions, AnswerSchema, TurnOptions, system_prompt
@@ -208,14 +208,15 @@ class Agent:
         """Send one request; pass on what arrives of its reply, and count what it costs even if it breaks off."""
         began, sent, started, reply = time.perf_counter(), Sent("", 0, 0), None, None
         try:
-            stream = self._speaker.client.stream(self._requests.build(turn, compact=compact))
+            stream = self._speaker.client.stream(*self._requests.build(turn, compact=compact))
             async with aclosing(self.gate.stream(stream)) as pieces:
                 async for piece in pieces:
                     match piece:
                         case Sent():
-                            sent = piece
+                            sent, model = piece, turn.options.model
                             self._requests.count += 1
-                            await turn.emit(self._requests.sent(turn, sent))
+                            about = (self._requests.count, model, sent.sha256, sent.size, sent.images)
+                            await turn.emit(events.RequestSent(*about))
                         case Started():
                             started, self._requests.answered = piece, True
                         case TextDelta() | ThinkingDelta() | ToolAnnounced():
@@ -273,7 +274,7 @@ class Agent:
             turn.schema = await asyncio.to_thread(AnswerSchema, asked.answer_schema)
             turn.output_format = self._client.output_format(asked.answer_schema) if turn.info.structured else None
         if self._tools is None:
-            parts = await self.gate.race(self._client.parts())
+            parts = await self.gate.race(load_sdk())
             self._tools = make_tools(turn.info, options, self.desktop, self.gate, parts)
         extra = (asked.extra_tools if asked else None) or self.extra_tools
         turn.tools = [*self._tools, *([ExtraTool(extra, limit=options.shell_output)] if extra else [])]

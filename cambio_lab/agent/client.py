@@ -32,14 +32,6 @@ if TYPE_CHECKING:
 KEY_VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 
 
-@dataclass(frozen=True, slots=True)
-class ModelRequest:
-    """What to send. ``parameters`` are the SDK's keyword arguments of ``create``, without ``messages``."""
-
-    parameters: dict[str, Any]
-    body: Body
-
-
 @dataclass(frozen=True)
 class ToolsetParts:
     """What the tools need of the SDK, fetched here so that nothing else imports it: two modules and the error."""
@@ -67,10 +59,6 @@ class ModelClient:
     _client: Any = None
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def parts(self) -> ToolsetParts:
-        """Return the SDK's classes for the computer toolset; load the SDK if need be."""
-        return await asyncio.to_thread(_toolset_parts)
-
     async def open(self, model: str) -> None:
         """Load the SDK and make its client, once. :class:`MissingKey` says which variable to set."""
         async with self._opening:
@@ -89,16 +77,17 @@ class ModelClient:
                 f"answer_schema cannot be asked for: {error}", details={"answer_schema": "not supported"}
             ) from None
 
-    async def stream(self, request: ModelRequest) -> AsyncGenerator[Piece, None]:
+    async def stream(self, parameters: dict[str, Any], body: Body) -> AsyncGenerator[Piece, None]:
         """Send one request; yield ``Sent``, ``Started``, deltas, and last the whole :class:`Reply`.
 
+        ``parameters`` are the SDK's keyword arguments of ``create``, without ``messages``.
         Raises :class:`Transient`, or a :class:`~cambio_lab.errors.CambioError` that no retry fixes.
         Closing the iterator closes the connection.
         """
-        await self.open(request.parameters["model"])
+        await self.open(parameters["model"])
         reader, slices = Reader(), Slices()
         sent: asyncio.Future[Sent] = asyncio.get_running_loop().create_future()
-        entering = asyncio.create_task(self._begin(request, sent))
+        entering = asyncio.create_task(self._begin(parameters, body, sent))
         try:
             await asyncio.wait({entering, sent}, return_when=asyncio.FIRST_COMPLETED)
             if sent.done():
@@ -111,8 +100,12 @@ class ModelClient:
             yield reader.finish(stream.response.headers.get("request-id"))
         except Exception as error:
             raise classify(error, self._address(), self._secrets()) from error
-        finally:
-            await _leave(entering)
+        finally:  # close the connection, whether or not the reply had begun; a late answer is dropped
+            if not entering.done():
+                entering.cancel()
+                await asyncio.wait({entering})
+            if not entering.cancelled() and entering.exception() is None:
+                await entering.result().close()
 
     async def aclose(self) -> None:
         """Close the connections; the next request opens them again."""
@@ -120,15 +113,10 @@ class ModelClient:
             client, self._client = self._client, None
             await client.close()
 
-    async def _begin(self, request: ModelRequest, sent: asyncio.Future[Sent]) -> Any:
+    async def _begin(self, parameters: dict[str, Any], body: Body, sent: asyncio.Future[Sent]) -> Any:
         """Send the request; runs as a task of its own, so the variable is set for this request alone."""
-        OUTGOING.set((request.body, lambda found: None if sent.done() else sent.set_result(found)))
-        return await self._client.beta.messages.create(messages=[], stream=True, **request.parameters)
-
-    def in_place(self, transport: httpx2.AsyncBaseTransport) -> ModelClient:
-        """Return a client that asks ``transport`` in place of the service, recorded as this one; a replay stays one."""
-        transport = self.transport or transport
-        return ModelClient(stall=self.stall, transport=transport, api_key=self.api_key, wrap=self.wrap)
+        OUTGOING.set((body, lambda found: None if sent.done() else sent.set_result(found)))
+        return await self._client.beta.messages.create(messages=[], stream=True, **parameters)
 
     async def check(self, model: str) -> None:
         """Make one real request of a few tokens; raise what a turn would raise, without trying again."""
@@ -212,15 +200,6 @@ class ModelClient:
             ) from error
 
 
-async def _leave(entering: asyncio.Future[Any]) -> None:
-    """Close the connection, whether or not the reply had begun; a late answer is dropped."""
-    if not entering.done():
-        entering.cancel()
-        await asyncio.wait({entering})
-    if not entering.cancelled() and entering.exception() is None:
-        await entering.result().close()
-
-
 async def check(settings: Settings, model: str = "claude-haiku-5-5") -> None:
     """Check key, address, proxy and certificate with one real request; raise the error that names what to change."""
     options = AgentOptions.from_settings(settings, {"model": model})
@@ -247,9 +226,9 @@ def sdk_client_name(platform: str, model: str) -> str:
     return names[platform]
 
 
-async def load_sdk() -> None:
-    """Import the SDK now, in a thread: it takes a second, which the first message need not wait for."""
-    await asyncio.to_thread(_toolset_parts)
+async def load_sdk() -> ToolsetParts:
+    """Import the SDK in a thread: it takes a second, which the first message need not wait for."""
+    return await asyncio.to_thread(_toolset_parts)
 
 
 def _toolset_parts() -> ToolsetParts:
@@ -284,8 +263,9 @@ class Speaker:
         from .http import DirectedTransport  # with httpx2
 
         if self._direct is None:
-            transport = DirectedTransport()
-            self._direct = self._model.in_place(transport), transport
+            model, transport = self._model, DirectedTransport()
+            given: dict[str, Any] = {"stall": model.stall, "api_key": model.api_key, "wrap": model.wrap}
+            self._direct = ModelClient(transport=model.transport or transport, **given), transport  # a replay stays one
         self.client, transport = self._direct
         transport.direct(asked.calls, toolset=info.tool == TOOLSET)
 

@@ -144,7 +144,11 @@ class AskTool(NamedTool):
         if not words or len(words) > LONGEST_QUESTION:
             raise ActionError(f"Give a {'question' if asks else 'reason'} of 1 to {LONGEST_QUESTION} characters.")
         choices, free_text = given.get("choices") or [], given.get("free_text", True) is not False
-        if not isinstance(choices, list) or len(choices) > MOST_CHOICES or not all(map(_is_choice, choices)):
+        if (
+            not isinstance(choices, list)
+            or len(choices) > MOST_CHOICES
+            or not all(isinstance(choice, str) and 0 < len(choice.strip()) <= LONGEST_CHOICE for choice in choices)
+        ):
             raise ActionError(f"choices: at most {MOST_CHOICES} texts of 1 to {LONGEST_CHOICE} characters.")
         default = text_argument(given, "default")[:LONGEST_ANSWER]
         return QuestionAsked(
@@ -169,10 +173,6 @@ class AskTool(NamedTool):
             return f"The user answered: {answer.answer}"
         said = f" and says: {answer.answer}" if answer.answer else "."
         return f"The user handed the desktop back{said}"
-
-
-def _is_choice(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value.strip()) <= LONGEST_CHOICE
 
 
 LONG = {"navigate": 60.0, "wait": 45.0, "hold_key": 45.0, "javascript_exec": 45.0}

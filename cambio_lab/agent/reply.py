@@ -190,17 +190,15 @@ class Reader:
             self._grow(len(delta.signature))
             block.start["signature"] = delta.signature
         elif kind == "compaction_delta":
-            self._compaction(block, delta.to_dict())
+            given: dict[str, Any] = delta.to_dict()
+            if content := given.pop("content", None):
+                self._take(block.pieces, content)
+            rest = {key: value for key, value in given.items() if key != "type" and value is not None}
+            self._grow(len(str(rest)))
+            block.start |= rest
         elif kind == "citations_delta":
             block.start["citations"] = [*(block.start.get("citations") or []), delta.citation.to_dict()]
             self._grow(len(str(delta.citation)))
-
-    def _compaction(self, block: _Block, delta: dict[str, Any]) -> None:
-        if delta.get("content"):
-            self._take(block.pieces, delta["content"])
-        rest = {key: value for key, value in delta.items() if key not in ("type", "content") and value is not None}
-        self._grow(len(str(rest)))
-        block.start |= rest
 
     def _take(self, pieces: list[str], text: str) -> None:
         self._grow(len(text))

@@ -14,18 +14,16 @@ from ..events import (
     HistoryAppended,
     HistoryDropped,
     MessageDelivered,
-    RequestSent,
     TurnFailed,
     TurnFinished,
     Usage,
 )
 from . import models
-from .client import ModelRequest
 from .gate import Gate, LimitReached, QueuedMessage
 from .options import AgentOptions, AnswerSchema, thinking_parameters
 from .reply import INPUT_COUNTS, Reply, Sent, complete_usage, price
 from .tools import Call, Tool
-from .transcript import Message, Transcript, user_text
+from .transcript import Body, Message, Transcript, user_text
 
 BUDGET_BETA = "task-budgets-2026-03-13"
 BINDING_BETA = "thinking-binding-controls-2026-08-01"
@@ -52,9 +50,7 @@ class Limits:
     used: Usage = Usage()
     steps: int = 0
     started: float = field(default_factory=time.monotonic)
-
-    def __post_init__(self) -> None:
-        self._alarm: asyncio.TimerHandle | None = None
+    _alarm: asyncio.TimerHandle | None = None
 
     def arm(self, gate: Gate) -> None:
         """Halt the turn when its wall time is over."""
@@ -238,7 +234,7 @@ class Requests:
     _identity: tuple[str, list[dict[str, Any]]] | None = None
     _drop_thinking: bool = False
 
-    def build(self, turn: TurnState, *, compact: bool) -> ModelRequest:
+    def build(self, turn: TurnState, *, compact: bool) -> tuple[dict[str, Any], Body]:
         """Return the SDK's keyword arguments and the messages; within a session only what must changes."""
         parameters: dict[str, Any] = {
             "model": models.wire_model(turn.options.model, turn.options.platform),
@@ -265,10 +261,7 @@ class Requests:
             betas.append(BINDING_BETA)
         if betas:
             parameters["betas"] = betas
-        return ModelRequest(parameters, turn.transcript.body())
-
-    def sent(self, turn: TurnState, sent: Sent) -> RequestSent:
-        return RequestSent(self.count, turn.options.model, sent.sha256, sent.size, sent.images)
+        return parameters, turn.transcript.body()
 
     def received(self, turn: TurnState, reply: Reply, sent: Sent) -> Usage:
         """Note a whole reply; return what it cost."""

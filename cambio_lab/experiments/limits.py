@@ -12,8 +12,9 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from ..agent.client import ModelClient, ModelRequest
+from ..agent.client import ModelClient
 from ..agent.service_errors import Transient
+from ..agent.transcript import Body
 from ..errors import CambioError
 
 DESKTOP_BYTES = 700 * 1024**2
@@ -165,10 +166,10 @@ class PacedClient(ModelClient):
         client.pace = pace
         return client
 
-    async def stream(self, request: ModelRequest) -> AsyncGenerator[Any, None]:
+    async def stream(self, parameters: dict[str, Any], body: Body) -> AsyncGenerator[Any, None]:
         async with self.pace.request() as first:
             try:
-                async with aclosing(super().stream(request)) as pieces:
+                async with aclosing(super().stream(parameters, body)) as pieces:
                     async for piece in pieces:
                         yield piece
                         if first:

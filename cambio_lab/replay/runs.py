@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ..agent import Agent
-from ..agent.client import ModelClient
+from ..agent.client import ModelClient, load_sdk
 from ..agent.options import AgentOptions, TurnOptions
 from ..agent.tools import ENDED_EARLY
 from ..agent.transcript import close_open_batch, unexecuted
@@ -70,7 +70,7 @@ async def replay(contents: Contents, *, pace: float = 0.0) -> Replayed:
 
     try:
         await client.open(agent.options.model)  # loads the SDK, which does not count
-        await client.parts()
+        await load_sdk()
         began = loop.time()
         for event in contents.events:
             if event["kind"] == "ConversationCleared":

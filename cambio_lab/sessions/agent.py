@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cambio_lab.agent import Agent
-from cambio_lab.agent.client import ModelClient
+from cambio_lab.agent.client import ModelClient, load_sdk
 from cambio_lab.agent.extras import ExtraResult, ExtraTools
 from cambio_lab.agent.gate import Gate
 from cambio_lab.agent.options import AgentOptions, TurnOptions
@@ -76,7 +76,7 @@ class RecordedAgent(Agent):
         await asyncio.sleep(WARM_AFTER)
         with suppress(CambioError):  # a missing key is said when there is a message to answer
             await client.open(self.options.model)
-            await client.parts()
+            await load_sdk()
 
     async def human_step(self, call: HumanCall | None, screenshot: Screenshot | None = None) -> int:
         """Count a step that a person made; record it as a ``call`` to the desktop, and what was seen after it."""
