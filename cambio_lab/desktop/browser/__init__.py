@@ -54,15 +54,12 @@ class DevTools:
         self._process = process
         self._ids = count(1)
         self._calls: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._handlers: dict[str, Handler] = {}
+        self.handlers: dict[str, Handler] = {}
+        """By event; a handler must not block."""
         self._writing = asyncio.Lock()
         self._budget = Budget()
         self.closed = asyncio.Event()
         self._reader = asyncio.create_task(self._read(), name="devtools-reader")
-
-    def on(self, event: str, handler: Handler) -> None:
-        """Call ``handler`` for each ``event``; it must not block."""
-        self._handlers[event] = handler
 
     async def send(
         self, method: str, params: Mapping[str, Any] | None = None, *, session: str = "", timeout: float = 20.0
@@ -152,7 +149,7 @@ class DevTools:
                 else:
                     future.set_result(result if isinstance(result, dict) else {})
             return
-        handler = self._handlers.get(str(message.get("method")))
+        handler = self.handlers.get(str(message.get("method")))
         params = message.get("params")
         if handler is not None and isinstance(params, dict):
             handler(str(message.get("sessionId", "")), params)
@@ -196,26 +193,18 @@ _NAMES = {
 }
 _KEYS: dict[str, tuple[str, str, int, str]] = {
     "return": ("Enter", "Enter", 13, "\r"),
-    "tab": ("Tab", "Tab", 9, ""),
-    "escape": ("Escape", "Escape", 27, ""),
-    "backspace": ("Backspace", "Backspace", 8, ""),
-    "delete": ("Delete", "Delete", 46, ""),
-    "insert": ("Insert", "Insert", 45, ""),
     "space": (" ", "Space", 32, " "),
-    "up": ("ArrowUp", "ArrowUp", 38, ""),
-    "down": ("ArrowDown", "ArrowDown", 40, ""),
-    "left": ("ArrowLeft", "ArrowLeft", 37, ""),
-    "right": ("ArrowRight", "ArrowRight", 39, ""),
-    "home": ("Home", "Home", 36, ""),
-    "end": ("End", "End", 35, ""),
-    "pageup": ("PageUp", "PageUp", 33, ""),
-    "pagedown": ("PageDown", "PageDown", 34, ""),
     **{f"f{number}": (f"F{number}", f"F{number}", 111 + number, "") for number in range(1, 13)},
 }
+for _key, _number in {
+    "Backspace": 8, "Tab": 9, "Escape": 27, "PageUp": 33, "PageDown": 34, "End": 35, "Home": 36, "ArrowLeft": 37,
+    "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Insert": 45, "Delete": 46,
+}.items():  # fmt: skip
+    _KEYS[_key.lower()] = (_key, _key, _number, "")
 _ALIASES = {
     "enter": "return", "esc": "escape", "del": "delete", "ins": "insert", "page_up": "pageup", "prior": "pageup",
-    "page_down": "pagedown", "next": "pagedown", "arrowup": "up", "arrowdown": "down", "arrowleft": "left",
-    "arrowright": "right", "kp_enter": "return", "plus": "+", "minus": "-",
+    "page_down": "pagedown", "next": "pagedown", "up": "arrowup", "down": "arrowdown", "left": "arrowleft",
+    "right": "arrowright", "kp_enter": "return", "plus": "+", "minus": "-",
 }  # fmt: skip
 _PUNCTUATION = {
     "-": ("Minus", 189), "_": ("Minus", 189), "=": ("Equal", 187), "+": ("Equal", 187), "[": ("BracketLeft", 219),

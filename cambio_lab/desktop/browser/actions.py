@@ -1,4 +1,4 @@
-"""Mouse, keyboard, forms and screenshots of one tab."""
+"""Mouse, keyboard, forms and screenshots of one tab; find elements by a description in words, without a model."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import asyncio
 import base64
 import json
 import math
+import re
 import struct
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -25,6 +27,7 @@ _NOTCH = 100
 """Pixels of one notch of the wheel."""
 _PINCHED = "[visualViewport.scale, visualViewport.offsetLeft, visualViewport.offsetTop]"
 _WINDOW = "[innerWidth, innerHeight, screenX + (outerWidth - innerWidth) / 2, screenY + outerHeight - innerHeight]"
+MOST_FOUND, MOST_LISTED = 20, 5000
 MOST_SCREENSHOT = 20_000_000
 """Bytes."""
 
@@ -58,7 +61,6 @@ async def point(tab: Tab, target: dict[str, Any]) -> tuple[float, float]:
 async def scale(tab: Tab, factor: float) -> None:
     """Magnify the page as a pinch does: what is drawn grows, the page's own pixels and layout stay."""
     await tab.send("Emulation.setPageScaleFactor", pageScaleFactor=factor)
-    await tab.settle()
 
 
 async def _centre(tab: Tab, element: Element) -> tuple[float, float]:
@@ -91,23 +93,19 @@ async def click(tab: Tab, target: dict[str, Any], button: str, count: int, modif
         held = {"button": button, "clickCount": number, "modifiers": bits}
         await _mouse(tab, "mousePressed", x, y, buttons=_BUTTONS[button], **held)
         await _mouse(tab, "mouseReleased", x, y, buttons=0, **held)
-    await tab.settle()
     return name
 
 
 async def hover(tab: Tab, target: dict[str, Any]) -> str:
     x, y, name = await place(tab, target)
     await _mouse(tab, "mouseMoved", x, y)
-    await tab.settle()
     return name
 
 
 async def press_button(tab: Tab, *, down: bool) -> None:
     """Press or release the left button where the pointer is."""
     x, y = tab.mouse
-    kind = "mousePressed" if down else "mouseReleased"
-    await _mouse(tab, kind, x, y, button="left", buttons=int(down), clickCount=1)
-    await tab.settle()
+    await _mouse(tab, "mousePressed" if down else "mouseReleased", x, y, button="left", buttons=int(down), clickCount=1)
 
 
 async def drag(tab: Tab, start: dict[str, Any], end: dict[str, Any]) -> None:
@@ -123,7 +121,6 @@ async def drag(tab: Tab, start: dict[str, Any], end: dict[str, Any]) -> None:
             await _mouse(tab, "mouseMoved", x0 + (x1 - x0) * share, y0 + (y1 - y0) * share, button="left", buttons=1)
     finally:
         await _mouse(tab, "mouseReleased", *tab.mouse, button="left", buttons=0, clickCount=1)
-    await tab.settle()
 
 
 async def scroll(tab: Tab, target: dict[str, Any], direction: str, amount: int) -> None:
@@ -133,13 +130,11 @@ async def scroll(tab: Tab, target: dict[str, Any], direction: str, amount: int) 
     x, y = await point(tab, target)
     across, down = {"up": (0, -1), "down": (0, 1), "left": (-1, 0), "right": (1, 0)}[direction]
     await _mouse(tab, "mouseWheel", x, y, deltaX=across * amount * _NOTCH, deltaY=down * amount * _NOTCH)
-    await tab.settle()
 
 
 async def scroll_to(tab: Tab, ref: str) -> str:
     element = await tab.resolve(ref)
     await _centre(tab, element)
-    await tab.settle()
     return element.label
 
 
@@ -159,13 +154,11 @@ async def type_text(tab: Tab, text: str) -> None:
                 await _keys(tab, key_presses("Return")[0])
             for start in range(0, len(line), 10_000):
                 await tab.send("Input.insertText", text=line[start : start + 10_000])
-    await tab.settle()
 
 
 async def press(tab: Tab, sequence: str, repeat: int) -> None:
     for chord in key_presses(sequence, repeat):
         await _keys(tab, chord)
-    await tab.settle()
 
 
 async def hold(tab: Tab, chord: str, seconds: float) -> None:
@@ -182,7 +175,6 @@ async def hold(tab: Tab, chord: str, seconds: float) -> None:
         await asyncio.sleep(seconds)
     finally:
         await asyncio.shield(_keys(tab, up))
-    await tab.settle()
 
 
 async def _keys(tab: Tab, events: list[dict[str, Any]]) -> None:
@@ -199,7 +191,6 @@ async def fill(tab: Tab, ref: str, value: object) -> str:
         raise ActionError(f"The value was not set. {str(problem)[:600]}")
     with suppress(ActionError):  # a field may have no place
         await _centre(tab, element)
-    await tab.settle()
     return element.label
 
 
@@ -210,7 +201,6 @@ async def upload(tab: Tab, ref: str, paths: list[str]) -> str:
         await tab.send("DOM.setFileInputFiles", objectId=element.object_id, files=paths)
     except DevToolsError:
         raise ActionError("The element takes no files.") from None
-    await tab.settle()
     return element.label
 
 
@@ -234,3 +224,76 @@ async def screenshot(tab: Tab, region: Region | None = None) -> Screenshot:
     except (ValueError, struct.error):  # binascii.Error is a ValueError
         raise ActionError("The screenshot could not be taken.") from None
     return Screenshot(data, "image/png", width, height, (time.perf_counter() - begin) * 1000)
+
+
+Found = tuple[int, str, str, str, bool]
+"""Reference number, role, name, other words, and whether it is interactive."""
+
+# The roles that a word may mean beside the one of the same name.
+_ROLES = {
+    "field": {"textbox", "searchbox", "spinbutton", "password", "combobox", "date", "time"},
+    "input": {"textbox", "searchbox", "spinbutton", "password", "combobox", "date", "time"},
+    "box": {"textbox", "searchbox", "checkbox"},
+    "bar": {"searchbox", "textbox", "navigation"},
+    "search": {"searchbox"},
+    "dropdown": {"combobox", "listbox"},
+    "select": {"combobox", "listbox"},
+    "menu": {"menuitem", "combobox", "navigation", "list"},
+    "title": {"heading"},
+    "icon": {"image", "button"},
+    "upload": {"file"},
+    "date": {"date", "datetime"},
+}
+_IGNORED = {"a", "an", "the", "of", "for", "to", "in", "on", "with", "and", "or", "that", "element", "page", "all"}
+
+
+def words(text: str) -> list[str]:
+    """Split into lower-case words, also at ``camelCase`` and ``snake_case``."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
+    return re.findall(r"[^\W_]+", spaced.lower())
+
+
+def rank(query: str, found: Sequence[Found], most: int) -> list[Found]:
+    """Return at most ``most`` of ``found``, best first; those that share no word with ``query`` are left out."""
+    asked = [word for word in words(query) if word not in _IGNORED] or words(query)
+    scored = [(score, -number, item) for number, item in enumerate(found) if (score := _score(query, asked, item)) > 0]
+    scored.sort(key=lambda entry: entry[:2], reverse=True)
+    best = scored[0][0] if scored else 0.0
+    return [item for score, _, item in scored if score >= 0.3 * best][:most]
+
+
+def _score(query: str, asked: Sequence[str], item: Found) -> float:
+    _, role, name, other, interactive = item
+    named, others = words(name), words(other)
+    score = 0.0
+    for word in asked:
+        if word in named:
+            score += 3.0
+        elif len(word) > 3 and any(one.startswith(word) or word.startswith(one) for one in named if len(one) > 3):
+            score += 2.0
+        elif word in others:
+            score += 1.5
+        if role in _ROLES.get(word, ()) or word == role:
+            score += 1.5
+    if score and name and name.lower() in query.lower():
+        score += 2.0
+    if score > 1.5 and named:  # a short name that matches says more than a long one
+        score += 1.0 / len(named)
+    return score + 0.3 if score and interactive else score
+
+
+async def find(tab: Tab, query: str) -> str:
+    """Return up to :data:`MOST_FOUND` elements whose role, name and other words match ``query``."""
+    found: list[Found] = []
+    for frame in await tab.frames():
+        first, left = tab.next_ref, MOST_LISTED - len(found)
+        answer = await tab.call(frame, f"cambio.catalogue({{next: {first}, most: {left}}})")
+        tab.keep(first, int(answer["next"]), frame)
+        for number, role, name, other, acts in answer["found"][:left]:
+            found.append((int(number), str(role)[:40], str(name)[:201], str(other)[:201], bool(acts)))
+        if len(found) >= MOST_LISTED:
+            break
+    best = await asyncio.to_thread(rank, query, found, MOST_FOUND)
+    if not best:
+        return "No element matches. Try other words, or read_page."
+    return "\n".join(f'{role} "{name}" [ref_{number}]' for number, role, name, _, _ in best)

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from cambio_lab.errors import ActionError, DesktopError
 
 from ..machine import Machine
-from . import BrowserClosed, DevTools
-from .tab import MOST_URL, Tab
+from . import BrowserClosed, DevTools, Handler
+from .tab import Tab
 
 log = logging.getLogger(__name__)
 
@@ -143,21 +143,22 @@ class Chromium:
     # Events
 
     async def _attach(self) -> None:
-        on = self._devtools.on
-        on("Target.attachedToTarget", self._attached)
-        on("Target.detachedFromTarget", lambda _, event: self._detached(str(event.get("sessionId"))))
-        on("Inspector.targetCrashed", lambda session, _: self._page(session, "crashed", ""))
-        on("Page.frameStartedLoading", lambda session, event: self._page(session, "started", event.get("frameId")))
-        on("Page.frameStoppedLoading", lambda session, event: self._page(session, "loaded", event.get("frameId")))
-        on("Page.loadEventFired", lambda session, event: self._page(session, "loaded", ""))
-        on("Page.frameNavigated", lambda session, event: self._page(session, "navigated", event.get("frame")))
-        on("Page.navigatedWithinDocument", self._within_document)
-        on("Page.javascriptDialogOpening", self._dialog)
-        on("Fetch.requestPaused", self._paused)
-        on("Network.responseReceived", self._response)
-        on("Runtime.consoleAPICalled", self._logged)
-        on("Browser.downloadWillBegin", self._download_began)
-        on("Browser.downloadProgress", self._download_changed)
+        self._devtools.handlers |= {
+            "Target.attachedToTarget": self._attached,
+            "Target.detachedFromTarget": self._detached,
+            "Inspector.targetCrashed": self._of_tab(lambda tab, _: tab.crash()),
+            "Page.frameStartedLoading": self._of_tab(lambda tab, event: tab.frame_started(str(event.get("frameId")))),
+            "Page.frameStoppedLoading": self._of_tab(lambda tab, event: tab.loaded(str(event.get("frameId")))),
+            "Page.loadEventFired": self._of_tab(lambda tab, _: tab.loaded("")),
+            "Page.frameNavigated": self._of_tab(lambda tab, event: tab.frame_navigated(event.get("frame"))),
+            "Page.navigatedWithinDocument": self._of_tab(Tab.navigated_within),
+            "Page.javascriptDialogOpening": self._dialog,
+            "Fetch.requestPaused": self._paused,
+            "Network.responseReceived": self._of_tab(self._response),
+            "Runtime.consoleAPICalled": self._of_tab(Tab.logged),
+            "Browser.downloadWillBegin": self._download_began,
+            "Browser.downloadProgress": self._download_changed,
+        }
         downloads = {"behavior": "allow", "downloadPath": f"{self._home}/Downloads", "eventsEnabled": True}
         await self._devtools.send("Browser.setDownloadBehavior", downloads)
         attach = {"autoAttach": True, "waitForDebuggerOnStart": True, "flatten": True, "filter": [{"type": "page"}]}
@@ -213,31 +214,23 @@ class Chromium:
             if (waiting := self._waits.get(tab.target)) is not None:
                 waiting.set()
 
-    def _detached(self, session: str) -> None:
-        if (tab := self._sessions.pop(session, None)) is not None:
+    def _of_tab(self, handle: Callable[[Tab, Mapping[str, Any]], None]) -> Handler:
+        """Make a handler of events that belong to a tab; those of no known one are dropped."""
+
+        def handler(session: str, event: Mapping[str, Any]) -> None:
+            if (tab := self._sessions.get(session)) is not None:
+                handle(tab, event)
+
+        return handler
+
+    def _detached(self, _: str, event: Mapping[str, Any]) -> None:
+        if (tab := self._sessions.pop(str(event.get("sessionId")), None)) is not None:
             self._closed(tab)
 
     def _closed(self, tab: Tab) -> None:
         self.tabs.pop(tab.tab_id, None)
         if self.active == tab.tab_id:
             self.active = next(reversed(self.tabs), "")
-
-    def _page(self, session: str, what: str, about: Any) -> None:
-        tab = self._sessions.get(session)
-        if tab is None:
-            return
-        if what == "navigated" and isinstance(about, dict):
-            tab.frame_navigated(about)
-        elif what == "started":
-            tab.frame_started(str(about))
-        elif what in ("loaded", "crashed"):
-            tab.crashed = tab.crashed or what == "crashed"
-            tab.loaded(str(about))
-
-    def _within_document(self, session: str, event: Mapping[str, Any]) -> None:
-        tab = self._sessions.get(session)
-        if tab is not None and str(event.get("frameId")) == tab.main_frame:
-            tab.url = str(event.get("url", ""))[:MOST_URL]
 
     def _dialog(self, session: str, event: Mapping[str, Any]) -> None:
         kind = str(event.get("type", ""))[:40]
@@ -256,10 +249,9 @@ class Chromium:
         refused = {**request, "errorReason": "BlockedByClient"}
         self._spawn(self._devtools.send("Fetch.failRequest", refused, session=session))
 
-    def _response(self, session: str, event: Mapping[str, Any]) -> None:
-        tab = self._sessions.get(session)
+    def _response(self, tab: Tab, event: Mapping[str, Any]) -> None:
         response = event.get("response")
-        if tab is None or not isinstance(response, dict):
+        if not isinstance(response, dict):
             return
         status = response.get("status")
         if event.get("type") == "Document" and event.get("frameId") == tab.main_frame and isinstance(status, int):
@@ -267,14 +259,6 @@ class Chromium:
         if self._network:
             url, mime = str(response.get("url", ""))[:500], str(response.get("mimeType", ""))[:80]
             tab.network.append(f"{event.get('type')} {url} {status} {mime}"[:700])
-
-    def _logged(self, session: str, event: Mapping[str, Any]) -> None:
-        tab = self._sessions.get(session)
-        arguments = event.get("args")
-        if tab is not None and isinstance(arguments, list):
-            dicts = [one for one in arguments if isinstance(one, dict)]
-            words = [str(one.get("value", one.get("description", "")))[:1000] for one in dicts]
-            tab.console.append(f"{event.get('type')}: {' '.join(words)}"[:2000])
 
     def _download_began(self, _: str, event: Mapping[str, Any]) -> None:
         guid, url = str(event.get("guid"))[:_LONGEST_ID], str(event.get("url", ""))[:2000]

@@ -139,9 +139,7 @@ class Browser:
         # "localhost:8080" is a host and a port, but a scheme that browsers run or read is never a host.
         has_scheme = re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*:(?!\d)", written) or _RISKY.match(written)
         url = written if has_scheme else f"https://{written}"
-        if url != "about:blank" and urlsplit(url).scheme.lower() not in _SCHEMES | (
-            {"file"} if ("file" in self._members) else set()
-        ):
+        if url != "about:blank" and urlsplit(url).scheme.lower() not in _SCHEMES | (self._members & {"file"}):
             raise ActionError("Only http and https addresses can be opened.")
         if not self.allowed(url):
             raise ActionError("This address is not allowed in this session.")
@@ -229,6 +227,7 @@ def _input(act: Callable[[Tab, Arguments], Awaitable[str | None]]) -> Member:
             await chromium.activate(tab)
         tab.box = None
         text = await act(tab, arguments) or ""
+        await tab.settle()
         return {"text": text} if tab.box is None else {"text": text, "box": tab.box}
 
     return member
@@ -273,7 +272,7 @@ _MEMBERS: dict[str, Member] = {
     "javascript_exec": Browser._javascript,
     "read_page": _reading(lambda tab, a: tab.tree(a.get("ref"), _depth(a), a.get("filter"))),
     "get_page_text": _reading(lambda tab, a: tab.text()),
-    "find": _reading(lambda tab, a: tab.find(str(a["query"])[:500])),
+    "find": _reading(lambda tab, a: actions.find(tab, str(a["query"])[:500])),
     "read_console": _reading(lambda tab, a: _drain(tab.console, "(nothing was logged)")),
     "read_network": _reading(lambda tab, a: _drain(tab.network, "(no requests)")),
     **{name: _click(*how) for name, how in CLICKS.items()},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -12,12 +13,10 @@ from typing import Any, NamedTuple
 from cambio_lab.errors import ActionError
 
 from . import DevTools, DevToolsError, network_error
-from .search import rank
 
 MOST_TEXT = 50_000
 """Characters of one reading, as the toolset documents for ``read_page``."""
 MOST_FRAMES = 30
-MOST_FOUND, MOST_LISTED = 20, 5000
 MOST_URL = 4096
 _LOAD_SECONDS, _SETTLE_SECONDS, _QUIET = 10.0, 2.0, 0.03
 _TWO_FRAMES = "new Promise(done => { requestAnimationFrame(() => requestAnimationFrame(done)); setTimeout(done, 100) })"
@@ -58,7 +57,7 @@ class Tab:
         self.console: deque[str] = deque(maxlen=500)
         self.network: deque[str] = deque(maxlen=500)
         self._devtools = devtools
-        self._next_ref = 1
+        self.next_ref = 1
         self._worlds: dict[str, int] = {}
         """Frame -> execution context of our isolated world in it."""
         self._homes: list[tuple[int, int, str]] = []
@@ -88,7 +87,9 @@ class Tab:
             self._loaded.clear()
             self._changed.set()
 
-    def frame_navigated(self, frame: dict[str, Any]) -> None:
+    def frame_navigated(self, frame: Any) -> None:
+        if not isinstance(frame, dict):
+            return
         frame_id = str(frame.get("id"))
         self._worlds.pop(frame_id, None)
         if not frame.get("parentId"):
@@ -98,10 +99,26 @@ class Tab:
             self._worlds.clear()
             self._homes.clear()
 
+    def navigated_within(self, event: Mapping[str, Any]) -> None:
+        """Take the URL that the document gave itself."""
+        if str(event.get("frameId")) == self.main_frame:
+            self.url = str(event.get("url", ""))[:MOST_URL]
+
     def loaded(self, frame: str) -> None:
         if frame in ("", self.main_frame):
             self.loading = False
             self._loaded.set()
+
+    def crash(self) -> None:
+        self.crashed = True
+        self.loaded("")
+
+    def logged(self, event: Mapping[str, Any]) -> None:
+        arguments = event.get("args")
+        if isinstance(arguments, list):
+            dicts = [one for one in arguments if isinstance(one, dict)]
+            words = [str(one.get("value", one.get("description", "")))[:1000] for one in dicts]
+            self.console.append(f"{event.get('type')}: {' '.join(words)}"[:2000])
 
     # Loading
 
@@ -197,10 +214,10 @@ class Tab:
         role, name = await self.call(frame, f"cambio.describe(cambio.element({int(number)}))")
         return Element(self._worlds[frame], str(found["objectId"]), str(role)[:40], str(name)[:200])
 
-    def _keep(self, first: int, next_ref: int, frame: str) -> None:
+    def keep(self, first: int, next_ref: int, frame: str) -> None:
         if next_ref > first:
             self._homes.append((first, next_ref - 1, frame))
-            self._next_ref = next_ref
+            self.next_ref = next_ref
 
     def frame_of(self, ref: str) -> str:
         number = int(ref.removeprefix("ref_"))
@@ -226,13 +243,13 @@ class Tab:
     async def _subtree(
         self, frame: str, ref: str | None, depth: int, kind: str, base: int, lines: list[str], budget: list[int]
     ) -> bool:
-        first = self._next_ref
+        first = self.next_ref
         number = "null" if ref is None else str(int(ref.removeprefix("ref_")))
         options = f"{{ref: {number}, depth: {depth}, filter: {kind!r}, base: {base}, next: {first}, most: {MOST_TEXT}}}"
         found = await self.call(frame, f"cambio.tree({options})")
         if not isinstance(found, dict):
             return False
-        self._keep(first, int(found["next"]), frame)
+        self.keep(first, int(found["next"]), frame)
         cut = bool(found["cut"])
         for level, text, index in found["lines"]:
             lines.append("  " * min(int(level), 200) + str(text)[:MOST_TEXT])
@@ -254,23 +271,7 @@ class Tab:
         child = node.get("frameId")
         return str(child) if child else None
 
-    async def find(self, query: str) -> str:
-        """Return up to :data:`MOST_FOUND` elements whose role, name and other words match ``query``."""
-        found: list[tuple[int, str, str, str, bool]] = []
-        for frame in await self._frames():
-            first, left = self._next_ref, MOST_LISTED - len(found)
-            answer = await self.call(frame, f"cambio.catalogue({{next: {first}, most: {left}}})")
-            self._keep(first, int(answer["next"]), frame)
-            for number, role, name, other, acts in answer["found"][:left]:
-                found.append((int(number), str(role)[:40], str(name)[:201], str(other)[:201], bool(acts)))
-            if len(found) >= MOST_LISTED:
-                break
-        best = await asyncio.to_thread(rank, query, found, MOST_FOUND)
-        if not best:
-            return "No element matches. Try other words, or read_page."
-        return "\n".join(f'{role} "{name}" [ref_{number}]' for number, role, name, _, _ in best)
-
-    async def _frames(self) -> list[str]:
+    async def frames(self) -> list[str]:
         frames, waiting = list[str](), [(await self.send("Page.getFrameTree"))["frameTree"]]
         while waiting and len(frames) < MOST_FRAMES:
             node = waiting.pop()
@@ -282,7 +283,7 @@ class Tab:
         """Return the visible text, the article's where there is one."""
         parts = []
         left = MOST_TEXT
-        for frame in await self._frames():
+        for frame in await self.frames():
             found = await self.call(frame, f"cambio.text({left})")
             parts.append(str(found["text"])[:left])
             left -= len(parts[-1])
