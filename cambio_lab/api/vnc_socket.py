@@ -247,8 +247,9 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
         """Report what this viewer did since the last report: ``everything``, or what is complete."""
         self._report = None
         self._record_activity()
-        if counts := self.input.take_counts():
-            event = HumanInput(self.name, counts.pointer, counts.keys, counts.clipboard)
+        if self.input.counts:
+            event = HumanInput(self.name, **self.input.counts)
+            self.input.counts.clear()
             self._later(self.session.record_human_input(event))
         if actions := self.input.actions.take(everything=everything):
             self._later(self.session.human.record(actions))

@@ -41,9 +41,6 @@ class InputDevices:
         self._connection.watch.input_sent()
         return client
 
-    async def _here(self, point: Point | None) -> Point:
-        return point if point is not None else await self._locate()
-
     async def move(self, point: Point) -> None:
         """Move to ``point``; with a button down on a path, because a drag begins only when the pointer travels."""
         client = await self._client()
@@ -59,7 +56,7 @@ class InputDevices:
         if not 1 <= count <= 3:
             raise ActionError("Between one and three clicks can be made at once.")
         mask, symbols = _mask(button), keys.parse_modifiers(modifiers)
-        here = await self._here(point)
+        here = point or await self._locate()
         await self._separate(mask, here)
         async with self._held(symbols) as client:
             client.pointer(*here, self._pressed)
@@ -121,7 +118,7 @@ class InputDevices:
         if not 1 <= amount <= 50:
             raise ActionError("Between 1 and 50 wheel clicks can be made at once.")
         symbols = keys.parse_modifiers(modifiers)
-        here = await self._here(point)
+        here = point or await self._locate()
         async with self._held(symbols) as client:
             client.pointer(*here, self._pressed)
             for _ in range(amount):

@@ -41,13 +41,9 @@ def cut_text(data: bytes) -> bytes:
     return struct.pack(">Bxxxi", 6, -len(data)) + data
 
 
-def caps() -> bytes:
-    """Announce what we can do: text up to ``LARGEST`` bytes, announced rather than sent unrequested."""
-    return cut_text(struct.pack(">II", CAPS | REQUEST | PEEK | NOTIFY | PROVIDE | TEXT, 0))
-
-
-def request() -> bytes:
-    return cut_text(struct.pack(">I", REQUEST | TEXT))
+_OUR_CAPS = cut_text(struct.pack(">II", CAPS | REQUEST | PEEK | NOTIFY | PROVIDE | TEXT, 0))
+"""What we can do: text up to ``LARGEST`` bytes, announced rather than sent unrequested."""
+_TEXT_REQUEST = cut_text(struct.pack(">I", REQUEST | TEXT))
 
 
 def notify(has_text: bool) -> bytes:
@@ -109,13 +105,13 @@ class Clipboard:
         """Ask the server for its text; the future may fail with :class:`~cambio_lab.errors.DesktopError`."""
         if self._waiting is None or self._waiting.done():
             self._waiting = asyncio.get_running_loop().create_future()
-            self._stream.write(request())
+            self._stream.write(_TEXT_REQUEST)
         return self._waiting
 
     async def received(self, flags: int, data: bytes) -> None:
         """Handle one extended message of the server; ``data`` follows the flags."""
         if flags & CAPS:
-            self._stream.write(caps())
+            self._stream.write(_OUR_CAPS)
         elif flags & NOTIFY:
             self._offered = None
             self._received = None if flags & TEXT else ""
@@ -134,29 +130,25 @@ class Clipboard:
         if has_text:
             self._filled.set()
             if waiting is not None:
-                self._stream.write(request())
-        else:
-            self._filled.clear()
-            self._emptied = loop.time()
-            if waiting is not None:
-                loop.call_later(KEEPER_SECONDS, self._still_empty, waiting)
+                self._stream.write(_TEXT_REQUEST)
+            return
+        self._filled.clear()
+        self._emptied = loop.time()
+        if waiting is not None:
+            loop.call_later(KEEPER_SECONDS, self._still_empty, waiting)
 
     def _still_empty(self, waiting: asyncio.Future[str]) -> None:
         if not waiting.done() and self.known() == "":
             waiting.set_result("")
 
     async def _provided(self, data: bytes, waiting: asyncio.Future[str]) -> None:
-        text: str | None = None
-        reason = ""
         try:
             text = await asyncio.to_thread(parse_provided, data)
         except ValueError as error:
-            reason = str(error)
-        if waiting.done():
+            if not waiting.done():
+                waiting.set_exception(DesktopError(f"The desktop's clipboard cannot be read: {error}."))
             return
-        if text is None:
-            waiting.set_exception(DesktopError(f"The desktop's clipboard cannot be read: {reason}."))
-        else:
+        if not waiting.done():
             self._received = text
             waiting.set_result(text)
 
@@ -166,17 +158,9 @@ RAW, COPY_RECT, LAST_RECT, DESKTOP_SIZE, EXTENDED_SIZE, FENCE, LEDS = 0, 1, -224
 _ENCODINGS = (COPY_RECT, RAW, LAST_RECT, EXTENDED_SIZE, DESKTOP_SIZE, FENCE, LEDS, CLIPBOARD)
 # 32 bits, depth 24, little endian, true colour, 255 each, shifts 16/8/0: what Xvnc itself holds, no conversion.
 _PIXEL_FORMAT = struct.pack(">Bxxx4B3H3Bxxx", 0, 32, 24, 0, 1, 255, 255, 255, 16, 8, 0)
+FIRST_MESSAGES = _PIXEL_FORMAT + struct.pack(f">BxH{len(_ENCODINGS)}i", 2, len(_ENCODINGS), *_ENCODINGS)
+"""Set pixel format and encodings."""
 FENCE_REQUEST, FENCE_BLOCK_BEFORE = 1 << 31, 1
-
-
-def first_messages() -> bytes:
-    """Set pixel format and encodings: the first messages after the handshake."""
-    return _PIXEL_FORMAT + struct.pack(f">BxH{len(_ENCODINGS)}i", 2, len(_ENCODINGS), *_ENCODINGS)
-
-
-def update_request(size: Size, *, incremental: bool) -> bytes:
-    """Request a framebuffer update of the whole screen."""
-    return struct.pack(">BB4H", 3, incremental, 0, 0, size.width, size.height)
 
 
 def fence(flags: int, payload: bytes) -> bytes:

@@ -20,7 +20,7 @@ from cambio_lab.errors import DesktopError, DesktopLost
 from ..base import Settled, Size, VncEndpoint
 from ..screen import Rect, Screen
 from ..settle import Watch
-from . import FENCE_BLOCK_BEFORE, FENCE_REQUEST, Bucket, Budget, LimitExceeded, fence, first_messages, set_size
+from . import FENCE_BLOCK_BEFORE, FENCE_REQUEST, FIRST_MESSAGES, Bucket, Budget, LimitExceeded, fence, set_size
 from .reader import ServerReader, Updated, is_acceptable
 from .stream import ByteStream, authenticate, read_text
 
@@ -71,7 +71,7 @@ class RfbClient(ServerReader):
                 if not is_acceptable(size):
                     raise DesktopLost(f"The desktop's screen of {size} pixels is larger than this server accepts.")
                 await read_text(stream)  # the desktop's name
-                stream.write(first_messages())
+                stream.write(FIRST_MESSAGES)
             screen = screen or Screen(size)
             screen.resize(size)
         except BaseException as error:

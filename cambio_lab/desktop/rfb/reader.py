@@ -28,7 +28,6 @@ from . import (
     LimitExceeded,
     fence,
     set_size,
-    update_request,
 )
 from .stream import ByteStream
 
@@ -90,7 +89,7 @@ class ServerReader:
     def request_update(self, *, incremental: bool = True) -> None:
         """Request one framebuffer update; an incremental one comes when something changes."""
         self.requests = min(self.requests + 1, 8)
-        self._stream.write(update_request(self.screen.size, incremental=incremental))
+        self._stream.write(struct.pack(">BB4H", 3, incremental, 0, 0, *self.screen.size))
 
     async def run(self) -> Exception | None:
         """Follow the stream to its end and return the reason."""
@@ -196,7 +195,10 @@ class ServerReader:
             if layouts:
                 (self.layout_id,) = struct.unpack_from(">I", layouts)
             if rect.x == 1:  # the answer to our request; y is its status
-                self._resized(rect.y)
+                for future in self.resizes:
+                    if not future.done():
+                        future.set_result(rect.y)
+                self.resizes.clear()
             if rect.y:
                 return
         size = Size(rect.width, rect.height)
@@ -207,12 +209,6 @@ class ServerReader:
             self._oversized = False
             self.screen.resize(size)
             self.request_update(incremental=False)
-
-    def _resized(self, status: int) -> None:
-        for future in self.resizes:
-            if not future.done():
-                future.set_result(status)
-        self.resizes.clear()
 
     def _restore_size(self, size: Size) -> None:
         """Keep our screen as it is and request that the desktop returns to that size."""

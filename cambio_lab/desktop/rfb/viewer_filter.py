@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from collections import Counter
 
 from ..keys import HumanActions
 from .desktop_filter import ENCODINGS, DesktopOutput
@@ -15,18 +15,6 @@ _LARGEST = 16 * 1024 * 1024
 _MOST_KEYS = 64
 """Keys of one viewer that are down at once: more than a keyboard tells apart."""
 _MOST_ENCODINGS = 256
-
-
-@dataclass(slots=True)
-class InputCounts:
-    """What a viewer did since the last report; never what was typed."""
-
-    pointer: int = 0
-    keys: int = 0
-    clipboard: int = 0
-
-    def __bool__(self) -> bool:
-        return bool(self.pointer or self.keys or self.clipboard)
 
 
 class ViewerInput:
@@ -41,7 +29,8 @@ class ViewerInput:
     def __init__(self, *, may_act: bool = False, output: DesktopOutput | None = None) -> None:
         self.may_act = may_act
         self.dropped = 0
-        self.counts = InputCounts()
+        self.counts = Counter[str]()
+        """What the viewer did since the last report, by the fields of ``HumanInput``; never what was typed."""
         self.actions = HumanActions()
         self._output = output or DesktopOutput()
         self._buffer = bytearray()
@@ -104,11 +93,6 @@ class ViewerInput:
             self._skip, self._skip_passes = body, passes
         return bytes(out)
 
-    def take_counts(self) -> InputCounts:
-        """The counts since the last call."""
-        counts, self.counts = self.counts, InputCounts()
-        return counts
-
     def _header(self) -> tuple[bytes, int] | None:
         """The next message's fixed part and how much follows it; ``None`` while it is incomplete."""
         buffer = self._buffer
@@ -153,12 +137,12 @@ class ViewerInput:
             self.dropped += 1
             return False
         if kind == _POINTER:
-            self.counts.pointer += 1
+            self.counts["pointer_events"] += 1
             self.actions.pointer(header[1], *struct.unpack_from(">HH", header, 2))
         elif kind == _CUT_TEXT:
-            self.counts.clipboard += 1
+            self.counts["clipboard_events"] += 1
         elif kind in _DOWN:
-            self.counts.keys += 1
+            self.counts["key_events"] += 1
             self.actions.key(any(header[_DOWN[kind]]), int.from_bytes(header[4:8], "big"))
         return True
 
