@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from cambio_lab.errors import ActionError, DesktopLost
 
@@ -118,16 +118,11 @@ async def run(
     except BaseException:
         # Also when cancelled: a program without a reader must not run on.
         with suppress(Exception):
-            await asyncio.shield(_kill(process))
+            await asyncio.shield(asyncio.wait_for(process.kill(), 5))
         raise
     finally:
         process.abandon()
     return code, bytes(output[STDOUT]), bytes(output[STDERR])
-
-
-async def _kill(process: Process) -> None:
-    async with asyncio.timeout(5):
-        await process.kill()
 
 
 async def _feed(process: Process, data: bytes) -> None:
@@ -144,12 +139,6 @@ _MAX_FRAME = 1 << 19
 _MAX_COMMAND = 8 * 1024 * 1024
 _MAX_OUTPUT = 1_000_000
 """Bytes that are kept of each stream of a command."""
-_STREAMS = {b"o": 0, b"e": 1}
-
-
-class _Frame(NamedTuple):
-    kind: bytes
-    payload: bytes
 
 
 class _Damaged(Exception):
@@ -179,13 +168,13 @@ class Shell:
             raise ActionError(f"The command has {len(data)} bytes; at most {_MAX_COMMAND} can be run.")
         async with self._lock:
             process = await self._started()
-            output = _Output()
+            output = {b"o": bytearray(), b"e": bytearray()}
             try:
                 async with asyncio.timeout(timeout):
                     return await self._converse(process, data, output)
             except TimeoutError:
                 await self._kill()
-                return output.result(None, timed_out=True)
+                return _result(output, None, timed_out=True)
             except BaseException:
                 await asyncio.shield(self._kill())
                 raise
@@ -208,32 +197,33 @@ class Shell:
             self._process = await self._machine.spawn(argv)
         return self._process
 
-    async def _converse(self, process: Process, command: bytes, output: _Output) -> CommandResult:
+    async def _converse(self, process: Process, command: bytes, output: dict[bytes, bytearray]) -> CommandResult:
         """Send the command and collect its output until the helper says that it is done or that bash ended."""
         with suppress(OSError):  # the helper's last frame says why it left
             await process.write(b"r" + len(command).to_bytes(4, "big") + command)
         try:
             while (frame := await self._frame(process)) is not None:
-                if frame.kind in _STREAMS:
-                    output.add(frame)
+                kind, payload = frame
+                if kind in output:
+                    output[kind] += payload
+                    if len(output[kind]) > _MAX_OUTPUT + _MAX_FRAME:  # more than the helper was told to send
+                        raise _Damaged(f"more than {_MAX_OUTPUT} bytes of output")
                     continue
-                fields = _fields(frame)
-                if frame.kind == b"d":
-                    return output.result(fields["code"], truncated=fields["dropped"] > 0)
-                await self.close()
-                if not fields["ran"]:
+                fields = _fields(payload)
+                ended = kind != b"d"
+                if ended:
+                    await self.close()
+                if ended and not fields["ran"]:
                     raise ActionError("The shell had ended, so the command did not run; the shell is new now.")
-                return output.result(fields["code"], truncated=fields["dropped"] > 0, shell_ended=True)
+                return _result(output, fields["code"], truncated=fields["dropped"] > 0, shell_ended=ended)
         except _Damaged as error:
             log.warning("shell output damaged; shell killed: %s", error)
             raise ActionError("The shell's output was damaged by another program; the shell is new now.") from error
         await self.close()
-        raise ActionError(
-            "The shell was killed. It is not known how much of the command ran; the shell is new now.",
-        )
+        raise ActionError("The shell was killed. It is not known how much of the command ran; the shell is new now.")
 
-    async def _frame(self, process: Process) -> _Frame | None:
-        """The helper's next frame; ``None`` when it has gone."""
+    async def _frame(self, process: Process) -> tuple[bytes, bytes] | None:
+        """Kind and payload of the helper's next frame; ``None`` when it has gone."""
         while True:
             if len(self._buffer) >= 5:
                 length = int.from_bytes(self._buffer[1:5], "big")
@@ -243,7 +233,7 @@ class Shell:
                 if len(self._buffer) >= 5 + length:
                     payload = bytes(self._buffer[5 : 5 + length])
                     del self._buffer[: 5 + length]
-                    return _Frame(kind, payload)
+                    return kind, payload
             piece = await process.read()
             if piece is None:
                 return None
@@ -266,35 +256,21 @@ class Shell:
         try:
             async with asyncio.timeout(_KILL_TIMEOUT / 2):
                 await process.write(b"k\0\0\0\0")
-                while (frame := await self._frame(process)) is not None and frame.kind != b"x":
+                while (frame := await self._frame(process)) is not None and frame[0] != b"x":
                     pass
         except (TimeoutError, OSError, _Damaged):
             await process.kill()
 
 
-class _Output:
-    """What one command printed; a helper that sends more than it was told to is not the helper."""
-
-    def __init__(self) -> None:
-        self._parts = (bytearray(), bytearray())
-
-    def add(self, frame: _Frame) -> None:
-        part = self._parts[_STREAMS[frame.kind]]
-        part += frame.payload
-        if len(part) > _MAX_OUTPUT + _MAX_FRAME:
-            raise _Damaged(f"more than {_MAX_OUTPUT} bytes of output")
-
-    def result(
-        self, code: int | None, *, timed_out: bool = False, truncated: bool = False, shell_ended: bool = False
-    ) -> CommandResult:
-        stdout, stderr = (bytes(part[:_MAX_OUTPUT]).decode("utf-8", "replace") for part in self._parts)
-        return CommandResult(stdout, stderr, code, timed_out, truncated, shell_ended)
+def _result(output: dict[bytes, bytearray], code: int | None, **how: bool) -> CommandResult:
+    stdout, stderr = (bytes(part[:_MAX_OUTPUT]).decode("utf-8", "replace") for part in output.values())
+    return CommandResult(stdout, stderr, code, **how)
 
 
-def _fields(frame: _Frame) -> dict[str, int]:
+def _fields(payload: bytes) -> dict[str, int]:
     """The fields of a closing frame, each a whole number or a truth value."""
     try:
-        found = json.loads(frame.payload)
+        found = json.loads(payload)
         return {name: int(found.get(name, 0)) for name in ("code", "dropped", "ran")}
     except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
         raise _Damaged("closing frame without its fields") from None
