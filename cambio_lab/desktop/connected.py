@@ -134,52 +134,48 @@ class ConnectedDesktop(Desktop):
         return self._view.to_image(await self._pointer.locate())
 
     # Input
-    async def _act(self, action: Callable[[], Awaitable[None]], expect: float = 0.0) -> Settled:
+    async def _act(self, action: Awaitable[None], expect: float = 0.0) -> Settled:
         begin = time.perf_counter()
-        await action()
+        await action
         took = (time.perf_counter() - begin) * 1000
         settled = await self._connection.settle(expect, self._foresee)
         return Settled(settled.waited_ms, settled.quiet, took)
 
-    def _screen_point(self, point: Point | None) -> Point | None:
-        return None if point is None else self._view.to_screen(point)
-
     async def move(self, point: Point) -> Settled:
-        target = self._view.to_screen(point)
-        return await self._act(lambda: self._devices.move(target))
+        return await self._act(self._devices.move(self._view.to_screen(point)))
 
     async def click(
         self, button: Button = "left", point: Point | None = None, *, count: int = 1, modifiers: str | None = None
     ) -> Settled:
-        target = self._screen_point(point)
-        return await self._act(lambda: self._devices.click(button, target, count, modifiers))
+        target = point and self._view.to_screen(point)
+        return await self._act(self._devices.click(button, target, count, modifiers))
 
     async def button_down(self, button: Button = "left") -> Settled:
-        return await self._act(lambda: self._devices.button(button, True))
+        return await self._act(self._devices.button(button, True))
 
     async def button_up(self, button: Button = "left") -> Settled:
-        return await self._act(lambda: self._devices.button(button, False))
+        return await self._act(self._devices.button(button, False))
 
     async def drag(self, start: Point, end: Point, *, modifiers: str | None = None) -> Settled:
         begin, finish = self._view.to_screen(start), self._view.to_screen(end)
-        return await self._act(lambda: self._devices.drag(begin, finish, modifiers))
+        return await self._act(self._devices.drag(begin, finish, modifiers))
 
     async def scroll(
         self, direction: Direction, amount: int, point: Point | None = None, *, modifiers: str | None = None
     ) -> Settled:
-        target = self._screen_point(point)
-        return await self._act(lambda: self._devices.scroll(direction, amount, target, modifiers))
+        target = point and self._view.to_screen(point)
+        return await self._act(self._devices.scroll(direction, amount, target, modifiers))
 
     async def key(self, combo: str, repeat: int = 1) -> Settled:
         await self._keymap.reserve(keys.parse(combo).key)
-        return await self._act(lambda: self._devices.key(combo, repeat))
+        return await self._act(self._devices.key(combo, repeat))
 
     async def hold_key(self, combo: str, seconds: float) -> Settled:
         await self._keymap.reserve(keys.parse(combo).key)
-        return await self._act(lambda: self._devices.hold(combo, seconds))
+        return await self._act(self._devices.hold(combo, seconds))
 
     async def type_text(self, text: str) -> Settled:
-        return await self._act(lambda: self._keymap.type(text), expected_wait(text))
+        return await self._act(self._keymap.type(text), expected_wait(text))
 
     def forget_keyboard(self) -> None:
         """Another server typed on this desktop before us."""

@@ -173,7 +173,7 @@ async def entries(machine: Machine, path: str) -> Listing:
 
 def _listing(answer: dict[str, Any]) -> Listing:
     """Raises ``TypeError`` or ``ValueError`` for what the helper does not send."""
-    found = Listing(truncated=answer["truncated"] is True) if "truncated" in answer else Listing()
+    found = Listing(truncated=answer.get("truncated") is True)
     for path, size, modified, is_dir in answer.get("entries") or ():
         if not (isinstance(path, str) and type(size) is int and isinstance(modified, int | float)):
             raise TypeError

@@ -126,10 +126,12 @@ class Pool(Generic[D]):
 
     async def acquire(self, options: DesktopOptions) -> D:
         """Return a ready desktop if ``options`` are the usual ones, else a new one; the pool waits meanwhile."""
-        usual = self.usual
-        is_usual = (options.size, options.network, options.image) == (usual.size, usual.network, usual.image)
-        desktop = self._take() if is_usual else None
-        if desktop is None:
+        usual, desktop = self.usual, None
+        if (options.size, options.network, options.image) == (usual.size, usual.network, usual.image):
+            self._wanted.set()
+            while self._ready and (desktop is None or not desktop.connected):
+                desktop = self._ready.popleft()
+        if desktop is None or not desktop.connected:
             self._busy += 1
             try:
                 desktop = await self._make(options)
@@ -138,14 +140,6 @@ class Pool(Generic[D]):
                 self._wanted.set()
         self.in_use[desktop.desktop_id] = desktop
         return desktop
-
-    def _take(self) -> D | None:
-        self._wanted.set()
-        while self._ready:
-            desktop = self._ready.popleft()
-            if desktop.connected:
-                return desktop
-        return None
 
     async def _fill(self) -> None:
         failures = 0
@@ -189,20 +183,14 @@ class Pool(Generic[D]):
 
 def usual_options(settings: Settings) -> DesktopOptions:
     """Return what a session gets that asks for nothing. :class:`InvalidRequest` for a setting that makes no sense."""
-    return DesktopOptions(size=_size(settings.display), network=_mode(settings.network))
-
-
-def _size(text: str) -> Size:
-    width, _, height = text.lower().partition("x")
+    width, _, height = settings.display.lower().partition("x")
+    network: Any = settings.network
     try:
-        return Size(int(width), int(height))
+        size = Size(int(width), int(height))
     except ValueError:
         raise InvalidRequest(
-            f"{text!r} is not a screen size.", details={"display": "must look like 1280x800"}
+            f"{settings.display!r} is not a screen size.", details={"display": "must look like 1280x800"}
         ) from None
-
-
-def _mode(text: str) -> Any:
-    if text not in ("open", "none"):
-        raise InvalidRequest(f"{text!r} is no network mode.", details={"network": "must be open or none"})
-    return text
+    if network not in ("open", "none"):
+        raise InvalidRequest(f"{network!r} is no network mode.", details={"network": "must be open or none"})
+    return DesktopOptions(size=size, network=network)

@@ -101,7 +101,11 @@ class Keymap:
         if fresh:
             await self._place(list(fresh))
         if end == start:
-            await self._free_all(len(symbols))
+            log.info("all places on the keyboard are taken: reassigning them")
+            # Programs get time to read what was typed.
+            expect = 2 * _QUIET + _LATENCY * len(symbols)
+            await self._connection.watch.settle(quiet=_QUIET, cap=_CAP, expect=expect)
+            self._placed = {}
             return await self._prepare(symbols, start)
         return end
 
@@ -132,12 +136,6 @@ class Keymap:
         self._loading = asyncio.create_task(run(self._machine, loader, stdin=rows), name="keymap")
         self._loading.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(self._loading)
-
-    async def _free_all(self, typed: int) -> None:
-        """Free all places after programs have had time to read what was typed."""
-        log.info("all places on the keyboard are taken: reassigning them")
-        await self._connection.watch.settle(quiet=_QUIET, cap=_CAP, expect=2 * _QUIET + _LATENCY * typed)
-        self._placed = {}
 
 
 def expected_wait(text: str) -> float:
