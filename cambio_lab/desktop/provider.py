@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
@@ -17,6 +18,9 @@ from .base import Desktop, Size
 if TYPE_CHECKING:
     from .connected import ConnectedDesktop
 
+_LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+_LONGEST = 253
 ISOLATION = {"docker": "docker (isolated)", "sandbox": "sandbox (isolated)", "local": "local (not isolated)"}
 """What health, doctor, panel and docs say of a kind of desktop: the same words everywhere."""
 
@@ -50,6 +54,36 @@ class ProviderHealth:
     up: bool
     summary: str
     fix: str = ""
+
+
+def domain(host: object) -> str:
+    """``Example.org`` as ``example.org``, ``*.example.org`` as ``.example.org``. ``ValueError`` says what is wrong."""
+    if not isinstance(host, str):
+        raise ValueError(f"{host!r} is not text")
+    if not host.isascii():
+        raise ValueError(f"{host!r} is not ASCII: write the name as xn--...")
+    if "/" in host:
+        raise ValueError(f"{host!r} is an address, not a host name: leave out the scheme and the path")
+    if ":" in host:
+        raise ValueError(f"{host!r} has a port or is an IPv6 address: name the host alone")
+    name = host.lower().removesuffix(".")
+    below = name.startswith((".", "*."))
+    name = name.removeprefix("*").removeprefix(".") if below else name
+    if not _NAME.fullmatch(name) or len(name) > _LONGEST:
+        raise ValueError(f"{host!r} is not a host name such as example.org, or .example.org with all below it")
+    return f".{name}" if below else name
+
+
+def domains(hosts: Iterable[object]) -> tuple[str, ...]:
+    """Each name once, without those that an entry with a leading dot covers: squid does not start with both."""
+    found = tuple(dict.fromkeys(map(domain, hosts)))
+    wide = {name for name in found if name.startswith(".")}
+
+    def covered(name: str) -> bool:
+        labels = name.removeprefix(".").split(".")
+        return any("." + ".".join(labels[start:]) in wide for start in range(name.startswith("."), len(labels)))
+
+    return tuple(name for name in found if not covered(name))
 
 
 class DesktopProvider(Protocol):

@@ -17,8 +17,7 @@ from cambio_lab.agent.options import AgentOptions
 from cambio_lab.agent.tools import parse_policy
 from cambio_lab.desktop import Kind
 from cambio_lab.desktop.base import Size
-from cambio_lab.desktop.docker.network import domains
-from cambio_lab.desktop.provider import DesktopOptions
+from cambio_lab.desktop.provider import DesktopOptions, domains
 from cambio_lab.errors import InvalidRequest
 from cambio_lab.recording.placeholders import NAME, Mask
 from cambio_lab.settings import Settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cambio_lab.desktop.docker.network import domain, domains
+from cambio_lab.desktop.provider import domain, domains
 from cambio_lab.errors import InvalidRequest
 from cambio_lab.sessions.config import SessionConfig
 from cambio_lab.settings import Settings

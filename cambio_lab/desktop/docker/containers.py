@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from operator import methodcaller
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,11 +42,7 @@ async def create(engine: Engine, arguments: Callable[[Any], Mapping[str, Any]]) 
     When the caller is cancelled meanwhile, the engine makes it all the same: then it is removed.
     """
 
-    def make(client: Any) -> str:
-        identity: str = client.create_container(**arguments(client))["Id"]
-        return identity
-
-    creating = asyncio.create_task(engine.call(make))
+    creating = asyncio.create_task(engine.call(lambda client: str(client.create_container(**arguments(client))["Id"])))
     try:
         return await asyncio.shield(creating)
     except asyncio.CancelledError:
@@ -107,9 +104,14 @@ async def reap(engine: Engine, server_id: str, keep: frozenset[str]) -> list[str
     Returns the ids of the removed containers.
     """
     ours = {"label": f"{SERVER_LABEL}={server_id}"}
-    containers = await engine.call(lambda client: client.containers(all=True, filters=ours))
-    kept_networks = {name for item in containers if item["Id"] in keep for name in _networks(item)}
-    gone: list[str] = [item["Id"] for item in containers if item["Id"] not in keep and not _serves(item, kept_networks)]
+    found = {item["Id"]: item for item in await engine.call(lambda client: client.containers(all=True, filters=ours))}
+    networks = {name: set(item["NetworkSettings"]["Networks"]) for name, item in found.items()}
+    kept_networks = {network for name in keep & found.keys() for network in networks[name]}
+    # A proxy that serves stands on the inner network of a desktop that stays.
+    inner = {network for network in kept_networks if network.startswith("cambio-a")}
+    proxies = {name for name, item in found.items() if item["Labels"].get(ROLE_LABEL) == "proxy"}
+    serving = {name for name in proxies if networks[name] & inner}
+    gone = [name for name in found if name not in keep | serving]
     await asyncio.gather(*(remove(engine, name) for name in gone))
     for network in await engine.call(lambda client: client.networks(filters=ours)):
         if network["Name"] not in kept_networks:
@@ -118,16 +120,6 @@ async def reap(engine: Engine, server_id: str, keep: frozenset[str]) -> list[str
             except EngineError as error:
                 log.warning("a network of an earlier run could not be removed: %s", error)
     return gone
-
-
-def _networks(item: dict[str, Any]) -> list[str]:
-    return list(item["NetworkSettings"]["Networks"])
-
-
-def _serves(item: dict[str, Any], kept_networks: set[str]) -> bool:
-    """Whether a proxy stands on the inner network of a desktop that stays."""
-    inner = [name for name in _networks(item) if name.startswith("cambio-a") and name in kept_networks]
-    return item["Labels"].get(ROLE_LABEL) == "proxy" and bool(inner)
 
 
 HOME = "/home/user"
@@ -143,62 +135,56 @@ _KILL = (
 )
 
 
+@dataclass(frozen=True)
 class ExecProcess:
     """A program started by the engine in a running container."""
 
-    def __init__(self, engine: Engine, container: str, exec_id: str, token: str, stream: HijackedStream) -> None:
-        self._engine = engine
-        self._container = container
-        self._exec_id = exec_id
-        self._token = token
-        self._stream = stream
+    engine: Engine
+    container: str
+    exec_id: str
+    token: str
+    stream: HijackedStream
 
     async def write(self, data: bytes) -> None:
-        self._stream.writer.write(data)
-        await self._stream.writer.drain()
+        self.stream.writer.write(data)
+        await self.stream.writer.drain()
 
     async def close_stdin(self) -> None:
-        if self._stream.writer.can_write_eof():
-            self._stream.writer.write_eof()
+        if self.stream.writer.can_write_eof():
+            self.stream.writer.write_eof()
 
     async def read(self) -> tuple[int, bytes] | None:
-        return await self._stream.read()
+        return await self.stream.read()
 
     async def wait(self) -> int:
         # The stream ends before the engine has noted the exit code.
         for pause in (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0):
             await asyncio.sleep(pause)
-            state = await self._engine.call(lambda client: client.exec_inspect(self._exec_id))
+            state = await self.engine.call(lambda client: client.exec_inspect(self.exec_id))
             if not state["Running"]:
                 return int(state["ExitCode"])
         raise DesktopLost("A program in the desktop closed its output but did not end.")
 
     async def kill(self, spare: Sequence[int] = ()) -> None:
-        arguments = [f"{_TOKEN}={self._token}", " ".join(map(str, spare))]
-        killer = await start_exec(self._engine, self._container, ["sh", "-c", _KILL, "kill", *arguments])
-        # Wait for the script's `done` rather than its exit: Docker can report the exit seconds late while child
-        # processes survive.
-        said = b""
+        arguments = [f"{_TOKEN}={self.token}", " ".join(map(str, spare))]
+        killer = await start_exec(self.engine, self.container, ["sh", "-c", _KILL, "kill", *arguments])
         try:
-            while b"done" not in said and (piece := await killer.read()) is not None:
-                said = (said + piece[1])[-64:]
+            # Not for its exit: Docker can report that seconds late while child processes survive.
+            await killer.stream.until(b"done")
         finally:
             killer.abandon()
 
     def abandon(self) -> None:
-        self._stream.close()
+        self.stream.close()
 
 
 async def start_exec(engine: Engine, container: str, argv: Sequence[str], *, user: str = USER) -> ExecProcess:
     """Start ``argv`` as ``user``. Raises :class:`~cambio_lab.errors.DesktopLost` when the container is gone."""
     token = secrets.token_hex(8)
     folder = HOME if user == USER else "/"
+    options = {"stdin": True, "environment": {_TOKEN: token}, "workdir": folder, "user": user}
     try:
-        created = await engine.call(
-            lambda client: client.exec_create(
-                container, list(argv), stdin=True, environment={_TOKEN: token}, workdir=folder, user=user
-            )
-        )
+        created = await engine.call(methodcaller("exec_create", container, list(argv), **options))
         stream = await engine.hijack(f"/exec/{created['Id']}/start", {"Detach": False, "Tty": False})
     except EngineError as error:
         # The engine refuses to start a program in a paused container, which would hang them both.

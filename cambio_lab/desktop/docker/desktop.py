@@ -7,7 +7,6 @@ import base64
 import logging
 import secrets
 from contextlib import suppress
-from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -16,20 +15,14 @@ from cambio_lab.settings import Settings
 
 from ..base import VncEndpoint
 from ..connected import ConnectedDesktop, Forget
-from ..machine import Process, run
-from ..provider import DesktopOptions
+from ..machine import run
 from ..rfb import stream as rfb
 from .containers import (
-    HOME,
-    ROLE_LABEL,
-    SEALED,
     SERVER_LABEL,
     XVNC,
     ContainerMachine,
     ExecProcess,
     Relay,
-    create,
-    memory_folder,
     remove,
     start_attached,
     start_exec,
@@ -43,27 +36,11 @@ _ENGINE_PATIENCE = 30.0
 """Seconds for which a desktop that is cut off waits for an engine that does not answer."""
 
 
-class ScriptOutput:
-    """What one of the image's start scripts says on its standard output; hostile, so only its last 4 KB are kept."""
-
-    def __init__(self, stream: HijackedStream | Process) -> None:
-        self._stream = stream
-        self._said = b""
-
-    async def need(self, word: str) -> None:
-        """Wait for the line ``word``. :class:`DesktopUnavailable` with what was said instead if the script ends."""
-        if not await self.until(word):
-            words = self._said.decode("utf-8", "replace").strip().splitlines()
-            raise DesktopUnavailable(f"The desktop did not start: {words[-1] if words else 'it ended at once'}.")
-
-    async def until(self, word: str) -> bool:
-        """Wait for the line ``word``; false when the script ends without it."""
-        while f"{word}\n".encode() not in self._said:
-            piece = await self._stream.read()
-            if piece is None:
-                return False
-            self._said = (self._said + piece[1])[-4096:]
-        return True
+async def need(output: HijackedStream, word: bytes) -> None:
+    """Wait until a start script said ``word``. :class:`DesktopUnavailable` with what it said instead if it ends."""
+    if not await output.until(word + b"\n"):
+        words = output.said.decode("utf-8", "replace").strip().splitlines()
+        raise DesktopUnavailable(f"The desktop did not start: {words[-1] if words else 'it ended at once'}.")
 
 
 def abandon(starting: asyncio.Task[ExecProcess]) -> None:
@@ -132,14 +109,14 @@ class DockerDesktop(ConnectedDesktop):
             return "The desktop ran out of memory."
         return f"The desktop's container stopped with exit code {state.get('ExitCode')}."
 
-    def listen(self, server: HijackedStream, said: ScriptOutput, session: asyncio.Task[ExecProcess]) -> None:
+    def listen(self, server: HijackedStream, session: asyncio.Task[ExecProcess]) -> None:
         """Press keys and start programs only once the start scripts say that they may."""
         self.machine.keyed.clear()
 
         async def heed() -> None:
-            await said.need("ready")
+            await need(server, b"ready")
             self.machine.keyed.set()
-            await ScriptOutput(await asyncio.shield(session)).until("managed")
+            await (await asyncio.shield(session)).stream.until(b"managed\n")
 
         def heard(task: asyncio.Task[None]) -> None:
             server.close()
@@ -163,12 +140,11 @@ class DockerDesktop(ConnectedDesktop):
 
 
 VNC_PORT = 5900
-_READY_TIMEOUT = 60.0
-_PASSWORD_TIMEOUT = 5.0
+_PASSWORD_SECONDS = 5.0
 
 
 class Launcher:
-    """Makes containers for one provider. ``forget`` is told of desktops that close."""
+    """Connects to containers of one provider. ``forget`` is told of desktops that close."""
 
     def __init__(
         self,
@@ -193,76 +169,18 @@ class Launcher:
         await self._networks.prepare(image)
         await self._digest(image)
 
-    async def launch(self, image: str, options: DesktopOptions) -> DockerDesktop:
-        """A new container, connected to. Whatever goes wrong, cancellation included, nothing of it is left."""
-        placement = await self._networks.place(image, options.network, options.allow_hosts)
-        container: str | None = None
-        try:
-            async with asyncio.timeout(_READY_TIMEOUT):
-                podman = await self._engine.podman()
-                describe = partial(self._describe, image=image, options=options, placement=placement, podman=podman)
-                container = await create(self._engine, describe)
-                await self._networks.join(placement, container)
-                desktop = await self._boot(container, image)
-                desktop.placement = placement
-                return desktop
-        except BaseException:
-            await asyncio.shield(self._discard(container, placement))
-            raise
-
-    async def _discard(self, container: str | None, placement: Placement) -> None:
-        if container is not None:
-            await remove(self._engine, container)
-        await self._networks.remove(placement)
-
-    def _describe(
-        self, client: Any, *, image: str, options: DesktopOptions, placement: Placement, podman: str
-    ) -> dict[str, Any]:
-        """The arguments of ``create_container``: everything DESIGN's isolation asks for, and no secret."""
-        limit = self._settings.desktop_tmp
-        host = client.create_host_config(
-            **SEALED,
-            mem_limit=self._settings.desktop_memory,
-            memswap_limit=self._settings.desktop_memory,
-            nano_cpus=int(self._settings.desktop_cpus * 1e9),
-            pids_limit=self._settings.desktop_pids,
-            oom_score_adj=500,
-            shm_size=limit,
-            tmpfs={
-                HOME: memory_folder(podman, limit, 1000, "exec"),
-                "/tmp": f"size={limit},mode=1777,nosuid,nodev,exec",
-                "/run/desktop": memory_folder(podman, 16 * 1024**2, 1000),
-                "/run/xvnc": memory_folder(podman, "1m", 900, "noexec"),
-            },
-            port_bindings={VNC_PORT: ("127.0.0.1",)},
-            network_mode=placement.network,
-            # Names are asked of an address that does not exist: a lookup would be a way out of a closed network.
-            dns=["192.0.2.1"] if placement.offline_names else None,
-        )
-        return {
-            "image": image,
-            "command": ["start-desktop", str(options.size)],
-            "hostname": "desktop",
-            "user": XVNC,
-            "working_dir": "/",
-            "environment": placement.environment,
-            "labels": {**options.labels, SERVER_LABEL: self._server_id, ROLE_LABEL: "desktop"},
-            "ports": [VNC_PORT],
-            "stdin_open": True,
-            "host_config": host,
-        }
-
-    async def _boot(self, container: str, image: str) -> DockerDesktop:
+    async def boot(self, container: str, image: str) -> DockerDesktop:
         """Start it, tell it its password, and connect as soon as it says that Xvnc listens."""
         password = secrets.token_urlsafe(6)  # eight characters: all that VncAuth can use
         server = await start_attached(self._engine, container)
-        said = ScriptOutput(server)
         session: asyncio.Task[ExecProcess] | None = None
         listening = asyncio.Event()
         try:
             server.writer.write(base64.b64encode(rfb.obfuscate(password)) + b"\n")
             session = asyncio.create_task(self._start_session(container, listening), name="desktop-session")
-            port, digest, _ = await asyncio.gather(self._port(container), self._digest(image), said.need("listening"))
+            port, digest, _ = await asyncio.gather(
+                self._port(container), self._digest(image), need(server, b"listening")
+            )
             listening.set()
             desktop = await self._connect(container, port, password, digest)
         except BaseException:
@@ -270,7 +188,7 @@ class Launcher:
             if session is not None:
                 abandon(session)
             raise
-        desktop.listen(server, said, session)
+        desktop.listen(server, session)
         return desktop
 
     async def _start_session(self, container: str, listening: asyncio.Event) -> ExecProcess:
@@ -331,11 +249,13 @@ class Launcher:
             if not state["State"]["Running"] or state["Config"]["Labels"].get(SERVER_LABEL) != self._server_id:
                 return None
             port = await self._port(container)
-            password = await self._password(container)
-            if password is None:
+            machine = ContainerMachine(self._engine, container, XVNC)  # the user who alone may read the password
+            read = ["head", "-c8", "/run/xvnc/password"]
+            code, secret, _ = await run(machine, read, timeout=_PASSWORD_SECONDS, limit=8)
+            if code != 0 or len(secret) != 8:
                 return None
             placement = await self._networks.recall(state)
-            desktop = await self._connect(container, port, password, state["Image"])
+            desktop = await self._connect(container, port, rfb.reveal(secret), state["Image"])
             desktop.placement = placement
             desktop.forget_keyboard()
         except (EngineError, DesktopLost, TimeoutError) as error:
@@ -343,9 +263,3 @@ class Launcher:
                 return None
             raise DesktopUnavailable(f"The desktop does not answer: {error or 'it timed out'}") from error
         return desktop
-
-    async def _password(self, container: str) -> str | None:
-        """Read the VNC password inside the container, as the user who alone may; ``None`` if there is none."""
-        machine = ContainerMachine(self._engine, container, XVNC)
-        code, secret, _ = await run(machine, ["head", "-c8", "/run/xvnc/password"], timeout=_PASSWORD_TIMEOUT, limit=8)
-        return rfb.reveal(secret) if code == 0 and len(secret) == 8 else None

@@ -246,6 +246,9 @@ class Engine:
 class HijackedStream:
     """Standard streams of a process without a terminal, multiplexed as the engine does it."""
 
+    said = b""
+    """The end of what :meth:`until` read; it is hostile, so only 4 KB are kept."""
+
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self.writer = writer
@@ -264,6 +267,14 @@ class HijackedStream:
             return None
         self._left -= len(data)
         return self._stream, data
+
+    async def until(self, word: bytes) -> bool:
+        """Read until ``word`` was said; false when the stream ends before."""
+        while word not in self.said:
+            if (piece := await self.read()) is None:
+                return False
+            self.said = (self.said + piece[1])[-4096:]
+        return True
 
     def close(self) -> None:
         self.writer.transport.abort()

@@ -12,10 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import re
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address, ip_network
@@ -26,6 +25,7 @@ from typing import Any
 
 from cambio_lab.errors import DesktopUnavailable
 
+from ..provider import domains
 from .containers import ROLE_LABEL, SEALED, SERVER_LABEL, create, memory_folder, remove, start_attached, started
 from .engine import Engine, EngineError, finished
 
@@ -37,48 +37,12 @@ PRIVATE = (
     *("192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4"),
 )
 """Everything that is not the public internet (RFC 6890): private ranges, the metadata address, multicast."""
-_LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
-_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
-_LONGEST = 253
-
-
-def domain(host: object) -> str:
-    """``Example.org`` as ``example.org``, ``*.example.org`` as ``.example.org``. ``ValueError`` says what is wrong."""
-    if not isinstance(host, str):
-        raise ValueError(f"{host!r} is not text")
-    if not host.isascii():
-        raise ValueError(f"{host!r} is not ASCII: write the name as xn--...")
-    if "/" in host:
-        raise ValueError(f"{host!r} is an address, not a host name: leave out the scheme and the path")
-    if ":" in host:
-        raise ValueError(f"{host!r} has a port or is an IPv6 address: name the host alone")
-    name = host.lower().removesuffix(".")
-    below = name.startswith((".", "*."))
-    name = name.removeprefix("*").removeprefix(".") if below else name
-    if not _NAME.fullmatch(name) or len(name) > _LONGEST:
-        raise ValueError(f"{host!r} is not a host name such as example.org, or .example.org with all below it")
-    return f".{name}" if below else name
-
-
-def domains(hosts: Iterable[object]) -> tuple[str, ...]:
-    """Each name once, without those that an entry with a leading dot covers: squid does not start with both."""
-    found = tuple(dict.fromkeys(map(domain, hosts)))
-    wide = {name for name in found if name.startswith(".")}
-    return tuple(name for name in found if not any(above in wide for above in _above(name)))
-
-
-def _above(name: str) -> list[str]:
-    """The entries with a leading dot that cover ``name``, other than itself."""
-    labels = name.removeprefix(".").split(".")
-    first = 1 if name.startswith(".") else 0
-    return ["." + ".".join(labels[start:]) for start in range(first, len(labels))]
 
 
 def proxy_environment(address: str) -> dict[str, str]:
     """Return the variables by which programs find the filtering proxy at ``address``."""
-    variables = dict.fromkeys(
-        ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), f"http://{address}:{PROXY_PORT}"
-    )
+    proxy = f"http://{address}:{PROXY_PORT}"
+    variables = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), proxy)
     return variables | dict.fromkeys(("no_proxy", "NO_PROXY"), "localhost,127.0.0.1")
 
 
@@ -93,10 +57,9 @@ _LOAD = (
 
 async def load_rules(engine: Engine, server_id: str, image: str, subnets: Sequence[str]) -> None:
     """Load the rules in a short-lived container of ``image``. :class:`EngineError` when they are refused."""
-    bridge = _template("bridge.nft").substitute(subnets=", ".join(subnet for subnet in subnets if ":" not in subnet))
-    rules = _template("rules.nft").substitute(
-        private=", ".join(PRIVATE), closed=CLOSED, proxy=PROXY_PORT, resolvers="RESOLVERS"
-    )
+    bridge = _filled("bridge.nft", subnets=", ".join(subnet for subnet in subnets if ":" not in subnet))
+    private = ", ".join(PRIVATE)
+    rules = _filled("rules.nft", private=private, closed=CLOSED, proxy=PROXY_PORT, resolvers="RESOLVERS")
     name = await create(
         engine,
         lambda client: {
@@ -127,70 +90,8 @@ async def load_rules(engine: Engine, server_id: str, image: str, subnets: Sequen
         log.info("this engine's kernel has no packet rules for bridges: ARP shows a desktop its neighbours")
 
 
-def _template(name: str) -> Template:
-    return Template(Path(__file__).with_name(name).read_text("ascii"))
-
-
-def _squid(hosts: tuple[str, ...]) -> str:
-    """A line for each name: squid cuts long ones."""
-    template = Template(Path(__file__).with_name("squid.conf").read_text("ascii"))
-    return template.substitute(port=PROXY_PORT, domains="\n".join(f"acl allowed dstdomain -n {name}" for name in hosts))
-
-
-async def start_proxy(
-    engine: Engine,
-    image: str,
-    network: str,
-    allow_hosts: tuple[str, ...],
-    *,
-    labels: Mapping[str, str],
-    extra_hosts: Mapping[str, str],
-) -> str:
-    """Start a proxy between ``network`` and the open bridge; its container. :class:`EngineError` if it fails."""
-    folders = {
-        "/run/desktop": memory_folder(await engine.podman(), "16m", 1000),
-        "/tmp": "size=16m,mode=1777",
-        "/dev/shm": "size=64m,mode=1777",
-    }
-    limits = {"mem_limit": 256 * 1024**2, "memswap_limit": 256 * 1024**2, "pids_limit": 64}
-    name = await create(
-        engine,
-        lambda client: {
-            "image": image,
-            "command": ["start-proxy"],
-            "user": "1000:1000",
-            "labels": dict(labels),
-            "stdin_open": True,
-            "host_config": client.create_host_config(
-                **SEALED, **limits, tmpfs=folders, network_mode=OPEN, extra_hosts=dict(extra_hosts)
-            ),
-        },
-    )
-    try:
-        await _serve(engine, name, network, allow_hosts)
-    except BaseException as error:
-        await asyncio.shield(remove(engine, name))
-        if isinstance(error, TimeoutError):
-            raise EngineError("squid did not listen in time") from error
-        raise
-    return name
-
-
-async def _serve(engine: Engine, name: str, network: str, allow_hosts: tuple[str, ...]) -> None:
-    """Connect the proxy to ``network``, start it, and wait until it listens."""
-    await engine.finish(lambda client: client.connect_container_to_network(name, network, aliases=["proxy"]))
-    stream = await start_attached(engine, name)
-    said = b""
-    try:
-        stream.writer.write(_squid(allow_hosts).encode())
-        stream.writer.write_eof()
-        async with asyncio.timeout(15):
-            while b"Accepting HTTP" not in said:
-                if (piece := await stream.read()) is None:
-                    raise EngineError(said.decode("utf-8", "replace")[-300:] or "squid did not start")
-                said += piece[1]
-    finally:
-        stream.close()
+def _filled(name: str, **values: object) -> str:
+    return Template(Path(__file__).with_name(name).read_text("ascii")).substitute(values)
 
 
 _HELPER_TIMEOUT = 30.0
@@ -245,17 +146,15 @@ class Networks:
             "com.docker.network.bridge.name": name,
             "com.docker.network.bridge.enable_icc": "false",
         }
-        if not (found := await self._engine.call(lambda client: client.networks(names=[f"^{name}$"]))):
+        arguments = {"driver": "bridge", "options": options, "labels": {ROLE_LABEL: "network"}, "check_duplicate": True}
+        find = methodcaller("networks", names=[f"^{name}$"])
+        if not (found := await self._engine.call(find)):
             try:
-                await self._engine.call(
-                    lambda client: client.create_network(
-                        name, driver="bridge", options=options, check_duplicate=True, labels={ROLE_LABEL: "network"}
-                    )
-                )
+                await self._engine.call(methodcaller("create_network", name, **arguments))
             except EngineError as error:
                 if error.status != 409:
                     raise DesktopUnavailable(f"The desktops' network cannot be made: {error}") from error
-            found = await self._engine.call(lambda client: client.networks(names=[f"^{name}$"]))
+            found = await self._engine.call(find)
         return [config["Subnet"] for network in found for config in network["IPAM"]["Config"] or ()]
 
     async def place(self, image: str, network: str, allow_hosts: tuple[str, ...]) -> Placement:
@@ -281,10 +180,9 @@ class Networks:
         placement = Placement(CLOSED, offline_names=True, inner=inner)
         try:
             await self._create_small(inner, labels)
-            placement.proxy = await start_proxy(
-                self._engine, image, inner, allow_hosts, labels=labels, extra_hosts=self._extra_hosts
-            )
-            address = await self._address(placement.proxy, inner)
+            placement.proxy = proxy = await self._start_proxy(image, inner, allow_hosts, labels)
+            state = await self._engine.call(lambda client: client.inspect_container(proxy))
+            address = state["NetworkSettings"]["Networks"][inner]["IPAddress"]
         except BaseException as error:
             await asyncio.shield(self.remove(placement))
             if isinstance(error, EngineError):
@@ -311,10 +209,51 @@ class Networks:
                 if "overlap" not in str(error) or attempt == _NETWORK_ATTEMPTS:
                     raise
 
-    async def _address(self, container: str, network: str) -> str:
-        state = await self._engine.call(lambda client: client.inspect_container(container))
-        address: str = state["NetworkSettings"]["Networks"][network]["IPAddress"]
-        return address
+    async def _start_proxy(self, image: str, network: str, hosts: tuple[str, ...], labels: dict[str, str]) -> str:
+        """Start a proxy between ``network`` and the open bridge; its container. :class:`EngineError` if it fails."""
+        folders = {
+            "/run/desktop": memory_folder(await self._engine.podman(), "16m", 1000),
+            "/tmp": "size=16m,mode=1777",
+            "/dev/shm": "size=64m,mode=1777",
+        }
+        limits = {"mem_limit": 256 * 1024**2, "memswap_limit": 256 * 1024**2, "pids_limit": 64}
+        name = await create(
+            self._engine,
+            lambda client: {
+                "image": image,
+                "command": ["start-proxy"],
+                "user": "1000:1000",
+                "labels": labels,
+                "stdin_open": True,
+                "host_config": client.create_host_config(
+                    **SEALED, **limits, tmpfs=folders, network_mode=OPEN, extra_hosts=self._extra_hosts
+                ),
+            },
+        )
+        try:
+            await self._serve(name, network, hosts)
+        except BaseException as error:
+            await asyncio.shield(remove(self._engine, name))
+            if isinstance(error, TimeoutError):
+                raise EngineError("squid did not listen in time") from error
+            raise
+        return name
+
+    async def _serve(self, proxy: str, network: str, hosts: tuple[str, ...]) -> None:
+        """Connect the proxy to ``network``, start it, and wait until it listens."""
+        join = methodcaller("connect_container_to_network", proxy, network, aliases=["proxy"])
+        await self._engine.finish(join)
+        stream = await start_attached(self._engine, proxy)
+        # A line for each name: squid cuts long ones.
+        domains = "\n".join(f"acl allowed dstdomain -n {name}" for name in hosts)
+        try:
+            stream.writer.write(_filled("squid.conf", port=PROXY_PORT, domains=domains).encode())
+            stream.writer.write_eof()
+            async with asyncio.timeout(15):
+                if not await stream.until(b"Accepting HTTP"):
+                    raise EngineError(stream.said.decode("utf-8", "replace")[-300:] or "squid did not start")
+        finally:
+            stream.close()
 
     async def recall(self, state: dict[str, Any]) -> Placement:
         """The placement of a running desktop, from what the engine says about it."""
@@ -329,9 +268,8 @@ class Networks:
     async def join(self, placement: Placement, container: str) -> None:
         """Connect a created (not yet started) desktop to what its placement adds."""
         if placement.inner is not None:
-            await self._engine.finish(
-                lambda client: client.connect_container_to_network(container, placement.inner, aliases=["desktop"])
-            )
+            join = methodcaller("connect_container_to_network", container, placement.inner, aliases=["desktop"])
+            await self._engine.finish(join)
 
     async def remove(self, placement: Placement) -> None:
         """Remove what exists for one desktop alone; after the desktop itself."""

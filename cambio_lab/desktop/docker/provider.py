@@ -8,19 +8,21 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from cambio_lab.errors import CambioError, DesktopUnavailable
 from cambio_lab.settings import Settings
 
 from ..provider import ISOLATION, DesktopOptions, Pool, Progress, ProviderHealth
-from .containers import reap, started
-from .desktop import DockerDesktop, Launcher
+from .containers import HOME, ROLE_LABEL, SEALED, SERVER_LABEL, XVNC, create, memory_folder, reap, remove, started
+from .desktop import VNC_PORT, DockerDesktop, Launcher
 from .engine import START_DOCKER, Engine, EngineError
 from .image import build_image, image_exists, image_tag
-from .network import Networks
+from .network import Networks, Placement
 
 log = logging.getLogger(__name__)
 
+_READY_TIMEOUT = 60.0
 _AT_ONCE = 4
 """Containers started at the same time; more only slow each other down."""
 
@@ -78,7 +80,7 @@ class DockerProvider:
         try:
             image = await self._image(options)
             async with self._gate:
-                desktop = await started(partial(self._launcher.launch, image, options))
+                desktop = await started(partial(self._launch, image, options))
             made = True
             return desktop
         except TimeoutError as error:
@@ -89,6 +91,65 @@ class DockerProvider:
             raise DesktopUnavailable(f"The engine refused: {error}", hint=hint) from error
         finally:
             self.unclean = self.unclean or not made
+
+    async def _launch(self, image: str, options: DesktopOptions) -> DockerDesktop:
+        """A new container, connected to. Whatever goes wrong, cancellation included, nothing of it is left."""
+        placement = await self._networks.place(image, options.network, options.allow_hosts)
+        container: str | None = None
+        try:
+            async with asyncio.timeout(_READY_TIMEOUT):
+                podman = await self._engine.podman()
+                describe = partial(self._describe, image=image, options=options, placement=placement, podman=podman)
+                container = await create(self._engine, describe)
+                await self._networks.join(placement, container)
+                desktop = await self._launcher.boot(container, image)
+                desktop.placement = placement
+                return desktop
+        except BaseException:
+            await asyncio.shield(self._discard(container, placement))
+            raise
+
+    async def _discard(self, container: str | None, placement: Placement) -> None:
+        if container is not None:
+            await remove(self._engine, container)
+        await self._networks.remove(placement)
+
+    def _describe(
+        self, client: Any, *, image: str, options: DesktopOptions, placement: Placement, podman: str
+    ) -> dict[str, Any]:
+        """The arguments of ``create_container``: everything DESIGN's isolation asks for, and no secret."""
+        limit = self._settings.desktop_tmp
+        host = client.create_host_config(
+            **SEALED,
+            mem_limit=self._settings.desktop_memory,
+            memswap_limit=self._settings.desktop_memory,
+            nano_cpus=int(self._settings.desktop_cpus * 1e9),
+            pids_limit=self._settings.desktop_pids,
+            oom_score_adj=500,
+            shm_size=limit,
+            tmpfs={
+                HOME: memory_folder(podman, limit, 1000, "exec"),
+                "/tmp": f"size={limit},mode=1777,nosuid,nodev,exec",
+                "/run/desktop": memory_folder(podman, 16 * 1024**2, 1000),
+                "/run/xvnc": memory_folder(podman, "1m", 900, "noexec"),
+            },
+            port_bindings={VNC_PORT: ("127.0.0.1",)},
+            network_mode=placement.network,
+            # Names are asked of an address that does not exist: a lookup would be a way out of a closed network.
+            dns=["192.0.2.1"] if placement.offline_names else None,
+        )
+        return {
+            "image": image,
+            "command": ["start-desktop", str(options.size)],
+            "hostname": "desktop",
+            "user": XVNC,
+            "working_dir": "/",
+            "environment": placement.environment,
+            "labels": {**options.labels, SERVER_LABEL: self.server_id, ROLE_LABEL: "desktop"},
+            "ports": [VNC_PORT],
+            "stdin_open": True,
+            "host_config": host,
+        }
 
     async def _image(self, options: DesktopOptions) -> str:
         """The image to start; built the first time it is needed."""

@@ -22,8 +22,8 @@ from typing import Any
 
 from cambio_lab.errors import DesktopUnavailable
 
-from ..docker.network import PRIVATE, PROXY_PORT, domains, proxy_environment
-from ..provider import DesktopOptions
+from ..docker.network import PRIVATE, PROXY_PORT, proxy_environment
+from ..provider import DesktopOptions, domains
 from . import Child
 
 _RESOLVER = "10.0.2.3"
