@@ -70,34 +70,6 @@ def _status_changed(event: events.StatusChanged, view: SessionView) -> Body | No
     return _status(event.status, event.content or event.status.replace("_", " "), event.metadata)
 
 
-def _user_message(event: events.UserMessage, view: SessionView) -> Body:
-    said = {"message_id": event.message_id, "message": event.content}
-    return _status("thinking", "Message received", event.metadata, event="user_message", **said)
-
-
-def _message_queued(event: events.MessageQueued, view: SessionView) -> Body:
-    said = {"message_id": event.message_id, "message": event.content}
-    return _status(view.state, "Message queued", event.metadata, event="message_queued", queued=True, **said)
-
-
-def _approval_requested(event: events.ApprovalRequested, view: SessionView) -> Body:
-    return _status(
-        "waiting_approval",
-        f"Waiting for approval: {event.tool}",
-        event="approval",
-        tool_use_id=event.tool_use_id,
-        tool=event.tool,
-        arguments=event.arguments,
-        shown=event.shown,
-        expires_at=timestamp(event.expires_at),
-    )
-
-
-def _question_asked(event: events.QuestionAsked, view: SessionView) -> Body:
-    asked = {**asdict(event), "expires_at": timestamp(event.expires_at)}
-    return _status("waiting", f"Waiting for an answer: {event.question}", event="question", **asked)
-
-
 def _model_replied(event: events.ModelReplied, view: SessionView) -> Body:
     """Running totals: ``usage`` of the session, ``turn_usage`` of the turn; ``said``: what the reply says."""
     return _status(
@@ -168,25 +140,12 @@ def _turn_finished(event: events.TurnFinished, view: SessionView) -> Body:
     return {"type": "agent_response", "content": event.text, "metadata": metadata}
 
 
-def _turn_failed(event: events.TurnFailed, view: SessionView) -> Body:
-    metadata = _turn_metadata(event, view) | {"fatal": event.fatal}
-    return {"type": "error", "error": event.error, "details": event.details, "metadata": metadata}
+def _fields(event: events.Event, *names: str) -> dict[str, Any]:
+    return {name: getattr(event, name) for name in names}
 
 
-def _message_delivered(event: events.MessageDelivered, view: SessionView) -> Body:
-    said = {"message_id": event.message_id, "message": event.content, **({"note": True} if event.note else {})}
-    return _status(view.state, "Message delivered", event="message_delivered", **said)
-
-
-def _retrying(event: events.Retrying, view: SessionView) -> Body:
-    words = f"The model's service cannot answer now ({event.reason}); trying again in {event.delay_seconds:.0f} s"
-    when = {"delay_seconds": round(event.delay_seconds, 1), "retry_at": timestamp(event.retry_at)}
-    return _status(view.state, words, event="retry", **when, **_fields(event, "attempt", "reason", "dropped_text"))
-
-
-def _control_changed(event: events.ControlChanged, view: SessionView) -> Body:
-    words = f"{event.viewer or 'The agent'} has the mouse"
-    return _status(view.state, words, event="control", viewer=event.viewer)
+def _message(event: events.UserMessage | events.MessageQueued | events.MessageDelivered) -> dict[str, Any]:
+    return {"message_id": event.message_id, "message": event.content}
 
 
 def _policy_changed(event: events.PolicyChanged, view: SessionView) -> Body:
@@ -194,12 +153,10 @@ def _policy_changed(event: events.PolicyChanged, view: SessionView) -> Body:
     return _status(view.state, f"Approval policy: {policy}", event="approval_policy", approval=event.approval)
 
 
-def _conversation_cleared(event: events.ConversationCleared, view: SessionView) -> Body:
-    return _status(view.state, "History cleared", event="cleared", cleared_messages=event.messages)
-
-
-def _fields(event: events.Event, *names: str) -> dict[str, Any]:
-    return {name: getattr(event, name) for name in names}
+def _retrying(event: events.Retrying, view: SessionView) -> Body:
+    words = f"The model's service cannot answer now ({event.reason}); trying again in {event.delay_seconds:.0f} s"
+    when = {"delay_seconds": round(event.delay_seconds, 1), "retry_at": timestamp(event.retry_at)}
+    return _status(view.state, words, event="retry", **when, **_fields(event, "attempt", "reason", "dropped_text"))
 
 
 Translation: TypeAlias = "Callable[[Any, SessionView], Body | None]"
@@ -212,13 +169,33 @@ def _told(name: str, words: str, *fields: str) -> Translation:
 
 _TRANSLATIONS: dict[type[events.Event], Translation] = {
     events.StatusChanged: _status_changed,
-    events.UserMessage: _user_message,
-    events.MessageQueued: _message_queued,
-    events.MessageDelivered: _message_delivered,
+    events.UserMessage: lambda event, view: _status(
+        "thinking", "Message received", event.metadata, event="user_message", **_message(event)
+    ),
+    events.MessageQueued: lambda event, view: _status(
+        view.state, "Message queued", event.metadata, event="message_queued", queued=True, **_message(event)
+    ),
+    events.MessageDelivered: lambda event, view: _status(
+        view.state,
+        "Message delivered",
+        event="message_delivered",
+        **_message(event),
+        **({"note": True} if event.note else {}),
+    ),
     events.MessageWithdrawn: _told("message_withdrawn", "Message not delivered: {reason}", "message_id", "reason"),
-    events.ApprovalRequested: _approval_requested,
+    events.ApprovalRequested: lambda event, view: _status(
+        "waiting_approval",
+        f"Waiting for approval: {event.tool}",
+        event="approval",
+        **{**vars(event), "expires_at": timestamp(event.expires_at)},
+    ),
     events.ApprovalDecided: _told("approval_decided", "Approval: {verdict}", "tool_use_id", "verdict", "by"),
-    events.QuestionAsked: _question_asked,
+    events.QuestionAsked: lambda event, view: _status(
+        "waiting",
+        f"Waiting for an answer: {event.question}",
+        event="question",
+        **{**vars(event), "expires_at": timestamp(event.expires_at)},
+    ),
     events.QuestionAnswered: _told(
         "question_answered", "Question: {outcome}", "tool_use_id", "outcome", "answer", "by"
     ),
@@ -234,11 +211,20 @@ _TRANSLATIONS: dict[type[events.Event], Translation] = {
     events.HumanInput: _told(
         "human_input", "{viewer} used the desktop", "viewer", "pointer_events", "key_events", "clipboard_events"
     ),
-    events.ControlChanged: _control_changed,
+    events.ControlChanged: lambda event, view: _status(
+        view.state, f"{event.viewer or 'The agent'} has the mouse", event="control", viewer=event.viewer
+    ),
     events.PolicyChanged: _policy_changed,
-    events.ConversationCleared: _conversation_cleared,
+    events.ConversationCleared: lambda event, view: _status(
+        view.state, "History cleared", event="cleared", cleared_messages=event.messages
+    ),
     events.TurnFinished: _turn_finished,
-    events.TurnFailed: _turn_failed,
+    events.TurnFailed: lambda event, view: {
+        "type": "error",
+        "error": event.error,
+        "details": event.details,
+        "metadata": _turn_metadata(event, view) | {"fatal": event.fatal},
+    },
 }
 SESSIONS_ENDED = Counter("cambio_lab_sessions_ended_total", "Sessions ended", ["status"])
 TURNS = Counter("cambio_lab_turns_total", "Turns by how they ended", ["result"])
@@ -267,7 +253,9 @@ def _count(event: events.Event) -> None:
     """Count what a session does, for ``/metrics``."""
     match event:
         case events.ToolFinished():
-            TOOL_CALLS.labels(_label(event.tool), "failed" if event.is_error else "completed").inc()
+            known = event.tool in _tools or len(_tools) < KNOWN_TOOLS
+            _tools.add(tool := event.tool if known else "other")
+            TOOL_CALLS.labels(tool, "failed" if event.is_error else "completed").inc()
             for part, milliseconds in asdict(event.timing).items():
                 TOOL_SECONDS.labels(part).observe(milliseconds / 1000)
         case events.ModelReplied():
@@ -287,10 +275,3 @@ def _count(event: events.Event) -> None:
             SESSIONS_ENDED.labels(event.status).inc()
         case events.Retrying():
             RETRIES.inc()
-
-
-def _label(tool: str) -> str:
-    if tool in _tools or len(_tools) < KNOWN_TOOLS:
-        _tools.add(tool)
-        return tool
-    return "other"

@@ -19,6 +19,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict, replace
+from types import NoneType
 from typing import Any
 
 from ..desktop.base import Desktop, Point, Region, Screenshot, Settled, Size
@@ -56,68 +57,52 @@ def _plain(value: Any) -> Any:
     return value
 
 
+_PLACES: dict[str, Any] = {"point": Point, "start": Point, "end": Point, "region": Region, "size": Size}
+
+
 def restore_arguments(arguments: Json) -> Json:
     """The other way, for performing a recorded call on a desktop."""
-    restored: Json = {}
+    restored = dict(arguments)
     for name, value in arguments.items():
         if isinstance(value, dict) and set(value) == {"base64"}:
             restored[name] = base64.b64decode(value["base64"])
-        elif isinstance(value, list) and len(value) == 2 and name in {"point", "start", "end"}:
-            restored[name] = Point(*value)
-        elif isinstance(value, list) and name == "region":
-            restored[name] = Region(*value)
-        elif isinstance(value, list) and name == "size":
-            restored[name] = Size(*value)
-        else:
-            restored[name] = value
+        elif name in _PLACES and isinstance(value, list) and len(value) == len(_PLACES[name]._fields):
+            restored[name] = _PLACES[name](*value)
     return restored
 
 
-def encode(result: Any) -> Json:
-    """A method's result as JSON."""
-    if result is None:
-        return {"none": True}
-    for kind, name, write in _KINDS:
-        if isinstance(result, kind):
-            return {name: write(result)}
-    raise TypeError(f"cannot record a {type(result).__name__}")
-
-
 def _screenshot(screenshot: Screenshot) -> Json:
-    return {
-        "sha256": screenshot.sha256,
-        "media_type": screenshot.media_type,
-        "width": screenshot.width,
-        "height": screenshot.height,
-        "encode_ms": round(screenshot.encode_ms, 3),
-    }
+    facts = {name: getattr(screenshot, name) for name in ("sha256", "media_type", "width", "height")}
+    return {**facts, "encode_ms": round(screenshot.encode_ms, 3)}
 
 
 def _bytes(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-_KINDS: tuple[tuple[type, str, Callable[[Any], Any]], ...] = (
-    (Settled, "settled", lambda r: [round(r.waited_ms, 3), r.quiet, round(r.action_ms, 3)]),
-    (Screenshot, "picture", _screenshot),
-    (Point, "point", list),
-    (CommandResult, "command", asdict),
-    (bytes, "bytes", _bytes),
-    (str, "text", str),
-    (int, "number", int),
-    (tuple, "process", lambda r: [r[0], _bytes(r[1]), _bytes(r[2])]),
-    (dict, "browser", dict),
-    (list, "files", lambda r: [asdict(item) for item in r]),
+# type, name, as JSON, back again; the first type that fits counts
+_KINDS: tuple[tuple[type, str, Callable[[Any], Any], Callable[[Any], Any]], ...] = (
+    (NoneType, "none", lambda r: True, lambda v: None),
+    (Settled, "settled", lambda r: [round(r.waited_ms, 3), r.quiet, round(r.action_ms, 3)], lambda v: Settled(*v)),
+    (Screenshot, "picture", _screenshot, dict),
+    (Point, "point", list, lambda v: Point(*v)),
+    (CommandResult, "command", asdict, lambda v: CommandResult(**v)),
+    (bytes, "bytes", _bytes, base64.b64decode),
+    (str, "text", str, str),
+    (int, "number", int, int),
+    (tuple, "process", lambda r: [r[0], *map(_bytes, r[1:])], lambda v: (v[0], *map(base64.b64decode, v[1:]))),
+    (dict, "browser", dict, dict),
+    (list, "files", lambda r: [asdict(item) for item in r], lambda v: [FileInfo(**item) for item in v]),
 )
+_DECODERS = {name: back for _, name, _, back in _KINDS}
 
 
-def encode_error(error: DesktopError) -> Json:
-    kind = next((name for name, kind in ERRORS.items() if type(error) is kind), "DesktopError")
-    return {"type": kind, "message": error.message, "hint": error.hint}
-
-
-def decode_error(error: Json) -> DesktopError:
-    return ERRORS.get(str(error.get("type")), DesktopError)(str(error.get("message")), hint=str(error.get("hint", "")))
+def encode(result: Any) -> Json:
+    """A method's result as JSON."""
+    for kind, name, write, _ in _KINDS:
+        if isinstance(result, kind):
+            return {name: write(result)}
+    raise TypeError(f"cannot record a {type(result).__name__}")
 
 
 def decode(result: Json, find: Callable[[str], bytes | None]) -> Any:
@@ -125,28 +110,22 @@ def decode(result: Json, find: Callable[[str], bytes | None]) -> Any:
     name = next(iter(result), "")
     if name not in _DECODERS:
         raise BundleRefused(f"a recorded result has the unknown kind {name!r}")
-    value = result[name]
-    if name == "picture":
-        data = find(value["sha256"])
-        if data is None:
-            raise BundleRefused(f"the screenshot {value['sha256'][:12]}… is missing")
-        return Screenshot(data, value["media_type"], value["width"], value["height"], value.get("encode_ms", 0.0))
-    return _DECODERS[name](value)
+    value = _DECODERS[name](result[name])
+    if name != "picture":
+        return value
+    data = find(value["sha256"])
+    if data is None:
+        raise BundleRefused(f"the screenshot {value['sha256'][:12]}… is missing")
+    return Screenshot(data, value["media_type"], value["width"], value["height"], value.get("encode_ms", 0.0))
 
 
-_DECODERS: dict[str, Callable[[Any], Any]] = {
-    "none": lambda value: None,
-    "settled": lambda value: Settled(*value),
-    "picture": lambda value: value,
-    "point": lambda value: Point(*value),
-    "command": lambda value: CommandResult(**value),
-    "bytes": base64.b64decode,
-    "text": str,
-    "number": int,
-    "process": lambda value: (value[0], base64.b64decode(value[1]), base64.b64decode(value[2])),
-    "browser": dict,
-    "files": lambda value: [FileInfo(**item) for item in value],
-}
+def encode_error(error: DesktopError) -> Json:
+    kind = type(error).__name__
+    return {"type": kind if kind in ERRORS else "DesktopError", "message": error.message, "hint": error.hint}
+
+
+def decode_error(error: Json) -> DesktopError:
+    return ERRORS.get(str(error.get("type")), DesktopError)(str(error.get("message")), hint=str(error.get("hint", "")))
 
 
 MAX_FILE = 1_000_000
@@ -230,12 +209,10 @@ class ClientDesktop(DelegatingDesktop):
 
     async def list_files(self, path: str = "") -> Listing:
         found = await self.inner.list_files(path)
-        noted = await asyncio.to_thread(self._noted, found)
+        masked = (replace(entry, path=self._mask.text(entry.path)) for entry in found)
+        noted = await asyncio.to_thread(lambda: encode(list(masked)))
         await self._tell("list_files", {"path": self._mask.text(path)}, noted)
         return found
-
-    def _noted(self, found: Listing) -> Json:
-        return encode([replace(entry, path=self._mask.text(entry.path)) for entry in found])
 
     async def write_file(self, path: str, chunks: AsyncIterator[bytes] | bytes) -> int:
         # Of the masked bytes: the digest of a short secret alone would let it be guessed.

@@ -241,15 +241,13 @@ class Recorder:
 
     async def human(self, step: int, call: HumanCall | None, screenshot: Screenshot | None) -> None:
         """Record what a person did, and saw then, as calls that a replay on a desktop can repeat."""
-        if call is not None:
-            await self._human(step, call, {"none": True})
+        done: list[tuple[HumanCall, Mapping[str, Any]]] = [] if call is None else [(call, {"none": True})]
         if screenshot is not None:
-            await self._human(step, HumanCall("screenshot", {}, time.time()), calls.encode(screenshot))
-
-    async def _human(self, step: int, call: HumanCall, result: Mapping[str, Any]) -> None:
-        arguments = calls.encode_arguments(dict(call.arguments))
-        about = {"by": HUMAN, "step": step, "method": call.method, "arguments": arguments, "at": call.at, "ms": 0.0}
-        await self._observed({**about, "number": self._count(), "result": result})
+            done.append((HumanCall("screenshot", {}, time.time()), calls.encode(screenshot)))
+        for (method, given, at), result in done:
+            arguments = calls.encode_arguments(dict(given))
+            about = {"by": HUMAN, "step": step, "method": method, "arguments": arguments, "at": at, "ms": 0.0}
+            await self._observed({**about, "number": self._count(), "result": result})
 
     def _count(self) -> int:
         """Number a call as it begins: calls are stored as they end, and may overlap."""
