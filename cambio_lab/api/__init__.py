@@ -7,10 +7,10 @@ lets no traceback, path or secret out: an exception that is not one of ours beco
 from __future__ import annotations
 
 import json
+import math
 import time
 import uuid
 from collections import Counter
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -53,8 +53,6 @@ MESSAGES = {
     415: "The body must be JSON: send the header 'Content-Type: application/json'.",
     500: "Something went wrong inside the server. Its log has the particulars under this request_id.",
 }
-RETRY_AFTER = {503: "5"}
-"""Seconds; what a client can do about the lack of a desktop or of disk space is wait and try again."""
 
 
 class Refused(HTTPError):
@@ -74,20 +72,10 @@ class Refused(HTTPError):
         self.details = details or {}
         self.headers = headers or {}
 
-
-@dataclass(frozen=True)
-class Failure:
-    """What a client gets to read."""
-
-    status: int
-    message: str
-    details: dict[str, Any] = field(default_factory=dict)
-    headers: dict[str, str] = field(default_factory=dict)
-
     def envelope(self, request_id: str) -> dict[str, Any]:
-        """The documented body."""
+        """Return the documented body."""
         return {
-            "error": NAMES.get(self.status, "Error"),
+            "error": NAMES.get(self.status_code, "Error"),
             "message": self.message,
             "details": self.details,
             "timestamp": timestamp(),
@@ -95,24 +83,25 @@ class Failure:
         }
 
 
-def describe(error: BaseException | None, status: int) -> Failure:
+def describe(error: BaseException | None, status: int) -> Refused:
     """``error`` (or the bare ``status``) as a client may see it."""
-    if isinstance(error, errors.CambioError):
-        status = status_of(error)
-        if status == 500:
-            return Failure(500, MESSAGES[500])
-        headers = {"Retry-After": RETRY_AFTER[status]} if status in RETRY_AFTER else {}
-        return Failure(status, error.describe(), {k: plain(v) for k, v in error.details.items()}, headers)
     if isinstance(error, Refused):
-        return Failure(error.status_code, error.message, error.details, error.headers)
-    # Tornado's and Jupyter's own refusals: keep the status, never their text (it may quote the request).
-    return Failure(status, MESSAGES.get(status, NAMES.get(status, "Error")))
+        return error
+    if not isinstance(error, errors.CambioError):
+        # Tornado's and Jupyter's own refusals: keep the status, never their text (it may quote the request).
+        return Refused(status)
+    status = status_of(error)
+    if status == 500:
+        return Refused(500)
+    # What a client can do about the lack of a desktop or of disk space is wait and try again.
+    headers = {"Retry-After": "5"} if status == 503 else {}
+    return Refused(status, error.describe(), {k: plain(v) for k, v in error.details.items()}, headers=headers)
 
 
 def malformed() -> bytes:
     """A whole HTTP answer to bytes that are no HTTP message."""
     request_id = f"req-{uuid.uuid4().hex[:12]}"
-    body = json.dumps(Failure(400, "This is not a well-formed HTTP/1.1 request.").envelope(request_id)).encode()
+    body = encode(Refused(400, "This is not a well-formed HTTP/1.1 request.").envelope(request_id))
     head = (
         f"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         f"X-Request-ID: {request_id}\r\nConnection: close\r\n\r\n"
@@ -122,10 +111,7 @@ def malformed() -> bytes:
 
 def status_of(error: errors.CambioError) -> int:
     """The HTTP status of a deliberate error."""
-    for kind in type(error).__mro__:
-        if (status := STATUS.get(kind)) is not None:
-            return status
-    return 500
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 
 def plain(value: object) -> Any:
@@ -172,7 +158,10 @@ def parse(data: bytes | str) -> Any:
     if text.count("[") + text.count("{") > DEEPEST and _too_deep(value):
         raise BadJson("Nested too deeply.")
     if "\\ud" in text or "\\uD" in text:
-        _no_half_characters(value)
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:  # it parses, but cannot be stored or sent on
+            raise BadJson("A \\u escape is half of a surrogate pair.") from None
     return value
 
 
@@ -189,8 +178,7 @@ def _no_constant(name: str) -> Any:
 
 
 def _finite(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
+    if math.isinf(value := float(text)):
         raise BadJson("A number is too large.")
     return value
 
@@ -207,14 +195,6 @@ def _too_deep(value: Any) -> bool:
         if not level:
             return False
     return True
-
-
-def _no_half_characters(value: Any) -> None:
-    """An escaped lone surrogate parses, but cannot be stored or sent on as UTF-8."""
-    try:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        raise BadJson("A \\u escape is half of a surrogate pair.") from None
 
 
 def encode(body: Any) -> bytes:

@@ -69,9 +69,9 @@ class Services:
         self.thumbnails = Thumbnails()
         self.mcp: Callable[[], Awaitable[Any]] | None = None
         """Returns the ASGI application that ``/mcp`` answers with, running."""
-        self.export: Callable[[Contents, str], tuple[str, bytes]] | None = None
+        self.export: Callable[[Contents, str], tuple[str, bytes]]
         """Writes a run in a format by name: the file's ending and content. Blocks."""
-        self.formats: Callable[[], list[dict[str, Any]]] | None = None
+        self.formats: Callable[[], list[dict[str, Any]]]
         self.desktop_kind = settings.desktop
         """``docker``, ``sandbox`` or ``local``, once the start hook knows."""
         self._registry: Registry | None = None
@@ -125,7 +125,7 @@ class Guarded(Access):
     _bad_path = False
 
     def initialize(self, endpoint: str = "unknown") -> None:
-        """``endpoint`` is the route's template, for"""
+        """``endpoint`` is the route's template, for metrics."""
         self.endpoint = endpoint
 
     # What handlers use
@@ -260,25 +260,25 @@ class Guarded(Access):
     def _handle_request_exception(self, error: BaseException) -> None:
         """Deliberate errors are answers, not accidents: no traceback in the log for them."""
         failure = describe(error, error.status_code if isinstance(error, HTTPError) else 500)
-        if failure.status == 500 or self._finished or self._headers_written:
+        if failure.status_code == 500 or self._finished or self._headers_written:
             super()._handle_request_exception(error)
             return
-        self.send_error(failure.status, failure=failure)
+        self.send_error(failure.status_code, failure=failure)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer a failure with the documented envelope, also one that Tornado or Jupyter raised."""
         error = kwargs.get("exc_info", (None, None, None))[1]
         failure = kwargs.get("failure") or describe(error, status_code)
-        if failure.status == 405:
+        if failure.status_code == 405:
             self.set_header("Allow", self.allow)
         for name, value in failure.headers.items():
             self.set_header(name, value)
         unread = getattr(self.request, "_body_future", None)
         if unread is not None and not unread.done():
             self.set_header("Connection", "close")  # Tornado will; the client should know
-        level = self.log.error if failure.status >= 500 else self.log.info
-        level("%s %s %s: %s", self.request_id, failure.status, self.endpoint, failure.message)
-        self.set_status(failure.status)
+        level = self.log.error if failure.status_code >= 500 else self.log.info
+        level("%s %s %s: %s", self.request_id, failure.status_code, self.endpoint, failure.message)
+        self.set_status(failure.status_code)
         self.write_json(failure.envelope(self.request_id))
 
     def write_json(self, body: Mapping[str, Any] | bytes) -> None:

@@ -201,11 +201,8 @@ class Run(Rest):
 
 async def exported(services: Services, contents: Callable[[], Contents], name: str) -> tuple[str, bytes]:
     """Return a run in the format ``name``, with the file's ending; what cannot be made is 422."""
-    export = services.export
-    if export is None:
-        raise ConfigurationError("This server exports nothing.")
     try:
-        return await asyncio.to_thread(lambda: export(contents(), name))
+        return await asyncio.to_thread(lambda: services.export(contents(), name))
     except (BundleRefused, ConfigurationError) as error:  # no such format, or its package is not there
         raise InvalidRequest(error.message, hint=error.hint, details={"format": "cannot be made"}) from None
 
@@ -223,8 +220,7 @@ class Formats(Rest):
 
     async def get(self) -> None:
         await self.services.registry()
-        found = [] if self.services.formats is None else await asyncio.to_thread(self.services.formats)
-        self.write_json({"formats": found})
+        self.write_json({"formats": await asyncio.to_thread(self.services.formats)})
 
 
 class Experiments(Rest):
