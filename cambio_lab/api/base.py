@@ -156,8 +156,12 @@ class Guarded(Access):
         """A query parameter; given twice it is a 400."""
         values = self.request.query_arguments.get(name, [])
         if len(values) > 1:
-            raise Refused(400, f"The query parameter {name} is given {len(values)} times.", {name: "give it once"})
+            raise self.bad_query(name, f"is given {len(values)} times", "give it once")
         return str(self.get_query_argument(name, default, strip=False))
+
+    def bad_query(self, name: str, problem: str, needed: str) -> Refused:
+        """Return what refuses a query parameter."""
+        return Refused(400, f"The query parameter {name} {problem}.", {name: needed})
 
     # Checks
 

@@ -167,9 +167,7 @@ class Screenshot(Rest):
         wanted = "width" in self.request.query_arguments
         width = self.argument("width", "")
         if wanted and not (width.isascii() and width.isdigit() and SMALLEST <= int(width[:6]) <= LARGEST):
-            raise Refused(
-                400, "The query parameter width must be a number of pixels.", {"width": f"{SMALLEST} to {LARGEST}"}
-            )
+            raise self.bad_query("width", "must be a number of pixels", f"{SMALLEST} to {LARGEST}")
         desktop = (await self.find(session_id)).desktop
         image = await (desktop.thumbnail(int(width)) if wanted else desktop.screenshot())
         self.set_header("Content-Type", image.media_type)

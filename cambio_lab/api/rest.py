@@ -45,8 +45,6 @@ _TIMES = (
 class Rest(Guarded):
     """A REST handler. Bodies arrive in pieces, so that a large one is refused before it is in memory."""
 
-    refusal: Exception | None = None
-    """What :meth:`prepare` found; the method is not called then."""
     body_seconds = BODY_SECONDS
     max_body: int | None = None
     """Bytes; the setting ``max_body`` unless the handler says otherwise."""
@@ -64,7 +62,9 @@ class Rest(Guarded):
         Tornado drops a connection whose request is answered before its body was read, without telling the client,
         who may be sending the next request on it. Only a body that is much too large is worth that (and said).
         """
-        size = self._announced_size()
+        # str.isdigit accepts digits such as a superscript two, and int() refuses numbers of thousands of digits.
+        length = self.request.headers.get("Content-Length", "0")
+        size = int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
         try:
             await super().prepare()
             if size is None:
@@ -74,29 +74,23 @@ class Rest(Guarded):
             self._body_within(self.body_seconds)
             if self.request.method in self.methods:
                 await self.begin()
-        except Exception as refusal:
+        except Exception as error:
             if size is None or size > self._limit() + DISCARDED:
                 raise
-            self.refusal = refusal
+            refusal = error
+
+            def refuse(*args: str, **kwargs: str) -> None:
+                raise refusal
+
             self._body_within(BODY_SECONDS)
-            setattr(self, str(self.request.method).lower(), self._refuse)
+            setattr(self, str(self.request.method).lower(), refuse)
 
     def _body_within(self, seconds: float) -> None:
         if isinstance(self.request.connection, HTTP1Connection):
             self.request.connection.set_body_timeout(seconds)
 
-    def _announced_size(self) -> int | None:
-        """Return the Content-Length in bytes; ``None`` where it is no plain number: such a body cannot be read."""
-        length = self.request.headers.get("Content-Length", "0")
-        # str.isdigit accepts digits such as a superscript two, and int() refuses numbers of thousands of digits.
-        return int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
-
     async def begin(self) -> None:
         """What else there is to do or to refuse before the body arrives."""
-
-    def _refuse(self, *args: str, **kwargs: str) -> None:
-        assert self.refusal is not None
-        raise self.refusal
 
     def _limit(self) -> int:
         return self.services.settings.max_body if self.max_body is None else self.max_body
@@ -149,9 +143,9 @@ class Rest(Guarded):
 
     def json_object(self, *, optional: bool = False) -> dict[str, Any]:
         """The body as a JSON object. ``optional``: no body is ``{}``."""
+        if optional and not self.body:
+            return {}
         if not self.body:
-            if optional:
-                return {}
             raise Refused(400, "The body is empty; a JSON object is expected.")
         if not self.is_json:
             raise Refused(415)
@@ -180,7 +174,7 @@ class Rest(Guarded):
         """A whole number, at least ``least``; anything else is 400."""
         text = self.argument(name, str(default))
         if not _NUMBER.match(text) or int(text) < least:
-            raise Refused(400, f"The query parameter {name} must be a whole number.", {name: f"at least {least}"})
+            raise self.bad_query(name, "must be a whole number", f"at least {least}")
         return int(text)
 
     def one_of(self, name: str, allowed: Sequence[str]) -> str | None:
@@ -189,7 +183,7 @@ class Rest(Guarded):
         if not value and name not in self.request.query_arguments:
             return None
         if value not in allowed:
-            raise Refused(400, f"The query parameter {name} has no such value.", {name: "one of " + ", ".join(allowed)})
+            raise self.bad_query(name, "has no such value", f"one of {', '.join(allowed)}")
         return value
 
     def time_argument(self, name: str) -> float | None:
@@ -203,9 +197,7 @@ class Rest(Guarded):
             found = datetime.fromisoformat(text)
             return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
         except (ValueError, OverflowError):
-            raise Refused(
-                400, f"The query parameter {name} must be a date or a time.", {name: "like 2024-01-15T10:30:00Z"}
-            ) from None
+            raise self.bad_query(name, "must be a date or a time", "like 2024-01-15T10:30:00Z") from None
 
     def time_after(self, name: str) -> float | None:
         """A :meth:`time_argument`; rows of that second are out, because times are shown in whole seconds.
@@ -219,35 +211,21 @@ class Rest(Guarded):
         """``sort=created_at:desc,name:asc`` as ``[(key, ascending)]``; ascending unless it says ``desc``."""
         if "sort" not in self.request.query_arguments:
             return []
-        found: list[tuple[str, bool]] = []
+        found: dict[str, bool] = {}
         for part in self.argument("sort", "").split(","):
             key, _, direction = part.strip().partition(":")
-            if key not in keys or direction not in {"", "asc", "desc"} or key in {known for known, _ in found}:
-                raise Refused(
-                    400,
-                    "The query parameter sort cannot be used like this.",
-                    {"sort": f"key:asc or key:desc, separated by commas, each key once: {', '.join(sorted(keys))}"},
-                )
-            found.append((key, direction != "desc"))
-        return found
+            if key not in keys or direction not in {"", "asc", "desc"} or key in found:
+                form = f"key:asc or key:desc, separated by commas, each key once: {', '.join(sorted(keys))}"
+                raise self.bad_query("sort", "cannot be used like this", form)
+            found[key] = direction != "desc"
+        return list(found.items())
 
 
 def list_body(name: str, rows: list[dict[str, Any]], total: int, limit: int, offset: int) -> dict[str, Any]:
     """Both documented forms in one body: ``name`` + ``total``, and ``data`` + ``pagination``."""
-    return {
-        name: rows,
-        "total": total,
-        "limit": limit,
-        "offset": offset,
-        "data": rows,
-        "pagination": {
-            "limit": limit,
-            "offset": offset,
-            "total": total,
-            "has_next": offset + len(rows) < total and bool(rows),
-            "has_prev": offset > 0,
-        },
-    }
+    page = {"limit": limit, "offset": offset, "total": total}
+    around = {"has_next": offset + len(rows) < total and bool(rows), "has_prev": offset > 0}
+    return {name: rows, **page, "data": rows, "pagination": {**page, **around}}
 
 
 STATIC = Path(__file__).resolve().parent.parent / "static"

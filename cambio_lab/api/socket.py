@@ -249,11 +249,11 @@ class AgentSocket(EventSocket):
         """Find the session and begin to collect its events, so that none is missed during the handshake."""
         stream = self.argument("stream", "").lower()
         if stream not in TRUE | FALSE:
-            raise Refused(400, "The query parameter stream must be true or false.", {"stream": "true or false"})
+            raise self.bad_query("stream", "must be true or false", "true or false")
         after = None
         if "after" in self.request.query_arguments:
             if not re.fullmatch(r"[0-9]{1,18}", text := self.argument("after", "")):
-                raise Refused(400, "The query parameter after must be a sequence number.", {"after": "a whole number"})
+                raise self.bad_query("after", "must be a sequence number", "a whole number")
             after = int(text)
         self.session = await self.find(session_id)
         try:

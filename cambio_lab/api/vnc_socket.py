@@ -68,7 +68,7 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
         """Connect to the desktop while a refusal can still be an HTTP answer."""
         self.name = self.argument("viewer", "") or f"viewer-{uuid4().hex[:8]}"
         if len(self.name) > SHORT:
-            raise Refused(400, "The query parameter viewer is too long.", {"viewer": f"at most {SHORT}"})
+            raise self.bad_query("viewer", "is too long", f"at most {SHORT}")
         await self._find(session_id)
         if len(self.session.viewers) >= MOST_VIEWERS:
             raise Refused(503, f"{MOST_VIEWERS} viewers watch this desktop. Close one first.")
