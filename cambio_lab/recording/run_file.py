@@ -16,43 +16,92 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any, Literal
+
+from pydantic import Field
 
 from ..errors import BundleRefused
-from . import FORMAT, LISTS, SUFFIXES, VERSION, Contents, Json, bounds, dump, schema
+from . import FORMAT, LISTS, SUFFIXES, VERSION, Contents, Json, dump
 from .placeholders import check_sizes
 from .rows import check_image
+from .schema import Count, Name, Number, Options, Side, Strict, Time, UsageModel, check, check_row
 
 MANIFEST = "manifest.json"
 CHECKSUMS = "checksums.sha256"
 LARGEST_FILE = 2 * 1024**3
-LARGEST_SCREENSHOT = 32 * 1024**2
-LARGEST_LIST = 512 * 1024**2
-LARGEST_LINE = 96 * 1024**2
-MAX_FILES = 100_000
-MAX_ROWS = 500_000
+LARGEST_SCREENSHOT, LARGEST_LINE, LARGEST_LIST = 32 * 1024**2, 96 * 1024**2, 512 * 1024**2
+MAX_FILES, MAX_ROWS = 100_000, 500_000
 MAX_VALUES = 4_000_000
 """JSON values in one line, and in the lines of one file together four times as many."""
 MAX_RATIO = 200
-_WHEN = (1980, 1, 1, 0, 0, 0)
 _NAMES = frozenset({MANIFEST, CHECKSUMS, *(f"{name}.jsonl" for name in LISTS)})
 _SCREENSHOT = re.compile(r"pictures/([0-9a-f]{64})\.(png|jpg|webp)")
 _MEDIA_TYPES = {suffix: media_type for media_type, suffix in SUFFIXES.items()}
 _SUM = re.compile(r"([0-9a-f]{64})  (\S+)")
-_ENTRY = b"PK\x01\x02"
+
+
+class SessionFacts(Strict):
+    id: Name
+    name: Name
+    status: Name = ""
+    created_at: Time | None = None
+    ended_at: Time | None = None
+    end_reason: Name | None = None
+
+
+class DesktopFacts(Strict):
+    kind: Name | None = None
+    display: list[Annotated[Side, Field(ge=1)]] = Field(default=[1280, 800], min_length=2, max_length=2)
+    image_digest: Name | None = None
+    isolated: bool | None = None
+    browser: bool | None = None
+
+
+class Environment(Strict):
+    cambio_lab: Name = ""
+    anthropic: Name = ""
+    options: Options | None = None  # type: ignore[valid-type]
+    approval: Name | Annotated[list[Name], Field(max_length=100)] | None = None
+    desktop: DesktopFacts | None = None
+    image: Name | None = None
+    experiment: Json | None = None
+
+
+class Manifest(Strict):
+    format: Literal["cambio-run"]
+    version: Literal[1]
+    session: SessionFacts
+    environment: Environment = Environment()
+    restarts: list[Environment] = Field(default=[])
+    model: Name = ""
+    config: Json = Field(default={})
+    desktop: DesktopFacts = DesktopFacts()
+    request: Json = Field(default={})
+    usage: UsageModel | dict[Name, Number] = Field(default={})  # type: ignore[valid-type]
+    counts: dict[Literal[LISTS], Count]  # type: ignore[valid-type]
+    complete: bool = False
 
 
 def pack(contents: Contents, out: IO[bytes]) -> None:
     """Write the run file to ``out``."""
-    sums = []
+    sums: list[str] = []
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in _files(contents):
+
+        def add(name: str, data: bytes) -> None:
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            entry.create_system = 3
+            entry.external_attr = 0o100644 << 16
+            archive.writestr(entry, data, zipfile.ZIP_STORED)
             sums.append(f"{hashlib.sha256(data).hexdigest()}  {name}\n")
-            _add(archive, name, data)
-        _add(archive, CHECKSUMS, "".join(sums).encode())
+
+        add(MANIFEST, dump(contents.manifest).encode() + b"\n")
+        for name, rows in contents.lists.items():
+            add(f"{name}.jsonl", "".join(f"{dump(row)}\n" for row in rows).encode())
+        for digest, media_type in sorted(contents.screenshots.items()):
+            if (data := contents.find(digest)) is not None:
+                add(f"pictures/{digest}{SUFFIXES[media_type]}", data)
+        add(CHECKSUMS, "".join(sums).encode())
 
 
 def packed(contents: Contents) -> bytes:
@@ -72,27 +121,8 @@ def save(contents: Contents, path: Path) -> None:
             out.flush()
             os.fsync(out.fileno())
         temporary.replace(path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-        raise
-
-
-def _files(contents: Contents) -> Iterator[tuple[str, bytes]]:
-    yield MANIFEST, dump(contents.manifest).encode() + b"\n"
-    for name in LISTS:
-        yield f"{name}.jsonl", "".join(f"{dump(row)}\n" for row in contents.lists[name]).encode()
-    for digest, media_type in sorted(contents.screenshots.items()):
-        data = contents.find(digest)
-        if data is not None:
-            yield f"pictures/{digest}{SUFFIXES[media_type]}", data
-
-
-def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    entry = zipfile.ZipInfo(name, _WHEN)
-    entry.create_system = 3
-    entry.external_attr = 0o100644 << 16
-    archive.writestr(entry, data, zipfile.ZIP_STORED)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def unpack(source: Path | bytes) -> Contents:
@@ -100,7 +130,7 @@ def unpack(source: Path | bytes) -> Contents:
     data = source if isinstance(source, bytes) else _read_file(source)
     if len(data) > LARGEST_FILE:
         raise BundleRefused(f"the file is larger than {LARGEST_FILE} bytes")
-    if (count := data.count(_ENTRY)) > 2 * MAX_FILES:  # before the zip's directory is read into memory
+    if (count := data.count(b"PK\x01\x02")) > 2 * MAX_FILES:  # before the zip's directory is read into memory
         raise BundleRefused(f"the zip has about {count} files; the limit is {MAX_FILES}")
     try:
         return _read(zipfile.ZipFile(io.BytesIO(data)))
@@ -115,10 +145,9 @@ def unpack(source: Path | bytes) -> Contents:
 def _read_file(path: Path) -> bytes:
     try:
         facts = path.stat()
-        if stat.S_ISDIR(facts.st_mode):
-            raise BundleRefused(f"{path.name} is a folder, not a run file")
         if not stat.S_ISREG(facts.st_mode):
-            raise BundleRefused(f"{path.name} is not a regular file")
+            kind = "a folder, not a run file" if stat.S_ISDIR(facts.st_mode) else "not a regular file"
+            raise BundleRefused(f"{path.name} is {kind}")
         if facts.st_size > LARGEST_FILE:
             raise BundleRefused(f"{path.name} is larger than {LARGEST_FILE} bytes")
         return path.read_bytes()
@@ -130,7 +159,10 @@ def _read_file(path: Path) -> bytes:
 
 def _read(archive: zipfile.ZipFile) -> Contents:
     entries = _check_sizes(archive)
-    sums = _checksums(_content(archive, entries[CHECKSUMS]))
+    lines = _text(CHECKSUMS, _content(archive, entries[CHECKSUMS])).splitlines()
+    sums = {found[2]: found[1] for line in lines if (found := _SUM.fullmatch(line))}
+    if len(sums) != len(lines):
+        raise BundleRefused(f"{CHECKSUMS} is malformed")
 
     def verified(name: str) -> bytes:
         data = _content(archive, entries[name])
@@ -192,16 +224,6 @@ def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     return data
 
 
-def _checksums(data: bytes) -> dict[str, str]:
-    sums: dict[str, str] = {}
-    for line in _text(CHECKSUMS, data).splitlines():
-        found = _SUM.fullmatch(line)
-        if found is None or found[2] in sums:
-            raise BundleRefused(f"{CHECKSUMS} is malformed")
-        sums[found[2]] = found[1]
-    return sums
-
-
 def _manifest(data: bytes) -> Json:
     manifest = _parse(MANIFEST, _text(MANIFEST, data))
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -212,14 +234,14 @@ def _manifest(data: bytes) -> Json:
     if version > VERSION:
         hint = "Upgrade cambio_lab."
         raise BundleRefused(f"the run file has version {version}; this cambio_lab reads {VERSION}", hint=hint)
-    bounds.check(schema.Manifest, manifest, MANIFEST)
+    check(Manifest, manifest, MANIFEST)
     return manifest
 
 
 def _rows(name: str, data: bytes) -> list[Json]:
     if (lines := data.count(b"\n")) > MAX_ROWS:
         raise BundleRefused(f"{name}.jsonl has {lines} lines; the limit is {MAX_ROWS}")
-    if (values := _values(data)) > 4 * MAX_VALUES:
+    if (values := data.count(b",") + data.count(b"[") + data.count(b"{")) > 4 * MAX_VALUES:  # an upper bound
         raise BundleRefused(f"{name}.jsonl has about {values} values; the limit is {4 * MAX_VALUES}")
     if data and not data.endswith(b"\n"):
         raise BundleRefused(f"{name}.jsonl ends in the middle of a line")
@@ -229,14 +251,9 @@ def _rows(name: str, data: bytes) -> list[Json]:
         row = _parse(where, line)
         if not isinstance(row, dict):
             raise BundleRefused(f"{where} is not an object")
-        schema.check_row(name, row, where)
+        check_row(name, row, where)
         rows.append(row)
     return rows
-
-
-def _values(data: bytes) -> int:
-    """Return an upper bound of the JSON values in ``data``, without parsing it."""
-    return data.count(b",") + data.count(b"[") + data.count(b"{")
 
 
 def _text(name: str, data: bytes) -> str:
@@ -249,15 +266,35 @@ def _text(name: str, data: bytes) -> str:
 def _parse(where: str, text: str) -> Any:
     if len(text) > LARGEST_LINE or text.count(",") + text.count("[") + text.count("{") > MAX_VALUES:
         raise BundleRefused(f"{where} is too large; the limits are {LARGEST_LINE} bytes and {MAX_VALUES} values")
+
+    def no_constant(text: str) -> Any:
+        raise ValueError(f"{text} is not JSON")
+
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_constant=no_constant)
     except RecursionError:
         raise BundleRefused(f"{where} is nested too deeply") from None
     except ValueError as error:
         raise BundleRefused(f"{where} is not JSON: {error}") from None
-    bounds.check_json(value, where)
+    check_json(value, where)
     return value
 
 
-def _no_constant(text: str) -> Any:
-    raise ValueError(f"{text} is not JSON")
+def check_json(value: Any, where: str) -> None:
+    """Refuse nesting below 64 levels, numbers that are not finite or too large, and text that is not Unicode."""
+    waiting: list[tuple[Any, int]] = [(value, 1)]
+    while waiting:
+        item, depth = waiting.pop()
+        if depth > 64:
+            raise BundleRefused(f"{where} is nested too deeply; the limit is 64 levels")
+        if isinstance(item, str):
+            try:
+                item.encode()
+            except UnicodeEncodeError:
+                raise BundleRefused(f"{where} has text that is not valid Unicode") from None
+        elif isinstance(item, dict):
+            waiting.extend((part, depth + 1) for part in [*item, *item.values()])
+        elif isinstance(item, list):
+            waiting.extend((part, depth + 1) for part in item)
+        elif isinstance(item, int | float) and not abs(item) <= 1e300:
+            raise BundleRefused(f"{where} has a number that is too large")

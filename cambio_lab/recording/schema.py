@@ -6,40 +6,99 @@ here at once. Blocks of the Messages API may have fields that this version does 
 
 from __future__ import annotations
 
-from dataclasses import asdict, is_dataclass
-from typing import Annotated, Any, Literal
+import base64
+import functools
+import sys
+import types
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic import model_validator as validator
 
-from .. import events as event_types
+from .. import events
 from ..agent.options import AgentOptions, TurnOptions
 from ..desktop.files import FileInfo
 from ..desktop.machine import CommandResult
 from ..errors import BundleRefused
-from ..events import Event, Usage
-from ..store import ExchangeRow, StepRow
-from . import LISTS
-from .bounds import (
-    Count,
-    Digest,
-    Encoded,
-    HeaderText,
-    Int,
-    Json,
-    MediaType,
-    Milliseconds,
-    Name,
-    Number,
-    Side,
-    Step,
-    Strict,
-    Text,
-    Time,
-    check,
-    model_of,
-)
+from ..store.record import ExchangeRow, StepRow
+from . import Json
 from .calls import METHODS
+
+LONGEST_TEXT = 32 * 1024**2
+LARGEST_NUMBER = 2**53
+LATEST = 253_402_300_799
+"""9999-12-31, the last second that a date can be made of."""
+
+
+def _base64(text: str) -> str:
+    base64.b64decode(text, validate=True)
+    return text
+
+
+Name = Annotated[str, Field(max_length=2_000)]
+Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
+Int = Annotated[int, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
+Count = Annotated[int, Field(ge=0, le=LARGEST_NUMBER)]
+Step = Annotated[int, Field(ge=0, le=10_000_000)]
+Number = Annotated[float, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER, allow_inf_nan=False)]
+Time = Annotated[float, Field(ge=0, le=LATEST, allow_inf_nan=False)]
+Milliseconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+MediaType = Literal["image/png", "image/jpeg", "image/webp"]
+Side = Annotated[int, Field(ge=0, le=20_000)]
+Encoded = Annotated[str, Field(max_length=LONGEST_TEXT), AfterValidator(_base64)]
+
+
+HeaderText = Annotated[str, Field(pattern=r"^[\t -~]*$", max_length=10_000)]
+
+
+class Strict(BaseModel):
+    """Exactly these fields, of exactly these types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True, protected_namespaces=())
+
+
+def model_of(source: type, **overrides: Any) -> type[BaseModel]:
+    """Make a strict model with the fields of a dataclass; ``overrides`` are ``(type, default)``, None removes one."""
+    hints = get_type_hints(source, {**vars(sys.modules[source.__module__]), "ExtraTools": object})
+    made: dict[str, Any] = {}
+    for item in fields(source):
+        required = item.default is MISSING and item.default_factory is MISSING
+        default = item.default if item.default is not MISSING else None
+        made[item.name] = (_bounded(item.name, hints[item.name]), ... if required else default)
+    made = {name: value for name, value in (made | overrides).items() if value is not None}
+    return create_model(source.__name__, __base__=Strict, **made)
+
+
+_NAMED = {"step": Step, "time": Time, "started_at": Time, "ended_at": Time, "expires_at": Time, "retry_at": Time}
+
+
+def _bounded(name: str, hint: Any) -> Any:
+    """Return ``hint`` with bounds."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return functools.reduce(lambda one, other: one | other, (_bounded(name, part) for part in get_args(hint)))
+    if get_origin(hint) is list:
+        return list[_bounded(name, get_args(hint)[0])]  # type: ignore[misc]
+    if is_dataclass(hint) and isinstance(hint, type):
+        return model_of(hint)
+    if name in _NAMED and hint in (int, float):
+        return _NAMED[name]
+    return {int: Int, float: Number, str: Text}.get(hint, hint)
+
+
+def check(model: type[BaseModel], value: Json, where: str) -> None:
+    """Raise :class:`~cambio_lab.errors.BundleRefused` naming each field that is missing, unknown or wrong."""
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        wrong = [
+            f"{'.'.join(str(part)[:60] for part in item['loc'])} is missing or wrong ({item['msg'][:120]})"
+            for item in error.errors(include_url=False, include_input=False, include_context=False)[:5]
+        ]
+        raise BundleRefused(f"{where}: {'; '.join(wrong)}") from None
+    except RecursionError:
+        raise BundleRefused(f"{where} is nested too deeply") from None
 
 
 class Block(Strict):
@@ -103,8 +162,6 @@ SOURCE: TypeAdapter[StoredSource | InlineSource] = TypeAdapter(StoredSource | In
 
 
 class Message(Strict):
-    """One message of the conversation."""
-
     role: Literal["user", "assistant"]
     content: Text | list[Block]
 
@@ -188,25 +245,6 @@ class Observation(Strict):
         return self
 
 
-class SessionFacts(Strict):
-    id: Name
-    name: Name
-    status: Name = ""
-    created_at: Time | None = None
-    ended_at: Time | None = None
-    end_reason: Name | None = None
-
-
-class DesktopFacts(Strict):
-    kind: Name | None = None
-    display: Annotated[list[Annotated[Side, Field(ge=1)]], Field(min_length=2, max_length=2)] = Field(
-        default=[1280, 800]
-    )
-    image_digest: Name | None = None
-    isolated: bool | None = None
-    browser: bool | None = None
-
-
 class Role(Strict):
     role: Name | None
 
@@ -220,70 +258,32 @@ _EVENT_OVERRIDES: dict[str, dict[str, Any]] = {
 }
 
 
-def _event_models() -> dict[str, type[BaseModel]]:
-    found = {}
-    for name, kind in vars(event_types).items():
-        if isinstance(kind, type) and issubclass(kind, Event) and kind is not Event:
-            stamp: dict[str, Any] = {"time": (Time, ...), "sequence": (Count | None, None)}
-            own = {**_EVENT_OVERRIDES.get(name, {}), "kind": (Literal[name], ...)}
-            found[name] = model_of(kind, **stamp, **own)
-    return found
-
-
-EVENTS = _event_models()
+EVENTS = {
+    name: model_of(
+        kind,
+        time=(Time, ...),
+        sequence=(Count | None, None),
+        kind=(Literal[name], ...),
+        **_EVENT_OVERRIDES.get(name, {}),
+    )
+    for name, kind in vars(events).items()
+    if isinstance(kind, type) and issubclass(kind, events.Event) and kind is not events.Event
+}
 Options = model_of(AgentOptions)
 TURN_OPTIONS = model_of(TurnOptions, extra_tools=None, images=None)
 STEP = model_of(
     StepRow, session_id=None, timing=(dict[Name, Milliseconds], ...), media_type=(MediaType | None, None),
     sha256=(Digest | None, None), width=(Side, 0), height=(Side, 0),
 )  # fmt: skip
-UsageModel = model_of(Usage)
-
-
-class Environment(Strict):
-    """What a recording was made with."""
-
-    cambio_lab: Name = ""
-    anthropic: Name = ""
-    options: Options | None = None  # type: ignore[valid-type]
-    approval: Name | Annotated[list[Name], Field(max_length=100)] | None = None
-    desktop: DesktopFacts | None = None
-    image: Name | None = None
-    experiment: Json | None = None
-
-
-class Manifest(Strict):
-    """The facts about a whole run."""
-
-    format: Literal["cambio-run"]
-    version: Literal[1]
-    session: SessionFacts
-    environment: Environment = Environment()
-    restarts: list[Environment] = Field(default=[])
-    model: Name = ""
-    config: Json = Field(default={})
-    desktop: DesktopFacts = DesktopFacts()
-    request: Json = Field(default={})
-    usage: UsageModel | dict[Name, Number] = Field(default={})  # type: ignore[valid-type]
-    counts: dict[Literal[LISTS], Count]  # type: ignore[valid-type]
-    complete: bool = False
-
-
-ROWS: dict[str, type[BaseModel]] = {
-    "messages": Message,
-    "steps": STEP,
-    "exchanges": EXCHANGE,
-    "observations": Observation,
-}
-
-
+UsageModel = model_of(events.Usage)
+ROWS = {"messages": Message, "steps": STEP, "exchanges": EXCHANGE, "observations": Observation}
 ADDED_LATER = frozenset({"thinking", "actor", "note", "ended", "unfinished"})
 """Fields that the first version-one files lacked; they stay absent, so that a file is written back to the byte."""
 
 
 def check_row(name: str, row: Json, where: str) -> None:
     """Refuse a row of ``name`` that does not fit; fill in the defaults of fields that an older version did not have."""
-    model = EVENTS.get(str(row.get("kind"))) if name == "events" else ROWS[name]
+    model: Any = EVENTS.get(str(row.get("kind"))) if name == "events" else ROWS[name]
     if model is None:
         raise BundleRefused(f"{where}: kind is missing or unknown: {str(row.get('kind'))[:60]!r}")
     check(model, row, where)

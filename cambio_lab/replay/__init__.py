@@ -13,9 +13,9 @@ import httpx2
 from ..agent.http import MadeReply, pieces_of
 from ..errors import BundleRefused, ReplayDiverged
 from ..recording import Contents, Json
-from ..recording.bounds import check, check_json
 from ..recording.placeholders import readable
-from ..recording.schema import Message
+from ..recording.run_file import check_json
+from ..recording.schema import Message, check
 
 LONGEST = 160
 

@@ -20,9 +20,8 @@ from ..desktop.base import Desktop
 from ..errors import BundleRefused, CambioError, InvalidRequest, RecordingMissing
 from ..events import Event, TurnFailed
 from ..recording import Contents, Json, collect, images_of, run_file
-from ..recording.bounds import check
 from ..recording.placeholders import expand
-from ..recording.schema import TURN_OPTIONS
+from ..recording.schema import TURN_OPTIONS, check
 from ..store import Store
 from . import conversation
 from .desktop_replay import DesktopReplay, replay_on
