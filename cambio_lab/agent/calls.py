@@ -22,11 +22,8 @@ from .shell import BashTool, EditorTool
 from .tools import (
     BROWSER,
     COMPUTER,
-    CUT_OFF,
     ENDED_EARLY,
-    HALTED,
     HAND_OVER,
-    INTERRUPTED,
     LIMIT,
     STOPPED,
     Call,
@@ -41,6 +38,13 @@ from .tools import (
 )
 from .turn import TurnState
 
+HALTED = {
+    COMPUTER: "Not executed: an earlier computer action in this turn failed.",
+    BROWSER: "Not executed: an earlier action in this turn failed.",
+}
+"""The service's own words for each toolset."""
+INTERRUPTED = "Interrupted: the user stopped the agent while this was running. It may have had part of its effect."
+CUT_OFF = "Not executed: the reply was cut off at its token limit. Send the call again."
 DENIED = "The user did not grant permission to run '{}'. Do not retry it unless the user asks you to."
 UNANSWERED = (
     "The request to run '{}' was not answered in time, which counts as a refusal. Do not retry it unless the user asks "

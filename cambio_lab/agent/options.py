@@ -78,7 +78,31 @@ class AgentOptions:
     """The session's: the browser opens no other hosts."""
 
     def __post_init__(self) -> None:
-        check(self)
+        """Refuse what no request could carry, naming each field."""
+        info = models.resolve(self.model, self.platform)
+        wrong: dict[str, object] = {}
+        if self.effort not in models.EFFORTS:
+            wrong["effort"] = f"must be one of {', '.join(models.EFFORTS)}"
+        if self.thinking not in ("", "on", "off", "between_tools"):
+            wrong["thinking"] = "must be on, off, between_tools or empty"
+        elif problem := thinking_problem(info, self.thinking, self.effort):
+            wrong["thinking"] = problem
+        if self.image_format not in IMAGE_FORMATS:
+            wrong["image_format"] = f"must be one of {', '.join(IMAGE_FORMATS)}"
+        if not 2048 <= self.max_tokens <= info.most_output:
+            wrong["max_tokens"] = f"must be from 2048 (thinking counts towards it) to {info.most_output} for this model"
+        wrong |= {name: "must not be negative" for name in NOT_NEGATIVE if getattr(self, name) < 0}
+        wrong |= {name: "must be positive" for name in POSITIVE if getattr(self, name) <= 0}
+        if unknown := sorted(set(self.observe) - {"screenshot", "ax"}):
+            wrong["observe"] = f"unknown: {', '.join(unknown)}; known are screenshot, ax"
+        if self.task_budget and not models.TASK_BUDGETS.fullmatch(models.canonical(self.model)):
+            wrong["task_budget"] = f"{self.model} has no task budgets"
+        elif self.task_budget and self.task_budget < models.LEAST_BUDGET:
+            wrong["task_budget"] = f"must be at least {models.LEAST_BUDGET}, or 0"
+        if problem := tools_problem(info, self.tools):
+            wrong["tools"] = problem
+        if wrong:
+            raise InvalidRequest("The agent's options are not valid.", details=wrong)
 
     def offers(self, tool: str) -> bool:
         """Whether the agent may have this one of :data:`TOOLS`."""
@@ -132,35 +156,6 @@ class TurnOptions:
     extra_tools: ExtraTools | None = None
     images: Sequence[tuple[bytes, str]] = ()
     """Sent before the message's text: content and media type, of a size that the model takes."""
-
-
-def check(options: AgentOptions) -> None:
-    """Refuse what no request could carry, naming each field."""
-    info = models.resolve(options.model, options.platform)
-    wrong: dict[str, object] = {}
-    if options.effort not in models.EFFORTS:
-        wrong["effort"] = f"must be one of {', '.join(models.EFFORTS)}"
-    if options.thinking not in ("", "on", "off", "between_tools"):
-        wrong["thinking"] = "must be on, off, between_tools or empty"
-    elif problem := thinking_problem(info, options.thinking, options.effort):
-        wrong["thinking"] = problem
-    if options.image_format not in IMAGE_FORMATS:
-        wrong["image_format"] = f"must be one of {', '.join(IMAGE_FORMATS)}"
-    if not 2048 <= options.max_tokens <= info.most_output:
-        wrong["max_tokens"] = f"must be from 2048 (thinking counts towards it) to {info.most_output} for this model"
-    values = asdict(options)
-    wrong |= {name: "must not be negative" for name in NOT_NEGATIVE if values[name] < 0}
-    wrong |= {name: "must be positive" for name in POSITIVE if values[name] <= 0}
-    if unknown := sorted(set(options.observe) - {"screenshot", "ax"}):
-        wrong["observe"] = f"unknown: {', '.join(unknown)}; known are screenshot, ax"
-    if options.task_budget and not models.TASK_BUDGETS.fullmatch(models.canonical(options.model)):
-        wrong["task_budget"] = f"{options.model} has no task budgets"
-    elif options.task_budget and options.task_budget < models.LEAST_BUDGET:
-        wrong["task_budget"] = f"must be at least {models.LEAST_BUDGET}, or 0"
-    if problem := tools_problem(info, options.tools):
-        wrong["tools"] = problem
-    if wrong:
-        raise InvalidRequest("The agent's options are not valid.", details=wrong)
 
 
 def tools_problem(info: models.ModelInfo, tools: Sequence[str]) -> str | None:
@@ -248,7 +243,7 @@ class AnswerSchema:
                 f"answer_schema is not a JSON schema: {problem}.", details={"answer_schema": "not a JSON schema"}
             ) from None
         # A client's regular expression could stop the server, and its references could make it fetch addresses.
-        safe = validators.extend(Draft202012Validator, {"pattern": _ignore, "patternProperties": _ignore})
+        safe = validators.extend(Draft202012Validator, dict.fromkeys(("pattern", "patternProperties"), lambda *_: None))
         self._validator = safe(schema, registry=Registry())
         self.schema = schema
         self.tries = 0
@@ -275,10 +270,6 @@ class AnswerSchema:
             problem = "; ".join(f"{found.json_path}: {found.message[:300]}" for found in wrong[:5])
             raise AnswerDoesNotFit(problem[:MAX_PROBLEM])
         return value
-
-
-def _ignore(*_: Any) -> None:
-    """Check nothing; the caller's own model does."""
 
 
 def _depth(value: Any) -> int:

@@ -116,13 +116,8 @@ def classify(error: Exception, address: str, secrets: Iterable[str]) -> Exceptio
     if "AnthropicError" in names or isinstance(error, ImportError):
         said = _quoted(str(error), secrets)
         return ConfigurationError(f"The model client is not set up: {said}", hint="See docs/agent.md, Platforms.")
-    source = f" from {address}" if address else ""
-    return Transient(f"the reply{source} was broken ({_words(error)})", broken=True)
-
-
-def _words(error: Exception) -> str:
-    words = {"JSONDecodeError": "an event is not JSON"}.get(type(error).__name__, type(error).__name__)
-    return str(error) if isinstance(error, BrokenReply) else words
+    words = {"JSONDecodeError": "an event is not JSON", "BrokenReply": str(error)}.get(names[0], names[0])
+    return Transient(f"the reply{f' from {address}' if address else ''} was broken ({words})", broken=True)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

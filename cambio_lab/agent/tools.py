@@ -26,15 +26,8 @@ QUALITIES = (90, 75, 50, 25)
 UNSENDABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 COMPUTER, BROWSER = "computer", "browser"
 EMPTY = "(only white space)"
-HALTED = {
-    COMPUTER: "Not executed: an earlier computer action in this turn failed.",
-    BROWSER: "Not executed: an earlier action in this turn failed.",
-}
-"""The service's own words for each toolset."""
 STOPPED = "Not executed: the user stopped the agent."
-INTERRUPTED = "Interrupted: the user stopped the agent while this was running. It may have had part of its effect."
 ENDED_EARLY = "Not executed: the turn ended early."
-CUT_OFF = "Not executed: the reply was cut off at its token limit. Send the call again."
 LIMIT = "Not executed: a limit of this session was reached."
 CRASHED = "Interrupted: the server restarted. It is not known whether this ran; look before you repeat it."
 

@@ -163,7 +163,8 @@ class Transcript:
     def crowded(self) -> bool:
         """Whether the next request would come near a limit on bytes, images or context."""
         heavy = self.input_tokens > min(COMPACT_AT, int(SAFE * self.info.context))
-        return heavy or self.size > self._max_bytes() or self.images > self._max_images()
+        most_bytes = int(SAFE * REQUEST_BYTES.get(self.info.platform, 32 * MEGABYTE))
+        return heavy or self.size > most_bytes or self.images > self._max_images()
 
     def onward(self) -> Message:
         """Return what follows a summary: the latest image, so that no request is spent on asking for it."""
@@ -180,9 +181,6 @@ class Transcript:
         if not (self.info.bound and self.clearable and self._long):
             return None
         return {"edits": [CLEARING]}
-
-    def _max_bytes(self) -> int:
-        return int(SAFE * REQUEST_BYTES.get(self.info.platform, 32 * MEGABYTE))
 
     def _max_images(self) -> int:
         limits = self.info.images

@@ -238,10 +238,8 @@ class SecretDesktop(DelegatingDesktop):
     async def list_files(self, path: str = "") -> Listing:
         with self._masked_errors():
             found = await self.inner.list_files(self._fill(path))
-        return await asyncio.to_thread(self._masked, found)
-
-    def _masked(self, found: Listing) -> Listing:
-        return Listing((replace(entry, path=self._mask.text(entry.path)) for entry in found), found.truncated)
+        masked = (replace(entry, path=self._mask.text(entry.path)) for entry in found)
+        return await asyncio.to_thread(Listing, masked, found.truncated)
 
     async def browse(self, member: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         given = dict(arguments)

@@ -108,7 +108,7 @@ def _fork_problem(value: Any) -> str | None:
 def check_secrets(value: Any) -> str | None:
     """What is wrong with ``config.secrets``, never quoting a value. A list of names stands for lost values."""
     if isinstance(value, list):
-        value = {name: "x" * SHORTEST_SECRET if isinstance(name, str) else "" for name in map(_hashable, value)}
+        value = {name if isinstance(name, str) else f"{name!r}!": "x" * SHORTEST_SECRET for name in value}
     if not isinstance(value, dict) or len(value) > MOST_SECRETS:
         return f"must be an object of at most {MOST_SECRETS} names and values"
     if any(not isinstance(name, str) or not re.fullmatch(NAME, name) for name in value):
@@ -118,10 +118,6 @@ def check_secrets(value: Any) -> str | None:
     if any(0xD800 <= ord(character) <= 0xDFFF for text in value.values() for character in text):
         return "values must be valid Unicode"
     return None
-
-
-def _hashable(name: Any) -> Any:
-    return name if isinstance(name, str) else repr(name) + "!"
 
 
 def about(description: str, *examples: Any, **schema: Any) -> Any:

@@ -63,8 +63,15 @@ class Creation:
 
     async def run(self, provider_for: Callable[[str], DesktopProvider]) -> Session:
         """Return the session, stored and with a usable desktop. If this fails, call :meth:`undo`."""
-        store, config = self._context.store, self._config
-        kind, desktop = await self._acquire(provider_for)
+        store, config, settings = self._context.store, self._config, self._context.settings
+        recording = await to_replay(config.record, config.record_mode or settings.record or "once")
+        desktop: Desktop
+        if recording is not None:
+            kind, desktop = RECORDING, ReplayDesktop(recording, mask=config.mask())
+        else:
+            provider = provider_for(config.desktop or settings.desktop)
+            wanted = replace(config.desktop_options(settings), progress=self.note)
+            kind, desktop = provider.name, await provider.acquire(self.id, wanted)
         self._desktop = desktop
         row = SessionRow(
             id=self.id,
@@ -88,16 +95,6 @@ class Creation:
         await store.write(store.sessions.inserting(row), *messages)
         self._check_open()
         return session
-
-    async def _acquire(self, provider_for: Callable[[str], DesktopProvider]) -> tuple[str, Desktop]:
-        """Return the session's desktop and its kind: the recording that it replays, or one of the engine it names."""
-        config, settings = self._config, self._context.settings
-        recording = await to_replay(config.record, config.record_mode or settings.record or "once")
-        if recording is not None:
-            return RECORDING, ReplayDesktop(recording, mask=config.mask())
-        provider = provider_for(config.desktop or settings.desktop)
-        options = replace(config.desktop_options(settings), progress=self.note)
-        return provider.name, await provider.acquire(self.id, options)
 
     async def undo(self) -> None:
         """Release what was made. A row that was written, or that is about to be after a cancellation, is ended."""

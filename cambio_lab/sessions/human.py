@@ -20,13 +20,11 @@ from cambio_lab.agent.tools import COMPUTER, HAND_OVER, NOTE, image_fields
 from cambio_lab.desktop.base import Size
 from cambio_lab.desktop.keys import HumanAction
 from cambio_lab.errors import CambioError, ConfigurationError, InvalidRequest
-from cambio_lab.events import Event, QuestionAnswered, QuestionAsked, Status, ToolFinished
+from cambio_lab.events import QuestionAsked, ToolFinished
 from cambio_lab.recording.recorder import HumanCall
 from cambio_lab.store import new_message_id
-from cambio_lab.store.sessions import Role
 
 if TYPE_CHECKING:
-    from .control import ControlledSession
     from .session import Session
 
 logger = logging.getLogger(__name__)
@@ -142,31 +140,6 @@ def _performed(tool: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any
 def _scaled(point: Sequence[int], screen: Size, image: Size) -> list[int]:
     scaled = ((at * most // of, most) for at, of, most in zip(point, screen, image, strict=True))
     return [max(0, min(most - 1, at)) for at, most in scaled]
-
-
-WITHOUT_WORDS = {"answered": "Handed back", "timeout": "No answer came in time", "stopped": "The turn was stopped"}
-
-
-async def asked(session: ControlledSession, event: QuestionAsked, message_id: str) -> None:
-    """Tell of a question in the turn on ``message_id``; a hand-over lets viewers act from now on."""
-    about = {"question": event.tool, "tool_use_id": event.tool_use_id, "choices": event.choices, "during": message_id}
-    await _keep(session, event, "waiting", "assistant", event.question, about)
-    session.context.notify(session.name, event.question, event.choices)
-
-
-async def answered(session: ControlledSession, event: QuestionAnswered, message_id: str) -> None:
-    """Tell how a question ended."""
-    about = {"answer": event.outcome, "tool_use_id": event.tool_use_id, "by": event.by, "during": message_id}
-    await _keep(session, event, "acting", "user", event.answer or WITHOUT_WORDS[event.outcome], about)
-
-
-async def _keep(
-    session: ControlledSession, event: Event, state: Status, role: Role, words: str, about: dict[str, Any]
-) -> None:
-    session.show(state)
-    session.hold()
-    message = session.store.messages.appending(new_message_id(), session.id, role, words, about, session.now())
-    await session.journal.emit(session.stamped(event), operations=[message])
 
 
 def check_answer(question: QuestionAsked, text: str) -> str:

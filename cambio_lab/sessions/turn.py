@@ -12,8 +12,8 @@ from cambio_lab import events
 from cambio_lab.agent.options import TurnOptions
 from cambio_lab.errors import CambioError
 from cambio_lab.store import Operation, StepRow, new_message_id
+from cambio_lab.store.sessions import Role
 
-from . import human
 from .agent import RecordedAgent
 from .state import Phase
 
@@ -27,6 +27,7 @@ STOP_SECONDS = 3.0
 """For a running turn to end well once it was told to stop."""
 MAX_THINKING = 100_000
 """Characters of the thinking of one reply that are kept."""
+WITHOUT_WORDS = {"answered": "Handed back", "timeout": "No answer came in time", "stopped": "The turn was stopped"}
 
 
 class SessionTurn:
@@ -144,6 +145,25 @@ class SessionTurn:
         self._session.show("waiting_approval")
         await self._session.journal.emit(self._session.stamped(event))
         self._session.context.notify(self._session.name, f"May I do this? {event.shown}", ["approve", "deny"])
+
+    async def _question(self, event: events.QuestionAsked) -> None:
+        """Tell of a question; a hand-over lets viewers act from now on."""
+        about = {"question": event.tool, "tool_use_id": event.tool_use_id, "choices": event.choices}
+        await self._say(event, "waiting", "assistant", event.question, about)
+        self._session.context.notify(self._session.name, event.question, event.choices)
+
+    async def _answer(self, event: events.QuestionAnswered) -> None:
+        about = {"answer": event.outcome, "tool_use_id": event.tool_use_id, "by": event.by}
+        await self._say(event, "acting", "user", event.answer or WITHOUT_WORDS[event.outcome], about)
+
+    async def _say(
+        self, event: events.Event, state: events.Status, role: Role, words: str, about: dict[str, Any]
+    ) -> None:
+        session, about = self._session, about | {"during": self.message_id}
+        session.show(state)
+        session.hold()
+        message = self._store.messages.appending(new_message_id(), session.id, role, words, about, session.now())
+        await session.journal.emit(session.stamped(event), operations=[message])
 
     async def _decided(self, event: events.ApprovalDecided) -> None:
         if event.verdict in ("denied", "timeout"):
@@ -267,8 +287,8 @@ _HANDLERS: dict[type[events.Event], Callable[[SessionTurn, Any], Awaitable[None]
     events.StatusChanged: SessionTurn._status,
     events.ApprovalRequested: SessionTurn._asked,
     events.ApprovalDecided: SessionTurn._decided,
-    events.QuestionAsked: lambda turn, event: human.asked(turn._session, event, turn.message_id),
-    events.QuestionAnswered: lambda turn, event: human.answered(turn._session, event, turn.message_id),
+    events.QuestionAsked: SessionTurn._question,
+    events.QuestionAnswered: SessionTurn._answer,
     events.MessageDelivered: SessionTurn._delivered,
     events.ModelReplied: SessionTurn._replied,
     events.ToolStarted: SessionTurn._started,
