@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import secrets
 import shutil
 import signal
@@ -23,7 +22,6 @@ from ..machine import STDERR, STDOUT, Machine, until_managed
 from .bubblewrap import HOME
 
 _MAX_FRAME = 1 << 16
-_KILL_TIMEOUT = 5.0
 _PIECES = 16
 """Pieces of output read ahead of the consumer; then the program has to wait."""
 EVENTS = ("listening", "ready", "managed")
@@ -38,9 +36,8 @@ class Control:
     def __init__(self, sock: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        self.pid: int = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[
-            0
-        ]
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        self.pid: int = _CREDENTIALS.unpack(credentials)[0]
         """Process 1 as this machine numbers it (while it listens itself: the server, before the first frame)."""
 
     @classmethod
@@ -91,10 +88,8 @@ class Streams:
         self._stdin = stdin
         self._pieces: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue(_PIECES)
         self._open = 2
-        self._readers = [
-            asyncio.create_task(self._pump(STDOUT, stdout)),
-            asyncio.create_task(self._pump(STDERR, stderr)),
-        ]
+        pairs = ((STDOUT, stdout), (STDERR, stderr))
+        self._readers = [asyncio.create_task(self._pump(number, stream)) for number, stream in pairs]
 
     async def _pump(self, number: int, stream: asyncio.StreamReader) -> None:
         try:
@@ -171,17 +166,14 @@ class SandboxProcess(Streams):
 
 async def _write_pipe(end: int) -> asyncio.StreamWriter:
     loop = asyncio.get_running_loop()
-    transport, protocol = await loop.connect_write_pipe(
-        lambda: asyncio.streams.FlowControlMixin(loop), os.fdopen(end, "wb", 0)
-    )
+    pipe = os.fdopen(end, "wb", 0)
+    transport, protocol = await loop.connect_write_pipe(lambda: asyncio.streams.FlowControlMixin(loop), pipe)
     return asyncio.StreamWriter(transport, protocol, None, loop)
 
 
 async def _read_pipe(end: int) -> tuple[asyncio.ReadTransport, asyncio.StreamReader]:
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(end, "rb", 0)
-    )
+    reader, pipe, loop = asyncio.StreamReader(), os.fdopen(end, "rb", 0), asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
     return transport, reader
 
 
@@ -197,7 +189,6 @@ class SandboxMachine(Machine):
     async def spawn(self, argv: Sequence[str]) -> SandboxProcess:
         await until_managed(self)
         frame: Frame = {"op": "spawn", "argv": list(argv), "token": secrets.token_hex(8)}
-        frame["environment"] = {}  # a sandbox that an earlier version started needs it
         stdin, stdout, stderr = os.pipe(), os.pipe(), os.pipe()
         theirs, ours = [stdin[0], stdout[1], stderr[1]], [stdin[1], stdout[0], stderr[0]]
         try:
@@ -215,7 +206,8 @@ class SandboxMachine(Machine):
 class Supervision:
     """The connection that shows whether a sandbox lives, and how far its start is."""
 
-    def __init__(self, control: Control, end_signal: int) -> None:
+    def __init__(self, control: Control, folder: Path, end_signal: int) -> None:
+        self.folder = folder
         self._control = control
         self._end_signal = end_signal
         self._reached: set[str] = set()
@@ -226,7 +218,7 @@ class Supervision:
     @classmethod
     async def open(cls, folder: Path, end_signal: int) -> Supervision:
         """Watch the sandbox in ``folder``. ``OSError`` when it has ended."""
-        return cls(await Control.open(str(folder / "control"), {"op": "watch"}), end_signal)
+        return cls(await Control.open(str(folder / "control"), {"op": "watch"}), folder, end_signal)
 
     async def _listen(self) -> None:
         try:
@@ -252,40 +244,34 @@ class Supervision:
             with suppress(ProcessLookupError):
                 os.kill(self._control.pid, self._end_signal)
 
-    async def wait_until_ended(self) -> None:
-        await asyncio.wait([self._task])
-
     async def close(self) -> None:
         """Stop watching; the sandbox lives on."""
         self._task.cancel()
         await asyncio.wait([self._task])
         self._control.close()
 
+    async def end(self) -> None:
+        """Kill every process of the sandbox, stop watching, and remove its folder."""
+        self.kill()
+        await asyncio.wait([self._task], timeout=_END_TIMEOUT)
+        await self.close()
+        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+
 
 _END_TIMEOUT = 5.0
-_USERS = range(61184, 65520)
+USERS = range(61184, 65520)
 """Where a server that is root takes a user for each sandbox from: none of these has a name or files."""
 _LONGEST_SOCKET_PATH = 107
 
 
-async def end_sandbox(supervision: Supervision, folder: Path) -> None:
-    """Kill every process of a sandbox and remove its folder."""
-    supervision.kill()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_END_TIMEOUT):
-            await supervision.wait_until_ended()
-    await supervision.close()
-    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-
-
-async def remove_folder(folder: Path, end_signal: int) -> None:
-    """The same for a sandbox that may have ended already, or never began."""
+async def end_sandbox(folder: Path, end_signal: int) -> None:
+    """End a sandbox that may have ended already, or never began, and remove its folder."""
     try:
         supervision = await Supervision.open(folder, end_signal)
     except OSError:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     else:
-        await end_sandbox(supervision, folder)
+        await supervision.end()
 
 
 def make_folder(folder: Path, user: int | None) -> None:
@@ -302,12 +288,7 @@ def is_ours(folder: Path) -> bool:
         owner = folder.lstat().st_uid
     except OSError:
         return False
-    return owner == os.geteuid() or (os.geteuid() == 0 and owner in _USERS)
-
-
-def choose_user() -> int:
-    """A user without name, files or processes for one sandbox of a server that is root."""
-    return random.choice(_USERS)
+    return owner == os.geteuid() or (os.geteuid() == 0 and owner in USERS)
 
 
 def parent_folder(prefix: str) -> Path:

@@ -57,12 +57,6 @@ def missing_for_link(root: Path) -> str:
     return ""
 
 
-def describe_open(root: Path) -> str:
-    """How ``network: open`` is provided here, for health and doctor."""
-    missing = missing_for_link(root)
-    return f"web only, through a proxy ({missing})" if missing else "user mode (slirp4netns)"
-
-
 @dataclass(frozen=True)
 class Link:
     """What a sandbox is told of its network, and the helper outside that it needs."""
@@ -71,11 +65,8 @@ class Link:
     rules: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     resolver: str = ""
+    proxy_port: int = 0
     configuration: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def proxy_port(self) -> int:
-        return PROXY_PORT if self.kind == "proxy" else 0
 
 
 def plan_link(options: DesktopOptions, names: dict[str, str], root: Path) -> Link:
@@ -85,22 +76,15 @@ def plan_link(options: DesktopOptions, names: dict[str, str], root: Path) -> Lin
     """
     if options.network == "none":
         return Link("none")
-    if options.network == "open":
-        return _proxied(None, names) if missing_for_link(root) else _linked()
+    if options.network == "open" and not missing_for_link(root):
+        private = ", ".join((*PRIVATE, *own_addresses()))
+        return Link("slirp4netns", _RULES.format(private=private, resolver=_RESOLVER), resolver=_RESOLVER)
     try:
-        return _proxied(list(domains(options.allow_hosts)), names)
+        allow = None if options.network == "open" else domains(options.allow_hosts)
     except ValueError as error:
         raise DesktopUnavailable(f"The allow list is not valid: {error}.") from error
-
-
-def _linked() -> Link:
-    private = ", ".join((*PRIVATE, *own_addresses()))
-    return Link("slirp4netns", _RULES.format(private=private, resolver=_RESOLVER), resolver=_RESOLVER)
-
-
-def _proxied(allow: list[str] | None, names: dict[str, str]) -> Link:
     configuration = {"allow": allow, "names": names, "private": PRIVATE}
-    return Link("proxy", environment=proxy_environment("127.0.0.1"), configuration=configuration)
+    return Link("proxy", "", proxy_environment("127.0.0.1"), "", PROXY_PORT, configuration)
 
 
 def own_addresses() -> list[str]:
@@ -116,14 +100,10 @@ async def start_helper(link: Link, lifeline: socket.socket, user: int | None) ->
 
     Raises :class:`~cambio_lab.errors.DesktopUnavailable` when it does not become ready.
     """
-    if link.kind == "proxy":
-        return await _start_proxy(link, lifeline, user)
+    if link.kind == "none":
+        return None
     if link.kind == "slirp4netns":
         return await _start_slirp(lifeline, user)
-    return None
-
-
-async def _start_proxy(link: Link, lifeline: socket.socket, user: int | None) -> Child:
     source = await asyncio.to_thread(Path(__file__).with_name("proxy.py").read_bytes)
     loader = f"import sys; exec(sys.stdin.buffer.read({len(source)}))"
     argv = ["/usr/bin/python3", "-I", "-S", "-c", loader, str(lifeline.fileno())]

@@ -16,8 +16,9 @@ import secrets
 import shlex
 import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from cambio_lab.errors import DesktopUnavailable
@@ -27,9 +28,8 @@ from ..docker.containers import create, remove
 from ..docker.engine import Engine
 from ..docker.image import CONTEXT, SUITE, Report, build_image, context_digest, run_reported
 from ..provider import ISOLATION, Progress, ProviderHealth
-from . import find_limits, try_program
+from . import find_limits, network, try_program
 from .bubblewrap import has_program
-from .network import describe_open
 
 PROGRAMS = ("Xvnc", "openbox", "xterm", "xkbcomp", "/usr/bin/python3")
 """Of the system that sandboxes run."""
@@ -54,7 +54,10 @@ async def examine(settings: Settings) -> ProviderHealth:
 async def describe(settings: Settings) -> str:
     """What sandboxes are made of here, for health and doctor."""
     root = find_root(settings)
-    return f"{describe_root(root)}; network open: {describe_open(root)}; limits: {await find_limits()}"
+    programs = "this machine" if root == HOST else "the desktop image"
+    missing = network.missing_for_link(root)
+    link = f"web only, through a proxy ({missing})" if missing else "user mode (slirp4netns)"
+    return f"programs of {programs}; network open: {link}; limits: {await find_limits()}"
 
 
 async def _examine(root: Path) -> ProviderHealth:
@@ -95,11 +98,6 @@ def find_root(settings: Settings) -> Path:
     """The root whose programs sandboxes run: the unpacked image where it is there and wanted, else this machine's."""
     folder = rootfs_folder()
     return folder if settings.sandbox_rootfs and folder.is_dir() else HOST
-
-
-def describe_root(root: Path) -> str:
-    """The same in words, for health and doctor."""
-    return "programs of this machine" if root == HOST else "programs of the desktop image"
 
 
 async def build_rootfs(settings: Settings, report: Report, *, force: bool = False) -> Path:
@@ -151,21 +149,16 @@ async def _export(engine: Engine, settings: Settings, folder: Path, report: Repo
     try:
         report(Progress(f"unpacking {image}"))
         pieces = iter(await engine.call(lambda client: client.export(container)))
-
-        async def read() -> AsyncIterator[bytes]:
-            while piece := await engine.call(lambda _: next(pieces, b"")):
-                yield piece
-
-        await _unpack(read(), folder)
+        await _unpack(partial(engine.call, lambda _: next(pieces, b"")), folder)
     finally:
         await remove(engine, container)
 
 
-async def _unpack(pieces: AsyncIterator[bytes], folder: Path) -> None:
+async def _unpack(read: Callable[[], Awaitable[bytes]], folder: Path) -> None:
     tar = await asyncio.create_subprocess_exec(*_tar(folder), stdin=asyncio.subprocess.PIPE)
     assert tar.stdin is not None
     try:
-        async for piece in pieces:
+        while piece := await read():
             tar.stdin.write(piece)
             await tar.stdin.drain()
         tar.stdin.close()

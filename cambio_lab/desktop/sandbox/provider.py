@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -13,7 +14,7 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,7 @@ from ..browser.chromium import PROGRAMS as BROWSERS
 from ..connected import ConnectedDesktop, Forget
 from ..provider import ISOLATION, DesktopOptions, Pool, ProviderHealth
 from . import RLIMITS, Child, bubblewrap, find_limits, scope
-from .machine import (
-    SandboxMachine,
-    Supervision,
-    choose_user,
-    end_sandbox,
-    is_ours,
-    make_folder,
-    parent_folder,
-    remove_folder,
-)
+from .machine import USERS, SandboxMachine, Supervision, end_sandbox, is_ours, make_folder, parent_folder
 from .network import Link, plan_link, start_helper
 from .probe import HOST, describe, examine, find_root
 
@@ -49,7 +41,6 @@ class Plan:
 
     argv: Sequence[str]
     configuration: dict[str, Any]
-    machine: SandboxMachine
     link: Link = Link("none")
     user: int | None = None
 
@@ -60,16 +51,9 @@ class SandboxDesktop(ConnectedDesktop):
     isolated = True
     outlives_server = True
 
-    def __init__(
-        self,
-        folder: Path,
-        machine: SandboxMachine,
-        supervision: Supervision,
-        settings: Settings,
-        forget: Forget,
-    ) -> None:
-        super().__init__(folder.name, VncEndpoint(unix_path=str(folder / "run" / "rfb")), machine, settings, forget)
-        self._folder = folder
+    def __init__(self, supervision: Supervision, machine: SandboxMachine, settings: Settings, forget: Forget) -> None:
+        endpoint = VncEndpoint(unix_path=str(supervision.folder / "run" / "rfb"))
+        super().__init__(supervision.folder.name, endpoint, machine, settings, forget)
         self.supervision = supervision
 
     @property
@@ -86,20 +70,21 @@ class SandboxDesktop(ConnectedDesktop):
     def follow_start(self) -> None:
         """Let keys and programs wait for the keymap and the window manager."""
         self.machine.keyed.clear()
-        self.machine.managed = asyncio.create_task(self._managed(), name="window-manager")
 
-    async def _managed(self) -> None:
-        try:
-            await self.supervision.reached("ready")
-            self.machine.keyed.set()
-            await self.supervision.reached("managed")
-        except DesktopUnavailable as error:
-            log.info("%s: %s", self.desktop_id, error)
-        finally:
-            self.machine.keyed.set()
+        async def heed() -> None:
+            try:
+                await self.supervision.reached("ready")
+                self.machine.keyed.set()
+                await self.supervision.reached("managed")
+            except DesktopUnavailable as error:
+                log.info("%s: %s", self.desktop_id, error)
+            finally:
+                self.machine.keyed.set()
+
+        self.machine.managed = asyncio.create_task(heed(), name="window-manager")
 
     async def _destroy(self) -> None:
-        await end_sandbox(self.supervision, self._folder)
+        await self.supervision.end()
 
 
 class SandboxProvider:
@@ -137,10 +122,9 @@ class SandboxProvider:
         folder = self._parent / f"{self.prefix}{secrets.token_hex(4)}"
         self._starting.add(folder.name)  # before it exists: `reap` removes folders that are not in use
         try:
-            plan = await self.plan(folder, options)
-            return await self._launch(folder, plan)
+            return await self._launch(folder, await self.plan(folder, options))
         except BaseException:
-            await asyncio.shield(remove_folder(folder, self.end_signal))
+            await asyncio.shield(end_sandbox(folder, self.end_signal))
             raise
         finally:
             self._starting.discard(folder.name)
@@ -152,11 +136,11 @@ class SandboxProvider:
             raise DesktopUnavailable(f"No sandbox can be made: {found.summary}.", hint=found.fix)
         root = find_root(self.settings)
         link = plan_link(options, self._extra_hosts, root)
-        make_folder(folder, user := choose_user() if os.geteuid() == 0 else None)
+        make_folder(folder, user := random.choice(USERS) if os.geteuid() == 0 else None)
         watch = await find_limits() == RLIMITS
         told = bubblewrap.walled(self.settings, options.size, link, root, watch_memory=watch, lease=self.lease)
         argv = [*([] if watch else scope(self.settings)), *bubblewrap.command(root, folder / "run")]
-        return Plan(argv, told, self.machine(folder), link, user)
+        return Plan(argv, told, link, user)
 
     def machine(self, folder: Path) -> SandboxMachine:
         """Where the programs of the desktop in ``folder`` run."""
@@ -175,15 +159,15 @@ class SandboxProvider:
             async with asyncio.timeout(_START_TIMEOUT):
                 fds = (control.fileno(), inner.fileno())
                 argv = [*plan.argv, *map(str, fds)]
-                source = bubblewrap.program(plan.configuration)
-                body = self._watched(await Child.start(argv, fds, plan.user, source, heard=True))
+                told = bubblewrap.program(plan.configuration)
+                body = self._watched(await Child.start(argv, fds, plan.user, told, heard=True))
                 inner.close()
                 if not await asyncio.get_running_loop().sock_recv(outer, 1):
                     raise DesktopUnavailable(f"The {self.name} desktop did not start: {await body.last_words()}.")
                 supervision = await Supervision.open(folder, self.end_signal)
                 helping = asyncio.create_task(self._help(plan.link, outer, plan.user), name="sandbox-network")
                 await supervision.reached("listening")
-                desktop = self.desktop(folder, plan.machine, supervision, self.settings, self._pool.forget)
+                desktop = self.desktop(supervision, self.machine(folder), self.settings, self._pool.forget)
                 await asyncio.gather(desktop.open(), helping)
                 desktop.follow_start()
                 return desktop
@@ -191,7 +175,7 @@ class SandboxProvider:
             if helping is not None:
                 helping.cancel()
             if supervision is not None:
-                await asyncio.shield(end_sandbox(supervision, folder))
+                await asyncio.shield(supervision.end())
             if isinstance(error, TimeoutError):
                 raise DesktopUnavailable(f"The {self.name} desktop did not start in time.") from error
             raise
@@ -219,7 +203,7 @@ class SandboxProvider:
             supervision = await Supervision.open(folder, self.end_signal)
         except OSError:
             return None
-        desktop = self.desktop(folder, self.machine(folder), supervision, self.settings, self._pool.forget)
+        desktop = self.desktop(supervision, self.machine(folder), self.settings, self._pool.forget)
         try:
             await supervision.reached("listening")
             await desktop.open()
@@ -237,18 +221,14 @@ class SandboxProvider:
         # Read last: a folder that was listed is known by now.
         used = keep | self._pool.ids() | frozenset(self._starting)
         left = [path for path in listed if path.name not in used and is_ours(path)]
-        await asyncio.gather(*(remove_folder(path, self.end_signal) for path in left))
+        await asyncio.gather(*(end_sandbox(path, self.end_signal) for path in left))
         return [path.name for path in left]
 
     async def health(self) -> ProviderHealth:
         found = await examine(self.settings)
         if not found.up:
-            return ProviderHealth("sandbox", False, found.summary, found.fix)
-        return ProviderHealth("sandbox", True, f"{self.counts()}; {await describe(self.settings)}")
-
-    def counts(self) -> str:
-        """The kind of desktop in the words of `doctor`, and how many there are."""
-        return f"{ISOLATION[self.name]}, {self._pool}"
+            return found
+        return replace(found, summary=f"{ISOLATION[self.name]}, {self._pool}; {await describe(self.settings)}")
 
     async def stop(self, *, keep: frozenset[str] = frozenset()) -> None:
         try:
@@ -265,10 +245,6 @@ class SandboxProvider:
         for task, child in list(self._children.items()):
             task.cancel()
             child.detach()
-
-
-_LOCAL_PROGRAMS = ("Xvnc", "openbox", "xterm", "xkbcomp")
-_INSTALL_LOCAL = "apt install tigervnc-standalone-server openbox xterm x11-xkb-utils"
 
 
 class LocalDesktop(SandboxDesktop):
@@ -292,40 +268,36 @@ class LocalProvider(SandboxProvider):
 
     async def plan(self, folder: Path, options: DesktopOptions) -> Plan:
         if options.network != "open":
-            raise DesktopUnavailable(
-                "A local desktop cannot restrict the network.", hint="Use the Docker desktop, or network: open."
-            )
+            hint = "Use the Docker desktop, or network: open."
+            raise DesktopUnavailable("A local desktop cannot restrict the network.", hint=hint)
         if not (health := await self.health()).up:
             raise DesktopUnavailable(f"No local desktop: {health.summary}.", hint=health.fix)
         make_folder(folder, None)
         places = bubblewrap.Places(*(str(folder / name) for name in ("home", "desktop", "share", "run/rfb")))
-        cookie = _prepare_home(folder)
+        _prepare_home(folder, cookie := str(folder / "cookie"))
         told = bubblewrap.common(self.settings, places)
         told["environment"] |= {"XAUTHORITY": cookie, "TMPDIR": f"{places.home}/tmp"}
         told["x"] = ["Xvnc", "-auth", cookie, *bubblewrap.x_server(options.size, places.rfb)]
-        return Plan(bubblewrap.interpreter(sys.executable), told | {"lease": self.lease}, self.machine(folder))
+        return Plan(bubblewrap.interpreter(sys.executable), told | {"lease": self.lease})
 
     def machine(self, folder: Path) -> SandboxMachine:
-        home = str(folder / "home")
-        return SandboxMachine(folder, home, (home,), sys.executable)
+        return SandboxMachine(folder, home := str(folder / "home"), (home,), sys.executable)
 
     async def adopt(self, desktop_id: str, session_id: str) -> None:
         """Nothing to adopt: local desktops end with their server."""
 
     async def health(self) -> ProviderHealth:
-        if missing := [program for program in _LOCAL_PROGRAMS if shutil.which(program) is None]:
-            return ProviderHealth(self.name, False, f"missing: {', '.join(missing)}", _INSTALL_LOCAL)
-        return ProviderHealth(self.name, True, self.counts())
+        missing = [program for program in ("Xvnc", "openbox", "xterm", "xkbcomp") if shutil.which(program) is None]
+        if missing:
+            fix = "apt install tigervnc-standalone-server openbox xterm x11-xkb-utils"
+            return ProviderHealth(self.name, False, f"missing: {', '.join(missing)}", fix)
+        return ProviderHealth(self.name, True, f"{ISOLATION[self.name]}, {self._pool}")
 
 
-def _prepare_home(folder: Path) -> str:
-    """Make the home, and an Xauthority file for any host: without it every user of this machine could open the display.
-
-    Returns that file's path.
-    """
+def _prepare_home(folder: Path, cookie: str) -> None:
+    """Make the home, and an Xauthority file for any host: else every user of this machine could open the display."""
     for name in ("home/tmp", "desktop"):
         (folder / name).mkdir(parents=True)
     kind, data = b"MIT-MAGIC-COOKIE-1", secrets.token_bytes(16)
-    cookie = folder / "cookie"
-    cookie.write_bytes(struct.pack(">HHHH", 0xFFFF, 0, 0, len(kind)) + kind + struct.pack(">H", len(data)) + data)
-    return str(cookie)
+    any_host = struct.pack(">HHHH", 0xFFFF, 0, 0, len(kind))
+    Path(cookie).write_bytes(any_host + kind + struct.pack(">H", len(data)) + data)

@@ -121,12 +121,6 @@ def start_rules(rules: str) -> int:
     return pid
 
 
-def finish_rules(pid: int) -> None:
-    """Wait until they are loaded; ``OSError`` if they are not."""
-    if os.waitpid(pid, 0)[1] != 0:
-        raise OSError("nft does not accept the packet rules")
-
-
 def confine(config: Mapping[str, Any], processes: int) -> None:
     """Become an ordinary user of a user namespace of its own, without any capability, for ever."""
     call("unshare", CLONE_NEWUSER)

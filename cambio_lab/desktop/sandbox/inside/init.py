@@ -25,16 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from . import (
-    Started,
-    confine,
-    descendants,
-    finish_rules,
-    hide_from_debuggers,
-    limit_memory,
-    processes,
-    run_program,
-)
+from . import Started, confine, descendants, hide_from_debuggers, limit_memory, processes, run_program
 
 TOKEN = "CAMBIO_LAB_PROCESS"
 _TICK, _SHORT_TICK = 0.25, 0.05
@@ -115,7 +106,8 @@ class Init:
             with socket.create_server(("127.0.0.1", self._config["proxy_port"]), backlog=64) as listener:
                 socket.send_fds(lifeline, [b"\n"], [listener.fileno()])
         if self._rules:  # before there is a link, and before any program of the desktop's user
-            finish_rules(self._rules)
+            if os.waitpid(self._rules, 0)[1] != 0:
+                raise OSError("nft does not accept the packet rules")
             spaces = [os.open(f"/proc/self/ns/{name}", os.O_RDONLY) for name in ("user", "net")]
             socket.send_fds(lifeline, [b"\n"], spaces)
             for fd in spaces:
