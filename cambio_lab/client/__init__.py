@@ -1,4 +1,4 @@
-"""One background event loop for everything that talks to a server.
+"""A client of the API for Python programs, without IPython; here, its background event loop and the ways into it.
 
 A kernel's own loop stands still while a cell computes, differs from script to script and cannot be waited on from a
 magic. Sockets therefore live on a loop of their own, in one daemon thread of the process; cells and scripts reach it
@@ -42,7 +42,13 @@ class Portal:
 
     def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Start ``work`` on the background loop; the answer is in the future."""
-        return asyncio.run_coroutine_threadsafe(work, self._running_loop())
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=_serve, args=(self._loop,), name="cambio-lab", daemon=True)
+                self._thread.start()
+            loop = self._loop
+        return asyncio.run_coroutine_threadsafe(work, loop)
 
     async def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Await ``work`` from another loop. Cancelling the caller cancels the work."""
@@ -80,14 +86,6 @@ class Portal:
             return
         asyncio.run_coroutine_threadsafe(_finish(loop), loop)
         thread.join(timeout)
-
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_serve, args=(self._loop,), name="cambio-lab", daemon=True)
-                self._thread.start()
-            return self._loop
 
     def forget(self) -> None:
         """After a fork: the thread did not come along, and its loop belongs to the parent."""

@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from ..errors import CambioError, ServerError, SessionEnded
 from .discovery import Address
-from .message import Message, open_socket, waiting
+from .message import Message, open_socket
 from .rest import from_event, refused_upgrade, retry_after, unreachable
 
 T = TypeVar("T")
@@ -190,11 +190,8 @@ class Channel:
         """How long the server told us to wait; any other refusal is final."""
         delay = retry_after(error.response.status_code, error.response.headers)
         if delay is None:
-            try:
-                body = json.loads(error.response.body or b"")
-            except ValueError:
-                body = None
-            await self._give_up(refused_upgrade(error.response.status_code, body, self.address))
+            answer = error.response
+            await self._give_up(refused_upgrade(answer.status_code, answer.body or b"", self.address))
             return 0.0
         await self._tell(f"The server asks to wait {delay:.0f} s before connecting (rate limit).", delay)
         return delay
@@ -247,15 +244,20 @@ class Channel:
             await listener.queue.put(message)
 
     def _note_pending(self, message: Message) -> None:
-        if (question := waiting(message, self.question)) != self.question:
+        question = self.question
+        if message.event == "snapshot":
+            self.pending, question = message.metadata.get("approval"), message.metadata.get("question")
+        elif message.event == "approval":
+            self.pending = message.metadata
+        elif message.event == "question":
+            question = message.metadata
+        if message.event == "approval_decided" or message.ends_turn:
+            self.pending = None
+        if message.event == "question_answered" or message.ends_turn:
+            question = None
+        if question != self.question:
             self.question = question
             self.asked(question)
-        if message.event == "approval":
-            self.pending = message.metadata
-        elif message.event == "snapshot":
-            self.pending = message.metadata.get("approval")
-        elif message.event == "approval_decided" or message.ends_turn:
-            self.pending = None
 
     async def _tell(self, text: str, delay: float, **particulars: Any) -> None:
         message = Message("connection", text, {"delay_seconds": delay, **particulars})

@@ -62,8 +62,17 @@ def find_server(url: str | None = None, token: str | None = None) -> Address:
     if named := os.environ.get("CAMBIO_LAB_URL"):
         return _from_url(named, token, "CAMBIO_LAB_URL", running)
     found = _default(running)
+    if found is None and running:
+        urls = ", ".join(server.url for server in running)
+        raise ConfigurationError(
+            f"{len(running)} Jupyter servers are running: {urls}.",
+            hint="Say which: Workbench(url, token), or set CAMBIO_LAB_URL and CAMBIO_LAB_TOKEN.",
+        )
     if found is None:
-        raise _nothing_found(running)
+        raise ConfigurationError(
+            "No Jupyter server with cambio_lab was found.",
+            hint="Start one with `cambio-lab serve` or `jupyter lab`, or set CAMBIO_LAB_URL and CAMBIO_LAB_TOKEN.",
+        )
     given = token if token is not None else os.environ.get("CAMBIO_LAB_TOKEN")
     return found if given is None else replace(found, token=given)
 
@@ -107,10 +116,12 @@ def _origin(url: str) -> tuple[str, str, int | None]:
 def _from_url(url: str, token: str | None, source: str, running: list[Address]) -> Address:
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ConfigurationError(f"{_without_secrets(url)!r} is no address of a server.", hint="Use http://HOST:PORT/.")
+        shown = urlunsplit(urlsplit(url)._replace(query="", fragment=""))  # a token may be in the query
+        raise ConfigurationError(f"{shown!r} is no address of a server.", hint="Use http://HOST:PORT/.")
     in_query = parse_qs(parts.query).get("token", [""])[0]
     plain = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
-    known = next((server for server in running if _same(server.url, plain)), None)
+    named = plain.replace("//localhost:", "//127.0.0.1:")
+    known = next((server for server in running if server.url.replace("//localhost:", "//127.0.0.1:") == named), None)
     if token is None:
         token = in_query or _token_of(plain, running)
     if token is None:
@@ -155,24 +166,3 @@ def _usable(url: str, path: str | None) -> str:
         host = "127.0.0.1"
     netloc = (f"[{host}]" if ":" in host else host) + (f":{parts.port}" if parts.port else "")
     return urlunsplit((parts.scheme or "http", netloc, (path or parts.path).rstrip("/"), "", ""))
-
-
-def _same(one: str, other: str) -> bool:
-    return one.replace("//localhost:", "//127.0.0.1:") == other.replace("//localhost:", "//127.0.0.1:")
-
-
-def _without_secrets(url: str) -> str:
-    return urlunsplit(urlsplit(url)._replace(query="", fragment=""))
-
-
-def _nothing_found(running: list[Address]) -> ConfigurationError:
-    if running:
-        urls = ", ".join(server.url for server in running)
-        return ConfigurationError(
-            f"{len(running)} Jupyter servers are running: {urls}.",
-            hint="Say which: Workbench(url, token), or set CAMBIO_LAB_URL and CAMBIO_LAB_TOKEN.",
-        )
-    return ConfigurationError(
-        "No Jupyter server with cambio_lab was found.",
-        hint="Start one with `cambio-lab serve` or `jupyter lab`, or set CAMBIO_LAB_URL and CAMBIO_LAB_TOKEN.",
-    )

@@ -23,8 +23,15 @@ _JOINERS = frozenset("\u200c\u200d\ufe0f")
 
 def describe(tool: str, arguments: Mapping[str, Any]) -> str:
     """``left_click (412, 300)``, ``type 'Hello'``, ``bash ls -l``: one line of printable characters."""
-    details = _details(arguments)
-    return f"{tool} {details}".strip() if details else tool
+    parts: list[str] = []
+    for name, value in arguments.items():
+        if name in ("coordinate", "start_coordinate") and isinstance(value, list | tuple) and len(value) == 2:
+            parts.append(f"{'from ' if name == 'start_coordinate' else ''}({value[0]}, {value[1]})")
+        elif isinstance(value, str) and name != "action":
+            parts.append(repr(clip(value, 60)) if name == "text" else clip(value, 60))
+        elif name != "action":
+            parts.append(f"{name}={clip(str(value), 40)}")
+    return f"{tool} {clip(' '.join(parts))}".strip()
 
 
 def clip(text: str, longest: int = LONGEST) -> str:
@@ -44,23 +51,6 @@ def shorten(value: str, limit: int) -> str:
         return value
     half = limit // 2
     return f"{value[:half]}\n… {len(value) - 2 * half:,} characters left out …\n{value[-half:]}"
-
-
-def _details(arguments: Mapping[str, Any]) -> str:
-    parts: list[str] = []
-    for name, value in arguments.items():
-        if name == "action":
-            continue
-        if name in ("coordinate", "start_coordinate") and isinstance(value, list | tuple) and len(value) == 2:
-            point = f"({value[0]}, {value[1]})"
-            parts.append(f"from {point}" if name == "start_coordinate" else point)
-        elif isinstance(value, str):
-            parts.append(repr(clip(value, 60)) if name == "text" else clip(value, 60))
-        elif isinstance(value, bool | int | float):
-            parts.append(f"{name}={value}")
-        else:
-            parts.append(f"{name}={clip(str(value), 40)}")
-    return clip(" ".join(parts))
 
 
 class Table(list[dict[str, Any]]):
@@ -83,16 +73,13 @@ class Table(list[dict[str, Any]]):
         return pandas.DataFrame(list(self))
 
     def _repr_html_(self) -> str:
-        head = "".join(
-            f'<th scope="col" style="text-align:left">{html.escape(name.replace("_", " "))}</th>'
-            for name in self.columns
+        title, cell = (
+            '<th scope="col" style="text-align:left">{}</th>'.format,
+            '<td style="text-align:left">{}</td>'.format,
         )
-        body = "".join(
-            "<tr>"
-            + "".join(f'<td style="text-align:left">{_cell(row.get(name))}</td>' for name in self.columns)
-            + "</tr>"
-            for row in self
-        )
+        head = "".join(title(html.escape(name.replace("_", " "))) for name in self.columns)
+        rows = ("".join(cell(_cell(row.get(name))) for name in self.columns) for row in self)
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{self._count()}</p>"
 
     def __repr__(self) -> str:

@@ -92,8 +92,11 @@ class Feed:
     async def _take(self, message: Message) -> bool:
         """Whether a message belongs to this turn: nothing does before ours was accepted, but the refusal of it."""
         if message.type == "connection":
-            if not self._accepted and message.metadata.get("again"):
-                await self._send_again_if_lost()
+            if not self._accepted and message.metadata.get("again"):  # the connection broke before: was it stored?
+                params = {"role": "user", "limit": 200, "sort": "timestamp:desc"}
+                page = await self._rest.json("GET", f"/sessions/{self._channel.session_id}/history", params=params)
+                if all(row["metadata"].get("client_id") != self._client_id for row in page["messages"]):
+                    await self._channel.send(self.message)
             return True
         if self._accepted:
             self.over = message.ends_turn
@@ -111,13 +114,6 @@ class Feed:
         if self._unsettled:
             self._unsettled = False
             self._channel.admission.release()
-
-    async def _send_again_if_lost(self) -> None:
-        """The connection broke before the message was acknowledged: was it stored?"""
-        path = f"/sessions/{self._channel.session_id}/history"
-        page = await self._rest.json("GET", path, params={"role": "user", "limit": 200, "sort": "timestamp:desc"})
-        if all(row["metadata"].get("client_id") != self._client_id for row in page["messages"]):
-            await self._channel.send(self.message)
 
 
 async def fetch_step(rest: Rest, step: Step) -> bool:
@@ -218,15 +214,12 @@ class Exchange:
                 self._display.changed(self._builder, message)
         self._builder.tick()
         self._display.tick(self._builder)
-        if self._screenshots and not self.turn.done:
-            self._fetch_latest()
+        # One screenshot at a time: a fast agent does not make a queue.
+        if self._screenshots and not self.turn.done and (self._fetching is None or self._fetching.done()):
+            latest = next((step for step in reversed(self.turn.steps) if step.image_path), None)
+            if latest is not None and latest.screenshot is None:
+                self._fetching = portal.submit(fetch_step(self._session.lab.rest, latest))
         return [message for message in batch if message.event == "approval"]
-
-    def _fetch_latest(self) -> None:
-        """Fetch the latest step's screenshot, one at a time: a fast agent does not make a queue."""
-        steps = [step for step in self.turn.steps if step.image_path]
-        if steps and steps[-1].screenshot is None and (self._fetching is None or self._fetching.done()):
-            self._fetching = portal.submit(fetch_step(self._session.lab.rest, steps[-1]))
 
     async def complete(self) -> None:
         """Fetch an even choice of the steps' screenshots, and the desktop's. Awaited on the portal's loop."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .workbench import Workbench
 
 CHUNK = 256 * 1024
+PAGE = 200
+"""Rows of one request."""
 COLUMNS = ("path", "type", "size", "modified")
 
 
@@ -52,11 +54,11 @@ class Files:
     async def get(self, path: str, to: str | Path | None = None, *, show: bool | None = None) -> bytes | Path:
         """The bytes of a file of the desktop; with ``to`` they are written there, and its path is returned."""
         with Progress(f"Fetching {path}", show=show) as bar:
-            if to is None:
-                return await portal.call(self._fetch(path, bar))
-            target = _inside(Path(to), path)
-            await portal.call(self._fetch_to(path, target, bar))
-            return target
+            target = None if to is None else Path(to)
+            if target is not None and target.is_dir():
+                target /= PurePosixPath(path).name
+            content = await portal.call(self._fetch(path, target, bar))
+            return content if target is None else target
 
     async def list(self, path: str = "") -> Table:
         """The files of a directory, by default the home directory."""
@@ -67,20 +69,15 @@ class Files:
     def _url(self, path: str) -> str:
         return f"{self._session.path}/files/{quote(path.removeprefix('~/'))}"
 
-    async def _fetch(self, path: str, bar: Progress) -> bytes:
-        return b"".join([chunk async for chunk in self._stream(path, bar)])
-
-    async def _fetch_to(self, path: str, target: Path, bar: Progress) -> None:
-        with target.open("wb") as file:
-            async for chunk in self._stream(path, bar):
-                file.write(chunk)
-
-    async def _stream(self, path: str, bar: Progress) -> AsyncIterator[bytes]:
-        async with self._session.lab.rest.stream(self._url(path)) as response:
-            bar.total = float(response.headers.get("content-length", 0)) or None
-            async for chunk in response.aiter_bytes(CHUNK):
-                bar.to(bar.value + len(chunk))
-                yield chunk
+    async def _fetch(self, path: str, target: Path | None, bar: Progress) -> bytes:
+        """Write a file of the desktop to ``target``; return its bytes when there is none."""
+        with io.BytesIO() if target is None else target.open("wb") as file:
+            async with self._session.lab.rest.stream(self._url(path)) as response:
+                bar.total = float(response.headers.get("content-length", 0)) or None
+                async for chunk in response.aiter_bytes(CHUNK):
+                    file.write(chunk)
+                    bar.to(bar.value + len(chunk))
+            return file.getvalue() if isinstance(file, io.BytesIO) else b""
 
 
 @dataclass(frozen=True)
@@ -133,19 +130,12 @@ class Clipboard:
         await portal.call(self._session.lab.rest.json("PUT", f"{self._session.path}/clipboard", body={"text": text}))
 
 
-def _inside(target: Path, path: str) -> Path:
-    return target / PurePosixPath(path).name if target.is_dir() else target
-
-
 async def _chunks(source: bytes | Path, bar: Progress) -> AsyncIterator[bytes]:
     bar.to(0.0)  # the server may have asked to try again
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
         while chunk := file.read(CHUNK):
             yield chunk
             bar.to(bar.value + len(chunk))
-
-
-PAGE = 200
 
 
 async def recorded(lab: Workbench, limit: int) -> Runs:
@@ -165,12 +155,18 @@ async def recorded(lab: Workbench, limit: int) -> Runs:
 def _entry(lab: Workbench, row: dict[str, Any]) -> Entry:
     from ..reports.browser import Entry, row_of
 
+    path = f"/sessions/{row['id']}"
+
+    async def delete() -> None:
+        await portal.call(lab.rest.json("DELETE", f"{path}/run"))
+
+    async def change(said: dict[str, Any]) -> None:
+        await portal.call(lab.rest.json("PATCH", path, body=said))
+
     facts = {name: row.get(name) for name in ("id", "name", "model", "status", "steps", "created_at")}
-    cost = float((row.get("usage") or {}).get("cost_usd") or 0.0)
-    path = f"/sessions/{row['id']}/run"
     facts |= {"tags": tuple(row.get("tags") or ()), "note": row.get("note") or ""}
-    change = partial(_change, lab, f"/sessions/{row['id']}")
-    return Entry(row_of(**facts, cost_usd=cost), partial(load_run, lab, path), partial(_delete, lab, path), change)
+    cost = float((row.get("usage") or {}).get("cost_usd") or 0.0)
+    return Entry(row_of(**facts, cost_usd=cost), partial(load_run, lab, f"{path}/run"), delete, change)
 
 
 async def load_run(lab: Workbench, path: str) -> Run:
@@ -181,11 +177,3 @@ async def load_run(lab: Workbench, path: str) -> Run:
     run = await asyncio.to_thread(Run.load, data)
     run.lab = lab
     return run
-
-
-async def _change(lab: Workbench, path: str, said: dict[str, Any]) -> None:
-    await portal.call(lab.rest.json("PATCH", path, body=said))
-
-
-async def _delete(lab: Workbench, path: str) -> None:
-    await portal.call(lab.rest.json("DELETE", path))

@@ -206,13 +206,3 @@ class Questions:
         if text is not None:
             with suppress(SessionConflict):  # a person was faster
                 await question.answer(str(text))
-
-
-def waiting(message: Message, before: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Return the question that waits after ``message``, when ``before`` waited so far."""
-    if message.event == "question":
-        return message.metadata
-    if message.event == "snapshot":
-        found = message.metadata.get("question")
-        return found if isinstance(found, Mapping) else None
-    return None if message.event == "question_answered" or message.ends_turn else before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -27,6 +28,11 @@ _BY_STATUS: dict[int, type[CambioError]] = {
     409: errors.SessionConflict,
     429: errors.RateLimited,
     503: errors.DesktopUnavailable,
+}
+_KINDS = {
+    kind.__name__.lower(): kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, CambioError)
 }
 _ACCESS_HINT = "Pass Workbench(url, token) the server's token, or set CAMBIO_LAB_TOKEN."
 _MISSING_HINT = "Is cambio_lab installed where that server runs? Install it there and restart the server."
@@ -134,11 +140,7 @@ class Rest:
         if response.has_redirect_location:
             target = response.url.join(response.headers["location"]).copy_with(query=None)
             return not_the_api(self.address.url, f"it redirects to {target}")
-        try:
-            body = response.json()
-        except ValueError:
-            body = None
-        return from_envelope(response.status_code, body, url=self.address.url)
+        return from_envelope(response.status_code, _decoded(response.content), url=self.address.url)
 
 
 def retry_after(status: int, headers: Mapping[str, str]) -> float | None:
@@ -157,9 +159,7 @@ def from_envelope(status: int, body: Any, *, url: str = "") -> CambioError:
         return _without_envelope(status, url)
     found = body.get("details")
     details = dict(found) if isinstance(found, Mapping) else {}
-    hint = str(details.get("hint") or body.get("hint") or "")
-    if status in (401, 403) and not hint:
-        hint = _ACCESS_HINT
+    hint = str(details.get("hint") or body.get("hint") or (_ACCESS_HINT if status in (401, 403) else ""))
     kind = _by_name(str(body.get("error", ""))) or _BY_STATUS.get(status, errors.ServerError)
     return kind(str(body["message"]), hint=hint, details=details)
 
@@ -188,13 +188,21 @@ def not_the_api(url: str, what: str) -> CambioError:
     )
 
 
-def refused_upgrade(status: int, body: Any, address: Address) -> CambioError:
+def refused_upgrade(status: int, content: bytes | bytearray, address: Address) -> CambioError:
     """Return the exception for a WebSocket handshake that was answered with ``status``."""
     if status in (400, 426):  # this client always asks for an upgrade, so something removed the request's headers
         return errors.ServerError(
             f"A proxy between here and {address.url} does not let WebSockets through.", hint=_UPGRADE_HINT
         )
-    return from_envelope(status, body, url=address.url)
+    return from_envelope(status, _decoded(content), url=address.url)
+
+
+def _decoded(content: bytes | bytearray) -> Any:
+    """Return the JSON of an answer's body, or ``None`` when it is something else."""
+    try:
+        return json.loads(content)
+    except ValueError:
+        return None
 
 
 def from_event(message: Mapping[str, Any]) -> CambioError:
@@ -270,8 +278,4 @@ def _proxy_hint(url: str) -> str:
 
 def _by_name(name: str) -> type[CambioError] | None:
     """``SessionNotFound``, ``session_not_found`` and ``Session not found`` all name the same class."""
-    wanted = "".join(letter for letter in name.lower() if letter.isalnum())
-    for kind in vars(errors).values():
-        if isinstance(kind, type) and issubclass(kind, CambioError) and kind.__name__.lower() == wanted:
-            return kind
-    return None
+    return _KINDS.get("".join(letter for letter in name.lower() if letter.isalnum()))

@@ -56,20 +56,16 @@ class Screenshot:
         """A JPEG at most ``width`` pixels wide; each size is made once."""
         key = (width, quality)
         if key not in self._reduced:
-            self._reduced[key] = self._reduce(width, quality)
+            image, target = self.image(), io.BytesIO()
+            if width is not None and image.width > width:
+                image = image.resize((width, max(1, round(image.height * width / image.width))), 1)  # 1: Lanczos
+            image.save(target, "JPEG", quality=quality, optimize=True)
+            self._reduced[key] = Screenshot(target.getvalue(), "image/jpeg", self.alt)
         return self._reduced[key]
 
     @cached_property
     def _reduced(self) -> dict[tuple[int | None, int], Screenshot]:
         return {}
-
-    def _reduce(self, width: int | None, quality: int) -> Screenshot:
-        image = self.image()
-        if width is not None and image.width > width:
-            image = image.resize((width, max(1, round(image.height * width / image.width))), 1)  # 1: Lanczos
-        target = io.BytesIO()
-        image.save(target, "JPEG", quality=quality, optimize=True)
-        return Screenshot(target.getvalue(), "image/jpeg", self.alt)
 
     @cached_property
     def data_uri(self) -> str:
@@ -167,21 +163,18 @@ def example(run: Run, tokens: int = TOKENS) -> Example:
     cost = sum(map(_cost, frames))
     asked = clip(" / ".join(run.prompts) or run.name, 400)
     about = f"An example of how such a task was done before ({asked}):"
-    note = f"\n{_about_images(run)}" if frames else ""
+    sizes = (f"{step['width']}x{step['height']}" for step in reversed(run.contents.steps) if step.get("width"))
+    note = (
+        "\nThe images show the screen during it, in order and reduced; the places above are those of "
+        f"{next(sizes, 'the whole')} pixels. Do the same in spirit: places may differ now."
+    )
+    note = note if frames else ""
     lines = [f"{number}. {describe(row['action'], row['arguments'])}" for number, row in enumerate(rows, 1)]
     left = (tokens - cost) * BYTES_PER_TOKEN - len(f"{about}{note}\n({len(lines)} more steps)".encode())
     kept = sum(size <= left for size in accumulate(len(line.encode()) + 1 for line in lines))
     more = [f"({len(lines) - kept} more steps)"] if kept < len(lines) else []
     text = "\n".join([about, *lines[:kept], *more]) + note
     return Example(text, frames, cost - (-len(text.encode()) // BYTES_PER_TOKEN))
-
-
-def _about_images(run: Run) -> str:
-    sizes = (f"{step['width']}x{step['height']}" for step in reversed(run.contents.steps) if step.get("width"))
-    return (
-        "The images show the screen during it, in order and reduced; the places above are those of "
-        f"{next(sizes, 'the whole')} pixels. Do the same in spirit: places may differ now."
-    )
 
 
 def _frames(run: Run, tokens: int) -> list[Screenshot]:

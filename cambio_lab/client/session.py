@@ -14,9 +14,9 @@ from . import calls, display, portal
 from .channel import Channel
 from .display import Table
 from .feed import Exchange, run_now
-from .files import Clipboard, Files, Programs
-from .functions import AnswerType
+from .files import Clipboard, Files, Programs, load_run
 from .message import Answer, Approval, Approve, Message, Question, Questions
+from .schemas import AnswerType
 from .screenshot import ImageSource, Screenshot, example
 from .tools import Tools
 from .turn import Observer, Turn
@@ -246,8 +246,6 @@ class Session:
 
     async def load_run(self) -> Run:
         """The recorded run so far."""
-        from .files import load_run  # imports the reports
-
         return await load_run(self.lab, f"{self.path}/run")
 
     def panel(self, **options: Any) -> Any:

@@ -17,9 +17,9 @@ from ..errors import CambioError, ConfigurationError, InvalidRequest, ServerUnre
 from . import UserFunction, portal
 from .channel import Channel
 from .display import shorten, visible
-from .functions import Description, describe_function
 from .message import Message
 from .rest import Rest
+from .schemas import Description, describe_function
 from .screenshot import is_image, put_image
 
 if TYPE_CHECKING:
@@ -31,10 +31,6 @@ _INVALID = re.compile(r"[^a-zA-Z0-9_-]")
 
 class ToolFailed(Exception):
     """The server says that the call failed; its words are for the agent."""
-
-
-McpTool = tuple[str, str, dict[str, Any], Callable[..., Awaitable[Any]]]
-"""Name, description and schema of one tool as a Messages API function, and how to call it."""
 
 
 class McpServer:
@@ -53,8 +49,8 @@ class McpServer:
         self._leave = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    async def open(self, prefix: str) -> list[McpTool]:
-        """Connect; return the tools, their names made such as the service takes them, after ``prefix``."""
+    async def open(self, prefix: str) -> list[tuple[Description, Callable[..., Awaitable[Any]]]]:
+        """Connect; return the tools and how to call them, their names made such as the service takes them."""
         try:
             await asyncio.to_thread(__import__, "mcp.client")
         except ModuleNotFoundError as error:
@@ -68,10 +64,10 @@ class McpServer:
             await self.aclose()
             raise
 
-    def _offered(self, tool: Any, prefix: str) -> McpTool:
+    def _offered(self, tool: Any, prefix: str) -> tuple[Description, Callable[..., Awaitable[Any]]]:
         name = _INVALID.sub("_", prefix + tool.name)[:64]
         schema = {"type": "object", **tool.input_schema}
-        return name, tool.description or tool.title or name, schema, partial(self.call, tool.name)
+        return Description(name, tool.description or tool.title or name, schema), partial(self.call, tool.name)
 
     async def call(self, name: str, /, **arguments: Any) -> str | bytes:
         """Return what the tool says, or the one image that it shows. :class:`ToolFailed` has the server's words."""
@@ -200,10 +196,9 @@ class Tools:
         connection = McpServer(server, headers=headers, env=env)
         found = await portal.call(connection.open(prefix))
         self._servers.append(connection)
-        for tool, description, schema, call in found:
-            self._offered[tool] = Offered(Description(tool, description, schema), float(timeout), call)
+        self._offered |= {about.name: Offered(about, float(timeout), call) for about, call in found}
         self._offer()
-        return [tool for tool, *_ in found]
+        return [about.name for about, _ in found]
 
     async def aclose(self) -> None:
         """Leave the MCP servers; belongs to the portal's loop."""

@@ -83,18 +83,16 @@ class Turn:
     def outcome(self) -> str:
         """How it stands in a few words: ``3 steps, 4.2 s, $0.01``."""
         count = len(self.steps)
-        parts = [f"{count} step{'' if count == 1 else 's'}", f"{self.seconds:.1f} s"]
-        if self.cost_usd:
-            parts.append(f"${self.cost_usd:.4f}" if self.cost_usd < 0.1 else f"${self.cost_usd:.2f}")
-        if self.stopped:
-            parts.append("stopped")
-        if self.limit:
-            parts.append(f"limit reached: {self.limit}")
-        if self.error is not None:
-            parts.append("failed")
-        if not self.done:
-            parts.append("running")
-        return ", ".join(parts)
+        parts = {
+            f"{count} step{'' if count == 1 else 's'}": True,
+            f"{self.seconds:.1f} s": True,
+            f"${self.cost_usd:.{4 if self.cost_usd < 0.1 else 2}f}": bool(self.cost_usd),
+            "stopped": self.stopped,
+            f"limit reached: {self.limit}": bool(self.limit),
+            "failed": self.error is not None,
+            "running": not self.done,
+        }
+        return ", ".join(part for part, shown in parts.items() if shown)
 
     def transcript(self) -> Iterator[str]:
         """Lines of plain text: the message, what was said and done, how it ended."""
@@ -208,24 +206,21 @@ class TurnBuilder:
         if message.event == "user_message":
             self.turn.message_id = str(message.metadata.get("message_id", ""))
             return False
+        self.activity = message.content or message.status.replace("_", " ")
         if message.event == "approval":
-            step = self._step(message, "waiting")
-            self.activity = f"waiting for approval: {step.summary}"
-            return True
-        if message.event == "question":
+            self.activity = f"waiting for approval: {self._step(message, 'waiting').summary}"
+        elif message.event == "question":
             self._step(message, "waiting")
             self.activity = f"waiting for an answer: {clip(str(message.metadata.get('question', '')))}"
-            return True
-        if message.event == "usage":
+        elif message.event == "usage":
             self._replied(str(message.metadata.get("said") or ""))
-        if message.event == "retry":
+        elif message.event == "retry":
             self._replied("")  # a reply that broke off is begun again
             self.thinking = ""
         elif message.event == "approval_decided" and message.metadata.get("verdict") not in ("approved", None):
             call = self._calls.get(str(message.metadata.get("tool_use_id", "")))
             if call is not None:
                 call.status = "denied"
-        self.activity = message.content or message.status.replace("_", " ")
         return True
 
     def _tool_execution(self, message: Message) -> bool:
@@ -262,24 +257,22 @@ class TurnBuilder:
     def _agent_response(self, message: Message) -> bool:
         turn, metadata = self.turn, message.metadata
         turn.text = message.content
-        self._replied(str(metadata.get("unfinished", message.content)))
         turn.tool_calls = [str(name) for name in metadata.get("tool_calls") or ()]
-        turn.seconds = float(metadata.get("processing_time") or turn.seconds)
-        turn.usage = dict(metadata.get("usage") or {})
         turn.stopped = bool(metadata.get("stopped"))
         turn.limit = metadata.get("limit") or None
         turn.needs_input = bool(metadata.get("needs_input"))
         turn.answer = metadata.get("answer")
         turn.message_id = str(metadata.get("message_id") or turn.message_id)
-        turn.done = True
-        self.activity = "done"
-        return True
+        return self._ended(message, "done", str(metadata.get("unfinished", message.content)))
 
     def _error(self, message: Message) -> bool:
-        self._replied("")
         self.turn.error = from_event(message.raw)
+        return self._ended(message, "failed", "")
+
+    def _ended(self, message: Message, activity: str, said: str) -> bool:
+        self._replied(said)
         self.turn.seconds = float(message.metadata.get("processing_time") or self.turn.seconds)
         self.turn.usage = dict(message.metadata.get("usage") or self.turn.usage)
         self.turn.done = True
-        self.activity = "failed"
+        self.activity = activity
         return True

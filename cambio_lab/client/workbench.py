@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
-import os
+import re
 import sys
-import uuid
 import warnings
 import weakref
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import urljoin
 
@@ -21,23 +17,21 @@ from ..errors import SessionNotFound
 from . import calls, portal
 from .discovery import Address, find_server
 from .display import Progress, Table
+from .files import recorded
 from .message import Message, open_socket
-from .options import SessionOptions, spelled_out
 from .rest import Rest
+from .schemas import SessionOptions, bound, spelled_out
 from .session import Session
 
 if TYPE_CHECKING:
     from ..reports import Runs
 
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 SESSION_COLUMNS = ("name", "status", "created_at", "model", "id")
 CREATE_SECONDS = 300.0
 """A first session may have to wait for an image that is still being loaded."""
 NEWS_SECONDS = 3.0
 """Seconds before the server is asked how far it is: a desktop from the pool is there sooner, and connections count."""
-FOLDER = "CAMBIO_LAB_RECORDINGS"
-"""``cambio-lab replay`` sets it: path and first part of the name of each session's recording, in order."""
-MODE = "CAMBIO_LAB_RECORD"
-_numbers = itertools.count(1)
 
 
 @calls
@@ -141,7 +135,7 @@ class Workbench:
 
     async def session(self, id_or_name: str) -> Session:
         """The session with this id, or the newest active one with this name. Raises ``SessionNotFound``."""
-        found = await self._by_id(id_or_name) if _is_id(id_or_name) else await self._by_name(id_or_name)
+        found = await (self._by_id if _ID.fullmatch(id_or_name) else self._by_name)(id_or_name)
         if found is None:
             raise SessionNotFound(
                 f"There is no session {id_or_name!r}.", hint="await lab.sessions() lists those there are."
@@ -159,8 +153,6 @@ class Workbench:
 
         ``text`` and ``filters`` are those of :meth:`Runs.filter <cambio_lab.reports.Runs.filter>`.
         """
-        from .files import recorded
-
         return (await portal.call(recorded(self, limit))).filter(text, **filters)
 
     async def health(self) -> dict[str, Any]:
@@ -214,46 +206,20 @@ class Workbench:
     async def _by_name(self, name: str) -> dict[str, Any] | None:
         """The newest active session with this name, else the newest ended one."""
         for status in ("active", None):
-            offset, ended = 0, False
-            while not ended:
-                page = await self.sessions(status=status, limit=200, offset=offset)
+            offset = 0
+            while page := await self.sessions(status=status, limit=200, offset=offset):
                 for row in page:
                     if row.get("name") == name:
                         return await self._by_id(str(row["id"]))
                 offset += len(page)
-                ended = not page or offset >= page.total
+                if offset >= page.total:
+                    break
         return None
 
 
 def notice(text: str) -> None:
     """Something a person should know while waiting."""
     print(text, file=sys.stderr)
-
-
-def _is_id(text: str) -> bool:
-    try:
-        uuid.UUID(text)
-    except ValueError:
-        return False
-    return True
-
-
-def bound(config: Mapping[str, Any], *, loopback: bool) -> dict[str, Any]:
-    """``config`` with its recording as the server must know it.
-
-    A relative ``record`` is meant from the kernel's folder; a server on this machine is told the whole path. Without
-    one, a notebook that is being recorded or replayed gives its sessions one file each, in the order of creation.
-    """
-    result = dict(config)
-    prefix = os.environ.get(FOLDER)
-    if not result.get("record") and prefix:
-        result["record"] = f"{prefix}-{next(_numbers)}.cambio"
-    if result.get("record"):
-        path = Path(result["record"])
-        result["record"] = str(path.absolute() if loopback else path)
-        if os.environ.get(MODE):
-            result.setdefault("record_mode", os.environ[MODE])
-    return result
 
 
 async def tell(address: Address, name: str | None, bar: Progress) -> None:

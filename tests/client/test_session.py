@@ -15,7 +15,7 @@ from aiohttp import web
 
 from cambio_lab.client import portal
 from cambio_lab.client.message import Message
-from cambio_lab.client.options import SessionOptions
+from cambio_lab.client.schemas import SessionOptions
 from cambio_lab.client.turn import Turn, TurnBuilder
 from cambio_lab.client.workbench import Workbench
 from cambio_lab.desktop import KINDS

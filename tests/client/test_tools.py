@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from cambio_lab.client import portal
-from cambio_lab.client.functions import describe_function
 from cambio_lab.client.message import Message
+from cambio_lab.client.schemas import describe_function
 from cambio_lab.client.session import Session
 from cambio_lab.client.tools import as_text
 from cambio_lab.client.workbench import Workbench
