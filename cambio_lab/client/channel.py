@@ -188,9 +188,9 @@ class Channel:
 
     async def _refused(self, error: InvalidStatus) -> float:
         """How long the server told us to wait; any other refusal is final."""
-        delay = retry_after(error.response.status_code, error.response.headers)
+        answer = error.response
+        delay = retry_after(answer.status_code, answer.headers)
         if delay is None:
-            answer = error.response
             await self._give_up(refused_upgrade(answer.status_code, answer.body or b"", self.address))
             return 0.0
         await self._tell(f"The server asks to wait {delay:.0f} s before connecting (rate limit).", delay)
@@ -240,8 +240,11 @@ class Channel:
         self._note_pending(message)
         if message.type == "heartbeat" or self.handle(message):
             return
+        await self._give(message)
+
+    async def _give(self, item: Message | CambioError) -> None:
         for listener in tuple(self.listeners):
-            await listener.queue.put(message)
+            await listener.queue.put(item)
 
     def _note_pending(self, message: Message) -> None:
         question = self.question
@@ -263,11 +266,9 @@ class Channel:
         message = Message("connection", text, {"delay_seconds": delay, **particulars})
         if self._notice is not None and not self.listeners:
             self._notice(text)
-        for listener in tuple(self.listeners):
-            await listener.queue.put(message)
+        await self._give(message)
 
     async def _give_up(self, error: CambioError) -> None:
         self._failure = error
         self._ready.clear()
-        for listener in tuple(self.listeners):
-            await listener.queue.put(error)
+        await self._give(error)

@@ -66,10 +66,8 @@ class Table(list[dict[str, Any]]):
         try:
             import pandas
         except ImportError:
-            raise ConfigurationError(
-                "A DataFrame needs pandas.",
-                hint='Install it with: pip install "cambio-lab[analysis]". The table itself is a list of dicts.',
-            ) from None
+            hint = 'Install it with: pip install "cambio-lab[analysis]". The table itself is a list of dicts.'
+            raise ConfigurationError("A DataFrame needs pandas.", hint=hint) from None
         return pandas.DataFrame(list(self))
 
     def _repr_html_(self) -> str:

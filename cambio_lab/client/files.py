@@ -110,7 +110,7 @@ class Programs:
         body: dict[str, Any] = {"argv": list(argv), "env": dict(env or {}), "cwd": cwd, "timeout": timeout}
         body["stdin"] = base64.b64encode(stdin).decode()
         url = f"{self._session.path}/exec"
-        found = await portal.call(self._session.lab.rest.json("POST", url, body=body, timeout=timeout + 60))
+        found = await portal.call(self._session.lab.rest.json("POST", url, json=body, timeout=timeout + 60))
         out, err = base64.b64decode(found["stdout"]), base64.b64decode(found["stderr"])
         return Ran(found["exit_code"], out, err, found["truncated"])
 
@@ -127,7 +127,7 @@ class Clipboard:
         return str(body["text"])
 
     async def set(self, text: str) -> None:
-        await portal.call(self._session.lab.rest.json("PUT", f"{self._session.path}/clipboard", body={"text": text}))
+        await portal.call(self._session.lab.rest.json("PUT", f"{self._session.path}/clipboard", json={"text": text}))
 
 
 async def _chunks(source: bytes | Path, bar: Progress) -> AsyncIterator[bytes]:
@@ -161,7 +161,7 @@ def _entry(lab: Workbench, row: dict[str, Any]) -> Entry:
         await portal.call(lab.rest.json("DELETE", f"{path}/run"))
 
     async def change(said: dict[str, Any]) -> None:
-        await portal.call(lab.rest.json("PATCH", path, body=said))
+        await portal.call(lab.rest.json("PATCH", path, json=said))
 
     facts = {name: row.get(name) for name in ("id", "name", "model", "status", "steps", "created_at")}
     facts |= {"tags": tuple(row.get("tags") or ()), "note": row.get("note") or ""}

@@ -82,10 +82,6 @@ class Message:
         """An error that was said to this connection alone: what it asked for was refused."""
         return self.type == "error" and self.sequence is None
 
-    def answers(self, viewer: str) -> bool:
-        """Whether the agent's question was answered by ``viewer``: another client's answer is no confirmation."""
-        return self.event == "question_answered" and self.metadata.get("by") == viewer
-
     @property
     def ends_turn(self) -> bool:
         """The one good or bad end of a turn."""

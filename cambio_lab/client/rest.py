@@ -61,28 +61,18 @@ class Rest:
             verify=address.tls() or True,
         )
 
-    async def json(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, Any] | None = None,
-        body: Any = None,
-        timeout: float | None = None,
-    ) -> Any:
+    async def json(self, method: str, path: str, **options: Any) -> Any:
         """Return the decoded answer; raise what :func:`from_envelope` makes of any other."""
-        response = await self.request(method, path, params=params, json=body, timeout=timeout)
+        response = await self.request(method, path, **options)
         try:
             return response.json()
         except ValueError as error:
             kind = response.headers.get("content-type") or "no content type"
             raise not_the_api(self.address.url, kind) from error
 
-    async def bytes(
-        self, path: str, *, params: Mapping[str, Any] | None = None, patience: float = PATIENCE_SECONDS
-    ) -> tuple[bytes, str]:
+    async def bytes(self, path: str, **options: Any) -> tuple[bytes, str]:
         """``(content, media type)`` of a GET."""
-        response = await self.request("GET", path, params=params, patience=patience)
+        response = await self.request("GET", path, **options)
         return response.content, response.headers.get("content-type", "").partition(";")[0]
 
     async def request(
@@ -90,26 +80,20 @@ class Rest:
         method: str,
         path: str,
         *,
-        params: Mapping[str, Any] | None = None,
-        json: Any = None,
         content: Any = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
         accept: tuple[int, ...] = (),
         patience: float = PATIENCE_SECONDS,
+        **options: Any,
     ) -> httpx2.Response:
         """One answered request; ``accept`` are statuses besides 2xx that are no error here.
 
-        ``content`` may be a function that makes the body for each try; ``patience`` bounds the waits in seconds.
+        ``content`` may be a function that makes the body for each try; ``patience`` bounds the waits in seconds; other
+        ``options`` are httpx2's.
         """
-        options: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
-        if json is not None:
-            options["json"] = json
         while True:
-            if content is not None:
-                options["content"] = content() if callable(content) else content
+            body = content() if callable(content) else content
             try:
-                response = await self._client.request(method, path, params=params, headers=headers, **options)
+                response = await self._client.request(method, path, content=body, **options)
             except httpx2.TransportError as error:
                 raise unreachable(self.address, error) from error
             if response.is_success or response.status_code in accept:
@@ -140,7 +124,7 @@ class Rest:
         if response.has_redirect_location:
             target = response.url.join(response.headers["location"]).copy_with(query=None)
             return not_the_api(self.address.url, f"it redirects to {target}")
-        return from_envelope(response.status_code, _decoded(response.content), url=self.address.url)
+        return from_envelope(response.status_code, response.content, self.address.url)
 
 
 def retry_after(status: int, headers: Mapping[str, str]) -> float | None:
@@ -153,8 +137,12 @@ def retry_after(status: int, headers: Mapping[str, str]) -> float | None:
         return 1.0
 
 
-def from_envelope(status: int, body: Any, *, url: str = "") -> CambioError:
+def from_envelope(status: int, content: bytes | bytearray, url: str) -> CambioError:
     """Return the exception for an answer of ``status`` with the documented envelope, or with anything else."""
+    try:
+        body = json.loads(content)
+    except ValueError:
+        body = None
     if not isinstance(body, Mapping) or "message" not in body:
         return _without_envelope(status, url)
     found = body.get("details")
@@ -191,18 +179,9 @@ def not_the_api(url: str, what: str) -> CambioError:
 def refused_upgrade(status: int, content: bytes | bytearray, address: Address) -> CambioError:
     """Return the exception for a WebSocket handshake that was answered with ``status``."""
     if status in (400, 426):  # this client always asks for an upgrade, so something removed the request's headers
-        return errors.ServerError(
-            f"A proxy between here and {address.url} does not let WebSockets through.", hint=_UPGRADE_HINT
-        )
-    return from_envelope(status, _decoded(content), url=address.url)
-
-
-def _decoded(content: bytes | bytearray) -> Any:
-    """Return the JSON of an answer's body, or ``None`` when it is something else."""
-    try:
-        return json.loads(content)
-    except ValueError:
-        return None
+        text = f"A proxy between here and {address.url} does not let WebSockets through."
+        return errors.ServerError(text, hint=_UPGRADE_HINT)
+    return from_envelope(status, content, address.url)
 
 
 def from_event(message: Mapping[str, Any]) -> CambioError:

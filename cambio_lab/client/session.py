@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import calls, display, portal
@@ -16,7 +16,7 @@ from .display import Table
 from .feed import Exchange, run_now
 from .files import Clipboard, Files, Programs, load_run
 from .message import Answer, Approval, Approve, Message, Question, Questions
-from .schemas import AnswerType
+from .schemas import ask_typed
 from .screenshot import ImageSource, Screenshot, example
 from .tools import Tools
 from .turn import Observer, Turn
@@ -89,7 +89,7 @@ class Session:
 
         While a turn runs, a message is refused; with ``when="next"`` the agent gets it before its next step, and the
         running turn is returned at once; ``when="now"`` stops the running turn first. ``like`` is a run that shows how
-        it is done, such as a demonstration: the agent gets its steps and key screenshots (:mod:`.example`).
+        it is done, such as a demonstration: the agent gets its steps and key screenshots.
         """
         if like is not None:
             shown = await asyncio.to_thread(example, like)
@@ -114,11 +114,12 @@ class Session:
         for what only the type itself can check (its validators). Raises
         :class:`~cambio_lab.errors.AnswerDoesNotFit`, or what :meth:`send` raises. The turn is the last of ``turns``.
         """
-        kind = AnswerType(schema)
-        options: dict[str, Any] = {"screenshots": screenshots, "images": images, "fields": kind.fields}
-        if not kind.read(await Exchange(self, content, metadata, show, **options).follow(approve)):
-            kind.read(await Exchange(self, kind.again, metadata, show, **options).follow(approve))
-        return kind.value()
+
+        def send(content: str, fields: dict[str, Any]) -> Awaitable[Turn]:
+            options: dict[str, Any] = {"screenshots": screenshots, "images": images, "fields": fields}
+            return Exchange(self, content, metadata, show, **options).follow(approve)
+
+        return await ask_typed(schema, content, send)
 
     def send_blocking(self, content: str, *, show: bool | None = None) -> Turn:
         """:meth:`send` for code that is not ``async`` (magics, a script's main thread)."""
@@ -196,9 +197,13 @@ class Session:
 
     async def answer(self, text: str = "", tool_use_id: str | None = None) -> None:
         """Answer the question that waits; empty hands the desktop back. Raises ``SessionConflict`` when none waits."""
+
+        def confirms(found: Message) -> bool:  # another client's answer is no confirmation
+            return found.event == "question_answered" and found.metadata.get("by") == self.viewer
+
         message = {"type": "answer", "text": text, "viewer": self.viewer}
         message |= {} if tool_use_id is None else {"tool_use_id": tool_use_id}
-        await portal.call(self.channel.ask(message, lambda found: found.answers(self.viewer)))
+        await portal.call(self.channel.ask(message, confirms))
 
     async def wait_for_question(self, *, timeout: float = 60.0) -> Question:
         """What the agent asks, now or soon. Raises ``TimeoutError``."""
@@ -219,7 +224,7 @@ class Session:
 
     async def update(self, **changes: Any) -> dict[str, Any]:
         """Change ``name``, ``approval`` or ``display`` of the running session."""
-        self.description = {**self.description, **await self._json("PATCH", "", body=changes)}
+        self.description = {**self.description, **await self._json("PATCH", "", json=changes)}
         return self.description
 
     async def end(self) -> None:

@@ -102,8 +102,11 @@ class McpServer:
         except Exception as error:
             if ready.done():
                 raise
+            cause: BaseException = error
+            while isinstance(cause, BaseExceptionGroup):
+                cause = cause.exceptions[0]
             where = self._where if isinstance(self._where, str) else " ".join(self._where)
-            words = visible(str(_innermost(error)) or type(error).__name__)
+            words = visible(str(cause) or type(cause).__name__)
             ready.set_exception(ServerUnreachable(f"The MCP server {where} cannot be used: {words}"))
         finally:
             self._client = None
@@ -121,10 +124,6 @@ class McpServer:
 
         http = await stack.enter_async_context(httpx2.AsyncClient(headers=self._headers, timeout=600))
         return streamable_http_client(self._where, http_client=http)
-
-
-def _innermost(error: BaseException) -> BaseException:
-    return _innermost(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -119,7 +119,7 @@ class Workbench:
     async def _create(self, name: str | None, body: dict[str, Any]) -> dict[str, Any]:
         with Progress("Starting a desktop") as bar:
             request = asyncio.ensure_future(
-                portal.call(self.rest.json("POST", "/sessions", body=body, timeout=CREATE_SECONDS))
+                portal.call(self.rest.json("POST", "/sessions", json=body, timeout=CREATE_SECONDS))
             )
             news = portal.submit(tell(self.address, name, bar))
             try:

@@ -81,15 +81,10 @@ def escape(value: str, limit: int = LONGEST_TEXT) -> str:
 def _page(
     turns: Sequence[Turn], title: str, frames: dict[int, Screenshot], final: Screenshot | None, limit: int
 ) -> str:
-    parts = ['<div class="cambio-record">']
-    if title:
-        parts.append(f"<p><strong>{escape(title, 300)}</strong></p>")
-    for turn in turns:
-        parts.extend(_turn(turn, frames, limit))
-    if final is not None:
-        parts.append(f"<p><strong>The desktop at the end</strong></p>\n<p>{_img(final, final.alt)}</p>")
-    parts.append("</div>")
-    return "\n".join(parts)
+    head = [f"<p><strong>{escape(title, 300)}</strong></p>"] if title else []
+    said = (line for turn in turns for line in _turn(turn, frames, limit))
+    end = [f"<p><strong>The desktop at the end</strong></p>\n<p>{_img(final, final.alt)}</p>"] if final else []
+    return "\n".join(['<div class="cambio-record">', *head, *said, *end, "</div>"])
 
 
 def _turn(turn: Turn, frames: dict[int, Screenshot], limit: int) -> Iterable[str]:
@@ -121,7 +116,7 @@ def _steps(steps: Sequence[Step], limit: int) -> Iterable[str]:
     for step in steps:
         took = f" <small>{duration(step.timing['total_ms'])}</small>" if step.timing.get("total_ms") else ""
         state = "" if step.ok else f" <strong>{escape(step.status, 40)}</strong>"
-        said = clip(step.text, min(STEP_TEXT, limit)) if step.text else ""
+        said = clip(step.text, min(STEP_TEXT, limit))
         result = f"<br><small>{escape(said)}</small>" if said else ""
         yield f"<li><code>{escape(step.summary, 200)}</code>{state}{took}{result}</li>"
     yield "</ol>"
@@ -130,9 +125,9 @@ def _steps(steps: Sequence[Step], limit: int) -> Iterable[str]:
 def frame(step: Step, image: Screenshot | None = None, *, width: int = 0) -> str:
     """``<img>`` of a step's image with its caption, or nothing; ``width`` is the shown one in pixels."""
     image = image or step.screenshot
-    words = f"Step {step.number}: {step.summary}"
     if image is None:
         return ""
+    words = f"Step {step.number}: {step.summary}"
     return f"{_img(image, words, title=words, width=width)}<br><small>{escape(clip(words, 60))}</small>"
 
 
@@ -157,11 +152,8 @@ def _lines(value: str, limit: int) -> str:
 
 def _fit(image: Screenshot, most: int, sizes: Iterable[tuple[int, int]]) -> Screenshot | None:
     """The largest JPEG of ``image`` whose data URI has at most ``most`` bytes."""
-    for width, quality in sizes:
-        small = image.jpeg(width=width, quality=quality)
-        if len(small.data_uri) <= most:
-            return small
-    return None
+    made = (image.jpeg(width=width, quality=quality) for width, quality in sizes)
+    return next((small for small in made if len(small.data_uri) <= most), None)
 
 
 def _frames(turns: Sequence[Turn], most: int) -> dict[int, Screenshot]:

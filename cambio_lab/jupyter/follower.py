@@ -23,6 +23,8 @@ from ..client.turn import Turn, TurnBuilder
 from ..errors import CambioError
 from . import bundle, escape
 
+CATCH_UP_SECONDS = 5.0
+
 
 class Handle(Protocol):
     """An output that can be replaced."""
@@ -48,9 +50,10 @@ class Follower:
 
     async def read(self) -> None:
         """Take the events of a session that has ended: its socket tells nothing."""
-        path, position, more = f"/sessions/{self._session_id}/events", 0, True
+        position, more = 0, True
         while more:
-            page = await self._rest.json("GET", path, params={"after": position, "limit": 200})
+            params = {"after": position, "limit": 200}
+            page = await self._rest.json("GET", f"/sessions/{self._session_id}/events", params=params)
             for event in page["events"]:
                 position = event["sequence"]
                 await self._take(Message.parse(event))
@@ -63,10 +66,10 @@ class Follower:
         self._handles.append(handle)
         await self._show()
 
-    async def caught_up(self, message_id: str, timeout: float = 5.0) -> tuple[list[Handle], dict[str, Any]]:
+    async def _caught_up(self, message_id: str) -> tuple[list[Handle], dict[str, Any]]:
         """The outputs and what they should show, once the turn of ``message_id`` (empty: all so far) is in it."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(timeout), self._progress:
+            async with asyncio.timeout(CATCH_UP_SECONDS), self._progress:
                 await self._progress.wait_for(lambda: self._knows(message_id))
         return self._handles, await self._content()
 
@@ -75,12 +78,12 @@ class Follower:
             return True
         if not message_id:
             return self._builder is None
-        complete = [turn for turn in self.turns if self._builder is None or turn is not self._builder.turn]
-        return any(turn.message_id == message_id and turn.done for turn in complete)
+        current = self._builder and self._builder.turn  # its screenshots are still being fetched
+        return any(turn.message_id == message_id and turn.done for turn in self.turns if turn is not current)
 
     async def turn_ended(self, turn: Turn | None) -> None:
         """Show the record up to ``turn`` as output of the running cell: a notebook keeps only those."""
-        show_all(*await portal.call(self.caught_up("" if turn is None else turn.message_id)))
+        show_all(*await portal.call(self._caught_up("" if turn is None else turn.message_id)))
 
     async def ending(self) -> None:
         """Open the record: from now on it is all there is to see."""
@@ -126,12 +129,10 @@ class Follower:
         if self._builder is None:
             return False
         self._builder.feed(message)
-        if not message.ends_turn:
-            return False
-        turn = self._builder.turn
-        await fetch_steps(self._rest, turn.steps)
-        self._builder = None
-        return True
+        if message.ends_turn:
+            await fetch_steps(self._rest, self._builder.turn.steps)
+            self._builder = None
+        return message.ends_turn
 
     async def _show(self) -> None:
         if self._handles:

@@ -271,13 +271,8 @@ def fill(text: str, variables: Mapping[str, Any]) -> str:
 
 def _text_form(value: Any, source: str) -> str:
     """Return what the agent reads for ``value``; refuse an object that has no text of its own."""
-    if (
-        str(value) == object.__repr__(value)
-        or isinstance(value, Screenshot | Session | Workbench | Call)
-        or callable(value)
-    ):
-        kind = type(value).__name__
-        raise InvalidRequest(
-            f"{{{source}}} is a {kind}, which has no text form.", hint="Use an attribute, or str(...)."
-        )
+    ours = isinstance(value, Screenshot | Session | Workbench | Call)
+    if ours or callable(value) or str(value) == object.__repr__(value):
+        text = f"{{{source}}} is a {type(value).__name__}, which has no text form."
+        raise InvalidRequest(text, hint="Use an attribute, or str(...).")
     return str(value)

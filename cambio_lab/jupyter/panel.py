@@ -130,11 +130,9 @@ class Relay:
         if method not in METHODS or not self._may_ask(path):
             self._send({**answer, "status": 403, "body": {"message": "The kernel relays this session only."}}, [])
             return
-        every = tuple(range(300, 600))
+        options: dict[str, Any] = {"json": message.get("body"), "accept": tuple(range(300, 600)), "patience": 0.0}
         try:
-            response = await self._session.lab.rest.request(
-                method, f"/{path}", json=message.get("body"), accept=every, patience=0.0
-            )
+            response = await self._session.lab.rest.request(method, f"/{path}", **options)
         except CambioError as error:
             self._send({**answer, "status": 502, "body": {"message": error.describe()}}, [])
             return
@@ -149,16 +147,12 @@ class Relay:
     def _may_ask(self, path: str) -> bool:
         own = f"sessions/{self._session.id}"
         plain = path.partition("?")[0]
-        return (
-            (plain == own or plain.startswith(own + "/")) and ".." not in plain.split("/") and "%2e" not in path.lower()
-        )
+        return f"{plain}/".startswith(f"{own}/") and ".." not in plain.split("/") and "%2e" not in path.lower()
 
     async def _open(self, message: Mapping[str, Any]) -> None:
         await self._close({})
-        after = message.get("after")
-        self._channel = Channel(
-            self._session.lab.address, self._session.id, after=after if type(after) is int else None
-        )
+        after = message.get("after") if type(message.get("after")) is int else None
+        self._channel = Channel(self._session.lab.address, self._session.id, after=after)
         self._following = asyncio.create_task(self._follow(self._channel, self._channel.listen()))
 
     async def _follow(self, channel: Channel, listener: Listener) -> None:
@@ -193,10 +187,9 @@ class Relay:
         self._frame_at = time.monotonic()
         width = message.get("width")
         params = {"width": min(1920, max(64, width))} if type(width) is int else None
+        path = f"{self._session.path}/screenshot"
         try:
-            data, _ = await self._session.lab.rest.bytes(
-                f"/sessions/{self._session.id}/screenshot", params=params, patience=90.0
-            )
+            data, _ = await self._session.lab.rest.bytes(path, params=params, patience=90.0)
         except CambioError as error:
             self._send({"kind": "frame", "same": True, "reason": error.describe()}, [])
             return

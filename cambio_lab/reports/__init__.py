@@ -6,6 +6,7 @@ point's name is the name of the format. docs/runs.md has an example.
 
 from __future__ import annotations
 
+import datetime
 import logging
 from collections.abc import Sequence
 from importlib import import_module
@@ -36,8 +37,8 @@ _OURS = {
     "cambio": "documents:CambioExporter",
     "html": "documents:HtmlExporter",
     "markdown": "documents:MarkdownExporter",
-    "inspect": "inspect_log:InspectExporter",
-    "atif": "atif:AtifExporter",
+    "inspect": "trajectories:InspectExporter",
+    "atif": "trajectories:AtifExporter",
     "dataset": "dataset:DatasetExporter",
     "messages": "dataset:MessagesExporter",
     "video": "video:VideoExporter",
@@ -111,6 +112,11 @@ def only(runs: Sequence[Run]) -> Run:
     if len(runs) != 1:
         raise ConfigurationError("This format holds one run.", hint="Export each to a file of its own.")
     return runs[0]
+
+
+def time_text(seconds: float | None) -> str:
+    """Return epoch seconds as other formats write times: ISO 8601 in UTC."""
+    return datetime.datetime.fromtimestamp(seconds or 0.0, datetime.UTC).isoformat()
 
 
 def _loadable() -> dict[str, Exporter]:

@@ -112,8 +112,9 @@ class Runs:
         entry = self._entry(which)
         if entry.change is None:
             raise ConfigurationError("This run is a cell or a file.", hint="Use experiment.annotate(...) for a cell.")
-        said: Json = {name: value for name, value in (("tags", tags), ("note", note)) if value is not None}
-        await entry.change({**said, "tags": list(tags)} if tags is not None else said)
+        given = {"tags": None if tags is None else list(tags), "note": note}
+        said: Json = {name: value for name, value in given.items() if value is not None}
+        await entry.change(said)
         entry.row.update(said)
 
     def _entry(self, which: int | str) -> Entry:
@@ -149,16 +150,11 @@ def row_of(**given: Any) -> Json:
 
 
 def _entry(run: Run) -> Entry:
-    facts = run.manifest["session"]
+    facts, result = run.manifest["session"], run.result
     known: Json = {"status": facts.get("status", ""), "created_at": facts.get("created_at") or ""}
-    if run.result is not None:
-        success = run.result.success
-        verdict = "" if success is None else "success" if success else "failure"
-        known |= {
-            "task": run.result.task,
-            "verdict": verdict,
-            "tags": (run.result.experiment, run.result.setting, *run.result.tags),
-        }
+    if result is not None:
+        known["verdict"] = {None: "", True: "success", False: "failure"}[result.success]
+        known |= {"task": result.task, "tags": (result.experiment, result.setting, *result.tags)}
     row = row_of(id=run.id, name=run.name, model=run.model, steps=len(run.rows), cost_usd=run.usage.cost_usd, **known)
 
     async def load() -> Run:

@@ -63,12 +63,12 @@ class Comparison:
 
     @property
     def totals(self) -> dict[str, tuple[float, float]]:
-        return {name: (_total(self.left, name), _total(self.right, name)) for name in _TOTALS}
+        left, right = _totals(self.left), _totals(self.right)
+        return {name: (left[name], right[name]) for name in left}
 
     @property
     def table(self) -> pd.DataFrame:
         """The alignment as a DataFrame: step and action of each run, and whether they are the same."""
-        pd = load_pandas()
         columns: dict[str, list[Any]] = {
             "left_step": [pair.left and pair.left["step"] for pair in self.pairs],
             "left": [_words(pair.left) for pair in self.pairs],
@@ -76,7 +76,7 @@ class Comparison:
             "right": [_words(pair.right) for pair in self.pairs],
             "same": [pair.same for pair in self.pairs],
         }
-        return pd.DataFrame(columns)
+        return load_pandas().DataFrame(columns)
 
     def __repr__(self) -> str:
         at = self.parts_at
@@ -108,7 +108,10 @@ class Comparison:
             "comparison",
             summary=repr(self),
             headings=[f"{run.name} ({run.model})" for run in (self.left, self.right)],
-            totals=[(name, [_value(name, value) for value in values]) for name, values in self.totals.items()],
+            totals=[
+                (name, [f"{value:.1f} s" if name == "seconds" else f"{value:.6g}" for value in values])
+                for name, values in self.totals.items()
+            ],
             lines=lines,
             left_out=max(0, len(self.pairs) - MAX_PAIRS),
         )
@@ -135,9 +138,9 @@ class _Side:
         return (image and data_uri(image)) or "", _numbered(row)
 
 
-_TOTALS = (
-    *("steps", "seconds", "requests", "input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"),
-    *("output_tokens", "cost_usd"),
+_USAGE = (
+    *("requests", "input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens"),
+    "cost_usd",
 )
 
 
@@ -152,11 +155,11 @@ def compare(left: Run, right: Run) -> Comparison:
 def align(first: Sequence[Json], second: Sequence[Json]) -> list[Pair]:
     """Return the lines of two lists of steps. ``labextension/shared/align.ts`` does the same: one test checks both."""
     matcher = difflib.SequenceMatcher(None, [_key(row) for row in first], [_key(row) for row in second], autojunk=False)
-    pairs: list[Pair] = []
-    for kind, i1, i2, j1, j2 in matcher.get_opcodes():
-        for one, other in zip_longest(first[i1:i2], second[j1:j2]):
-            pairs.append(Pair(one, other, kind == "equal", _tree_difference(one, other)))
-    return pairs
+    return [
+        Pair(one, other, kind == "equal", _tree_difference(one, other))
+        for kind, i1, i2, j1, j2 in matcher.get_opcodes()
+        for one, other in zip_longest(first[i1:i2], second[j1:j2])
+    ]
 
 
 def _key(row: Json) -> str:
@@ -165,7 +168,10 @@ def _key(row: Json) -> str:
 
 def _tree_difference(left: Json | None, right: Json | None) -> tuple[str, ...]:
     """Return how the pages that both steps read differ: removed lines with ``-``, new ones with ``+``."""
-    one, other = (_tree(row)[:MAX_TREE] for row in (left, right))
+    if left is None or right is None:
+        return ()
+    trees = (row["unseen_tree"] or (row["text"] if row["action"] in READS else "") for row in (left, right))
+    one, other = (str(tree)[:MAX_TREE] for tree in trees)
     if not one or not other or one == other:
         return ()
     lines = islice(difflib.unified_diff(one.splitlines(), other.splitlines(), n=0, lineterm=""), 2, None)
@@ -173,20 +179,12 @@ def _tree_difference(left: Json | None, right: Json | None) -> tuple[str, ...]:
     return tuple(islice(changed, MAX_TREE_LINES))
 
 
-def _tree(row: Json | None) -> str:
-    if row is None:
-        return ""
-    return str(row["unseen_tree"] or (row["text"] if row["action"] in READS else ""))
-
-
-def _total(run: Run, name: str) -> float:
-    if name == "steps":
-        return len(run.rows)
-    return float(run.seconds if name == "seconds" else getattr(run.usage, name))
-
-
-def _value(name: str, value: float) -> str:
-    return f"{value:.1f} s" if name == "seconds" else f"{value:.6g}"
+def _totals(run: Run) -> dict[str, float]:
+    return {
+        "steps": len(run.rows),
+        "seconds": run.seconds,
+        **{name: float(getattr(run.usage, name)) for name in _USAGE},
+    }
 
 
 def _words(row: Json | None) -> str:

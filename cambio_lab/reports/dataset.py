@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
+from ..events import Usage
 from ..recording import SUFFIXES, Json
-from ..recording.rows import points
-from .atif import replies
+from ..recording.rows import points, usage_of
 
 if TYPE_CHECKING:
     from .run import Run
@@ -30,6 +31,7 @@ _COUNTS = ["repeat", "turn", "step", "screen_width", "screen_height", "start_x",
 _TOKENS = ["input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "thinking_tokens"]
 _NUMBERS = ["score", "start_x_normalised", "start_y_normalised", "x_normalised", "y_normalised", "cost_usd"]
 _TIMES = ["model_ms", "action_ms", "settle_ms", "encode_ms", "total_ms"]
+_COPIED = ["turn", "step", "actor", "action", "status", "approval", "human_input", "unseen_tree", "cost_usd"]
 _IMAGES = ["screenshot_before", "screenshot_after", "unseen_screenshot"]
 
 
@@ -51,7 +53,7 @@ class DatasetExporter:
         kinds |= dict.fromkeys([*_NUMBERS, *_TIMES], pa.float64())
         kinds |= {"success": pa.bool_(), "human_input": pa.bool_(), "started_at": pa.timestamp("us", tz="UTC")}
         kinds |= dict.fromkeys(_IMAGES, image)
-        _write(pa, target, kinds, (row for run in runs for row in step_rows(run)), dict.fromkeys(_IMAGES, _IMAGE))
+        _write(pa, target, kinds, (row for run in runs for row in step_rows(run)))
 
 
 class MessagesExporter:
@@ -67,16 +69,12 @@ class MessagesExporter:
         message = pa.struct([("role", pa.string()), ("content", pa.list_(part))])
         kinds = {"run": pa.string(), "model": pa.string(), "success": pa.bool_()}
         kinds |= {"messages": pa.list_(message), "images": pa.list_(image)}
-        _write(pa, target, kinds, map(conversation, runs), {"images": [_IMAGE]})
-
-
-_IMAGE = {"_type": "Image"}
+        _write(pa, target, kinds, map(conversation, runs))
 
 
 def to_dataset(runs: Sequence[Run], path: str | Path, *, messages: bool = False) -> Path:
     """Write ``runs`` to the Parquet file ``path``: a row for each step, or with ``messages`` for each run."""
-    exporter = MessagesExporter() if messages else DatasetExporter()
-    exporter.write(runs, Path(path))
+    (MessagesExporter() if messages else DatasetExporter()).write(runs, Path(path))
     return Path(path)
 
 
@@ -93,20 +91,14 @@ def step_rows(run: Run) -> Iterator[Json]:
     for reply in replies(run):
         for number, call in enumerate(reply.calls):
             arguments = call["arguments"]
-            row = {
-                name: call[name] for name in ("turn", "step", "actor", "action", "status", "approval", "human_input")
-            }
-            row |= {name: call[name] for name in (*_TOKENS, *_TIMES, "cost_usd")}
+            row = {name: call[name] for name in (*_COPIED, *_TOKENS, *_TIMES)}
             row |= {"instruction": prompts[reply.turn - 1] if 0 < reply.turn <= len(prompts) else shown}
             row |= {"thought": reply.thought if number == 0 else "", "text": call["said"], "result": call["text"]}
             row |= {"arguments": json.dumps(arguments, ensure_ascii=False), "element": _element(arguments, elements)}
             row |= {"started_at": round(call["started_at"] * 1e6), **_places(call, *size)}
             after = call["screenshot"]
             row |= {"screenshot_before": _screenshot(run, before), "screenshot_after": _screenshot(run, after)}
-            row |= {
-                "unseen_screenshot": _screenshot(run, call["unseen_screenshot"]),
-                "unseen_tree": call["unseen_tree"],
-            }
+            row |= {"unseen_screenshot": _screenshot(run, call["unseen_screenshot"])}
             before, size = after or before, call["size"] if all(call["size"]) else size
             elements |= {found[2]: found[1] for found in _REFERENCE.finditer(call["text"])}
             yield facts | row
@@ -152,11 +144,8 @@ def _screenshot(run: Run, digest: str | None) -> Json | None:
 
 
 def _places(call: Json, width: int, height: int) -> Json:
-    found = points(call["arguments"])
-    ends = [("", found[-1])] if found else []
-    ends += [("start_", found[0])] if len(found) == 2 else []
     places: Json = {}
-    for name, (x, y) in ends:
+    for name, (x, y) in zip(("", "start_"), reversed(points(call["arguments"])), strict=False):
         places |= {f"{name}x": x, f"{name}y": y, f"{name}x_normalised": x / width, f"{name}y_normalised": y / height}
     return places
 
@@ -168,12 +157,11 @@ def _element(arguments: Json, known: dict[str, str]) -> str | None:
     return known.get(str(named), str(named)) if named else None
 
 
-def _write(pa: Any, target: Path, kinds: dict[str, Any], rows: Iterator[Json], features: Json) -> None:
+def _write(pa: Any, target: Path, kinds: dict[str, Any], rows: Iterator[Json]) -> None:
     import pyarrow.parquet as parquet
 
-    # `datasets` shows these columns as images, and takes the others as they are
-    known = {name: features.get(name) or _feature(pa, kind) for name, kind in kinds.items()}
-    metadata = {"huggingface": json.dumps({"info": {"features": known}})}
+    features = {name: _feature(pa, kind) for name, kind in kinds.items()}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     schema = pa.schema(list(kinds.items()), metadata=metadata)
     with parquet.ParquetWriter(target, schema, compression="zstd", use_dictionary=_TEXTS) as writer:
         while group := list(islice(rows, GROUP_ROWS)):
@@ -181,8 +169,11 @@ def _write(pa: Any, target: Path, kinds: dict[str, Any], rows: Iterator[Json], f
 
 
 def _feature(pa: Any, kind: Any) -> Any:
+    """Return what `datasets` is told of a column: it shows structs with ``bytes`` as images."""
     if pa.types.is_list(kind):
         return [_feature(pa, kind.value_type)]
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        return {"_type": "Image"}
     if pa.types.is_struct(kind):
         return {item.name: _feature(pa, item.type) for item in kind}
     return {"dtype": {"double": "float64"}.get(str(kind), str(kind)), "_type": "Value"}
@@ -192,7 +183,104 @@ def _pyarrow() -> Any:
     try:
         import pyarrow
     except ImportError:
-        raise ConfigurationError(
-            "Datasets need pyarrow.", hint='Install it with: pip install "cambio-lab[dataset]".'
-        ) from None
+        hint = 'Install it with: pip install "cambio-lab[dataset]".'
+        raise ConfigurationError("Datasets need pyarrow.", hint=hint) from None
     return pyarrow
+
+
+@dataclass
+class Reply:
+    """One reply of the model in turn ``turn`` (from 1), whole at ``time`` (epoch seconds).
+
+    With ``human`` it is what a person did on the desktop from ``time`` on, and nothing was said.
+    """
+
+    turn: int
+    time: float
+    model_ms: float
+    text: str
+    usage: Usage
+    thought: str = ""
+    human: bool = False
+    calls: list[Json] = field(default_factory=list)
+    """The rows of its calls, as in ``run.rows``, each with ``id``, ``size``, ``human_input`` and ``approval``.
+
+    ``size`` is that of its screenshot, zero without one. ``human_input`` says that a person used the desktop since the
+    call before. ``approval`` is a person's verdict or empty.
+    """
+
+
+def replies(run: Run) -> list[Reply]:
+    """Return the replies in order; a call that was denied or not executed has no row."""
+    rows = {
+        step["tool_use_id"]: {**row, "size": (step.get("width", 0), step.get("height", 0))}
+        for step, row in zip(run.contents.steps, run.rows, strict=True)
+    }
+    found: list[Reply] = []
+    verdicts: dict[str, str] = {}
+    seen: set[str] = set()
+    turn, touched = 0, False
+    current: Reply | None = None
+    for event in run.contents.events:
+        match event["kind"]:
+            case "UserMessage":
+                turn += 1
+            case "ModelReplied":
+                current = Reply(turn, event["time"], event["model_ms"], event["text"], usage_of(event["usage"]))
+                found.append(current)
+            case "HumanInput":
+                touched = True
+            case "ApprovalDecided":
+                verdicts[event["tool_use_id"]] = event["verdict"]
+            case "ToolFinished" if event["tool_use_id"] in rows and event["tool_use_id"] not in seen:
+                by = current
+                if event.get("actor") == "human":  # a person's steps in a row are one
+                    if not found or not found[-1].human or found[-1].turn != turn:
+                        found.append(Reply(turn, event["time"], 0.0, "", Usage(), human=True))
+                    by = found[-1]
+                if by is None:
+                    continue
+                call = event["tool_use_id"]
+                seen.add(call)
+                by.calls.append({**rows[call], "id": call, "human_input": touched, "approval": verdicts.get(call, "")})
+                touched = False
+    _add_thoughts([reply for reply in found if not reply.human], run.contents.exchanges)
+    return found
+
+
+def _add_thoughts(found: Sequence[Reply], exchanges: Sequence[Json]) -> None:
+    """Fill in ``thought`` from the recorded replies: those of the conversation may have been summarised since."""
+    waiting = iter(found)
+    reply = next(waiting, None)
+    for exchange in exchanges:
+        if reply is None:
+            return
+        text, thought, calls = _parse(exchange.get("response"))
+        first = reply.calls[0]["id"] if reply.calls else None
+        if text == reply.text and (first is None or first in calls):
+            reply.thought = thought
+            reply = next(waiting, None)
+
+
+def _parse(response: object) -> tuple[str, str, list[str]]:
+    """Return text, thought and the ids of the calls in a recorded stream."""
+    text, thought, calls = [], [], []
+    for event in _events(response):
+        delta, block = event.get("delta"), event.get("content_block")
+        if isinstance(delta, dict):
+            text.append(str(delta.get("text", "")))
+            thought.append(str(delta.get("thinking", "")))
+        if isinstance(block, dict) and block.get("type") == "tool_use":
+            calls.append(str(block.get("id")))
+    return "".join(text), "".join(thought), calls
+
+
+def _events(response: object) -> Iterator[Json]:
+    for line in response.splitlines() if isinstance(response, str) else ():
+        if line.startswith("data:"):
+            try:
+                event = json.loads(line[5:])
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(event, dict):
+                yield event

@@ -22,8 +22,10 @@ MAX_WORDS = 4000
 MAX_SENT = 20
 """Images of messages that are shown."""
 LOOKS = frozenset({"screenshot", "zoom"})
-CHART_WIDTH, CHART_HEIGHT = 460, 110
-"""Of a chart, in pixels."""
+CHART_WIDTH, CHART_HEIGHT, REPORT_WIDTH = 460, 110, 960
+"""In pixels."""
+ASKING = frozenset({"ask_user", "hand_over"})
+_MARKUP = re.compile(r"[\\`*_{}\[\]()#+\-.!|~:@$^=]")
 
 
 def page(contents: Contents, *, whole: bool = False) -> str:
@@ -55,8 +57,7 @@ def _facts(contents: Contents, steps: int) -> list[str]:
     usage = usage_of(contents.manifest.get("usage", {}))
     facts = [str(contents.manifest.get("model", "")), counted(steps, "step"), f"{seconds(contents):.1f} s"]
     facts += [counted(usage.requests, "request"), f"${usage.cost_usd:.4f}"]
-    unfinished = [] if contents.manifest.get("complete", True) else ["not finished when this was saved"]
-    return facts + unfinished
+    return facts if contents.manifest.get("complete", True) else [*facts, "not finished when this was saved"]
 
 
 def _caption(scene: Scene) -> str:
@@ -84,9 +85,7 @@ def _transcript(contents: Contents) -> list[Json]:
     status = {step["tool_use_id"]: step["status"] for step in contents.steps}
     found, drawn = list[Json](), 0
     for event in contents.events:
-        if (entry := _entry(event, status)) is None:
-            continue
-        who, text = entry
+        who, text = _entry(event, status)
         if who == "Agent" and not text.strip():
             continue
         images = images_of(event)[: MAX_SENT - drawn] if event["kind"] == "UserMessage" else []
@@ -97,7 +96,7 @@ def _transcript(contents: Contents) -> list[Json]:
     return found
 
 
-def _entry(event: Json, status: dict[str, str]) -> tuple[str, str] | None:
+def _entry(event: Json, status: dict[str, str]) -> tuple[str, str]:
     match event["kind"]:
         case "UserMessage" | "MessageDelivered":
             return "Note" if event.get("note") else "You", event["content"]
@@ -112,7 +111,7 @@ def _entry(event: Json, status: dict[str, str]) -> tuple[str, str] | None:
             words = "a person: " if event.get("actor") == "human" else ""
             words += describe(event["tool"], event["arguments"], status.get(event["tool_use_id"], "completed"))
             return "", f"{event['step']}. {words}{outcome}"
-    return None
+    return "Agent", ""
 
 
 def _charts(steps: Sequence[Json]) -> list[tuple[str, str]]:
@@ -127,26 +126,15 @@ def _charts(steps: Sequence[Json]) -> list[tuple[str, str]]:
 
 def _chart(title: str, values: Sequence[tuple[float, float]]) -> tuple[str, str]:
     highest = max(one + other for one, other in values) or 1.0
-    step = CHART_WIDTH / len(values)
-    bars = []
-    for index, (one, other) in enumerate(values):
-        lower, upper = one / highest * (CHART_HEIGHT - 30), other / highest * (CHART_HEIGHT - 30)
-        place = {"x": index * step, "width": max(1.0, step - 1)}
-        bars.append({**place, "y": CHART_HEIGHT - lower, "height": lower, "color": "#24527a"})
-        bars.append({**place, "y": CHART_HEIGHT - lower - upper, "height": upper, "color": "#8fb8de"})
     label = f"{title}; highest {highest:.4g}"
-    image = render("reports", "chart", label=label, bars=bars, width=CHART_WIDTH, height=CHART_HEIGHT)
+    size = {"width": CHART_WIDTH, "height": CHART_HEIGHT}
+    image = render("reports", "chart", label=label, values=values, highest=highest, **size)
     return label, data_uri(image.encode(), "image/svg+xml")
 
 
 def shorten(words: str, longest: int) -> str:
     """Return at most ``longest`` characters."""
     return words if len(words) <= longest else words[: longest - 1] + "…"
-
-
-REPORT_WIDTH = 960
-ASKING = frozenset({"ask_user", "hand_over"})
-_MARKUP = re.compile(r"[\\`*_{}\[\]()#+\-.!|~:@$^=]")
 
 
 class CambioExporter:

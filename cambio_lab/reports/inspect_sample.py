@@ -6,13 +6,13 @@ Screenshots are attachments: each is in the sample once, however many messages a
 from __future__ import annotations
 
 import base64
-import datetime
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..events import Usage
 from ..recording import Json
 from ..recording.rows import usage_of
+from . import time_text
 
 if TYPE_CHECKING:
     from .run import Run
@@ -23,11 +23,6 @@ _SANDBOX = {"run_command": "exec", "execute": "exec", "read_file": "read_file", 
 _INFORMATION = frozenset(
     {"HumanInput", "ControlChanged", "PolicyChanged", "Retrying", "ConversationCleared", "HistoryDropped"}
 )
-
-
-def time_text(seconds: float | None) -> str:
-    """Return epoch seconds as Inspect writes times."""
-    return datetime.datetime.fromtimestamp(seconds or 0.0, datetime.UTC).isoformat()
 
 
 def usage_json(usage: Usage) -> Json:
@@ -67,17 +62,17 @@ class Transcript:
         content = message["content"]
         blocks = content if isinstance(content, list) else [{"type": "text", "text": content}]
         if message["role"] == "assistant":
+            said = {"id": identity, "role": "assistant", "content": self._parts(blocks), "source": "generate"}
             calls = [block for block in blocks if block["type"] == "tool_use"]
+            if calls:
+                said["tool_calls"] = [_call(block["id"], block["name"], block["input"]) for block in calls]
             self._functions |= {call["id"]: call["name"] for call in calls}
             self._said |= {call["id"]: len(self.messages) for call in calls}
-            said = {"id": identity, "role": "assistant", "content": self._parts(blocks), "source": "generate"}
-            self.messages.append(said | ({"tool_calls": [_call(call) for call in calls]} if calls else {}))
+            self.messages.append(said)
             return
-        for block in blocks:
-            if block["type"] == "tool_result":
-                self.messages.append(self._tool_message(identity, block))
-        rest = [block for block in blocks if block["type"] != "tool_result"]
-        if rest:
+        results = [block for block in blocks if block["type"] == "tool_result"]
+        self.messages += [self._tool_message(identity, block) for block in results]
+        if rest := [block for block in blocks if block["type"] != "tool_result"]:
             self.messages.append({"id": identity, "role": "user", "content": self._parts(rest), "source": "input"})
 
     def _tool_message(self, identity: str, block: Json) -> Json:
@@ -160,9 +155,8 @@ class Transcript:
         index = self._reply_index(number)
         message = self.messages[index] if index is not None else {"role": "assistant", "content": event["text"]}
         seconds = event["model_ms"] / 1000
-        usage = usage_json(usage_of(event["usage"]))
         choice = {"message": message, "stop_reason": _STOP_REASONS.get(event["stop_reason"], "unknown")}
-        output = {"choices": [choice], "usage": usage, "time": seconds}
+        output = {"choices": [choice], "usage": usage_json(usage_of(event["usage"])), "time": seconds}
         return self._call_of_model(index or 0, event["time"] - seconds, event["time"], output)
 
     def _unanswered(self, request: Json, failure: Json) -> Json:
@@ -188,13 +182,15 @@ class Transcript:
 
     def _reply_index(self, number: int) -> int | None:
         """Return where in ``messages`` the reply of event ``number`` is; it may have been cleared or summarised."""
-        text = self.run.contents.events[number]["text"]
         for event in self.run.contents.events[number + 1 :]:
             if event["kind"] in ("ToolStarted", "ToolFinished", "ApprovalRequested"):
                 return self._said.get(event["tool_use_id"])
             if event["kind"] in ("ModelReplied", "TurnFinished", "TurnFailed"):
                 break
-        return next((i for i, message in enumerate(self.messages) if text and _says(message, text)), None)
+        text = self.run.contents.events[number]["text"]
+        replies = [(i, message["content"]) for i, message in enumerate(self.messages) if message["role"] == "assistant"]
+        said = {"".join(part.get("text", "") for part in parts): i for i, parts in reversed(replies)}
+        return said.get(text) if text else None
 
     def _tool(self, event: Json, started: float) -> Json:
         result: Any = event["text"]
@@ -215,12 +211,11 @@ class Transcript:
         )
 
     def _approval(self, event: Json, request: Json) -> Json:
-        call = {"id": event["tool_use_id"], "function": request["tool"], "arguments": request["arguments"]}
         return self._event(
             "approval",
             event["time"],
             message=request["shown"],
-            call=call | {"type": "function"},
+            call=_call(event["tool_use_id"], request["tool"], request["arguments"]),
             approver=event["by"] or "human",
             decision=_DECISIONS[event["verdict"]],
             explanation=event["verdict"],
@@ -238,13 +233,8 @@ class Transcript:
         return self._event("sandbox", call["at"], action=action, completed=ended, **fields)
 
 
-def _call(block: Json) -> Json:
-    return {"id": block["id"], "function": block["name"], "arguments": block["input"], "type": "function"}
-
-
-def _says(message: Json, text: str) -> bool:
-    parts = message["content"] if message["role"] == "assistant" else []
-    return "".join(part.get("text", "") for part in parts if part["type"] == "text") == text
+def _call(identity: str, name: str, arguments: Json) -> Json:
+    return {"id": identity, "function": name, "arguments": arguments, "type": "function"}
 
 
 def error_json(event: Json) -> Json:

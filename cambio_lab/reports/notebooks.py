@@ -57,6 +57,8 @@ def replay_notebooks(paths: Sequence[Path], *, record: bool = False, output: Pat
 
     Notebooks in one folder share a server, each has a kernel of its own. ``output`` keeps an executed one.
     """
+    import nbformat
+
     notebooks = {path: _read(path) for path in paths}
     good = True
     for folder in dict.fromkeys(path.parent for path in paths):
@@ -66,9 +68,14 @@ def replay_notebooks(paths: Sequence[Path], *, record: bool = False, output: Pat
                     print(f"{path}:")
                 executed, error = _execute(path, notebooks[path], server, record)
                 if output is not None:
-                    _write(executed, output)
-                check = _keep if record else _report
-                good = check(path, notebooks[path], executed, error) and good
+                    nbformat.write(executed, output)
+                if not record:
+                    good = _report(notebooks[path], executed, error) and good
+                elif error:
+                    raise RunError(f"The notebook did not run to its end: {error}")
+                else:
+                    nbformat.write(executed, path)
+                    print(f"{path.name}: recorded")
     return good
 
 
@@ -112,15 +119,7 @@ def _execute(path: Path, notebook: Any, server: Mapping[str, str], record: bool)
     return executed, error
 
 
-def _keep(path: Path, notebook: Any, executed: Any, error: str | None) -> bool:
-    if error:
-        raise RunError(f"The notebook did not run to its end: {error}")
-    _write(executed, path)
-    print(f"{path.name}: recorded")
-    return True
-
-
-def _report(path: Path, notebook: Any, executed: Any, error: str | None) -> bool:
+def _report(notebook: Any, executed: Any, error: str | None) -> bool:
     problems = compare(notebook, executed)
     for number, problem in enumerate(problems, 1):
         print(f"cell {number}: {problem or 'matches'}")
@@ -133,7 +132,9 @@ def _report(path: Path, notebook: Any, executed: Any, error: str | None) -> bool
 @contextlib.contextmanager
 def _server(folder: Path, mode: str, *, live: bool) -> Iterator[dict[str, str]]:
     """A server for a folder's notebooks; what their kernels must know. Without ``live`` it is given no key."""
-    token, port = secrets.token_hex(16), _free_port()
+    token = secrets.token_hex(16)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="cambio-replay-") as data:
         environment = dict(os.environ) if live else _clean(os.environ)
         if not live:
@@ -163,9 +164,7 @@ def _server(folder: Path, mode: str, *, live: bool) -> Iterator[dict[str, str]]:
 
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
+    while time.monotonic() < deadline and process.poll() is None:
         try:
             with urllib.request.urlopen(f"{url}/health", timeout=5):
                 return
@@ -183,12 +182,6 @@ def _clean(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith((*SECRET, "CAMBIO_LAB_", "JPY_"))}
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _read(path: Path) -> Any:
     import nbformat
 
@@ -198,12 +191,6 @@ def _read(path: Path) -> Any:
         raise RunError(f"{path.name} cannot be read: {error.strerror}") from None
     except Exception as error:  # nbformat raises whatever its parts raise
         raise RunError(f"{path.name} is not a notebook: {type(error).__name__}") from None
-
-
-def _write(notebook: Any, path: Path) -> None:
-    import nbformat
-
-    nbformat.write(notebook, path)
 
 
 # Outputs, compared but for clocks, durations and identities
@@ -257,8 +244,7 @@ def _shown(outputs: Sequence[Any]) -> list[tuple[str, str]]:
         elif output.output_type == "error":
             shown.append(("error", f"{output.ename}: {output.evalue}"))
         else:
-            data = {kind: value for kind, value in sorted(output.data.items()) if kind not in _IGNORED}
-            for kind, value in data.items():
+            for kind, value in sorted((kind, value) for kind, value in output.data.items() if kind not in _IGNORED):
                 inline = kind.startswith("image/") and kind != "image/svg+xml"  # an image, as pages have them
                 shown.append((kind, f"data:{kind};base64,{''.join(value.split())}" if inline else str(value)))
     return [(kind, normal(text)) for kind, text in shown if kind != "stderr"]

@@ -145,14 +145,13 @@ class Run:
 
     def screenshot(self, which: int | str) -> bytes:
         """The screenshot of a step, or the one with this digest. ``LookupError`` when there is none."""
-        digest = which
+        found, what = which, f"no screenshot {which}"
         if isinstance(which, int):
-            digest = next((row["screenshot"] for row in self.rows if row["step"] == which), None) or ""
-        data = self.contents.find(str(digest))
+            found = next((row["screenshot"] for row in self.rows if row["step"] == which), None) or ""
+            what = f"there is no screenshot of step {which}"
+        data = self.contents.find(str(found))
         if data is None:
-            raise LookupError(
-                f"there is no screenshot of step {which}" if isinstance(which, int) else f"no screenshot {which}"
-            )
+            raise LookupError(what)
         return data
 
     # Repeating
@@ -193,14 +192,11 @@ class Run:
         if workbench is None:
             raise ConfigurationError("A fork needs a server.", hint="Pass lab=Workbench().")
         self.fork_point(step)  # the same error as from the server, but at once
-        options = {**self.manifest.get("config", {}), **config, "model": model or self.model}
-        for name in ("record", "record_mode", "fork"):
-            options.pop(name, None)
-        options |= {name: value for name, value in config.items() if name in ("record", "record_mode")}
+        recorded = self.manifest.get("config", {})
+        options = {name: value for name, value in recorded.items() if name not in ("record", "record_mode")}
         origin = str(self.source.absolute()) if self.source is not None else self.id
-        session = await workbench.create_session(
-            f"{self.name} from step {step}", **options, fork={"run": origin, "step": step}
-        )
+        options |= {**config, "model": model or self.model, "fork": {"run": origin, "step": step}}
+        session = await workbench.create_session(f"{self.name} from step {step}", **options)
         if message is not None:
             await session.send(message)
         return session
@@ -230,7 +226,7 @@ class Run:
 
     def to_inspect(self, path: str | Path | None = None) -> Json:
         """An inspect_ai log with this run as its one sample; written to ``path`` (.eval, .json, a folder) if given."""
-        from .inspect_log import InspectExporter, inspect_log
+        from .trajectories import InspectExporter, inspect_log
 
         if path is not None:
             InspectExporter().write([self], Path(path))

@@ -91,8 +91,11 @@ class Film:
 
     def frames(self) -> Iterator[Frame]:
         """Yield each image with its seconds."""
-        self._screen = self._first_screen()
-        before = None
+        digests = (row["screenshot"] for row in self.run.rows)
+        screen = next((made for digest in digests if digest and (made := self._load(digest))), None)
+        if screen is None:
+            raise ConfigurationError("The run has no screenshots to show.")
+        self._screen, before = screen, None
         for event in self.run.contents.events:
             kind = event["kind"]
             if kind not in _SHOWN:
@@ -104,18 +107,11 @@ class Film:
                 continue
             if waited:
                 yield self._frame(waited)
-            self.words, self.keys = _words(event) or self.words, ""
+            self.words, self.keys = clipped(_SHOWN[kind].format_map(event), 1000) or self.words, ""
             if kind in ("TurnFinished", "TurnFailed"):
                 yield self._frame(ANSWER_SECONDS)
             elif kind != "ModelReplied":
                 yield self._frame(LONGEST_WAIT)
-
-    def _first_screen(self) -> Image.Image:
-        digests = (row["screenshot"] for row in self.run.rows)
-        screen = next((made for digest in digests if digest and (made := self._load(digest))), None)
-        if screen is None:
-            raise ConfigurationError("The run has no screenshots to show.")
-        return screen
 
     def _load(self, digest: str) -> Image.Image | None:
         data = self.run.contents.find(digest)
@@ -186,10 +182,6 @@ _SHOWN = {
     "TurnFinished": "{text}",
     "TurnFailed": "{error} {details}",
 }
-
-
-def _words(event: Json) -> str:
-    return clipped(_SHOWN[event["kind"]].format_map(event), 1000)
 
 
 def clipped(text: str, longest: int) -> str:
@@ -264,7 +256,6 @@ def _ffmpeg() -> str:
     try:
         import imageio_ffmpeg
     except ImportError:
-        raise ConfigurationError(
-            "MP4 needs ffmpeg.", hint='Install it, or: pip install "cambio-lab[video]". GIF and WebP need neither.'
-        ) from None
+        hint = 'Install it, or: pip install "cambio-lab[video]". GIF and WebP need neither.'
+        raise ConfigurationError("MP4 needs ffmpeg.", hint=hint) from None
     return str(imageio_ffmpeg.get_ffmpeg_exe())

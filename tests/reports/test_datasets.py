@@ -16,8 +16,7 @@ from pyarrow import parquet
 
 from cambio_lab.errors import ConfigurationError
 from cambio_lab.reports import Run, to_dataset
-from cambio_lab.reports.atif import replies
-from cambio_lab.reports.dataset import step_rows
+from cambio_lab.reports.dataset import replies, step_rows
 from tests.messages_api import Script, reply, screenshot, tool
 from tests.recording.parts import Workshop
 

@@ -25,8 +25,8 @@ from cambio_lab.recording.run_file import packed, unpack
 from cambio_lab.replay.desktop_replay import DesktopReplay, Look
 from cambio_lab.replay.runs import ForkPoint, replay
 from cambio_lab.reports import Run, compare
-from cambio_lab.reports.atif import atif
 from cambio_lab.reports.dataset import DatasetExporter, conversation, step_rows
+from cambio_lab.reports.trajectories import atif
 from cambio_lab.reports.video import Film
 from tests.browser.lab import lab_server, open_lab
 from tests.conftest import CHROMIUM, CHROMIUM_FLAGS
