@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import ConfigurationError
 
@@ -122,20 +122,11 @@ class TurnDisplay:
         """Show how the turn ended."""
 
 
-class Host(Protocol):
-    """The program that a user looks at: ``cambio_lab.jupyter`` provides one for notebooks."""
-
-    rich: bool
-    """Screenshots can be shown."""
-
-    def turn(self, show: bool | None) -> TurnDisplay: ...
-    def panel(self, session: Session, **options: Any) -> Any: ...
-
-
-class Terminal:
-    """A script or a terminal: lines of text, no panels."""
+class Host:
+    """The program that a user looks at: here a script or a terminal; ``cambio_lab.jupyter`` has one for notebooks."""
 
     rich = False
+    """Screenshots can be shown."""
 
     def turn(self, show: bool | None) -> TurnDisplay:
         """Print when asked to, or when a person looks at the terminal."""
@@ -213,6 +204,5 @@ class Progress:
             self._draw(", failed\n" if kind else ", done\n")
 
 
-host: Host = Terminal()
-
+host = Host()
 """Shows turns and panels; a notebook puts its own here."""

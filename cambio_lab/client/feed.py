@@ -33,22 +33,13 @@ STOP_SECONDS = 0.3
 class Feed:
     """``start()``, then ``next()`` until ``over``; ``close()`` in any case. Lives on the portal's loop."""
 
-    def __init__(
-        self,
-        channel: Channel,
-        rest: Rest,
-        content: str,
-        metadata: Mapping[str, Any] | None,
-        fields: Mapping[str, Any] | None = None,
-    ) -> None:
-        """``fields`` are the message's others: ``when``, ``answer_schema`` and ``images``."""
+    def __init__(self, channel: Channel, rest: Rest, message: dict[str, Any]) -> None:
         self._channel = channel
         self._rest = rest
         self.queued = False
         """The message joins the turn that runs: nothing more of it comes here."""
         self._client_id = uuid.uuid4().hex
-        marked = {**(metadata or {}), "client_id": self._client_id}
-        self.message = {"content": content, "metadata": marked, "when": "idle", **(fields or {})}
+        self.message = {**message, "metadata": {**message["metadata"], "client_id": self._client_id}}
         self._listener: Listener | None = None
         self._accepted = False
         self.over = False
@@ -155,7 +146,8 @@ class Exchange:
         self._display = display.host.turn(show)
         self._screenshots = display.host.rich if screenshots is None else screenshots
         self._fetching: Future[bool] | None = None
-        self.feed = Feed(session.channel, session.lab.rest, content, metadata, fields)
+        message = {"content": content, "metadata": metadata or {}, "when": "idle", **(fields or {})}
+        self.feed = Feed(session.channel, session.lab.rest, message)
         self._blocking = blocking
         session.turns.append(self.turn)
 

@@ -19,7 +19,7 @@ from IPython.display import display
 
 from ..client import Call, portal
 from ..client import display as client_display
-from ..client.display import Table, Terminal, TextDisplay, TurnDisplay
+from ..client.display import Host, Table, TextDisplay, TurnDisplay
 from ..client.message import Message
 from ..client.screenshot import Screenshot
 from ..client.session import Session
@@ -71,7 +71,7 @@ def _turn_as_text(turn: Turn) -> str:
     return f"<Turn: {turn.outcome}>" if printed else "\n".join(turn.transcript())
 
 
-class IPythonTerminal(Terminal):
+class IPythonTerminal(Host):
     """Text, also where the terminal is not asked for it; a turn that was printed is not printed again as the value."""
 
     def turn(self, show: bool | None) -> TurnDisplay:
@@ -86,7 +86,7 @@ class Printed(TextDisplay):
         _shown[id(turn)] = execution_count()
 
 
-class NotebookHost:
+class NotebookHost(Host):
     """Cells of a notebook."""
 
     rich = True

@@ -1,4 +1,4 @@
-"""Runs as Parquet for training and analysis: a row for each step, or for each run a conversation.
+"""Runs reply by reply, and as Parquet for training and analysis: a row a step, or a conversation a run.
 
 Screenshots are bytes as ``datasets`` keeps images; pandas, polars and DuckDB read them as a struct. Needs pyarrow (the
 ``dataset`` extra). Rows are written in groups, so that memory does not grow with the number of runs.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -33,8 +34,6 @@ _NUMBERS = ["score", "start_x_normalised", "start_y_normalised", "x_normalised",
 _TIMES = ["model_ms", "action_ms", "settle_ms", "encode_ms", "total_ms"]
 _COPIED = ["turn", "step", "actor", "action", "status", "approval", "human_input", "unseen_tree", "cost_usd"]
 _IMAGES = ["screenshot_before", "screenshot_after", "unseen_screenshot"]
-
-
 _REFERENCE = re.compile(r"^[ \t-]*(\w[^\n\[]{0,200}?) *\[(ref_\d{1,9})\]", re.M)
 """A line of a page as the agent read it: role, name and reference of an element."""
 
@@ -265,7 +264,13 @@ def _add_thoughts(found: Sequence[Reply], exchanges: Sequence[Json]) -> None:
 def _parse(response: object) -> tuple[str, str, list[str]]:
     """Return text, thought and the ids of the calls in a recorded stream."""
     text, thought, calls = [], [], []
-    for event in _events(response):
+    for line in response.splitlines() if isinstance(response, str) else ():
+        event: Any = None
+        if line.startswith("data:"):
+            with suppress(ValueError, RecursionError):
+                event = json.loads(line[5:])
+        if not isinstance(event, dict):
+            continue
         delta, block = event.get("delta"), event.get("content_block")
         if isinstance(delta, dict):
             text.append(str(delta.get("text", "")))
@@ -273,14 +278,3 @@ def _parse(response: object) -> tuple[str, str, list[str]]:
         if isinstance(block, dict) and block.get("type") == "tool_use":
             calls.append(str(block.get("id")))
     return "".join(text), "".join(thought), calls
-
-
-def _events(response: object) -> Iterator[Json]:
-    for line in response.splitlines() if isinstance(response, str) else ():
-        if line.startswith("data:"):
-            try:
-                event = json.loads(line[5:])
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(event, dict):
-                yield event

@@ -22,11 +22,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import httpx2
 
 from ..errors import RunError
 
@@ -164,16 +164,12 @@ def _server(folder: Path, mode: str, *, live: bool) -> Iterator[dict[str, str]]:
 
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=5):
-                return
-        except urllib.error.HTTPError as error:
-            if error.code == 503:
-                return  # no desktops, which a replay does not need
-        except OSError:
-            pass  # it does not listen yet
-        time.sleep(0.1)
+    with httpx2.Client(trust_env=False, timeout=5) as client:
+        while time.monotonic() < deadline and process.poll() is None:
+            with contextlib.suppress(httpx2.TransportError):  # it does not listen yet
+                if client.get(f"{url}/health").status_code in (200, 503):
+                    return  # 503: no desktops, which a replay does not need
+            time.sleep(0.1)
     raise RunError(f"The server for the notebook did not start:\n{log.read_text(errors='replace')[-2000:]}")
 
 

@@ -44,9 +44,8 @@ class InspectExporter:
         try:
             from inspect_ai.log import EvalLog, write_eval_log
         except ImportError:
-            raise ConfigurationError(
-                ".eval files need inspect_ai.", hint='Install it with: pip install "cambio-lab[inspect]".'
-            ) from None
+            hint = 'Install it with: pip install "cambio-lab[inspect]".'
+            raise ConfigurationError(".eval files need inspect_ai.", hint=hint) from None
         made = EvalLog.model_validate(log)
         with ThreadPoolExecutor(1) as thread:  # it runs an event loop, and a notebook has one here
             thread.submit(write_eval_log, made, str(target)).result()
