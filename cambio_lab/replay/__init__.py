@@ -32,7 +32,14 @@ def difference(recorded: bytes, now: bytes) -> str | None:
         return "the request is not the recorded one"
     if old.get("model") != new.get("model"):
         return f"the run asks the model {new.get('model')}, the recording has {old.get('model')}"
-    return _conversation(old.get("messages", []), new.get("messages", []))
+    had, asked = old.get("messages", []), new.get("messages", [])
+    for index, (before, after) in enumerate(zip(had, asked, strict=False)):
+        before, after = unmarked(before), unmarked(after)
+        if before != after:
+            return _message(index, before, after)
+    if len(had) != len(asked):
+        return f"the conversation has {len(asked)} messages, the recording has {len(had)} at this point"
+    return None
 
 
 def parse_request(body: bytes) -> Json:
@@ -56,16 +63,6 @@ def conversation(body: bytes) -> list[dict[str, Any]]:
             raise BundleRefused(f"{where} is not an object")
         check(Message, message, where)
     return messages
-
-
-def _conversation(old: list[Any], new: list[Any]) -> str | None:
-    for index, (before, after) in enumerate(zip(old, new, strict=False)):
-        before, after = unmarked(before), unmarked(after)
-        if before != after:
-            return _message(index, before, after)
-    if len(old) != len(new):
-        return f"the conversation has {len(new)} messages, the recording has {len(old)} at this point"
-    return None
 
 
 def _message(index: int, old: dict[str, Any], new: dict[str, Any]) -> str:
@@ -101,11 +98,8 @@ def _result(block: dict[str, Any]) -> str:
     parts = block.get("content") or []
     if isinstance(parts, str):
         return _short(parts)
-    words = [
-        part.get("text") or f"image {part.get('source', {}).get('data', '')[7:19]}"
-        for part in parts
-        if isinstance(part, dict)
-    ]
+    shown = [part for part in parts if isinstance(part, dict)]
+    words = (part.get("text") or f"image {part.get('source', {}).get('data', '')[7:19]}" for part in shown)
     return _short(", ".join(words))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import io
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from ..errors import ActionError, DesktopLost, ReplayDiverged
 from ..recording import Contents, Json, calls
 from ..recording.calls import CLIENT
 from ..recording.placeholders import Mask
+from ..recording.rows import draw
 
 RECORDING = "recording"
 """The kind of a desktop that is a recording."""
@@ -32,15 +32,8 @@ class ReplayDesktop(CallDesktop):
     isolated = True
     recorded = True
 
-    def __init__(
-        self,
-        contents: Contents,
-        *,
-        pace: float = 0.0,
-        cut: Callable[[], None] | None = None,
-        mask: Mask | None = None,
-    ) -> None:
-        """``pace`` 0 takes no time, 1 the recorded time; ``cut`` is called where a person stopped a call.
+    def __init__(self, contents: Contents, *, pace: float = 0.0, mask: Mask | None = None) -> None:
+        """``pace`` 0 takes no time, 1 the recorded time; :attr:`cut` is called where a person stopped a call.
 
         Clients give the values of secrets as they did then; ``mask`` turns them into the recorded placeholders.
         """
@@ -48,9 +41,9 @@ class ReplayDesktop(CallDesktop):
         self.image_digest = contents.manifest.get("desktop", {}).get("image_digest")
         self.contents = contents
         self.divergence: ReplayDiverged | None = None
-        self.cut = cut
+        self.cut: Callable[[], None] | None = None
         self._mask = mask or Mask()
-        self._size = _size(contents)
+        self._size = Size(*contents.manifest.get("desktop", {}).get("display") or (1280, 800))
         self._find = contents.find
         self._client_calls = [call for call in contents.observations if call.get("by") == CLIENT]
         """Each is answered once."""
@@ -76,11 +69,6 @@ class ReplayDesktop(CallDesktop):
         return bool(self.contents.manifest.get("desktop", {}).get("browser", False))
 
     @property
-    def exhausted(self) -> bool:
-        """Whether every recorded call was made."""
-        return self._position == len(self._calls)
-
-    @property
     def size(self) -> Size:
         return self._size
 
@@ -102,7 +90,10 @@ class ReplayDesktop(CallDesktop):
         return self._screenshot
 
     async def thumbnail(self, width: int = 320) -> Screenshot:
-        return await asyncio.to_thread(_shrink, self._now(), width)
+        now = self._now()
+        width = min(width, now.width)
+        data = await asyncio.to_thread(draw, now.data, (), width)
+        return Screenshot(data, "image/jpeg", width, max(1, round(now.height * width / now.width)))
 
     async def call(self, method: str, **arguments: Any) -> Any:
         raise ActionError(NOT_LIVE)
@@ -184,7 +175,7 @@ class ReplayDesktop(CallDesktop):
 
     def _check(self, method: str, arguments: Json) -> None:
         said = f"{method}({', '.join(f'{name}={value!r}' for name, value in arguments.items() if value is not None)})"
-        if self.exhausted:
+        if self._position == len(self._calls):
             self.divergence = ReplayDiverged(f"the run calls {said}, the recording ends after {self._position} calls")
             return
         call = self._calls[self._position]
@@ -218,23 +209,6 @@ class _AgentSide(DelegatingDesktop):
         yield await self._replay("read_file", {"path": path})
 
 
-def _size(contents: Contents) -> Size:
-    display = contents.manifest.get("desktop", {}).get("display")
-    if isinstance(display, list) and len(display) == 2:
-        return Size(*display)
-    return Size(1280, 800)
-
-
-def _shrink(screenshot: Screenshot, width: int) -> Screenshot:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(screenshot.data)) as image:
-        height = max(1, round(image.height * width / image.width))
-        out = io.BytesIO()
-        image.convert("RGB").resize((width, height)).save(out, "JPEG", quality=80)
-    return Screenshot(out.getvalue(), "image/jpeg", width, height)
-
-
 TIMEOUT = 300.0
 
 
@@ -258,7 +232,10 @@ class RecordedTools:
     def __init__(self, contents: Contents) -> None:
         self._results: dict[str, Json] = {}
         self._find = contents.find
-        offered = {str(tool.get("name")) for tool in _offered(contents)}
+        # of the definitions in the first request; the service's own tools have a type
+        tools = contents.manifest.get("request", {}).get("tools")
+        functions = [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+        offered = {str(tool.get("name")) for tool in functions if "type" not in tool}
         for event in contents.events:
             if event["kind"] == "ToolStarted" and event["toolset"] is None:
                 offered.add(event["tool"])
@@ -280,9 +257,3 @@ class RecordedTools:
         data = self._find(image["sha256"]) if image else None
         shown = Screenshot(data, image["media_type"], *size) if image and data else None
         return ExtraResult(event["text"], event["is_error"], shown)
-
-
-def _offered(contents: Contents) -> list[Json]:
-    """Return the definitions of functions in the first request; the service's own tools have a type."""
-    tools = contents.manifest.get("request", {}).get("tools")
-    return [tool for tool in tools if isinstance(tool, dict) and "type" not in tool] if isinstance(tools, list) else []

@@ -19,7 +19,7 @@ from ..agent.transcript import close_open_batch, unexecuted
 from ..desktop.base import Desktop
 from ..errors import BundleRefused, CambioError, InvalidRequest, RecordingMissing
 from ..events import Event, TurnFailed
-from ..recording import Contents, Json, collect, images_of, run_file
+from ..recording import Contents, Json, collect, dump, images_of, run_file
 from ..recording.placeholders import expand
 from ..recording.schema import TURN_OPTIONS, check
 from ..store import Store
@@ -43,20 +43,15 @@ def _build(contents: Contents, pace: float) -> tuple[Agent, ModelClient, Playbac
     """Return the real agent over a recording, set up as it was recorded."""
     environment = contents.manifest.get("environment", {})
     try:
-        options = _options(environment.get("options") or {"model": contents.manifest.get("model", "demo")})
+        given = environment.get("options") or {"model": contents.manifest.get("model", "demo")}
+        options = AgentOptions(**{item.name: given[item.name] for item in fields(AgentOptions) if item.name in given})
     except CambioError as error:
         raise BundleRefused(f"the recorded options are not valid: {error.describe()}") from None
     gate = RecordedGate(contents)
     playback = Playback(contents, gate, pace=pace)
     client = ModelClient(options.platform, options.base_url, options.model_stall, transport=playback.transport)
-    agent = Agent(
-        desktop=playback.desktop.for_agent,
-        options=options,
-        gate=gate,
-        client=client,
-        history=_history_before(contents),
-    )
-    return agent, client, playback
+    desktop, history = playback.desktop.for_agent, _history_before(contents)
+    return Agent(desktop=desktop, options=options, gate=gate, client=client, history=history), client, playback
 
 
 async def replay(contents: Contents, *, pace: float = 0.0) -> Replayed:
@@ -84,7 +79,7 @@ async def replay(contents: Contents, *, pace: float = 0.0) -> Replayed:
     finally:
         await playback.aclose()
         await agent.aclose()
-    identical = _bytes(messages) == _bytes(await asyncio.to_thread(contents.conversation))
+    identical = dump(messages) == dump(await asyncio.to_thread(contents.conversation))
     return Replayed(messages, happened, identical, loop.time() - began)
 
 
@@ -100,15 +95,6 @@ def _history_before(contents: Contents) -> list[Json]:
         if event["kind"] == "ConversationCleared":
             break
     return []
-
-
-def _bytes(messages: list[Json]) -> bytes:
-    return json.dumps(messages, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _options(values: Json) -> AgentOptions:
-    names = {item.name for item in fields(AgentOptions)}
-    return AgentOptions(**{name: value for name, value in values.items() if name in names})
 
 
 def _turn_options(event: Json, tools: RecordedTools, contents: Contents) -> TurnOptions:
