@@ -31,6 +31,8 @@ Found = TypeVar("Found")
 MAX_RUN = 256 * 1024**2
 """Bytes of a run file that the server exports for a viewer; larger ones by the command line."""
 ROLES = ("user", "assistant")
+SHOWN = (*("step", "sequence", "tool", "toolset", "tool_use_id", "arguments", "status", "actor", "said", "cost_usd"),)
+"""Of a step, as it is stored."""
 YEAR = 31_536_000
 FRESH_SECONDS = 3600.0
 """Screenshots that were stored within this time are not swept: a session may be about to name them."""
@@ -96,14 +98,8 @@ class Events(Rest):
 
 def message(row: MessageRow) -> dict[str, Any]:
     """A stored message as documented."""
-    return {
-        "id": row.id,
-        "role": row.role,
-        "content": row.content,
-        "timestamp": timestamp(row.created_at),
-        "sequence": row.sequence,
-        "metadata": row.metadata,
-    }
+    shown = {name: getattr(row, name) for name in ("id", "role", "content", "sequence", "metadata")}
+    return {**shown, "timestamp": timestamp(row.created_at)}
 
 
 class Recorded(Rest):
@@ -147,18 +143,9 @@ class Steps(Rest):
         if row.sha256 is not None:
             path = screenshot_path(self.url(), row.session_id, row.sha256, row.media_type or "image/png")
         return {
-            "step": row.step,
-            "sequence": row.sequence,
-            "tool": row.tool,
-            "toolset": row.toolset,
-            "tool_use_id": row.tool_use_id,
-            "arguments": row.arguments,
-            "status": row.status,
-            "actor": row.actor,
+            **{name: getattr(row, name) for name in SHOWN},
             "started_at": timestamp(row.started_at),
             "ended_at": None if row.ended_at is None else timestamp(row.ended_at),
-            "said": row.said,
-            "cost_usd": row.cost_usd,
             "result": {
                 "text": row.text,
                 "image_path": path,

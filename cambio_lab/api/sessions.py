@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prometheus_client import Counter, Histogram
 
@@ -11,9 +11,6 @@ from ..recording.walls import check_tags
 from .access import LimitName
 from .base import Guarded
 from .rest import Rest, list_body
-
-if TYPE_CHECKING:
-    from ..store import SessionRow
 
 SESSIONS_CREATED = Counter("cambio_lab_sessions_created_total", "Sessions created")
 CREATE_SECONDS = Histogram(
@@ -62,7 +59,11 @@ class Sessions(Rest):
             offset=offset,
         )
         found = await registry.store.sessions.page(query)
-        rows = [self._listed(row, registry.state_of(row.id)) for row in found.rows]
+        rows = []
+        for row in found.rows:  # but for the config, which may be long, with what the session does now
+            told = row.describe()
+            state = {"state": registry.state_of(row.id) or told["state"]}
+            rows.append({name: told[name] for name in LISTED} | state | addresses(self, row.id))
         self.write_json(list_body("sessions", rows, found.total, limit, offset))
 
     async def post(self) -> None:
@@ -73,8 +74,13 @@ class Sessions(Rest):
         name, config = body.get("name"), body.get("config")
         if config is not None and not isinstance(config, dict):
             raise InvalidRequest("config must be an object.", details={"config": "must be an object"})
-        self._check_desktop(config or {})
-        await self.while_connected(self._create(name, config or {}))
+        config = config or {}
+        # Who runs the server decides how well sessions are sealed; only ``auto`` leaves the choice to others.
+        offered = self.services.settings.desktop
+        if offered != "auto" and config.get("desktop") not in (None, "auto", offered):
+            problem = {"config.desktop": f"this server offers {offered} only"}
+            raise InvalidRequest(f"This server offers {offered} desktops only.", details=problem)
+        await self.while_connected(self._create(name, config))
 
     async def _create(self, name: object, config: dict[str, Any]) -> None:
         """Create a session for the waiting client; undo the creation when the client has left."""
@@ -86,18 +92,6 @@ class Sessions(Rest):
             return
         SESSIONS_CREATED.inc()
         self.write_json(described(self, session.describe()))
-
-    def _check_desktop(self, config: dict[str, Any]) -> None:
-        """Who runs the server decides how well sessions are sealed; only ``auto`` leaves the choice to others."""
-        offered = self.services.settings.desktop
-        if offered != "auto" and config.get("desktop") not in (None, "auto", offered):
-            problem = {"config.desktop": f"this server offers {offered} only"}
-            raise InvalidRequest(f"This server offers {offered} desktops only.", details=problem)
-
-    def _listed(self, row: SessionRow, state: str | None) -> dict[str, Any]:
-        """What the store knows but for the config, which may be long, with what the session does now."""
-        found = row.describe()
-        return {name: found[name] for name in LISTED} | {"state": state or found["state"], **addresses(self, row.id)}
 
 
 class OneSession(Rest):
@@ -134,9 +128,8 @@ class OneSession(Rest):
         """End it and free its desktop."""
         registry = await self.services.registry()
         ended = await registry.end(session_id)
-        self.write_json(
-            {"message": "Session ended successfully", "session_id": session_id, "ended_at": ended["ended_at"]}
-        )
+        told = {"message": "Session ended successfully", "session_id": session_id}
+        self.write_json({**told, "ended_at": ended["ended_at"]})
 
 
 class Answer(Rest):

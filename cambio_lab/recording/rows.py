@@ -43,15 +43,11 @@ def rows(contents: Contents) -> list[Json]:
     """
     found = _replies(contents)
     unseen = {event["tool_use_id"]: event for event in contents.events if event["kind"] == "Unseen"}
-    table = []
-    for step in contents.steps:
-        row, look = _row(step, found.get(step["tool_use_id"], {})), unseen.get(step["tool_use_id"], {})
-        shown = {"unseen_screenshot": (look.get("image") or {}).get("sha256"), "unseen_tree": look.get("tree", "")}
-        table.append({**row, **shown})
-    return table
+    calls = ((step, step["tool_use_id"]) for step in contents.steps)
+    return [_row(step, found.get(call, {}), unseen.get(call, {})) for step, call in calls]
 
 
-def _row(step: Json, reply: Json) -> Json:
+def _row(step: Json, reply: Json, unseen: Json) -> Json:
     timing, usage = step["timing"], reply.get("usage", Usage())
     return {
         "step": step["step"],
@@ -60,10 +56,7 @@ def _row(step: Json, reply: Json) -> Json:
         "arguments": step["arguments"],
         "status": step["status"],
         "model_ms": reply.get("model_ms", 0.0),
-        "action_ms": timing.get("action", 0.0),
-        "settle_ms": timing.get("settle", 0.0),
-        "encode_ms": timing.get("encode", 0.0),
-        "total_ms": timing.get("total", 0.0),
+        **{f"{part}_ms": timing.get(part, 0.0) for part in ("action", "settle", "encode", "total")},
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
         "cache_read_tokens": usage.cache_read_input_tokens,
@@ -75,6 +68,8 @@ def _row(step: Json, reply: Json) -> Json:
         "text": step.get("text", ""),
         "said": reply.get("text", ""),
         "actor": step.get("actor", "agent"),
+        "unseen_screenshot": (unseen.get("image") or {}).get("sha256"),
+        "unseen_tree": unseen.get("tree", ""),
     }
 
 
@@ -150,10 +145,8 @@ def counted(number: float, noun: str) -> str:
 
 def printable(text: str) -> str:
     """Return ``text`` on one line; what could steer a terminal or hide text is escaped, as in ``\\x1b``."""
-    return "".join(c if c.isprintable() or c in _JOINERS else c.encode("unicode_escape").decode() for c in text)
-
-
-_JOINERS = "\u200c\u200d"  # parts of words and emoji
+    # The joiners are parts of words and emoji.
+    return "".join(c if c.isprintable() or c in "\u200c\u200d" else c.encode("unicode_escape").decode() for c in text)
 
 
 log = logging.getLogger(__name__)
