@@ -106,9 +106,8 @@ class Access(JupyterHandler):
         try:
             super().check_xsrf_cookie()
         except HTTPError:
-            raise Refused(
-                403, "The X-XSRFToken header is missing or wrong; a request with a token needs none."
-            ) from None
+            words = "The X-XSRFToken header is missing or wrong; a request with a token needs none."
+            raise Refused(403, words) from None
 
     def _xsrf_matches(self) -> bool:
         """The request repeats the XSRF cookie in a header, as only a page of this server can."""
@@ -257,8 +256,7 @@ async def _tightest(
         allowed = await limiter.hit(item, name, address)
         reset, remaining = await limiter.get_window_stats(item, name, address)
         verdicts.append(Verdict(allowed, item.amount, int(remaining), reset, name))
-    refused = [verdict for verdict in verdicts if not verdict.allowed]
-    if refused:
+    if refused := [verdict for verdict in verdicts if not verdict.allowed]:
         return max(refused, key=lambda verdict: verdict.ends)
     return min(verdicts, key=lambda verdict: (verdict.remaining, verdict.limit))
 
@@ -276,13 +274,8 @@ def _item(name: str, text: str) -> RateLimitItem | None:
 
 def _redis_limiter(url: str) -> FixedWindowRateLimiter:
     try:
-        storage = RedisStorage(
-            url,
-            implementation="redispy",
-            key_prefix="cambio-lab",
-            socket_timeout=REDIS_PATIENCE,
-            socket_connect_timeout=REDIS_PATIENCE,
-        )
+        patience: Any = {"socket_timeout": REDIS_PATIENCE, "socket_connect_timeout": REDIS_PATIENCE}
+        storage = RedisStorage(url, implementation="redispy", key_prefix="cambio-lab", **patience)
     except MissingDependency:
         raise ConfigurationError(
             "redis_url is set, but the Redis client is missing.", hint="Run: pip install 'cambio-lab[redis]'"

@@ -153,18 +153,13 @@ class OverviewSocket(EventSocket):
         sent: dict[str, str] = {}
         while True:
             for session_id in self.watched:
-                data = await self._thumbnail(session_id)
-                if data is not None and sent.get(session_id) != data:
-                    sent[session_id] = data
-                    image = f"data:image/jpeg;base64,{data}"
-                    now = timestamp()
+                try:
+                    data = await self.services.thumbnails.get(self.registry.get(session_id).desktop, self.width)
+                except CambioError:  # ended, or its desktop is away for a moment: the status says so
+                    continue
+                image = f"data:image/jpeg;base64,{base64.b64encode(data).decode('ascii')}"
+                if sent.get(session_id) != image:
+                    sent[session_id], now = image, timestamp()
                     await self.send({"type": "thumbnail", "session_id": session_id, "image": image, "timestamp": now})
-            sent = {session_id: data for session_id, data in sent.items() if session_id in self.watched}
+            sent = {session_id: image for session_id, image in sent.items() if session_id in self.watched}
             await asyncio.sleep(PERIOD)
-
-    async def _thumbnail(self, session_id: str) -> str | None:
-        try:
-            data = await self.services.thumbnails.get(self.registry.get(session_id).desktop, self.width)
-        except CambioError:  # ended, or its desktop is away for a moment: the status says so
-            return None
-        return base64.b64encode(data).decode("ascii")

@@ -98,15 +98,12 @@ class HealthCheck:
     def __init__(self, services: Services, provider: Any) -> None:
         self._services = services
         self._provider = provider
-        self._answer: dict[str, Any] = {}
-        self._asked_at = float("-inf")
+        self._answered_at = float("-inf")
         self._round: asyncio.Task[dict[str, Any]] | None = None
 
     async def ask(self) -> dict[str, Any]:
         """The documented body without the time; ``status`` is healthy, degraded or unhealthy."""
-        if time.monotonic() - self._asked_at < FRESH:
-            return self._answer
-        if self._round is None or self._round.done():
+        if self._round is None or (self._round.done() and time.monotonic() - self._answered_at >= FRESH):
             self._round = asyncio.create_task(self._ask(), name="cambio_lab health")
         return await asyncio.shield(self._round)
 
@@ -118,9 +115,8 @@ class HealthCheck:
         services = {"database": database or "down", "redis": redis or "down", **_desktop(screen)}
         down = services["database"] != "up" or "down" in (services["docker"], services["desktop"])
         status = "unhealthy" if down else "degraded" if services["redis"] == "down" else "healthy"
-        self._answer = {"status": status, "services": services, "version": __version__}
-        self._asked_at = time.monotonic()
-        return self._answer
+        self._answered_at = time.monotonic()
+        return {"status": status, "services": services, "version": __version__}
 
     async def _database(self) -> str:
         store = await self._services.store()

@@ -58,7 +58,14 @@ class Socket(Guarded):
         if not self.upgrading:
             await self.plain(*args)
             return
-        self._check_handshake()
+        headers = self.request.headers
+        if "upgrade" not in {part.strip().lower() for part in headers.get("Connection", "").split(",")}:
+            raise Refused(400, "The header 'Connection: Upgrade' is missing.")
+        if headers.get("Sec-WebSocket-Version") != "13":
+            version = {"Sec-WebSocket-Version": "13"}
+            raise Refused(400, "Only version 13 of the WebSocket protocol is spoken here.", headers=version)
+        if not headers.get("Sec-WebSocket-Key"):
+            raise Refused(400, "The header Sec-WebSocket-Key is missing.")
         await self.admit(*args)
         try:
             await super().get(*args, **kwargs)  # type: ignore[misc]
@@ -74,16 +81,6 @@ class Socket(Guarded):
 
     def released(self) -> None:
         """The connection is over, or never came to be: release what :meth:`admit` took."""
-
-    def _check_handshake(self) -> None:
-        headers = self.request.headers
-        if "upgrade" not in {part.strip().lower() for part in headers.get("Connection", "").split(",")}:
-            raise Refused(400, "The header 'Connection: Upgrade' is missing.")
-        if headers.get("Sec-WebSocket-Version") != "13":
-            version = {"Sec-WebSocket-Version": "13"}
-            raise Refused(400, "Only version 13 of the WebSocket protocol is spoken here.", headers=version)
-        if not headers.get("Sec-WebSocket-Key"):
-            raise Refused(400, "The header Sec-WebSocket-Key is missing.")
 
     @property
     def ping_interval(self) -> float:

@@ -145,18 +145,19 @@ def _assemble(
     """Put the rows together; runs in a thread."""
     steps = [_step(step) for step in step_rows]
     every = [_exchange(exchange) for exchange in exchange_rows]
-    exchanges = list(_usable(every))
+    exchanges: list[Json] = []
+    for exchange in every:  # whose request stands alone, or the one that it builds on is there
+        if exchange["request"]["base"] in (None, exchanges[-1]["number"] if exchanges else None):
+            exchanges.append(exchange)
     observations = _observations(rows)
     events = [_event(r) for r in rows if r.kind not in (OBSERVED, STARTED)]
-    lists: list[list[Json]] = [events, messages, steps, observations]
-    named = named_screenshots(lists)
+    named = named_screenshots([events, messages, steps, observations])
     for digest in named_in_requests(exchanges):
         named.setdefault(digest, "image/png")
     present = {digest: media_type for digest, media_type in sorted(named.items()) if stored.path(digest) is not None}
     environments = [json.loads(r.record or "{}") for r in rows if r.kind == STARTED]
     manifest = _manifest(row, environments, exchanges)
-    sizes = map(len, (events, messages, steps, every, observations))
-    manifest["counts"] = dict(zip(LISTS, sizes, strict=True))
+    manifest["counts"] = dict(zip(LISTS, map(len, (events, messages, steps, every, observations)), strict=True))
     whole = len(exchanges) == len(every) and len(present) == len(named)
     manifest["complete"] = row.status != "active" and whole
 
@@ -165,16 +166,6 @@ def _assemble(
         return found and found[0]
 
     return Contents(manifest, events, messages, steps, exchanges, observations, present, find)
-
-
-def _usable(exchanges: Sequence[Json]) -> Iterator[Json]:
-    """Yield the exchanges whose request can be rebuilt: it stands alone, or the one that it builds on is there."""
-    previous: int | None = None
-    for exchange in exchanges:
-        base = exchange["request"]["base"]
-        if base is None or base == previous:
-            previous = exchange["number"]
-            yield exchange
 
 
 def _manifest(row: SessionRow, environments: list[Json], exchanges: Sequence[Json]) -> Json:
@@ -268,9 +259,8 @@ async def prune(store: Store, *, days: float = 0.0, most: int = 0) -> int:
     old = [session_id for session_id, end in ended if days and end < time.time() - days * DAY]
     for session_id in old:
         await store.sessions.remove(session_id)
-    if not most:
-        return len(old)
-    return len(old) + await _shrink(store, [session_id for session_id, _ in ended[len(old) :]], most)
+    rest = [session_id for session_id, _ in ended[len(old) :]]
+    return len(old) + (await _shrink(store, rest, most) if most else 0)
 
 
 async def sweep(store: Store, fresh: float = 0.0) -> int | None:

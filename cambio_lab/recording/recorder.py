@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -105,7 +106,6 @@ class _Tee(httpx2.AsyncByteStream):
         self._ended = ended
         self._began = began
         self._chunks: list[bytes] = []
-        self._over = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
@@ -126,13 +126,12 @@ class _Tee(httpx2.AsyncByteStream):
         try:
             await self._inner.aclose()
         finally:
-            if not self._over:
+            if self._exchange.total_ms is None:
                 self._exchange.error = self._exchange.error or "cancelled"
                 await self._end()
 
     async def _end(self) -> None:
-        if not self._over:
-            self._over = True
+        if self._exchange.total_ms is None:
             self._exchange.total_ms = 1000 * (time.perf_counter() - self._began)
             self._exchange.response = b"".join(self._chunks)
             await self._ended(self._exchange)
@@ -175,11 +174,11 @@ class Recorder:
 
     def desktop(self, desktop: Desktop) -> Desktop:
         """Return ``desktop`` for the agent: each of its calls is recorded."""
-        return RecordingDesktop(desktop, self._observed, self._count)
+        return RecordingDesktop(desktop, partial(self._note, OBSERVED), self._count)
 
     def client_desktop(self, desktop: Desktop, mask: Mask) -> Desktop:
         """Return ``desktop`` for clients: files, clipboard and screenshots are recorded, viewers are not."""
-        return ClientDesktop(desktop, self._observed, self._keep_screenshot, self._count, mask)
+        return ClientDesktop(desktop, partial(self._note, OBSERVED), self._keep_screenshot, self._count, mask)
 
     async def begin(
         self, facts: Mapping[str, Any] | None, *, options: AgentOptions, desktop: Desktop, approval: ApprovalPolicy
@@ -247,15 +246,12 @@ class Recorder:
         for (method, given, at), result in done:
             arguments = calls.encode_arguments(dict(given))
             about = {"by": HUMAN, "step": step, "method": method, "arguments": arguments, "at": at, "ms": 0.0}
-            await self._observed({**about, "number": self._count(), "result": result})
+            await self._note(OBSERVED, {**about, "number": self._count(), "result": result})
 
     def _count(self) -> int:
         """Number a call as it begins: calls are stored as they end, and may overlap."""
         self._calls += 1
         return self._calls
-
-    async def _observed(self, record: dict[str, Any]) -> None:
-        await self._note(OBSERVED, record)
 
     async def _note(self, kind: str, record: Mapping[str, Any]) -> None:
         text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
