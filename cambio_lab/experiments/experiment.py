@@ -209,7 +209,7 @@ class Experiment:
 
     def difference(self, column: str, first: str, second: str) -> dict[str, Any]:
         """The difference of two success rates, paired by task, with its interval."""
-        return results.difference(self.results, column, first, second)
+        return results.difference(results.rows(self.cells, self._runs), column, first, second)
 
     def plot(self, kind: str = "success") -> Any:
         """A matplotlib figure: ``success`` (rates with intervals), ``tasks`` (task x model) or ``cost``."""

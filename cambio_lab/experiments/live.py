@@ -287,12 +287,9 @@ def _results(message: Message) -> tuple[tuple[str, ...], bytes | None]:
     """Return texts and the last screenshot of the tool results in ``message``."""
     texts: list[str] = []
     image = None
-    content = message["content"]
-    for block in content if isinstance(content, list) else ():
-        if block["type"] != "tool_result":
-            continue
-        parts = block.get("content") or []
-        pieces: list[Block] = [{"type": "text", "text": parts}] if isinstance(parts, str) else parts
+    for block in message["content"]:
+        parts = block.get("content") if isinstance(block, dict) and block["type"] == "tool_result" else []
+        pieces: list[Block] = [{"type": "text", "text": parts}] if isinstance(parts, str) else parts or []
         for part in pieces:
             if part["type"] == "image":
                 image = base64.b64decode(part["source"]["data"])

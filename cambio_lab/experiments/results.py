@@ -247,10 +247,7 @@ def summarise(table: Sequence[Row], by: Sequence[str] = ("model", "setting"), *,
 def rates(runs: Sequence[Row], k: Sequence[int] = ()) -> dict[str, Any]:
     """Return the columns of :func:`summarise` for some rows; ``nan`` where nothing counts."""
     counted = [row for row in runs if row["counted"]]
-    outcomes: dict[str, list[bool]] = {}
-    for row in counted:
-        outcomes.setdefault(row["task"], []).append(bool(row["success"]))
-    tasks = list(outcomes.values())
+    tasks = [[bool(row["success"]) for row in members] for members in grouped(counted, ["task"]).values()]
     good, trials = sum(map(sum, tasks)), len(counted)
     (low, high), (task_low, task_high) = wilson(good, trials), bootstrap(tasks)
     cost, wall = (sum(row[name] or 0.0 for row in runs) for name in ("cost_usd", "wall_seconds"))
@@ -273,14 +270,17 @@ def rates(runs: Sequence[Row], k: Sequence[int] = ()) -> dict[str, Any]:
     }
 
 
-def difference(results: pd.DataFrame, column: str, first: str, second: str) -> dict[str, Any]:
+def difference(table: Sequence[Row], column: str, first: str, second: str) -> dict[str, Any]:
     """How much higher the success rate of ``first`` is than that of ``second`` (values of ``column``), task by task.
 
     ``separate`` says whether the interval excludes zero.
     """
-    counted = results[results["counted"]]
-    tasks = sorted(set(counted["task"]))
-    one, other = (_by_task(counted[counted[column] == name], tasks) for name in (first, second))
+    groups = grouped([row for row in table if row["counted"]], ("task", column))
+    tasks = {task for task, _ in groups}
+    one, other = (
+        [[float(row["success"]) for row in groups.get((task, name), [])] for task in sorted(tasks)]
+        for name in (first, second)
+    )
     mean, interval = paired_difference(one, other)
     return {
         "difference": mean,
@@ -289,7 +289,3 @@ def difference(results: pd.DataFrame, column: str, first: str, second: str) -> d
         "tasks": sum(bool(mine and theirs) for mine, theirs in zip(one, other, strict=True)),
         "separate": interval.low > 0 or interval.high < 0,
     }
-
-
-def _by_task(runs: pd.DataFrame, tasks: Sequence[str]) -> list[list[float]]:
-    return [[float(value) for value in runs[runs["task"] == task]["success"]] for task in tasks]

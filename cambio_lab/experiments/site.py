@@ -8,14 +8,11 @@ connection nor a driver that was killed loses a finished run.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import logging
 import os
 import shutil
-import stat
-import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
@@ -35,7 +32,7 @@ from ..store import Store
 from .attempt import Attempt
 from .engine import Job, Outcome
 from .limits import default_concurrency
-from .workplace import Workplace
+from .workplace import Workplace, private_directory
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -275,25 +272,6 @@ def _root(experiment_id: str) -> Path:
         host = ""
     engine = hashlib.sha256(host.encode()).hexdigest()[:12]
     return private_directory(f"cambio-lab-workers-{os.getuid()}") / _plain(experiment_id) / engine
-
-
-def private_directory(name: str) -> Path:
-    """Return ``name`` below the directory for temporary files, created if need be, owned by this user alone.
-
-    The name is predictable so that workers find each other's results; on a shared machine another user can therefore
-    create it first and plant results. Raises :class:`ConfigurationError` for a link, a file, or a directory that
-    another user owns or can write to.
-    """
-    path = Path(tempfile.gettempdir()) / name
-    with contextlib.suppress(FileExistsError):
-        path.mkdir(mode=0o700)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise ConfigurationError(
-            f"{path} is not a private directory of this user, so results in it cannot be trusted.",
-            hint="Remove it, or set TMPDIR to a directory that only you can write to.",
-        )
-    return path
 
 
 def _plain(name: str) -> str:

@@ -7,10 +7,13 @@ model client keeps the shared pace and its events are seen.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
 import platform
+import stat
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
+from ..agent.client import KEY_VARIABLES
 from ..agent.models import DEMO
 from ..agent.options import AgentOptions
 from ..desktop import make_provider, probe_image
@@ -247,7 +251,7 @@ def require_key(key: str | None, models: Sequence[str], platform: str) -> None:
     """:class:`MissingKey` when there is no key for a model that needs one; other platforms have their own."""
     if platform != "anthropic" or set(models) <= {DEMO} or key:
         return
-    if not any(os.environ.get(name) for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")):
+    if not any(os.environ.get(name) for name in KEY_VARIABLES):
         raise MissingKey(
             "There is no key for the Claude API here.",
             hint=f"Set ANTHROPIC_API_KEY in this process's environment, or {KEY_FILE} to a file that holds it.",
@@ -260,3 +264,22 @@ def _save(contents: Contents, path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {"bundle": path.name, "bundle_sha256": digest, "bundle_bytes": file.tell()}
+
+
+def private_directory(name: str) -> Path:
+    """Return ``name`` below the directory for temporary files, created if need be, owned by this user alone.
+
+    The name is predictable so that workers find each other's results; on a shared machine another user can therefore
+    create it first and plant results. Raises :class:`ConfigurationError` for a link, a file, or a directory that
+    another user owns or can write to.
+    """
+    path = Path(tempfile.gettempdir()) / name
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise ConfigurationError(
+            f"{path} is not a private directory of this user, so results in it cannot be trusted.",
+            hint="Remove it, or set TMPDIR to a directory that only you can write to.",
+        )
+    return path

@@ -12,7 +12,7 @@ import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from inspect_ai import Task
 from inspect_ai._eval.task.sandbox import read_sandboxenv_file, resolve_sample_files
@@ -124,17 +124,6 @@ def _filled(value: Any, attachments: Mapping[str, str]) -> Any:
 _UNNAMED = re.compile(r"[^A-Za-z0-9 ._+-]+")
 
 
-class Live(Protocol):
-    """What a task's functions are given: :class:`cambio_lab.experiments.Live`."""
-
-    desktop: Any
-    answer: str
-
-    async def write(self, path: str, content: str | bytes) -> None: ...
-
-    async def read_bytes(self, path: str) -> bytes: ...
-
-
 def tasks(task: Task) -> Iterator[dict[str, Any]]:
     """Yield the arguments of an experiment's task for each sample."""
     scorers = [task.scorer] if callable(task.scorer) else list(task.scorer or [])
@@ -161,10 +150,10 @@ def _config(sample: Sample, task: Task) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name != "model"}
 
 
-def _setup(sample: Sample) -> Callable[[Live], Any]:
+def _setup(sample: Sample) -> Callable[[Any], Any]:
     files, script = dict(sample.files or {}), sample.setup
 
-    async def setup(live: Live) -> None:
+    async def setup(live: Any) -> None:
         sandbox = LiveSandbox(live)
         for path, contents in resolve_sample_files(files).items():
             await sandbox.write_file(path, await read_sandboxenv_file(contents))
@@ -180,16 +169,16 @@ def _setup(sample: Sample) -> Callable[[Live], Any]:
     return setup
 
 
-def _check(sample: Sample, scorers: list[Scorer]) -> Callable[[Live], Any]:
+def _check(sample: Sample, scorers: list[Scorer]) -> Callable[[Any], Any]:
     facts = sample.model_dump(include={"id", "input", "target", "choices", "metadata"})
 
-    async def check(live: Live) -> float:
+    async def check(live: Any) -> float:
         return await asyncio.create_task(_score(facts, sample, scorers, live))  # its context variables stay its own
 
     return check
 
 
-async def _score(facts: dict[str, Any], sample: Sample, scorers: list[Scorer], live: Live) -> float:
+async def _score(facts: dict[str, Any], sample: Sample, scorers: list[Scorer], live: Any) -> float:
     """Return the mean of the scorers, each as a number from 0 to 1."""
     environments: dict[str, SandboxEnvironment] = {"default": LiveSandbox(live)}
     sandbox_environments_context_var.set(environments)
@@ -217,7 +206,7 @@ async def _score(facts: dict[str, Any], sample: Sample, scorers: list[Scorer], l
 class LiveSandbox(DesktopSandbox):
     """The desktop of an experiment's run, for an Inspect task's set-up and scorers."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Any) -> None:
         super().__init__()
         self._live = live
 
@@ -235,4 +224,4 @@ class LiveSandbox(DesktopSandbox):
         return name
 
     async def _get(self, name: str) -> bytes:
-        return await self._live.read_bytes(name)
+        return bytes(await self._live.read_bytes(name))

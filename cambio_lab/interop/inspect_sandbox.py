@@ -5,6 +5,8 @@ Configure it as in ``SandboxEnvironmentSpec("cambio", SandboxConfig(network="non
 
 from __future__ import annotations
 
+import errno
+import os
 import uuid
 from collections.abc import Mapping
 from typing import Any, Literal, overload
@@ -30,6 +32,7 @@ LONGEST_SECONDS = 3600.0
 MOST_STDIN = 1_000_000
 """Bytes sent with a command; more goes through a file."""
 FOLDER, MISSING, FORBIDDEN, TOO_LARGE = 21, 22, 23, 24
+_REFUSED = {FOLDER: errno.EISDIR, MISSING: errno.ENOENT, FORBIDDEN: errno.EACCES}
 WRITE = f"""
 [ -d "$2" ] && exit {FOLDER}
 [ -e "$2" ] && [ ! -w "$2" ] && exit {FORBIDDEN}
@@ -202,15 +205,9 @@ def unique_name() -> str:
 
 def _check(ran: Ran, file: str) -> None:
     """Raise what the contract says for what :data:`WRITE` and :data:`READ` found."""
-    match ran.exit_code:
-        case 0:
-            return
-        case 21:
-            raise IsADirectoryError(f"{file} is a directory")
-        case 22:
-            raise FileNotFoundError(f"There is no file {file}")
-        case 23:
-            raise PermissionError(f"Permission denied: {file}")
-        case 24:
-            raise OutputLimitExceededError(SandboxEnvironmentLimits.MAX_READ_FILE_SIZE_STR, None)
-    raise InvalidRequest(f"{file}: {ran.stderr.decode(errors='replace').strip()}")
+    if ran.exit_code == TOO_LARGE:
+        raise OutputLimitExceededError(SandboxEnvironmentLimits.MAX_READ_FILE_SIZE_STR, None)
+    if number := _REFUSED.get(ran.exit_code or 0):
+        raise OSError(number, os.strerror(number), file)  # the subclass for this number
+    if ran.exit_code != 0:
+        raise InvalidRequest(f"{file}: {ran.stderr.decode(errors='replace').strip()}")

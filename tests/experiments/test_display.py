@@ -111,8 +111,7 @@ def test_the_summary_counts_what_is_evidence() -> None:
 
 
 def test_models_are_compared_task_by_task() -> None:
-    table = results.frame(cells(), Path())
-    found = results.difference(table, "model", "one", "other")
+    found = results.difference(results.rows(cells(), Path()), "model", "one", "other")
     assert found["difference"] == pytest.approx(0.5) and found["tasks"] == 3
     assert not found["separate"], "three tasks are few"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cambio_lab.errors import ConfigurationError
-from cambio_lab.experiments.site import private_directory
+from cambio_lab.experiments.workplace import private_directory
 
 NAME = "cambio-lab-workers-test"
 
