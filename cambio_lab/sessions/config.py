@@ -124,7 +124,9 @@ def about(description: str, *examples: Any, **schema: Any) -> Any:
     """Describe a field for the API's description; ``schema`` says what functions among its checks accept."""
     if "enum" in schema:
         schema["enum"] = [*schema["enum"], None]
-    return Field(description=description or None, examples=list(examples) or None, json_schema_extra=schema or None)
+    return Field(
+        None, description=description or None, examples=list(examples) or None, json_schema_extra=schema or None
+    )
 
 
 class SessionConfig(Checked):
@@ -133,78 +135,58 @@ class SessionConfig(Checked):
     Documented: ``timeout`` (seconds of life) and ``max_messages`` (user messages). The others are ours.
     """
 
-    timeout: Annotated[
-        Annotated[float, Field(ge=1, le=MAX_SECONDS)] | None, about("Seconds until the session ends by itself.", 3600)
-    ] = None
-    max_messages: Annotated[Count | None, about("User messages that the session takes.", 100)] = None
-    model: Annotated[Text | None, about("A model of `GET /cambio/models`, or `demo`.", "claude-sonnet-5-5", "demo")] = (
-        None
+    timeout: Annotated[float, Field(ge=1, le=MAX_SECONDS)] | None = about(
+        "Seconds until the session ends by itself.", 3600
     )
-    platform: Annotated[
-        Text | None, about("Where the model runs.", enum=("anthropic", "aws", "bedrock", "google", "foundry"))
-    ] = None
-    system: Annotated[LongText | None, about("Added to the agent's instructions.")] = None
-    desktop: Annotated[Kind | None, about("Kind of desktop; a server may offer one only.")] = None
-    display: Annotated[
-        str | None,
-        Refuses(display_problem),
-        about("Screen in pixels, each side 320 to 4096.", "1280x800", pattern="^[1-9][0-9]{2,3}x[1-9][0-9]{2,3}$"),
-    ] = None
-    max_steps: Annotated[Count | None, about("Tool calls in one turn.")] = None
-    max_cost_usd: Annotated[Seconds | None, about("Money the session may spend, in US dollars.")] = None
-    max_tokens: Annotated[Count | None, about("Tokens of one reply of the model.", minimum=1024)] = None
-    max_turn_seconds: Annotated[Seconds | None, about("Wall time of one turn.")] = None
-    max_turn_tokens: Annotated[
-        Annotated[int, Field(ge=0, le=MAX_SECONDS)] | None, about("Tokens of one turn; 0: no limit.")
-    ] = None
-    task_budget: Annotated[
-        Count | None, about("Tokens that the model is told it has for a turn (advice, no limit); 0: it is not told.")
-    ] = None
-    idle_timeout: Annotated[
-        Seconds | None, about("Seconds without a client after which the session ends; 0: never.")
-    ] = None
-    approval: Annotated[
-        Literal["never", "risky", "always"] | list[str] | None,
-        Refuses(_approval_problem),
-        about("Which actions wait for a person's approval: a policy, or a list of members of the toolset."),
-    ] = None
-    approval_timeout: Annotated[
-        Annotated[float, Field(ge=0.1, le=MAX_SECONDS)] | None, about("Seconds after which no answer is a denial.")
-    ] = None
-    ask_user: Annotated[
-        bool | None, about("Whether the agent may ask people questions and hand the desktop over to them.")
-    ] = None
-    ask_timeout: Annotated[
-        Annotated[float, Field(ge=0.1, le=MAX_SECONDS)] | None,
-        about("Seconds after which the agent goes on without an answer."),
-    ] = None
-    record_human: Annotated[
-        Literal["actions", "full", "off"] | None,
-        about("What is recorded of people's mouse and keyboard: without the text they type, with it, or nothing."),
-    ] = None
-    network: Annotated[
-        Literal["open", "none"] | AllowList | None, Refuses(_network_problem), about("What a container may reach.")
-    ] = None
-    image: Annotated[Text | None, about("Container image instead of the built-in one.")] = None
-    record: Annotated[Text | None, about("File that the session is recorded to or replayed from.")] = None
-    record_mode: Annotated[Literal["once", "none", "all"] | None, about("`once` replays where the file exists.")] = None
-    fork: Annotated[Fork | None, Refuses(_fork_problem), about("Continue a recorded run from one of its steps.")] = None
-    effort: Annotated[Text | None, about("", enum=("low", "medium", "high", "xhigh", "max"))] = None
-    thinking: Annotated[Text | None, about("", enum=("", "on", "off", "between_tools"))] = None
-    image_format: Annotated[Text | None, about("Format of screenshots.", enum=("png", "jpeg", "webp"))] = None
-    tools: Annotated[
-        list[str] | None,
-        about(
-            "Of computer, browser, bash and editor, and optional members of the browser toolset.", ["browser", "bash"]
-        ),
-    ] = None
-    observe: Annotated[
-        list[Literal["screenshot", "ax"]] | None,
-        about("What is recorded of each step besides what the model is shown: the screen, the page's tree."),
-    ] = None
-    secrets: Annotated[
-        dict[str, str] | list[str] | None, Refuses(check_secrets), about("Values by name that the agent never sees.")
-    ] = Field(default=None, repr=False)
+    max_messages: Count | None = about("User messages that the session takes.", 100)
+    model: Text | None = about("A model of `GET /cambio/models`, or `demo`.", "claude-sonnet-5-5", "demo")
+    platform: Text | None = about("Where the model runs.", enum=("anthropic", "aws", "bedrock", "google", "foundry"))
+    system: LongText | None = about("Added to the agent's instructions.")
+    desktop: Kind | None = about("Kind of desktop; a server may offer one only.")
+    display: Annotated[str | None, Refuses(display_problem)] = about(
+        "Screen in pixels, each side 320 to 4096.", "1280x800", pattern="^[1-9][0-9]{2,3}x[1-9][0-9]{2,3}$"
+    )
+    max_steps: Count | None = about("Tool calls in one turn.")
+    max_cost_usd: Seconds | None = about("Money the session may spend, in US dollars.")
+    max_tokens: Count | None = about("Tokens of one reply of the model.", minimum=1024)
+    max_turn_seconds: Seconds | None = about("Wall time of one turn.")
+    max_turn_tokens: Annotated[int, Field(ge=0, le=MAX_SECONDS)] | None = about("Tokens of one turn; 0: no limit.")
+    task_budget: Count | None = about(
+        "Tokens that the model is told it has for a turn (advice, no limit); 0: it is not told."
+    )
+    idle_timeout: Seconds | None = about("Seconds without a client after which the session ends; 0: never.")
+    approval: Annotated[Literal["never", "risky", "always"] | list[str] | None, Refuses(_approval_problem)] = about(
+        "Which actions wait for a person's approval: a policy, or a list of members of the toolset."
+    )
+    approval_timeout: Annotated[float, Field(ge=0.1, le=MAX_SECONDS)] | None = about(
+        "Seconds after which no answer is a denial."
+    )
+    ask_user: bool | None = about("Whether the agent may ask people questions and hand the desktop over to them.")
+    ask_timeout: Annotated[float, Field(ge=0.1, le=MAX_SECONDS)] | None = about(
+        "Seconds after which the agent goes on without an answer."
+    )
+    record_human: Literal["actions", "full", "off"] | None = about(
+        "What is recorded of people's mouse and keyboard: without the text they type, with it, or nothing."
+    )
+    network: Annotated[Literal["open", "none"] | AllowList | None, Refuses(_network_problem)] = about(
+        "What a container may reach."
+    )
+    image: Text | None = about("Container image instead of the built-in one.")
+    record: Text | None = about("File that the session is recorded to or replayed from.")
+    record_mode: Literal["once", "none", "all"] | None = about("`once` replays where the file exists.")
+    fork: Annotated[Fork | None, Refuses(_fork_problem)] = about("Continue a recorded run from one of its steps.")
+    effort: Text | None = about("", enum=("low", "medium", "high", "xhigh", "max"))
+    thinking: Text | None = about("", enum=("", "on", "off", "between_tools"))
+    image_format: Text | None = about("Format of screenshots.", enum=("png", "jpeg", "webp"))
+    tools: list[str] | None = about(
+        "Of computer, browser, bash and editor, and optional members of the browser toolset.", ["browser", "bash"]
+    )
+    observe: list[Literal["screenshot", "ax"]] | None = about(
+        "What is recorded of each step besides what the model is shown: the screen, the page's tree."
+    )
+    secrets: Annotated[dict[str, str] | list[str] | None, Refuses(check_secrets)] = Field(
+        default=None, description="Values by name that the agent never sees.", repr=False
+    )
     """See :mod:`.agent`."""
 
     @classmethod

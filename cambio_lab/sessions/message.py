@@ -116,10 +116,7 @@ def turn_options(metadata: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     if not isinstance(options, Mapping):
         raise invalid("metadata.options", "must be an object")
-    found = dict(MessageOptions.check(options, "metadata.options"))
-    if found["calls"] is not None:
-        found["calls"] = [dict(call) for call in found["calls"]]
-    return {name: value for name, value in found.items() if value is not None}
+    return MessageOptions.check(options, "metadata.options").model_dump(exclude_none=True)
 
 
 def listed(wrong: Mapping[str, object]) -> str:
