@@ -35,13 +35,12 @@ class Stopped(TurnHalted):
     """A person stopped the turn."""
 
 
+@dataclass(eq=False)
 class LimitReached(TurnHalted):
     """A limit of the session or the message was reached; ``name`` is the option's."""
 
-    def __init__(self, name: str, words: str) -> None:
-        super().__init__(words)
-        self.name = name
-        self.words = words
+    name: str
+    words: str
 
 
 @dataclass(frozen=True, slots=True)

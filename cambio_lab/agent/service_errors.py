@@ -12,7 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment
@@ -35,29 +35,20 @@ HINTS = {
     407: "The proxy on the way asks for a login: name it in HTTPS_PROXY, as in http://user:password@proxy.example:3128.",
     413: "The conversation is too large to send; clear the history or start a new session.",
 }
-
-
 OTHER_HINT = "This is hardly the Messages API; check the base URL, and what stands between here and the service."
 
 
+@dataclass(eq=False)
 class Transient(Exception):
     """Another try may help."""
 
-    def __init__(
-        self,
-        reason: str,
-        *,
-        retry_after: float | None = None,
-        broken: bool = False,
-        unreachable: bool = False,
-    ) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.retry_after = retry_after
-        self.broken = broken
-        """The service had answered, but the reply cannot be used."""
-        self.unreachable = unreachable
-        """No connection was made, so nothing was sent."""
+    reason: str
+    _: KW_ONLY
+    retry_after: float | None = None
+    broken: bool = False
+    """The service had answered, but the reply cannot be used."""
+    unreachable: bool = False
+    """No connection was made, so nothing was sent."""
 
 
 class BrokenReply(Exception):

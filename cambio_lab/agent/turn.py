@@ -33,12 +33,11 @@ Emit = Callable[[Event], Awaitable[None]]
 """Where a turn's events go. It is awaited before the loop goes on; an exception of it ends the turn and is raised."""
 
 
+@dataclass(eq=False)
 class SinkFailed(BaseException):
     """The sink of the events failed with ``error``. Not an ``Exception``: no handler of the loop may take it."""
 
-    def __init__(self, error: Exception) -> None:
-        super().__init__(error)
-        self.error = error
+    error: Exception
 
 
 @dataclass
