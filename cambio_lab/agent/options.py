@@ -22,7 +22,7 @@ IMAGE_FORMATS = ("png", "jpeg", "webp")
 NOT_NEGATIVE = ("max_steps", "max_cost_usd", "max_turn_tokens", "max_turn_seconds", "model_retries")
 POSITIVE = ("ask_timeout", "model_stall", "shell_timeout", "shell_output")
 BASE = """\
-You operate a Linux desktop for a researcher who watches you work: a {size} pixel screen, a mouse, a keyboard, a \
+You operate a Linux desktop for a researcher who watches you work: a {size.width}x{size.height} pixel screen, a mouse, a keyboard, a \
 persistent bash shell and a file editor, all inside one sandboxed environment.
 
 How to work well here:

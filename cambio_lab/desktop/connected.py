@@ -16,7 +16,7 @@ from .base import Button, Desktop, Direction, Point, Region, Screenshot, Settled
 from .browser.members import Browser
 from .devices import InputDevices
 from .files import FileContent, Listing
-from .machine import CommandResult, Machine, Shell, run, until_managed
+from .machine import CommandResult, Machine, Shell, run
 from .rfb.client import Connection
 from .screen import Frame, View, encode, fit_inside, fit_model, thumbnail
 from .xserver import Keymap, Pointer, expected_wait
@@ -78,7 +78,8 @@ class ConnectedDesktop(Desktop):
 
     # Screen
     async def screenshot(self) -> Screenshot:
-        await until_managed(self.machine)  # before, the screen is black
+        if self.machine.managed is not None and not self.machine.managed.done():
+            await self.machine.until_managed()  # before, the screen is black
         await self._connection.settle(calm=self._foresee)
         return await asyncio.shield(self._current())
 

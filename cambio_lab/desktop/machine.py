@@ -85,17 +85,16 @@ class Machine(ABC):
     async def spawn(self, argv: Sequence[str]) -> Process:
         """Start ``argv``. :class:`~cambio_lab.errors.DesktopLost` when the machine is gone."""
 
+    async def until_managed(self) -> None:
+        """Wait for the window manager, but not for ever: a desktop without one is still of use."""
+        if self.managed is not None:
+            await asyncio.wait([self.managed], timeout=_MANAGED_TIMEOUT)
+
 
 @cache
 def helper_source(name: str) -> str:
     """Return a script of this package that runs inside the desktop."""
     return Path(__file__).with_name(name).read_text("utf-8")
-
-
-async def until_managed(machine: Machine) -> None:
-    """Wait for the window manager, but not for ever: a desktop without one is still of use."""
-    if machine.managed is not None and not machine.managed.done():
-        await asyncio.wait([machine.managed], timeout=_MANAGED_TIMEOUT)
 
 
 async def run(

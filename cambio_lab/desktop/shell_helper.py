@@ -15,6 +15,7 @@ import json
 import os
 import re
 import selectors
+import shlex
 import signal
 import subprocess
 import sys
@@ -81,7 +82,7 @@ class Shell:
             os.set_blocking(descriptor, False)
         self.queue = bytearray()
         self.lines: list[bytes] = []
-        self.feed(f"builtin cd -- {quote(os.environ.get('HOME', '/'))}; unset OLDPWD; export OLDPWD\n")
+        self.feed(f"builtin cd -- {shlex.quote(os.environ.get('HOME', '/'))}; unset OLDPWD; export OLDPWD\n")
 
     def feed(self, text: str) -> None:
         self.queue += text.encode("utf-8", "surrogateescape")
@@ -105,10 +106,6 @@ class Shell:
             line += f" && (builtin :) {QUIET}"
         self.lines.append(line.encode() + b"\n")
         self.feed(line + "\n")
-
-
-def quote(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def processes(session: int) -> dict[int, str]:

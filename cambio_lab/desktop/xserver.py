@@ -19,7 +19,7 @@ from cambio_lab.errors import DesktopError
 
 from . import keys
 from .base import Point
-from .machine import STDOUT, Machine, Process, run, until_managed
+from .machine import STDOUT, Machine, Process, run
 from .rfb.client import Connection
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Keymap:
     async def _prepare(self, symbols: list[int], start: int) -> int:
         """Assign places to new characters from ``start`` on; return up to where the text can be typed now."""
         await self._machine.keyed.wait()
-        await until_managed(self._machine)  # the window manager's own keys work only then
+        await self._machine.until_managed()  # the window manager's own keys work only then
         fresh: dict[int, None] = {}
         end = start
         while end < len(symbols):

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from cambio_lab.errors import DesktopLost, DesktopUnavailable
 
-from ..machine import STDOUT, Machine, until_managed
+from ..machine import STDOUT, Machine
 from .engine import Engine, EngineError, HijackedStream
 
 log = logging.getLogger(__name__)
@@ -206,7 +206,7 @@ class ContainerMachine(Machine):
         self._user = user
 
     async def spawn(self, argv: Sequence[str]) -> ExecProcess:
-        await until_managed(self)
+        await self.until_managed()
         return await start_exec(self._engine, self._container, argv, user=self._user)
 
 

@@ -204,19 +204,16 @@ class ServerReader:
         size = Size(rect.width, rect.height)
         self._budget.spend("changes of the screen's size", size != self.screen.size)
         if not is_acceptable(size, self._area):
-            self._restore_size(size)
+            # Our screen stays as it is; the desktop is asked to return to that size.
+            if not self.can_resize:
+                raise DesktopLost(f"The desktop's screen became {size} pixels, more than this server accepts.")
+            log.debug("screen too large, size restored: size=%s", size)
+            self._oversized = True
+            self._stream.write(set_size(self.layout_id, self.screen.size))
         elif size != self.screen.size or self._oversized:
             self._oversized = False
             self.screen.resize(size)
             self.request_update(incremental=False)
-
-    def _restore_size(self, size: Size) -> None:
-        """Keep our screen as it is and request that the desktop returns to that size."""
-        if not self.can_resize:
-            raise DesktopLost(f"The desktop's screen became {size} pixels, more than this server accepts.")
-        log.debug("screen too large, size restored: size=%s", size)
-        self._oversized = True
-        self._stream.write(set_size(self.layout_id, self.screen.size))
 
     async def _colour_map(self) -> None:
         _, _, count = struct.unpack(">BHH", await self._stream.read(5))

@@ -18,7 +18,7 @@ from typing import Any
 
 from cambio_lab.errors import DesktopLost, DesktopUnavailable
 
-from ..machine import STDERR, STDOUT, Machine, until_managed
+from ..machine import STDERR, STDOUT, Machine
 from .bubblewrap import HOME
 
 _MAX_FRAME = 1 << 16
@@ -187,7 +187,7 @@ class SandboxMachine(Machine):
         self.control_path = str(folder / "control")
 
     async def spawn(self, argv: Sequence[str]) -> SandboxProcess:
-        await until_managed(self)
+        await self.until_managed()
         frame: Frame = {"op": "spawn", "argv": list(argv), "token": secrets.token_hex(8)}
         stdin, stdout, stderr = os.pipe(), os.pipe(), os.pipe()
         theirs, ours = [stdin[0], stdout[1], stderr[1]], [stdin[1], stdout[0], stderr[0]]
