@@ -22,8 +22,8 @@ IMAGE_FORMATS = ("png", "jpeg", "webp")
 NOT_NEGATIVE = ("max_steps", "max_cost_usd", "max_turn_tokens", "max_turn_seconds", "model_retries")
 POSITIVE = ("ask_timeout", "model_stall", "shell_timeout", "shell_output")
 BASE = """\
-You operate a Linux desktop for a researcher who watches you work: a {size.width}x{size.height} pixel screen, a mouse, a keyboard, a \
-persistent bash shell and a file editor, all inside one sandboxed environment.
+You operate a Linux desktop for a researcher who watches you work: a {size.width}x{size.height} pixel screen, a mouse, \
+a keyboard, a persistent bash shell and a file editor, all inside one sandboxed environment.
 
 How to work well here:
 - Go in small explicit steps. After each step look at the screen and check that it did what you meant before you go on.
