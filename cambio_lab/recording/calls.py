@@ -22,8 +22,8 @@ from dataclasses import asdict, replace
 from types import NoneType
 from typing import Any
 
+from ..desktop import DelegatingDesktop
 from ..desktop.base import Desktop, Point, Region, Screenshot, Settled, Size
-from ..desktop.delegating import DelegatingDesktop
 from ..desktop.files import FileContent, FileInfo, Listing
 from ..desktop.machine import CommandResult
 from ..errors import ActionError, BundleRefused, DesktopError, DesktopLost, DesktopUnavailable

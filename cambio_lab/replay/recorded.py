@@ -10,8 +10,8 @@ from typing import Any
 
 from ..agent.extras import NAME, RESERVED, ExtraResult
 from ..agent.gate import Gate
+from ..desktop import CallDesktop, DelegatingDesktop
 from ..desktop.base import Desktop, Screenshot, Settled, Size, VncEndpoint
-from ..desktop.delegating import CallDesktop, DelegatingDesktop
 from ..desktop.files import FileContent, Listing
 from ..errors import ActionError, DesktopLost, ReplayDiverged
 from ..recording import Contents, Json, calls

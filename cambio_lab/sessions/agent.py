@@ -25,8 +25,8 @@ from cambio_lab.agent.gate import Gate
 from cambio_lab.agent.options import AgentOptions, TurnOptions
 from cambio_lab.agent.transcript import close_open_batch
 from cambio_lab.agent.turn import Emit
+from cambio_lab.desktop import DelegatingDesktop
 from cambio_lab.desktop.base import Desktop, Screenshot, Settled
-from cambio_lab.desktop.delegating import DelegatingDesktop
 from cambio_lab.desktop.files import FileContent, Listing
 from cambio_lab.desktop.machine import CommandResult
 from cambio_lab.errors import ActionError, CambioError, DesktopError

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 from cambio_lab.errors import ActionError
@@ -20,7 +21,6 @@ from . import BrowserClosed, actions
 from .chromium import Chromium
 from .tab import MOST_TEXT, MOST_URL, Tab
 
-T = TypeVar("T")
 OPTIONAL = frozenset({"javascript_exec", "file_upload", "read_console", "read_network"})
 """Members that a session must ask for."""
 _SCHEMES = frozenset({"http", "https"})
@@ -69,20 +69,16 @@ class Browser:
         if member not in _MEMBERS or (member in OPTIONAL and member not in self._members):
             raise ActionError("This browser has no such action.")
         tab_id = arguments.get("tab_id")
-        return await self._with_browser(
-            lambda chromium: _MEMBERS[member](self, chromium, None if tab_id is None else str(tab_id), arguments)
-        )
+        async with self._browser() as chromium:
+            return await _MEMBERS[member](self, chromium, None if tab_id is None else str(tab_id), arguments)
 
     async def screenshot(self, tab_id: str | None, region: Region | None) -> Screenshot:
         """Capture a tab's viewport, or ``region`` of it scaled up."""
-
-        async def capture(chromium: Chromium) -> Screenshot:
+        async with self._browser() as chromium:
             tab = chromium.tab(tab_id)
             if tab.tab_id != chromium.active:
                 await chromium.activate(tab)
             return await actions.screenshot(tab, region)
-
-        return await self._with_browser(capture)
 
     async def state(self) -> Result:
         """Return ``tabs`` (one ``active``) and the ``state_changes`` since the last call; no tabs before a start."""
@@ -102,21 +98,23 @@ class Browser:
         chromium = self._chromium
         if chromium is None or not chromium.running or not chromium.tabs:
             return ""
-        return await self._with_browser(lambda found: found.tab(None).tree(None, _DEPTH, None))
+        async with self._browser() as chromium:
+            return await chromium.tab(None).tree(None, _DEPTH, None)
 
     async def close(self) -> None:
         if self._chromium is not None:
             await self._chromium.close()
             self._chromium = None
 
-    async def _with_browser(self, work: Callable[[Chromium], Awaitable[T]]) -> T:
+    @asynccontextmanager
+    async def _browser(self) -> AsyncIterator[Chromium]:
         async with self._starting:
             if self._chromium is None or not self._chromium.running:
                 await self.close()
                 noted = {"console": "read_console" in self._members, "network": "read_network" in self._members}
                 self._chromium = await Chromium.start(self._machine, self.allowed, **noted)
         try:
-            return await work(self._chromium)
+            yield self._chromium
         except BrowserClosed:
             raise ActionError("The browser was closed. The next action starts it again, without its tabs.") from None
 
