@@ -1,27 +1,18 @@
-"""What a server that runs for days needs: heaps without holes, short garbage collections, a bounded log."""
+"""What a server that runs for days needs: heaps without holes, a bounded log; and an end of its threads."""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
-import gc
 import logging
 import os
+import threading
 import time
 from dataclasses import dataclass
 
 MEMORY_ARENAS = 2
 TRIM_SECONDS = 30.0
 _M_ARENA_MAX = -8  # malloc.h of the GNU C library
-
-
-def freeze() -> None:
-    """Exempt everything that exists now from garbage collection.
-
-    A full collection looks at each object, a million of them once the packages are imported: that took 220 ms, on the
-    event loop, and half-open requests and turns brought one about every few seconds.
-    """
-    gc.freeze()
 
 
 def bound_arenas() -> bool:
@@ -98,3 +89,16 @@ def throttle(*logs: logging.Logger) -> None:
     for target in (*(handler for log in logs for handler in log.handlers), logging.getLogger("asyncio")):
         if not any(isinstance(known, Throttle) for known in target.filters):
             target.addFilter(Throttle())
+
+
+def stop_worker_threads() -> None:
+    """End AnyIO's idle worker threads, which are not daemons.
+
+    Each waits for the task that first used it. A page that was open may leave such a task unfinished when Jupyter stops
+    the loop, and the process would then never exit.
+    """
+    from anyio._backends._asyncio import WorkerThread
+
+    for thread in threading.enumerate():
+        if isinstance(thread, WorkerThread):
+            thread.stop()

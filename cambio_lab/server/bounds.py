@@ -78,7 +78,7 @@ class BoundedServer(HTTPServer):
         self._per_address: Counter[str] = Counter()
         self._waiting: dict[str, OrderedDict[object, IOStream]] = {}
         self._deadlines: dict[object, asyncio.TimerHandle] = {}
-        self._served: set[object] = set()
+        self.served: set[object] = set()
         # Half of the descriptors are for desktops, kernels and the database.
         self._most = max(32, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
@@ -128,7 +128,7 @@ class BoundedServer(HTTPServer):
         waiting[server_conn] = server_conn.stream
         if len(waiting) > WAITING_PER_ADDRESS:
             # A kept connection of an honest client on the same address is idle for longer than those of a flood.
-            spared = self._served | {server_conn}
+            spared = self.served | {server_conn}
             oldest = waiting.pop(next((one for one in waiting if one not in spared), next(iter(waiting))))
             logger.warning("connection closed: %d incomplete requests of %s", WAITING_PER_ADDRESS + 1, ip)
             oldest.close()
@@ -137,11 +137,6 @@ class BoundedServer(HTTPServer):
         """The headers came in time."""
         if (deadline := self._deadlines.pop(server_conn, None)) is not None:
             deadline.cancel()
-
-    def request_complete(self, server_conn: object) -> None:
-        """A whole request was read; the connection waits no longer."""
-        self._served.add(server_conn)
-        self.wait_no_longer(server_conn)
 
     def wait_no_longer(self, server_conn: object) -> None:
         """Count a connection no longer: its request is complete, or waits for the server."""
@@ -155,7 +150,7 @@ class BoundedServer(HTTPServer):
         """The connection is over, or a WebSocket from here on."""
         self.headers_complete(server_conn)
         self.wait_no_longer(server_conn)
-        self._served.discard(server_conn)
+        self.served.discard(server_conn)
         ip = self._open.pop(server_conn, None)
         if ip is not None:
             self._per_address[ip] -= 1
@@ -238,7 +233,8 @@ class _Request(HTTPMessageDelegate):
             await received
 
     def finish(self) -> None:
-        self._server.request_complete(self._connection)
+        self._server.served.add(self._connection)
+        self._server.wait_no_longer(self._connection)
         self._inner.finish()
 
 

@@ -40,39 +40,27 @@ async def examine(say: Say, resolve: Callable[[], Settings]) -> int:
         container = await _within("container", probe_container(settings), CONTAINER_SECONDS)
     else:
         container = ProviderHealth("container", False, "needs the image", image.fix)
-    findings = [
-        engine,
-        image,
-        container,
-        sandbox,
-        local,
-        await _within("model service", _model(settings), MODEL_SECONDS),
-        await _within("database", asyncio.to_thread(_database, data_directory(settings))),
-        _front_end(),
-        await _within("redis", _redis(settings)),
-    ]
-    optional = _optional(settings, findings)
-    for finding in findings:
-        say(_line(finding, finding.name in optional))
-    ready = all(finding.up or finding.name in optional for finding in findings)
-    say("Ready." if ready else "Not ready: fix the lines that say [fix].")
-    return 0 if ready else 1
-
-
-_NEEDED = {
-    "docker": {"engine", "image", "container"},
-    "sandbox": {"sandbox"},
-    "local": {"local desktop"},
-}
-
-
-def _optional(settings: Settings, findings: list[ProviderHealth]) -> set[str]:
-    """What may be missing: the parts of the kinds of desktop that are not used."""
-    up = {finding.name: finding.up for finding in findings}
     kind = settings.desktop
     if kind == "auto":  # as `make_provider` chooses
-        kind = "docker" if up["engine"] or _engine_is_named() else "sandbox"
-    return {"engine", "image", "container", "sandbox", "local desktop"} - _NEEDED.get(kind, set())
+        kind = "docker" if engine.up or _engine_is_named() else "sandbox"
+    findings = [
+        ("docker", engine),
+        ("docker", image),
+        ("docker", container),
+        ("sandbox", sandbox),
+        ("local", local),
+        (kind, await _within("model service", _model(settings), MODEL_SECONDS)),
+        (kind, await _within("database", asyncio.to_thread(_database, data_directory(settings)))),
+        (kind, _front_end()),
+        (kind, await _within("redis", _redis(settings))),
+    ]
+    for needed_by, finding in findings:
+        mark = "[ok] " if finding.up else "[fix]" if needed_by == kind else "[--] "
+        fix = f"\n      {' ' * 14} -> {finding.fix}" if finding.fix and not finding.up else ""
+        say(f"{mark} {finding.name:<14} {finding.summary}{fix}")
+    ready = all(finding.up or needed_by != kind for needed_by, finding in findings)
+    say("Ready." if ready else "Not ready: fix the lines that say [fix].")
+    return 0 if ready else 1
 
 
 def _engine_is_named() -> bool:
@@ -80,12 +68,6 @@ def _engine_is_named() -> bool:
         return engine_is_named()
     except ConfigurationError:  # a context that cannot be read was meant, too
         return True
-
-
-def _line(finding: ProviderHealth, optional: bool) -> str:
-    mark = "[ok] " if finding.up else "[--] " if optional else "[fix]"
-    fix = f"\n      {' ' * 14} -> {finding.fix}" if finding.fix and not finding.up else ""
-    return f"{mark} {finding.name:<14} {finding.summary}{fix}"
 
 
 async def _within(name: str, question: Awaitable[ProviderHealth], seconds: float = PATIENCE) -> ProviderHealth:

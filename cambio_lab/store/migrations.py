@@ -6,9 +6,10 @@ import json
 import re
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cambio_lab.errors import StoreCorrupt, StoreError, StoreUnavailable
 
@@ -22,132 +23,16 @@ def migrate(connection: sqlite3.Connection) -> None:
     from sqlite_utils.migrations import Migrations
 
     migrations = Migrations("cambio_lab")
-    for step in STEPS:
-        migrations(name=step.__name__)(step)
+    for name, step in STEPS.items():
+        run: Any = partial(_run, step) if isinstance(step, str) else step
+        migrations(name=name)(run)
     migrations.apply(Database(connection))
 
 
-def _run(db: Database, script: str) -> None:
-    """Execute statements with empty lines between them. ``executescript`` would commit each."""
+def _run(script: str, db: Database) -> None:
+    """Execute one statement after the other: ``executescript`` would commit each."""
     for statement in script.split("\n\n"):
         db.conn.execute(statement)
-
-
-def m001_sessions(db: Database) -> None:
-    """Sessions, and how many there are of each status: a listing needs the total without counting rows."""
-    _run(
-        db,
-        """
-        CREATE TABLE sessions (
-            number INTEGER PRIMARY KEY, id TEXT NOT NULL, name TEXT NOT NULL, status TEXT NOT NULL,
-            created_at REAL NOT NULL, ended_at REAL, end_reason TEXT, config TEXT NOT NULL, model TEXT,
-            desktop_kind TEXT, desktop_id TEXT, container_id TEXT, vnc_port INTEGER,
-            steps INTEGER DEFAULT 0, usage TEXT NOT NULL, turn_message_id TEXT, user_messages INTEGER DEFAULT 0,
-            last_sequence INTEGER DEFAULT 0, last_stream_sequence INTEGER DEFAULT 0,
-            message_count INTEGER DEFAULT 0, user_count INTEGER DEFAULT 0, assistant_count INTEGER DEFAULT 0)
-
-        CREATE UNIQUE INDEX idx_sessions_id ON sessions (id)
-
-        CREATE INDEX idx_sessions_created_at_number ON sessions (created_at, number)
-
-        CREATE INDEX idx_sessions_status_created_at_number ON sessions (status, created_at, number)
-
-        CREATE TABLE session_counts (status TEXT PRIMARY KEY, sessions INTEGER)
-
-        CREATE TRIGGER session_added AFTER INSERT ON sessions BEGIN
-            INSERT INTO session_counts VALUES (new.status, 1)
-            ON CONFLICT (status) DO UPDATE SET sessions = sessions + 1;
-        END
-
-        CREATE TRIGGER session_changed AFTER UPDATE OF status ON sessions WHEN old.status <> new.status BEGIN
-            UPDATE session_counts SET sessions = sessions - 1 WHERE status = old.status;
-            INSERT INTO session_counts VALUES (new.status, 1)
-            ON CONFLICT (status) DO UPDATE SET sessions = sessions + 1;
-        END
-
-        CREATE TRIGGER session_removed AFTER DELETE ON sessions BEGIN
-            UPDATE session_counts SET sessions = sessions - 1 WHERE status = old.status;
-        END""",
-    )
-
-
-def m002_conversation(db: Database) -> None:
-    """What people read (messages) and what the model is sent (transcript).
-
-    ``position`` counts a session's messages from 1, ``role_position`` those of one role: a page is a range of an
-    index wherever it lies.
-    """
-    _run(
-        db,
-        """
-        CREATE TABLE messages (
-            id TEXT NOT NULL, session_id TEXT, position INTEGER, role TEXT NOT NULL, role_position INTEGER NOT NULL,
-            content TEXT NOT NULL, created_at REAL NOT NULL, metadata TEXT NOT NULL,
-            PRIMARY KEY (session_id, position))
-
-        CREATE UNIQUE INDEX idx_messages_session_id_role_role_position ON messages (session_id, role, role_position)
-
-        CREATE INDEX idx_messages_session_id_created_at ON messages (session_id, created_at)
-
-        CREATE INDEX idx_messages_session_id_role_created_at ON messages (session_id, role, created_at)
-
-        CREATE TABLE transcript (
-            session_id TEXT, position INTEGER, message TEXT NOT NULL, PRIMARY KEY (session_id, position))""",
-    )
-
-
-def m003_record(db: Database) -> None:
-    """The story of a session: tool calls, what sockets were sent, requests to the model and their replies."""
-    _run(
-        db,
-        """
-        CREATE TABLE steps (
-            session_id TEXT, step INTEGER, tool_use_id TEXT NOT NULL, tool TEXT NOT NULL, toolset TEXT,
-            arguments TEXT NOT NULL, status TEXT NOT NULL, started_at REAL NOT NULL, ended_at REAL, text TEXT,
-            timing TEXT, sha256 TEXT, media_type TEXT, width INTEGER, height INTEGER,
-            PRIMARY KEY (session_id, step))
-
-        CREATE TABLE events (
-            id INTEGER PRIMARY KEY, session_id TEXT NOT NULL, sequence INTEGER, stream_sequence INTEGER,
-            time REAL NOT NULL, kind TEXT NOT NULL, body TEXT, record TEXT)
-
-        CREATE UNIQUE INDEX events_stream ON events (session_id, stream_sequence) WHERE stream_sequence IS NOT NULL
-
-        CREATE UNIQUE INDEX events_plain ON events (session_id, sequence) WHERE sequence IS NOT NULL
-
-        CREATE INDEX events_record ON events (session_id, id) WHERE record IS NOT NULL
-
-        CREATE TABLE exchanges (
-            session_id TEXT, number INTEGER, started_at REAL NOT NULL, request_sha256 TEXT NOT NULL,
-            request BLOB NOT NULL, status INTEGER, headers TEXT, response BLOB, first_byte_ms REAL, total_ms REAL,
-            error TEXT, PRIMARY KEY (session_id, number))""",
-    )
-
-
-def m004_said(db: Database) -> None:
-    """What the agent said before an action, and what the reply cost that asked for it."""
-    _run(
-        db,
-        """
-        ALTER TABLE steps ADD COLUMN said TEXT NOT NULL DEFAULT ''
-
-        ALTER TABLE steps ADD COLUMN cost_usd REAL""",
-    )
-
-
-def m005_order_and_size(db: Database) -> None:
-    """Where messages and steps stand among a session's events; how large its record is, and whether it is kept."""
-    _run(
-        db,
-        """
-        ALTER TABLE messages ADD COLUMN sequence INTEGER
-
-        ALTER TABLE steps ADD COLUMN sequence INTEGER
-
-        ALTER TABLE sessions ADD COLUMN record_bytes INTEGER NOT NULL DEFAULT 0
-
-        ALTER TABLE sessions ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0""",
-    )
 
 
 def m006_screenshots(db: Database) -> None:
@@ -190,27 +75,103 @@ def _references(exchanges: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, s
         before, session = body, session_id
 
 
-def m007_actor(db: Database) -> None:
-    """Whether the agent or a person made a step."""
-    db.conn.execute("ALTER TABLE steps ADD COLUMN actor TEXT NOT NULL DEFAULT 'agent'")
+STEPS: dict[str, str | Callable[[Database], None]] = {
+    # Sessions, and how many there are of each status: a listing needs the total without counting rows.
+    "m001_sessions": """
+        CREATE TABLE sessions (
+            number INTEGER PRIMARY KEY, id TEXT NOT NULL, name TEXT NOT NULL, status TEXT NOT NULL,
+            created_at REAL NOT NULL, ended_at REAL, end_reason TEXT, config TEXT NOT NULL, model TEXT,
+            desktop_kind TEXT, desktop_id TEXT, container_id TEXT, vnc_port INTEGER,
+            steps INTEGER DEFAULT 0, usage TEXT NOT NULL, turn_message_id TEXT, user_messages INTEGER DEFAULT 0,
+            last_sequence INTEGER DEFAULT 0, last_stream_sequence INTEGER DEFAULT 0,
+            message_count INTEGER DEFAULT 0, user_count INTEGER DEFAULT 0, assistant_count INTEGER DEFAULT 0)
 
+        CREATE UNIQUE INDEX idx_sessions_id ON sessions (id)
 
-def m008_annotations(db: Database) -> None:
-    """What people say of a run: tags and a note."""
-    _run(
-        db,
-        """
+        CREATE INDEX idx_sessions_created_at_number ON sessions (created_at, number)
+
+        CREATE INDEX idx_sessions_status_created_at_number ON sessions (status, created_at, number)
+
+        CREATE TABLE session_counts (status TEXT PRIMARY KEY, sessions INTEGER)
+
+        CREATE TRIGGER session_added AFTER INSERT ON sessions BEGIN
+            INSERT INTO session_counts VALUES (new.status, 1)
+            ON CONFLICT (status) DO UPDATE SET sessions = sessions + 1;
+        END
+
+        CREATE TRIGGER session_changed AFTER UPDATE OF status ON sessions WHEN old.status <> new.status BEGIN
+            UPDATE session_counts SET sessions = sessions - 1 WHERE status = old.status;
+            INSERT INTO session_counts VALUES (new.status, 1)
+            ON CONFLICT (status) DO UPDATE SET sessions = sessions + 1;
+        END
+
+        CREATE TRIGGER session_removed AFTER DELETE ON sessions BEGIN
+            UPDATE session_counts SET sessions = sessions - 1 WHERE status = old.status;
+        END""",
+    # What people read (messages) and what the model is sent (transcript).
+    # ``position`` counts a session's messages from 1, ``role_position`` those of one role: a page is a range of an
+    # index wherever it lies.
+    "m002_conversation": """
+        CREATE TABLE messages (
+            id TEXT NOT NULL, session_id TEXT, position INTEGER, role TEXT NOT NULL, role_position INTEGER NOT NULL,
+            content TEXT NOT NULL, created_at REAL NOT NULL, metadata TEXT NOT NULL,
+            PRIMARY KEY (session_id, position))
+
+        CREATE UNIQUE INDEX idx_messages_session_id_role_role_position ON messages (session_id, role, role_position)
+
+        CREATE INDEX idx_messages_session_id_created_at ON messages (session_id, created_at)
+
+        CREATE INDEX idx_messages_session_id_role_created_at ON messages (session_id, role, created_at)
+
+        CREATE TABLE transcript (
+            session_id TEXT, position INTEGER, message TEXT NOT NULL, PRIMARY KEY (session_id, position))""",
+    # The story of a session: tool calls, what sockets were sent, requests to the model and their replies.
+    "m003_record": """
+        CREATE TABLE steps (
+            session_id TEXT, step INTEGER, tool_use_id TEXT NOT NULL, tool TEXT NOT NULL, toolset TEXT,
+            arguments TEXT NOT NULL, status TEXT NOT NULL, started_at REAL NOT NULL, ended_at REAL, text TEXT,
+            timing TEXT, sha256 TEXT, media_type TEXT, width INTEGER, height INTEGER,
+            PRIMARY KEY (session_id, step))
+
+        CREATE TABLE events (
+            id INTEGER PRIMARY KEY, session_id TEXT NOT NULL, sequence INTEGER, stream_sequence INTEGER,
+            time REAL NOT NULL, kind TEXT NOT NULL, body TEXT, record TEXT)
+
+        CREATE UNIQUE INDEX events_stream ON events (session_id, stream_sequence) WHERE stream_sequence IS NOT NULL
+
+        CREATE UNIQUE INDEX events_plain ON events (session_id, sequence) WHERE sequence IS NOT NULL
+
+        CREATE INDEX events_record ON events (session_id, id) WHERE record IS NOT NULL
+
+        CREATE TABLE exchanges (
+            session_id TEXT, number INTEGER, started_at REAL NOT NULL, request_sha256 TEXT NOT NULL,
+            request BLOB NOT NULL, status INTEGER, headers TEXT, response BLOB, first_byte_ms REAL, total_ms REAL,
+            error TEXT, PRIMARY KEY (session_id, number))""",
+    # What the agent said before an action, and what the reply cost that asked for it.
+    "m004_said": """
+        ALTER TABLE steps ADD COLUMN said TEXT NOT NULL DEFAULT ''
+
+        ALTER TABLE steps ADD COLUMN cost_usd REAL""",
+    # Where messages and steps stand among a session's events; how large its record is, and whether it is kept.
+    "m005_order_and_size": """
+        ALTER TABLE messages ADD COLUMN sequence INTEGER
+
+        ALTER TABLE steps ADD COLUMN sequence INTEGER
+
+        ALTER TABLE sessions ADD COLUMN record_bytes INTEGER NOT NULL DEFAULT 0
+
+        ALTER TABLE sessions ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0""",
+    "m006_screenshots": m006_screenshots,
+    # Whether the agent or a person made a step.
+    "m007_actor": """
+        ALTER TABLE steps ADD COLUMN actor TEXT NOT NULL DEFAULT 'agent'""",
+    # What people say of a run: tags and a note.
+    "m008_annotations": """
         ALTER TABLE sessions ADD COLUMN tags TEXT NOT NULL DEFAULT '[]'
 
         ALTER TABLE sessions ADD COLUMN note TEXT NOT NULL DEFAULT ''""",
-    )
-
-
-STEPS = (
-    *(m001_sessions, m002_conversation, m003_record, m004_said, m005_order_and_size, m006_screenshots, m007_actor),
-    m008_annotations,
-)
-
+}
+"""By name: statements with empty lines between them, or what runs them."""
 
 CHECKED_AT_START = 64 * 1024 * 1024
 """A larger file is checked for damage where it is used, not from end to end before the server starts."""

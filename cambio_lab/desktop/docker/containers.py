@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 
 SERVER_LABEL = "org.cambio-lab.server"
 ROLE_LABEL = "org.cambio-lab.role"
-_NOT_STARTED = "OCI runtime create failed"
 T = TypeVar("T")
 SEALED: Mapping[str, Any] = {
     "init": True,
@@ -60,7 +59,7 @@ async def started(make: Callable[[], Awaitable[T]]) -> T:
     try:
         return await make()
     except (EngineError, DesktopUnavailable) as error:
-        if _NOT_STARTED not in str(error):
+        if "OCI runtime create failed" not in str(error):
             raise
         log.warning("a container was not started; another one is made: %s", error)
     return await make()
@@ -281,10 +280,9 @@ class Relay:
     async def close(self) -> None:
         if self._server is not None:
             self._server.close()
-        for task in list(self._connections):
+        for task in self._connections:
             task.cancel()
-        if self._connections:
-            await asyncio.wait(self._connections)
+        await asyncio.gather(*self._connections, return_exceptions=True)
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
 

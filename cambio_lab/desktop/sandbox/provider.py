@@ -158,9 +158,8 @@ class SandboxProvider:
             outer.setblocking(False)
             async with asyncio.timeout(_START_TIMEOUT):
                 fds = (control.fileno(), inner.fileno())
-                argv = [*plan.argv, *map(str, fds)]
                 told = bubblewrap.program(plan.configuration)
-                body = self._watched(await Child.start(argv, fds, plan.user, told, heard=True))
+                body = self._watched(await Child.start([*plan.argv, *map(str, fds)], fds, plan.user, told, heard=True))
                 inner.close()
                 if not await asyncio.get_running_loop().sock_recv(outer, 1):
                     raise DesktopUnavailable(f"The {self.name} desktop did not start: {await body.last_words()}.")
@@ -218,8 +217,7 @@ class SandboxProvider:
     async def reap(self, keep: frozenset[str]) -> list[str]:
         """End sandboxes of this server that no session holds."""
         listed = await asyncio.to_thread(lambda: list(self._parent.glob(f"{self.prefix}*")))
-        # Read last: a folder that was listed is known by now.
-        used = keep | self._pool.ids() | frozenset(self._starting)
+        used = keep | self._pool.ids() | self._starting  # read last: a folder that was listed is known by now
         left = [path for path in listed if path.name not in used and is_ours(path)]
         await asyncio.gather(*(end_sandbox(path, self.end_signal) for path in left))
         return [path.name for path in left]
@@ -233,7 +231,7 @@ class SandboxProvider:
     async def stop(self, *, keep: frozenset[str] = frozenset()) -> None:
         try:
             async with asyncio.timeout(10):
-                kept = [desktop for name, desktop in self._pool.in_use.items() if name in keep]
+                kept = [self._pool.in_use[name] for name in keep & self._pool.in_use.keys()]
                 await self._pool.stop(keep)
                 for desktop in kept:
                     await desktop.supervision.close()
@@ -275,10 +273,10 @@ class LocalProvider(SandboxProvider):
         make_folder(folder, None)
         places = bubblewrap.Places(*(str(folder / name) for name in ("home", "desktop", "share", "run/rfb")))
         _prepare_home(folder, cookie := str(folder / "cookie"))
-        told = bubblewrap.common(self.settings, places)
+        told = bubblewrap.common(self.settings, places) | {"lease": self.lease}
         told["environment"] |= {"XAUTHORITY": cookie, "TMPDIR": f"{places.home}/tmp"}
         told["x"] = ["Xvnc", "-auth", cookie, *bubblewrap.x_server(options.size, places.rfb)]
-        return Plan(bubblewrap.interpreter(sys.executable), told | {"lease": self.lease})
+        return Plan(bubblewrap.interpreter(sys.executable), told)
 
     def machine(self, folder: Path) -> SandboxMachine:
         return SandboxMachine(folder, home := str(folder / "home"), (home,), sys.executable)
@@ -298,6 +296,5 @@ def _prepare_home(folder: Path, cookie: str) -> None:
     """Make the home, and an Xauthority file for any host: else every user of this machine could open the display."""
     for name in ("home/tmp", "desktop"):
         (folder / name).mkdir(parents=True)
-    kind, data = b"MIT-MAGIC-COOKIE-1", secrets.token_bytes(16)
-    any_host = struct.pack(">HHHH", 0xFFFF, 0, 0, len(kind))
-    Path(cookie).write_bytes(any_host + kind + struct.pack(">H", len(data)) + data)
+    parts = (b"", b"", b"MIT-MAGIC-COOKIE-1", secrets.token_bytes(16))
+    Path(cookie).write_bytes(b"\xff\xff" + b"".join(struct.pack(">H", len(part)) + part for part in parts))
