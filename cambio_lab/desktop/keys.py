@@ -243,7 +243,7 @@ class HumanActions:
                 self._begin("key", {"text": "+".join([*names, name])})
 
     def _release(self, button: str, begin: tuple[int, int], end: tuple[int, int]) -> None:
-        if not _close(begin, end):
+        if not _together(begin, end):
             self._begin("left_click_drag", {"start_coordinate": list(begin), "coordinate": list(end)})
             return
         before = self._open
@@ -255,7 +255,7 @@ class HumanActions:
             self._begin("left_click", {"coordinate": list(begin)})
 
     def _again(self, before: HumanAction, point: tuple[int, int]) -> bool:
-        return time.monotonic() - before.ended < AGAIN_SECONDS and _close(before.arguments["coordinate"], point)
+        return time.monotonic() - before.ended < AGAIN_SECONDS and _together(before.arguments["coordinate"], point)
 
     def _scroll(self, direction: str, x: int, y: int) -> None:
         before = self._open
@@ -281,7 +281,7 @@ class HumanActions:
         self._open = None
 
 
-def _close(one: Sequence[int], other: Sequence[int]) -> bool:
+def _together(one: Sequence[int], other: Sequence[int]) -> bool:
     return abs(one[0] - other[0]) <= NEAR and abs(one[1] - other[1]) <= NEAR
 
 
