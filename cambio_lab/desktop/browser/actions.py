@@ -185,8 +185,7 @@ async def _keys(tab: Tab, events: list[dict[str, Any]]) -> None:
 async def fill(tab: Tab, ref: str, value: object) -> str:
     """Set a form element's value; returns what it is called."""
     element = await tab.resolve(ref)
-    number = int(ref.removeprefix("ref_"))
-    problem = await tab.call(tab.frame_of(ref), f"cambio.fill({number}, {json.dumps(value)})")
+    problem = await tab.call(element.frame, f"cambio.fill({element.number}, {json.dumps(value)})")
     if problem:
         raise ActionError(f"The value was not set. {str(problem)[:600]}")
     with suppress(ActionError):  # a field may have no place

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,9 +25,10 @@ _STALE = "{ref} is no longer on the page. Call read_page or find again for fresh
 
 
 class Element(NamedTuple):
-    """An element that a reference names: its frame's world, its object and, for people, role and name."""
+    """An element that a reference names: its frame, its number, its object and, for people, role and name."""
 
-    context: int
+    frame: str
+    number: int
     object_id: str
     role: str
     name: str
@@ -202,38 +204,34 @@ class Tab:
 
     async def resolve(self, ref: str) -> Element:
         """Return the element that ``ref_7`` names; :class:`ActionError` when it is gone."""
-        number = ref.removeprefix("ref_")
-        if not number.isascii() or not number.isdigit():
+        digits = ref.removeprefix("ref_")
+        if not re.fullmatch("[0-9]{1,9}", digits):
             raise ActionError(f"{ref[:40]!r} is no reference. References look like ref_7.")
-        frame = next((frame for first, last, frame in self._homes if first <= int(number) <= last), None)
+        number = int(digits)
+        frame = next((frame for first, last, frame in self._homes if first <= number <= last), None)
         if frame is None or frame not in self._worlds:
             raise ActionError(_STALE.format(ref=f"ref_{number}"))
-        found = await self.call(frame, f"cambio.element({int(number)})", by_value=False)
+        found = await self.call(frame, f"cambio.element({number})", by_value=False)
         if found.get("subtype") != "node":
             raise ActionError(_STALE.format(ref=f"ref_{number}"))
-        role, name = await self.call(frame, f"cambio.describe(cambio.element({int(number)}))")
-        return Element(self._worlds[frame], str(found["objectId"]), str(role)[:40], str(name)[:200])
+        role, name = await self.call(frame, f"cambio.describe(cambio.element({number}))")
+        return Element(frame, number, str(found["objectId"]), str(role)[:40], str(name)[:200])
 
     def keep(self, first: int, next_ref: int, frame: str) -> None:
         if next_ref > first:
             self._homes.append((first, next_ref - 1, frame))
             self.next_ref = next_ref
 
-    def frame_of(self, ref: str) -> str:
-        number = int(ref.removeprefix("ref_"))
-        return next(frame for first, last, frame in self._homes if first <= number <= last)
-
     # Reading
 
     async def tree(self, ref: str | None, depth: int, kind: str | None) -> str:
         """Return the page's accessibility tree with references, frames included."""
-        frame = self.main_frame
+        frame, number = self.main_frame, None
         if ref is not None:
-            await self.resolve(ref)
-            frame = self.frame_of(ref)
+            frame, number, *_ = await self.resolve(ref)
         lines: list[str] = []
         budget = [MOST_FRAMES, MOST_TEXT]
-        cut = await self._subtree(frame, ref, depth, kind or "visible", 0, lines, budget)
+        cut = await self._subtree(frame, number, depth, kind or "visible", 0, lines, budget)
         text = "\n".join(lines)
         if cut or len(text) > MOST_TEXT:
             text = text[:MOST_TEXT].rpartition("\n")[0]
@@ -241,11 +239,11 @@ class Tab:
         return text or "(nothing visible; try filter all)"
 
     async def _subtree(
-        self, frame: str, ref: str | None, depth: int, kind: str, base: int, lines: list[str], budget: list[int]
+        self, frame: str, number: int | None, depth: int, kind: str, base: int, lines: list[str], budget: list[int]
     ) -> bool:
         first = self.next_ref
-        number = "null" if ref is None else str(int(ref.removeprefix("ref_")))
-        options = f"{{ref: {number}, depth: {depth}, filter: {kind!r}, base: {base}, next: {first}, most: {MOST_TEXT}}}"
+        ref = "null" if number is None else number
+        options = f"{{ref: {ref}, depth: {depth}, filter: {kind!r}, base: {base}, next: {first}, most: {MOST_TEXT}}}"
         found = await self.call(frame, f"cambio.tree({options})")
         if not isinstance(found, dict):
             return False
