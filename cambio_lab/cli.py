@@ -13,6 +13,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -142,17 +143,9 @@ def _build_image(arguments: argparse.Namespace) -> int:
     async def build() -> str:
         if arguments.rootfs:
             return str(await build_rootfs(arguments.settings(), Lines(), force=arguments.force))
-        engine = Engine()
-        try:
-            return await build_image(
-                engine,
-                arguments.settings().image,
-                Lines(),
-                dockerfile=arguments.dockerfile,
-                force=arguments.force,
-            )
-        finally:
-            engine.close()
+        name, extension = arguments.settings().image, arguments.dockerfile
+        with closing(Engine()) as engine:
+            return await build_image(engine, name, Lines(), dockerfile=extension, force=arguments.force)
 
     print(asyncio.run(build()))
     return 0

@@ -168,12 +168,8 @@ def read_environment() -> dict[str, Any]:
 
     Raises ``ValueError`` naming the variable when a value does not convert.
     """
-    found: dict[str, Any] = {}
-    for item in fields(Settings):
-        variable = f"CAMBIO_LAB_{item.name.upper()}"
-        if (text := os.environ.get(variable)) is not None:
-            found[item.name] = convert(variable, text, type(item.default))
-    return found
+    variables = [(f"CAMBIO_LAB_{item.name.upper()}", item.name, type(item.default)) for item in fields(Settings)]
+    return {name: convert(key, os.environ[key], kind) for key, name, kind in variables if key in os.environ}
 
 
 def convert(name: str, text: str, kind: type) -> Any:

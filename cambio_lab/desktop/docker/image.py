@@ -17,7 +17,6 @@ from collections.abc import Callable
 from functools import cache
 from operator import methodcaller
 from pathlib import Path
-from typing import Any
 
 from cambio_lab.errors import DesktopUnavailable
 
@@ -224,11 +223,10 @@ async def import_image(engine: Engine, archive: Path, repository: str, tag: str)
     By its name: given as a stream, the ``docker`` package announces both a length and chunks, and the engine refuses.
     """
 
-    def run(client: Any) -> str:
-        answer: str = client.import_image_from_file(str(archive), repository=repository, tag=tag)
-        return answer
-
+    answer: str = await engine.call(
+        methodcaller("import_image_from_file", str(archive), repository=repository, tag=tag)
+    )
     # What goes wrong after the status line comes as the last of the JSON lines.
-    for line in (await engine.call(run)).splitlines():
+    for line in answer.splitlines():
         if "error" in (said := json.loads(line)):
             raise EngineError(str(said["error"]))

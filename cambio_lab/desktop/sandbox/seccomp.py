@@ -24,13 +24,24 @@ _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _NAMESPACES = 0x7E020080
 """CLONE_NEWNS, NEWTIME, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET."""
 
-_MISSING = ((435, 435), (319, 279))
+_UNKNOWN = ((435, 435), (319, 279))
 """``clone3`` and ``memfd_create``, answered with ``ENOSYS``: C libraries and browsers then use ``clone`` and files in
 /dev/shm, which is limited."""
 _NEWEST = 451
 """The first number that this table does not know (``cachestat``)."""
 _FAMILIES = (1, 2, 10, 16)
 """AF_UNIX, AF_INET, AF_INET6, AF_NETLINK; no packets, no virtual machine sockets, no kernel crypto."""
+
+
+def _statement(code: int, value: int) -> bytes:
+    return struct.pack("=HBBI", code, 0, 0, value)
+
+
+def _jump(code: int, value: int, yes: int, no: int) -> bytes:
+    return struct.pack("=HBBI", code, yes, no, value)
+
+
+_REFUSED, _MISSING = (_statement(_RETURN, _ERRNO | error) for error in (errno.EPERM, errno.ENOSYS))
 
 
 class _Machine(NamedTuple):
@@ -64,16 +75,18 @@ def build_filter() -> bytes:
         _statement(_LOAD, _NUMBER),
         # x32 calls (bit 30) and calls newer than the table
         _jump(_JGE, _NEWEST, 0, 1),
-        _statement(_RETURN, _ERRNO | errno.ENOSYS),
+        _MISSING,
     ]
     for number in _refused_calls(column):
-        program += _refuse(number, errno.EPERM)
-    for numbers in _MISSING:
-        program += _refuse(numbers[column], errno.ENOSYS)
-    program += _without_namespaces(machine.clone) + _without_namespaces(machine.unshare)
-    program += _without_values(machine.ioctl, 1, (0x5412, 0x541C))  # TIOCSTI, TIOCLINUX
-    program += _only_values(machine.socket, 0, _FAMILIES)
-    program += _only_values(machine.personality, 0, (0, 0x40000, 0xFFFFFFFF))  # ADDR_NO_RANDOMIZE: debuggers
+        program += [_jump(_JEQ, number, 0, 1), _REFUSED]
+    for numbers in _UNKNOWN:
+        program += [_jump(_JEQ, numbers[column], 0, 1), _MISSING]
+    for number in (machine.clone, machine.unshare):
+        program += _checked(number, 0, [_jump(_JSET, _NAMESPACES, 0, 1), _REFUSED])
+    terminal = [part for value in (0x5412, 0x541C) for part in (_jump(_JEQ, value, 0, 1), _REFUSED)]
+    program += _checked(machine.ioctl, 1, terminal)  # TIOCSTI, TIOCLINUX
+    program += _only_values(machine.socket, _FAMILIES)
+    program += _only_values(machine.personality, (0, 0x40000, 0xFFFFFFFF))  # ADDR_NO_RANDOMIZE: debuggers
     program.append(_statement(_RETURN, _ALLOW))
     return b"".join(program)
 
@@ -85,43 +98,13 @@ def _refused_calls(column: int) -> list[int]:
     return [int(number) for number in found if number != "-"]
 
 
-def _statement(code: int, value: int) -> bytes:
-    return struct.pack("=HBBI", code, 0, 0, value)
-
-
-def _jump(code: int, value: int, yes: int, no: int) -> bytes:
-    return struct.pack("=HBBI", code, yes, no, value)
-
-
-def _refuse(number: int, error: int) -> list[bytes]:
-    return [_jump(_JEQ, number, 0, 1), _statement(_RETURN, _ERRNO | error)]
-
-
-def _argument(index: int) -> bytes:
-    return _statement(_LOAD, _ARGUMENTS + 8 * index)
-
-
-def _without_namespaces(number: int) -> list[bytes]:
-    """Refuse the call if its first argument has one of the flags that make a namespace."""
-    return [
-        _jump(_JEQ, number, 0, 4),
-        _argument(0),
-        _jump(_JSET, _NAMESPACES, 0, 1),
-        _statement(_RETURN, _ERRNO | errno.EPERM),
-        _statement(_LOAD, _NUMBER),
-    ]
-
-
-def _without_values(number: int, index: int, refused: tuple[int, ...]) -> list[bytes]:
-    """Refuse the call if the low half of its argument ``index`` is in ``refused``."""
-    body = [_argument(index)]
-    for value in refused:
-        body += [_jump(_JEQ, value, 0, 1), _statement(_RETURN, _ERRNO | errno.EPERM)]
-    return [_jump(_JEQ, number, 0, len(body) + 1), *body, _statement(_LOAD, _NUMBER)]
-
-
-def _only_values(number: int, index: int, allowed: tuple[int, ...]) -> list[bytes]:
-    """Refuse the call unless the low half of its argument ``index`` is in ``allowed``."""
-    checks = [_jump(_JEQ, value, len(allowed) - place, 0) for place, value in enumerate(allowed)]
-    body = [_argument(index), *checks, _statement(_RETURN, _ERRNO | errno.EPERM), _statement(_LOAD, _NUMBER)]
+def _checked(number: int, index: int, checks: list[bytes]) -> list[bytes]:
+    """What is done for one call alone: ``checks`` of the low half of its argument ``index``."""
+    body = [_statement(_LOAD, _ARGUMENTS + 8 * index), *checks, _statement(_LOAD, _NUMBER)]
     return [_jump(_JEQ, number, 0, len(body)), *body]
+
+
+def _only_values(number: int, allowed: tuple[int, ...]) -> list[bytes]:
+    """Refuse the call unless its first argument is in ``allowed``."""
+    checks = [_jump(_JEQ, value, len(allowed) - place, 0) for place, value in enumerate(allowed)]
+    return _checked(number, 0, [*checks, _REFUSED])

@@ -50,12 +50,6 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
     call("mount", source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), data.encode())
 
 
-def make_read_only(path: str) -> None:
-    """Keep the other flags: the kernel locks those that came with the mount."""
-    kept = os.statvfs(path).f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME)
-    mount("none", path, "none", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_RELATIME | kept)
-
-
 def build(config: Mapping[str, Any]) -> Started:
     """Put the walls up and start the X server.
 
@@ -102,7 +96,9 @@ def close_files() -> None:
     """Leave nothing else to write to, and hide what the kernel tells of the whole machine."""
     mount("/proc/sys", "/proc/sys", "none", MS_BIND | MS_REC)
     for path in ("/", "/dev", "/proc/sys"):
-        make_read_only(path)
+        # With the other flags: the kernel locks those that came with the mount.
+        kept = os.statvfs(path).f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME)
+        mount("none", path, "none", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_RELATIME | kept)
     for path in MASKED:
         if os.path.exists(path):
             mount("/dev/null", path, "none", MS_BIND)
@@ -237,7 +233,9 @@ def limit_memory(limit: int, folders: Iterable[str], x_status: int) -> bool:
     second where no control group limits the sandbox.
     Returns whether more than half of the limit is held: then it is time to look more often.
     """
-    held = _segments() + _sum(os.pread(x_status, 1 << 14, 0).splitlines(), (b"RssAnon:",))
+    with open("/proc/sysvipc/shm") as file:  # System V segments, which no process need have attached
+        held = sum(int(line.split()[14]) for line in file.readlines()[1:])
+    held += _sum(os.pread(x_status, 1 << 14, 0).splitlines(), (b"RssAnon:",))
     for path in folders:
         found = os.statvfs(path)
         held += (found.f_blocks - found.f_bfree) * found.f_frsize
@@ -270,9 +268,3 @@ def _bytes(pid: int, name: str, fields: tuple[bytes, ...]) -> int:
 
 def _sum(lines: Iterable[bytes], fields: tuple[bytes, ...]) -> int:
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(fields))
-
-
-def _segments() -> int:
-    """Memory of System V segments, which no process need have attached."""
-    with open("/proc/sysvipc/shm") as file:
-        return sum(int(line.split()[14]) for line in file.readlines()[1:])
