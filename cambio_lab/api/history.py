@@ -8,15 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import (
-    BundleRefused,
-    ConfigurationError,
-    InvalidRequest,
-    MessageNotFound,
-    RunError,
-    SessionConflict,
-    SessionNotFound,
-)
+from .. import errors
 from ..recording import walls
 from . import timestamp
 from .messages import screenshot_path
@@ -42,7 +34,7 @@ async def stored(store: Store, session_id: str) -> SessionRow:
     """Return the row of a session, live or ended. Raises :class:`SessionNotFound`."""
     row = await store.sessions.get(session_id)
     if row is None:
-        raise SessionNotFound(f"There is no session {session_id[:60]!r}.")
+        raise errors.SessionNotFound(f"There is no session {session_id[:60]!r}.")
     return row
 
 
@@ -115,7 +107,7 @@ class Recorded(Rest):
         await stored(store, session_id)
         found = await store.screenshots.read(sha256)
         if found is None:
-            raise MessageNotFound("There is no such screenshot.")
+            raise errors.MessageNotFound("There is no such screenshot.")
         data, media_type = found
         self.set_header("Content-Type", media_type)
         self.set_header("Cache-Control", f"private, max-age={YEAR}, immutable")
@@ -180,7 +172,7 @@ class Run(Rest):
 
         store = await self.services.store()
         if (await stored(store, session_id)).status == "active":
-            raise SessionConflict("The session is active.", hint="End it first.")
+            raise errors.SessionConflict("The session is active.", hint="End it first.")
         await store.sessions.remove(session_id)
         await sweep(store, FRESH_SECONDS)
         self.write_json({"message": "Run deleted", "session_id": session_id})
@@ -190,8 +182,8 @@ async def exported(services: Services, contents: Callable[[], Contents], name: s
     """Return a run in the format ``name``, with the file's ending; what cannot be made is 422."""
     try:
         return await asyncio.to_thread(lambda: services.export(contents(), name))
-    except (BundleRefused, ConfigurationError) as error:  # no such format, or its package is not there
-        raise InvalidRequest(error.message, hint=error.hint, details={"format": "cannot be made"}) from None
+    except (errors.BundleRefused, errors.ConfigurationError) as error:  # no such format, or its package is not there
+        raise errors.InvalidRequest(error.message, hint=error.hint, details={"format": "cannot be made"}) from None
 
 
 class RunPage(Rest):
@@ -233,7 +225,7 @@ class OneExperiment(Rest):
         said = self.parse(schemas.CellChange)
         wall = await found(walls.load, identity)
         if all(cell["id"] != said.cell for cell in wall["cells"]):
-            raise MessageNotFound("The experiment has no such cell.")
+            raise errors.MessageNotFound("The experiment has no such cell.")
         directory = Path(wall["directory"])
         self.write_json(await asyncio.to_thread(walls.annotate, directory, said.cell, said.tags, said.note))
 
@@ -246,7 +238,7 @@ class ExperimentRun(Rest):
         try:
             data = await asyncio.to_thread(path.read_bytes)
         except OSError:
-            raise MessageNotFound("The run file is gone.") from None
+            raise errors.MessageNotFound("The run file is gone.") from None
         self.set_header("Content-Type", "application/zip")
         self.finish(data)
 
@@ -272,5 +264,5 @@ async def found(look: Callable[..., Found], *values: str) -> Found:
     """Return what ``look`` finds, in a thread; what is not there is 404."""
     try:
         return await asyncio.to_thread(look, *values)
-    except RunError as error:
-        raise MessageNotFound(error.message) from None
+    except errors.RunError as error:
+        raise errors.MessageNotFound(error.message) from None
