@@ -116,7 +116,11 @@ class Guarded(Access):
     """Checks, headers and envelope. Handlers inherit it through :class:`Rest` or the socket handlers."""
 
     limits: ClassVar[tuple[LimitName, ...]] = ("general",)
-    """The windows a request counts in; a method may add to them in :meth:`windows`."""
+    """The windows a request counts in."""
+    post_limits: ClassVar[tuple[LimitName, ...]] = ()
+    """Those that a POST counts in besides."""
+    unlimited: ClassVar[frozenset[str]] = frozenset()
+    """Methods that stop or end something: counted, and never refused by a rate limit for a known caller."""
     methods: ClassVar[tuple[str, ...]] = ("GET", "HEAD")
     """What the route knows besides OPTIONS."""
     endpoint = "unknown"
@@ -198,18 +202,9 @@ class Guarded(Access):
             self._bad_path = True
             return ""
 
-    def windows(self) -> tuple[LimitName, ...]:
-        """The windows that this request counts in when an API client sends it."""
-        return self.limits
-
-    @property
-    def always(self) -> bool:
-        """Counted, and never refused by a rate limit: what stops or ends something for a known caller."""
-        return False
-
     def _windows(self) -> tuple[LimitName, ...]:
         """None for the product's own page; the window of refused requests for pages elsewhere and unknown callers."""
-        windows = self.windows()
+        windows = self.limits + (self.post_limits if self.request.method == "POST" else ())
         if not windows or self.own_page:
             return ()
         elsewhere = self.request.method == "OPTIONS" or not self.same_site
@@ -224,7 +219,7 @@ class Guarded(Access):
         if self._verdict is None:
             return
         self.set_rate_headers()
-        if not self._verdict.allowed and not (self.always and self.current_user):
+        if not self._verdict.allowed and not (self.request.method in self.unlimited and self.current_user):
             RATE_LIMITED.labels(self._verdict.name).inc()
             seconds = self._verdict.retry_after
             raise Refused(429, f"Too many requests from this address: try again in {seconds} s.")

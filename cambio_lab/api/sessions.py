@@ -8,7 +8,6 @@ from prometheus_client import Counter, Histogram
 
 from ..errors import InvalidRequest
 from ..recording.walls import check_tags
-from .access import LimitName
 from .base import Guarded
 from .rest import Rest, list_body
 
@@ -40,9 +39,7 @@ class Sessions(Rest):
     """``/sessions``"""
 
     methods = ("GET", "HEAD", "POST")
-
-    def windows(self) -> tuple[LimitName, ...]:
-        return ("general", "create") if self.request.method == "POST" else ("general",)
+    post_limits = ("create",)
 
     async def get(self) -> None:
         """One page, newest first."""
@@ -98,10 +95,7 @@ class OneSession(Rest):
     """``/sessions/{session_id}``"""
 
     methods = ("GET", "HEAD", "PATCH", "DELETE")
-
-    @property
-    def always(self) -> bool:
-        return self.request.method == "DELETE"
+    unlimited = frozenset({"DELETE"})
 
     async def get(self, session_id: str) -> None:
         registry = await self.services.registry()
@@ -151,10 +145,7 @@ class Stop(Rest):
     """``/sessions/{session_id}/stop``: for a client whose WebSocket is down."""
 
     methods = ("POST",)
-
-    @property
-    def always(self) -> bool:
-        return True
+    unlimited = frozenset({"POST"})
 
     async def post(self, session_id: str) -> None:
         """End the running turn; without one, nothing happens."""
