@@ -97,7 +97,7 @@ class Access(JupyterHandler):
         page of another site can have sent it: its origin was checked before, and a body that is JSON (or a method
         other than POST) makes a browser ask first, which we never grant.
         """
-        if not hasattr(self, "_jupyter_current_user") or self.token_authenticated:
+        if "_jupyter_current_user" not in vars(self) or self.token_authenticated:
             return
         if not self.identity_provider.auth_enabled and self.same_site and self._origin_is_ours():
             if self.request.method != "POST" or self.is_json:

@@ -272,7 +272,7 @@ class Guarded(Access):
             self.set_header("Allow", self.allow)
         for name, value in failure.headers.items():
             self.set_header(name, value)
-        unread = getattr(self.request, "_body_future", None)
+        unread = vars(self.request).get("_body_future")
         if unread is not None and not unread.done():
             self.set_header("Connection", "close")  # Tornado will; the client should know
         level = self.log.error if failure.status_code >= 500 else self.log.info

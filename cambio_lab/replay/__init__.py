@@ -182,9 +182,11 @@ class ReplayTransport(httpx2.AsyncBaseTransport):
         return self.position == len(self._replies)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        body = await pieces_of(request)
+        body, at = await pieces_of(request), self.position
         if self.divergence is None:
-            reason = await self._difference(body)
+            reason: str | None = f"the run asks the model a {at + 1}. time, the recording ends after {at}"
+            if not self.exhausted:
+                reason = await asyncio.to_thread(self._compare, at, body)
             if reason is not None:
                 self.divergence = ReplayDiverged(reason, hint="Record the run again (mode `all`) if this is meant.")
         if self.divergence is not None:
@@ -198,11 +200,6 @@ class ReplayTransport(httpx2.AsyncBaseTransport):
             raise httpx2.ConnectError(recorded.get("error") or "no reply", request=request)
         stream = MadeReply(self._body(recorded, request))
         return httpx2.Response(recorded["status"], headers=recorded["headers"], stream=stream, request=request)
-
-    async def _difference(self, body: Sequence[bytes]) -> str | None:
-        if self.exhausted:
-            return f"the run asks the model a {self.position + 1}. time, the recording ends after {self.position}"
-        return await asyncio.to_thread(self._compare, self.position, body)
 
     async def _body(self, recorded: Json, request: httpx2.Request) -> AsyncIterator[bytes]:
         body, error = response_bytes(recorded), recorded.get("error")

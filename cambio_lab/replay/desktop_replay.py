@@ -157,10 +157,9 @@ def _first_difference(call: Json, result: Json) -> str:
 
 async def perform(desktop: Desktop, call: Json) -> Any:
     """One recorded call on a live desktop."""
-    arguments = calls.restore_arguments(call["arguments"])
-    if call["method"] == "sleep":
+    method, arguments = call["method"], calls.restore_arguments(call["arguments"])
+    if method == "sleep":
         return await asyncio.sleep(arguments["seconds"])
-    method = call["method"]
     if method not in calls.METHODS:
         raise BundleRefused(f"a recorded call has the unknown method {method!r}")
     if method == "read_file":

@@ -57,9 +57,8 @@ class Playback:
         self._verdicts = _by_call(contents, "ApprovalDecided")
         self._finished = _by_call(contents, "ToolFinished")
         self._model_ms = deque(event["model_ms"] for event in contents.events if event["kind"] == "ModelReplied")
-        self._said = _said_during(contents)
+        self._said, self._humans = _beside_the_agent(contents)
         self._appended = 0
-        self._humans = _done_by_people(contents)
         self._counted = 0
         self._ends = [event for event in contents.events if event["kind"] in ("TurnFinished", "TurnFailed")]
 
@@ -168,25 +167,22 @@ def _by_call(contents: Contents, kind: str) -> dict[str, Json]:
     return {event["tool_use_id"]: event for event in contents.events if event["kind"] == kind}
 
 
-def _said_during(contents: Contents) -> deque[tuple[int, QueuedMessage]]:
-    """Return the messages that came during turns, each with how many messages the conversation had got before."""
-    found, appended = deque[tuple[int, QueuedMessage]](), 0
+def _beside_the_agent(contents: Contents) -> tuple[deque[tuple[int, QueuedMessage]], deque[tuple[int, Json]]]:
+    """Return the messages that came during turns, and the steps that people made, each with its place.
+
+    That is how many messages the conversation had got before, and how many of the :data:`COUNTED` events came before.
+    """
+    said, done = deque[tuple[int, QueuedMessage]](), deque[tuple[int, Json]]()
+    appended = counted = 0
     for event in contents.events:
         appended += event["kind"] == "HistoryAppended"
         if event["kind"] == "MessageDelivered":
-            found.append((appended, QueuedMessage(event["message_id"], event["content"], event.get("note", False))))
-    return found
-
-
-def _done_by_people(contents: Contents) -> deque[tuple[int, Json]]:
-    """Return the steps that people made, each with how many of the :data:`COUNTED` events came before it."""
-    found, counted = deque[tuple[int, Json]](), 0
-    for event in contents.events:
+            said.append((appended, QueuedMessage(event["message_id"], event["content"], event.get("note", False))))
         if event.get("actor") == "human":
-            found.append((counted, event))
+            done.append((counted, event))
         else:
             counted += event["kind"] in COUNTED
-    return found
+    return said, done
 
 
 class StopPoint(NamedTuple):
