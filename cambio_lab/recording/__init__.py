@@ -60,39 +60,34 @@ class Contents:
         return expand(next(itertools.islice(self.bodies(), index, None)), self.find)
 
     def conversation(self) -> list[Json]:
-        """Return the messages with their screenshots inline, as the model was sent them."""
-        return inlined(self.messages, self.find)
+        """Return the messages as the model was sent them, their screenshots inline; a missing one is a line of text.
 
+        :class:`~cambio_lab.errors.BundleRefused` beyond :data:`LARGEST_CONVERSATION`.
+        """
+        encoded: dict[str, str] = {}
+        size = 0
 
-def inlined(messages: list[Json], find: FindScreenshot) -> list[Json]:
-    """Return a copy with the data of screenshots for references; a missing one becomes a line of text.
+        def copy(value: Any) -> Any:
+            nonlocal size
+            if isinstance(value, list):
+                return [copy(item) for item in value]
+            if not isinstance(value, dict):
+                return value
+            source = value.get("source")
+            if value.get("type") != "image" or not isinstance(source, dict) or source.get("type") != "cambio_picture":
+                return {key: copy(item) for key, item in value.items()}
+            digest = str(source.get("sha256"))
+            if digest not in encoded:
+                encoded[digest] = base64.b64encode(self.find(digest) or b"").decode()
+            if not encoded[digest]:
+                return {"type": "text", "text": "[the screenshot was removed]"}
+            size += len(encoded[digest])
+            if size > LARGEST_CONVERSATION:
+                raise BundleRefused(f"the screenshots of the conversation exceed {LARGEST_CONVERSATION} bytes")
+            data = {"type": "base64", "media_type": source.get("media_type"), "data": encoded[digest]}
+            return {**value, "source": data}
 
-    :class:`~cambio_lab.errors.BundleRefused` beyond :data:`LARGEST_CONVERSATION`.
-    """
-    encoded: dict[str, str] = {}
-    size = 0
-
-    def copy(value: Any) -> Any:
-        nonlocal size
-        if isinstance(value, list):
-            return [copy(item) for item in value]
-        if not isinstance(value, dict):
-            return value
-        source = value.get("source")
-        if value.get("type") != "image" or not isinstance(source, dict) or source.get("type") != "cambio_picture":
-            return {key: copy(item) for key, item in value.items()}
-        digest = str(source.get("sha256"))
-        if digest not in encoded:
-            encoded[digest] = base64.b64encode(find(digest) or b"").decode()
-        if not encoded[digest]:
-            return {"type": "text", "text": "[the screenshot was removed]"}
-        size += len(encoded[digest])
-        if size > LARGEST_CONVERSATION:
-            raise BundleRefused(f"the screenshots of the conversation exceed {LARGEST_CONVERSATION} bytes")
-        data = {"type": "base64", "media_type": source.get("media_type"), "data": encoded[digest]}
-        return {**value, "source": data}
-
-    return [copy(message) for message in messages]
+        return [copy(message) for message in self.messages]
 
 
 def images_of(event: Json) -> list[Json]:
