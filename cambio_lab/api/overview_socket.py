@@ -52,10 +52,7 @@ class OverviewSocket(EventSocket):
             for follower in self.followers:
                 follower.cancel()
 
-    def open(self) -> None:
-        self.start(self._pump)
-
-    async def _pump(self) -> None:
+    async def pump(self) -> None:
         assert self.watch is not None
         async for session in self.watch:
             await self.send(self._summary(session))

@@ -66,8 +66,8 @@ class Socket(Guarded):
             raise Refused(400, "Only version 13 of the WebSocket protocol is spoken here.", headers=version)
         if not headers.get("Sec-WebSocket-Key"):
             raise Refused(400, "The header Sec-WebSocket-Key is missing.")
-        await self.admit(*args)
         try:
+            await self.admit(*args)
             await super().get(*args, **kwargs)  # type: ignore[misc]
         finally:
             self.released()
@@ -110,12 +110,12 @@ class EventSocket(Socket, WebSocketHandler):
         """Bytes; a larger frame ends the connection with close code 1009."""
         return self.services.settings.max_body
 
-    def start(self, pump: Callable[[], Awaitable[None]]) -> None:
+    def open(self, *args: str) -> None:
         """Begin to send; both tasks end with the connection."""
         self.set_nodelay(True)
         self.count_open(True)
         self._tasks = (
-            asyncio.create_task(self._quietly(pump), name=f"{self.endpoint} events"),
+            asyncio.create_task(self._quietly(self.pump), name=f"{self.endpoint} events"),
             asyncio.create_task(self._quietly(self._beat), name=f"{self.endpoint} heartbeat"),
         )
 
@@ -173,6 +173,10 @@ class EventSocket(Socket, WebSocketHandler):
         finally:
             subscription.close()
             SLOW_READERS.inc(subscription.lagged)
+
+    async def pump(self) -> None:
+        """Send what happens, then close the connection."""
+        raise NotImplementedError
 
     async def handle(self, body: dict[str, Any]) -> None:
         """Do what the message says. Deliberate errors become ``error`` messages."""
@@ -266,10 +270,7 @@ class AgentSocket(EventSocket):
                 self.tools.withdraw()
             self.subscription.close()
 
-    def open(self, session_id: str) -> None:
-        self.start(self._pump)
-
-    async def _pump(self) -> None:
+    async def pump(self) -> None:
         assert self.subscription is not None
         await self.tell(self.session, self.subscription)
         self.close(1000, "The session is over")

@@ -77,21 +77,14 @@ class VncSocket(Socket, RawSocketHandler):  # type: ignore[misc]
         self._tasks: set[asyncio.Task[None]] = set()
         self._pump: asyncio.Task[None] | None = None
         try:
-            await self._connect()
-        except DesktopLost as error:
-            raise Refused(502, error.describe()) from None
-
-    async def _connect(self) -> None:
-        endpoint = self.session.desktop.endpoint()
-        self.upstream = await ByteStream.connect(endpoint, CONNECT_SECONDS, self.budget)
-        try:
+            endpoint = self.session.desktop.endpoint()
+            self.upstream = await ByteStream.connect(endpoint, CONNECT_SECONDS, self.budget)
             async with asyncio.timeout(CONNECT_SECONDS):
                 await authenticate(self.upstream, endpoint.password)
-        except BaseException as error:
-            self.released()
-            if isinstance(error, TimeoutError):
-                raise DesktopLost("The desktop's VNC server does not finish its handshake.") from error
-            raise
+        except TimeoutError:
+            raise Refused(502, "The desktop's VNC server does not finish its handshake.") from None
+        except DesktopLost as error:
+            raise Refused(502, error.describe()) from None
 
     async def _find(self, session_id: str) -> None:
         self.session = await self.find(session_id)
