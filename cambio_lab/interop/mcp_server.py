@@ -179,7 +179,7 @@ class Tools:
         stopped = "A person stopped this. " if end.get("stopped") else ""
         limit = f"A limit was reached ({end['limit']}). " if end.get("limit") else ""
         words = stopped + limit + (str(end.get("text", "")) if answer else "\n".join(lines))
-        return [_text(words or "Done."), *await self._images(steps, 1)] if steps else [_text(words or "Done.")]
+        return [_text(words or "Done."), *await self._images(steps, 1)]
 
     async def _list_runs(self, asked: ListRuns, _: str) -> list[Block]:
         query = SessionQuery(status=asked.status, limit=asked.limit, offset=asked.offset)

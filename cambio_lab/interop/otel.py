@@ -13,6 +13,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from functools import singledispatchmethod
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .. import events
@@ -41,7 +42,7 @@ def configured(environment: Mapping[str, str] = os.environ) -> bool:
     return exporter == "otlp" or (not exporter and any(environment.get(name) for name in ENDPOINTS))
 
 
-def traced(encode: Encode, facts: Facts = lambda session_id: {}) -> Traced | None:
+def traced(encode: Encode, facts: Facts | None = None) -> Traced | None:
     """Return ``encode`` with traces of each event that passes, or ``None`` when they are off or cannot be made."""
     if not configured():
         return None
@@ -63,13 +64,9 @@ def traced(encode: Encode, facts: Facts = lambda session_id: {}) -> Traced | Non
 
 def _exporter() -> Any:
     names = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-    if next((os.environ[name] for name in names if os.environ.get(name)), "") == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as Grpc
-
-        return Grpc()
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-
-    return OTLPSpanExporter()
+    wanted = next((os.environ[name] for name in names if os.environ.get(name)), "")
+    protocol = "grpc" if wanted == "grpc" else "http"
+    return import_module(f"opentelemetry.exporter.otlp.proto.{protocol}.trace_exporter").OTLPSpanExporter()
 
 
 class Traced:
@@ -81,12 +78,12 @@ class Traced:
         tracer: Tracer,
         shutdown: Callable[[], None],
         capture: bool,
-        facts: Facts = lambda session_id: {},
+        facts: Facts | None = None,
     ) -> None:
         self._encode = encode
         self._tracer = tracer
         self._capture = capture
-        self._facts = facts
+        self._facts = facts or (lambda session_id: {})
         self._turns: dict[str, Span] = {}
         """The span of each session's running turn."""
         self._models: dict[str, str] = {}

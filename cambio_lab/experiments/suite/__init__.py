@@ -13,7 +13,7 @@ from ..._version import __version__
 from .. import Benchmark
 from ..live import Live
 from ..task import Task, Verdict
-from .desktop import DESKTOP_TASKS, LIMITS, WORDS
+from .desktop import DESKTOP_TASKS, WORDS, limited
 
 SERVER = """\
 import http.server, json, pathlib, sys, urllib.parse
@@ -105,20 +105,18 @@ async def _check_price(live: Live) -> Verdict:
 
 TASKS: tuple[Task, ...] = (
     *DESKTOP_TASKS,
-    Task(
+    limited(
         "fill form",
         _ask_order,
         setup=_open_form,
         check=_check_order,
-        config=LIMITS,
         description="Fill in and send a form in the browser, once.",
     ),
-    Task(
+    limited(
         "read page",
         _ask_price,
         setup=_open_prices,
         check=_check_price,
-        config=LIMITS,
         description="Read a table in the browser and answer with a name.",
     ),
 )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 from ..live import Live
 from ..task import Task, Verdict
 
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "hazel", "iris", "jade", "kelp", "lotus")
-LIMITS = {"max_steps": 40, "max_cost_usd": 1.0}
+limited = partial(Task, config={"max_steps": 40, "max_cost_usd": 1.0})
 
 
 async def _draw_folders(live: Live) -> None:
@@ -199,71 +200,63 @@ async def _check_button(live: Live) -> Verdict:
 
 
 DESKTOP_TASKS: tuple[Task, ...] = (
-    Task(
+    limited(
         "make folders",
         _ask_folders,
         setup=_draw_folders,
         check=_check_folders,
-        config=LIMITS,
         description="Create four named folders inside another.",
     ),
-    Task(
+    limited(
         "sort files",
         "In the folder `inbox` of your home, move every .csv file into `inbox/tables` and every .txt file into "
         "`inbox/notes` (make these folders). Leave the other files where they are.",
         setup=_mix_files,
         check=_check_sorted,
-        config=LIMITS,
         description="Move files by their kind, without losing or touching others.",
     ),
-    Task(
+    limited(
         "rename photos",
         _ask_photos,
         setup=_take_photos,
         check=_check_photos,
-        config=LIMITS,
         description="Rename five files by a pattern.",
     ),
-    Task(
+    limited(
         "replace word",
         _ask_replace,
         setup=_write_list,
         check=_check_replaced,
-        config=LIMITS,
         description="Change one line of a file that is open in the editor.",
     ),
-    Task(
+    limited(
         "write letter",
         "The editor shows the empty file letter.txt. Type these three lines exactly, and save:\n\n" + "\n".join(LINES),
         setup=_open_editor,
         check=_check_letter,
-        config=LIMITS,
         description="Type text with umlauts and punctuation, exactly.",
     ),
-    Task(
+    limited(
         "count errors",
         "The file server.log in your home has one entry a line: date, time, level, worker, text. "
         "How many entries have the level ERROR? Write the number alone into answer.txt in your home.",
         setup=_write_log,
         check=_check_count,
-        config=LIMITS,
         description="Count lines by a field, not by a word that also occurs elsewhere.",
     ),
-    Task(
+    limited(
         "fix script",
         "average.py in your home prints the average of the numbers it is given, but the result is wrong. "
         "Find the mistake and repair it.",
         setup=_write_script,
         check=_check_script,
-        config=LIMITS,
         description="Repair a small Python program; the check runs it with other numbers.",
     ),
-    Task(
+    limited(
         "press button",
         _ask_button,
         setup=_open_window,
         check=_check_button,
-        config=LIMITS,
         description="Find a coloured button at a random place and click it.",
     ),
 )
