@@ -40,7 +40,7 @@ UNATTENDED = {"approval": "never"}
 class Experiment:
     """A grid of runs with a folder of its own, ``directory/name``: the ledger and one recorded run for each cell.
 
-    ``tasks`` are a list or a :func:`benchmark`; ``models`` are names, policies (:mod:`.policies`) or a mapping of both.
+    ``tasks`` are a list or a :func:`benchmark`; ``models`` are names, policies (:mod:`.live`) or a mapping of both.
     ``settings`` are named changes of the session's configuration (a dict, or a list that is named after its content),
     ``config`` is what all cells share, ``lab`` overrides :class:`cambio_lab.settings.Settings` for these runs
     (``{"desktop": "docker", "image": "mine"}``). Caps count money, steps and the wall time of one ``run``.

@@ -79,7 +79,7 @@ class Task:
     """Answers the agent in place of a person: a function of the live session and the question
     (:class:`~cambio_lab.events.QuestionAsked`), plain or async. With it, the agent may ask."""
     solution: Callable[[Any], Any] | None = None
-    """A reference solution: a policy (:mod:`.policies`) that the ``oracle`` baseline and ``check_tasks`` follow."""
+    """A reference solution: a policy (:mod:`.live`) that the ``oracle`` baseline and ``check_tasks`` follow."""
 
     demonstration: str | Path | None = None
     """A run file in which a person does the task (``lab.demonstrate``): what the ``human`` baseline does again."""
