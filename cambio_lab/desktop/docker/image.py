@@ -222,10 +222,8 @@ async def import_image(engine: Engine, archive: Path, repository: str, tag: str)
 
     By its name: given as a stream, the ``docker`` package announces both a length and chunks, and the engine refuses.
     """
-
-    answer: str = await engine.call(
-        methodcaller("import_image_from_file", str(archive), repository=repository, tag=tag)
-    )
+    load = methodcaller("import_image_from_file", str(archive), repository=repository, tag=tag)
+    answer: str = await engine.call(load)
     # What goes wrong after the status line comes as the last of the JSON lines.
     for line in answer.splitlines():
         if "error" in (said := json.loads(line)):

@@ -212,20 +212,20 @@ class DockerProvider:
         return self._launcher.direct
 
     async def health(self) -> ProviderHealth:
+        down = ProviderHealth("docker", False, "no Docker Engine answers", START_DOCKER)
+        summary = f"{ISOLATION[self.name]}, {self._pool}"
         try:
-            if await self._engine.answers():
-                return await self._working()
+            if not await self._engine.answers():
+                return down
+            if version := await self._engine.podman():
+                summary += f"; by Podman {version}"
+            if self._reference is None and not await image_exists(self._engine, image_tag(self._settings.image)):
+                return ProviderHealth(
+                    "docker", True, f"{summary}; the image is not built yet", "cambio-lab image build"
+                )
         except (EngineError, DesktopUnavailable) as error:  # it answered a moment ago
             log.warning("health: %s", error)
-        return ProviderHealth("docker", False, "no Docker Engine answers", START_DOCKER)
-
-    async def _working(self) -> ProviderHealth:
-        reference = self._reference or image_tag(self._settings.image)
-        summary = f"{ISOLATION[self.name]}, {self._pool}"
-        if version := await self._engine.podman():
-            summary += f"; by Podman {version}"
-        if self._reference is None and not await image_exists(self._engine, reference):
-            return ProviderHealth("docker", True, f"{summary}; the image is not built yet", "cambio-lab image build")
+            return down
         if self._networks.problem:
             summary += f"; network rules NOT enforced: {self._networks.problem}"
         return ProviderHealth("docker", True, summary)

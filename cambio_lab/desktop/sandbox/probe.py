@@ -114,7 +114,11 @@ async def build_rootfs(settings: Settings, report: Report, *, force: bool = Fals
                 await _export(engine, settings, new, report)
             else:
                 await _bootstrap(new, report)
-        await run_reported(_clean(new), new, report, "unpacking")
+        # No file may be set-user-id, and a later version must be able to replace every folder.
+        find = f"find {shlex.quote(str(new))} -xdev"
+        clean = f"{find} -type f -perm /6000 -exec chmod a-s {{}} +"
+        clean += f" && {find} -type d ! -perm -700 -exec chmod u+rwx {{}} +"
+        await run_reported(clean, new, report, "unpacking")
         await asyncio.to_thread(_replace, folder, new)
     finally:
         await asyncio.to_thread(shutil.rmtree, new, ignore_errors=True)
@@ -133,12 +137,6 @@ def _replace(folder: Path, new: Path) -> None:
 def _tar(folder: Path) -> list[str]:
     left_out = [f"--exclude={start}{name}/*" for name in _LEFT_OUT for start in ("", "./")]
     return ["tar", "-x", "-p", "-f", "-", "-C", str(folder), "--no-same-owner", "--anchored", *left_out]
-
-
-def _clean(folder: Path) -> str:
-    """The command after which no file is set-user-id, and a later version can replace every folder."""
-    find = f"find {shlex.quote(str(folder))} -xdev"
-    return f"{find} -type f -perm /6000 -exec chmod a-s {{}} + && {find} -type d ! -perm -700 -exec chmod u+rwx {{}} +"
 
 
 async def _export(engine: Engine, settings: Settings, folder: Path, report: Report) -> None:
