@@ -69,10 +69,9 @@ class Portal:
             raise RuntimeError("The background loop cannot wait for itself; await the coroutine instead.")
         future = self.submit(work)
         try:
-            while True:
-                done, _ = concurrent.futures.wait({future}, timeout=WAKE_SECONDS)
-                if done:
-                    return future.result()
+            while not concurrent.futures.wait({future}, timeout=WAKE_SECONDS).done:
+                pass
+            return future.result()
         except BaseException:
             future.cancel()
             raise

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 LONGEST = 80
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]|\x9b[0-?]*[ -/]*[@-~]")
 _JOINERS = frozenset("\u200c\u200d\ufe0f")
+PROGRESS_SECONDS = 2.0
+"""Short work needs no progress bar, and leaves the same page every time."""
 
 
 def describe(tool: str, arguments: Mapping[str, Any]) -> str:
@@ -103,10 +105,6 @@ def _text(value: Any) -> str:
 def _cell(value: Any) -> str:
     text = visible(_text(value))
     return html.escape(text if len(text) <= 500 else text[:499] + "…").replace("\n", "<br>")
-
-
-PROGRESS_SECONDS = 2.0
-"""Short work needs no progress bar, and leaves the same page every time."""
 
 
 class TurnDisplay:

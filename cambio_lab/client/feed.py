@@ -168,8 +168,12 @@ class Exchange:
             self.turn.stopped = True
             kind = TurnInterrupted if isinstance(interrupt, KeyboardInterrupt) else TurnCancelled
             raise kind(f"The turn was stopped: {self.turn.outcome.replace(', stopped', '')}.") from None
-        except Exception as error:
-            self.failed(error)
+        except Exception as error:  # the turn, or what is to be decided in it, cannot be followed any more
+            if not self.turn.done:
+                known = error if isinstance(error, CambioError) else CambioError(str(error))
+                self.turn.error = self.turn.error or known
+                if not isinstance(error, ServerError):
+                    self.leave()
             raise
         finally:
             self.finish()
@@ -219,13 +223,6 @@ class Exchange:
             rest, path = self._session.lab.rest, f"{self._session.path}/screenshot"
             await fetch_steps(rest, self.turn.steps)
             self.turn.screenshot = await fetch(rest, path, "The desktop at the end of the turn")
-
-    def failed(self, error: Exception) -> None:
-        """The turn cannot be followed any more, or what was to be decided in it cannot be."""
-        if not self.turn.done:
-            self.turn.error = self.turn.error or (error if isinstance(error, CambioError) else CambioError(str(error)))
-            if not isinstance(error, ServerError):
-                self.leave()
 
     def leave(self) -> None:
         """Stop the turn without waiting for it."""

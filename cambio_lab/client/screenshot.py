@@ -24,6 +24,11 @@ _MAGIC = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"RIFF")
 LARGEST_PNG = 150_000
 PATIENCE_SECONDS = 3.0
 """Longest wait for a rate limit; a turn does not wait a minute for a screenshot."""
+TOKENS = 6_000
+FRAME_WIDTH, MOST_FRAMES = 512, 12
+BYTES_PER_TOKEN, PATCH = 3, 28
+"""Of text, on the high side (English has about four bytes a token); pixels of an image, either way."""
+LOOKS = frozenset({"screenshot", "zoom", "cursor_position", "wait"})
 
 
 @dataclass(frozen=True, repr=False)
@@ -138,13 +143,6 @@ async def fetch(rest: Rest, path: str, alt: str) -> Screenshot | None:
     except CambioError:
         return None
     return Screenshot(data, media_type or "image/png", alt)
-
-
-TOKENS = 6_000
-FRAME_WIDTH, MOST_FRAMES = 512, 12
-BYTES_PER_TOKEN, PATCH = 3, 28
-"""Of text, on the high side (English has about four bytes a token); pixels of an image, either way."""
-LOOKS = frozenset({"screenshot", "zoom", "cursor_position", "wait"})
 
 
 @dataclass(frozen=True)

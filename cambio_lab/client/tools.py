@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 60.0
 _INVALID = re.compile(r"[^a-zA-Z0-9_-]")
+F = TypeVar("F", bound=Callable[..., Any])
+DEFAULT_SECONDS = 60.0
+LONGEST_RESULT = 30_000
 
 
 class ToolFailed(Exception):
@@ -124,12 +127,6 @@ class McpServer:
 
         http = await stack.enter_async_context(httpx2.AsyncClient(headers=self._headers, timeout=600))
         return streamable_http_client(self._where, http_client=http)
-
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-DEFAULT_SECONDS = 60.0
-LONGEST_RESULT = 30_000
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,10 @@ REFRESH_SECONDS = 0.15
 _installed: list[object] = []
 _shown: dict[int, int] = {}
 """Turns by ``id()`` that a cell showed while they ran, and the number of the cell."""
+DEFAULT_NAME = "notebook"
+RESULT = "agent_result"
+_EXPRESSION = re.compile(r"(\{\{|\}\}|\{([^{}\n]+)\})")
+_BRACES = "Write {{ and }} for braces."
 
 
 def install(shell: Any = None) -> None:
@@ -140,12 +144,6 @@ def _running(builder: TurnBuilder) -> dict[str, Any]:
     bar = '<progress aria-label="The agent is working"></progress>'
     line = f'<p role="status">{bar} <em>{escape(builder.activity, 300)} …</em></p>'
     return {"text/html": page + image + line, "text/plain": f"{text([turn])}\n{builder.activity} …"}
-
-
-DEFAULT_NAME = "notebook"
-RESULT = "agent_result"
-_EXPRESSION = re.compile(r"(\{\{|\}\}|\{([^{}\n]+)\})")
-_BRACES = "Write {{ and }} for braces."
 
 
 class Parser(argparse.ArgumentParser):

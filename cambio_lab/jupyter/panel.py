@@ -29,6 +29,14 @@ from . import bundle
 from .follower import folded, follow, show_raw
 
 MODES = ("panel", "desktop", "chat")
+STATIC = Path(__file__).resolve().parent.parent / "static"
+Send = Callable[[dict[str, Any], list[bytes]], None]
+FRAME_SECONDS = 1.0
+"""Shortest time between two screenshots: they count against the server's general rate limit."""
+METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
+MODULES = frozenset({"relay.js", "panel.css"})
+MOST_REQUESTS = 16
+"""Requests of one view at a time; more are refused, so that a page cannot pile up work in the kernel."""
 
 
 class DesktopView(anywidget.AnyWidget):
@@ -79,17 +87,6 @@ class SessionPanel(DesktopView):
     def _ipython_display_(self, **options: Any) -> None:
         show_raw(*self._repr_mimebundle_())
         portal.run(follow(self.session, show_raw(folded([], self.session.name))))
-
-
-STATIC = Path(__file__).resolve().parent.parent / "static"
-Send = Callable[[dict[str, Any], list[bytes]], None]
-
-FRAME_SECONDS = 1.0
-"""Shortest time between two screenshots: they count against the server's general rate limit."""
-METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
-MODULES = frozenset({"relay.js", "panel.css"})
-MOST_REQUESTS = 16
-"""Requests of one view at a time; more are refused, so that a page cannot pile up work in the kernel."""
 
 
 class Relay:

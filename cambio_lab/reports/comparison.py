@@ -24,6 +24,10 @@ MAX_SHOWN = 30
 MAX_TREE, MAX_TREE_LINES = 60_000, 60
 """Characters that are compared, lines that are shown."""
 READS = frozenset({"read_page", "get_page_text", "find"})
+_USAGE = (
+    *("requests", "input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens"),
+    "cost_usd",
+)
 
 
 @dataclass(frozen=True)
@@ -136,12 +140,6 @@ class _Side:
             return "", _numbered(row)
         image = draw_scene(Scene(0, digest, [row]), self._find, 420)
         return (image and data_uri(image)) or "", _numbered(row)
-
-
-_USAGE = (
-    *("requests", "input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens"),
-    "cost_usd",
-)
 
 
 def compare(left: Run, right: Run) -> Comparison:
