@@ -81,6 +81,7 @@ async def test_a_click_without_a_place_is_where_a_person_left_the_pointer(
     await person.close()
 
 
+@pytest.mark.timing  # 0.55 s apart, and Tk joins what its X server gets within 0.5 s
 async def test_clicks_of_separate_steps_are_single_clicks(docker_desktop: ConnectedDesktop, recorder: Recorder) -> None:
     for _ in range(3):
         await docker_desktop.click("left", HERE)
