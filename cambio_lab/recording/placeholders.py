@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import bisect
 import hashlib
 import json
 import re
@@ -122,12 +123,11 @@ def difference(base: int | None, before: bytes, after: bytes) -> dict[str, Any]:
 
 def _shared(one: bytes, other: bytes, *, at_end: bool = False) -> int:
     """Return how many bytes are equal at the start (or end), by bisection: the comparison runs in C."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        same = one[len(one) - middle :] == other[len(other) - middle :] if at_end else one[:middle] == other[:middle]
-        low, high = (middle, high) if same else (low, middle - 1)
-    return low
+
+    def differ(count: int) -> bool:
+        return one[len(one) - count :] != other[len(other) - count :] if at_end else one[:count] != other[:count]
+
+    return bisect.bisect_left(range(1, min(len(one), len(other)) + 1), True, key=differ)
 
 
 def _continues(text: bytes, at: int) -> bool:
