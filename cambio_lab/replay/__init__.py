@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from ..recording.run_file import check_json
 from ..recording.schema import Message, check
 
 LONGEST = 160
+_END = b"message_stop"
+"""The last event of a reply that was streamed whole."""
 
 
 def difference(recorded: bytes, now: bytes) -> str | None:
@@ -142,15 +145,44 @@ def given(contents: Contents, *, every: bool) -> list[int]:
     before = None
     for index, body in enumerate(contents.bodies()):
         if index:
-            again[index - 1] = body == before and not _whole(exchanges[index - 1])
+            earlier = exchanges[index - 1]
+            again[index - 1] = body == before and earlier.get("error") != "cancelled" and not _whole(earlier)
         before = body
     return [index for index in range(len(exchanges)) if every or not again[index]]
 
 
+def cut_replies(contents: Contents) -> list[Json]:
+    """Return the exchanges, those whole replies cut before their end that a stop kept the loop from taking.
+
+    A reply is read ahead, so its record may be complete although the turn ended inside it.
+    """
+    exchanges = list(contents.exchanges)
+    starts = [exchange.get("started_at", 0.0) for exchange in exchanges]
+    before, asked = 0.0, None
+    for event in contents.events:
+        if event["kind"] == "RequestSent":
+            asked = before  # the exchange may begin a moment before the event
+        elif event["kind"] == "ModelReplied":
+            asked = None
+        elif event["kind"] in ("TurnFinished", "TurnFailed"):
+            last = bisect_right(starts, event["time"]) - 1
+            if asked is not None and last >= 0 and starts[last] >= asked and _whole(exchanges[last]):
+                exchanges[last] = _without_end(exchanges[last])
+            asked = None
+        before = event["time"]
+    return exchanges
+
+
 def _whole(exchange: Json) -> bool:
-    """Return whether the reply came to its end, or was stopped by a person."""
+    """Return whether the reply came to its end."""
     complete = exchange.get("status") == 200 and not exchange.get("error")
-    return (complete and b"message_stop" in response_bytes(exchange)) or exchange.get("error") == "cancelled"
+    return complete and _END in response_bytes(exchange)
+
+
+def _without_end(exchange: Json) -> Json:
+    """Return the exchange as if it had been cancelled just before the reply's end."""
+    shown = response_bytes(exchange).rpartition(_END)[0]
+    return {**exchange, "error": "cancelled", "response": {"base64": base64.b64encode(shown).decode()}}
 
 
 PACED_PIECES = 40  # of a body at recorded pace

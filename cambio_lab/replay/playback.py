@@ -18,7 +18,7 @@ from ..agent.turn import Emit
 from ..errors import ReplayDiverged
 from ..recording import Contents, Json
 from ..recording.placeholders import BodyEncoder
-from . import Bodies, ReplayTransport, difference, given
+from . import Bodies, ReplayTransport, cut_replies, difference, given
 from .recorded import ReplayDesktop
 
 COUNTED = frozenset({"RequestSent", "ModelReplied", "HistoryAppended", "ToolStarted", "ToolFinished"})
@@ -45,8 +45,9 @@ class Playback:
         self._encoder = BodyEncoder()
         kept = given(contents, every=bool(pace))
         self._recorded = Bodies(contents, kept)
-        replies = [contents.exchanges[index] for index in kept]
-        self.stops = RecordedStops(contents, gate, patience)
+        exchanges = cut_replies(contents)
+        replies = [exchanges[index] for index in kept]
+        self.stops = RecordedStops(contents, exchanges, gate, patience)
         self._patience = patience
         gate.answering = self._answered
         self._answers = _by_call(contents, "QuestionAnswered")
@@ -203,8 +204,8 @@ class RecordedStops:
     turn that was not stopped in the recording is stopped at once.
     """
 
-    def __init__(self, contents: Contents, gate: Gate, patience: float) -> None:
-        self._points = _points(contents)
+    def __init__(self, contents: Contents, exchanges: Sequence[Json], gate: Gate, patience: float) -> None:
+        self._points = _points(contents, exchanges)
         self._gate = gate
         self._patience = patience
         self._wanted = asyncio.Event()
@@ -270,12 +271,12 @@ class RecordedStops:
         self._gate.stop_now()
 
 
-def _points(contents: Contents) -> list[StopPoint | None]:
+def _points(contents: Contents, exchanges: Sequence[Json]) -> list[StopPoint | None]:
     """For each turn, where it was cut off, or ``None``."""
     points: list[StopPoint | None] = []
     calls = [call for call in contents.observations if call.get("by") is None and call.get("error")]
     cancelled = [call["at"] for call in calls if call["error"]["type"] == "Cancelled"]
-    cancelled += [one.get("started_at", 0.0) for one in contents.exchanges if one.get("error") == "cancelled"]
+    cancelled += [one.get("started_at", 0.0) for one in exchanges if one.get("error") == "cancelled"]
     begin, count, over = 0.0, 0, False
     for event in contents.events:
         kind = event["kind"]

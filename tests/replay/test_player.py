@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import io
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +18,7 @@ from cambio_lab.errors import RecordingMissing, ReplayDiverged
 from cambio_lab.events import TurnFinished
 from cambio_lab.recording import Contents
 from cambio_lab.recording import run_file as bundle
+from cambio_lab.replay.playback import Playback
 from cambio_lab.reports import Run
 from tests.messages_api import (
     Break,
@@ -143,6 +147,38 @@ async def test_stops_at_any_moment_come_out_the_same(workshop: Workshop) -> None
     said = [event["text"] for event in run.contents.events if event["kind"] == "TurnFinished"]
     assert [event.text for event in replayed.events if isinstance(event, TurnFinished)] == said
     assert len({*said}) > 2, "no reply was stopped in the middle of its text"
+
+
+async def test_a_stop_after_the_whole_reply_was_read_ahead_comes_out_the_same(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop had not taken the reply yet; its record is complete, the turn ended inside it."""
+
+    def slowly(*request: Any) -> str | None:
+        time.sleep(0.1)  # in a thread: a stop right after RequestSent would come before this reply is given
+        return compare(*request)
+
+    compare = Playback._compare
+    monkeypatch.setattr(Playback, "_compare", slowly)
+    workshop.api.policy = Script([reply("It takes a while."), reply("Done."), reply("Done again.")])
+    session = await workshop.start()
+    workshop.api.pace = 0.2
+    await session.send("go")
+    await until(lambda: workshop.api.bodies)
+    await asyncio.sleep(0.3)
+    await session.stop()
+    assert session.turn_task is not None
+    await session.turn_task
+    workshop.api.pace = 0
+    await workshop.send(session, "once more")
+    await workshop.send(session, "and again")
+    await workshop.registry.end(session.id)
+    contents = (await Run.from_store(workshop.store, session.id)).contents
+    stopped, after, _ = contents.exchanges
+    assert stopped["error"] == "cancelled"
+    whole = {**stopped, "error": None, "response": after["response"]}
+    replayed = await Run(dataclasses.replace(contents, exchanges=[whole, *contents.exchanges[1:]])).replay()
+    assert replayed.identical
 
 
 async def test_what_a_client_saw_it_sees_again(workshop: Workshop) -> None:
