@@ -17,7 +17,7 @@ from ..base import VncEndpoint
 from . import Budget, LimitExceeded
 
 _BUFFER = 256 * 1024
-"""Bytes; a viewer's frames go through it 10 to 20 % faster than through twice as much (benchmarks.vnc)."""
+"""Bytes; twice as much passes a viewer's frames on no faster (benchmarks.vnc)."""
 LARGEST_QUEUE = 4 * 1024 * 1024
 """Bytes that may wait for a server that does not read."""
 DRAIN_SECONDS = 10.0
