@@ -23,6 +23,8 @@ const RECENT = 400;
 const MOST_FRESH = 2000;
 /** Milliseconds within which a Stop shows its effect, or the panel says that it has none. */
 const STOP_WITHIN = 3000;
+/** Milliseconds after which no frame is waited for: a hidden page has none, nor has a visible one at times (a covered window, a headless browser). */
+const NO_FRAME = 100;
 
 /** A name for this page, so that it knows when it holds the mouse itself. It outlives a reload, not the tab. */
 export function viewerName(storage: Storage | undefined = globalThis.sessionStorage): string {
@@ -245,15 +247,18 @@ export class SessionModel {
     void this.load();
   };
 
-  /** Listeners hear once a frame, however many pieces of text arrive in it. */
+  /** Listeners hear once a frame, however many pieces of text arrive in it; soon, where the browser draws no frames. */
   private changed(): void {
     if (this.scheduled) return;
     this.scheduled = true;
-    const later = document.hidden ? (run: () => void) => setTimeout(run, 100) : requestAnimationFrame;
-    later(() => {
+    const tell = (): void => {
+      cancelAnimationFrame(frame);
+      clearTimeout(timer);
       this.scheduled = false;
       for (const listener of [...this.listeners]) listener();
-    });
+    };
+    const frame = requestAnimationFrame(tell);
+    const timer = setTimeout(tell, NO_FRAME);
   }
 }
 
