@@ -39,7 +39,7 @@ UNREAD_SECONDS = 30.0
 WAITING_PER_ADDRESS = 128
 """Connections of one address whose request is not complete; one more closes the oldest that was never served."""
 PER_ADDRESS = 512
-"""Connections of one address, without WebSockets; one more is closed at once."""
+"""Connections of one address, without WebSockets; one more closes the oldest that was never served, or is closed."""
 ACCEPTS = 8
 """Connections that are taken in one turn of the event loop; their set-up costs 0.2 ms each."""
 BACKLOG = 512
@@ -74,11 +74,12 @@ class BoundedServer(HTTPServer):
         self.pace: Pace = options.pop("pace")
         super().initialize(*args, **options)
         self.conn_params.header_timeout = None  # ours closes without a task for each request
-        self._open: dict[object, str] = {}
+        self._open: dict[HTTP1ServerConnection, str] = {}
         self._per_address: Counter[str] = Counter()
         self._waiting: dict[str, OrderedDict[object, IOStream]] = {}
         self._deadlines: dict[object, asyncio.TimerHandle] = {}
         self.served: set[object] = set()
+        """Connections that had an answer, or whose caller is known."""
         # Half of the descriptors are for desktops, kernels and the database.
         self._most = max(32, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
@@ -94,8 +95,11 @@ class BoundedServer(HTTPServer):
         ip = str(address[0]) if address else ""
         if len(self._open) >= self._most or self._per_address[ip] >= PER_ADDRESS:
             logger.warning("connection closed: %d of %s, %d in all", self._per_address[ip], ip, len(self._open))
-            stream.close()
-            return
+            unserved = (one.stream for one, its in self._open.items() if its == ip and one not in self.served)
+            oldest = next((found for found in unserved if not found.closed()), stream)
+            oldest.close()
+            if oldest is stream:
+                return
         if sys.platform == "linux" and ip:
             stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_SECONDS * 1000))
         write = stream.write
@@ -127,7 +131,7 @@ class BoundedServer(HTTPServer):
         waiting = self._waiting.setdefault(ip, OrderedDict())
         waiting[server_conn] = server_conn.stream
         if len(waiting) > WAITING_PER_ADDRESS:
-            # A kept connection of an honest client on the same address is idle for longer than those of a flood.
+            # A connection of an honest client on the same address may be idle for longer than those of a flood.
             spared = self.served | {server_conn}
             oldest = waiting.pop(next((one for one in waiting if one not in spared), next(iter(waiting))))
             logger.warning("connection closed: %d incomplete requests of %s", WAITING_PER_ADDRESS + 1, ip)
@@ -148,9 +152,11 @@ class BoundedServer(HTTPServer):
 
     def on_close(self, server_conn: object) -> None:
         """The connection is over, or a WebSocket from here on."""
+        assert isinstance(server_conn, HTTP1ServerConnection)
         self.headers_complete(server_conn)
         self.wait_no_longer(server_conn)
         self.served.discard(server_conn)
+        vars(server_conn.stream).pop("write", None)  # what a WebSocket sends is not an answer of Tornado's
         ip = self._open.pop(server_conn, None)
         if ip is not None:
             self._per_address[ip] -= 1
@@ -220,8 +226,9 @@ class _Request(HTTPMessageDelegate):
 
     def headers_received(self, start_line: Any, headers: HTTPHeaders) -> Any:
         self._server.headers_complete(self._connection)
-        turn = self._server.pace.turn(start_line.path, headers)
-        if turn is not None:
+        if self._server.pace.knows(start_line.path, headers):
+            self._server.served.add(self._connection)  # not closed for a flood of others, from here on
+        elif (turn := self._server.pace.turn()) is not None:
             return self._later(turn, start_line, headers)
         return self._inner.headers_received(start_line, headers)
 
@@ -250,12 +257,15 @@ class Pace:
         self._queue: deque[asyncio.Future[None]] = deque()
         self._begun = 0
 
-    def turn(self, uri: str, headers: Mapping[str, str]) -> asyncio.Future[None] | None:
-        """Return ``None`` where a request with these headers may begin now, else what to wait for."""
+    def knows(self, uri: str, headers: Mapping[str, str]) -> bool:
+        """Return whether a user was let in with what this request shows; such a request waits for no turn."""
         credential = _credential(uri, headers)
-        if credential in self._known:
+        if known := credential in self._known:
             self._known.move_to_end(credential)
-            return None
+        return known
+
+    def turn(self) -> asyncio.Future[None] | None:
+        """Return ``None`` where another request may begin now, else what to wait for."""
         if self._begun < REQUESTS_PER_TURN and not self._queue:
             self._begin()
             return None

@@ -16,10 +16,11 @@ from jupyter_server.base.handlers import JupyterHandler
 from tornado.iostream import IOStream
 from tornado.web import Application
 
-from cambio_lab.server import Throttle
+from cambio_lab.server import Throttle, bounds
 from cambio_lab.server.bounds import HEADER_LINES, BoundedServer, Pace
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HALF_BODY = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
 
 
 class Counting(BoundedServer):
@@ -129,6 +130,27 @@ async def test_odd_ends_of_lines_are_understood(server: Counting) -> None:
         for sock, head in zip(sockets, (GET.replace(b"\r", b""), b"\r\n" + GET, b"\n" + GET + GET), strict=True):
             sock.send(head)
         assert {answer[:15] for answer in await answers(sockets)} == {b"HTTP/1.1 200 OK"}
+
+
+async def test_a_flood_from_the_same_address_leaves_room(server: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "PER_ADDRESS", 8)
+    with connected(server, 8) as flood, contextlib.ExitStack() as stack:
+        for sock in flood:
+            sock.send(HALF_BODY)
+        async with asyncio.timeout(10):
+            while len(server._open) < 8:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        kept = stack.enter_context(connected(server, 1))
+        kept[0].send(GET)
+        assert (await answers(kept))[0].startswith(b"HTTP/1.1 200 ")
+        more = stack.enter_context(connected(server, 12))
+        for sock in more:
+            sock.send(HALF_BODY)
+        async with asyncio.timeout(10):
+            while sum(server.turns) < 21 or len(server._open) != 8:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        kept[0].send(GET)
+        assert (await answers(kept))[0].startswith(b"HTTP/1.1 200 "), "one that was served stays"
 
 
 async def test_a_known_caller_does_not_wait_for_a_flood(server: Counting) -> None:
