@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import time
+import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -31,6 +33,22 @@ def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True)
 
 
+def _until_it_answers() -> None:
+    """Wait for both addresses: where no route leads to them yet, something else on the way may answer."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    end = time.monotonic() + 20
+    for address in (INTERNET, OTHER):
+        said: object = None
+        while said != b"hello from outside":
+            assert time.monotonic() < end, f"{address} answers {said!r}"
+            try:
+                with opener.open(f"http://{address}/", timeout=2) as answer:
+                    said = answer.read()
+            except OSError as error:
+                said = error
+                time.sleep(0.05)
+
+
 @pytest.fixture
 def internet(docker_host: str) -> Iterator[str]:
     """A machine "on the internet": a network namespace behind this one, with a web server on two addresses."""
@@ -47,6 +65,7 @@ def internet(docker_host: str) -> Iterator[str]:
         server = subprocess.Popen(
             ["ip", "netns", "exec", name, "python3", "-c", SERVER], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
+        _until_it_answers()
         yield INTERNET
         server.kill()
         server.wait()
@@ -69,8 +88,9 @@ async def provider(settings: Settings, internet: str) -> AsyncIterator[DockerPro
 
 
 async def fetch(desktop: ConnectedDesktop, *arguments: str) -> str:
-    """What curl got, or its exit code in brackets."""
-    code, out, _ = await desktop.execute(["curl", "-s", "-m", "4", *arguments])
+    """What curl got, or its exit code in brackets. Prints the headers, for a test that fails."""
+    code, out, headers = await desktop.execute(["curl", "-s", "-m", "4", "-D", "/dev/stderr", *arguments])
+    print(arguments, code, headers)
     return out.decode() if code == 0 else f"[{code}]"
 
 
