@@ -1,10 +1,10 @@
-"""Which of our files execute code for one click turn: from the message on ``/ws`` to the answer.
+"""Which of our files execute code for one click turn: from the message on an open ``/ws`` to the answer.
 
-    .venv/bin/python -m benchmarks.click_path [--files]
+    .venv/bin/python -m benchmarks.click_path [--files] [--connect]
 
 A real server process with a local desktop and the stand-in model service. A first turn loads what is loaded once; of
 three later ones (one click, one answer each) that counts what ran in all of them: the server's timers tick in some.
-``--files`` lists the files with their functions.
+``--files`` lists the files with their functions, ``--connect`` counts what opens the connection, too.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 from collections import Counter, defaultdict
+from contextlib import nullcontext
 from pathlib import Path
 
 import websockets
@@ -60,18 +61,21 @@ def click_then_answer(view: View) -> Reply:
     return reply("I clicked.") if view.calls else reply("I click.", click(100, 100))
 
 
-async def turn(server: LiveServer, session_id: str) -> None:
-    async with websockets.connect(f"{server.ws_url}/ws/{session_id}", additional_headers=server.headers) as socket:
-        await socket.send(json.dumps({"content": "Click."}))
-        async for message in socket:
-            kind = json.loads(message)["type"]
-            if kind == "error":
-                raise RuntimeError(message)
-            if kind == "agent_response":
-                return
+def connected(server: LiveServer, session_id: str) -> websockets.connect:
+    return websockets.connect(f"{server.ws_url}/ws/{session_id}", additional_headers=server.headers)
 
 
-async def measure(folder: Path) -> list[str]:
+async def turn(socket: websockets.ClientConnection) -> None:
+    await socket.send(json.dumps({"content": "Click."}))
+    async for message in socket:
+        kind = json.loads(message)["type"]
+        if kind == "error":
+            raise RuntimeError(message)
+        if kind == "agent_response":
+            return
+
+
+async def measure(folder: Path, *, connect: bool = False) -> list[str]:
     """Return ``file:function`` of everything of ours that ran in each of the turns after the first."""
     seen, found = folder / "seen.json", list[set[str]]()
     with MessagesApi(policy=click_then_answer) as api:
@@ -81,15 +85,17 @@ async def measure(folder: Path) -> list[str]:
         try:
             async with server.client() as client:
                 session_id = (await client.post("/sessions", json={})).raise_for_status().json()["id"]
-            await turn(server, session_id)
             assert server.process is not None
-            for _ in range(3):
-                server.process.send_signal(signal.SIGUSR2)
-                await turn(server, session_id)
-                server.process.send_signal(signal.SIGUSR2)
-                await _wait_for(seen, server)
-                found.append(set(json.loads(seen.read_text())))
-                seen.unlink()
+            async with connected(server, session_id) as kept:
+                await turn(kept)
+                for _ in range(3):
+                    server.process.send_signal(signal.SIGUSR2)
+                    async with connected(server, session_id) if connect else nullcontext(kept) as socket:
+                        await turn(socket)
+                    server.process.send_signal(signal.SIGUSR2)
+                    await _wait_for(seen, server)
+                    found.append(set(json.loads(seen.read_text())))
+                    seen.unlink()
         finally:
             await server.stop()
     return sorted(set.intersection(*found))
@@ -107,9 +113,10 @@ async def _wait_for(path: Path, server: LiveServer) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", action="store_true", help="list the files and their functions")
+    parser.add_argument("--connect", action="store_true", help="count what opens the connection, too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = asyncio.run(measure(Path(folder)))
+        found = asyncio.run(measure(Path(folder), connect=options.connect))
     functions = defaultdict(list)
     for item in found:
         path, _, name = item.partition(":")
