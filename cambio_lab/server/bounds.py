@@ -96,9 +96,8 @@ class BoundedServer(HTTPServer):
         if len(self._open) >= self._most or self._per_address[ip] >= PER_ADDRESS:
             logger.warning("connection closed: %d of %s, %d in all", self._per_address[ip], ip, len(self._open))
             unserved = (one.stream for one, its in self._open.items() if its == ip and one not in self.served)
-            oldest = next((found for found in unserved if not found.closed()), stream)
-            oldest.close()
-            if oldest is stream:
+            next((found for found in unserved if not found.closed()), stream).close()
+            if stream.closed():
                 return
         if sys.platform == "linux" and ip:
             stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_SECONDS * 1000))
@@ -114,24 +113,21 @@ class BoundedServer(HTTPServer):
         assert isinstance(server_conn, HTTP1ServerConnection)
         seconds = IDLE_SECONDS
         if server_conn not in self._open:
-            ip = str(getattr(server_conn.context, "address", ("",))[0])
-            self._open[server_conn] = ip
+            self._open[server_conn] = ip = str(getattr(server_conn.context, "address", ("",))[0])
             self._per_address[ip] += 1
             seconds = FIRST_SECONDS
-        close = server_conn.stream.close
-        self._deadlines[server_conn] = asyncio.get_running_loop().call_later(seconds, close)
+        self._deadlines[server_conn] = asyncio.get_running_loop().call_later(seconds, server_conn.stream.close)
         self.wait(server_conn)
         return _Request(super().start_request(server_conn, request_conn), self, server_conn)
 
     def wait(self, server_conn: HTTP1ServerConnection) -> None:
         """Count a connection whose request is not complete; close another if there are too many."""
-        ip = self._open.get(server_conn)
-        if ip is None:  # closed meanwhile
-            return
+        if (ip := self._open.get(server_conn)) is None:
+            return  # closed meanwhile
         waiting = self._waiting.setdefault(ip, OrderedDict())
         waiting[server_conn] = server_conn.stream
         if len(waiting) > WAITING_PER_ADDRESS:
-            # A connection of an honest client on the same address may be idle for longer than those of a flood.
+            # An honest client's connection from the same address may be idle for longer than those of a flood.
             spared = self.served | {server_conn}
             oldest = waiting.pop(next((one for one in waiting if one not in spared), next(iter(waiting))))
             logger.warning("connection closed: %d incomplete requests of %s", WAITING_PER_ADDRESS + 1, ip)
@@ -139,10 +135,10 @@ class BoundedServer(HTTPServer):
 
     def headers_complete(self, server_conn: object) -> None:
         """The headers came in time."""
-        if (deadline := self._deadlines.pop(server_conn, None)) is not None:
+        if deadline := self._deadlines.pop(server_conn, None):
             deadline.cancel()
 
-    def wait_no_longer(self, server_conn: object) -> None:
+    def wait_no_longer(self, server_conn: HTTP1ServerConnection) -> None:
         """Count a connection no longer: its request is complete, or waits for the server."""
         ip = self._open.get(server_conn, "")
         if (waiting := self._waiting.get(ip)) is not None:
@@ -157,8 +153,7 @@ class BoundedServer(HTTPServer):
         self.wait_no_longer(server_conn)
         self.served.discard(server_conn)
         vars(server_conn.stream).pop("write", None)  # what a WebSocket sends is not an answer of Tornado's
-        ip = self._open.pop(server_conn, None)
-        if ip is not None:
+        if (ip := self._open.pop(server_conn, None)) is not None:
             self._per_address[ip] -= 1
             if not self._per_address[ip]:
                 del self._per_address[ip]
