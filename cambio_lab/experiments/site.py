@@ -117,8 +117,14 @@ class Site:
 
     async def piece(self, attempt: str, offset: int) -> bytes:
         """The part of an attempt's bundle that begins at ``offset``; empty at its end."""
-        with (self._outbox / f"{_plain(attempt)}.cambio").open("rb") as file:
-            return await asyncio.to_thread(os.pread, file.fileno(), PIECE, offset)
+        path = self._outbox / f"{_plain(attempt)}.cambio"
+
+        def read() -> bytes:
+            with path.open("rb") as file:
+                file.seek(offset)
+                return file.read(PIECE)
+
+        return await asyncio.to_thread(read)  # opens and closes there: a cancelled reader leaves no closed descriptor
 
     async def forget(self, attempt: str) -> None:
         """The driver has it: the result and its bundle may go."""

@@ -261,6 +261,25 @@ async def test_another_version_is_refused() -> None:
         await asyncio.to_thread(site.close)
 
 
+async def test_a_slow_disk_stops_no_other_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record is opened and read in a thread; here it is a pipe, which opens only with its other end."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    site = Site(SiteSpec("c" * 32, ()), "here")
+    record = site.folder / "outbox" / "abc.cambio"
+    record.parent.mkdir(parents=True)
+    os.mkfifo(record)
+    reading = asyncio.wrap_future(site.submit(site.piece("abc", 0)))
+    try:
+        async with asyncio.timeout(5):
+            assert (await asyncio.wrap_future(site.submit(site.status())))["finished"] == []
+    finally:
+        await asyncio.to_thread(lambda: record.open("wb").close())
+        with pytest.raises(OSError):  # a pipe has no places
+            await reading
+        await asyncio.to_thread(site.close)
+
+
 async def test_a_neighbour_clears_up_after_a_dead_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its results are taken over, its folder goes; a living neighbour's is left alone."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
