@@ -17,8 +17,7 @@ from . import calls, portal
 from .display import Progress, Table
 
 if TYPE_CHECKING:
-    from ..reports import Run, Runs
-    from ..reports.browser import Entry
+    from ..reports import Entry, Run, Runs
     from .session import Session
     from .workbench import Workbench
 
@@ -140,7 +139,7 @@ async def _chunks(source: bytes | Path, bar: Progress) -> AsyncIterator[bytes]:
 
 async def recorded(lab: Workbench, limit: int) -> Runs:
     """Return the newest ``limit`` sessions; belongs to the portal's loop."""
-    from ..reports.browser import Runs
+    from ..reports import Runs
 
     rows: list[dict[str, Any]] = []
     while len(rows) < limit:
@@ -153,7 +152,7 @@ async def recorded(lab: Workbench, limit: int) -> Runs:
 
 
 def _entry(lab: Workbench, row: dict[str, Any]) -> Entry:
-    from ..reports.browser import Entry, row_of
+    from ..reports import Entry, row_of
 
     path = f"/sessions/{row['id']}"
 

@@ -129,6 +129,11 @@ def points(arguments: Json) -> list[tuple[int, int]]:
     return found
 
 
+def shorten(words: str, longest: int) -> str:
+    """Return at most ``longest`` characters."""
+    return words if len(words) <= longest else words[: longest - 1] + "…"
+
+
 def describe(action: str, arguments: Json, status: str = "completed") -> str:
     """Return an action in a few words, such as ``left_click (640, 400)`` or ``type 'hello' – denied``."""
     said = [f"({x}, {y})" for x, y in points(arguments)]

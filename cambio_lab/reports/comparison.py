@@ -10,8 +10,7 @@ from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from ..recording import Json
-from ..recording.rows import Scene, counted, data_uri, describe, draw_scene, load_pandas, render
-from .documents import shorten
+from ..recording.rows import Scene, counted, data_uri, describe, draw_scene, load_pandas, render, shorten
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from ..recording import Contents, Json, images_of
-from ..recording.rows import Scene, counted, data_uri, describe, draw_scene, draw_scenes, render, rows, scenes, usage_of
+from ..recording.rows import (
+    Scene,
+    counted,
+    data_uri,
+    describe,
+    draw_scene,
+    draw_scenes,
+    render,
+    rows,
+    scenes,
+    shorten,
+    usage_of,
+)
 from ..usage import duration
 from . import only
 
@@ -130,11 +142,6 @@ def _chart(title: str, values: Sequence[tuple[float, float]]) -> tuple[str, str]
     size = {"width": CHART_WIDTH, "height": CHART_HEIGHT}
     image = render("reports", "chart", label=label, values=values, highest=highest, **size)
     return label, data_uri(image.encode(), "image/svg+xml")
-
-
-def shorten(words: str, longest: int) -> str:
-    """Return at most ``longest`` characters."""
-    return words if len(words) <= longest else words[: longest - 1] + "…"
 
 
 class CambioExporter:
