@@ -249,7 +249,8 @@ class Channel:
     def _note_pending(self, message: Message) -> None:
         question = self.question
         if message.event == "snapshot":
-            self.pending, question = message.metadata.get("approval"), message.metadata.get("question")
+            self.pending, found = message.metadata.get("approval"), message.metadata.get("question")
+            question = found if isinstance(found, Mapping) else None
         elif message.event == "approval":
             self.pending = message.metadata
         elif message.event == "question":

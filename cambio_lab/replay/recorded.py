@@ -92,7 +92,7 @@ class ReplayDesktop(CallDesktop):
     async def thumbnail(self, width: int = 320) -> Screenshot:
         now = self._now()
         width = min(width, now.width)
-        data = await asyncio.to_thread(draw, now.data, (), width)
+        data = await asyncio.to_thread(draw, now.data, (), width, 80)
         return Screenshot(data, "image/jpeg", width, max(1, round(now.height * width / now.width)))
 
     async def call(self, method: str, **arguments: Any) -> Any:

@@ -14,6 +14,8 @@ import pytest
 from aiohttp import web
 
 from cambio_lab.client import portal
+from cambio_lab.client.channel import Channel
+from cambio_lab.client.discovery import Address
 from cambio_lab.client.message import Message
 from cambio_lab.client.schemas import SessionOptions
 from cambio_lab.client.turn import Turn, TurnBuilder
@@ -286,3 +288,11 @@ async def test_create_session_takes_names_of_tools_and_functions(lab: Workbench,
     session = await lab.create_session("Tools", tools=["bash", stock])
     assert list(session.tools) == ["stock"]
     assert server.sessions[session.id].config["tools"] == ["bash"]
+
+
+async def test_what_is_no_question_is_not_asked() -> None:
+    channel, seen = Channel(Address("http://127.0.0.1:1"), "a"), list[object]()
+    channel.asked = seen.append
+    for question in ("May I?", {"tool_use_id": "1"}, ["May I?"]):
+        await channel._take(Message("status", "", {"event": "snapshot", "question": question}))
+    assert seen == [{"tool_use_id": "1"}, None]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from cambio_lab.desktop.base import Point
 from cambio_lab.errors import ActionError
@@ -50,6 +52,23 @@ async def test_a_recorded_desktop_can_be_looked_at_and_not_touched() -> None:
     for attempt in (desktop.click("left", Point(1, 1)), desktop.type_text("x"), desktop.run_command("true")):
         with pytest.raises(ActionError, match="not touched"):
             await attempt
+
+
+async def test_the_thumbnail_is_as_sharp_as_that_of_a_live_desktop() -> None:
+    image, out = Image.new("RGB", (640, 400), (90, 120, 200)), io.BytesIO()
+    image.save(out, "PNG")
+    picture = {"sha256": "a" * 64, "media_type": "image/png", "width": 640, "height": 400}
+    contents = recorded(("screenshot", {}, {"picture": picture}))
+    contents.observations[0]["by"] = None
+    contents.find = lambda digest: out.getvalue()
+    desktop = ReplayDesktop(contents)
+    reference = io.BytesIO()
+    image.resize((160, 100)).save(reference, "JPEG", quality=80)
+    small = await desktop.thumbnail(160)
+    with Image.open(io.BytesIO(small.data)) as shown, Image.open(reference) as expected:
+        assert (small.width, small.height) == shown.size == (160, 100)
+        assert vars(shown)["quantization"] == vars(expected)["quantization"]
+    assert (await desktop.thumbnail(2000)).width == 640
 
 
 async def pieces(data: bytes) -> AsyncIterator[bytes]:
