@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import time
 from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,9 +12,9 @@ from typing import Any
 MAX_TOKENS = 1_000_000_000  # no count of one reply is larger
 
 
-def timestamp(seconds: float) -> str:
-    """Return seconds since the epoch as UTC, ``2024-01-15T10:30:00Z``."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def timestamp(seconds: float | None = None) -> str:
+    """Return UTC, ``2024-01-15T10:30:00Z``; now unless ``seconds`` since the epoch are given."""
+    return datetime.fromtimestamp(time.time() if seconds is None else seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def duration(milliseconds: float) -> str:

@@ -35,12 +35,12 @@ class Stopped(TurnHalted):
     """A person stopped the turn."""
 
 
-@dataclass(eq=False)
 class LimitReached(TurnHalted):
     """A limit of the session or the message was reached; ``name`` is the option's."""
 
-    name: str
-    words: str
+    def __init__(self, name: str, words: str) -> None:
+        super().__init__(words)
+        self.name, self.words = name, words
 
 
 @dataclass(frozen=True, slots=True)

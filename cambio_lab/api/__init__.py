@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 import uuid
 from collections import Counter
 from http import HTTPStatus
@@ -16,7 +15,8 @@ from typing import Any
 
 from tornado.web import HTTPError
 
-from .. import errors, events
+from .. import errors
+from ..events import timestamp
 
 STATUS: dict[type[errors.CambioError], int] = {
     errors.InvalidRequest: 422,
@@ -121,11 +121,6 @@ def plain(value: object) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in value]
     return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
-def timestamp(seconds: float | None = None) -> str:
-    """UTC as the reference writes it: ``2024-01-15T10:30:00Z``; now unless ``seconds`` since the epoch are given."""
-    return events.timestamp(time.time() if seconds is None else seconds)
 
 
 DEEPEST = 100

@@ -15,7 +15,8 @@ from urllib.parse import quote
 from ..desktop.base import Desktop
 from ..desktop.files import Listing
 from ..errors import CambioError, InvalidRequest
-from . import Refused, encode, timestamp
+from ..events import timestamp
+from . import Refused, encode
 from .rest import Rest
 
 SMALLEST, LARGEST = 16, 4096

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import errors
+from ..events import timestamp
 from ..recording import walls
-from . import timestamp
 from .messages import screenshot_path
 from .rest import FARTHEST, Rest, list_body, viewer_page
 

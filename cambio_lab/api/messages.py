@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from prometheus_client import Counter, Histogram
 
 from .. import events
-from . import timestamp
+from ..events import timestamp
 
 if TYPE_CHECKING:
     from ..sessions import SessionView

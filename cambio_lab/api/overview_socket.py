@@ -7,7 +7,8 @@ import base64
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CambioError, InvalidRequest, SessionNotFound
-from . import messages, status_of, timestamp
+from ..events import timestamp
+from . import messages, status_of
 from .socket import CONTROLS, EventSocket, unknown_type
 
 if TYPE_CHECKING:

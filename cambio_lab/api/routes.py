@@ -19,7 +19,8 @@ from tornado.web import StaticFileHandler
 from .._version import __version__
 from ..desktop.provider import ISOLATION, ProviderHealth
 from ..errors import ConfigurationError
-from . import MESSAGES, Refused, desktop, history, sessions, timestamp
+from ..events import timestamp
+from . import MESSAGES, Refused, desktop, history, sessions
 from .base import METHODS, Guarded, Services
 from .overview_socket import OverviewSocket
 from .rest import STATIC, Rest

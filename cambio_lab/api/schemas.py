@@ -15,9 +15,10 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from ..agent.extras import ExtraResult, check_names
 from ..errors import InvalidRequest
+from ..events import timestamp
 from ..sessions.config import SessionConfig
 from ..sessions.message import Checked, listed, words
-from . import SHORT, timestamp
+from . import SHORT
 
 if TYPE_CHECKING:
     from ..sessions.session import Session

@@ -15,7 +15,8 @@ from prometheus_client import Counter, Gauge
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from ..errors import CambioError, InvalidRequest, SessionEnded, StoreUnavailable
-from . import SHORT, BadJson, Refused, messages, parse, timestamp
+from ..events import timestamp
+from . import SHORT, BadJson, Refused, messages, parse
 from .base import Guarded
 
 if TYPE_CHECKING:

@@ -235,6 +235,14 @@ class Described(Protocol):
     def describe(self) -> dict[str, Any]: ...
 
 
+class Feeds(set["SessionFeed"]):
+    """The listeners of all sessions."""
+
+    def tell(self, session: Described) -> None:
+        for feed in self:
+            feed.tell(session)
+
+
 class SessionFeed:
     """An asynchronous iterator of ``Session.describe()`` bodies; close it with :meth:`close`.
 

@@ -23,7 +23,7 @@ from cambio_lab.events import timestamp
 from cambio_lab.settings import Settings
 from cambio_lab.store import SessionQuery, SessionStatus, Store
 
-from . import Clock, Described, Encode, SessionContext, SessionFeed
+from . import Clock, Encode, Feeds, SessionContext, SessionFeed
 from .agent import AgentFactory, build_agent
 from .config import check_creation
 from .control import LOOK_SECONDS, OwnedTasks, expire
@@ -61,6 +61,7 @@ class Registry:
         self.store = store
         self.clock = clock or time
         self.quota = Quota(settings)
+        self._watches = Feeds()
         self._webhook = Webhook(settings.webhook_url)
         self.context = SessionContext(
             settings,
@@ -69,14 +70,13 @@ class Registry:
             self.clock,
             self.quota,
             make_agent or partial(build_agent, settings, store),
-            changed=self._changed,
+            changed=self._watches.tell,
             failed=partial(self._end_later, status="error"),
             notify=self._webhook.notify,
         )
         self._live: dict[str, Session] = {}
         self._ended: dict[str, None] = {}
         self._creations: dict[str, Creation] = {}
-        self._watches: set[SessionFeed] = set()
         self._tasks = OwnedTasks()
         self._lost_watchers: dict[str, asyncio.Task[None]] = {}
         self.desktops = Desktops(provider_for, self._desktops_in_use)
@@ -143,7 +143,7 @@ class Registry:
             raise failure
         session_id = str(uuid.uuid4())
         title = title or f"Session {session_id[:8]}"
-        creation = Creation(self.context, session_id, title, parsed, options, tell=self._changed)
+        creation = Creation(self.context, session_id, title, parsed, options, tell=self._watches.tell)
         self._creations[session_id] = creation
         try:
             session = await creation.run(self.desktops.provider_for)
@@ -180,7 +180,7 @@ class Registry:
         self._live[session.id] = session
         watching = asyncio.create_task(session.watch_desktop(), name=f"desktop of session {session.id}")
         self._lost_watchers[session.id] = watching
-        self._changed(session)
+        self._watches.tell(session)
 
     def get(self, session_id: str) -> Session:
         """Return the live session. Raises :class:`SessionNotFound`, :class:`SessionEnded`, or
@@ -231,7 +231,7 @@ class Registry:
         await self.store.sessions.update(session_id, pinned=pinned, tags=tags, note=note)
         if (session := self._live.get(session_id)) is not None:
             session.pinned, session.tags, session.note = pinned, tags, note
-            self._changed(session)
+            self._watches.tell(session)
 
     async def end(self, session_id: str, reason: str = "request") -> dict[str, Any]:
         """End a session and free its desktop; ``{"ended_at": ...}``.
@@ -274,7 +274,7 @@ class Registry:
                 self.note_end(session.id)
                 if session.desktop_left:
                     self.desktops.reap_later(session.desktop_kind)
-                self._changed(session)
+                self._watches.tell(session)
                 watcher = self._lost_watchers.pop(session.id, None)
                 if watcher is not None and watcher is not asyncio.current_task():
                     watcher.cancel()
@@ -290,10 +290,6 @@ class Registry:
             if status == "error":
                 logger.warning("session failed: session=%s reason=%s", session_id, reason)
             self._tasks.own(self._end(session, reason, status), f"end of session {session_id}")
-
-    def _changed(self, session: Described) -> None:
-        for watch in self._watches:
-            watch.tell(session)
 
 
 def _unknown(session_id: str) -> SessionNotFound:

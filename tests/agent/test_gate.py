@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cambio_lab.agent import Gate
+from cambio_lab.agent import Gate, LimitReached
 from cambio_lab.agent.computer import ACTIONS
 from cambio_lab.agent.tools import MEMBERS, needs_approval, parse_policy, shown
 from cambio_lab.errors import InvalidRequest
@@ -49,6 +49,11 @@ def test_what_each_policy_asks_for(tool_name: str, arguments: dict[str, Any], ri
     assert needs_approval("never", tool_name, arguments) is False
     assert needs_approval(frozenset({tool_name}), tool_name, arguments) is True
     assert needs_approval(frozenset({"wait"}), tool_name, arguments) is False
+
+
+def test_a_limit_reads_as_its_words() -> None:
+    reached = LimitReached("max_steps", "The turn has made the 3 tool calls it may make.")
+    assert (str(reached), reached.name) == ("The turn has made the 3 tool calls it may make.", "max_steps")
 
 
 def test_policies_are_parsed_or_refused() -> None:
