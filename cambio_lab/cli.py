@@ -11,9 +11,11 @@ import argparse
 import asyncio
 import io
 import os
+import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -21,13 +23,18 @@ from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 from .desktop import KINDS
-from .errors import CambioError
-from .settings import read_flags, resolve
+from .desktop.docker import engine_is_named
+from .desktop.provider import ProviderHealth
+from .errors import CambioError, ConfigurationError
+from .settings import Settings, data_directory, read_flags, resolve
 
 if TYPE_CHECKING:
     from .desktop.provider import Progress
 
 MOUNTED = ("cambio_lab.reports.commands", "cambio_lab.experiments.commands", "cambio_lab.interop")
+PATIENCE, MODEL_SECONDS, CONTAINER_SECONDS = 10.0, 40.0, 60.0
+"""For the answers that ``doctor`` waits for."""
+PACKAGE = Path(__file__).resolve().parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands)
     doctor = commands.add_parser("doctor", help="say what is ready, and the command that fixes what is not")
-    doctor.set_defaults(run=_doctor)
+    doctor.set_defaults(run=lambda arguments: asyncio.run(_examine(arguments.settings)))
     _add_image(commands)
     for name in MOUNTED:
         import_module(name).add_commands(commands)
@@ -129,12 +136,6 @@ def jupyter_options(arguments: argparse.Namespace) -> list[str]:
     return [*options, *arguments.rest]
 
 
-def _doctor(arguments: argparse.Namespace) -> int:
-    from .server.doctor import examine
-
-    return asyncio.run(examine(print, arguments.settings))
-
-
 def _build_image(arguments: argparse.Namespace) -> int:
     from .desktop.docker.engine import Engine
     from .desktop.docker.image import build_image
@@ -161,6 +162,123 @@ class Lines:
         if progress.text != self._last:
             self._last = progress.text
             print(progress.text, file=sys.stderr, flush=True)
+
+
+async def _examine(resolve_settings: Callable[[], Settings]) -> int:
+    """Print one line for each part, and the command that fixes it; 0 when sessions can be served, 1 otherwise."""
+    try:
+        settings = resolve_settings()
+    except ConfigurationError as error:
+        print(f"[fix] settings       {error.describe()}")
+        return 1
+    from .desktop import probe_container, probe_engine, probe_image, probe_local, probe_sandbox
+
+    engine, image, sandbox, local = await asyncio.gather(
+        _within("engine", probe_engine()),
+        _within("image", probe_image(settings)),
+        _within("sandbox", probe_sandbox(settings)),
+        _within("local desktop", probe_local()),
+    )
+    if image.up:
+        container = await _within("container", probe_container(settings), CONTAINER_SECONDS)
+    else:
+        container = ProviderHealth("container", False, "needs the image", image.fix)
+    kind = settings.desktop
+    if kind == "auto":  # as `make_provider` chooses
+        kind = "docker" if engine.up or _engine_is_named() else "sandbox"
+    findings = [
+        ("docker", engine),
+        ("docker", image),
+        ("docker", container),
+        ("sandbox", sandbox),
+        ("local", local),
+        (kind, await _within("model service", _model(settings), MODEL_SECONDS)),
+        (kind, await _within("database", asyncio.to_thread(_database, data_directory(settings)))),
+        (kind, _front_end()),
+        (kind, await _within("redis", _redis(settings))),
+    ]
+    for needed_by, finding in findings:
+        mark = "[ok] " if finding.up else "[fix]" if needed_by == kind else "[--] "
+        fix = f"\n      {' ' * 14} -> {finding.fix}" if finding.fix and not finding.up else ""
+        print(f"{mark} {finding.name:<14} {finding.summary}{fix}")
+    ready = all(finding.up or needed_by != kind for needed_by, finding in findings)
+    print("Ready." if ready else "Not ready: fix the lines that say [fix].")
+    return 0 if ready else 1
+
+
+def _engine_is_named() -> bool:
+    try:
+        return engine_is_named()
+    except ConfigurationError:  # a context that cannot be read was meant, too
+        return True
+
+
+async def _within(name: str, question: Awaitable[ProviderHealth], seconds: float = PATIENCE) -> ProviderHealth:
+    try:
+        async with asyncio.timeout(seconds):
+            found = await question
+    except TimeoutError:
+        return ProviderHealth(name, False, f"no answer within {seconds:g} s")
+    except CambioError as error:
+        return ProviderHealth(name, False, error.message, error.hint)
+    return replace(found, name=name)
+
+
+async def _model(settings: Settings) -> ProviderHealth:
+    """Make one real request (a token's worth of it), so that key, address, proxy and certificate are known to work."""
+    if settings.model == "demo":
+        return ProviderHealth("model service", True, "not needed: the model is demo")
+    from .agent.client import KEY_VARIABLES, check
+    from .agent.service_errors import Transient
+
+    if settings.platform == "anthropic" and not any(os.environ.get(name) for name in KEY_VARIABLES):
+        fix = "export ANTHROPIC_API_KEY=...   or, without a key: export CAMBIO_LAB_MODEL=demo"
+        return ProviderHealth("model service", False, "ANTHROPIC_API_KEY is not set", fix)
+    try:
+        await check(settings, settings.model)
+    except Transient as error:
+        return ProviderHealth("model service", False, error.reason, "check base_url, ANTHROPIC_BASE_URL and proxies")
+    return ProviderHealth("model service", True, f"answers for {settings.model} ({settings.platform})")
+
+
+def _database(directory: Path) -> ProviderHealth:
+    """Looked at from outside: a running server holds the directory's lock, and that is no fault."""
+    place = directory
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK):
+        return ProviderHealth("database", False, f"{place} is not writable", "export CAMBIO_LAB_DATA_DIR=...")
+    free = shutil.disk_usage(place).free / 1024**3
+    if free < 0.5:
+        return ProviderHealth("database", False, f"{free:.1f} GB free at {place}", "cambio-lab runs prune")
+    state = "there" if (directory / "cambio.db").exists() else "made at the first start"
+    return ProviderHealth("database", True, f"{directory} ({state}, {free:.0f} GB free)")
+
+
+def _front_end() -> ProviderHealth:
+    built = (PACKAGE / "static" / "viewer.js", PACKAGE / "labextension" / "package.json")
+    missing = [str(path.relative_to(PACKAGE)) for path in built if not path.exists()]
+    if missing:
+        fix = "npm --prefix labextension ci && npm --prefix labextension run build:prod"
+        return ProviderHealth("front end", False, f"not built: {', '.join(missing)}", fix)
+    return ProviderHealth("front end", True, "viewer and JupyterLab extension are built")
+
+
+async def _redis(settings: Settings) -> ProviderHealth:
+    if not settings.redis_url:
+        return ProviderHealth("redis", True, "not used: rate limits are counted in memory")
+    from .api.access import RateLimiter
+
+    limiter = RateLimiter(settings)
+    try:
+        await limiter.start()
+        answer = await limiter.ping()
+    except ConfigurationError as error:
+        return ProviderHealth("redis", False, error.message, error.hint)
+    await limiter.stop()
+    if answer == "up":
+        return ProviderHealth("redis", True, "answers")
+    return ProviderHealth("redis", False, "does not answer", "start it, or unset CAMBIO_LAB_REDIS_URL")
 
 
 if __name__ == "__main__":

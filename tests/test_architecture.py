@@ -70,7 +70,7 @@ def test_imports_point_one_way() -> None:
     wrong = []
     for path in files():
         here = area(path)
-        if here not in ALLOWED:  # __init__ (lazy names), extension, cli and doctor see everything
+        if here not in ALLOWED:  # __init__ (lazy names), extension and cli see everything
             continue
         for line, module in imports(path):
             if not module.startswith("cambio_lab."):
