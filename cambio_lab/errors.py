@@ -46,7 +46,9 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 
 class CambioError(Exception):
@@ -217,3 +219,11 @@ class AccessDenied(ServerError):
 
 class RateLimited(ServerError):
     """429, and waiting as the server told did not help."""
+
+
+def load_optional(module: str, need: str, hint: str) -> Any:
+    """Import what an extra installs; :class:`ConfigurationError` says what needs it and how to get it."""
+    try:
+        return import_module(module)
+    except ImportError:
+        raise ConfigurationError(need, hint=hint) from None

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, load_optional
 
 if TYPE_CHECKING:
     from .message import Message
@@ -65,12 +65,8 @@ class Table(list[dict[str, Any]]):
 
     def to_frame(self) -> Any:
         """All fields as a pandas DataFrame (needs the ``analysis`` extra)."""
-        try:
-            import pandas
-        except ImportError:
-            hint = 'Install it with: pip install "cambio-lab[analysis]". The table itself is a list of dicts.'
-            raise ConfigurationError("A DataFrame needs pandas.", hint=hint) from None
-        return pandas.DataFrame(list(self))
+        hint = 'Install it with: pip install "cambio-lab[analysis]". The table itself is a list of dicts.'
+        return load_optional("pandas", "A DataFrame needs pandas.", hint).DataFrame(list(self))
 
     def _repr_html_(self) -> str:
         title, cell = (

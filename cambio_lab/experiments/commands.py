@@ -11,7 +11,7 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, load_optional
 from ..recording.rows import counted, printable
 
 COMPLETE, FAILED, UNFINISHED = 0, 1, 3
@@ -99,15 +99,11 @@ def benchmarks_command(arguments: argparse.Namespace) -> int:
 async def _engine_and_run(experiment: Any, arguments: argparse.Namespace) -> Any:
     if not arguments.dask:
         return await experiment.run(concurrency=arguments.concurrency)
-    try:
-        import distributed
-    except ImportError:
-        raise ConfigurationError("Dask is not installed.", hint='pip install "cambio-lab[dask]"') from None
+    distributed = load_optional("distributed", "Dask is not installed.", 'pip install "cambio-lab[dask]"')
     is_file = not arguments.dask.startswith(("tcp://", "tls://", "ws://", "wss://", "ucx://"))
     given = {"scheduler_file": arguments.dask} if is_file else {"address": arguments.dask}
     try:
-        connecting: Any = distributed.Client
-        client = await connecting(**given, asynchronous=True)
+        client = await distributed.Client(**given, asynchronous=True)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"No Dask scheduler answers at {arguments.dask}: {error}") from error
     async with client:

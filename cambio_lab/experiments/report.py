@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jinja2 import Environment
 
-from ..errors import ConfigurationError
+from ..errors import load_optional
 from ..recording.run_file import unpack
 from . import Benchmark
 from .results import Row, frame, grouped, rates, rows, write_csv
@@ -200,13 +200,8 @@ def _figure(height: float, width: float = 7.0) -> tuple[Figure, Axes]:
 @cache
 def _shown_figure() -> Any:
     """matplotlib's figure, able to show itself in a cell. Not pyplot's: those live until closed, and show twice."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigurationError(
-            "Plots need matplotlib.", hint='Install it with: pip install "cambio-lab[analysis]".'
-        ) from None
-    base: Any = Figure
+    hint = 'Install it with: pip install "cambio-lab[analysis]".'
+    base: Any = load_optional("matplotlib.figure", "Plots need matplotlib.", hint).Figure
 
     class ShownFigure(base):  # type: ignore[misc]
         def _repr_png_(self) -> bytes:

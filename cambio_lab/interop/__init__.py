@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
-from ..errors import ConfigurationError
+from ..errors import load_optional
 
 if TYPE_CHECKING:
     from mcp.server.lowlevel import Server
@@ -42,10 +42,7 @@ def add_commands(subcommands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    try:
-        import mcp  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ConfigurationError("MCP needs the package mcp.", hint='pip install "cambio-lab[mcp]"') from error
+    load_optional("mcp", "MCP needs the package mcp.", 'pip install "cambio-lab[mcp]"')
     from ..client.discovery import find_server
 
     asyncio.run(serve(find_server(None, None)))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BundleRefused, ConfigurationError
+from ..errors import BundleRefused, load_optional
 from ..events import Usage
 from . import Contents, Json
 
@@ -99,14 +99,8 @@ def usage_of(values: Json) -> Usage:
 
 def load_pandas() -> Any:
     """Return pandas; :class:`~cambio_lab.errors.ConfigurationError` says how to install it, and what needs none."""
-    try:
-        import pandas
-    except ImportError:
-        raise ConfigurationError(
-            "Tables need pandas.",
-            hint='Install it with: pip install "cambio-lab[analysis]". `run.rows` is the same as a list of dicts.',
-        ) from None
-    return pandas
+    hint = 'Install it with: pip install "cambio-lab[analysis]". `run.rows` is the same as a list of dicts.'
+    return load_optional("pandas", "Tables need pandas.", hint)
 
 
 def frame(contents: Contents) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigurationError
+from ..errors import load_optional
 from ..events import Usage
 from ..recording import SUFFIXES, Json
 from ..recording.rows import points, usage_of
@@ -179,12 +179,7 @@ def _feature(pa: Any, kind: Any) -> Any:
 
 
 def _pyarrow() -> Any:
-    try:
-        import pyarrow
-    except ImportError:
-        hint = 'Install it with: pip install "cambio-lab[dataset]".'
-        raise ConfigurationError("Datasets need pyarrow.", hint=hint) from None
-    return pyarrow
+    return load_optional("pyarrow", "Datasets need pyarrow.", 'Install it with: pip install "cambio-lab[dataset]".')
 
 
 @dataclass

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigurationError
+from ..errors import load_optional
 from ..events import Usage
 from ..recording import SUFFIXES, Json
 from ..recording.rows import describe
@@ -41,14 +41,11 @@ class InspectExporter:
         if target.suffix == ".json":
             target.write_text(json.dumps(log, ensure_ascii=False), encoding="utf-8")
             return
-        try:
-            from inspect_ai.log import EvalLog, write_eval_log
-        except ImportError:
-            hint = 'Install it with: pip install "cambio-lab[inspect]".'
-            raise ConfigurationError(".eval files need inspect_ai.", hint=hint) from None
-        made = EvalLog.model_validate(log)
+        hint = 'Install it with: pip install "cambio-lab[inspect]".'
+        inspect = load_optional("inspect_ai.log", ".eval files need inspect_ai.", hint)
+        made = inspect.EvalLog.model_validate(log)
         with ThreadPoolExecutor(1) as thread:  # it runs an event loop, and a notebook has one here
-            thread.submit(write_eval_log, made, str(target)).result()
+            thread.submit(inspect.write_eval_log, made, str(target)).result()
 
 
 def inspect_log(runs: Sequence[Run]) -> Json:

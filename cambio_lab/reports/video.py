@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BundleRefused, ConfigurationError, RunError
+from ..errors import BundleRefused, ConfigurationError, RunError, load_optional
 from ..recording import Json
 from ..recording.rows import ACCENT, HALO, describe, opened, points
 from . import only
@@ -253,9 +253,5 @@ def _write_mp4(frames: Iterator[Frame], path: Path) -> None:
 def _ffmpeg() -> str:
     if found := shutil.which("ffmpeg"):
         return found
-    try:
-        import imageio_ffmpeg
-    except ImportError:
-        hint = 'Install it, or: pip install "cambio-lab[video]". GIF and WebP need neither.'
-        raise ConfigurationError("MP4 needs ffmpeg.", hint=hint) from None
-    return str(imageio_ffmpeg.get_ffmpeg_exe())
+    hint = 'Install it, or: pip install "cambio-lab[video]". GIF and WebP need neither.'
+    return str(load_optional("imageio_ffmpeg", "MP4 needs ffmpeg.", hint).get_ffmpeg_exe())
