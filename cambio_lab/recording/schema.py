@@ -167,7 +167,7 @@ class Message(Strict):
 
 
 class Change(Strict):
-    """A request body as the difference to the one before; see :func:`..recording.difference`."""
+    """A request body as the difference to the one before; see :func:`.placeholders.difference`."""
 
     base: Count | None
     prefix: Count

@@ -31,8 +31,7 @@ from cambio_lab.desktop.files import FileContent, Listing
 from cambio_lab.desktop.machine import CommandResult
 from cambio_lab.errors import ActionError, CambioError, DesktopError
 from cambio_lab.events import Usage
-from cambio_lab.recording.placeholders import NAME as NAMES
-from cambio_lab.recording.placeholders import Mask
+from cambio_lab.recording.placeholders import NAME, Mask
 from cambio_lab.recording.recorder import HumanCall, Recorder
 from cambio_lab.replay.playback import Playback
 from cambio_lab.replay.recorded import ReplayDesktop
@@ -42,7 +41,7 @@ from cambio_lab.store import Store
 if TYPE_CHECKING:
     from .config import SessionConfig
 
-_PLACEHOLDER = re.compile(rf"\{{\{{({NAMES})\}}\}}")
+_PLACEHOLDER = re.compile(rf"\{{\{{({NAME})\}}\}}")
 _PLACEHOLDER_BYTES = re.compile(_PLACEHOLDER.pattern.encode())
 WARM_AFTER = 0.1
 PATIENCE = 3.0

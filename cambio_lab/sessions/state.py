@@ -125,7 +125,7 @@ class SessionState:
         self.viewers: set[Viewer] = set()
         self.active_at = self.clock.monotonic()
         self.warned: set[str] = set()
-        """Reasons to end that its readers were warned of; see :mod:`.housekeeping`."""
+        """Reasons to end that its readers were warned of; see :func:`.control.expired`."""
         self.turn_message_id: str | None = None
         """The message that the latest turn answers."""
         self._last_time = row.created_at
