@@ -78,8 +78,7 @@ class ConnectedDesktop(Desktop):
 
     # Screen
     async def screenshot(self) -> Screenshot:
-        if self.machine.managed is not None and not self.machine.managed.done():
-            await self.machine.until_managed()  # before, the screen is black
+        await self.machine.until_managed()  # before, the screen is black
         await self._connection.settle(calm=self._foresee)
         return await asyncio.shield(self._current())
 

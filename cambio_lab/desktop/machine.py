@@ -87,7 +87,7 @@ class Machine(ABC):
 
     async def until_managed(self) -> None:
         """Wait for the window manager, but not for ever: a desktop without one is still of use."""
-        if self.managed is not None:
+        if self.managed is not None and not self.managed.done():
             await asyncio.wait([self.managed], timeout=_MANAGED_TIMEOUT)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from cambio_lab.settings import Settings
 
 from ..base import Size
+from . import build_filter
 from .network import Link
-from .seccomp import build_filter
 
 HOME = "/home/user"
 _IMAGE = Path(__file__).resolve().parent.parent / "image"
