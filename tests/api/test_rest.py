@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
 import httpx2
 import pytest
 
+from cambio_lab.api import Refused
 from cambio_lab.api.desktop import file_time
+from cambio_lab.api.rest import Rest
 from tests.live_server import LiveServer
 
 from .conftest import check_envelope
@@ -220,6 +224,17 @@ def ends_in(file: Path, end: bytes) -> bool:
     with contextlib.suppress(OSError):
         return file.read_bytes().endswith(end)
     return False
+
+
+@pytest.mark.parametrize("left", [False, True])
+async def test_work_that_was_cancelled_is_no_empty_200_unless_the_client_left(left: bool) -> None:
+    handler: Any = SimpleNamespace(client_left=left)
+
+    async def work() -> None:
+        raise asyncio.CancelledError
+
+    with contextlib.nullcontext() if left else pytest.raises(Refused, match="500"):
+        await Rest.while_connected(handler, work())
 
 
 async def test_a_running_turn_forbids_what_would_disturb_it(server: LiveServer) -> None:
