@@ -270,11 +270,8 @@ async def _redis(settings: Settings) -> ProviderHealth:
     from .api.access import RateLimiter
 
     limiter = RateLimiter(settings)
-    try:
-        await limiter.start()
-        answer = await limiter.ping()
-    except ConfigurationError as error:
-        return ProviderHealth("redis", False, error.message, error.hint)
+    await limiter.start()
+    answer = await limiter.ping()
     await limiter.stop()
     if answer == "up":
         return ProviderHealth("redis", True, "answers")

@@ -240,8 +240,11 @@ class Observation(Strict):
 
     @validator(mode="after")
     def check_outcome(self) -> Observation:
-        if (self.result is None) == (self.error is None):
+        given = self.model_fields_set & {"result", "error"}
+        if len(given) != 1 or (self.result is None) == (self.error is None):
             raise ValueError("a call has a result or an error")
+        if self.by is not None and self.result is None:
+            raise ValueError("only the agent's calls fail")
         return self
 
 

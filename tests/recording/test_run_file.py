@@ -197,6 +197,17 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "nested too deeply": (deep, "too deeply"),
     "step without a tool": (lambda: line("steps", tool="LEFT OUT"), "tool is missing or wrong"),
     "step that is a truth": (lambda: line("steps", step=True), "step is missing or wrong"),
+    "call without a result": (lambda: line("observations", result="LEFT OUT"), "a result or an error"),
+    "call with a result that is null": (
+        lambda: line("observations", result=None, error={"type": "ActionError", "message": "", "hint": ""}),
+        "a result or an error",
+    ),
+    "call of a client that failed": (
+        lambda: line(
+            "observations", by="client", result="LEFT OUT", error={"type": "ActionError", "message": "", "hint": ""}
+        ),
+        "only the agent's calls fail",
+    ),
     "event without a time": (lambda: line("events", time="now"), "time is missing or wrong"),
     "request that fits nothing": (
         lambda: line("exchanges", request={"base": 7, "prefix": 0, "suffix": 0, "middle": ""}),
