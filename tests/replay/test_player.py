@@ -132,6 +132,11 @@ async def test_stops_at_any_moment_come_out_the_same(workshop: Workshop) -> None
     assert session.turn_task is not None
     await session.turn_task
     await workshop.send(session, "to its end")
+    asked, workshop.api.delay = len(workshop.api.bodies), 5.0
+    await session.send("before the first byte")
+    await until(lambda: len(workshop.api.bodies) > asked)
+    await session.stop()
+    await session.turn_task
     workshop.api.delay, workshop.api.pace = 0.05, 0.01
     for number in range(14):
         await session.send(f"turn {number}")
