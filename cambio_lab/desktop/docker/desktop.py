@@ -146,14 +146,7 @@ _PASSWORD_SECONDS = 5.0
 class Launcher:
     """Connects to containers of one provider. ``forget`` is told of desktops that close."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        settings: Settings,
-        server_id: str,
-        networks: Networks,
-        forget: Forget,
-    ) -> None:
+    def __init__(self, engine: Engine, settings: Settings, server_id: str, networks: Networks, forget: Forget) -> None:
         self._engine = engine
         self._settings = settings
         self._server_id = server_id
