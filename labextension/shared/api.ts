@@ -32,6 +32,8 @@ export type Wall = Omit<WholeWall, 'cells' | 'live'>;
 export type WaitListener = (seconds: number) => void;
 
 const LONGEST_WAIT = 70;
+/** Milliseconds before a read that got no answer is tried again: browsers give up requests when a network interface comes or goes, as one does with each container. */
+const READ_AGAIN = [250, 1000];
 
 export class Api {
   constructor(
@@ -170,19 +172,29 @@ export class Api {
     return (await (await this.request(method, path, body)).json()) as T;
   }
 
-  /** Repeats a request that was refused with 429, after the time that the server names. */
+  /** Repeats a request that was refused with 429, after the time that the server names, and a read that got no answer. */
   async request(method: string, path: string, body?: Json | Blob): Promise<Response> {
     const json = body !== undefined && !(body instanceof Blob);
+    const init: RequestInit = {
+      method,
+      credentials: 'same-origin',
+      headers: {
+        ...headers(this.address),
+        ...(json ? { 'Content-Type': 'application/json' } : {})
+      },
+      ...(body === undefined ? {} : { body: body instanceof Blob ? body : JSON.stringify(body) })
+    };
+    const pauses = method === 'GET' ? [...READ_AGAIN] : [];
     for (;;) {
-      const response = await this.fetcher(this.url(path), {
-        method,
-        credentials: 'same-origin',
-        headers: {
-          ...headers(this.address),
-          ...(json ? { 'Content-Type': 'application/json' } : {})
-        },
-        ...(body === undefined ? {} : { body: body instanceof Blob ? body : JSON.stringify(body) })
-      });
+      let response: Response;
+      try {
+        response = await this.fetcher(this.url(path), init);
+      } catch (error) {
+        const pause = pauses.shift();
+        if (pause === undefined) throw error;
+        await new Promise(done => setTimeout(done, pause));
+        continue;
+      }
       if (response.ok) return response;
       const wait = retryAfter(response);
       if (response.status !== 429 || wait === null || wait > LONGEST_WAIT) throw await failure(response);

@@ -57,6 +57,8 @@ export class SessionModel {
   private scheduled = false;
   private closed = false;
   private loading = false;
+  /** What is being read may lack events of before the line was open. */
+  private stale = false;
   /** The earliest event that is shown; 1 when all are. */
   private first = 1;
   /** What came over the line before the history did. */
@@ -175,8 +177,12 @@ export class SessionModel {
 
   /** What REST knows; the socket only tells what happens from now on. */
   async load(): Promise<void> {
-    if (this.loading) return;
+    if (this.loading) {
+      this.stale = true;
+      return;
+    }
     this.loading = true;
+    this.stale = false;
     try {
       const session = await this.api.session(this.id);
       const last = session.sequence ?? 0;
@@ -194,6 +200,7 @@ export class SessionModel {
       this.loading = false;
     }
     this.changed();
+    if (this.stale && !this.closed) void this.load();
   }
 
   /** Whether something happened before what is shown. */
@@ -216,6 +223,7 @@ export class SessionModel {
       this.loading = false;
     }
     this.changed();
+    if (this.stale && !this.closed) void this.load();
   }
 
   close(): void {

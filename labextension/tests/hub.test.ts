@@ -1,7 +1,8 @@
 import { settled } from './page';
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Api } from '../shared/api';
+import { makeAddress } from '../shared/address';
+import { Api } from '../shared/api';
 import { SessionModel } from '../shared/hub';
 import type { ServerMessage } from '../shared/messages';
 
@@ -29,4 +30,41 @@ test('what was read is shown although the browser draws no frame', async () => {
   } finally {
     globalThis.requestAnimationFrame = frames;
   }
+});
+
+test('a history that was begun before the line was open is read again', async () => {
+  const answers: (() => void)[] = [];
+  let sequence = 0;
+  const slow = {
+    session: () => new Promise(done => answers.push(() => done({ id: 'a1', name: '', status: 'active', sequence }))),
+    events: async (_: string, after: number, last: number) => (last > after ? [told] : [])
+  } as unknown as Api;
+  const model = new SessionModel(slow, 'a1', () => ({ send: () => true, retry: () => undefined, close: () => undefined }));
+  model.onState({ phase: 'waiting', reason: 'Too many connections', retryAt: 0 });
+  const before = answers.shift();
+  before?.(); // the server has answered, and the answer is on its way
+  sequence = 1;
+  model.onOpen(false);
+  await settled();
+  answers.shift()?.();
+  await settled();
+  assert.deepEqual(
+    model.view.entries.map(entry => entry.text),
+    ['Hello']
+  );
+});
+
+test('a read without an answer is tried again, and nothing else', async () => {
+  const asked: string[] = [];
+  const failing = (async (url: string, init: RequestInit) => {
+    asked.push(`${init.method} ${url}`);
+    if (asked.length < 3) throw new TypeError('Failed to fetch');
+    return new Response('{"id": "a1"}');
+  }) as unknown as typeof fetch;
+  const address = makeAddress('/', 'http://localhost:8000/lab');
+  assert.equal((await new Api(address, undefined, failing).session('a1')).id, 'a1');
+  assert.equal(asked.length, 3);
+  asked.length = 0;
+  await assert.rejects(new Api(address, undefined, failing).stop('a1', ''), TypeError);
+  assert.equal(asked.length, 1);
 });
