@@ -20,6 +20,16 @@ from .lab import PATIENCE, ROOT, lab_server
 RESULTS = ROOT / "test-results"
 MakeSession = Callable[..., Awaitable[dict[str, Any]]]
 FAILED = pytest.StashKey[bool]()
+STATE = """async () => {
+  const within = promise => Promise.race([promise, new Promise(done => setTimeout(done, 2000, 'not within 2 s'))])
+  const frame = await within(new Promise(done => requestAnimationFrame(() => done('drawn'))))
+  const answer = await within(fetch('/user/ana/health').then(response => response.status, String))
+  const asked = performance.getEntriesByType('resource').slice(-30)
+  const requests = asked.map(one => `${Math.round(one.startTime)}+${Math.round(one.duration)} ${one.name.slice(-70)}`)
+  const panels = [...document.querySelectorAll('.jp-Cambio-panel')].map(panel => panel.innerText.slice(-1500))
+  return JSON.stringify({at: performance.now(), hidden: document.hidden, frame, answer, panels, requests}, null, 1)
+}"""
+"""What a page that failed looks like from inside: whether it draws, whether the server answers, what it asked for."""
 expect.set_options(timeout=PATIENCE)
 
 
@@ -103,6 +113,7 @@ async def page(browser: Browser, request: pytest.FixtureRequest) -> AsyncIterato
     found.on("pageerror", lambda error: errors.append(f"{error} {error.stack}"))
     yield found
     if request.node.stash.get(FAILED, False):
+        print(await found.evaluate(STATE))  # before the screenshot, which makes the browser draw
         RESULTS.mkdir(exist_ok=True)
         await found.screenshot(path=RESULTS / f"{request.node.name}.png")
     await context.close()

@@ -115,6 +115,10 @@ async def test_six_tabs_with_three_sessions_have_a_socket_each_and_survive_a_rel
     for number, tab in enumerate(pages):
         url = f"{limited.url}/lab/workspaces/tab{number}?token={limited.token}&reset"
         opened.append(await lab_with(tab, url, *sessions))
+    async with limited.client() as client, asyncio.timeout(30):
+        for number in range(6):  # JupyterLab saves what a tab shows a moment later
+            while sessions[-1] not in (await client.get(f"/lab/api/workspaces/tab{number}")).text:  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
     for sockets in opened:
         assert len(sockets) == 1, sockets
         sockets.clear()
