@@ -34,6 +34,8 @@ export type WaitListener = (seconds: number) => void;
 const LONGEST_WAIT = 70;
 /** Milliseconds before a read that got no answer is tried again: browsers give up requests when a network interface comes or goes, as one does with each container. */
 const READ_AGAIN = [250, 1000];
+/** Milliseconds within which a read of JSON is answered, or tried again: a connection may be dead without knowing it. */
+const ANSWERED_WITHIN = 8000;
 
 export class Api {
   constructor(
@@ -169,11 +171,11 @@ export class Api {
   }
 
   private async json<T>(method: string, path: string, body?: Json): Promise<T> {
-    return (await (await this.request(method, path, body)).json()) as T;
+    return (await (await this.request(method, path, body, method === 'GET' ? ANSWERED_WITHIN : Infinity)).json()) as T;
   }
 
   /** Repeats a request that was refused with 429, after the time that the server names, and a read that got no answer. */
-  async request(method: string, path: string, body?: Json | Blob): Promise<Response> {
+  async request(method: string, path: string, body?: Json | Blob, within = Infinity): Promise<Response> {
     const json = body !== undefined && !(body instanceof Blob);
     const init: RequestInit = {
       method,
@@ -188,7 +190,7 @@ export class Api {
     for (;;) {
       let response: Response;
       try {
-        response = await this.fetcher(this.url(path), init);
+        response = await this.answer(path, init, within);
       } catch (error) {
         const pause = pauses.shift();
         if (pause === undefined) throw error;
@@ -200,6 +202,17 @@ export class Api {
       if (response.status !== 429 || wait === null || wait > LONGEST_WAIT) throw await failure(response);
       this.onWait(wait);
       await new Promise(done => setTimeout(done, wait * 1000));
+    }
+  }
+
+  private async answer(path: string, init: RequestInit, within: number): Promise<Response> {
+    if (within === Infinity) return this.fetcher(this.url(path), init);
+    const control = new AbortController();
+    const timer = setTimeout(() => control.abort(), within);
+    try {
+      return await this.fetcher(this.url(path), { ...init, signal: control.signal });
+    } finally {
+      clearTimeout(timer);
     }
   }
 }

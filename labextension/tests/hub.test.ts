@@ -68,3 +68,19 @@ test('a read without an answer is tried again, and nothing else', async () => {
   await assert.rejects(new Api(address, undefined, failing).stop('a1', ''), TypeError);
   assert.equal(asked.length, 1);
 });
+
+test('a read that is not answered is given up and sent again', async t => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  let asked = 0;
+  const silent = ((_: string, init: RequestInit) => {
+    asked += 1;
+    if (asked > 1) return Promise.resolve(new Response('{"id": "a1"}'));
+    return new Promise((_done, fail) => init.signal?.addEventListener('abort', () => fail(new DOMException('aborted', 'AbortError'))));
+  }) as unknown as typeof fetch;
+  const read = new Api(makeAddress('/', 'http://localhost:8000/lab'), undefined, silent).session('a1');
+  t.mock.timers.tick(10_000);
+  await new Promise(done => setImmediate(done));
+  t.mock.timers.tick(10_000);
+  assert.equal((await read).id, 'a1');
+  assert.equal(asked, 2);
+});
