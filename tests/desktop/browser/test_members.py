@@ -236,6 +236,13 @@ async def test_keys_and_text(web: Driven) -> None:
         await web.act("key", text="Hyperspace")
 
 
+async def test_keys_are_not_lost_on_a_page_that_was_not_drawn_yet(web: Driven) -> None:
+    for _ in range(20):
+        await web.open("/mouse")
+        await web.act("key", text="ctrl+a")
+        assert await web.js("window.keys") == ["ctrl+Control", "ctrl+a", "-a", "-Control"]
+
+
 async def test_reading(web: Driven) -> None:
     await web.open("/article")
     assert (await web.act("get_page_text"))["text"] == "News\n\nSomething happened."
