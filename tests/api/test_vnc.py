@@ -145,9 +145,13 @@ async def held_buttons(server: LiveServer) -> bool:
     assert server.process is not None
     held = False
     for child in psutil.Process(server.process.pid).children(recursive=True):
-        if child.name() == "openbox":
+        try:
+            display = child.environ() if child.name() == "openbox" else None
+        except psutil.NoSuchProcess:  # another program of the desktop has ended meanwhile
+            continue
+        if display is not None:
             asked = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", BUTTONS, env=child.environ(), stdout=asyncio.subprocess.PIPE
+                sys.executable, "-c", BUTTONS, env=display, stdout=asyncio.subprocess.PIPE
             )
             held |= int((await asked.communicate())[0]) > 0
     return held
