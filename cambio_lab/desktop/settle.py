@@ -71,6 +71,11 @@ class Watch:
         """How many tiles are restless now."""
         return int(self._restless.sum())
 
+    @property
+    def still(self) -> float:
+        """Seconds since the last update."""
+        return self._clock() - self._last_update
+
     def connected(self) -> None:
         """A new connection: nothing is outstanding on it."""
         self._outstanding = False

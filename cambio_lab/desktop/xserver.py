@@ -20,7 +20,7 @@ from cambio_lab.errors import DesktopError
 from . import keys
 from .base import Point
 from .machine import STDOUT, Machine, Process, run
-from .rfb.client import Connection
+from .rfb.connection import Connection
 
 if TYPE_CHECKING:
     from .devices import InputDevices

@@ -11,7 +11,7 @@ import pytest
 
 from cambio_lab.desktop.base import Size, VncEndpoint
 from cambio_lab.desktop.connected import ConnectedDesktop
-from cambio_lab.desktop.rfb import EXTENDED_SIZE
+from cambio_lab.desktop.rfb import EXTENDED_SIZE, connection
 from cambio_lab.desktop.rfb.client import RfbClient
 from cambio_lab.desktop.rfb.reader import is_acceptable
 from cambio_lab.errors import DesktopLost
@@ -110,3 +110,23 @@ async def test_any_failure_to_reconnect_is_one_failed_try(
     async with asyncio.timeout(5):
         assert (await local_desktop.screenshot()).width == 1280
     assert (tries, connection.reconnects) == (3, 1)
+
+
+async def test_a_server_that_stops_sending_is_connected_to_again(
+    local_desktop: ConnectedDesktop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_STILL", 0.3)
+    monkeypatch.setattr(connection, "_ANSWER", 0.5)
+    client = local_desktop._connection._client
+    assert client is not None
+    stream, write = client._stream, client._stream.write
+    monkeypatch.setattr(stream, "write", lambda data: None if data[:1] == b"\x03" else write(data))
+    for colour in ("red", "blue"):  # the first is the answer to what was requested before
+        await local_desktop.execute(["sh", "-c", f"xterm -bg {colour} -geometry 60x20+0+0 >/dev/null 2>&1 &"])
+        await asyncio.sleep(2)
+    await local_desktop.screenshot()
+    assert (local_desktop.frame()[..., :3] == (255, 0, 0)).all(-1).sum() > 10_000, "blue"
+    assert local_desktop._connection.reconnects == 1
+    await asyncio.sleep(0.6)
+    await local_desktop.screenshot()  # this one answers
+    assert local_desktop._connection.reconnects == 1
