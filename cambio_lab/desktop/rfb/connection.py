@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_UPDATE = 15.0
 """Seconds within which a desktop that accepted us shows itself."""
-_STILL, _ANSWER = 3.0, 2.0
+_STILL, _ANSWER = 3.0, 4.0
 """Seconds without an update after which a server is asked for a pixel, and for its answer."""
 _PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds before each attempt to reconnect to a desktop that still lives."""
@@ -46,6 +46,8 @@ class Connection:
         self._endpoint, self._alive, self._cause = endpoint, alive, cause
         self._client: RfbClient | None = None
         self._closed = False
+        self._silent = False
+        """We gave a connection up ourselves: the first attempt needs no engine that says that the desktop lives."""
         self._budget = Budget()
         self._allowed = Bucket(*_RECONNECTS)
         self._violations = Bucket(*_VIOLATIONS)
@@ -118,9 +120,9 @@ class Connection:
                         return False
                     # What its VNC server did is the reason only while the desktop itself lives.
                     complaint, self._complaint = self._complaint, ""
-                    if not await self._alive():
+                    if not self._silent and not await self._alive():
                         return False
-                    self._complaint = complaint
+                    self._complaint, self._silent = complaint, False
                     try:
                         await self._connect()
                     except DesktopLost as error:
@@ -167,7 +169,8 @@ class Connection:
         client.request_pixel()
         either: list[asyncio.Future[Any]] = [self._seen, client.closed]
         await asyncio.wait(either, timeout=_ANSWER, return_when=asyncio.FIRST_COMPLETED)
-        if not self._seen.done():
+        if not self._seen.done() and not client.closed.done():
+            self._silent = True
             client.give_up("The desktop's VNC server sends no framebuffer update.")
         return await self.client()
 
