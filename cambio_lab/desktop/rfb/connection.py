@@ -157,9 +157,9 @@ class Connection:
             await asyncio.sleep(0.001)  # the supervisor is about to notice
 
     async def _answering(self) -> RfbClient:
-        """Return the living client. One that was not told of anything for a while is made sure of first.
+        """Return the living client. After a while without an update, check first that the server still sends any.
 
-        Now and then Xvnc stops sending updates to a client that was idle for a minute, and answers everything else.
+        Xvnc sometimes stops sending updates to a client that was idle for a minute, also when all pixels are requested.
         """
         client = await self.client()
         if self.watch.still < _STILL:
