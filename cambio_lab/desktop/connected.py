@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,8 +22,11 @@ from .rfb.connection import Connection
 from .screen import Frame, View, encode, fit_inside, fit_model, thumbnail
 from .xserver import Keymap, Pointer, expected_wait
 
-_ENCODERS = ThreadPoolExecutor(2, thread_name_prefix="encode")
+log = logging.getLogger(__name__)
 
+_ENCODERS = ThreadPoolExecutor(2, thread_name_prefix="encode")
+_MANAGED_TIMEOUT = 10.0
+"""Seconds to wait for the window manager: a desktop without one is still of use."""
 
 Forget = Callable[["ConnectedDesktop"], None]
 
@@ -43,18 +47,36 @@ class ConnectedDesktop(Desktop):
         )
         self._pointer = Pointer(machine)
         self._devices = InputDevices(self._connection, self._pointer, primary_paste=settings.primary_paste)
-        self._keymap = Keymap(self._devices, self._connection, machine)
+        self._keymap = Keymap(self._connection, machine)
         self._shell = Shell(machine)
         self._browser = Browser(machine)
         self._limits: tuple[int, int] | None = None
         self._kind: str | None = None
         self._latest: tuple[tuple[int, Size], asyncio.Future[Screenshot]] | None = None
         """The latest screenshot, encoded or being encoded, with the screen's serial and the size that it shows."""
+        self._starting: asyncio.Task[None] | None = None
         self._closed = False
 
     async def open(self) -> None:
         """Connect; the whole screen has been asked for."""
         await self._connection.open()
+
+    def follow_start(self, start: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Let keys and programs wait for the keymap and the window manager, of which ``start`` tells the machine."""
+        machine = self.machine
+        machine.keyed.clear()
+        machine.managed.clear()
+
+        def over(task: asyncio.Task[None]) -> None:
+            machine.keyed.set()  # a caller that waits finds out by itself that the desktop is gone
+            machine.managed.set()
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.info("desktop not ready: desktop=%s error=%s", self.desktop_id[:32], error)
+
+        self._starting = asyncio.create_task(start, name="desktop-start")
+        self._starting.add_done_callback(over)
+        asyncio.get_running_loop().call_later(_MANAGED_TIMEOUT, machine.managed.set)
+        return self._starting
 
     # Size
     @property
@@ -78,7 +100,7 @@ class ConnectedDesktop(Desktop):
 
     # Screen
     async def screenshot(self) -> Screenshot:
-        await self.machine.until_managed()  # before, the screen is black
+        await self.machine.managed.wait()  # before, the screen is black
         await self._connection.settle(calm=self._foresee)
         return await asyncio.shield(self._current())
 
@@ -167,12 +189,14 @@ class ConnectedDesktop(Desktop):
         return await self._act(self._devices.scroll(direction, amount, target, modifiers))
 
     async def key(self, combo: str, repeat: int = 1) -> Settled:
-        await self._keymap.reserve(keys.parse(combo).key)
-        return await self._act(self._devices.key(combo, repeat))
+        parsed = keys.parse(combo)
+        await self._keymap.reserve(parsed.key)
+        return await self._act(self._devices.key(parsed, repeat))
 
     async def hold_key(self, combo: str, seconds: float) -> Settled:
-        await self._keymap.reserve(keys.parse(combo).key)
-        return await self._act(self._devices.hold(combo, seconds))
+        parsed = keys.parse(combo)
+        await self._keymap.reserve(parsed.key)
+        return await self._act(self._devices.hold(parsed, seconds))
 
     async def type_text(self, text: str) -> Settled:
         return await self._act(self._keymap.type(text), expected_wait(text))
@@ -255,9 +279,9 @@ class ConnectedDesktop(Desktop):
             return
         self._closed = True
         try:
-            if self.machine.managed is not None:
-                self.machine.managed.cancel()
-                await asyncio.wait([self.machine.managed])
+            if self._starting is not None:
+                self._starting.cancel()
+                await asyncio.wait([self._starting])
             await self._connection.close()
             await self._shell.close()
             await self._browser.close()

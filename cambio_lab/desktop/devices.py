@@ -31,7 +31,6 @@ class InputDevices:
     def __init__(self, connection: Connection, pointer: Pointer, *, primary_paste: bool = False) -> None:
         self._connection = connection
         self._pointer = pointer
-        self._locate = pointer.locate
         self._primary_paste = primary_paste
         self._pressed = 0
         self._keys: list[int] = []
@@ -48,7 +47,7 @@ class InputDevices:
         if not self._pressed:
             client.pointer(*point, 0)
             return
-        start = await self._locate()
+        start = await self._pointer.locate()
         for step in _path(start, point):
             client.pointer(*step, self._pressed)
             await asyncio.sleep(_DRAG_STEP)
@@ -56,8 +55,8 @@ class InputDevices:
     async def click(self, button: Button, point: Point | None, count: int, modifiers: str | None) -> None:
         if not 1 <= count <= 3:
             raise ActionError("Between one and three clicks can be made at once.")
-        mask, symbols = _mask(button), keys.parse_modifiers(modifiers)
-        here = point or await self._locate()
+        mask, symbols = _mask(button), _modifiers(modifiers)
+        here = point or await self._pointer.locate()
         await self._separate(mask, here)
         async with self._held(symbols) as client:
             client.pointer(*here, self._pressed)
@@ -84,7 +83,7 @@ class InputDevices:
         self._last_click = asyncio.get_running_loop().time(), mask, here
 
     async def button(self, button: Button, down: bool) -> None:
-        mask, here = _mask(button), await self._locate()
+        mask, here = _mask(button), await self._pointer.locate()
         if down:
             await self._separate(mask, here)
         client = await self._client()
@@ -94,7 +93,7 @@ class InputDevices:
 
     async def drag(self, start: Point, end: Point, modifiers: str | None) -> None:
         await self._separate(1, start)
-        async with self._held(keys.parse_modifiers(modifiers)) as client:
+        async with self._held(_modifiers(modifiers)) as client:
             client.pointer(*start, 0)
             await asyncio.sleep(_DRAG_STEP)
             self._pressed |= 1
@@ -118,33 +117,25 @@ class InputDevices:
             raise ActionError(f"{direction!r} is no direction.", hint="Use up, down, left or right.")
         if not 1 <= amount <= 50:
             raise ActionError("Between 1 and 50 wheel clicks can be made at once.")
-        symbols = keys.parse_modifiers(modifiers)
-        here = point or await self._locate()
+        symbols = _modifiers(modifiers)
+        here = point or await self._pointer.locate()
         async with self._held(symbols) as client:
             client.pointer(*here, self._pressed)
             for _ in range(amount):
                 client.pointer(*here, self._pressed | _WHEEL[direction])
                 client.pointer(*here, self._pressed)
 
-    async def key(self, combo: str, repeat: int) -> None:
+    async def key(self, combo: keys.Combo, repeat: int) -> None:
         if not 1 <= repeat <= 100:
             raise ActionError("A key can be repeated between 1 and 100 times.")
-        parsed = keys.parse(combo)
-        async with self._number_lock(parsed.key), self._held(parsed.modifiers) as client:
-            client.keys([parsed.key] * repeat)
+        async with self._number_lock(combo.key), self._held(combo.modifiers) as client:
+            client.keys([combo.key] * repeat)
 
-    async def hold(self, combo: str, seconds: float) -> None:
+    async def hold(self, combo: keys.Combo, seconds: float) -> None:
         if not 0 <= seconds <= 300:
             raise ActionError("A key can be held between 0 and 300 seconds.")
-        parsed = keys.parse(combo)
-        async with self._number_lock(parsed.key), self._held((*parsed.modifiers, parsed.key)):
+        async with self._number_lock(combo.key), self._held((*combo.modifiers, combo.key)):
             await asyncio.sleep(seconds)
-
-    async def type_keysyms(self, symbols: list[int]) -> None:
-        client = await self._client()
-        # Caps Lock, left on by a viewer, would invert the case of letters; it is restored afterwards.
-        lock = [keys.CAPS_LOCK] if client.caps_lock else []
-        await client.type([*lock, *symbols, *lock])
 
     async def release_all(self) -> None:
         """Lift what is still down; quiet when the desktop is gone, for then nothing is held."""
@@ -155,7 +146,7 @@ class InputDevices:
             self._keys.clear()
             if self._pressed:
                 self._pressed = 0
-                client.pointer(*await self._locate(), 0)
+                client.pointer(*await self._pointer.locate(), 0)
         except DesktopLost:
             self._keys.clear()
             self._pressed = 0
@@ -189,6 +180,10 @@ class InputDevices:
                 if client.usable:
                     client.key(symbol, False)
             self._connection.watch.input_sent()
+
+
+def _modifiers(text: str | None) -> tuple[int, ...]:
+    return keys.parse_modifiers(text) if text else ()
 
 
 def _mask(button: str) -> int:

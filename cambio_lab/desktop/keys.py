@@ -72,32 +72,27 @@ def character(char: str) -> int:
 
 def parse(combo: str) -> Combo:
     """``ctrl+shift+t``, ``Return``, ``+``, ``ctrl++`` ... Raises ``ActionError`` that suggests near names."""
-    parts = _split(combo)
-    symbols = [_lookup(part) for part in parts]
-    modifier_symbols = set(MODIFIERS.values())
-    for name, symbol in zip(parts[:-1], symbols[:-1], strict=True):
-        if symbol not in modifier_symbols:
-            raise ActionError(f"{name!r} is not a modifier key.", hint="Modifiers are shift, ctrl, alt and super.")
-    key = symbols[-1]
-    if any(symbol in (SHIFT, 0xFFE2) for symbol in symbols[:-1]) and len(parts[-1]) == 1:
-        shifted = _SHIFTED.get(parts[-1], parts[-1].upper())
+    *before, name = _split(combo)
+    modifiers, key = _modifiers(before), _lookup(name)
+    if len(name) == 1 and not {SHIFT, 0xFFE2}.isdisjoint(modifiers):
+        shifted = _SHIFTED.get(name, name.upper())
         key = character(shifted) if len(shifted) == 1 else key
-    elif len(parts) > 1 and len(parts[-1]) == 1:
-        key = character(_lowered(parts[-1]))  # names are case-insensitive: ctrl+S is ctrl+s, shift has to be said
-    return Combo(tuple(symbols[:-1]), key)
+    elif before and len(name) == 1:
+        key = character(_lowered(name))  # names are case-insensitive: ctrl+S is ctrl+s, shift has to be said
+    return Combo(modifiers, key)
 
 
-def parse_modifiers(text: str | None) -> tuple[int, ...]:
-    """``shift+ctrl`` as keysyms; empty for ``None`` or an empty text."""
-    if not text:
-        return ()
-    symbols = []
-    for part in _split(text):
-        symbol = MODIFIERS.get(part.lower())
-        if symbol is None:
-            raise ActionError(f"{part!r} is not a modifier key.", hint="Modifiers are shift, ctrl, alt and super.")
-        symbols.append(symbol)
-    return tuple(dict.fromkeys(symbols))
+def parse_modifiers(text: str) -> tuple[int, ...]:
+    """``shift+ctrl`` as keysyms."""
+    return tuple(dict.fromkeys(_modifiers(_split(text))))
+
+
+def _modifiers(names: list[str]) -> tuple[int, ...]:
+    symbols = tuple(map(_lookup, names))
+    for name, symbol in zip(names, symbols, strict=True):
+        if symbol not in MODIFIERS.values():
+            raise ActionError(f"{name!r} is not a modifier key.", hint="Modifiers are shift, ctrl, alt and super.")
+    return symbols
 
 
 def _split(combo: str) -> list[str]:

@@ -22,7 +22,6 @@ from typing import Protocol
 from cambio_lab.errors import ActionError, DesktopLost
 
 STDOUT, STDERR = 1, 2
-_MANAGED_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,22 +72,18 @@ class Machine(ABC):
 
     def __init__(self, home: str, roots: Sequence[str], python: str) -> None:
         self.home, self.roots, self.python = home, roots, python
-        self.managed: asyncio.Task[None] | None = None
-        """Ends when the window manager has the screen. Until then no program starts: it would not get the focus."""
+        self.managed = asyncio.Event()
+        """Set once the window manager has the screen. Until then no program starts: it would not get the focus."""
         self.helpers = asyncio.Semaphore(MOST_HELPERS)
         """Held by each call of the file helper."""
         self.keyed = asyncio.Event()
         """Set once the X server has its keymap. Until then nothing is typed."""
+        self.managed.set()
         self.keyed.set()
 
     @abstractmethod
     async def spawn(self, argv: Sequence[str]) -> Process:
         """Start ``argv``. :class:`~cambio_lab.errors.DesktopLost` when the machine is gone."""
-
-    async def until_managed(self) -> None:
-        """Wait for the window manager, but not for ever: a desktop without one is still of use."""
-        if self.managed is not None and not self.managed.done():
-            await asyncio.wait([self.managed], timeout=_MANAGED_TIMEOUT)
 
 
 @cache

@@ -13,7 +13,6 @@ import asyncio
 import json
 import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from cambio_lab.errors import DesktopError
 
@@ -21,9 +20,6 @@ from . import keys
 from .base import Point
 from .machine import STDOUT, Machine, Process, run
 from .rfb.connection import Connection
-
-if TYPE_CHECKING:
-    from .devices import InputDevices
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +57,7 @@ subprocess.run(["xkbcomp", "-w0", "-", display], input=keymap, text=True, check=
 class Keymap:
     """The desktop's keymap: which characters have a place on the keyboard, and typing with them."""
 
-    def __init__(self, devices: InputDevices, connection: Connection, machine: Machine) -> None:
-        self._devices = devices
+    def __init__(self, connection: Connection, machine: Machine) -> None:
         self._connection = connection
         self._machine = machine
         self._placed = {keys.character(char): index for index, char in enumerate(PRESET)}
@@ -78,7 +73,11 @@ class Keymap:
         start = 0
         while start < len(symbols):
             end = await self._prepare(symbols, start)
-            await self._devices.type_keysyms(symbols[start:end])
+            client = await self._connection.client()
+            self._connection.watch.input_sent()
+            # Caps Lock, left on by a viewer, would invert the case of letters; it is restored afterwards.
+            lock = [keys.CAPS_LOCK] if client.caps_lock else []
+            await client.type([*lock, *symbols[start:end], *lock])
             start = end
 
     async def reserve(self, symbol: int) -> None:
@@ -88,7 +87,7 @@ class Keymap:
     async def _prepare(self, symbols: list[int], start: int) -> int:
         """Assign places to new characters from ``start`` on; return up to where the text can be typed now."""
         await self._machine.keyed.wait()
-        await self._machine.until_managed()  # the window manager's own keys work only then
+        await self._machine.managed.wait()  # the window manager's own keys work only then
         fresh: dict[int, None] = {}
         end = start
         while end < len(symbols):

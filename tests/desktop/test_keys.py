@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cambio_lab.desktop import keys
+from cambio_lab.desktop import devices, keys
 from cambio_lab.errors import ActionError
 
 
@@ -88,7 +88,7 @@ def test_what_is_no_combination(combo: str) -> None:
 
 def test_modifiers() -> None:
     assert keys.parse_modifiers("Ctrl+shift+ctrl") == (keys.CTRL, keys.SHIFT)
-    assert keys.parse_modifiers(None) == keys.parse_modifiers("") == ()
+    assert devices._modifiers(None) == devices._modifiers("") == ()
     with pytest.raises(ActionError, match="'a'"):
         keys.parse_modifiers("ctrl+a")
 

@@ -205,7 +205,7 @@ class ContainerMachine(Machine):
         self._user = user
 
     async def spawn(self, argv: Sequence[str]) -> ExecProcess:
-        await self.until_managed()
+        await self.managed.wait()
         return await start_exec(self._engine, self._container, argv, user=self._user)
 
 

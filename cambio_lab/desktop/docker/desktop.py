@@ -111,22 +111,17 @@ class DockerDesktop(ConnectedDesktop):
 
     def listen(self, server: HijackedStream, session: asyncio.Task[ExecProcess]) -> None:
         """Press keys and start programs only once the start scripts say that they may."""
-        self.machine.keyed.clear()
 
         async def heed() -> None:
             await need(server, b"ready")
             self.machine.keyed.set()
             await (await asyncio.shield(session)).stream.until(b"managed\n")
 
-        def heard(task: asyncio.Task[None]) -> None:
+        def heard(_: asyncio.Task[None]) -> None:
             server.close()
             abandon(session)
-            self.machine.keyed.set()  # a caller that waits finds out by itself that the desktop is gone
-            if not task.cancelled() and (error := task.exception()) is not None:
-                log.info("desktop not ready: container=%s error=%s", self.desktop_id[:12], error)
 
-        self.machine.managed = asyncio.create_task(heed(), name="window-manager")
-        self.machine.managed.add_done_callback(heard)
+        self.follow_start(heed()).add_done_callback(heard)
 
     async def release(self) -> None:
         await super().release()

@@ -187,7 +187,7 @@ class SandboxMachine(Machine):
         self.control_path = str(folder / "control")
 
     async def spawn(self, argv: Sequence[str]) -> SandboxProcess:
-        await self.until_managed()
+        await self.managed.wait()
         frame: Frame = {"op": "spawn", "argv": list(argv), "token": secrets.token_hex(8)}
         stdin, stdout, stderr = os.pipe(), os.pipe(), os.pipe()
         theirs, ours = [stdin[0], stdout[1], stderr[1]], [stdin[1], stdout[0], stderr[0]]

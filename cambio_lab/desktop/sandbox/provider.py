@@ -67,21 +67,11 @@ class SandboxDesktop(ConnectedDesktop):
     async def cause(self) -> str:
         return "The desktop's sandbox has ended."
 
-    def follow_start(self) -> None:
-        """Let keys and programs wait for the keymap and the window manager."""
-        self.machine.keyed.clear()
-
-        async def heed() -> None:
-            try:
-                await self.supervision.reached("ready")
-                self.machine.keyed.set()
-                await self.supervision.reached("managed")
-            except DesktopUnavailable as error:
-                log.info("%s: %s", self.desktop_id, error)
-            finally:
-                self.machine.keyed.set()
-
-        self.machine.managed = asyncio.create_task(heed(), name="window-manager")
+    async def follow(self) -> None:
+        """Tell the machine how far the start is."""
+        await self.supervision.reached("ready")
+        self.machine.keyed.set()
+        await self.supervision.reached("managed")
 
     async def _destroy(self) -> None:
         await self.supervision.end()
@@ -168,7 +158,7 @@ class SandboxProvider:
                 await supervision.reached("listening")
                 desktop = self.desktop(supervision, self.machine(folder), self.settings, self._pool.forget)
                 await asyncio.gather(desktop.open(), helping)
-                desktop.follow_start()
+                desktop.follow_start(desktop.follow())
                 return desktop
         except BaseException as error:
             if helping is not None:
@@ -209,7 +199,7 @@ class SandboxProvider:
         except BaseException:
             await supervision.close()
             raise
-        desktop.follow_start()
+        desktop.follow_start(desktop.follow())
         desktop.forget_keyboard()
         self._pool.in_use[desktop_id] = desktop
         return desktop
