@@ -1,13 +1,13 @@
-"""A desktop in a container: made and connected to, or an earlier one, adopted."""
+"""A desktop in a container, and the way to its VNC server through the engine."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
-import secrets
+import shutil
+import tempfile
 from contextlib import suppress
-from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from cambio_lab.errors import DesktopLost, DesktopUnavailable
@@ -15,20 +15,22 @@ from cambio_lab.settings import Settings
 
 from ..base import VncEndpoint
 from ..connected import ConnectedDesktop, Forget
-from ..machine import run
-from ..rfb import stream as rfb
+from ..machine import STDOUT
+from ..provider import DesktopOptions
 from .containers import (
+    HOME,
+    ROLE_LABEL,
+    SEALED,
     SERVER_LABEL,
     XVNC,
     ContainerMachine,
     ExecProcess,
-    Relay,
+    memory_folder,
     remove,
-    start_attached,
     start_exec,
 )
 from .engine import Engine, EngineError, HijackedStream
-from .network import Networks, Placement
+from .network import CLOSED, Networks, Placement
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ def abandon(starting: asyncio.Task[ExecProcess]) -> None:
 
 
 class DockerDesktop(ConnectedDesktop):
-    """A desktop whose body is a container; it takes its proxy with it."""
+    """A desktop whose body is a container, of which ``state`` is what the engine says; it takes its proxy with it."""
 
     isolated = True
     outlives_server = True
@@ -65,17 +67,17 @@ class DockerDesktop(ConnectedDesktop):
     def __init__(
         self,
         engine: Engine,
-        container: str,
-        endpoint: VncEndpoint,
-        image_digest: str | None,
+        state: dict[str, Any],
         settings: Settings,
         networks: Networks,
         forget: Forget,
+        endpoint: VncEndpoint,
     ) -> None:
+        container = state["Id"]
         super().__init__(container, endpoint, ContainerMachine(engine, container), settings, forget)
         self.container_id = container
         self.vnc_port = endpoint.port
-        self.image_digest = image_digest
+        self.image_digest = state["Image"]
         self._engine = engine
         self._networks = networks
 
@@ -135,119 +137,132 @@ class DockerDesktop(ConnectedDesktop):
 
 
 VNC_PORT = 5900
-_PASSWORD_SECONDS = 5.0
 
 
-class Launcher:
-    """Connects to containers of one provider. ``forget`` is told of desktops that close."""
+def describe(
+    client: Any, server_id: str, image: str, settings: Settings, options: DesktopOptions, place: Placement, podman: str
+) -> dict[str, Any]:
+    """The arguments of ``create_container``: everything DESIGN's isolation asks for, and no secret."""
+    limit = settings.desktop_tmp
+    host = client.create_host_config(
+        **SEALED,
+        mem_limit=settings.desktop_memory,
+        memswap_limit=settings.desktop_memory,
+        nano_cpus=int(settings.desktop_cpus * 1e9),
+        pids_limit=settings.desktop_pids,
+        oom_score_adj=500,
+        shm_size=limit,
+        tmpfs={
+            HOME: memory_folder(podman, limit, 1000, "exec"),
+            "/tmp": f"size={limit},mode=1777,nosuid,nodev,exec",
+            "/run/desktop": memory_folder(podman, 16 * 1024**2, 1000),
+            "/run/xvnc": memory_folder(podman, "1m", 900, "noexec"),
+        },
+        port_bindings={VNC_PORT: ("127.0.0.1",)},
+        network_mode=place.network,
+        # Names are asked of an address that does not exist: a lookup would be a way out of a closed network.
+        dns=["192.0.2.1"] if place.network == CLOSED else None,
+    )
+    return {
+        "image": image,
+        "command": ["start-desktop", str(options.size)],
+        "hostname": "desktop",
+        "user": XVNC,
+        "working_dir": "/",
+        "environment": place.environment,
+        "labels": {**options.labels, SERVER_LABEL: server_id, ROLE_LABEL: "desktop"},
+        "ports": [VNC_PORT],
+        "stdin_open": True,
+        "host_config": host,
+    }
 
-    def __init__(self, engine: Engine, settings: Settings, server_id: str, networks: Networks, forget: Forget) -> None:
+
+_AT_ONCE = 32
+"""Connections to one desktop: the server's own and its viewers'."""
+
+# Runs in the container as the user who owns Xvnc, so that programs of the desktop cannot write into the stream.
+_PROGRAM = """
+import os, socket, threading
+server = socket.create_connection(("127.0.0.1", 5900))
+def send():
+    while data := os.read(0, 1 << 16):
+        server.sendall(data)
+    server.shutdown(socket.SHUT_WR)
+threading.Thread(target=send, daemon=True).start()
+while data := server.recv(1 << 18):
+    while data:
+        data = data[os.write(1, data):]
+"""
+
+
+class Relay:
+    """A Unix socket of this user alone; each connection to it is a program in the container. ``path`` says where."""
+
+    def __init__(self, engine: Engine, container: str, folder: Path) -> None:
         self._engine = engine
-        self._settings = settings
-        self._server_id = server_id
-        self._networks = networks
-        self._forget = forget
-        self._digests: dict[str, str] = {}
-        self.direct: bool | None = None if engine.is_local else False
-        """Whether published ports are reachable from here; ``None``: not known yet."""
+        self._container = container
+        self._folder = folder
+        self._connections: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self.path = str(folder / "vnc")
 
-    async def prepare(self, image: str) -> None:
-        """Make what all containers of ``image`` need before a caller waits for the first."""
-        await asyncio.to_thread(import_module, "Crypto.Cipher.DES")
-        await self._networks.prepare(image)
-        await self._digest(image)
-
-    async def boot(self, container: str, image: str) -> DockerDesktop:
-        """Start it, tell it its password, and connect as soon as it says that Xvnc listens."""
-        password = secrets.token_urlsafe(6)  # eight characters: all that VncAuth can use
-        server = await start_attached(self._engine, container)
-        session: asyncio.Task[ExecProcess] | None = None
-        listening = asyncio.Event()
+    @classmethod
+    async def start(cls, engine: Engine, container: str) -> Relay:
+        # Not below a long TMPDIR: the path of a socket has at most 107 bytes.
+        parent = None if len(tempfile.gettempdir()) < 60 else "/tmp"
+        relay = cls(engine, container, Path(await asyncio.to_thread(tempfile.mkdtemp, "", "cambio-vnc-", parent)))
         try:
-            server.writer.write(base64.b64encode(rfb.obfuscate(password)) + b"\n")
-            session = asyncio.create_task(self._start_session(container, listening), name="desktop-session")
-            port, digest, _ = await asyncio.gather(
-                self._port(container), self._digest(image), need(server, b"listening")
-            )
-            listening.set()
-            desktop = await self._connect(container, port, password, digest)
+            relay._server = await asyncio.start_unix_server(relay._accept, relay.path, limit=1 << 18)
         except BaseException:
-            server.close()
-            if session is not None:
-                abandon(session)
+            await relay.close()
             raise
-        desktop.listen(server, session)
-        return desktop
+        return relay
 
-    async def _start_session(self, container: str, listening: asyncio.Event) -> ExecProcess:
-        """Start window manager and panel; their script waits for a line, so that it starts while Xvnc does."""
-        session = await start_exec(self._engine, container, ["start-session"])
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._connections) >= _AT_ONCE:
+            writer.transport.abort()
+            return
+        task = asyncio.create_task(self._relay(reader, writer), name="vnc-relay")
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass bytes both ways until one side ends; each waits for the other to take them."""
+        process: ExecProcess | None = None
         try:
-            await listening.wait()
-            await session.write(b"\n")
-        except BaseException:
-            session.abandon()
-            raise
-        return session
-
-    async def _port(self, container: str) -> int:
-        state = await self._engine.call(lambda client: client.inspect_container(container))
-        bindings = state["NetworkSettings"]["Ports"].get(f"{VNC_PORT}/tcp") or []
-        if not bindings:
-            raise DesktopUnavailable("The desktop's container ended at once.", hint="See `docker logs` for it.")
-        return int(bindings[0]["HostPort"])
-
-    async def _digest(self, image: str) -> str:
-        if image not in self._digests:
-            inspected = await self._engine.call(lambda client: client.inspect_image(image))
-            self._digests[image] = inspected["Id"]
-        return self._digests[image]
-
-    async def _connect(self, container: str, port: int, password: str, digest: str) -> DockerDesktop:
-        """Open a running desktop: by its published port, or through the engine where that leads nowhere."""
-        if self.direct is not False:
-            desktop = self._desktop(container, VncEndpoint("127.0.0.1", port, password=password), digest)
+            process = await start_exec(self._engine, self._container, ["python3", "-IS", "-c", _PROGRAM], user=XVNC)
+            ways = [asyncio.create_task(_up(reader, process)), asyncio.create_task(_down(process, writer))]
             try:
-                await desktop.open()
-            except DesktopLost as error:
-                if self.direct:
-                    raise
-                log.info("published port not reachable; VNC goes through the engine: port=%s error=%s", port, error)
-            else:
-                self.direct = True
-                return desktop
-        relay = await Relay.start(self._engine, container)
-        try:
-            desktop = self._desktop(container, VncEndpoint(unix_path=relay.path, password=password), digest)
-            await desktop.open()
-        except BaseException:
-            await asyncio.shield(relay.close())
-            raise
-        self.direct = False
-        desktop.relay = relay
-        return desktop
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for way in ways:
+                    way.cancel()
+                await asyncio.wait(ways)
+        except DesktopLost as error:
+            log.info("VNC relay failed: container=%s error=%s", self._container[:12], error)
+        finally:
+            if process is not None:
+                process.abandon()
+            writer.transport.abort()
 
-    def _desktop(self, container: str, endpoint: VncEndpoint, digest: str) -> DockerDesktop:
-        return DockerDesktop(self._engine, container, endpoint, digest, self._settings, self._networks, self._forget)
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
-    async def adopt(self, container: str) -> DockerDesktop | None:
-        """See :meth:`DockerProvider.adopt`."""
-        try:
-            state = await self._engine.call(lambda client: client.inspect_container(container))
-            if not state["State"]["Running"] or state["Config"]["Labels"].get(SERVER_LABEL) != self._server_id:
-                return None
-            port = await self._port(container)
-            machine = ContainerMachine(self._engine, container, XVNC)  # the user who alone may read the password
-            read = ["head", "-c8", "/run/xvnc/password"]
-            code, secret, _ = await run(machine, read, timeout=_PASSWORD_SECONDS, limit=8)
-            if code != 0 or len(secret) != 8:
-                return None
-            placement = await self._networks.recall(state)
-            desktop = await self._connect(container, port, rfb.reveal(secret), state["Image"])
-            desktop.placement = placement
-            desktop.forget_keyboard()
-        except (EngineError, DesktopLost, TimeoutError) as error:
-            if isinstance(error, EngineError) and error.status == 404:
-                return None
-            raise DesktopUnavailable(f"The desktop does not answer: {error or 'it timed out'}") from error
-        return desktop
+
+async def _up(reader: asyncio.StreamReader, process: ExecProcess) -> None:
+    with suppress(OSError):
+        while data := await reader.read(1 << 16):
+            await process.write(data)
+
+
+async def _down(process: ExecProcess, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while (piece := await process.read()) is not None:
+            if piece[0] == STDOUT:
+                writer.write(piece[1])
+                await writer.drain()

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import queue
 import socket
 import struct
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -25,7 +26,7 @@ from . import Endpoint, find_endpoint
 T = TypeVar("T")
 
 
-class DaemonThreads(Executor):
+class DaemonThreads:
     """At most ``count`` threads, begun as they are needed.
 
     Like the standard library's ``ThreadPoolExecutor``, whose threads the interpreter joins when it ends: a call that an
@@ -33,26 +34,20 @@ class DaemonThreads(Executor):
     """
 
     def __init__(self, count: int, name: str) -> None:
-        self._count = count
-        self._name = name
         self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
-        self._idle = threading.Semaphore(0)
-        self._lock = threading.Lock()
-        self._threads: list[threading.Thread] = []
+        self._threads = [threading.Thread(target=self._serve, name=f"{name}_{n}", daemon=True) for n in range(count)]
+        self._idle = iter(self._threads)
         self._over = False
 
-    def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Call ``function`` on a thread. ``RuntimeError`` after :meth:`shutdown`."""
-        with self._lock:
-            if self._over:
-                raise RuntimeError("no more calls are taken")
-            future: Future[T] = Future()
-            self._work.put((future, partial(function, *args, **kwargs)))
-            if not self._idle.acquire(blocking=False) and len(self._threads) < self._count:
-                name = f"{self._name}_{len(self._threads)}"
-                self._threads.append(threading.Thread(target=self._serve, name=name, daemon=True))
-                self._threads[-1].start()
-            return future
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        """Make ``call`` on a thread. ``RuntimeError`` after :meth:`close`."""
+        if self._over:
+            raise RuntimeError("no more calls are taken")
+        future: Future[T] = Future()
+        self._work.put((future, call))
+        for thread in itertools.islice(self._idle, 1):
+            thread.start()
+        return future
 
     def _serve(self) -> None:
         while (job := self._work.get()) is not None:
@@ -63,21 +58,16 @@ class DaemonThreads(Executor):
                 except BaseException as error:
                     future.set_exception(error)
             del job, future, call  # what the next job waits for must not keep the last one's result
-            self._idle.release()
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls; those that wait are cancelled if asked. The threads end after what they are doing."""
-        with self._lock:
-            self._over = True
-            with suppress(queue.Empty):
-                while cancel_futures:
-                    if (job := self._work.get_nowait()) is not None:
-                        job[0].cancel()
-            for _ in self._threads:
-                self._work.put(None)
-        if wait:
-            for thread in self._threads:
-                thread.join()
+    def close(self) -> None:
+        """Take no more calls and cancel those that wait. The threads end after what they are doing."""
+        self._over = True
+        with suppress(queue.Empty):
+            while True:
+                if (job := self._work.get_nowait()) is not None:
+                    job[0].cancel()
+        for _ in self._threads:
+            self._work.put(None)
 
 
 START_DOCKER = "Start Docker, point DOCKER_HOST at an engine, or use desktop=sandbox."
@@ -171,7 +161,7 @@ class Engine:
         """
         if not self._clients and not await self.answers():
             raise DesktopUnavailable("No Docker Engine answers.", hint=START_DOCKER)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, action)
+        return await asyncio.wrap_future(self._threads.submit(partial(self._run, action)))
 
     async def finish(self, action: Callable[[Any], T]) -> T:
         """Like :meth:`call`, but :func:`finished`: what the call made can be removed then."""
@@ -238,7 +228,7 @@ class Engine:
 
     def close(self) -> None:
         """Close the connections to the engine; calls that still run fail."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
         for client in self._clients:
             client.close()
 

@@ -108,7 +108,6 @@ class Placement:
 
     network: str
     environment: dict[str, str] = field(default_factory=dict)
-    offline_names: bool = False
     inner: str | None = None
     proxy: str | None = None
 
@@ -167,7 +166,7 @@ class Networks:
                 f"This engine cannot enforce network {network!r}: {self.problem}.", hint="Use network: open."
             )
         if network == "none":
-            return Placement(CLOSED, offline_names=True)
+            return Placement(CLOSED)
         try:
             hosts = domains(allow_hosts)
         except ValueError as error:
@@ -177,7 +176,7 @@ class Networks:
     async def _proxied(self, image: str, allow_hosts: tuple[str, ...]) -> Placement:
         inner = f"cambio-a{secrets.token_hex(3)}"  # names of interfaces end at 15 characters
         labels = {SERVER_LABEL: self._server_id, ROLE_LABEL: "proxy"}
-        placement = Placement(CLOSED, offline_names=True, inner=inner)
+        placement = Placement(CLOSED, inner=inner)
         try:
             await self._create_small(inner, labels)
             placement.proxy = proxy = await self._start_proxy(image, inner, allow_hosts, labels)
@@ -263,7 +262,7 @@ class Networks:
             return Placement(names[0])
         network = await self._engine.call(lambda client: client.inspect_network(inner))
         others = [name for name in network["Containers"] if name != state["Id"]]
-        return Placement(CLOSED, offline_names=True, inner=inner, proxy=others[0] if others else None)
+        return Placement(CLOSED, inner=inner, proxy=others[0] if others else None)
 
     async def join(self, placement: Placement, container: str) -> None:
         """Connect a created (not yet started) desktop to what its placement adds."""

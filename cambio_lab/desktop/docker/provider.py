@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
+import secrets
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
+from importlib import import_module
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
-from cambio_lab.errors import CambioError, DesktopUnavailable
+from cambio_lab.errors import CambioError, DesktopLost, DesktopUnavailable
 from cambio_lab.settings import Settings
 
+from ..base import VncEndpoint
+from ..machine import run
 from ..provider import ISOLATION, DesktopOptions, Pool, Progress, ProviderHealth
-from .containers import HOME, ROLE_LABEL, SEALED, SERVER_LABEL, XVNC, create, memory_folder, reap, remove, started
-from .desktop import VNC_PORT, DockerDesktop, Launcher
+from ..rfb import stream as rfb
+from .containers import (
+    SERVER_LABEL,
+    XVNC,
+    ContainerMachine,
+    ExecProcess,
+    create,
+    reap,
+    remove,
+    start_attached,
+    start_exec,
+    started,
+)
+from .desktop import VNC_PORT, DockerDesktop, Relay, abandon, describe, need
 from .engine import START_DOCKER, Engine, EngineError
 from .image import build_image, image_exists, image_tag
 from .network import Networks, Placement
 
 log = logging.getLogger(__name__)
 
-_READY_TIMEOUT = 60.0
+_READY_TIMEOUT, _PASSWORD_SECONDS = 60.0, 5.0
 _AT_ONCE = 4
 """Containers started at the same time; more only slow each other down."""
 
@@ -43,7 +61,8 @@ class DockerProvider:
         self._engine = Engine()
         self._networks = Networks(self._engine, server_id, extra_hosts)
         self._pool = Pool(self._make, settings)
-        self._launcher = Launcher(self._engine, settings, server_id, self._networks, self._pool.forget)
+        self.direct: bool | None = None if self._engine.is_local else False
+        """Whether VNC takes published ports rather than the engine; ``None``: not known yet."""
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._building = asyncio.Lock()
         self._reference: str | None = None
@@ -65,7 +84,8 @@ class DockerProvider:
             if await image_exists(self._engine, image_tag(self._settings.image)):
                 image = await self._image(self._pool.usual)
                 async with self._gate:
-                    await self._launcher.prepare(image)
+                    await asyncio.to_thread(import_module, "Crypto.Cipher.DES")
+                    await self._networks.prepare(image)
         except (EngineError, CambioError) as error:
             self.unclean = True
             log.info("nothing could be prepared for desktops: %s", error)
@@ -98,11 +118,10 @@ class DockerProvider:
         container: str | None = None
         try:
             async with asyncio.timeout(_READY_TIMEOUT):
-                podman = await self._engine.podman()
-                describe = partial(self._describe, image=image, options=options, placement=placement, podman=podman)
-                container = await create(self._engine, describe)
+                given = (self.server_id, image, self._settings, options, placement, await self._engine.podman())
+                container = await create(self._engine, lambda client: describe(client, *given))
                 await self._networks.join(placement, container)
-                desktop = await self._launcher.boot(container, image)
+                desktop = await self._boot(container)
                 desktop.placement = placement
                 return desktop
         except BaseException:
@@ -114,42 +133,66 @@ class DockerProvider:
             await remove(self._engine, container)
         await self._networks.remove(placement)
 
-    def _describe(
-        self, client: Any, *, image: str, options: DesktopOptions, placement: Placement, podman: str
-    ) -> dict[str, Any]:
-        """The arguments of ``create_container``: everything DESIGN's isolation asks for, and no secret."""
-        limit = self._settings.desktop_tmp
-        host = client.create_host_config(
-            **SEALED,
-            mem_limit=self._settings.desktop_memory,
-            memswap_limit=self._settings.desktop_memory,
-            nano_cpus=int(self._settings.desktop_cpus * 1e9),
-            pids_limit=self._settings.desktop_pids,
-            oom_score_adj=500,
-            shm_size=limit,
-            tmpfs={
-                HOME: memory_folder(podman, limit, 1000, "exec"),
-                "/tmp": f"size={limit},mode=1777,nosuid,nodev,exec",
-                "/run/desktop": memory_folder(podman, 16 * 1024**2, 1000),
-                "/run/xvnc": memory_folder(podman, "1m", 900, "noexec"),
-            },
-            port_bindings={VNC_PORT: ("127.0.0.1",)},
-            network_mode=placement.network,
-            # Names are asked of an address that does not exist: a lookup would be a way out of a closed network.
-            dns=["192.0.2.1"] if placement.offline_names else None,
-        )
-        return {
-            "image": image,
-            "command": ["start-desktop", str(options.size)],
-            "hostname": "desktop",
-            "user": XVNC,
-            "working_dir": "/",
-            "environment": placement.environment,
-            "labels": {**options.labels, SERVER_LABEL: self.server_id, ROLE_LABEL: "desktop"},
-            "ports": [VNC_PORT],
-            "stdin_open": True,
-            "host_config": host,
-        }
+    async def _boot(self, container: str) -> DockerDesktop:
+        """Start it, tell it its password, and connect as soon as it says that Xvnc listens."""
+        password = secrets.token_urlsafe(6)  # eight characters: all that VncAuth can use
+        server = await start_attached(self._engine, container)
+        session: asyncio.Task[ExecProcess] | None = None
+        listening = asyncio.Event()
+        try:
+            server.writer.write(base64.b64encode(rfb.obfuscate(password)) + b"\n")
+            session = asyncio.create_task(self._start_session(container, listening), name="desktop-session")
+            inspected = self._engine.call(methodcaller("inspect_container", container))
+            state, _ = await asyncio.gather(inspected, need(server, b"listening"))
+            listening.set()
+            desktop = await self._connect(state, password)
+        except BaseException:
+            server.close()
+            if session is not None:
+                abandon(session)
+            raise
+        desktop.listen(server, session)
+        return desktop
+
+    async def _start_session(self, container: str, listening: asyncio.Event) -> ExecProcess:
+        """Start window manager and panel; their script waits for a line, so that it starts while Xvnc does."""
+        session = await start_exec(self._engine, container, ["start-session"])
+        try:
+            await listening.wait()
+            await session.write(b"\n")
+        except BaseException:
+            session.abandon()
+            raise
+        return session
+
+    async def _connect(self, state: dict[str, Any], password: str) -> DockerDesktop:
+        """Open a running desktop: by its published port, or through the engine where that leads nowhere."""
+        make = partial(DockerDesktop, self._engine, state, self._settings, self._networks, self._pool.forget)
+        ports = state["NetworkSettings"]["Ports"].get(f"{VNC_PORT}/tcp")
+        if not ports:
+            raise DesktopUnavailable("The desktop's container ended at once.", hint="See `docker logs` for it.")
+        if self.direct is not False:
+            port = int(ports[0]["HostPort"])
+            desktop = make(VncEndpoint("127.0.0.1", port, password=password))
+            try:
+                await desktop.open()
+            except DesktopLost as error:
+                if self.direct:
+                    raise
+                log.info("published port not reachable; VNC goes through the engine: port=%s error=%s", port, error)
+            else:
+                self.direct = True
+                return desktop
+        relay = await Relay.start(self._engine, state["Id"])
+        try:
+            desktop = make(VncEndpoint(unix_path=relay.path, password=password))
+            await desktop.open()
+        except BaseException:
+            await asyncio.shield(relay.close())
+            raise
+        self.direct = False
+        desktop.relay = relay
+        return desktop
 
     async def _image(self, options: DesktopOptions) -> str:
         """The image to start; built the first time it is needed."""
@@ -186,9 +229,24 @@ class DockerProvider:
 
         ``None`` when it is gone. :class:`DesktopUnavailable` while it cannot be reached: then nothing is known yet.
         """
-        desktop = await self._launcher.adopt(desktop_id)
-        if desktop is not None:
-            self._pool.in_use[desktop_id] = desktop
+        try:
+            state = await self._engine.call(methodcaller("inspect_container", desktop_id))
+            if not state["State"]["Running"] or state["Config"]["Labels"].get(SERVER_LABEL) != self.server_id:
+                return None
+            machine = ContainerMachine(self._engine, desktop_id, XVNC)  # the user who alone may read the password
+            read = ["head", "-c8", "/run/xvnc/password"]
+            code, secret, _ = await run(machine, read, timeout=_PASSWORD_SECONDS, limit=8)
+            if code != 0 or len(secret) != 8:
+                return None
+            placement = await self._networks.recall(state)
+            desktop = await self._connect(state, rfb.reveal(secret))
+        except (EngineError, DesktopLost, TimeoutError) as error:
+            if isinstance(error, EngineError) and error.status == 404:
+                return None
+            raise DesktopUnavailable(f"The desktop does not answer: {error or 'it timed out'}") from error
+        desktop.placement = placement
+        desktop.forget_keyboard()
+        self._pool.in_use[desktop_id] = desktop
         return desktop
 
     async def reap(self, keep: frozenset[str]) -> list[str]:
@@ -205,11 +263,6 @@ class DockerProvider:
                 return gone
         except EngineError as error:
             raise DesktopUnavailable(f"The Docker Engine refused: {error}") from error
-
-    @property
-    def direct(self) -> bool | None:
-        """Whether VNC takes published ports rather than the engine; ``None`` before the first desktop."""
-        return self._launcher.direct
 
     async def health(self) -> ProviderHealth:
         down = ProviderHealth("docker", False, "no Docker Engine answers", START_DOCKER)
