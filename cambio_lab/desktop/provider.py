@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
-from cambio_lab.errors import CambioError, InvalidRequest
+from cambio_lab.errors import CambioError, DesktopUnavailable, InvalidRequest
 from cambio_lab.settings import Settings
 
 from .base import Desktop, Size
@@ -35,7 +35,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class DesktopOptions:
-    """What a session asks of its desktop. ``network`` is ``open``, ``none`` or ``allow`` with ``allow_hosts``."""
+    """What a session asks of its desktop. ``network`` is ``open``, ``none`` or ``allow`` with ``allow_hosts``.
+
+    Raises :class:`~cambio_lab.errors.DesktopUnavailable` for an allow list that is not valid.
+    """
 
     size: Size = Size(1280, 800)
     network: Literal["open", "none", "allow"] = "open"
@@ -44,6 +47,12 @@ class DesktopOptions:
     labels: Mapping[str, str] = field(default_factory=dict)
     progress: Callable[[Progress], None] | None = field(default=None, compare=False)
     """Told how far the slow first time (pulling or building the image) is."""
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "allow_hosts", domains(self.allow_hosts))
+        except ValueError as error:
+            raise DesktopUnavailable(f"The allow list is not valid: {error}.") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,7 +218,7 @@ class SessionConfig(Checked):
         network: Any = settings.network if self.network is None else self.network
         hosts: tuple[str, ...] = ()
         if isinstance(network, AllowList):
-            network, hosts = "allow", domains(network.allow)
+            network, hosts = "allow", tuple(network.allow)
         size = parse_display(self.display or settings.display)
         return DesktopOptions(size=size, network=network, allow_hosts=hosts, image=self.image)
 

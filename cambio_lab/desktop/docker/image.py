@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import io
 import json
 import logging
 import os
 import re
 import shutil
 import signal
-import tarfile
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -93,13 +91,11 @@ async def build_image(
 async def _build(
     engine: Engine, folder: Path, dockerfile: str, tags: list[str], arguments: dict[str, str], report: Report
 ) -> None:
-    context = await asyncio.to_thread(_archive, folder)
     tail: list[str] = []
     try:
         async for line in engine.lines(
             lambda client: client.build(
-                fileobj=io.BytesIO(context),
-                custom_context=True,
+                path=str(folder),
                 dockerfile=dockerfile,
                 tag=tags[0],
                 buildargs={**{name: os.environ[name] for name in PROXIES if name in os.environ}, **arguments},
@@ -128,20 +124,6 @@ def _tell(text: str, report: Report) -> None:
         report(Progress(f"step {step}/{steps}: {what[:100]}", (step - 1) / steps))
     elif not text.startswith(("--->", "Removing intermediate")):
         report(Progress(text[:200]))
-
-
-def _archive(folder: Path) -> bytes:
-    """The build context as a tar file with fixed owners, so that equal content gives equal layers."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                info = archive.gettarinfo(str(path), str(path.relative_to(folder)))
-                info.uid = info.gid = 0
-                info.uname = info.gname = "root"
-                with path.open("rb") as file:
-                    archive.addfile(info, file)
-    return buffer.getvalue()
 
 
 # The base

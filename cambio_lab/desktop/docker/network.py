@@ -25,7 +25,6 @@ from typing import Any
 
 from cambio_lab.errors import DesktopUnavailable
 
-from ..provider import domains
 from .containers import ROLE_LABEL, SEALED, SERVER_LABEL, create, memory_folder, remove, start_attached, started
 from .engine import Engine, EngineError, finished
 
@@ -167,11 +166,7 @@ class Networks:
             )
         if network == "none":
             return Placement(CLOSED)
-        try:
-            hosts = domains(allow_hosts)
-        except ValueError as error:
-            raise DesktopUnavailable(f"The allow list is not valid: {error}.") from error
-        return await self._proxied(image, hosts)
+        return await self._proxied(image, allow_hosts)
 
     async def _proxied(self, image: str, allow_hosts: tuple[str, ...]) -> Placement:
         inner = f"cambio-a{secrets.token_hex(3)}"  # names of interfaces end at 15 characters

@@ -23,7 +23,7 @@ from typing import Any
 from cambio_lab.errors import DesktopUnavailable
 
 from ..docker.network import PRIVATE, PROXY_PORT, proxy_environment
-from ..provider import DesktopOptions, domains
+from ..provider import DesktopOptions
 from . import Child
 
 _RESOLVER = "10.0.2.3"
@@ -70,19 +70,13 @@ class Link:
 
 
 def plan_link(options: DesktopOptions, names: dict[str, str], root: Path) -> Link:
-    """Decide how a desktop's network mode is provided; ``names`` are known to proxies besides DNS.
-
-    Raises :class:`~cambio_lab.errors.DesktopUnavailable` for an allow list that is not valid.
-    """
+    """Decide how a desktop's network mode is provided; ``names`` are known to proxies besides DNS."""
     if options.network == "none":
         return Link("none")
     if options.network == "open" and not missing_for_link(root):
         private = ", ".join((*PRIVATE, *own_addresses()))
         return Link("slirp4netns", _RULES.format(private=private, resolver=_RESOLVER), resolver=_RESOLVER)
-    try:
-        allow = None if options.network == "open" else domains(options.allow_hosts)
-    except ValueError as error:
-        raise DesktopUnavailable(f"The allow list is not valid: {error}.") from error
+    allow = None if options.network == "open" else options.allow_hosts
     configuration = {"allow": allow, "names": names, "private": PRIVATE}
     return Link("proxy", "", proxy_environment("127.0.0.1"), "", PROXY_PORT, configuration)
 
