@@ -7,14 +7,13 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from operator import methodcaller
 from typing import Any, TypeVar
 
 from cambio_lab.errors import DesktopLost, DesktopUnavailable
 
 from ..machine import Machine
-from .engine import Engine, EngineError, HijackedStream
+from .engine import Engine, EngineError, HijackedStream, Streams
 
 log = logging.getLogger(__name__)
 
@@ -69,14 +68,14 @@ async def start_attached(engine: Engine, container: str) -> HijackedStream:
     """
     late = bool(await engine.podman())
     path = f"/containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1"
-    stream = None if late else await engine.hijack(path, {})
+    stream = None if late else HijackedStream(*await engine.hijack(path, {}))
     try:
         await engine.finish(lambda client: client.start(container))
     except BaseException:
         if stream is not None:
-            stream.close()
+            stream.abandon()
         raise
-    return stream or await engine.hijack(path, {})
+    return stream or HijackedStream(*await engine.hijack(path, {}))
 
 
 def memory_folder(podman: str, size: int | str, owner: int, *flags: str) -> str:
@@ -92,6 +91,13 @@ async def remove(engine: Engine, container: str) -> None:
     except EngineError as error:
         if error.status not in (404, 409):
             raise
+
+
+async def remove_network(engine: Engine, name: str) -> None:
+    try:
+        await engine.call(methodcaller("remove_network", name))
+    except EngineError as error:
+        log.warning("a network could not be removed: %s", error)
 
 
 async def reap(engine: Engine, server_id: str, keep: frozenset[str]) -> list[str]:
@@ -111,10 +117,7 @@ async def reap(engine: Engine, server_id: str, keep: frozenset[str]) -> list[str
     await asyncio.gather(*(remove(engine, name) for name in gone))
     for network in await engine.call(lambda client: client.networks(filters=ours)):
         if network["Name"] not in kept_networks:
-            try:
-                await engine.call(methodcaller("remove_network", network["Name"]))
-            except EngineError as error:
-                log.warning("a network of an earlier run could not be removed: %s", error)
+            await remove_network(engine, network["Name"])
     return gone
 
 
@@ -131,47 +134,30 @@ _KILL = (
 )
 
 
-@dataclass(frozen=True)
-class ExecProcess:
+class ExecProcess(HijackedStream):
     """A program started by the engine in a running container."""
 
-    engine: Engine
-    container: str
-    exec_id: str
-    token: str
-    stream: HijackedStream
-
-    async def write(self, data: bytes) -> None:
-        self.stream.writer.write(data)
-        await self.stream.writer.drain()
-
-    async def close_stdin(self) -> None:
-        if self.stream.writer.can_write_eof():
-            self.stream.writer.write_eof()
-
-    async def read(self) -> tuple[int, bytes] | None:
-        return await self.stream.read()
+    def __init__(self, streams: Streams, engine: Engine, container: str, exec_id: str, token: str) -> None:
+        super().__init__(*streams)
+        self._engine, self._container, self._exec_id, self._token = engine, container, exec_id, token
 
     async def wait(self) -> int:
         # The stream ends before the engine has noted the exit code.
         for pause in (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0):
             await asyncio.sleep(pause)
-            state = await self.engine.call(lambda client: client.exec_inspect(self.exec_id))
+            state = await self._engine.call(lambda client: client.exec_inspect(self._exec_id))
             if not state["Running"]:
                 return int(state["ExitCode"])
         raise DesktopLost("A program in the desktop closed its output but did not end.")
 
     async def kill(self, spare: Sequence[int] = ()) -> None:
-        arguments = [f"{_TOKEN}={self.token}", " ".join(map(str, spare))]
-        killer = await start_exec(self.engine, self.container, ["sh", "-c", _KILL, "kill", *arguments])
+        arguments = [f"{_TOKEN}={self._token}", " ".join(map(str, spare))]
+        killer = await start_exec(self._engine, self._container, ["sh", "-c", _KILL, "kill", *arguments])
         try:
             # Not for its exit: Docker can report that seconds late while child processes survive.
-            await killer.stream.until(b"done")
+            await killer.until(b"done")
         finally:
             killer.abandon()
-
-    def abandon(self) -> None:
-        self.stream.close()
 
 
 async def start_exec(engine: Engine, container: str, argv: Sequence[str], *, user: str = USER) -> ExecProcess:
@@ -181,7 +167,7 @@ async def start_exec(engine: Engine, container: str, argv: Sequence[str], *, use
     options = {"stdin": True, "environment": {_TOKEN: token}, "workdir": folder, "user": user}
     try:
         created = await engine.call(methodcaller("exec_create", container, list(argv), **options))
-        stream = await engine.hijack(f"/exec/{created['Id']}/start", {"Detach": False, "Tty": False})
+        streams = await engine.hijack(f"/exec/{created['Id']}/start", {"Detach": False, "Tty": False})
     except EngineError as error:
         # The engine refuses to start a program in a paused container, which would hang them both.
         frozen = error.status == 409 and "paused" in str(error)
@@ -189,7 +175,7 @@ async def start_exec(engine: Engine, container: str, argv: Sequence[str], *, use
         raise DesktopLost(f"The desktop's container {state}.") from error
     except OSError as error:
         raise DesktopLost("The Docker Engine does not answer.") from error
-    return ExecProcess(engine, container, created["Id"], token, stream)
+    return ExecProcess(streams, engine, container, created["Id"], token)
 
 
 class ContainerMachine(Machine):

@@ -117,10 +117,10 @@ class DockerDesktop(ConnectedDesktop):
         async def heed() -> None:
             await need(server, b"ready")
             self.machine.keyed.set()
-            await (await asyncio.shield(session)).stream.until(b"managed\n")
+            await (await asyncio.shield(session)).until(b"managed\n")
 
         def heard(_: asyncio.Task[None]) -> None:
-            server.close()
+            server.abandon()
             abandon(session)
 
         self.follow_start(heed()).add_done_callback(heard)

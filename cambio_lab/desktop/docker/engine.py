@@ -24,6 +24,7 @@ from cambio_lab.errors import DesktopUnavailable
 from . import Endpoint, find_endpoint
 
 T = TypeVar("T")
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class DaemonThreads:
@@ -193,7 +194,7 @@ class Engine:
             self._podman = next((part["Version"] for part in parts if part["Name"] == "Podman Engine"), "")
         return self._podman
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connect(self) -> Streams:
         address = urlsplit(self.host)
         if address.scheme == "unix":
             return await asyncio.open_unix_connection(address.path, limit=1 << 20)
@@ -203,7 +204,7 @@ class Engine:
         port = address.port or (2376 if secure else 2375)
         return await asyncio.open_connection(address.hostname, port, ssl=secure, limit=1 << 20)
 
-    async def hijack(self, path: str, body: Mapping[str, Any]) -> HijackedStream:
+    async def hijack(self, path: str, body: Mapping[str, Any]) -> Streams:
         """``POST path`` and take over the connection: attach and exec streams, without a thread for each."""
         reader, writer = await self._connect()
         data = json.dumps(body).encode() if body else b""  # Podman gives what it does not read to the program
@@ -224,7 +225,7 @@ class Engine:
         if status not in (101, 200):
             writer.close()
             raise EngineError(head_lines[0], status)
-        return HijackedStream(reader, writer)
+        return reader, writer
 
     def close(self) -> None:
         """Close the connections to the engine; calls that still run fail."""
@@ -240,10 +241,17 @@ class HijackedStream:
     """The end of what :meth:`until` read; it is hostile, so only 4 KB are kept."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self.writer = writer
+        self._reader, self.writer = reader, writer
         self._stream = 0
         self._left = 0
+
+    async def write(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def close_stdin(self) -> None:
+        if self.writer.can_write_eof():
+            self.writer.write_eof()
 
     async def read(self) -> tuple[int, bytes] | None:
         """The next piece: stream number (1 or 2) and bytes; ``None`` at the end."""
@@ -266,5 +274,5 @@ class HijackedStream:
             self.said = (self.said + piece[1])[-4096:]
         return True
 
-    def close(self) -> None:
+    def abandon(self) -> None:
         self.writer.transport.abort()

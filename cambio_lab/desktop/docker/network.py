@@ -25,7 +25,17 @@ from typing import Any
 
 from cambio_lab.errors import DesktopUnavailable
 
-from .containers import ROLE_LABEL, SEALED, SERVER_LABEL, create, memory_folder, remove, start_attached, started
+from .containers import (
+    ROLE_LABEL,
+    SEALED,
+    SERVER_LABEL,
+    create,
+    memory_folder,
+    remove,
+    remove_network,
+    start_attached,
+    started,
+)
 from .engine import Engine, EngineError, finished
 
 log = logging.getLogger(__name__)
@@ -174,14 +184,15 @@ class Networks:
         placement = Placement(CLOSED, inner=inner)
         try:
             await self._create_small(inner, labels)
-            placement.proxy = proxy = await self._start_proxy(image, inner, allow_hosts, labels)
+            placement.proxy = proxy = await self._create_proxy(image, labels)
+            await self._serve(proxy, inner, allow_hosts)
             state = await self._engine.call(lambda client: client.inspect_container(proxy))
             address = state["NetworkSettings"]["Networks"][inner]["IPAddress"]
         except BaseException as error:
             await asyncio.shield(self.remove(placement))
-            if isinstance(error, EngineError):
+            if isinstance(error, EngineError | TimeoutError):
                 raise DesktopUnavailable(
-                    f"The filtering proxy cannot be started: {error}",
+                    f"The filtering proxy cannot be started: {error or 'squid did not listen in time'}",
                     hint="`docker network prune` removes networks that nothing uses.",
                 ) from error
             raise
@@ -203,15 +214,14 @@ class Networks:
                 if "overlap" not in str(error) or attempt == _NETWORK_ATTEMPTS:
                     raise
 
-    async def _start_proxy(self, image: str, network: str, hosts: tuple[str, ...], labels: dict[str, str]) -> str:
-        """Start a proxy between ``network`` and the open bridge; its container. :class:`EngineError` if it fails."""
+    async def _create_proxy(self, image: str, labels: dict[str, str]) -> str:
         folders = {
             "/run/desktop": memory_folder(await self._engine.podman(), "16m", 1000),
             "/tmp": "size=16m,mode=1777",
             "/dev/shm": "size=64m,mode=1777",
         }
         limits = {"mem_limit": 256 * 1024**2, "memswap_limit": 256 * 1024**2, "pids_limit": 64}
-        name = await create(
+        return await create(
             self._engine,
             lambda client: {
                 "image": image,
@@ -224,19 +234,10 @@ class Networks:
                 ),
             },
         )
-        try:
-            await self._serve(name, network, hosts)
-        except BaseException as error:
-            await asyncio.shield(remove(self._engine, name))
-            if isinstance(error, TimeoutError):
-                raise EngineError("squid did not listen in time") from error
-            raise
-        return name
 
     async def _serve(self, proxy: str, network: str, hosts: tuple[str, ...]) -> None:
         """Connect the proxy to ``network``, start it, and wait until it listens."""
-        join = methodcaller("connect_container_to_network", proxy, network, aliases=["proxy"])
-        await self._engine.finish(join)
+        await self._engine.finish(methodcaller("connect_container_to_network", proxy, network, aliases=["proxy"]))
         stream = await start_attached(self._engine, proxy)
         # A line for each name: squid cuts long ones.
         domains = "\n".join(f"acl allowed dstdomain -n {name}" for name in hosts)
@@ -247,7 +248,7 @@ class Networks:
                 if not await stream.until(b"Accepting HTTP"):
                     raise EngineError(stream.said.decode("utf-8", "replace")[-300:] or "squid did not start")
         finally:
-            stream.close()
+            stream.abandon()
 
     async def recall(self, state: dict[str, Any]) -> Placement:
         """The placement of a running desktop, from what the engine says about it."""
@@ -270,7 +271,4 @@ class Networks:
         if placement.proxy is not None:
             await remove(self._engine, placement.proxy)
         if placement.inner is not None:
-            try:
-                await self._engine.call(lambda client: client.remove_network(placement.inner))
-            except EngineError as error:
-                log.warning("a network could not be removed: %s", error)
+            await remove_network(self._engine, placement.inner)

@@ -147,7 +147,7 @@ class DockerProvider:
             listening.set()
             desktop = await self._connect(state, password)
         except BaseException:
-            server.close()
+            server.abandon()
             if session is not None:
                 abandon(session)
             raise
