@@ -163,7 +163,7 @@ class Tools:
 
     async def _outcome(self, session: Session, before: int, *, answer: bool) -> list[Block]:
         """Wait for the turn; return what its steps gave, or the agent's ``answer``, and the last screenshot."""
-        if session.turn is None or session.turn.task is None:
+        if session.turn is None:
             raise InvalidRequest("No task was given yet.", hint="Pass a task.")
         await asyncio.wait({session.turn.task}, timeout=WAIT_SECONDS)
         if not session.turn.task.done():

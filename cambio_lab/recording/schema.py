@@ -21,7 +21,7 @@ from ..agent.options import AgentOptions, TurnOptions
 from ..desktop.files import FileInfo
 from ..desktop.machine import CommandResult
 from ..errors import BundleRefused
-from ..store.record import ExchangeRow, StepRow
+from ..store.rows import ExchangeRow, StepRow
 from . import Json
 from .calls import METHODS
 

@@ -21,6 +21,7 @@ from cambio_lab.store import EventRow, Store
 
 if TYPE_CHECKING:
     from .agent import AgentFactory
+    from .creation import Creation
     from .journal import Quota
     from .state import SessionState
 
@@ -226,19 +227,10 @@ class Subscription:
         self._behind = bool(rows) and self._last < self._source.newest(self.stream)
 
 
-class Described(Protocol):
-    """A session, or one that is being made."""
-
-    @property
-    def id(self) -> str: ...
-
-    def describe(self) -> dict[str, Any]: ...
-
-
 class Feeds(set["SessionFeed"]):
     """The listeners of all sessions."""
 
-    def tell(self, session: Described) -> None:
+    def tell(self, session: SessionState | Creation) -> None:
         for feed in self:
             feed.tell(session)
 
@@ -250,9 +242,9 @@ class SessionFeed:
     nothing else.
     """
 
-    def __init__(self, watches: set[SessionFeed], sessions: Iterable[Described]) -> None:
+    def __init__(self, watches: set[SessionFeed], sessions: Iterable[SessionState | Creation]) -> None:
         self._watches = watches
-        self._changed: dict[str, Described] = {session.id: session for session in sessions}
+        self._changed = {session.id: session for session in sessions}
         self._wake = asyncio.Event()
         self._closed = False
         watches.add(self)
@@ -269,7 +261,7 @@ class SessionFeed:
             await self._wake.wait()
         raise StopAsyncIteration
 
-    def tell(self, session: Described) -> None:
+    def tell(self, session: SessionState | Creation) -> None:
         self._changed[session.id] = session
         self._wake.set()
 

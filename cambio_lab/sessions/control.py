@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cambio_lab.agent.tools import HAND_OVER
@@ -41,7 +40,6 @@ class ControlledSession(SessionState):
     human: HumanSteps
     turn: SessionTurn | None = None
     """The latest turn."""
-    _paused = False
 
     @property
     def turn_task(self) -> asyncio.Task[None] | None:
@@ -91,7 +89,7 @@ class ControlledSession(SessionState):
     async def pause(self) -> None:
         """Hold the agent before its next action; without a running turn, nothing happens."""
         self.require_live()
-        self._paused = self._paused or self.life.working
+        self.paused = self.paused or self.life.working
         self.hold()
 
     async def resume(self) -> None:
@@ -99,7 +97,7 @@ class ControlledSession(SessionState):
         self.require_live()
         if self.control is not None:
             raise SessionConflict(f"{self.control} has control.", hint="The agent goes on when it is given back.")
-        self._paused = False
+        self.paused = False
         self.hold()
 
     async def take_control(self, viewer: str) -> None:
@@ -110,7 +108,8 @@ class ControlledSession(SessionState):
             self.hold()
             self.touch()
             await self.journal.emit(self.stamped(ControlChanged(viewer)))
-            await self.release_input()
+            if self.control == viewer:
+                await self.release_input()
 
     async def give_back(self, viewer: str | None = None) -> None:
         """Give control back to the agent; nothing happens when ``viewer`` does not have it."""
@@ -142,7 +141,7 @@ class ControlledSession(SessionState):
 
         A call that runs is not disturbed; the turn comes here again once it has ended.
         """
-        if self.control is None or self.turn is None or self.turn.finished or self.turn.acting:
+        if self.turn is None or self.turn.finished or self.turn.acting:
             return
         with suppress(CambioError, TimeoutError):  # a desktop that is gone holds nothing
             async with asyncio.timeout(RELEASE_SECONDS):
@@ -177,48 +176,15 @@ class ControlledSession(SessionState):
         if not self.gate.decide(tool_use_id, approve, by):
             raise SessionConflict("Nothing waits for approval.", hint="It was decided or timed out meanwhile.")
 
-    def hold(self) -> None:
-        """Hold the agent or let it go on, and tell the viewers: some of them may not act any more."""
-        if self._paused or self.control is not None:
-            self.gate.pause()
-        else:
-            self.gate.resume()
-        for viewer in list(self.viewers):
-            viewer.may_act_changed()
-
-    def turn_over(self, turn: SessionTurn) -> None:
-        """End the pause, not the control, and let the next message come; called right before the end is told."""
-        self._paused = False
-        self.hold()
-        if turn.fatal is not None:
-            self.show("error")
-            self.context.failed(self.id, turn.fatal)
-        elif not self.life.over:
-            self.life.move(Phase.READY)
-            self.show("idle")
-        self.touch()
-
     def close_viewers(self, reason: str) -> None:
         while self.viewers:
             self.viewers.pop().session_ended(reason)
 
-    def require_live(self) -> None:
-        if self.life.over:
-            raise SessionEnded(f"The session is over: {self.end_reason or 'it ended'}.", hint="Start a new one.")
 
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """A reason to end, and how many seconds are left until it does (negative: over), of how many."""
-
-    reason: str
-    left: float
-    span: float
-
-    @property
-    def warn(self) -> bool:
-        least = min(MIN_WARNING_SECONDS, self.span * MAX_WARNING_FRACTION)
-        return self.left <= max(least, min(WARNING_SECONDS, self.span * WARNING_FRACTION))
+def warning_time(span: float) -> float:
+    """Return how many seconds before its end a session is warned that lives ``span`` seconds."""
+    least = min(MIN_WARNING_SECONDS, span * MAX_WARNING_FRACTION)
+    return max(least, min(WARNING_SECONDS, span * WARNING_FRACTION))
 
 
 async def expired(session: SessionState) -> str | None:
@@ -228,20 +194,21 @@ async def expired(session: SessionState) -> str | None:
     settings, config, now = session.context.settings, session.config, session.clock.monotonic()
     life = settings.session_timeout if config.timeout is None else config.timeout
     idle = settings.idle_timeout if config.idle_timeout is None else config.idle_timeout
-    limits = Due("timeout", session.began + life - now, life), Due("idle", session.active_at + idle - now, idle)
-    for due in limits:
-        if not due.span:
+    for reason, began, span, why in (
+        ("timeout", session.began, life, "its time is up"),
+        ("idle", session.active_at, idle, "no client uses it"),
+    ):
+        left = began + span - now
+        if not span:
             continue
-        if due.left <= 0:
-            return due.reason
-        if not due.warn:
-            session.warned.discard(due.reason)  # a client came back: it may become due again
-        elif due.reason not in session.warned:
-            session.warned.add(due.reason)
-            why = "its time is up" if due.reason == "timeout" else "no client uses it"
-            ends_at = timestamp(session.now() + due.left)
-            particulars = {"reason": due.reason, "seconds_left": round(due.left), "ends_at": ends_at}
-            await session.warn(f"This session ends in {due.left:.0f} s: {why}", {"event": "expiring", **particulars})
+        if left <= 0:
+            return reason
+        if left > warning_time(span):
+            session.warned.discard(reason)  # a client came back: it may become due again
+        elif reason not in session.warned:
+            session.warned.add(reason)
+            particulars = {"reason": reason, "seconds_left": round(left), "ends_at": timestamp(session.now() + left)}
+            await session.warn(f"This session ends in {left:.0f} s: {why}", {"event": "expiring", **particulars})
     return None
 
 
@@ -253,6 +220,17 @@ async def expire(sessions: Sequence[SessionState], end: Callable[[str, str], Non
                 end(session.id, reason)
         except Exception:
             logger.exception("expiry not checked: session=%s", session.id)
+
+
+async def attempt(what: str, doing: Awaitable[object], name: str, seconds: float | None = None) -> bool:
+    """Wait for ``doing``, at most ``seconds``; a failure is logged. Return whether it was done."""
+    try:
+        async with asyncio.timeout(seconds):
+            await doing
+    except Exception:
+        logger.exception("%s failed: %s", what, name)
+        return False
+    return True
 
 
 class OwnedTasks:
@@ -275,10 +253,7 @@ class OwnedTasks:
         async def repeating() -> None:
             await asyncio.sleep(LOOK_SECONDS)
             while not self._cancelled:  # also when what ran took no notice of being cancelled
-                try:
-                    await work()
-                except Exception:
-                    logger.exception("%s failed", name)
+                await attempt("housekeeping", work(), name)
                 await asyncio.sleep(0 if self._cancelled else seconds)
 
         self.own(repeating(), name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from cambio_lab.store import SessionRow, Store, new_message_id
 from . import SessionContext
 from .agent import AgentRequest
 from .config import SessionConfig
+from .control import attempt
 from .session import Session
 
 logger = logging.getLogger(__name__)
@@ -102,16 +103,10 @@ class Creation:
             reason = "shutdown" if self.closed else "It could not be made"
             now = self._context.clock.time()
             change = self._context.store.sessions.update(self.id, status="inactive", ended_at=now, end_reason=reason)
-            await self._undo_part(change)
-            await self._undo_part(self._session.agent.aclose())
+            await attempt("ending a session that could not be made", change, self.id)
+            await attempt("closing the agent", self._session.agent.aclose(), self.id)
         if self._desktop is not None:
-            await self._undo_part(self._desktop.close())
-
-    async def _undo_part(self, undoing: Awaitable[object]) -> None:
-        try:
-            await undoing
-        except Exception:
-            logger.exception("creation failed; cleanup incomplete: session=%s", self.id)
+            await attempt("removing the desktop", self._desktop.close(), self.id)
 
     def _check_open(self) -> None:
         if self.closed:

@@ -22,9 +22,9 @@ from cambio_lab.errors import SessionEnded, StoreError
 from cambio_lab.events import Event, HistoryAppended, TextDelta, ThinkingDelta, ToolAnnounced
 from cambio_lab.recording import prune, sweep
 from cambio_lab.settings import Settings
-from cambio_lab.store import EventRow, Operation, Store
+from cambio_lab.store import EventRow, Operation, SessionRow, Store
 
-from . import Broadcast
+from . import Broadcast, SessionView
 
 if TYPE_CHECKING:
     from .session import Session
@@ -51,13 +51,14 @@ class _Entry:
 
 
 class Journal:
-    """One session's events, in order. ``sequence`` and ``stream_sequence`` are the last numbers that were given."""
+    """One session's events, in order; numbers go on from those in the session's ``row``."""
 
-    def __init__(self, session_id: str, store: Store, *, sequence: int = 0, stream_sequence: int = 0) -> None:
-        self.broadcast = Broadcast(partial(store.events.after, session_id), sequence, stream_sequence)
+    def __init__(self, row: SessionRow, store: Store) -> None:
+        fetch = partial(store.events.after, row.id)
+        self.broadcast = Broadcast(fetch, row.last_sequence, row.last_stream_sequence)
         self.failure: StoreError | None = None
         """Why nothing can be stored at the moment."""
-        self._session_id = session_id
+        self._session_id = row.id
         self._store = store
         self._queue: deque[_Entry] = deque()
         self._writer: asyncio.Task[None] | None = None
@@ -134,7 +135,7 @@ class Journal:
         """Write what waits until nothing does."""
         delay, largest = FIRST_RETRY, MAX_WAITING
         while self._queue:
-            entries = [self._queue[number] for number in range(min(len(self._queue), largest))]
+            entries = list(islice(self._queue, largest))
             numbered = self._number(entries)
             operations: list[Operation[Any]] = []
             for entry, rows in zip(entries, numbered, strict=True):  # an operation finds its own events' numbers
@@ -194,9 +195,7 @@ class Journal:
             self.failure = None  # nothing waits: the next one finds out for itself
 
 
-def event_row(
-    session_id: str, event: Event, time: float, body: dict[str, Any] | None, image_sha256: str | None = None
-) -> EventRow:
+def event_row(event: Event, view: SessionView, body: dict[str, Any] | None) -> EventRow:
     """Return an event as it is stored, before it has numbers. ``body`` is what sockets are sent.
 
     Its record has screenshots by digest, and leaves the messages of the model to the transcript.
@@ -205,16 +204,10 @@ def event_row(
     if isinstance(event, HistoryAppended):
         values["message"] = {"role": event.message.get("role")}
     if "image" in values:
-        values["image"] = image_sha256
-    return EventRow(
-        session_id=session_id,
-        sequence=None,
-        stream_sequence=None,
-        time=time,
-        kind=type(event).__name__,
-        body=None if body is None else _dump(body),
-        record=None if isinstance(event, STREAM_ONLY) else _dump(values),
-    )
+        values["image"] = view.image_sha256
+    shown = None if body is None else _dump(body)
+    record = None if isinstance(event, STREAM_ONLY) else _dump(values)
+    return EventRow(view.session_id, None, None, view.time, type(event).__name__, shown, record)
 
 
 def _dump(value: Any) -> str:
@@ -257,8 +250,7 @@ class Quota:
 
     def warning(self, before: int, now: int) -> tuple[str, dict[str, Any]] | None:
         """Return words, and metadata of a status, when a session's record grew past :data:`WARN_AT` of its limit."""
-        near = self._session_bytes * WARN_AT
-        if not self._session_bytes or not before < near <= now:
+        if not before < self._session_bytes * WARN_AT <= now:  # without a limit, never
             return None
         words = f"The recording takes {now / MB:.1f} MB; the turn ends at {self._session_bytes / MB:g} MB."
         return words, _metadata("max_record_mb", now, self._session_bytes)

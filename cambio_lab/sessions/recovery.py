@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from cambio_lab.store import SessionRow, SessionStatus
 from . import SessionContext, SessionView
 from .agent import stored_conversation
 from .config import SessionConfig
-from .control import OwnedTasks
+from .control import OwnedTasks, attempt
 from .creation import Desktops, assemble
 from .journal import Journal, event_row
 from .session import Session
@@ -65,6 +65,7 @@ class Recovery:
         self._admit = admit
         self._ended = ended
         self._attempts: dict[str, asyncio.Task[None]] = {}
+        """The latest attempt of each session, also when it has ended."""
         self._tried: set[str] = set()
         """Sessions of which an earlier attempt may have left a write in the store's queue."""
         self._ending: set[str] = set()
@@ -87,11 +88,10 @@ class Recovery:
     async def stop(self, seconds: float) -> None:
         """Adopt nothing more; wait up to ``seconds`` for the attempts that run."""
         self._stopping = True
-        attempts = set(self._attempts.values())
-        for attempt in attempts:
-            attempt.cancel()
-        if attempts:
-            await asyncio.wait(attempts, timeout=seconds)
+        for recovering in self._attempts.values():
+            recovering.cancel()
+        if self._attempts:
+            await asyncio.wait(self._attempts.values(), timeout=seconds)
 
     async def end(self, session_id: str, reason: str) -> SessionRow | None:
         """End a session that waits for its engine; its desktop is removed when the engine answers again.
@@ -103,9 +103,9 @@ class Recovery:
             raise SessionEnded("The session is over already.", hint="Start a new one.")
         self._ending.add(session_id)
         try:
-            if (attempt := self._attempts.get(session_id)) is not None:
-                attempt.cancel()
-                await asyncio.wait({attempt})
+            if (recovering := self._attempts.get(session_id)) is not None:
+                recovering.cancel()
+                await asyncio.wait({recovering})
             if session_id not in self.waiting:
                 return None
             return await self._end(session_id, reason, "inactive")
@@ -115,13 +115,8 @@ class Recovery:
                 self._begin(session_id)
 
     def _begin(self, session_id: str) -> None:
-        attempt = self._tasks.own(self._recover(session_id), f"recovery of session {session_id}")
-        self._attempts[session_id] = attempt
-        attempt.add_done_callback(lambda done: self._finished(session_id, done))
-
-    def _finished(self, session_id: str, attempt: asyncio.Task[None]) -> None:
-        if self._attempts.get(session_id) is attempt:
-            del self._attempts[session_id]
+        recovering = self._recover(session_id)
+        self._attempts[session_id] = self._tasks.own(recovering, f"recovery of session {session_id}")
 
     async def _recover(self, session_id: str) -> None:
         """Try until the session is adopted or ended."""
@@ -183,7 +178,7 @@ class Recovery:
             if self._stopping or row.id in self._ending:
                 raise DesktopUnavailable("The server is stopping, or the session is being ended.")
         except BaseException:
-            await _release(row.id, desktop, session)
+            await _release(desktop, session)
             raise
         self._forget(row.id)
         self._admit(session)
@@ -238,29 +233,17 @@ class Recovery:
         if (row := await self._reread(session_id)) is None:
             return None
         now = max(self._clock.time(), row.created_at)
-        ended = replace(row, status=status, ended_at=now, end_reason=reason, turn_message_id=None)
-        await self._write_end(ended)
-        self._forget(session_id)
-        self._ended(session_id)
-        logger.warning("session ended: session=%s reason=%s", session_id, reason)
-        if row.desktop_id:
-            self._tasks.own(self._desktops.remove(row, ADOPT_SECONDS), f"desktop of session {session_id}")
-        return ended
-
-    async def _write_end(self, row: SessionRow) -> None:
-        now = row.ended_at or row.created_at
-        changes = {"status": row.status, "ended_at": now, "end_reason": row.end_reason, "turn_message_id": None}
+        changes: dict[str, Any] = {"status": status, "ended_at": now, "end_reason": reason, "turn_message_id": None}
         operations = [
             self._store.steps.interrupting(row.id, now),
             self._store.sessions.updating(row.id, **changes),
         ]
-        state: Status = "error" if row.status == "error" else "ended"
-        words = row.end_reason or ""
-        event = StatusChanged(state, words, {"event": "ended", "reason": words, "session_status": row.status})
-        journal = Journal(row.id, self._store, sequence=row.last_sequence, stream_sequence=row.last_stream_sequence)
+        state: Status = "error" if status == "error" else "ended"
+        event = StatusChanged(state, reason, {"event": "ended", "reason": reason, "session_status": status})
+        journal = Journal(row, self._store)
         try:
             view = SessionView(row.id, now, state, row.steps, Usage(**row.usage))
-            shown = event_row(row.id, event, now, self._context.encode(event, view))
+            shown = event_row(event, view, self._context.encode(event, view))
             await journal.emit(shown, operations=operations, refusable=True)
         except StoreUnavailable:
             raise
@@ -269,6 +252,12 @@ class Recovery:
             await self._store.write(*operations)
         finally:
             await journal.aclose()
+        self._forget(session_id)
+        self._ended(session_id)
+        logger.warning("session ended: session=%s reason=%s", session_id, reason)
+        if row.desktop_id:
+            self._tasks.own(self._desktops.remove(row, ADOPT_SECONDS), f"desktop of session {session_id}")
+        return replace(row, **changes)
 
     def _forget(self, session_id: str) -> None:
         """The session waits no more."""
@@ -276,15 +265,9 @@ class Recovery:
         self._tried.discard(session_id)
 
 
-async def _release(session_id: str, desktop: Desktop, session: Session | None) -> None:
+async def _release(desktop: Desktop, session: Session | None) -> None:
     """Close what an attempt opened; the desktop itself goes on, for the next attempt."""
-    parts: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
     if session is not None:
-        parts = [("journal", session.journal.aclose), ("agent", session.agent.aclose)]
-    parts.append(("desktop", desktop.release))
-    for name, close in parts:
-        try:
-            async with asyncio.timeout(RELEASE_SECONDS):
-                await close()
-        except Exception:
-            logger.exception("part of a failed adoption not closed: session=%s part=%s", session_id, name)
+        await attempt("closing a journal", session.journal.aclose(), session.id, RELEASE_SECONDS)
+        await attempt("closing an agent", session.agent.aclose(), session.id, RELEASE_SECONDS)
+    await attempt("releasing a desktop", desktop.release(), desktop.desktop_id, RELEASE_SECONDS)

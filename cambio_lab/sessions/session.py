@@ -7,7 +7,6 @@ clearing and ending). The session owns the turn that runs, and its own end.
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -18,7 +17,6 @@ from cambio_lab.agent.models import resolve
 from cambio_lab.agent.tools import parse_policy
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.errors import (
-    CambioError,
     DesktopLost,
     MessageLimitReached,
     RecordFull,
@@ -32,13 +30,12 @@ from cambio_lab.store import SessionRow, SessionStatus, new_message_id
 from . import SessionContext
 from .agent import AgentRequest, RecordedAgent, stored_conversation
 from .config import SessionConfig, check_name, parse_display
-from .control import ControlledSession
+from .control import ControlledSession, attempt
 from .human import HumanSteps
 from .message import Uploads, checked
 from .state import MOST_QUEUED, Phase
 from .turn import SessionTurn
 
-logger = logging.getLogger(__name__)
 When = Literal["idle", "next", "now"]
 RECORD_SECONDS = 5.0  # for the store to take the end; the journal goes on trying after that.
 CLOSE_SECONDS = 20.0  # for the desktop to be removed.
@@ -115,8 +112,7 @@ class Session(ControlledSession):
             self.life.move(Phase.WORKING)
             self.hold()
             self.show("thinking")
-            self.turn = SessionTurn(self, self.agent, message_id, text, asked.options)
-            self.turn.start()
+            self.turn = SessionTurn(self, message_id, text, asked.options)
             return message_id
 
     async def _queued(self, message_id: str, text: str, metadata: dict[str, Any]) -> bool:
@@ -242,18 +238,10 @@ class Session(ControlledSession):
     async def _close(self, words: str) -> None:
         """Release what the session holds, each part even if another fails."""
         self.close_viewers(words)
-        for name, closing in (("agent", self.agent.aclose()), ("desktop", self.desktop.close())):
-            try:
-                async with asyncio.timeout(CLOSE_SECONDS):
-                    await closing
-            except Exception:
-                logger.exception("%s not closed: session=%s", name, self.id)
-                self.desktop_left = self.desktop_left or name == "desktop"
+        await attempt("closing the agent", self.agent.aclose(), self.id, CLOSE_SECONDS)
+        self.desktop_left = not await attempt("removing the desktop", self.desktop.close(), self.id, CLOSE_SECONDS)
         if self.config.record and not self.desktop.recorded:
-            try:
-                await keep(self.store, self.id, self.config.record)
-            except (CambioError, OSError):
-                logger.exception("run file not written: session=%s", self.id)
+            await attempt("writing the run file", keep(self.store, self.id, self.config.record), self.id)
         self.life.move(Phase.ENDED)
 
     async def _renew_agent(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from cambio_lab.agent.gate import Gate
 from cambio_lab.agent.models import notice
 from cambio_lab.desktop.base import Desktop
-from cambio_lab.errors import StoreUnavailable
+from cambio_lab.errors import SessionEnded, StoreUnavailable
 from cambio_lab.events import Event, Status, StatusChanged, ToolFinished, ToolStarted, Usage, timestamp
 from cambio_lab.store import EventRow, Operation, SessionRow, SessionStatus, StepRow
 
@@ -56,19 +56,15 @@ LEGAL: dict[Phase, frozenset[Phase]] = {
 }
 
 
-class IllegalTransition(RuntimeError):
-    """A mistake in this package: callers are refused before it can happen."""
-
-
 class Life:
-    """The current phase."""
+    """The current phase. An illegal move is a mistake in this package: callers are refused before it can happen."""
 
     def __init__(self) -> None:
         self.phase = Phase.READY
 
     def move(self, to: Phase) -> None:
         if to not in LEGAL[self.phase]:
-            raise IllegalTransition(f"{self.phase.value} -> {to.value}")
+            raise RuntimeError(f"illegal transition: {self.phase.value} -> {to.value}")
         self.phase = to
 
     @property
@@ -78,6 +74,9 @@ class Life:
     @property
     def working(self) -> bool:
         return self.phase in (Phase.WORKING, Phase.STOPPING)
+
+
+_CHANGEABLE = ("name", "status", "ended_at", "end_reason", "steps", "record_bytes", "pinned", "tags", "note")
 
 
 class SessionState:
@@ -116,12 +115,11 @@ class SessionState:
         self.clock = context.clock
         self.began = self.clock.monotonic() - max(0.0, self.clock.time() - row.created_at)
         """In monotonic time; before a restart, its life began earlier than this process."""
-        self.journal = Journal(
-            row.id, context.store, sequence=row.last_sequence, stream_sequence=row.last_stream_sequence
-        )
+        self.journal = Journal(row, context.store)
         self.life = Life()
         self.control: str | None = None
         """The viewer who has control; ``None``: the agent."""
+        self.paused = False
         self.viewers: set[Viewer] = set()
         self.active_at = self.clock.monotonic()
         self.warned: set[str] = set()
@@ -149,6 +147,31 @@ class SessionState:
         self.state = state
         self.context.changed(self)
 
+    def require_live(self) -> None:
+        if self.life.over:
+            raise SessionEnded(f"The session is over: {self.end_reason or 'it ended'}.", hint="Start a new one.")
+
+    def hold(self) -> None:
+        """Hold the agent or let it go on, and tell the viewers: some of them may not act any more."""
+        if self.paused or self.control is not None:
+            self.gate.pause()
+        else:
+            self.gate.resume()
+        for viewer in list(self.viewers):
+            viewer.may_act_changed()
+
+    def turn_over(self, fatal: str | None) -> None:
+        """End the pause, not the control, and let the next message come; called right before the end is told."""
+        self.paused = False
+        self.hold()
+        if fatal is not None:
+            self.show("error")
+            self.context.failed(self.id, fatal)
+        elif not self.life.over:
+            self.life.move(Phase.READY)
+            self.show("idle")
+        self.touch()
+
     # Events
 
     def stamped(self, event: Event, **particulars: Any) -> EventRow:
@@ -156,18 +179,9 @@ class SessionState:
 
         ``particulars`` are fields of :class:`SessionView` that only the caller knows.
         """
-        time = self.now()
-        view = SessionView(
-            session_id=self.id,
-            time=time,
-            state=self.state,
-            steps=self.steps,
-            usage=self.usage,
-            message_id=self.turn_message_id,
-            control=self.control,
-            **particulars,
-        )
-        return event_row(self.id, event, time, self.context.encode(event, view), view.image_sha256)
+        now = (self.id, self.now(), self.state, self.steps, self.usage, self.turn_message_id)
+        view = SessionView(*now, control=self.control, **particulars)
+        return event_row(event, view, self.context.encode(event, view))
 
     async def warn(self, words: str, metadata: dict[str, Any]) -> None:
         """Tell the readers of something that is about to happen; the state stays."""
@@ -259,21 +273,9 @@ class SessionState:
 
     def row(self) -> SessionRow:
         """Return the session as it is listed once it has ended."""
-        return replace(
-            self._row,
-            name=self.name,
-            status=self.status,
-            config=self.config.given(),
-            ended_at=self.ended_at,
-            end_reason=self.end_reason,
-            steps=self.steps,
-            usage=asdict(self.usage),
-            record_bytes=self.record_bytes,
-            pinned=self.pinned,
-            tags=self.tags,
-            note=self.note,
-            last_sequence=self.journal.broadcast.sequence,
-        )
+        changes: dict[str, Any] = {name: getattr(self, name) for name in _CHANGEABLE}
+        changes |= {"config": self.config.given(), "usage": asdict(self.usage)}
+        return replace(self._row, **changes, last_sequence=self.journal.broadcast.sequence)
 
     def describe(self) -> dict[str, Any]:
         """Return the body of ``GET /sessions/{id}`` without addresses, which depend on how the server is reached."""

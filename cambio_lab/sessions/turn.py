@@ -12,13 +12,12 @@ from cambio_lab import events
 from cambio_lab.agent.options import TurnOptions
 from cambio_lab.errors import CambioError
 from cambio_lab.store import Operation, StepRow, new_message_id
-from cambio_lab.store.sessions import Role
+from cambio_lab.store.rows import Role
 
-from .agent import RecordedAgent
 from .state import Phase
 
 if TYPE_CHECKING:
-    from .control import ControlledSession
+    from .session import Session
 
 logger = logging.getLogger(__name__)
 WIND_UP_SECONDS = 5.0
@@ -33,23 +32,15 @@ WITHOUT_WORDS = {"answered": "Handed back", "timeout": "No answer came in time",
 class SessionTurn:
     """The work on one user message. ``finished`` is true once its end was kept and shown."""
 
-    def __init__(
-        self,
-        session: ControlledSession,
-        agent: RecordedAgent,
-        message_id: str,
-        content: str,
-        options: TurnOptions,
-    ) -> None:
+    def __init__(self, session: Session, message_id: str, content: str, options: TurnOptions) -> None:
+        """Starts the turn's task."""
         self.message_id = message_id
-        self.task: asyncio.Task[None] | None = None
         self.finished = False
         self.fatal: str | None = None
         """Why the session cannot go on, when it cannot."""
         self.broken_off = False
         """The agent's memory may differ from what is stored; the next turn begins with what is stored."""
         self._session = session
-        self._agent = agent
         self._store = session.store
         self._content = content
         self._options = options
@@ -66,16 +57,17 @@ class SessionTurn:
         """Ids of the calls that a person denied, or did not approve in time."""
         self._thinking: list[str] = []
         """What the model thought since its latest reply."""
+        self.task = asyncio.create_task(self._run(), name=f"turn of session {session.id}")
 
     @property
     def acting(self) -> bool:
         """Whether a call runs right now."""
         return bool(self._steps)
 
-    async def run(self) -> None:
+    async def _run(self) -> None:
         """Carry the turn to its one end. Cancelling leaves it without: :meth:`cut_off` gives it one."""
         try:
-            await self._agent.run(self._content, self._take, options=self._options)
+            await self._session.agent.run(self._content, self._take, options=self._options)
         except CambioError as error:
             logger.warning("session %s: the turn failed: %s", self._session.id, error.describe())
             await self._break_off(error.message, error.hint)
@@ -87,18 +79,15 @@ class SessionTurn:
                 logger.error("session %s: the agent ended a turn without saying how", self._session.id)
                 await self._break_off("The turn ended without an answer.", "Send the message again.")
 
-    def start(self) -> None:
-        self.task = asyncio.create_task(self.run(), name=f"turn of session {self._session.id}")
-
     async def ended(self) -> bool:
         """Wait until the agent has closed its turn; false when it takes longer than :data:`WIND_UP_SECONDS`."""
-        if self.task is not None and not self.task.done():
+        if not self.task.done():
             await asyncio.wait({self.task}, timeout=WIND_UP_SECONDS)
-        return self.task is None or self.task.done()
+        return self.task.done()
 
     async def cut_off(self, words: str) -> None:
         """End a turn that was told to stop, by cancelling it if need be; it gets its one end either way."""
-        if self.task is None or self.task.done():
+        if self.task.done():
             return
         await asyncio.wait({self.task}, timeout=STOP_SECONDS)
         if not self.task.done():
@@ -208,7 +197,8 @@ class SessionTurn:
         else:
             row = self._steps.pop(event.step) if event.step in self._steps else self._begun(event)
         await self._session.keep_step(event, row, denied=event.tool_use_id in self._denied)
-        await self._session.release_input()
+        if self._session.control is not None:
+            await self._session.release_input()
 
     async def _unseen(self, event: events.Unseen) -> None:
         session, sha256, image = self._session, None, event.image
@@ -271,7 +261,7 @@ class SessionTurn:
         while (message := session.gate.next_message(notes=False)) is not None:
             withdrawn = events.MessageWithdrawn(message.message_id, "The turn ended before the agent read it")
             rows.insert(-1, session.stamped(withdrawn))
-        session.turn_over(self)
+        session.turn_over(self.fatal)
         if session.state == "idle":
             rows.append(session.stamped(events.StatusChanged("idle", "Waiting for a message")))
         self.finished = True

@@ -12,23 +12,21 @@ from cambio_lab.errors import DirectoryInUse, StoreCorrupt, StoreError, StoreUna
 
 from .database import Database, Operation, execute, select
 from .migrations import set_aside
-from .record import EventRow, EventTable, ExchangeRow, ExchangeTable, StepRow, StepTable
-from .screenshots import ScreenshotFiles, TranscriptTable
-from .sessions import (
-    SORT_KEYS,
+from .rows import (
+    EventRow,
+    ExchangeRow,
     MessageQuery,
     MessageRow,
-    MessageTable,
     Page,
     SessionQuery,
     SessionRow,
     SessionStatus,
-    SessionTable,
-    new_message_id,
+    StepRow,
 )
+from .screenshots import ScreenshotFiles, TranscriptTable
+from .tables import EventTable, ExchangeTable, MessageTable, SessionTable, StepTable, new_message_id
 
 __all__ = [
-    "SORT_KEYS",
     "EventRow",
     "ExchangeRow",
     "MessageQuery",

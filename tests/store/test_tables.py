@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cambio_lab.store import EventRow, ExchangeRow, MessageQuery, SessionQuery, StepRow, Store
-from cambio_lab.store.sessions import Role
+from cambio_lab.store.rows import Role
 
 from .conftest import session_row
 
