@@ -18,7 +18,7 @@ from .browser.members import Browser
 from .devices import InputDevices
 from .files import FileContent, Listing
 from .machine import CommandResult, Machine, Shell, run
-from .rfb.connection import Connection
+from .rfb.client import Connection
 from .screen import Frame, View, encode, fit_inside, fit_model, thumbnail
 from .xserver import Keymap, Pointer, expected_wait
 

@@ -10,8 +10,7 @@ from cambio_lab.errors import ActionError, DesktopLost
 
 from . import keys
 from .base import Button, Direction, Point
-from .rfb.client import RfbClient
-from .rfb.connection import Connection
+from .rfb.client import Connection, RfbClient
 from .xserver import Pointer
 
 _BUTTONS: dict[str, int] = {"left": 1, "middle": 2, "right": 4}

@@ -19,7 +19,7 @@ from cambio_lab.errors import DesktopError
 from . import keys
 from .base import Point
 from .machine import STDOUT, Machine, Process, run
-from .rfb.connection import Connection
+from .rfb.client import Connection
 
 log = logging.getLogger(__name__)
 

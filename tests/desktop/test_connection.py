@@ -11,7 +11,8 @@ import pytest
 
 from cambio_lab.desktop.base import Size, VncEndpoint
 from cambio_lab.desktop.connected import ConnectedDesktop
-from cambio_lab.desktop.rfb import EXTENDED_SIZE, connection
+from cambio_lab.desktop.rfb import EXTENDED_SIZE
+from cambio_lab.desktop.rfb import client as rfb_client
 from cambio_lab.desktop.rfb.client import RfbClient
 from cambio_lab.desktop.rfb.reader import is_acceptable
 from cambio_lab.errors import DesktopLost
@@ -115,8 +116,8 @@ async def test_any_failure_to_reconnect_is_one_failed_try(
 async def test_a_server_that_stops_sending_is_connected_to_again(
     local_desktop: ConnectedDesktop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "_STILL", 0.3)
-    monkeypatch.setattr(connection, "_ANSWER", 0.5)
+    monkeypatch.setattr(rfb_client, "_STILL", 0.3)
+    monkeypatch.setattr(rfb_client, "_ANSWER", 0.5)
     client = local_desktop._connection._client
     assert client is not None
     stream, write = client._stream, client._stream.write

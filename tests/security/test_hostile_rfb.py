@@ -15,8 +15,7 @@ import pytest
 from cambio_lab.desktop.base import VncEndpoint
 from cambio_lab.desktop.rfb import client as rfb_client
 from cambio_lab.desktop.rfb import reader as rfb_reader
-from cambio_lab.desktop.rfb.client import RfbClient
-from cambio_lab.desktop.rfb.connection import Connection
+from cambio_lab.desktop.rfb.client import Connection, RfbClient
 from cambio_lab.errors import DesktopLost
 
 from .hostile_rfb import ATTACKS

@@ -1,4 +1,4 @@
-"""Read what an RFB server sends: framebuffer updates, sizes, fences, clipboards.
+"""Read what an RFB server sends: framebuffer updates, sizes, clipboards.
 
 The server is hostile: every length is checked before it is read, every kind of message has a rate (:data:`LIMITS`),
 and a message that began must end.
@@ -19,14 +19,12 @@ from . import (
     COPY_RECT,
     DESKTOP_SIZE,
     EXTENDED_SIZE,
-    FENCE_REQUEST,
     LARGEST,
     LAST_RECT,
     LEDS,
     RAW,
     Clipboard,
     LimitExceeded,
-    fence,
     set_size,
 )
 from .stream import ByteStream
@@ -58,17 +56,17 @@ class ServerReader:
     """The reading half of one connection; :meth:`run` ends when the connection does.
 
     ``updated`` is called after each framebuffer update with the damaged rectangles. ``whole`` is set while the screen
-    is not in the middle of an update. ``fences`` and ``resizes`` are the answers that the writing half waits for.
+    is not in the middle of an update. ``next_update`` and ``resizes`` are the answers that the writing half waits for.
     """
 
     def __init__(self, stream: ByteStream, screen: Screen, updated: Updated) -> None:
         self.screen = screen
         self.caps_lock = self.num_lock = False
-        self.can_fence = self.can_resize = False
+        self.can_resize = False
         self.layout_id = 0
         self.requests = 0
         """Framebuffer updates that were requested and have not come."""
-        self.fences: dict[int, asyncio.Future[None]] = {}
+        self.next_update: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.resizes: set[asyncio.Future[int]] = set()
         self.whole = asyncio.Event()
         self.whole.set()
@@ -151,6 +149,8 @@ class ServerReader:
         self.screen.serial += 1
         self.whole.set()
         self._updated(damage)
+        self.next_update.set_result(None)
+        self.next_update = asyncio.get_running_loop().create_future()
 
     async def _rectangle(self, rect: Rect, encoding: int, damage: list[Rect]) -> int:
         """Read one rectangle, add it to ``damage``, and return how many pixels it painted."""
@@ -219,18 +219,6 @@ class ServerReader:
         _, _, count = struct.unpack(">BHH", await self._stream.read(5))
         await self._skip(6 * count)
 
-    async def _fence(self) -> None:
-        flags, length = struct.unpack(">xxxIB", await self._stream.read(8))
-        payload = await self._stream.read(length)
-        if flags & FENCE_REQUEST:
-            self.can_fence = True
-            self._stream.write(fence(flags & 0x7, payload))
-            await self._stream.drain()
-        elif length == 4:
-            future = self.fences.get(struct.unpack(">I", payload)[0])
-            if future is not None and not future.done():
-                future.set_result(None)
-
     async def _cut_text(self) -> None:
         (length,) = struct.unpack(">xxxi", await self._stream.read(7))
         self._budget.spend("clipboard bytes", abs(length))
@@ -252,5 +240,4 @@ _HANDLERS = {
     0: ServerReader._framebuffer_update,
     1: ServerReader._colour_map,
     3: ServerReader._cut_text,
-    248: ServerReader._fence,
 }
