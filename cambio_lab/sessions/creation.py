@@ -8,19 +8,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from cambio_lab.agent.gate import Gate, QueuedMessage
+from cambio_lab.agent.gate import QueuedMessage
 from cambio_lab.agent.options import AgentOptions
-from cambio_lab.agent.tools import NOTE, parse_policy
+from cambio_lab.agent.tools import NOTE
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.desktop.provider import DesktopProvider, Progress
 from cambio_lab.errors import CambioError, DesktopUnavailable
-from cambio_lab.events import Status, Usage, timestamp
+from cambio_lab.events import Status, timestamp
 from cambio_lab.replay.recorded import RECORDING, ReplayDesktop
 from cambio_lab.replay.runs import fork_point, to_replay
 from cambio_lab.store import SessionRow, Store, new_message_id
 
 from . import SessionContext
-from .agent import AgentRequest
 from .config import SessionConfig
 from .control import attempt
 from .session import Session
@@ -87,7 +86,7 @@ class Creation:
             vnc_port=desktop.vnc_port,
         )
         history = await _fork(store, config, desktop)
-        session = await assemble(self._context, row, config, desktop, history)
+        session = await Session.make(row, config, desktop, self._context, history)
         self._session = session
         if history and config.fork is not None and config.fork.step is None:
             session.gate.note = QueuedMessage(new_message_id(), NOTE + CONTINUED, note=True)
@@ -139,24 +138,6 @@ class Creation:
             "control": None,
             "progress": {"text": self.text, "fraction": self.fraction},
         }
-
-
-async def assemble(
-    context: SessionContext,
-    row: SessionRow,
-    config: SessionConfig,
-    desktop: Desktop,
-    history: list[dict[str, Any]],
-) -> Session:
-    """Put the parts of a session together; nothing runs yet."""
-    settings, timeout = context.settings, config.approval_timeout
-    gate = Gate(
-        parse_policy(settings.approval if config.approval is None else config.approval),
-        settings.approval_timeout if timeout is None else timeout,
-    )
-    request = AgentRequest(row.id, config, desktop, gate, history, Usage(**row.usage), row.steps)
-    agent = await context.make_agent(request)
-    return Session(row, config, desktop, agent, context)
 
 
 async def _fork(store: Store, config: SessionConfig, desktop: Desktop) -> list[dict[str, Any]]:

@@ -11,13 +11,11 @@ import io
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from cambio_lab.agent.extras import ExtraTools
 from cambio_lab.agent.models import ImageLimits
 from cambio_lab.agent.options import AnswerSchema, TurnOptions
 from cambio_lab.agent.tools import MEMBERS
@@ -31,6 +29,8 @@ from .agent import SecretTools
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from .session import Session
 
 NO_SECRETS = Mask()
 MAX_CONTENT, MAX_METADATA_BYTES = 200_000, 64_000
@@ -149,29 +149,15 @@ def invalid(field: str, problem: str) -> InvalidRequest:
     return InvalidRequest(f"{field} {problem}.", details={field: problem})
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A message that was checked. ``queueable``: it may join a turn that runs."""
-
-    text: str
-    metadata: dict[str, Any]
-    options: TurnOptions
-    queueable: bool
-
-
 async def checked(
-    content: object,
-    metadata: object,
-    fields: Mapping[str, Any],
-    uploads: Uploads,
-    *,
-    mask: Mask,
-    extra_tools: ExtraTools | None,
-) -> Asked:
-    """Return a message without values of secrets; ``fields`` are its others: ``answer_schema`` and ``images``.
+    session: Session, content: object, metadata: object, fields: Mapping[str, Any]
+) -> tuple[str, dict[str, Any], TurnOptions]:
+    """Return a message's text and metadata, without values of secrets, and what its turn is to be like.
 
-    Raises :class:`~cambio_lab.errors.InvalidRequest` naming what is wrong.
+    ``fields`` are its others: ``answer_schema`` and ``images``. Raises :class:`~cambio_lab.errors.InvalidRequest`
+    naming what is wrong.
     """
+    mask, tools = session.mask, session.extra_tools
     text, extra = mask.text(check_content(content)), check_metadata(metadata, mask)
     schema = fields.get("answer_schema")
     if schema is not None:
@@ -180,12 +166,11 @@ async def checked(
         await asyncio.to_thread(AnswerSchema, schema)
         turn_options(extra)
         extra = check_metadata({**extra, "options": {**(extra.get("options") or {}), "answer_schema": schema}})
-    rows, images = await uploads.named(fields.get("images") or [])
+    rows, images = await session.uploads.named(fields.get("images") or [])
     if rows:
         extra = check_metadata({**extra, "images": rows})
-    tools = SecretTools(extra_tools, mask) if extra_tools and mask else extra_tools
-    options = TurnOptions(**turn_options(extra), extra_tools=tools, images=images)
-    return Asked(text, extra, options, queueable=schema is None and not images)
+    offered = SecretTools(tools, mask) if tools and mask else tools
+    return text, extra, TurnOptions(**turn_options(extra), extra_tools=offered, images=images)
 
 
 MOST, MOST_WAITING = 20, 100

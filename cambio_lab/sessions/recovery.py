@@ -23,7 +23,7 @@ from . import SessionContext, SessionView
 from .agent import stored_conversation
 from .config import SessionConfig
 from .control import OwnedTasks, attempt
-from .creation import Desktops, assemble
+from .creation import Desktops
 from .journal import Journal, event_row
 from .session import Session
 
@@ -173,7 +173,7 @@ class Recovery:
         session: Session | None = None
         try:
             history = await stored_conversation(self._store, row.id)
-            session = await assemble(self._context, row, config, desktop, history)
+            session = await Session.make(row, config, desktop, self._context, history)
             await self._close_turn(session, row)
             if self._stopping or row.id in self._ending:
                 raise DesktopUnavailable("The server is stopping, or the session is being ended.")

@@ -57,12 +57,10 @@ class Session(ControlledSession):
         row: SessionRow,
         config: SessionConfig,
         desktop: Desktop,
-        agent: RecordedAgent,
         context: SessionContext,
     ) -> None:
-        """``desktop`` is the bare one; clients get it as the agent's record wants it."""
-        super().__init__(row, config, agent.client_desktop(desktop, config.mask()), agent.gate, context)
-        self.agent = agent
+        super().__init__(row, config, desktop, context)
+        self.agent: RecordedAgent
         self.extra_tools: ExtraTools | None = None
         """Functions that a client offers to the agent from its next turn on."""
         self.desktop_left = False
@@ -75,6 +73,26 @@ class Session(ControlledSession):
         """Held while a message is accepted, the history is cleared or the session is ended."""
         self._user_messages = row.user_messages
 
+    @classmethod
+    async def make(
+        cls,
+        row: SessionRow,
+        config: SessionConfig,
+        desktop: Desktop,
+        context: SessionContext,
+        history: list[dict[str, Any]],
+    ) -> Session:
+        """Put the parts of a session together; nothing runs yet."""
+        session = cls(row, config, desktop, context)
+        await session._make_agent(history)
+        return session
+
+    async def _make_agent(self, history: list[dict[str, Any]]) -> None:
+        """``bare_desktop`` is the agent's; clients get it as the agent's record wants it."""
+        request = AgentRequest(self.id, self.config, self.bare_desktop, self.gate, history, self.usage, self.steps)
+        self.agent = await self.context.make_agent(request)
+        self.desktop = self.agent.client_desktop(self.bare_desktop, self.mask)
+
     async def send(self, content: object, metadata: object = None, *, when: When = "idle", **fields: Any) -> str:
         """Accept a message and start the agent's turn; return its id once it is on disk.
 
@@ -85,14 +103,15 @@ class Session(ControlledSession):
         Raises :class:`InvalidRequest`, :class:`SessionEnded`, :class:`TurnRunning`, :class:`MessageLimitReached`,
         :class:`RecordFull` or :class:`StoreUnavailable`; then nothing is stored.
         """
-        asked = await checked(content, metadata, fields, self.uploads, mask=self.mask, extra_tools=self.extra_tools)
-        message_id, text, extra = new_message_id(), asked.text, asked.metadata
+        text, extra, options = await checked(self, content, metadata, fields)
+        message_id = new_message_id()
         if when == "now" and self.turn is not None and self.life.working:
             self._check_limits()
             await self.stop()
             await self.turn.ended()
         async with self._admission:
-            if when == "next" and asked.queueable and self.life.phase is Phase.WORKING:
+            plain = fields.get("answer_schema") is None and not options.images
+            if when == "next" and plain and self.life.phase is Phase.WORKING:
                 self._check_limits()
                 if await self._queued(message_id, text, extra):
                     return message_id
@@ -112,7 +131,7 @@ class Session(ControlledSession):
             self.life.move(Phase.WORKING)
             self.hold()
             self.show("thinking")
-            self.turn = SessionTurn(self, message_id, text, asked.options)
+            self.turn = SessionTurn(self, message_id, text, options)
             return message_id
 
     async def _queued(self, message_id: str, text: str, metadata: dict[str, Any]) -> bool:
@@ -248,9 +267,7 @@ class Session(ControlledSession):
         """Replace an agent that may remember more than what is stored."""
         history = await stored_conversation(self.store, self.id)
         await self.agent.aclose()
-        request = AgentRequest(self.id, self.config, self.bare_desktop, self.gate, history, self.usage, self.steps)
-        self.agent = await self.context.make_agent(request)
-        self.desktop = self.agent.client_desktop(self.bare_desktop, self.mask)
+        await self._make_agent(history)
         self.turn = None
 
     def _require_ready(self, what: str) -> None:

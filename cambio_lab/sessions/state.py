@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from cambio_lab.agent.gate import Gate
 from cambio_lab.agent.models import notice
+from cambio_lab.agent.tools import parse_policy
 from cambio_lab.desktop.base import Desktop
 from cambio_lab.errors import SessionEnded, StoreUnavailable
 from cambio_lab.events import Event, Status, StatusChanged, ToolFinished, ToolStarted, Usage, timestamp
@@ -87,7 +88,6 @@ class SessionState:
         row: SessionRow,
         config: SessionConfig,
         desktop: Desktop,
-        gate: Gate,
         context: SessionContext,
     ) -> None:
         self._row = row
@@ -103,13 +103,14 @@ class SessionState:
         self.desktop_kind = row.desktop_kind
         self.desktop = desktop
         """For clients: what they do with it is recorded as theirs."""
-        self.gate = gate
         self.usage = Usage(**row.usage)
         self.steps = row.steps
         self.record_bytes = row.record_bytes
         self.pinned = bool(row.pinned)
         self.tags, self.note = row.tags, row.note
         self.context = context
+        timeout = context.settings.approval_timeout if config.approval_timeout is None else config.approval_timeout
+        self.gate = Gate(parse_policy(self.approval), timeout)
         self.quota = context.quota
         self.store = context.store
         self.clock = context.clock

@@ -110,13 +110,13 @@ class Database:
         """Do all of ``operations`` in one transaction, on disk when this returns; their results, in order."""
         return await self.write(lambda connection: [operation(connection) for operation in operations])
 
-    async def read(self, operation: Operation[T], *, snapshot: bool = True) -> T:
+    async def read(self, operation: Operation[T]) -> T:
         """Run ``operation`` on a read-only connection in a thread; it sees every write that was acknowledged.
 
-        All of its statements see the same state; a single one does so without ``snapshot``, and is quicker.
+        All of its statements see the same state.
         """
         async with self._read_room:
-            return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, operation, snapshot)
+            return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, operation)
 
     async def live_bytes(self) -> int:
         """Size of the pages that hold something: what the file would take without those that deletions freed."""
@@ -217,13 +217,11 @@ class Database:
 
     # The readers' threads
 
-    def _read(self, operation: Operation[T], snapshot: bool) -> T:
+    def _read(self, operation: Operation[T]) -> T:
         try:
             thread = threading.get_ident()
             if (connection := self._connections.get(thread)) is None:
                 connection = self._connections[thread] = self._connect(reading=True)
-            if not snapshot:
-                return operation(connection)
             connection.execute("BEGIN")  # a page and its total agree
             try:
                 return operation(connection)

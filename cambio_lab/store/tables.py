@@ -72,7 +72,7 @@ class SessionTable(Table):
         return operation
 
     async def get(self, session_id: str) -> SessionRow | None:
-        found = await self._database.read(SESSION.find("WHERE id = ?", session_id), snapshot=False)
+        found = await self._database.read(SESSION.find("WHERE id = ?", session_id))
         return found[0] if found else None
 
     async def live(self) -> list[SessionRow]:
@@ -82,7 +82,7 @@ class SessionTable(Table):
     async def removable(self) -> list[tuple[str, float]]:
         """Return ``(id, when it ended)`` of every session that has ended and is not pinned, the oldest first."""
         sql = "SELECT id, coalesce(ended_at, created_at) AS ended FROM sessions WHERE status <> 'active' AND NOT pinned"
-        return await self._database.read(select(f"{sql} ORDER BY ended, number"), snapshot=False)
+        return await self._database.read(select(f"{sql} ORDER BY ended, number"))
 
     async def page(self, query: SessionQuery) -> Page[SessionRow]:
         """Newest first unless ``query.sort`` says otherwise; ``ValueError`` for a key that cannot be sorted by."""
