@@ -41,8 +41,7 @@ from cambio_lab.store import Store
 if TYPE_CHECKING:
     from .config import SessionConfig
 
-_PLACEHOLDER = re.compile(rf"\{{\{{({NAME})\}}\}}")
-_PLACEHOLDER_BYTES = re.compile(_PLACEHOLDER.pattern.encode())
+_PLACEHOLDER = re.compile(rf"\{{\{{({NAME})\}}\}}".encode())
 WARM_AFTER = 0.1
 PATIENCE = 3.0
 """Seconds that a replayed session waits for its client to stop or decide as it did, before the record does."""
@@ -262,17 +261,18 @@ class SecretDesktop(DelegatingDesktop):
             raise type(error)(message, hint=hint) from None
 
     def _fill(self, text: str) -> str:
-        return _PLACEHOLDER.sub(lambda found: self._value(found[1], found[0]), text)
+        return self._fill_bytes(text.encode(errors="surrogatepass")).decode(errors="surrogatepass")
 
     def _fill_bytes(self, data: bytes) -> bytes:
-        return _PLACEHOLDER_BYTES.sub(lambda found: self._value(found[1].decode(), found[0].decode()).encode(), data)
+        return _PLACEHOLDER.sub(self._value, data)
 
-    def _value(self, name: str, placeholder: str) -> str:
+    def _value(self, found: re.Match[bytes]) -> bytes:
+        name = found[1].decode()
         if name not in self._names:
-            return placeholder  # not one of ours: braces that belong to the text
+            return found[0]  # not one of ours: braces that belong to the text
         if name not in self._values:
-            raise ActionError(f"The value of {placeholder} was lost when the server was restarted; ask the user.")
-        return self._values[name]
+            raise ActionError(f"The value of {{{{{name}}}}} was lost when the server was restarted; ask the user.")
+        return self._values[name].encode()
 
 
 class SecretTools:

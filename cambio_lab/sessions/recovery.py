@@ -234,10 +234,7 @@ class Recovery:
             return None
         now = max(self._clock.time(), row.created_at)
         changes: dict[str, Any] = {"status": status, "ended_at": now, "end_reason": reason, "turn_message_id": None}
-        operations = [
-            self._store.steps.interrupting(row.id, now),
-            self._store.sessions.updating(row.id, **changes),
-        ]
+        operations = [self._store.steps.interrupting(row.id, now), self._store.sessions.updating(row.id, **changes)]
         state: Status = "error" if status == "error" else "ended"
         event = StatusChanged(state, reason, {"event": "ended", "reason": reason, "session_status": status})
         journal = Journal(row, self._store)

@@ -221,16 +221,13 @@ class Registry:
             raise _unknown(session_id)
         return row.describe()
 
-    async def annotate(
-        self, session_id: str, *, pinned: bool | None = None, tags: list[str] | None = None, note: str | None = None
-    ) -> None:
-        """Keep the record of a session, ended or not, when the oldest are removed; tag it; note something about it."""
-        known = await self.describe(session_id)  # SessionNotFound
-        pinned, tags = known["pinned"] if pinned is None else pinned, known["tags"] if tags is None else tags
-        note = known["note"] if note is None else note
-        await self.store.sessions.update(session_id, pinned=pinned, tags=tags, note=note)
+    async def annotate(self, session_id: str, **said: Any) -> None:
+        """Set what people say of a session, ended or not: ``pinned`` (kept when the oldest go), ``tags``, ``note``."""
+        await self.describe(session_id)  # SessionNotFound
+        await self.store.sessions.update(session_id, **said)
         if (session := self._live.get(session_id)) is not None:
-            session.pinned, session.tags, session.note = pinned, tags, note
+            for name, value in said.items():
+                setattr(session, name, value)
             self._watches.tell(session)
 
     async def end(self, session_id: str, reason: str = "request") -> dict[str, Any]:

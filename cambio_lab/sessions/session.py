@@ -16,14 +16,7 @@ from cambio_lab.agent.gate import QueuedMessage
 from cambio_lab.agent.models import resolve
 from cambio_lab.agent.tools import parse_policy
 from cambio_lab.desktop.base import Desktop
-from cambio_lab.errors import (
-    DesktopLost,
-    MessageLimitReached,
-    RecordFull,
-    SessionConflict,
-    SessionEnded,
-    TurnRunning,
-)
+from cambio_lab.errors import DesktopLost, MessageLimitReached, RecordFull, SessionConflict, SessionEnded, TurnRunning
 from cambio_lab.replay.runs import keep
 from cambio_lab.store import SessionRow, SessionStatus, new_message_id
 
@@ -52,13 +45,7 @@ REASONS = {
 class Session(ControlledSession):
     """Made by the registry."""
 
-    def __init__(
-        self,
-        row: SessionRow,
-        config: SessionConfig,
-        desktop: Desktop,
-        context: SessionContext,
-    ) -> None:
+    def __init__(self, row: SessionRow, config: SessionConfig, desktop: Desktop, context: SessionContext) -> None:
         super().__init__(row, config, desktop, context)
         self.agent: RecordedAgent
         self.extra_tools: ExtraTools | None = None

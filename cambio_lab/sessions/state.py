@@ -83,13 +83,7 @@ _CHANGEABLE = ("name", "status", "ended_at", "end_reason", "steps", "record_byte
 class SessionState:
     """The facts of one session. ``status`` is ``active``, ``inactive`` or ``error``; ``state`` is finer."""
 
-    def __init__(
-        self,
-        row: SessionRow,
-        config: SessionConfig,
-        desktop: Desktop,
-        context: SessionContext,
-    ) -> None:
+    def __init__(self, row: SessionRow, config: SessionConfig, desktop: Desktop, context: SessionContext) -> None:
         self._row = row
         self.id = row.id
         self.name = row.name
@@ -263,10 +257,9 @@ class SessionState:
             "approval_policy": self.approval,
             "queued": [{"message_id": one.message_id, "message": one.content} for one in self.gate.messages],
         }
-        if (pending := self.gate.pending) is not None:
-            metadata["approval"] = {**asdict(pending), "expires_at": timestamp(pending.expires_at)}
-        if (asked := self.gate.question) is not None:
-            metadata["question"] = {**asdict(asked), "expires_at": timestamp(asked.expires_at)}
+        for name, asked in (("approval", self.gate.pending), ("question", self.gate.question)):
+            if asked is not None:
+                metadata[name] = {**asdict(asked), "expires_at": timestamp(asked.expires_at)}
         words = WORDS[self.state]
         if self.journal.failure is not None:
             words = f"{words}. {self.journal.failure.describe()}"

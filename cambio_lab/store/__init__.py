@@ -10,36 +10,21 @@ from pathlib import Path
 
 from cambio_lab.errors import DirectoryInUse, StoreCorrupt, StoreError, StoreUnavailable
 
-from .database import Database, Operation, execute, select
+from .database import Database, execute, select
+from .database import Operation as Operation
 from .migrations import set_aside
-from .rows import (
-    EventRow,
-    ExchangeRow,
-    MessageQuery,
-    MessageRow,
-    Page,
-    SessionQuery,
-    SessionRow,
-    SessionStatus,
-    StepRow,
-)
+from .rows import EventRow as EventRow
+from .rows import ExchangeRow as ExchangeRow
+from .rows import MessageQuery as MessageQuery
+from .rows import MessageRow as MessageRow
+from .rows import Page as Page
+from .rows import SessionQuery as SessionQuery
+from .rows import SessionRow as SessionRow
+from .rows import SessionStatus as SessionStatus
+from .rows import StepRow as StepRow
 from .screenshots import ScreenshotFiles, TranscriptTable
-from .tables import EventTable, ExchangeTable, MessageTable, SessionTable, StepTable, new_message_id
-
-__all__ = [
-    "EventRow",
-    "ExchangeRow",
-    "MessageQuery",
-    "MessageRow",
-    "Operation",
-    "Page",
-    "SessionQuery",
-    "SessionRow",
-    "SessionStatus",
-    "StepRow",
-    "Store",
-    "new_message_id",
-]
+from .tables import EventTable, ExchangeTable, MessageTable, SessionTable, StepTable
+from .tables import new_message_id as new_message_id
 
 logger = logging.getLogger(__name__)
 FILE_NAME = "cambio.db"
