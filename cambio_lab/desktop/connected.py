@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -262,9 +263,6 @@ class ConnectedDesktop(Desktop):
     def endpoint(self) -> VncEndpoint:
         return self._endpoint
 
-    async def alive(self) -> bool:
-        raise NotImplementedError
-
     async def cause(self) -> str:
         """Return why it is not alive any more, for people and the model."""
         return "The desktop stopped."
@@ -297,5 +295,6 @@ class ConnectedDesktop(Desktop):
             await self.release()
             await self._destroy()
 
+    @abstractmethod
     async def _destroy(self) -> None:
-        raise NotImplementedError
+        """Remove it from where it runs."""

@@ -6,11 +6,13 @@ Other programs of that user can write to the helper's output, so whatever comes 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from itertools import starmap
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from cambio_lab.errors import ActionError, DesktopUnavailable
 
@@ -39,6 +41,17 @@ class FileInfo:
     size: int
     modified: float
     is_dir: bool
+
+
+class _Answer(BaseModel):
+    """What the helper says."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    error: str = ""
+    size: NonNegativeInt | None = None
+    entries: list[tuple[str, NonNegativeInt, Annotated[float, Field(ge=_EARLIEST, le=_LATEST)], bool]] = []
+    truncated: bool = False
 
 
 class FileContent(AsyncIterator[bytes]):
@@ -165,29 +178,13 @@ async def entries(machine: Machine, path: str) -> Listing:
     """Return what the folder ``path`` holds, by name; at most 10,000 entries and a megabyte of them."""
     async with _helper(machine, "list", path) as process:
         answer, _ = await _answer(process, path)
-    try:
-        return await asyncio.to_thread(_listing, answer)
-    except (TypeError, ValueError):
-        raise _damaged(path) from None
+    return await asyncio.to_thread(lambda: Listing(starmap(FileInfo, answer.entries), answer.truncated))
 
 
-def _listing(answer: dict[str, Any]) -> Listing:
-    """Raises ``TypeError`` or ``ValueError`` for what the helper does not send."""
-    found = Listing(truncated=answer.get("truncated") is True)
-    for path, size, modified, is_dir in answer.get("entries") or ():
-        if not (isinstance(path, str) and type(size) is int and isinstance(modified, int | float)):
-            raise TypeError
-        if size < 0 or not _EARLIEST <= modified <= _LATEST:
-            raise ValueError
-        found.append(FileInfo(path, size, float(modified), is_dir is True))
-    return found
-
-
-def _size(answer: dict[str, Any], path: str) -> int:
-    size = answer.get("size")
-    if type(size) is not int or size < 0:
+def _size(answer: _Answer, path: str) -> int:
+    if answer.size is None:
         raise _damaged(path)
-    return size
+    return answer.size
 
 
 def _damaged(path: str) -> ActionError:
@@ -220,7 +217,7 @@ async def _helper(machine: Machine, verb: str, path: str) -> AsyncIterator[Proce
             process.abandon()
 
 
-async def _answer(process: Process, path: str, *, bounded: bool = True) -> tuple[dict[str, Any], bytes]:
+async def _answer(process: Process, path: str, *, bounded: bool = True) -> tuple[_Answer, bytes]:
     """Return the helper's first line, and what of the content came with it."""
     try:
         async with asyncio.timeout(_ANSWER_SECONDS if bounded else None):
@@ -228,13 +225,11 @@ async def _answer(process: Process, path: str, *, bounded: bool = True) -> tuple
     except TimeoutError:
         raise ActionError(f"{path!r}: the desktop does not answer.", hint="Try again.") from None
     try:
-        answer = await asyncio.to_thread(json.loads, line) if len(line) > _MOST_ERROR else json.loads(line)
-    except (ValueError, RecursionError):
+        answer = await asyncio.to_thread(_Answer.model_validate_json, line)
+    except ValidationError:
         raise _damaged(path) from None
-    if not isinstance(answer, dict):
-        raise _damaged(path)
-    if "error" in answer:
-        raise ActionError(f"{path!r}: {str(answer['error'])[:500]}.")
+    if answer.error:
+        raise ActionError(f"{path!r}: {answer.error[:500]}.")
     return answer, rest
 
 

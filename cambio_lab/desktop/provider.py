@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
@@ -44,7 +44,6 @@ class DesktopOptions:
     network: Literal["open", "none", "allow"] = "open"
     allow_hosts: tuple[str, ...] = ()
     image: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
     progress: Callable[[Progress], None] | None = field(default=None, compare=False)
     """Told how far the slow first time (pulling or building the image) is."""
 

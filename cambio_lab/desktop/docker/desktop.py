@@ -170,7 +170,7 @@ def describe(
         "user": XVNC,
         "working_dir": "/",
         "environment": place.environment,
-        "labels": {**options.labels, SERVER_LABEL: server_id, ROLE_LABEL: "desktop"},
+        "labels": {SERVER_LABEL: server_id, ROLE_LABEL: "desktop"},
         "ports": [VNC_PORT],
         "stdin_open": True,
         "host_config": host,
