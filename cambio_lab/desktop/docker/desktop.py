@@ -45,17 +45,6 @@ async def need(output: HijackedStream, word: bytes) -> None:
         raise DesktopUnavailable(f"The desktop did not start: {words[-1] if words else 'it ended at once'}.")
 
 
-def abandon(starting: asyncio.Task[ExecProcess]) -> None:
-    """Release the streams of a program that may still be starting."""
-
-    def release(task: asyncio.Task[ExecProcess]) -> None:
-        if not task.cancelled() and task.exception() is None:
-            task.result().abandon()
-
-    starting.cancel()
-    starting.add_done_callback(release)
-
-
 class DockerDesktop(ConnectedDesktop):
     """A desktop whose body is a container, of which ``state`` is what the engine says; it takes its proxy with it."""
 
@@ -111,17 +100,17 @@ class DockerDesktop(ConnectedDesktop):
             return "The desktop ran out of memory."
         return f"The desktop's container stopped with exit code {state.get('ExitCode')}."
 
-    def listen(self, server: HijackedStream, session: asyncio.Task[ExecProcess]) -> None:
+    def listen(self, server: HijackedStream, session: asyncio.Task[None]) -> None:
         """Press keys and start programs only once the start scripts say that they may."""
 
         async def heed() -> None:
             await need(server, b"ready")
             self.machine.keyed.set()
-            await (await asyncio.shield(session)).until(b"managed\n")
+            await session
 
         def heard(_: asyncio.Task[None]) -> None:
             server.abandon()
-            abandon(session)
+            session.cancel()
 
         self.follow_start(heed()).add_done_callback(heard)
 

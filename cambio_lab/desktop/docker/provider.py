@@ -25,7 +25,6 @@ from .containers import (
     SERVER_LABEL,
     XVNC,
     ContainerMachine,
-    ExecProcess,
     create,
     reap,
     remove,
@@ -33,7 +32,7 @@ from .containers import (
     start_exec,
     started,
 )
-from .desktop import VNC_PORT, DockerDesktop, Relay, abandon, describe, need
+from .desktop import VNC_PORT, DockerDesktop, Relay, describe, need
 from .engine import START_DOCKER, Engine, EngineError
 from .image import build_image, image_exists, image_tag
 from .network import Networks, Placement
@@ -137,33 +136,31 @@ class DockerProvider:
         """Start it, tell it its password, and connect as soon as it says that Xvnc listens."""
         password = secrets.token_urlsafe(6)  # eight characters: all that VncAuth can use
         server = await start_attached(self._engine, container)
-        session: asyncio.Task[ExecProcess] | None = None
         listening = asyncio.Event()
+        session = asyncio.create_task(self._start_session(container, listening), name="desktop-session")
+        session.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
             server.writer.write(base64.b64encode(rfb.obfuscate(password)) + b"\n")
-            session = asyncio.create_task(self._start_session(container, listening), name="desktop-session")
             inspected = self._engine.call(methodcaller("inspect_container", container))
             state, _ = await asyncio.gather(inspected, need(server, b"listening"))
             listening.set()
             desktop = await self._connect(state, password)
         except BaseException:
             server.abandon()
-            if session is not None:
-                abandon(session)
+            session.cancel()
             raise
         desktop.listen(server, session)
         return desktop
 
-    async def _start_session(self, container: str, listening: asyncio.Event) -> ExecProcess:
+    async def _start_session(self, container: str, listening: asyncio.Event) -> None:
         """Start window manager and panel; their script waits for a line, so that it starts while Xvnc does."""
         session = await start_exec(self._engine, container, ["start-session"])
         try:
             await listening.wait()
             await session.write(b"\n")
-        except BaseException:
+            await session.until(b"managed\n")
+        finally:
             session.abandon()
-            raise
-        return session
 
     async def _connect(self, state: dict[str, Any], password: str) -> DockerDesktop:
         """Open a running desktop: by its published port, or through the engine where that leads nowhere."""
