@@ -6,15 +6,12 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
-import queue
 import socket
 import struct
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -27,50 +24,8 @@ T = TypeVar("T")
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class DaemonThreads:
-    """At most ``count`` threads, begun as they are needed.
-
-    Like the standard library's ``ThreadPoolExecutor``, whose threads the interpreter joins when it ends: a call that an
-    engine never answers held up a server's shutdown for its whole time limit.
-    """
-
-    def __init__(self, count: int, name: str) -> None:
-        self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
-        self._threads = [threading.Thread(target=self._serve, name=f"{name}_{n}", daemon=True) for n in range(count)]
-        self._idle = iter(self._threads)
-        self._over = False
-
-    def submit(self, call: Callable[[], T]) -> Future[T]:
-        """Make ``call`` on a thread. ``RuntimeError`` after :meth:`close`."""
-        if self._over:
-            raise RuntimeError("no more calls are taken")
-        future: Future[T] = Future()
-        self._work.put((future, call))
-        for thread in itertools.islice(self._idle, 1):
-            thread.start()
-        return future
-
-    def _serve(self) -> None:
-        while (job := self._work.get()) is not None:
-            future, call = job
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(call())
-                except BaseException as error:
-                    future.set_exception(error)
-            del job, future, call  # what the next job waits for must not keep the last one's result
-
-    def close(self) -> None:
-        """Take no more calls and cancel those that wait. The threads end after what they are doing."""
-        self._over = True
-        with suppress(queue.Empty):
-            while True:
-                if (job := self._work.get_nowait()) is not None:
-                    job[0].cancel()
-        for _ in self._threads:
-            self._work.put(None)
-
-
+_AT_ONCE = 8
+"""Calls that are made at the same time; others wait."""
 START_DOCKER = "Start Docker, point DOCKER_HOST at an engine, or use desktop=sandbox."
 
 
@@ -106,8 +61,22 @@ async def finished(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-class _PerThread(threading.local):
-    client: Any = None
+def on_thread(call: Callable[[], T]) -> Future[T]:
+    """Make ``call`` on a thread of its own, which may outlive the interpreter.
+
+    A pool's threads may not: a call that an engine never answers held up a server's shutdown for its whole time limit.
+    """
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # from now on it cannot be cancelled
+
+    def work() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="docker", daemon=True).start()
+    return future
 
 
 class Engine:
@@ -116,9 +85,10 @@ class Engine:
     def __init__(self, host: str | None = None) -> None:
         self._endpoint = Endpoint(host) if host else find_endpoint()
         self.host = self._endpoint.host
-        self._threads = DaemonThreads(8, "docker")
-        self._local = _PerThread()
-        self._clients: list[Any] = []
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._idle: list[Any] = []
+        """Clients without a call: ``requests`` sessions are not made to be shared."""
+        self._closed = False
         self._version: str | None = None
         self._podman: str | None = None
 
@@ -129,40 +99,44 @@ class Engine:
         return address.scheme in ("unix", "npipe") or address.hostname in ("localhost", "127.0.0.1", "::1")
 
     def _client(self) -> Any:
-        """A client of this thread's own: ``requests`` sessions are not made to be shared."""
-        if self._local.client is None:
-            import docker
-            from docker.transport.unixconn import UnixHTTPConnection
+        import docker
+        from docker.transport.unixconn import UnixHTTPConnection
 
-            UnixHTTPConnection.connect = _connect_or_close
-            tls = self._endpoint.tls_config() if self._endpoint.secure else False
-            client = docker.APIClient(base_url=self.host, tls=tls, version=self._version, timeout=60)
-            # Else the package keeps a connection for each of the last 25 URLs: descriptors for containers long gone.
-            client.headers["Connection"] = "close"
-            self._version = client.api_version  # asked of the engine once, not once for each thread
-            self._local.client = client
-            self._clients.append(client)
-        return self._local.client
+        UnixHTTPConnection.connect = _connect_or_close
+        tls = self._endpoint.tls_config() if self._endpoint.secure else False
+        client = docker.APIClient(base_url=self.host, tls=tls, version=self._version, timeout=60)
+        # Else the package keeps a connection for each of the last 25 URLs: descriptors for containers long gone.
+        client.headers["Connection"] = "close"
+        self._version = client.api_version  # asked of the engine once, not once for each client
+        return client
 
-    def _run(self, action: Callable[[Any], T]) -> T:
+    def _run(self, action: Callable[[Any], T], client: Any) -> T:
         import docker.errors
         import requests.exceptions
 
         try:
-            return action(self._client())
+            client = client or self._client()
+            return action(client)
         except docker.errors.APIError as error:
             raise EngineError(str(error.explanation or error), error.response.status_code) from error
         except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
             raise DesktopUnavailable("No Docker Engine answers.", hint=START_DOCKER) from error
+        finally:
+            if client is not None:
+                self._idle.append(client)
 
     async def call(self, action: Callable[[Any], T]) -> T:
         """Run ``action(client)`` on a thread; ``client`` is a ``docker.APIClient``.
 
         Raises :class:`EngineError` when the engine refuses, ``DesktopUnavailable`` when none answers.
         """
-        if not self._clients and not await self.answers():
+        if self._version is None and not await self.answers():
             raise DesktopUnavailable("No Docker Engine answers.", hint=START_DOCKER)
-        return await asyncio.wrap_future(self._threads.submit(partial(self._run, action)))
+        async with self._slots:
+            if self._closed:
+                raise DesktopUnavailable("The connection to the Docker Engine was closed.")
+            client = self._idle.pop() if self._idle else None
+            return await asyncio.wrap_future(on_thread(partial(self._run, action, client)))
 
     async def finish(self, action: Callable[[Any], T]) -> T:
         """Like :meth:`call`, but :func:`finished`: what the call made can be removed then."""
@@ -228,9 +202,9 @@ class Engine:
         return reader, writer
 
     def close(self) -> None:
-        """Close the connections to the engine; calls that still run fail."""
-        self._threads.close()
-        for client in self._clients:
+        """Take no more calls; those that wait fail."""
+        self._closed = True
+        for client in self._idle:
             client.close()
 
 
