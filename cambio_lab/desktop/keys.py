@@ -172,11 +172,6 @@ class HumanAction:
     arguments: dict[str, Any]
     ended: float
 
-    def grow(self, name: str, more: Any) -> None:
-        """It goes on."""
-        self.arguments[name] += more
-        self.ended = time.monotonic()
-
 
 class HumanActions:
     """Feed it each pointer and key event that reaches the desktop; :meth:`take` what they add up to."""
@@ -211,7 +206,10 @@ class HumanActions:
         changed, self._buttons = buttons ^ self._buttons, buttons
         for bit, direction in WHEEL.items():
             if changed & buttons & bit:
-                self._scroll(direction, x, y)
+                before = self._open
+                if before is None or before.arguments.get("scroll_direction") != direction:
+                    self._begin("scroll", {"coordinate": [x, y], "scroll_direction": direction, "scroll_amount": 0})
+                self._grow("scroll_amount", 1)
         for bit, name in BUTTONS.items():
             if changed & buttons & bit:
                 self._pressed[bit] = (x, y)
@@ -252,19 +250,16 @@ class HumanActions:
     def _again(self, before: HumanAction, point: tuple[int, int]) -> bool:
         return time.monotonic() - before.ended < AGAIN_SECONDS and _together(before.arguments["coordinate"], point)
 
-    def _scroll(self, direction: str, x: int, y: int) -> None:
-        before = self._open
-        if before is not None and before.tool == "scroll" and before.arguments["scroll_direction"] == direction:
-            before.grow("scroll_amount", 1)
-        else:
-            self._begin("scroll", {"coordinate": [x, y], "scroll_direction": direction, "scroll_amount": 1})
-
     def _type(self, character: str) -> None:
-        before = self._open
-        if before is not None and before.tool == "type" and len(before.arguments["text"]) < LONGEST_TYPED:
-            before.grow("text", character)
-        else:
-            self._begin("type", {"text": character})
+        if self._open is None or self._open.tool != "type" or len(self._open.arguments["text"]) >= LONGEST_TYPED:
+            self._begin("type", {"text": ""})
+        self._grow("text", character)
+
+    def _grow(self, name: str, more: Any) -> None:
+        """The latest action goes on."""
+        assert self._open is not None
+        self._open.arguments[name] += more
+        self._open.ended = time.monotonic()
 
     def _begin(self, tool: str, arguments: dict[str, Any]) -> None:
         self._close()

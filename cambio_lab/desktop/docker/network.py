@@ -260,12 +260,6 @@ class Networks:
         others = [name for name in network["Containers"] if name != state["Id"]]
         return Placement(CLOSED, inner=inner, proxy=others[0] if others else None)
 
-    async def join(self, placement: Placement, container: str) -> None:
-        """Connect a created (not yet started) desktop to what its placement adds."""
-        if placement.inner is not None:
-            join = methodcaller("connect_container_to_network", container, placement.inner, aliases=["desktop"])
-            await self._engine.finish(join)
-
     async def remove(self, placement: Placement) -> None:
         """Remove what exists for one desktop alone; after the desktop itself."""
         if placement.proxy is not None:

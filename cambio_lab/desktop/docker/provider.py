@@ -119,7 +119,9 @@ class DockerProvider:
             async with asyncio.timeout(_READY_TIMEOUT):
                 given = (self.server_id, image, self._settings, options, placement, await self._engine.podman())
                 container = await create(self._engine, lambda client: describe(client, *given))
-                await self._networks.join(placement, container)
+                if (inner := placement.inner) is not None:
+                    join = methodcaller("connect_container_to_network", container, inner, aliases=["desktop"])
+                    await self._engine.finish(join)
                 desktop = await self._boot(container)
                 desktop.placement = placement
                 return desktop
